@@ -1,0 +1,37 @@
+"""The configuration: what a file, the command line and the environment may say, and what holds.
+
+`schema` has the keys, `load` makes a `Config` of a `Source` and raises all problems at once,
+`report` puts one into words. Everything that others need is here:
+
+    loaded = load(Source("site.toml", (Override("workers", "count", 4, "--workers"),)))
+    loaded.config.workers.count     # 4
+    loaded.origins["workers.count"] # "--workers"
+"""
+
+from prefork.config.load import Loaded, load
+from prefork.config.problems import ConfigError, Problem
+from prefork.config.report import changes, describe
+from prefork.config.schema import KEYS, Config, Control, Http, Log, Server, Static, Workers
+from prefork.config.source import Override, Source, parse_set, parse_value, working_directory
+
+__all__ = [
+    "KEYS",
+    "Config",
+    "ConfigError",
+    "Control",
+    "Http",
+    "Loaded",
+    "Log",
+    "Override",
+    "Problem",
+    "Server",
+    "Source",
+    "Static",
+    "Workers",
+    "changes",
+    "describe",
+    "load",
+    "parse_set",
+    "parse_value",
+    "working_directory",
+]

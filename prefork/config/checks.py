@@ -1,0 +1,98 @@
+"""Whether a configuration agrees with itself and with the machine that it is to run on.
+
+Each value is of its kind by then. `_coherent` is pure, `_possible` asks the system; each yields
+(key, reason, hint).
+"""
+
+import grp
+import os
+import pwd
+from collections.abc import Callable, Collection, Iterator, Mapping
+
+from prefork.config import files
+from prefork.config.problems import Problem
+from prefork.config.schema import KEYS, Config
+from prefork.config.values import Invalid, toml
+
+Finding = tuple[str, str, str]
+
+MISSING = "missing"
+
+
+def every(
+    config: Config, given: Mapping[str, str], where: str, wrong: Collection[str]
+) -> list[Problem]:
+    """All that is wrong; `given` has the origin of each key that was given, `where` stands for the
+    others. `wrong` has the keys that have a problem already: they are not judged again, and nothing
+    is called missing that may be meant by one that the schema does not have."""
+    unclear = not KEYS.keys() >= set(wrong)
+    findings: list[Finding] = []
+    if "server.protocol" not in wrong:
+        findings += _coherent(config)
+    findings += _possible(config)
+    return [
+        Problem(given.get(key, where), key, reason, hint)
+        for key, reason, hint in findings
+        if key not in wrong and not (unclear and reason == MISSING)
+    ]
+
+
+def _coherent(config: Config) -> Iterator[Finding]:
+    app, protocol, root = config.server.app, config.server.protocol, config.static.root
+    if protocol == "static":
+        if root is None:
+            yield "static.root", MISSING, 'protocol "static" needs the directory to serve'
+        if app is not None:
+            yield "server.app", 'not used with protocol "static"', "remove one of them"
+        return
+    if app is None:
+        yield "server.app", MISSING, 'give it as "module:callable", or a directory as static.root'
+    elif protocol == "tcp" and app.endswith("()"):
+        yield "server.app", f'expected "module:function" for tcp, got {toml(app)}', ""
+    if root is not None:
+        hint = "" if protocol == "tcp" else "to serve it beside the application, use static.mounts"
+        yield "static.root", f'not used with protocol "{protocol}"', hint
+    if protocol == "tcp" and config.static.mounts:
+        yield "static.mounts", 'not used with protocol "tcp"', ""
+
+
+def _possible(config: Config) -> Iterator[Finding]:
+    server, static, log = config.server, config.static, config.log
+    yield from _directory("server.chdir", server.chdir)
+    for path in server.pythonpath:
+        if not os.path.exists(path):
+            yield "server.pythonpath", f"{toml(path)}: no such file or directory", ""
+    if server.unix_owner is not None:
+        yield from _owner(server.unix_owner)
+    if static.root is not None:
+        yield from _directory("static.root", static.root)
+    for prefix, path in static.mounts.items():
+        yield from _directory("static.mounts", path, f"{toml(prefix)}: ")
+    for key, destination in (("log.error", log.error), ("log.access", log.access)):
+        if destination is not None and destination not in ("stderr", "stdout"):
+            yield from _directory(key, os.path.dirname(destination))
+    if log.config is not None:
+        try:
+            files.read_table(log.config)
+        except Invalid as problem:
+            yield from (("log.config", f"{log.config}: {reason}", "") for reason in problem.reasons)
+
+
+def _directory(key: str, path: str, prefix: str = "") -> Iterator[Finding]:
+    if not os.path.isdir(path):
+        what = "is not a directory" if os.path.exists(path) else "no such directory"
+        yield key, f"{prefix}{toml(path)}: {what}", ""
+
+
+def _owner(owner: str) -> Iterator[Finding]:
+    user, _, group = owner.partition(":")
+    lookups: tuple[tuple[str, str, Callable[[str], object]], ...] = (
+        ("user", user, pwd.getpwnam),
+        ("group", group, grp.getgrnam),
+    )
+    for what, name, lookup in lookups:
+        if name and not name.isdigit():
+            try:
+                lookup(name)
+            except KeyError:
+                yield "server.unix_owner", f"no such {what}: {toml(name)}", ""

@@ -1,0 +1,185 @@
+"""From what was said (command line, file, environment) to what holds: `load`.
+
+Three steps: collect what was given, with its origin; read each value by its key's kind; resolve
+what was left open. Then `checks` compares the result with itself and with the machine. Every step
+notes its problems and goes on, so that the user sees all of them at once.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from prefork.config import checks, cpus, files
+from prefork.config.problems import ConfigError, Problem, full_name, unknown_key, unknown_section
+from prefork.config.schema import KEYS, SECTIONS, Config
+from prefork.config.source import Source, parse_value
+from prefork.config.values import AUTO, Invalid, read, toml
+
+COMMAND_LINE = "command line"
+
+
+class Loaded(Struct, frozen=True):
+    """A configuration that was loaded: what holds, and by "section.key" who said so."""
+
+    config: Config
+    origins: dict[str, str]
+    file: Path | None = None
+
+
+class Given(NamedTuple):
+    """A raw value, who said it and what its relative paths are relative to."""
+
+    section: str
+    key: str
+    raw: Any
+    origin: str
+    base: str
+
+
+class Setting(NamedTuple):
+    """A value that was read, and its origin."""
+
+    value: Any
+    origin: str
+
+
+def load(source: Source, environ: Mapping[str, str] = os.environ) -> Loaded:
+    """Read everything anew and return what holds.
+
+    Precedence: command line, file, environment (PORT, WEB_CONCURRENCY), defaults.
+    Raises ConfigError with every problem that was found.
+    """
+    problems: list[Problem] = []
+    given = [*_from_file(source, problems), *_from_target(source, problems)]
+    given += _from_options(source)
+    given += _from_environment(environ, given, source)
+    settings = _read(given, problems)
+    _add_env_file(settings, problems)
+    base = os.path.dirname(source.file) if source.file else source.directory
+    settled = _resolve(settings, source.file, base, cpus.available())
+    config = _build(settled)
+    where = source.target if source.file and source.target else COMMAND_LINE
+    origins = {name: setting.origin for name, setting in settings.items()}
+    problems += checks.every(config, origins, where, {problem.key for problem in problems})
+    if problems:
+        raise ConfigError(problems)
+    origins = {name: setting.origin for name, setting in settled.items()}
+    return Loaded(config, origins, Path(source.file) if source.file else None)
+
+
+def _from_file(source: Source, problems: list[Problem]) -> Iterator[Given]:
+    if not source.file:
+        return
+    where = source.target or source.file
+    try:
+        document = files.read_toml(source.file)
+    except Invalid as problem:
+        problems += [Problem(where, "", reason) for reason in problem.reasons]
+        return
+    for section, table in document.items():
+        if section not in SECTIONS:
+            problems.append(unknown_section(where, section, table))
+        elif not isinstance(table, dict):
+            problems.append(Problem(where, section, f"expected a table, headed [{section}]"))
+        else:
+            base = os.path.dirname(source.file)
+            yield from (Given(section, key, raw, where, base) for key, raw in table.items())
+
+
+def _from_target(source: Source, problems: list[Problem]) -> Iterator[Given]:
+    if source.tcp:
+        yield Given("server", "protocol", "tcp", "--tcp", source.directory)
+    if source.target is None or source.file:
+        return
+    if os.path.isdir(os.path.join(source.directory, source.target)):
+        yield Given("static", "root", source.target, COMMAND_LINE, source.directory)
+    elif ":" in source.target:
+        yield Given("server", "app", source.target, COMMAND_LINE, source.directory)
+    else:
+        reason = "no such directory, and neither a .toml file nor module:callable"
+        problems.append(Problem(COMMAND_LINE, "", f"{toml(source.target)}: {reason}"))
+
+
+def _from_options(source: Source) -> Iterator[Given]:
+    for section, key, value, origin in map(msgspec.structs.astuple, source.overrides):
+        yield Given(section, key, value, origin, source.directory)
+
+
+def _from_environment(
+    environ: Mapping[str, str], given: Iterable[Given], source: Source
+) -> Iterator[Given]:
+    """PORT and WEB_CONCURRENCY, as platforms set them, where nobody else says anything."""
+    said = {(one.section, one.key) for one in given}
+    if ("server", "bind") not in said and (port := environ.get("PORT")):
+        yield Given("server", "bind", f"0.0.0.0:{port}", "PORT", source.directory)
+    if ("workers", "count") not in said and (count := environ.get("WEB_CONCURRENCY")):
+        raw = parse_value(count)
+        yield Given("workers", "count", raw, "WEB_CONCURRENCY", source.directory)
+
+
+def _read(given: Iterable[Given], problems: list[Problem]) -> dict[str, Setting]:
+    """Every value by its kind; of several for a key the last counts, but all of them must do."""
+    settings: dict[str, Setting] = {}
+    for section, key, raw, origin, base in given:
+        name = full_name(section, key)
+        if section not in SECTIONS:
+            problems.append(unknown_section(origin, section))
+        elif name not in KEYS:
+            problems.append(unknown_key(origin, section, key))
+        else:
+            try:
+                value = read(KEYS[name].kind, KEYS[name].hint, raw, base)
+                settings[name] = Setting(value, origin)
+            except Invalid as problem:
+                problems += [Problem(origin, name, reason) for reason in problem.reasons]
+    return settings
+
+
+def _add_env_file(settings: dict[str, Setting], problems: list[Problem]) -> None:
+    """The variables of `server.env_file` join those of `server.env`, which win."""
+    if "server.env_file" not in settings:
+        return
+    path, origin = settings["server.env_file"]
+    try:
+        variables = files.read_env_file(path)
+    except Invalid as problem:
+        reasons = (f"{path}: {reason}" for reason in problem.reasons)
+        problems += [Problem(origin, "server.env_file", reason) for reason in reasons]
+        return
+    said = settings.get("server.env", Setting({}, f"{origin} (env_file)"))
+    settings["server.env"] = Setting(variables | said.value, said.origin)
+
+
+def _resolve(
+    given: Mapping[str, Setting], file: str | None, base: str, cpu_count: int
+) -> dict[str, Setting]:
+    """Every key's setting: given, derived from others, or default."""
+    settled = {name: Setting(key.default, "default") for name, key in KEYS.items()}
+    if "static.root" in given and "server.app" not in given:
+        settled["server.protocol"] = Setting("static", "guessed")
+    elif "server.app" in given:
+        settled["server.protocol"] = Setting("wsgi", "guessed")
+    settled["server.chdir"] = Setting(base, "default")
+    settled |= given
+    if settled["server.protocol"].value == "tcp" and "workers.request_timeout" not in given:
+        settled["workers.request_timeout"] = Setting(0.0, "default for tcp")
+    if settled["workers.count"].value == AUTO:
+        settled["workers.count"] = Setting(cpu_count, f'{settled["workers.count"].origin}, "auto"')
+    if "server.name" not in given:
+        name = Path(file).stem if file else settled["server.bind"].value[0]
+        settled["server.name"] = Setting(name, "default")
+    return settled
+
+
+def _build(settled: Mapping[str, Setting]) -> Config:
+    sections = {
+        section: struct(
+            **{key: settled[f"{section}.{key}"].value for key in struct.__struct_fields__}
+        )
+        for section, struct in SECTIONS.items()
+    }
+    return Config(**sections)  # type: ignore[arg-type]  # each by its own section's type

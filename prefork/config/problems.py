@@ -1,0 +1,76 @@
+"""What is wrong with a configuration: a line for each problem, all of them at once."""
+
+import re
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from msgspec import Struct
+
+from prefork.config.schema import KEYS, SECTIONS
+from prefork.config.values import toml
+
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+
+
+class Problem(Struct, frozen=True):
+    """One problem.
+
+    where: the file or the option that said it; key: "workers.count", a section's name, or "" where
+    it is about the file as a whole; reason: what is wrong and what is allowed; hint: what to do.
+    """
+
+    where: str
+    key: str
+    reason: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        text = ": ".join(part for part in (self.where, self.key, self.reason) if part)
+        return f"{text}; {self.hint}" if self.hint else text
+
+
+class ConfigError(Exception):
+    """A configuration that cannot be used; str() is its problems, one a line."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems: Sequence[Problem] = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+def unknown_key(where: str, section: str, key: str) -> Problem:
+    return Problem(where, full_name(section, key), "unknown key", _nearest_key(section, key))
+
+
+def unknown_section(where: str, section: str, content: Any = None) -> Problem:
+    """Also for a key outside any section: then its content is no table."""
+    reason = "unknown section"
+    if content is not None and not isinstance(content, dict):
+        reason = "stands outside any section"
+    if near := get_close_matches(section, SECTIONS, 1):
+        hint = f"did you mean [{near[0]}]?"
+    elif homes := _homes(section):
+        hint = f"did you mean {homes[0]}?"
+    else:
+        hint = f"the sections are {', '.join(SECTIONS)}"
+    return Problem(where, full_name(section), reason, hint)
+
+
+def full_name(*parts: str) -> str:
+    """The dotted name, each part quoted where TOML would have it so."""
+    return ".".join(part if _BARE_KEY.fullmatch(part) else toml(part) for part in parts)
+
+
+def _nearest_key(section: str, key: str) -> str:
+    siblings = [entry.key for entry in KEYS.values() if entry.section == section]
+    if near := get_close_matches(key, siblings, 1):
+        return f"did you mean {section}.{near[0]}?"
+    if homes := _homes(key):
+        return f"did you mean {homes[0]}?"
+    return f"[{section}] has {', '.join(siblings)}"
+
+
+def _homes(key: str) -> list[str]:
+    """The full names of keys with this or nearly this name, in whatever section."""
+    near = get_close_matches(key, [entry.key for entry in KEYS.values()], 1, cutoff=0.8)
+    return [name for name, entry in KEYS.items() if [entry.key] == near]

@@ -1,0 +1,176 @@
+"""The configuration: every section and key, with its type, bounds and default.
+
+The structs hold *resolved* values, what the server runs with. Beside each type its `Kind` tells
+what a file may say instead ("64KiB", "auto", a relative path) and the words of a problem with it.
+Durations are seconds and sizes bytes; 0 means no limit. `conf/prefork.toml` is the manual.
+"""
+
+from typing import Annotated, Any, Literal, get_args, get_type_hints
+
+from msgspec import Meta, Struct, field
+
+from prefork.config import values
+from prefork.config.values import AUTO, KIB, MIB, Kind
+
+SECONDS_MAX = 2_000_000
+"""About 23 days: epoll_wait(2) takes its timeout as milliseconds in a C int."""
+
+INT_MAX = 2**31 - 1
+
+
+def _one_of(literal: Any) -> Kind:
+    *first, last = (f'"{choice}"' for choice in get_args(literal))
+    return Kind(f"{', '.join(first)} or {last}")
+
+
+_PATH = Kind("a path", values.read_path)
+
+Flag = Annotated[bool, Kind("true or false")]
+Path = Annotated[str, _PATH]
+OptionalPath = Annotated[str | None, _PATH]
+Count = Annotated[int, Meta(ge=0, le=INT_MAX), Kind("an integer of at least 0")]
+Seconds = Annotated[
+    float, Meta(ge=0, le=SECONDS_MAX), Kind(f"seconds from 0 (no limit) to {SECONDS_MAX}")
+]
+Size = Annotated[
+    int,
+    Meta(ge=0, le=2**63 - 1),
+    Kind('a size in bytes or such as "64KiB", 0 for no limit', values.read_size, values.show_size),
+]
+
+Protocol = Literal["wsgi", "static", "tcp"]
+Level = Literal["debug", "info", "warning", "error"]
+Format = Literal["text", "json"]
+AccessFormat = Literal["common", "combined", "json"]
+
+
+class Server(Struct, frozen=True, kw_only=True):
+    """[server]: what is served, where, and what the application finds around it."""
+
+    app: Annotated[str | None, Kind('"module:callable" or "module:factory()"', values.read_app)] = (
+        None
+    )
+    protocol: Annotated[Protocol, _one_of(Protocol)] = "wsgi"  # guessed where it is not given
+    bind: Annotated[tuple[str, ...], Kind("an address or a list of them", values.read_bind)] = (
+        "127.0.0.1:8000",
+    )
+    name: Annotated[str, Kind("a name", values.read_name)] = ""  # the file's stem, or first address
+    chdir: Path = "."  # the file's directory, or the working directory
+    pythonpath: Annotated[tuple[str, ...], Kind("a list of paths", values.read_paths)] = ()
+    # After loading, what env_file says is in here too.
+    env: Annotated[dict[str, str], Kind("a table of strings", values.read_env, values.show_env)] = (
+        field(default_factory=dict)
+    )
+    env_file: OptionalPath = None
+    unix_mode: Annotated[
+        int,
+        Meta(ge=0, le=0o777),
+        Kind('an octal mode such as "0666" or 0o666', values.read_mode, values.show_mode),
+    ] = 0o666  # connect() needs the right to write, unix(7)
+    unix_owner: Annotated[
+        str | None, Kind('"user", "user:group" or ":group"', values.read_owner)
+    ] = None
+    backlog: Count = 0  # what the kernel allows
+    ipv6_only: Flag = False
+
+
+class Workers(Struct, frozen=True, kw_only=True):
+    """[workers]: how many processes answer, and how long they may take."""
+
+    count: Annotated[int, Kind('an integer of at least 1 or "auto"', values.read_count)] = AUTO
+    threads: Annotated[int, Meta(ge=1, le=255), Kind("an integer from 1 to 255")] = 1
+    boot_timeout: Seconds = 30.0
+    request_timeout: Seconds = 30.0  # 0 for tcp where it is not given
+    graceful_timeout: Seconds = 30.0
+
+
+class Http(Struct, frozen=True, kw_only=True):
+    """[http]: how long and how large a conversation may be."""
+
+    keepalive: Seconds = 5.0
+    header_timeout: Seconds = 10.0
+    body_timeout: Seconds = 30.0
+    write_timeout: Seconds = 30.0
+    body_memory: Size = 64 * KIB
+    max_body: Size = 64 * MIB
+    max_request_line: Size = 8 * KIB
+    max_header_count: Count = 100
+    max_header_size: Size = 64 * KIB
+    response_memory: Size = 256 * KIB
+    response_spill: Size = 64 * MIB
+
+
+class Static(Struct, frozen=True, kw_only=True):
+    """[static]: directories that are served as they are."""
+
+    root: OptionalPath = None
+    mounts: Annotated[
+        dict[str, str], Kind('a table such as { "/static/" = "directory" }', values.read_mounts)
+    ] = field(default_factory=dict)
+    listing: Flag = False
+    index: Annotated[
+        str, Kind('a file\'s name without "/" or a leading "."', values.read_index)
+    ] = "index.html"
+    follow_symlinks: Flag = False
+
+
+class Log(Struct, frozen=True, kw_only=True):
+    """[log]: where and how the server says what happens."""
+
+    level: Annotated[Level, _one_of(Level)] = "info"
+    format: Annotated[Format, _one_of(Format)] = "text"
+    error: Annotated[str, Kind('"stderr" or a path', values.read_error_log)] = "stderr"
+    access: Annotated[str | None, Kind('"stdout", "stderr" or a path', values.read_access_log)] = (
+        None
+    )
+    access_format: Annotated[AccessFormat, _one_of(AccessFormat)] = "combined"
+    config: OptionalPath = None
+
+
+class Control(Struct, frozen=True, kw_only=True):
+    """[control]: the socket that the commands talk to."""
+
+    path: Annotated[str | None, Kind("a path", values.read_control_path)] = None
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """Everything that a server runs with; `load` makes it. By hand, give what `load` resolves:
+    `workers.count`, `server.name`, `server.chdir` and `server.protocol`."""
+
+    server: Server = field(default_factory=Server)
+    workers: Workers = field(default_factory=Workers)
+    http: Http = field(default_factory=Http)
+    static: Static = field(default_factory=Static)
+    log: Log = field(default_factory=Log)
+    control: Control = field(default_factory=Control)
+
+
+class Key(Struct, frozen=True):
+    """One key of the schema."""
+
+    section: str
+    key: str
+    hint: Any
+    kind: Kind
+    default: Any
+
+    @property
+    def name(self) -> str:
+        return f"{self.section}.{self.key}"
+
+
+def _keys() -> dict[str, Key]:
+    keys = {}
+    for section, struct in SECTIONS.items():
+        defaults = struct()
+        for key, hint in get_type_hints(struct, include_extras=True).items():
+            kind = next(extra for extra in get_args(hint) if isinstance(extra, Kind))
+            entry = Key(section, key, hint, kind, getattr(defaults, key))
+            keys[entry.name] = entry
+    return keys
+
+
+SECTIONS: dict[str, type[Struct]] = get_type_hints(Config)
+
+KEYS: dict[str, Key] = _keys()
+"""Every key by its full name, "workers.count", in the schema's order."""

@@ -1,0 +1,266 @@
+"""Readers: from a value as TOML gives it to the one that the server uses.
+
+Each takes the raw value and the directory that relative paths are relative to, and makes no system
+call. `Mismatch` says that the value is not of the kind at all, `Invalid` says what else is wrong
+with it. A key without a reader is checked by its type and bounds alone (see `read`).
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from prefork import address
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+
+AUTO = 0
+"""What `workers.count = "auto"` is until `load` has looked at the machine."""
+
+WORKERS_MAX = 1023
+"""One less than the scoreboard's slots: a replacement boots before its predecessor goes."""
+
+_UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": KIB, "MIB": MIB, "GIB": GIB}
+_SIZE = re.compile(r"(\d{1,15}) ?([KMG]?i?B)", re.IGNORECASE | re.ASCII)
+_MODE = re.compile(r"(0|0o)?[0-7]{3}")
+_SHOWN = 60  # characters of a refused value that its problem repeats
+
+
+class Mismatch(ValueError):
+    """The value is not what `Kind.expected` says."""
+
+
+class Invalid(ValueError):
+    """A value that cannot be taken; `reasons` has a line for each thing that is wrong with it."""
+
+    def __init__(self, *reasons: str) -> None:
+        super().__init__("; ".join(reasons))
+        self.reasons = reasons
+
+
+class Kind(NamedTuple):
+    """What a key takes: in words for its problems, how it is read and how it is shown."""
+
+    expected: str
+    reader: Callable[[Any, str], Any] | None = None
+    shower: Callable[[Any], str] | None = None
+
+
+def read(kind: Kind, hint: Any, raw: Any, base: str) -> Any:
+    """The value for a key of this kind and type; raises Invalid."""
+    try:
+        value = raw if kind.reader is None else kind.reader(raw, base)
+        return msgspec.convert(value, hint)
+    except (Mismatch, msgspec.ValidationError):
+        raise Invalid(f"expected {kind.expected}, got {_excerpt(raw)}") from None
+
+
+def _excerpt(raw: Any) -> str:
+    text = toml(raw)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def show(kind: Kind, value: Any) -> str:
+    """The value in TOML's spelling, on one line; "none" for what is not set."""
+    if value is None:
+        return "none"
+    return toml(value) if kind.shower is None else kind.shower(value)
+
+
+def toml(value: Any) -> str:
+    """Any value that TOML can give, close to TOML's spelling, on one line."""
+    if isinstance(value, Mapping):
+        items = ", ".join(f"{toml(key)} = {toml(item)}" for key, item in value.items())
+        return f"{{ {items} }}" if items else "{}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return f"[{', '.join(map(toml, value))}]"
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, int) and value.bit_length() > 64:
+        return hex(value)  # str() refuses thousands of digits
+    # JSON's strings are TOML's; what only TOML has (a date, a time) shows as its text.
+    plain = isinstance(value, str) and value.isprintable()
+    return json.dumps(value, ensure_ascii=not plain, default=str)
+
+
+def _text(raw: Any) -> str:
+    if not isinstance(raw, str) or not raw:
+        raise Mismatch
+    if not raw.isprintable():
+        raise Invalid(f"holds a control or unprintable character: {_excerpt(raw)}")
+    return raw
+
+
+def read_name(raw: Any, base: str) -> str:
+    return _text(raw)
+
+
+def read_path(raw: Any, base: str) -> str:
+    # Not realpath: a path through a release symlink is to be followed anew at each reload.
+    return os.path.normpath(os.path.join(base, _text(raw)))
+
+
+def read_paths(raw: Any, base: str) -> tuple[str, ...]:
+    if not isinstance(raw, list | tuple):
+        raise Mismatch
+    return tuple(read_path(item, base) for item in raw)
+
+
+def read_error_log(raw: Any, base: str) -> str:
+    return raw if raw == "stderr" else read_path(raw, base)
+
+
+def read_access_log(raw: Any, base: str) -> str:
+    return raw if raw in ("stderr", "stdout") else read_path(raw, base)
+
+
+def read_control_path(raw: Any, base: str) -> str:
+    return _parse_address(f"unix:{read_path(raw, base)}").path
+
+
+def read_index(raw: Any, base: str) -> str:
+    name = _text(raw)
+    if "/" in name or name.startswith("."):  # a hidden file is never served
+        raise Mismatch
+    return name
+
+
+def read_app(raw: Any, base: str) -> str:
+    """`module:callable` or `module:factory()`; both names may be dotted."""
+    text = _text(raw)
+    module, _, name = text.partition(":")
+    if "/" in module or module.endswith(".py"):
+        dotted = module.removesuffix(".py").strip("./").replace("/", ".")
+        raise Invalid(f'names a file; name the module, as in "{dotted}:{name or "app"}"')
+    parts = [*module.split("."), *name.removesuffix("()").split(".")]
+    if not all(part.isidentifier() for part in parts):
+        raise Mismatch
+    return text
+
+
+def read_bind(raw: Any, base: str) -> tuple[str, ...]:
+    """Canonical addresses; one may be given as a plain string. Every bad one is named."""
+    texts = [raw] if isinstance(raw, str) else raw
+    if not isinstance(texts, list | tuple) or not texts:
+        raise Mismatch
+    addresses: list[str] = []
+    reasons: list[str] = []
+    for text in texts:
+        try:
+            addresses.append(_read_address(text, base))
+        except Invalid as problem:
+            reasons += problem.reasons
+    repeated = [item for item in dict.fromkeys(addresses) if addresses.count(item) > 1]
+    reasons += [f"{item} is given twice" for item in repeated]
+    if reasons:
+        raise Invalid(*reasons)
+    return tuple(addresses)
+
+
+def _read_address(raw: Any, base: str) -> str:
+    if not isinstance(raw, str):
+        raise Invalid(f'{_excerpt(raw)}: expected a string such as "127.0.0.1:8000"')
+    found = _parse_address(raw)
+    if found.kind == "unix":
+        found = _parse_address(f"unix:{read_path(found.path, base)}")
+    return str(found)
+
+
+def _parse_address(text: str) -> address.Address:
+    try:
+        return address.parse(text)
+    except ValueError as reason:
+        raise Invalid(f"{toml(text)}: {reason}") from None
+
+
+def read_count(raw: Any, base: str) -> int:
+    if raw == "auto":
+        return AUTO
+    if type(raw) is not int or raw < 1:
+        raise Mismatch
+    if raw > WORKERS_MAX:
+        raise Invalid(f"at most {WORKERS_MAX} workers fit, got {_excerpt(raw)}")
+    return raw
+
+
+def read_size(raw: Any, base: str) -> Any:
+    """Bytes. KiB, MiB and GiB are powers of 1024; KB, MB and GB of 1000."""
+    if isinstance(raw, str) and (match := _SIZE.fullmatch(raw)):
+        return int(match[1]) * _UNITS[match[2].upper()]
+    return raw
+
+
+def show_size(value: int) -> str:
+    for unit, name in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):
+        if value and value % unit == 0:
+            return f'"{value // unit}{name}"'
+    return str(value)
+
+
+def read_mode(raw: Any, base: str) -> Any:
+    if isinstance(raw, str) and _MODE.fullmatch(raw):
+        return int(raw, 8)
+    return raw
+
+
+def show_mode(value: int) -> str:
+    return f'"{value:04o}"'
+
+
+def read_owner(raw: Any, base: str) -> str:
+    text = _text(raw)
+    _, colon, group = text.partition(":")
+    if " " in text or ":" in group or (colon and not group):
+        raise Mismatch
+    return text
+
+
+def read_env(raw: Any, base: str) -> dict[str, str]:
+    if not isinstance(raw, dict):
+        raise Mismatch
+    reasons = [reason for name, value in raw.items() if (reason := _env_problem(name, value))]
+    if reasons:
+        raise Invalid(*reasons)
+    return raw
+
+
+def _env_problem(name: str, value: Any) -> str | None:
+    """Why putenv(3) would not take it. The value is not repeated: it may be a secret."""
+    if not name or "=" in name or "\0" in name:
+        return f"{toml(name)} cannot name an environment variable"
+    if not isinstance(value, str):
+        return f"{toml(name)}: expected a string; put the value in quotes"
+    return f"{toml(name)}: the value holds a NUL character" if "\0" in value else None
+
+
+def show_env(value: Mapping[str, str]) -> str:
+    """The names; the values are where secrets are."""
+    return toml(dict.fromkeys(value, "***"))
+
+
+def read_mounts(raw: Any, base: str) -> dict[str, str]:
+    if not isinstance(raw, dict):
+        raise Mismatch
+    mounts: dict[str, str] = {}
+    reasons: list[str] = []
+    for prefix, path in raw.items():
+        try:
+            mounts[_mount_prefix(prefix)] = read_path(path, base)
+        except Mismatch:
+            reasons.append(f"{toml(prefix)}: expected a path, got {_excerpt(path)}")
+        except Invalid as problem:
+            reasons += [f"{toml(prefix)}: {reason}" for reason in problem.reasons]
+    if reasons:
+        raise Invalid(*reasons)
+    return mounts
+
+
+def _mount_prefix(prefix: str) -> str:
+    if prefix == "/":
+        raise Invalid("hides the whole application; for a site use static.root")
+    if not (prefix.startswith("/") and prefix.endswith("/")):
+        raise Invalid('must begin and end with "/"')
+    return prefix

@@ -1,0 +1,24 @@
+"""Where everything is said: one line an event, the access log, the application's own logging.
+
+What the server says about itself does not pass through the stdlib's `logging`: in a worker that
+module belongs to the application, whose dictConfig, `logging.disable()` or record factory must
+not be able to silence, redirect or break it.
+"""
+
+from prefork.logs.access import AccessLog
+from prefork.logs.application import configure_application
+from prefork.logs.events import Level, Logs, configure, event, set_role, traceback_of
+from prefork.logs.sink import LogError, Sink
+
+__all__ = [
+    "AccessLog",
+    "Level",
+    "LogError",
+    "Logs",
+    "Sink",
+    "configure",
+    "configure_application",
+    "event",
+    "set_role",
+    "traceback_of",
+]

@@ -1,0 +1,171 @@
+"""The access log: one line a response, gathered and written in batches.
+
+Formats: the Common Log Format, "combined" (with referer and user agent), both as Apache httpd
+writes them (mod_log_config), and JSON.  Values are the environ's, which holds bytes as Latin-1
+(PEP 3333).  An application that changes its environ (REMOTE_ADDR behind a proxy, REMOTE_USER)
+changes its line, too.
+"""
+
+import json
+import re
+import threading
+from collections.abc import Callable, Mapping
+from time import localtime
+from typing import Any, Literal
+
+from prefork.logs.sink import Sink
+
+BATCH = 64 * 1024
+"""Bytes at which a batch is written without waiting for `flush`."""
+
+Environ = Mapping[str, Any]
+
+# Not strftime: an application may set a locale, and these are English.
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+class AccessLog:
+    """Lines on their way to a sink.
+
+    `add` takes no lock: list.append is atomic, every thread appends to the one list that there
+    is, and the flushing thread cuts off a prefix, which appending does not move.  The size is an
+    estimate: a lost race makes a batch longer or shorter, and no line lost or doubled.
+    """
+
+    def __init__(self, sink: Sink, format: Literal["common", "combined", "json"]) -> None:
+        self._sink = sink
+        self._line: Callable[[Environ, int, int, float, float], str] = {
+            "common": self._common,
+            "combined": self._combined,
+            "json": self._json,
+        }[format]
+        self._lines: list[str] = []
+        self._size = 0
+        # An RLock: the handler of a SIGQUIT may flush where it interrupted a flush.  Then a line
+        # can be doubled, but none is lost.
+        self._flushing = threading.RLock()
+        self._clf_second = (-1, "")
+        self._iso_second = (-1, "", "")
+
+    def add(self, environ: Environ, status: int, size: int, started: float, elapsed: float) -> None:
+        """Notes a response.
+
+        `size` is the bytes of its body, `started` when the request began (seconds since the
+        epoch), `elapsed` the seconds that it took.
+        """
+        line = self._line(environ, status, size, started, elapsed)
+        self._lines.append(line)
+        self._size += len(line)
+        # A thread that is writing a batch now will not be waited for: the next line tries again.
+        if self._size >= BATCH and self._flushing.acquire(blocking=False):
+            try:
+                self._write()
+            finally:
+                self._flushing.release()
+
+    def flush(self) -> None:
+        """Writes what has been gathered, with one write(2) to a regular file."""
+        if self._lines:
+            with self._flushing:
+                self._write()
+
+    def _write(self) -> None:
+        self._size = 0
+        batch = self._lines[:]
+        if batch:
+            self._sink.write("".join(batch).encode("ascii"))
+            del self._lines[: len(batch)]
+
+    def _common(
+        self, environ: Environ, status: int, size: int, started: float, elapsed: float
+    ) -> str:
+        return self._clf(environ, status, size, started) + "\n"
+
+    def _combined(
+        self, environ: Environ, status: int, size: int, started: float, elapsed: float
+    ) -> str:
+        referer = _escape(environ.get("HTTP_REFERER") or "-")
+        agent = _escape(environ.get("HTTP_USER_AGENT") or "-")
+        return f'{self._clf(environ, status, size, started)} "{referer}" "{agent}"\n'
+
+    def _clf(self, environ: Environ, status: int, size: int, started: float) -> str:
+        get = environ.get
+        peer = _escape(get("REMOTE_ADDR") or "-")
+        user = _escape(get("REMOTE_USER") or "-")
+        request = _escape(f"{get('REQUEST_METHOD')} {get('RAW_URI')} {get('SERVER_PROTOCOL')}")
+        date = self._clf_date(int(started))
+        return f'{peer} - {user} [{date}] "{request}" {status} {size or "-"}'
+
+    def _clf_date(self, second: int) -> str:
+        known, date = self._clf_second
+        if second != known:
+            t = localtime(second)
+            date = (
+                f"{t.tm_mday:02d}/{_MONTHS[t.tm_mon - 1]}/{t.tm_year}:"
+                f"{t.tm_hour:02d}:{t.tm_min:02d}:{t.tm_sec:02d} {_offset(t.tm_gmtoff)}"
+            )
+            self._clf_second = (second, date)
+        return date
+
+    def _json(
+        self, environ: Environ, status: int, size: int, started: float, elapsed: float
+    ) -> str:
+        get = environ.get
+        line = {
+            "time": self._iso_date(started),
+            "remote_addr": get("REMOTE_ADDR") or None,
+            "remote_user": get("REMOTE_USER") or None,
+            "method": get("REQUEST_METHOD"),
+            "uri": get("RAW_URI"),
+            "protocol": get("SERVER_PROTOCOL"),
+            "status": status,
+            "size": size,
+            "referer": get("HTTP_REFERER"),
+            "user_agent": get("HTTP_USER_AGENT"),
+            "elapsed": round(elapsed, 6),
+        }
+        return _encode(line) + "\n"
+
+    def _iso_date(self, moment: float) -> str:
+        """RFC 3339, local time, milliseconds."""
+        second = int(moment)
+        known, head, tail = self._iso_second
+        if second != known:
+            t = localtime(second)
+            head = (
+                f"{t.tm_year}-{t.tm_mon:02d}-{t.tm_mday:02d}T"
+                f"{t.tm_hour:02d}:{t.tm_min:02d}:{t.tm_sec:02d}."
+            )
+            tail = _offset(t.tm_gmtoff, ":")
+            self._iso_second = (second, head, tail)
+        return f"{head}{int((moment - second) * 1000):03d}{tail}"
+
+
+_encode = json.JSONEncoder(default=str).encode
+
+
+def _offset(seconds: int, separator: str = "") -> str:
+    """An offset from UTC: +0530, or +05:30."""
+    sign = "-" if seconds < 0 else "+"
+    minutes = abs(seconds) // 60
+    return f"{sign}{minutes // 60:02d}{separator}{minutes % 60:02d}"
+
+
+_UNSAFE = re.compile(r"[^ !#-\[\]-~]")
+_NAMED = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v"}
+
+
+def _escape(value: object) -> str:
+    """As Apache httpd (ap_escape_logitem): backslash before quotes, names for \\n and its like,
+    \\xNN for other bytes that are no printable ASCII.
+    """
+    return _UNSAFE.sub(_escaped, value if type(value) is str else str(value))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    char = found[0]
+    if char in _NAMED:
+        return _NAMED[char]
+    # Beyond Latin-1 is only what an application put into its environ.
+    data = char.encode("latin-1" if char <= "\xff" else "utf-8", "surrogatepass")
+    return "".join(f"\\x{byte:02x}" for byte in data)
