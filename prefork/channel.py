@@ -1,0 +1,141 @@
+"""The worker channel: a SOCK_SEQPACKET pair between the master and one worker.
+
+A message is one packet (unix(7)), so there is nothing to frame; the end of the channel is the
+death of the other side.  One type of message goes each way, told apart by its tag.
+"""
+
+import array
+import contextlib
+import socket
+
+import msgspec
+
+LIMIT = 64 * 1024
+"""Bytes of one message; a longer reason is cut to fit."""
+
+
+# From a worker to the master.
+
+
+class Ready(msgspec.Struct, tag="ready", frozen=True):
+    """The application is loaded and the worker is about to accept."""
+
+
+class Leaving(msgspec.Struct, tag="leaving", frozen=True):
+    """The order to leave was heard: no need to repeat it."""
+
+
+class Failed(msgspec.Struct, tag="failed", frozen=True):
+    """The worker cannot boot; `why` is a line, or the application's traceback."""
+
+    why: str
+
+
+# From the master to a worker.
+
+
+class Retire(msgspec.Struct, tag="retire", frozen=True):
+    """Leave without accepting more: others go on with the listeners."""
+
+
+class Stop(msgspec.Struct, tag="stop", frozen=True):
+    """Leave, and accept from these listeners until their queue is empty: nobody else will.
+
+    They were made non-blocking before.
+    """
+
+    listeners: tuple[int, ...]
+
+
+class Expire(msgspec.Struct, tag="expire", frozen=True):
+    """A request passed its timeout: answer 504 where nothing was sent yet, then retire."""
+
+
+class Reopen(msgspec.Struct, tag="reopen", frozen=True):
+    """New log files: descriptors beside the message, in the order of `paths`."""
+
+    paths: tuple[str, ...]
+
+
+Report = Ready | Leaving | Failed
+Order = Retire | Stop | Expire | Reopen
+
+_encode = msgspec.json.Encoder().encode
+_decode_report: msgspec.json.Decoder[Report] = msgspec.json.Decoder(Report)
+_decode_order: msgspec.json.Decoder[Order] = msgspec.json.Decoder(Order)
+
+
+class Channel:
+    """One end of the pair; never blocks."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        sock.setblocking(False)
+
+    @staticmethod
+    def pair() -> tuple["Channel", "Channel"]:
+        """The master's end and the worker's."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        return Channel(ours), Channel(theirs)
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def close(self) -> None:
+        self._sock.close()
+
+    def send(self, message: Report | Order, fds: tuple[int, ...] = ()) -> bool:
+        """Sends a message and descriptors; False where the other side is gone or not reading.
+
+        The sender repeats what matters, so that a full channel never blocks the master.
+        """
+        if isinstance(message, Failed) and len(message.why) > LIMIT // 6:
+            # JSON may take six bytes a character; the end of a traceback names the error.
+            message = Failed(message.why[-LIMIT // 6 :])
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        try:
+            self._sock.sendmsg([_encode(message)], ancillary)
+        except (BlockingIOError, ConnectionError):
+            return False
+        return True
+
+    def _receive(self) -> tuple[bytes, list[int]] | None:
+        """One packet, or None when there is none now; an empty one is the end."""
+        fds = array.array("i")
+        try:
+            data, ancillary, _, _ = self._sock.recvmsg(
+                LIMIT, socket.CMSG_SPACE(4 * 8), socket.MSG_CMSG_CLOEXEC
+            )
+        except BlockingIOError:
+            return None
+        except ConnectionError:
+            return b"", []
+        for level, kind, payload in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                with contextlib.suppress(ValueError):
+                    fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+        return data, list(fds)
+
+    def report(self) -> Report | None:
+        """The next report (master's side), None when there is none now.
+
+        Raises EOFError when the worker's end is closed.
+        """
+        packet = self._receive()
+        if packet is None:
+            return None
+        if not packet[0]:
+            raise EOFError
+        return _decode_report.decode(packet[0])
+
+    def order(self) -> tuple[Order, list[int]] | None:
+        """The next order and its descriptors (worker's side), None when there is none now.
+
+        Raises EOFError when the master is gone.
+        """
+        packet = self._receive()
+        if packet is None:
+            return None
+        if not packet[0]:
+            raise EOFError
+        return _decode_order.decode(packet[0]), packet[1]

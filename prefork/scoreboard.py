@@ -1,0 +1,92 @@
+"""The scoreboard: shared memory, one slot a worker; the worker writes, the master reads.
+
+It is a memfd (memfd_create(2), Linux 3.17), mapped before the fork, so that a worker tells what it
+does without a system call: one `pack_into` at the start and one at the end of a request.  A slot
+is a whole number of pages of its own, with one record for each thread that calls the application.
+Untouched pages cost nothing, so there are slots and records to spare.
+"""
+
+import mmap
+import os
+import struct
+from typing import NamedTuple
+
+SLOTS = 1024
+"""Workers alive at one time, retiring ones included."""
+
+THREADS = 255
+"""Records in a slot: the largest `workers.threads`."""
+
+LINE = 104
+"""Bytes kept of a request line; the rest is cut."""
+
+# started: monotonic seconds of the call that runs now, 0.0 when none does; requests: answered by
+# this thread since its worker was born; line: what it is answering, padded with NUL.
+_RECORD = struct.Struct(f"<dQ{LINE}s8x")
+_START = struct.Struct("<d")
+_LINE = struct.Struct(f"<{LINE}s")
+_END = struct.Struct("<dQ")
+
+_SLOT_SIZE = -(-_RECORD.size * THREADS // mmap.PAGESIZE) * mmap.PAGESIZE
+
+
+class Call(NamedTuple):
+    """What one thread of a worker is doing."""
+
+    thread: int
+    started: float
+    requests: int
+    line: str
+
+
+class Scoreboard:
+    """All slots; made once by the master and inherited by every worker."""
+
+    def __init__(self) -> None:
+        self.fd = os.memfd_create("prefork-scoreboard")
+        os.ftruncate(self.fd, SLOTS * _SLOT_SIZE)
+        self.memory = mmap.mmap(self.fd, SLOTS * _SLOT_SIZE)
+
+    def clear(self, slot: int, threads: int) -> None:
+        """Empties a slot before a worker is born into it (master only)."""
+        start = slot * _SLOT_SIZE
+        self.memory[start : start + _RECORD.size * threads] = bytes(_RECORD.size * threads)
+
+    def calls(self, slot: int, threads: int) -> list[Call]:
+        """The records of a slot's threads, as they stand.
+
+        A record that is being written can be read torn: a line may end in another's tail.
+        """
+        found = []
+        for thread in range(threads):
+            offset = slot * _SLOT_SIZE + thread * _RECORD.size
+            started, requests, line = _RECORD.unpack_from(self.memory, offset)
+            text = line.rstrip(b"\0").decode("latin-1")
+            found.append(Call(thread, started, requests, text))
+        return found
+
+    def record(self, slot: int, thread: int) -> "Record":
+        """The record that one thread of a worker writes."""
+        return Record(self.memory, slot * _SLOT_SIZE + thread * _RECORD.size)
+
+
+class Record:
+    """One thread's own record."""
+
+    __slots__ = ("_memory", "_offset", "requests")
+
+    def __init__(self, memory: mmap.mmap, offset: int) -> None:
+        self._memory = memory
+        self._offset = offset
+        self.requests = 0
+
+    def start(self, now: float, line: bytes) -> None:
+        """A call begins: `now` in monotonic seconds, and the request line."""
+        # The line first: a reader who sees the time must not see the last call's line.
+        _LINE.pack_into(self._memory, self._offset + _END.size, line)
+        _START.pack_into(self._memory, self._offset, now)
+
+    def end(self) -> None:
+        """The call is over."""
+        self.requests = requests = self.requests + 1
+        _END.pack_into(self._memory, self._offset, 0.0, requests)
