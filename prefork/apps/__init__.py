@@ -1,0 +1,1 @@
+"""What answers: a WSGI application, a static site, a TCP handler."""

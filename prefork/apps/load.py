@@ -1,0 +1,82 @@
+"""From what the configuration names to what answers."""
+
+import difflib
+import importlib
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+from prefork.apps.static import Mounts, Site
+from prefork.apps.wsgi import Application
+from prefork.config import Config
+
+
+class LoadError(Exception):
+    """The name leads nowhere; one line that says what is wrong and what to do."""
+
+
+def load_application(config: Config) -> Application:
+    """The WSGI application: an imported one, with its mounts, or a static site.
+
+    Raises LoadError, and whatever the application's own code raises when it is imported.
+    """
+    static = config.static
+
+    def site(root: str) -> Site:
+        return Site(
+            root,
+            listing=static.listing,
+            index=static.index,
+            follow_symlinks=static.follow_symlinks,
+        )
+
+    if config.server.protocol == "static":
+        assert static.root is not None
+        application: Application = site(static.root)
+    else:
+        assert config.server.app is not None
+        application = find(config.server.app)
+    if static.mounts:
+        mounts = {prefix: site(root) for prefix, root in static.mounts.items()}
+        application = Mounts(application, mounts)
+    return application
+
+
+def load_handler(config: Config) -> Callable[..., object]:
+    """The TCP handler. Raises as `load_application` does."""
+    assert config.server.app is not None
+    handler: Callable[..., object] = find(config.server.app)
+    return handler
+
+
+def find(target: str) -> Any:
+    """Imports `module:name` or calls the factory of `module:name()`."""
+    module_name, _, path = target.partition(":")
+    factory = path.endswith("()")
+    path = path.removesuffix("()")
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as problem:
+        # One that the application's own imports miss is for its developer: with the traceback.
+        if problem.name is None or not f"{module_name}.".startswith(f"{problem.name}."):
+            raise
+        raise LoadError(
+            f"{target}: there is no module {problem.name!r}; "
+            "check server.app, server.chdir and server.pythonpath"
+        ) from None
+    where = module_name
+    for name in path.split("."):
+        try:
+            found = getattr(found, name)
+        except AttributeError:
+            near = difflib.get_close_matches(name, dir(found), 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise LoadError(f"{target}: {where} has no {name!r}{hint}") from None
+        where = f"{where}.{name}"
+    if not callable(found):
+        raise LoadError(f"{target}: {where} is not callable, but {type(found).__name__}")
+    if factory:
+        found = found()
+        if not callable(found):
+            raise LoadError(f"{target}: the factory returned {type(found).__name__}, no callable")
+    return found

@@ -1,0 +1,275 @@
+"""Static files as a WSGI application, so that one way of answering serves them and everything else.
+
+Nothing outside the root is reachable, whatever is renamed while a request is under way: a path is
+never looked at first and opened after, the kernel opens it beneath the root (`open_beneath`), and
+all that is said of a file is read off its descriptor.
+
+The root itself is opened by its path at each request: where it is a link to the current release, a
+deployment that swaps the link is seen by the next request, and no request sees two releases.
+"""
+
+import errno
+import html
+import os
+import stat
+import string
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from http import HTTPStatus
+from urllib.parse import quote
+
+from prefork.apps.file import BLOCK, Answer, Part, described, from_file, modified_at, plain
+from prefork.apps.wsgi import Application, StartResponse
+from prefork.http.connection import Environ
+from prefork.linux import open_beneath
+
+_ALLOW = ("Allow", "GET, HEAD, OPTIONS")
+# A FIFO without a writer would block the worker; a terminal would become its controlling one.
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
+
+_REFUSALS = {
+    # There is nothing of that name here, as far as a client is to know.
+    errno.EILSEQ: HTTPStatus.NOT_FOUND,
+    errno.EINVAL: HTTPStatus.NOT_FOUND,  # a name that the file system cannot hold
+    errno.ELOOP: HTTPStatus.NOT_FOUND,
+    errno.ENAMETOOLONG: HTTPStatus.NOT_FOUND,
+    errno.ENODEV: HTTPStatus.NOT_FOUND,
+    errno.ENOENT: HTTPStatus.NOT_FOUND,
+    errno.ENOTDIR: HTTPStatus.NOT_FOUND,
+    errno.ENXIO: HTTPStatus.NOT_FOUND,  # a socket
+    errno.EXDEV: HTTPStatus.NOT_FOUND,  # it leads out of the root
+    errno.EACCES: HTTPStatus.FORBIDDEN,
+    errno.EPERM: HTTPStatus.FORBIDDEN,
+    # It may well be there in a moment.
+    errno.EAGAIN: HTTPStatus.SERVICE_UNAVAILABLE,
+    errno.EMFILE: HTTPStatus.SERVICE_UNAVAILABLE,
+    errno.ENFILE: HTTPStatus.SERVICE_UNAVAILABLE,
+    errno.ENOMEM: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+
+
+class Site:
+    """A directory as a WSGI application.
+
+    root: the directory, absolute; it need not be there before the first request.
+    listing: a directory without an index shows what is in it; otherwise it is 404, not 403: there
+        is nothing at that address, and asking with other rights would not change it.
+    index: name of the file that answers for its directory; "" for none.
+    follow_symlinks: a symbolic link may lead out of the root.  One that stays inside is always
+        followed, but by its own name: a link in the open to a hidden file shows it.
+
+    Names that begin with "." are hidden: 404, and so is every dot segment.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        *,
+        listing: bool = False,
+        index: str = "index.html",
+        follow_symlinks: bool = False,
+    ) -> None:
+        self._root = os.fsencode(root)
+        self._listing = listing
+        self._index = os.fsencode(index)
+        self._follow_symlinks = follow_symlinks
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        try:
+            answer = self._answer(environ)
+        except OSError as problem:
+            answer = _refusal(problem)
+        body = answer.body
+        try:
+            start_response(f"{answer.status.value} {answer.status.phrase}", answer.headers)
+            if isinstance(body, bytes):
+                return [body] if body and environ["REQUEST_METHOD"] != "HEAD" else []
+            wrapper: Callable[[Part, int], Iterable[bytes]] | None
+            wrapper = environ.get("wsgi.file_wrapper")
+            return wrapper(body, BLOCK) if wrapper is not None else body
+        except BaseException:
+            if isinstance(body, Part):
+                body.close()
+            raise
+
+    def _answer(self, environ: Environ) -> Answer:
+        method = environ["REQUEST_METHOD"]
+        if method == "OPTIONS":
+            return Answer(HTTPStatus.NO_CONTENT, [_ALLOW])
+        if method not in ("GET", "HEAD"):
+            return plain(HTTPStatus.METHOD_NOT_ALLOWED, _ALLOW)
+        # PEP 3333: the bytes of the path, decoded as latin-1.
+        path = environ.get("PATH_INFO", "").encode("latin-1")
+        if not path:
+            return _redirect(environ)
+        if not _is_plain(path):
+            return plain(HTTPStatus.NOT_FOUND)
+        with _opened(self._root, os.O_PATH | os.O_DIRECTORY) as root:
+            if path.endswith(b"/"):
+                return self._directory(environ, root, path[1:])
+            fd = self._open(root, path[1:], _READ)
+            if stat.S_ISDIR(os.fstat(fd).st_mode):
+                os.close(fd)
+                return _redirect(environ)
+            return from_file(environ, fd, path)
+
+    def _open(self, root: int, path: bytes, flags: int) -> int:
+        if self._follow_symlinks:
+            return os.open(path, flags, dir_fd=root)
+        return open_beneath(root, path, flags)
+
+    def _directory(self, environ: Environ, root: int, path: bytes) -> Answer:
+        if self._index:
+            try:
+                return from_file(environ, self._open(root, path + self._index, _READ), self._index)
+            except FileNotFoundError:
+                pass
+        if not self._listing:
+            return plain(HTTPStatus.NOT_FOUND)
+        return _page(environ, self._entries(root, path))
+
+    def _entries(self, root: int, path: bytes) -> list[tuple[bytes, os.stat_result]]:
+        """What a client could ask for in a directory, directories first."""
+        fd = self._open(root, path or b".", _READ | os.O_DIRECTORY)
+        try:
+            names = [os.fsencode(name) for name in os.listdir(fd)]
+        finally:
+            os.close(fd)
+        found = []
+        for name in sorted(names):
+            if name.startswith(b"."):
+                continue
+            # By the same door as the file itself: no size or date of what lies outside.
+            try:
+                entry = self._open(root, path + name, os.O_PATH)
+            except OSError as problem:
+                if _refusal(problem).status is HTTPStatus.SERVICE_UNAVAILABLE:
+                    raise
+                continue
+            try:
+                status = os.fstat(entry)
+            finally:
+                os.close(entry)
+            if stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode):
+                found.append((name, status))
+        return sorted(found, key=lambda entry: not stat.S_ISDIR(entry[1].st_mode))
+
+
+class Mounts:
+    """Sites beside an application: what is asked for beneath a prefix is the site's to answer.
+
+    mounts: prefix, such as "/static/" -> site; the longest that fits wins.  The site finds the
+    prefix in SCRIPT_NAME and the rest in PATH_INFO (PEP 3333), and so redirects "/static" itself.
+    The application sees its environ as it came.
+    """
+
+    def __init__(self, app: Application, mounts: Mapping[str, Site]) -> None:
+        self._app = app
+        # As PATH_INFO has it: bytes of UTF-8, each one a character.
+        latin = {
+            prefix.rstrip("/").encode().decode("latin-1"): site for prefix, site in mounts.items()
+        }
+        self._mounts = sorted(latin.items(), key=lambda mount: len(mount[0]), reverse=True)
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "")
+        for prefix, site in self._mounts:
+            if path.startswith(prefix) and path[len(prefix) :][:1] in ("", "/"):
+                # A copy: the server's own, which it logs, still says what the client asked for.
+                shifted = {
+                    **environ,
+                    "SCRIPT_NAME": environ.get("SCRIPT_NAME", "") + prefix,
+                    "PATH_INFO": path[len(prefix) :],
+                }
+                return site(shifted, start_response)
+        return self._app(environ, start_response)
+
+
+@contextmanager
+def _opened(path: bytes, flags: int) -> Iterator[int]:
+    fd = os.open(path, flags)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _is_plain(path: bytes) -> bool:
+    """Whether it is absolute, hides nothing, has no dot segment and no empty one but the last."""
+    first, *names = path.split(b"/")
+    return not (
+        first or b"\0" in path or any(name.startswith(b".") for name in names) or b"" in names[:-1]
+    )
+
+
+def _refusal(problem: OSError) -> Answer:
+    """What a client is told of a failed call; a fault of ours, such as EIO, is raised again."""
+    status = _REFUSALS.get(problem.errno or 0)
+    if status is None:
+        raise problem
+    if status is HTTPStatus.SERVICE_UNAVAILABLE:
+        return plain(status, ("Retry-After", "1"))
+    return plain(status)
+
+
+def _redirect(environ: Environ) -> Answer:
+    """To the same path with a slash at its end, so that the links of its index are right."""
+    path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "") + "/"
+    # Two slashes at the start would name another host (RFC 3986 section 4.2).
+    location = "/" + quote(path.encode("latin-1").lstrip(b"/"), safe="/!$&'()*+,:;=@~")
+    if query := environ.get("QUERY_STRING", ""):
+        # As it came, but for what a header cannot hold.
+        location += "?" + quote(query.encode("latin-1"), safe=string.punctuation)
+    return plain(HTTPStatus.MOVED_PERMANENTLY, ("Location", location))
+
+
+_PAGE = """\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>{title}</title>
+<style>
+body {{ font-family: sans-serif; margin: 2em }}
+th, td {{ padding: 0.2em 1.5em 0.2em 0; text-align: left }}
+td:nth-child(n + 2) {{ text-align: right; font-variant-numeric: tabular-nums }}
+</style>
+</head>
+<body>
+<h1>{title}</h1>
+<table>
+<tr><th>Name</th><th>Bytes</th><th>Modified (UTC)</th></tr>
+{rows}
+</table>
+</body>
+</html>
+"""
+_ROW = '<tr><td><a href="{href}">{name}</a></td><td>{size}</td><td>{date}</td></tr>'
+
+
+def _page(environ: Environ, entries: Iterable[tuple[bytes, os.stat_result]]) -> Answer:
+    """A directory to look at."""
+    rows = [_row(name, status) for name, status in entries]
+    if environ["PATH_INFO"] != "/":
+        rows.insert(0, _ROW.format(href="../", name="../", size="", date=""))
+    path = environ.get("SCRIPT_NAME", "") + environ["PATH_INFO"]
+    title = f"Index of {_shown(path.encode('latin-1'))}"
+    body = _PAGE.format(title=title, rows="\n".join(rows)).encode()
+    return Answer(HTTPStatus.OK, described("text/html; charset=utf-8", len(body)), body)
+
+
+def _row(name: bytes, status: os.stat_result) -> str:
+    directory = stat.S_ISDIR(status.st_mode)
+    slash = "/" if directory else ""
+    return _ROW.format(
+        href=quote(name, safe="") + slash,  # with its colons: "a:b" would be read as a scheme
+        name=_shown(name) + slash,
+        size="" if directory else f"{status.st_size:,}",
+        date=time.strftime("%Y-%m-%d %H:%M", time.gmtime(modified_at(status))),
+    )
+
+
+def _shown(name: bytes) -> str:
+    return html.escape(name.decode("utf-8", "replace"))

@@ -1,0 +1,256 @@
+"""WSGI, PEP 3333: one call of an application, from its request to the last byte of the answer."""
+
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import IO, Any, Protocol
+
+from prefork.http.connection import Environ, Request
+from prefork.http.response import Framing, Head, Headers, compose, error
+
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
+StartResponse = Callable[..., Callable[[bytes], None]]
+Application = Callable[[Environ, StartResponse], Iterable[bytes]]
+
+_JOINED = 16 * 1024
+"""Bytes up to which head and body are copied together: one send(2) costs more than the copy."""
+
+
+class Out(Protocol):
+    """Where the bytes of a response go."""
+
+    closing: bool
+    """This is the connection's last response: the worker is on its way out."""
+
+    @property
+    def broken(self) -> bool:
+        """The client is gone, or was answered by somebody else: nothing more will be sent."""
+
+    def send(self, data: bytes) -> None: ...
+
+    def send_file(self, head: bytes, fd: int, offset: int, count: int) -> None: ...
+
+
+class FileWrapper:
+    """`wsgi.file_wrapper`: a file that the kernel sends itself where it can (sendfile(2))."""
+
+    def __init__(self, file: IO[bytes], block_size: int = 64 * 1024) -> None:
+        self.file = file
+        self._block_size = block_size
+
+    def __iter__(self) -> Iterator[bytes]:
+        while block := self.file.read(self._block_size):
+            yield block
+
+    def close(self) -> None:
+        close = getattr(self.file, "close", None)
+        if close is not None:
+            close()
+
+    def extent(self) -> tuple[int, int, int] | None:
+        """(descriptor, offset, bytes to the end), or None for what is no regular file."""
+        try:
+            fd = self.file.fileno()
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                return None
+            # The object's own position: what it has read ahead is not sent twice.
+            offset = self.file.tell()
+        except (AttributeError, OSError, ValueError):
+            return None
+        return fd, offset, max(status.st_size - offset, 0)
+
+
+class MisbehavedApplication(Exception):
+    """The application broke PEP 3333; the text says how."""
+
+
+class Response:
+    """One response under way."""
+
+    __slots__ = ("_headers", "_known", "_left", "_out", "_request", "_status", "head", "sent")
+
+    def __init__(self, request: Request, out: Out) -> None:
+        self._request = request
+        self._out = out
+        self._status: str | None = None
+        self._headers: Headers = ()
+        self._left = 0
+        self.head: Head | None = None
+        """The head, once it is sent."""
+        self.sent = 0
+        """Bytes of body given to the client, without framing."""
+
+    def start(
+        self, status: str, headers: Headers, exc_info: ExcInfo | None = None
+    ) -> Callable[[bytes], None]:
+        """The `start_response` of PEP 3333."""
+        if exc_info is not None:
+            try:
+                if self.head is not None:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None  # a frame that holds its own traceback is a cycle
+        elif self._status is not None:
+            raise MisbehavedApplication("start_response was called twice without exc_info")
+        self._status = status
+        self._headers = headers
+        return self.write
+
+    def _compose(self, known: int) -> Head:
+        status = self._status
+        if status is None:
+            raise MisbehavedApplication("start_response was not called before the body began")
+        request = self._request
+        return compose(
+            status,
+            self._headers,
+            method=request.environ["REQUEST_METHOD"],
+            http11=request.http11,
+            keep_alive=request.keep_alive and not self._out.closing,
+            known=known,
+        )
+
+    def whole(self, body: bytes) -> None:
+        """A body that is all there: head and body leave in one call where they fit."""
+        if type(body) is not bytes:
+            raise MisbehavedApplication(f"the body must be bytes, not {type(body).__name__}")
+        head = self._compose(len(body))
+        size = len(body)
+        if head.framing is Framing.NONE:
+            self.head = head
+            self._out.send(head.data)
+            return
+        if head.length == size:
+            self.head = head
+            self.sent = size
+            if size <= _JOINED:
+                self._out.send(head.data + body)
+            else:
+                self._out.send(head.data)
+                self._out.send(body)
+            return
+        self.write(body)
+        self.end()
+
+    def write(self, data: bytes) -> None:
+        """The `write()` of PEP 3333, and each item of an iterable: sent at once."""
+        if type(data) is not bytes:
+            raise MisbehavedApplication(f"the body must be bytes, not {type(data).__name__}")
+        if not data:
+            return
+        prefix = b""
+        head = self.head
+        if head is None:
+            head = self._begin()
+            prefix = head.data
+        framing = head.framing
+        if framing is Framing.NONE:
+            if prefix:
+                self._out.send(prefix)
+            return
+        if framing is Framing.CHUNKED:
+            self.sent += len(data)
+            self._out.send(b"%b%x\r\n%b\r\n" % (prefix, len(data), data))
+            return
+        if framing is Framing.LENGTH:
+            if len(data) > self._left:
+                # What is over would be read as the head of the next response.
+                self.sent += self._left
+                self._out.send(prefix + data[: self._left])
+                self._left = 0
+                raise MisbehavedApplication(
+                    f"the body is longer than its Content-Length of {head.length}"
+                )
+            self._left -= len(data)
+        self.sent += len(data)
+        self._out.send(prefix + data if prefix else data)
+
+    def _begin(self) -> Head:
+        head = self._compose(-1)
+        self.head = head
+        self._left = head.length
+        return head
+
+    def file(self, wrapper: FileWrapper) -> bool:
+        """Sends a file by the kernel; False where it has to be read instead."""
+        extent = wrapper.extent()
+        if extent is None or self.head is not None:
+            return False
+        fd, offset, size = extent
+        head = self._compose(size)
+        self.head = head
+        self._left = 0
+        if head.framing is Framing.NONE:
+            self._out.send(head.data)
+            return True
+        count = min(size, head.length)
+        self.sent = count
+        self._left = head.length - count
+        self._out.send_file(head.data, fd, offset, count)
+        return True
+
+    def end(self) -> None:
+        """The iterable is at its end."""
+        head = self.head
+        if head is None:
+            # No item had a byte in it: an empty body of known length.
+            head = self._compose(0)
+            self.head = head
+            self._left = head.length
+            self._out.send(head.data)
+        if head.framing is Framing.CHUNKED:
+            self._out.send(b"0\r\n\r\n")
+        elif head.framing is Framing.LENGTH and self._left:
+            raise MisbehavedApplication(
+                f"the body ended {self._left} bytes short of its Content-Length of {head.length}"
+            )
+
+
+def answer(
+    application: Application,
+    request: Request,
+    out: Out,
+    failed: Callable[[Request, BaseException], None],
+) -> tuple[bool, Response]:
+    """Calls the application and sends what it answers.
+
+    Returns whether the connection can serve another request, and the response.  Whatever the
+    application raises is handed to `failed`; the client gets a plain 500 where nothing was sent
+    yet, else an end of the connection that shows that the answer is not whole.
+    """
+    response = Response(request, out)
+    try:
+        result = application(request.environ, response.start)
+        try:
+            kind = type(result)
+            if (kind is list or kind is tuple) and response.head is None:
+                items: Any = result
+                response.whole(items[0] if len(items) == 1 else b"".join(items))
+            elif not (isinstance(result, FileWrapper) and response.file(result)):
+                for item in result:
+                    response.write(item)
+                    if out.broken:
+                        break
+                else:
+                    response.end()
+        finally:
+            # PEP 3333: whatever became of the request.
+            close = getattr(result, "close", None)
+            if close is not None:
+                close()
+    except BaseException as problem:  # SystemExit too: it ends the request, not the worker
+        failed(request, problem)
+        problem.__traceback__ = None
+        if response.head is None and not out.broken:
+            out.send(error(500, "the application failed", method=request.environ["REQUEST_METHOD"]))
+        return False, response
+    head = response.head
+    return head is not None and head.keep_alive and not out.broken, response
+
+
+def errors_stream() -> IO[str]:
+    """`wsgi.errors`: what an application writes there stands beside its other output."""
+    return sys.stderr

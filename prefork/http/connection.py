@@ -1,0 +1,282 @@
+"""One HTTP/1.1 connection: bytes in, requests out.
+
+The parser calls back for each piece of a message, and the pieces go straight into the environ of
+PEP 3333: a copy of the connection's base, so that what is the same for each request is written
+once.  Nothing here touches a socket; the conversation feeds bytes and takes requests.
+"""
+
+from collections import deque
+from io import BytesIO
+from typing import Any, NamedTuple
+
+import httptools
+
+from prefork.http.body import Body
+from prefork.http.head import Reject, cgi_name, rejection, split_target
+
+Environ = dict[str, Any]
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+# Lists that a client may send on several lines are joined by a comma (RFC 9110 section 5.3);
+# cookies by a semicolon (RFC 9113 section 8.2.3 has the same case).
+_SINGULAR = frozenset({"CONTENT_LENGTH", "CONTENT_TYPE", "HTTP_HOST"})
+
+
+class Limits(NamedTuple):
+    """What a request may be; bytes, 0 for no limit."""
+
+    request_line: int
+    header_count: int
+    header_size: int
+    body: int
+    body_memory: int
+
+
+class Request:
+    """One complete request."""
+
+    __slots__ = ("body", "environ", "http11", "keep_alive", "line")
+
+    def __init__(
+        self, environ: Environ, line: bytes, http11: bool, keep_alive: bool, body: Body | None
+    ) -> None:
+        self.environ = environ
+        self.line = line
+        self.http11 = http11
+        self.keep_alive = keep_alive
+        self.body = body
+
+
+class Connection:
+    """The reading side of a connection; also what httptools calls back."""
+
+    __slots__ = (
+        "_base",
+        "_chunk",
+        "_environ",
+        "_fed",
+        "_host",
+        "_keep_alive",
+        "_limits",
+        "_parser",
+        "_repeated",
+        "_url",
+        "body",
+        "error",
+        "in_body",
+        "last",
+        "requests",
+        "surplus",
+        "wants_continue",
+    )
+
+    def __init__(self, base: Environ, limits: Limits) -> None:
+        self._base = base
+        self._limits = limits
+        self._parser = httptools.HttpRequestParser(self)
+        self._environ: Environ | None = None
+        self._url = b""
+        self._fed = 0
+        self._chunk = 0
+        self._repeated = 0
+        self._keep_alive = False
+        self.body: Body | None = None
+        self.requests: deque[Request] = deque()
+        """Complete requests, oldest first (pipelining)."""
+        self.error: Reject | None = None
+        """Why nothing more is read; to be answered after `requests`."""
+        self.in_body = False
+        """A head is complete and its body is not."""
+        self.last = False
+        """The last complete request asked for the end of the connection."""
+        self.surplus = False
+        """Bytes came that nobody will answer."""
+        self.wants_continue = False
+        """The client waits for 100 before it sends the body."""
+
+    @property
+    def idle(self) -> bool:
+        """Between two requests: nothing of the next has come."""
+        return self._environ is None and self._fed == 0
+
+    def finish(self) -> None:
+        """The connection ends with the response that was just sent: no request is read any more."""
+        self.surplus = self.surplus or bool(self.requests) or not self.idle
+        self.requests.clear()
+        self.last = True
+
+    def feed(self, data: bytes) -> None:
+        """Reads bytes as they came, cut anywhere; never raises for what a client sent.
+
+        Raises OSError where a body can't be kept (disk full).
+        """
+        if self.error is not None or self.last:
+            self.surplus = True
+            return
+        try:
+            while True:
+                try:
+                    self._fed += len(data)
+                    self._chunk = len(data)
+                    self._parser.feed_data(data)
+                    break
+                except httptools.HttpParserUpgrade as upgrade:
+                    # We upgrade to nothing: what follows is the next request.
+                    data = data[upgrade.args[0] :]
+                    if not data:
+                        break
+        except httptools.HttpParserCallbackError as error:
+            cause = error.__context__
+            if not isinstance(cause, Reject):
+                raise (cause or error) from None
+            self.error = cause
+        except httptools.HttpParserError as error:
+            # Bytes after a request that said `Connection: close` are nobody's.
+            if self.last:
+                self.surplus = True
+            else:
+                self.error = rejection(error, data)
+        if self._fed and not self.in_body and self.error is None:
+            self._check_unfinished_head()
+
+    def _check_unfinished_head(self) -> None:
+        # All of `_fed` belongs to a head that has no end yet, so this is no guess.
+        limits = self._limits
+        if limits.request_line and len(self._url) > limits.request_line:
+            self.error = Reject(414, f"request line is longer than {limits.request_line} bytes")
+        elif limits.header_size and self._fed > limits.header_size + max(limits.request_line, 8192):
+            status = 431 if self._environ and len(self._environ) > len(self._base) else 414
+            self.error = Reject(status, f"head is longer than {limits.header_size} bytes")
+
+    # What httptools calls.
+
+    def on_url(self, url: bytes) -> None:
+        if self._environ is None:
+            self._environ = self._base.copy()
+            self._url = url
+        else:
+            self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        environ = self._environ
+        if environ is None or self.in_body:
+            return  # trailers: read, and dropped (RFC 9112 section 7.1.2)
+        key = cgi_name(name)
+        if key not in environ:
+            environ[key] = value.decode("latin-1")
+        elif key:
+            self._repeat(environ, key, value)
+
+    def _repeat(self, environ: Environ, key: str, value: bytes) -> None:
+        if key in _SINGULAR:
+            raise Reject(400, f"{key.removeprefix('HTTP_')} given more than once")
+        # Counted here, since a repeated name does not grow the environ.
+        self._repeated += 1
+        limit = self._limits.header_count
+        if limit and self._repeated > limit:
+            raise Reject(431, f"more than {limit} headers")
+        separator = "; " if key == "HTTP_COOKIE" else ", "
+        environ[key] += separator + value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        parser = self._parser
+        environ = self._environ
+        assert environ is not None
+        limits = self._limits
+        method = parser.get_method()
+        version = parser.get_http_version()
+        if version != "1.1" and version != "1.0":
+            raise Reject(505, "this server speaks HTTP/1.0 and HTTP/1.1")
+        # Ask now: the parser answers otherwise once the message is complete.
+        self._keep_alive = parser.should_keep_alive()
+        url = self._url
+        if limits.request_line and len(method) + len(url) + 10 > limits.request_line:
+            raise Reject(414, f"request line is longer than {limits.request_line} bytes")
+        headers = len(environ) - len(self._base) + self._repeated
+        environ.pop("", None)
+        if limits.header_count and headers > limits.header_count:
+            raise Reject(431, f"more than {limits.header_count} headers")
+        if limits.header_size and self._fed + self._chunk > limits.header_size:
+            self._check_header_size(environ, limits.header_size)
+        path, environ["QUERY_STRING"], host = split_target(url, method)
+        environ["PATH_INFO"] = path
+        environ["REQUEST_METHOD"] = method.decode("latin-1")
+        environ["RAW_URI"] = url.decode("latin-1")
+        if version == "1.1":
+            environ["SERVER_PROTOCOL"] = "HTTP/1.1"
+            if "HTTP_HOST" not in environ:
+                raise Reject(400, "Host is missing")
+        else:
+            environ["SERVER_PROTOCOL"] = "HTTP/1.0"
+        if host is not None:
+            environ["HTTP_HOST"] = host  # RFC 9112 section 3.2.2
+        if method == b"CONNECT":
+            raise Reject(501, "CONNECT is for proxies")
+        if "CONTENT_LENGTH" in environ or "HTTP_TRANSFER_ENCODING" in environ:
+            self._expect_body(environ)
+        elif "HTTP_EXPECT" in environ and environ["HTTP_EXPECT"].lower() != "100-continue":
+            raise Reject(417, "unknown expectation")
+
+    def _check_header_size(self, environ: Environ, limit: int) -> None:
+        new = [name for name in environ if name not in self._base]
+        size = sum(len(name.removeprefix("HTTP_")) + len(environ[name]) + 4 for name in new)
+        if size > limit:
+            raise Reject(431, f"headers are larger than {limit} bytes")
+
+    def _expect_body(self, environ: Environ) -> None:
+        limits = self._limits
+        coding = environ.get("HTTP_TRANSFER_ENCODING")
+        if coding is not None:
+            if environ["SERVER_PROTOCOL"] == "HTTP/1.0":
+                raise Reject(400, "Transfer-Encoding in HTTP/1.0")  # RFC 9112 section 6.1
+            if coding.lower() != "chunked":
+                raise Reject(501, "unknown transfer coding")
+        elif int(environ["CONTENT_LENGTH"]) == 0:
+            return
+        elif limits.body and int(environ["CONTENT_LENGTH"]) > limits.body:
+            raise Reject(413, f"body is larger than {limits.body} bytes")
+        if "HTTP_UPGRADE" in environ and self._parser.should_upgrade():
+            # llhttp leaves the body of such a request unread: it would be taken for the next.
+            raise Reject(400, "a request with a body can't ask for an upgrade")
+        expectation = environ.get("HTTP_EXPECT")
+        if expectation is not None:
+            if expectation.lower() != "100-continue":
+                raise Reject(417, "unknown expectation")
+            self.wants_continue = environ["SERVER_PROTOCOL"] == "HTTP/1.1"
+        self.in_body = True
+        self.body = Body(limits.body_memory, limits.body)
+
+    def on_body(self, data: bytes) -> None:
+        assert self.body is not None
+        self.wants_continue = False
+        self.body.write(data)
+
+    def on_message_complete(self) -> None:
+        environ = self._environ
+        assert environ is not None
+        body = self.body
+        if body is None:
+            environ["wsgi.input"] = BytesIO()
+        else:
+            environ["wsgi.input"] = body.whole()
+            if environ.pop("HTTP_TRANSFER_ENCODING", None) is not None:
+                # The coding is undone: the application sees a plain body of known length.
+                environ["CONTENT_LENGTH"] = str(body.size)
+            self.body = None
+            self.in_body = False
+            self.wants_continue = False
+        keep_alive = self._keep_alive
+        self.requests.append(
+            Request(
+                environ,
+                self._parser.get_method() + b" " + self._url,
+                environ["SERVER_PROTOCOL"] == "HTTP/1.1",
+                keep_alive,
+                body,
+            )
+        )
+        self.last = not keep_alive
+        self._environ = None
+        self._fed = 0
+        self._repeated = 0

@@ -1,0 +1,82 @@
+"""Rules for a request's head.
+
+There is one reading of HTTP here, the parser's (llhttp, by httptools). What stands in this module
+only names things for CGI (RFC 3875, PEP 3333) or rejects a head; it never reinterprets one.
+"""
+
+import re
+from urllib.parse import unquote_to_bytes
+
+TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+"""RFC 9110 section 5.6.2."""
+
+_ABSOLUTE = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
+
+_NAMES_KEPT = 1024
+_names: dict[bytes, str] = {b"Content-Type": "CONTENT_TYPE", b"Content-Length": "CONTENT_LENGTH"}
+
+
+class Reject(Exception):
+    """A request that is not served: the status to answer with, and what was wrong with it."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+def cgi_name(name: bytes) -> str:
+    """The environ key of a header, or "" for one that must not reach the application.
+
+    `X_Forwarded_For` and `X-Forwarded-For` would share a key, so that a client could spoof the
+    header that a proxy sets: names with an underscore are dropped.
+    """
+    key = _names.get(name)
+    if key is None:
+        if b"_" in name:
+            key = ""
+        else:
+            key = name.decode("latin-1").upper().replace("-", "_")
+            if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+                key = "HTTP_" + key
+        # Clients choose names: without a bound the cache would be theirs to fill.
+        if len(_names) < _NAMES_KEPT and len(name) <= 64:
+            _names[name] = key
+    return key
+
+
+def split_target(target: bytes, method: bytes) -> tuple[str, str, str | None]:
+    """Request target to (PATH_INFO, QUERY_STRING, host of an absolute form or None).
+
+    Raises Reject(400) for a form that the method does not allow (RFC 9112 section 3.2).
+    """
+    host = None
+    if not target.startswith(b"/"):
+        if target == b"*" and method == b"OPTIONS":
+            return "*", "", None
+        absolute = _ABSOLUTE.fullmatch(target.partition(b"#")[0])
+        if absolute is None or not absolute[1]:
+            raise Reject(400, "request target is neither a path nor an http URL")
+        host = absolute[1].decode("latin-1")
+        target = absolute[2]
+        if not target.startswith(b"/"):
+            target = b"/" + target
+    path, _, query = target.partition(b"?")
+    if b"%" in path:
+        path = unquote_to_bytes(path)
+    return path.decode("latin-1"), query.decode("latin-1"), host
+
+
+def rejection(error: Exception, received: bytes) -> Reject:
+    """The answer to a parser's error; `received` is what it was reading."""
+    text = str(error)
+    if "HTTP version" in text:
+        return Reject(505, "this server speaks HTTP/1.0 and HTTP/1.1")
+    if "Invalid method" in text:
+        # A well-formed method that nobody here knows is 501 (RFC 9110 section 9.1).
+        method, space, _ = received.lstrip(b"\r\n").partition(b" ")
+        if space and TOKEN.fullmatch(method):
+            return Reject(501, "unknown method")
+    if "Transfer-Encoding" in text and "Content-Length" not in text:
+        return Reject(501, "unknown transfer coding")
+    return Reject(400, text or "malformed request")

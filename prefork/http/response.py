@@ -1,0 +1,239 @@
+"""A response's head: status and headers of an application to bytes, and how its body is framed."""
+
+import re
+from collections.abc import Sequence
+from enum import Enum
+from http import HTTPStatus
+from time import gmtime, time
+from typing import Final
+
+from prefork.http.head import TOKEN
+
+Headers = Sequence[tuple[str, str]]
+
+# What belongs to the connection is the server's to say (PEP 3333, RFC 9110 section 7.6.1).
+_HOP_BY_HOP: Final = frozenset(
+    {
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+_STATUS = re.compile(r"[2-9][0-9]{2}(?: [\t\x20-\x7e\x80-\xff]*)?")
+_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110 section 5.5
+_LENGTH = re.compile(r"[0-9]{1,18}")
+_DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS: Final = (
+    *("Jan", "Feb", "Mar", "Apr", "May", "Jun"),
+    *("Jul", "Aug", "Sep", "Oct", "Nov", "Dec"),
+)
+_KEPT = 1024
+
+
+class Framing(Enum):
+    """How the client finds the end of the body (RFC 9112 section 6.3)."""
+
+    NONE = "none"
+    LENGTH = "length"
+    CHUNKED = "chunked"
+    CLOSE = "close"
+
+
+class Kind(Enum):
+    """Headers that the server has to understand."""
+
+    LENGTH = "length"
+    DATE = "date"
+    SERVER = "server"
+    CLOSE = "close"
+    DROPPED = "dropped"
+
+
+class _Special:
+    __slots__ = ("kind", "line", "number")
+
+    def __init__(self, kind: Kind, line: bytes, number: int = 0) -> None:
+        self.kind = kind
+        self.line = line
+        self.number = number
+
+
+# Applications send the same few pairs again and again; to check and encode one takes over a
+# microsecond, to find it a tenth.
+_statuses: dict[str, tuple[bytes, int]] = {}
+_lines: dict[tuple[str, str], bytes | _Special] = {}
+
+
+def _status(status: str) -> tuple[bytes, int]:
+    if not isinstance(status, str):
+        raise TypeError(f"status must be a str, not {type(status).__name__}")
+    if not _STATUS.fullmatch(status):
+        raise ValueError(f"status must be three digits from 200 and a reason, not {status!r}")
+    reason = status if len(status) > 3 else status + " "
+    found = (b"HTTP/1.1 " + reason.encode("latin-1") + b"\r\n", int(status[:3]))
+    if len(_statuses) < _KEPT:
+        _statuses[status] = found
+    return found
+
+
+def _line(pair: tuple[str, str]) -> bytes | _Special:
+    name, value = pair
+    if not isinstance(name, str) or not isinstance(value, str):
+        raise TypeError(f"header name and value must be str, not {pair!r}")
+    try:
+        plain = name.encode("ascii")
+    except UnicodeEncodeError:
+        plain = b""
+    if not TOKEN.fullmatch(plain):
+        raise ValueError(f"header name is not a token: {name!r}")
+    if not _VALUE.fullmatch(value):
+        raise ValueError(f"header {name} has a control or non-latin-1 character: {value!r}")
+    found = _classify(name.lower(), value, plain + b": " + value.encode("latin-1") + b"\r\n")
+    if len(_lines) < _KEPT and len(value) <= 256:
+        _lines[pair] = found
+    return found
+
+
+def _classify(name: str, value: str, line: bytes) -> bytes | _Special:
+    if name == "content-length":
+        if not _LENGTH.fullmatch(value):
+            raise ValueError(f"Content-Length is not a number: {value!r}")
+        return _Special(Kind.LENGTH, line, int(value))
+    if name == "date":
+        return _Special(Kind.DATE, line)
+    if name == "server":
+        return _Special(Kind.SERVER, line)
+    if name == "connection":
+        # An application may want the connection closed; the rest of the header is ours.
+        tokens = {token.strip() for token in value.lower().split(",")}
+        return _Special(Kind.CLOSE if "close" in tokens else Kind.DROPPED, b"")
+    if name in _HOP_BY_HOP:
+        return _Special(Kind.DROPPED, b"")
+    return line
+
+
+_SERVER: Final = b"Server: prefork\r\n"
+_second = -1
+_date = b""
+
+
+def _date_line() -> bytes:
+    """`Date` (RFC 9110 section 6.6.1), made once a second."""
+    global _second, _date
+    now = int(time())
+    if now != _second:
+        t = gmtime(now)
+        # Not strftime: its names follow the locale.
+        _date = (
+            f"Date: {_DAYS[t.tm_wday]}, {t.tm_mday:02} {_MONTHS[t.tm_mon - 1]} {t.tm_year} "
+            f"{t.tm_hour:02}:{t.tm_min:02}:{t.tm_sec:02} GMT\r\n"
+        ).encode()
+        _second = now
+    return _date
+
+
+class Head:
+    """A composed head."""
+
+    __slots__ = ("code", "data", "framing", "keep_alive", "length")
+
+    def __init__(
+        self, data: bytes, code: int, framing: Framing, length: int, keep_alive: bool
+    ) -> None:
+        self.data = data
+        self.code = code
+        self.framing = framing
+        self.length = length
+        """Bytes of body to send; -1 where only the end of it tells."""
+        self.keep_alive = keep_alive
+
+
+def compose(
+    status: str,
+    headers: Headers,
+    *,
+    method: str,
+    http11: bool,
+    keep_alive: bool,
+    known: int = -1,
+) -> Head:
+    """The head of a response.
+
+    `known` is the size of the body in bytes where it is all there, else -1.  Without a
+    Content-Length of the application's, the body is framed by `known`, else chunked, else (for
+    HTTP/1.0) by the end of the connection.  Raises TypeError or ValueError for a status or a
+    header that an application may not send; none of it then reached the client.
+    """
+    found = _statuses.get(status)
+    line, code = found if found is not None else _status(status)
+    lines = [line]
+    length = -1
+    dated = named = False
+    for pair in headers:
+        entry = _lines.get(pair)
+        if entry is None:
+            entry = _line(pair)
+        if type(entry) is bytes:
+            lines.append(entry)
+            continue
+        assert isinstance(entry, _Special)
+        kind = entry.kind
+        if kind is Kind.LENGTH:
+            if length >= 0 and length != entry.number:
+                raise ValueError("two different Content-Length headers")
+            length = entry.number
+        elif kind is Kind.CLOSE:
+            keep_alive = False
+        elif kind is not Kind.DROPPED:
+            lines.append(entry.line)
+            dated = dated or kind is Kind.DATE
+            named = named or kind is Kind.SERVER
+    if not dated:
+        lines.append(_date_line())
+    if not named:
+        lines.append(_SERVER)
+    if code == 204 or code == 304 or method == "HEAD":
+        # RFC 9110 section 8.6: no Content-Length with 204, and with the two others only the one
+        # that a GET would have had, so that an empty body here tells nothing.
+        framing = Framing.NONE
+        if length < 0 and known > 0 and method == "HEAD":
+            length = known
+        if code != 204 and length >= 0:
+            lines.append(b"Content-Length: %d\r\n" % length)
+        length = 0
+    else:
+        if length < 0 and known >= 0:
+            length = known
+        if length >= 0:
+            lines.append(b"Content-Length: %d\r\n" % length)
+            framing = Framing.LENGTH
+        elif http11:
+            lines.append(b"Transfer-Encoding: chunked\r\n")
+            framing = Framing.CHUNKED
+        else:
+            framing = Framing.CLOSE
+            keep_alive = False
+    if not keep_alive:
+        lines.append(b"Connection: close\r\n")
+    elif not http11:
+        lines.append(b"Connection: keep-alive\r\n")
+    lines.append(b"\r\n")
+    return Head(b"".join(lines), code, framing, length, keep_alive)
+
+
+def error(status: int, reason: str, *, method: str = "GET") -> bytes:
+    """A whole plain response that ends the connection."""
+    body = f"{status} {HTTPStatus(status).phrase}: {reason}\n".encode()
+    head = compose(
+        f"{status} {HTTPStatus(status).phrase}",
+        [("Content-Type", "text/plain; charset=utf-8")],
+        method=method,
+        http11=True,
+        keep_alive=False,
+        known=len(body),
+    )
+    return head.data if method == "HEAD" else head.data + body
