@@ -1,0 +1,1 @@
+"""A worker: one process that blocks in accept() and answers."""

@@ -1,0 +1,175 @@
+"""accept4(): where a worker waits for connections, and how it leaves without losing one.
+
+The kernel wakes exactly one of those who block in accept4(2) on a socket, in turn; that is what
+balances the workers.  So the listener stays blocking, nobody selects on it, and the one question
+is how to come back out.
+
+The main thread: CPython restarts an interrupted system call (PEP 475) unless the signal's handler
+raises, and an exception after the call has returned would lose what it accepted.  So to accept
+and to store is one C call here, and the handler raises only while that call is armed: the
+connection is then either in the list or still in the kernel's queue.
+
+An acceptor thread runs no handlers.  Its descriptor is replaced by /dev/null (dup2(2)), so that
+the next accept4 fails, and it is interrupted until it says that it is out.
+"""
+
+import contextlib
+import errno
+import os
+import signal
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from prefork.http.connection import Environ
+
+WAKE = signal.SIGRTMIN + 1
+"""What brings a thread out of its place. Real-time, since libraries use SIGURG and SIGUSR1."""
+
+Arrival = tuple[int, Any]
+"""A descriptor and the peer's address, as accept(2) gave them."""
+
+# accept(2): errors of the connection, not of the listener; the next may be good.
+_CONNECTION_ERRORS = frozenset({errno.ECONNABORTED, errno.EPROTO, errno.EPERM})
+
+
+class Leave(BaseException):
+    """Raised by a signal handler: the main thread is to leave its place in accept4."""
+
+
+@dataclass
+class Door:
+    """One listener as one worker sees it."""
+
+    sock: socket.socket
+    base: Environ = field(default_factory=dict)
+    """What the environ of each request that comes in here begins with."""
+    open: bool = True
+
+    def shut(self) -> None:
+        """Nothing more comes in here; the listener itself lives on in other processes.
+
+        The descriptor's number stays in use, so that a thread that is just about to accept on
+        it fails, and does not accept from whatever would get the number next.
+        """
+        self.open = False
+        null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        os.dup2(null, self.sock.fileno(), inheritable=False)
+        os.close(null)
+
+
+class MainPlace:
+    """The main thread's way into accept4 and out of it."""
+
+    def __init__(self) -> None:
+        self.armed = False
+
+    def interrupt(self) -> None:
+        """From a signal handler: raises Leave where the main thread waits."""
+        if self.armed:
+            self.armed = False
+            raise Leave
+
+    def accept(self, door: Door, got: list[Arrival]) -> OSError | None:
+        """Waits for a connection and appends it to `got`.
+
+        Comes back with nothing when it was interrupted.  Returns the listener's error where
+        there is one; BlockingIOError says that a non-blocking listener's queue is empty.
+
+        A signal that comes after the last check of the interpreter and before the kernel is in
+        accept4 is missed (a window of some hundred nanoseconds): whoever sent it repeats it.
+        """
+        problem = None
+        try:
+            try:
+                self.armed = True
+                # One C call takes the connection and stores it: no handler can come between.
+                got.extend(islice(iter(door.sock._accept, None), 1))  # type: ignore[attr-defined]
+                self.armed = False
+            except OSError as error:
+                self.armed = False
+                problem = error
+        except Leave:
+            pass
+        if problem is not None and problem.errno in _CONNECTION_ERRORS:
+            return None
+        return problem
+
+
+class Acceptor:
+    """A thread that takes the main thread's place in accept4 while that waits in the epoll.
+
+    It runs no application code: it accepts, says so, and accepts again only if it may.
+    """
+
+    def __init__(
+        self,
+        door: Door,
+        arrivals: deque[tuple[Arrival, Door]],
+        wake: Callable[[], None],
+        go_on: Callable[[], bool],
+    ) -> None:
+        """`go_on`: whether to accept another at once; asked after each, in this thread."""
+        self.door = door
+        self.in_place = False
+        self.problem: OSError | None = None
+        """Why it left its place, where that was an error."""
+        self._arrivals = arrivals
+        self._wake = wake
+        self._go_on = go_on
+        self._turn = threading.Semaphore(0)
+        self._dismissed = False
+        self._thread: threading.Thread | None = None
+
+    def post(self) -> None:
+        """Sends the thread to its place (main thread)."""
+        if self.in_place or self._dismissed:
+            return
+        self.in_place = True
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="acceptor", daemon=True)
+            self._thread.start()
+        self._turn.release()
+
+    def dismiss(self) -> None:
+        """Brings the thread out of its place for good (main thread, or its signal handler).
+
+        What it accepted last is among the arrivals when this returns.  The door is shut, or its
+        listener was made non-blocking, before.
+        """
+        self._dismissed = True
+        self._turn.release()
+        thread = self._thread
+        while self.in_place and thread is not None and thread.ident is not None:
+            # Repeated: it may be just outside the system call that is to be interrupted.
+            with contextlib.suppress(ProcessLookupError):
+                signal.pthread_kill(thread.ident, WAKE)
+            time.sleep(0.0005)
+
+    def _run(self) -> None:
+        # Signals for the process are for the main thread; this one is only ever kicked.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - {WAKE})
+        accept = self.door.sock._accept  # type: ignore[attr-defined]
+        while True:
+            self._turn.acquire()
+            self.problem = None
+            while not self._dismissed:
+                try:
+                    self._arrivals.append((accept(), self.door))
+                except OSError as problem:
+                    if problem.errno in _CONNECTION_ERRORS:
+                        continue
+                    self.problem = problem
+                    break
+                if not self._go_on():
+                    break
+                self._wake()
+            self.in_place = False
+            self._wake()
+            if self._dismissed:
+                return

@@ -1,0 +1,399 @@
+"""An HTTP client and its socket: read, answer, write, wait.
+
+Nobody waits for a slow client: what is read or written never blocks. What the client won't take
+is kept here, in memory and past a size on disk, and finished from the epoll; only a response that
+outgrows even that makes its thread wait.
+"""
+
+import contextlib
+import os
+import select
+import socket
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum
+from tempfile import TemporaryFile
+from typing import IO
+
+from prefork.http.connection import CONTINUE, Connection, Environ, Limits, Request
+from prefork.http.head import Reject
+from prefork.http.response import error
+
+_HEAD = 16 * 1024  # bytes read at one time while a head is awaited
+_BODY = 256 * 1024  # and while a body is
+_SMALL_FILE = 32 * 1024  # read and sent with the head: one call in place of three
+_SENDFILE = 1024 * 1024  # bytes asked of the kernel at one time
+_FILES_AT_ONCE = 8  # such pieces, until other connections get their turn
+_LINGER = 2.0  # seconds in which a closed client may finish what it was sending
+_LINGER_BYTES = 1024 * 1024
+_DONTWAIT = socket.MSG_DONTWAIT
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Time limits in seconds and size limits in bytes, 0 for none."""
+
+    limits: Limits
+    keepalive: float
+    header_timeout: float
+    body_timeout: float
+    write_timeout: float
+    response_memory: int
+    response_spill: int
+
+
+class Wish(Enum):
+    """What a conversation needs next."""
+
+    READ = "read"
+    WRITE = "write"
+    SERVE = "serve"
+    CLOSE = "close"
+
+
+class _FilePart:
+    """Bytes of a file that are still to be sent; owns its descriptor."""
+
+    __slots__ = ("count", "fd", "offset", "spilled")
+
+    def __init__(self, fd: int, offset: int, count: int, *, spilled: bool = False) -> None:
+        self.fd = fd
+        self.spilled = spilled
+        self.offset = offset
+        self.count = count
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+class Conversation:
+    """One accepted HTTP connection."""
+
+    __slots__ = (
+        "_answered",
+        "_discarded",
+        "_lingering",
+        "_memory",
+        "_pending",
+        "_rules",
+        "_since",
+        "_sock",
+        "_spill",
+        "_spilled",
+        "_started",
+        "broken",
+        "closing",
+        "connection",
+        "deadline",
+        "events",
+        "fd",
+        "serving",
+        "tick",
+    )
+
+    def __init__(self, sock: socket.socket, base: Environ, rules: Rules, now: float) -> None:
+        self._sock = sock
+        self.fd = sock.fileno()
+        self._rules = rules
+        self.connection = Connection(base, rules.limits)
+        self._pending: deque[memoryview | _FilePart] = deque()
+        self._memory = 0
+        self._spill: IO[bytes] | None = None
+        self._spilled = 0
+        self._since = now
+        self._answered = False
+        self._lingering = False
+        self._discarded = 0
+        self._started = False
+        self.broken = False
+        """The client is gone, or its request was given up."""
+        self.closing = False
+        """The next response is the last."""
+        self.serving: Request | None = None
+        """The request that the application has now."""
+        self.events = 0
+        self.deadline = 0.0
+        self.tick = 0
+
+    # Reading.
+
+    @property
+    def idle(self) -> bool:
+        """Between two requests, with nothing left to send."""
+        return not self._pending and not self._lingering and self.connection.idle
+
+    def read(self, now: float) -> bool:
+        """Takes what has come; True where a request is complete."""
+        if self._lingering:
+            self._discard()
+            return False
+        connection = self.connection
+        try:
+            data = self._sock.recv(_BODY if connection.in_body else _HEAD, _DONTWAIT)
+        except BlockingIOError:
+            return bool(connection.requests)
+        except OSError:  # reset, or gone in another way
+            data = b""
+        if not data:
+            self.broken = True
+            return False
+        if connection.idle:
+            self._since = now
+            self._answered = False
+        elif connection.in_body:
+            self._since = now
+        try:
+            connection.feed(data)
+        except OSError as problem:
+            connection.error = Reject(507, f"the body can't be kept: {problem.strerror}")
+        return bool(connection.requests)
+
+    def take(self) -> Request | None:
+        """The next request to answer, if nothing stands before it."""
+        if self._pending or self.broken or not self.connection.requests:
+            return None
+        return self.connection.requests.popleft()
+
+    # What an application's response is sent with (prefork.apps.wsgi.Out).
+
+    def begin(self, request: Request) -> None:
+        """The application gets a request: until something is sent, it can be expired."""
+        self._started = False
+        self.serving = request
+
+    def done(self, keep_alive: bool) -> None:
+        """The application is through with its request."""
+        self.serving = None
+        self._answered = True
+        if not keep_alive:
+            self.connection.finish()
+
+    def expire(self) -> Request | None:
+        """Answers 504 for the application where nothing was sent yet, and ends the connection.
+
+        Called by a signal handler, or by the main thread for another one: what the application
+        sends later goes nowhere.  Returns the request that was given up.
+        """
+        request = self.serving
+        if request is None or self.broken:
+            return None
+        # `send` says that it has started before it sends, so that the two never both answer; a
+        # thread that is switched away between its look and its mark is the race that is left.
+        started, self._started = self._started, True
+        with contextlib.suppress(OSError):
+            if not started:
+                method = request.environ["REQUEST_METHOD"]
+                self._sock.send(error(504, "the application took too long", method=method))
+            self._sock.shutdown(socket.SHUT_RDWR)
+        self.broken = True
+        return request
+
+    def send(self, data: bytes) -> None:
+        """Sends now what the client takes, and keeps the rest."""
+        if self.broken:
+            return
+        self._started = True
+        if self._pending:
+            self._keep(memoryview(data))
+            return
+        try:
+            sent = self._sock.send(data, _DONTWAIT)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.broken = True
+            return
+        if sent != len(data):
+            self._keep(memoryview(data)[sent:])
+
+    def send_file(self, head: bytes, fd: int, offset: int, count: int) -> None:
+        """Sends a head and `count` bytes of a file from `offset`."""
+        if count <= _SMALL_FILE:
+            data = os.pread(fd, count, offset)
+            self.send(head + data)
+            self.broken = self.broken or len(data) != count  # shrunk since it was promised
+            return
+        self.send(head)
+        if self.broken:
+            return
+        # The application may close its file before the client has it all.
+        self._pending.append(_FilePart(os.dup(fd), offset, count))
+        self._sock.setblocking(False)  # sendfile(2) knows no MSG_DONTWAIT
+        self.flush()
+
+    def _keep(self, data: memoryview) -> None:
+        rules = self._rules
+        while data:
+            if not rules.response_memory or self._memory + len(data) <= rules.response_memory:
+                self._memory += len(data)
+                # A copy: the tail of a large body would keep all of it in memory.
+                self._pending.append(memoryview(bytes(data)))
+                return
+            if not rules.response_spill or self._spilled + len(data) <= rules.response_spill:
+                self._spill_over(data)
+                return
+            data = self._wait_for_reader(data)
+
+    def _spill_over(self, data: memoryview) -> None:
+        """Puts bytes on disk, behind all that is kept. A full disk ends the connection."""
+        size = len(data)
+        offset = self._spilled
+        try:
+            if self._spill is None:
+                self._spill = TemporaryFile(buffering=0)  # noqa: SIM115
+            fd = self._spill.fileno()
+            while data:
+                written = os.pwrite(fd, data, self._spilled)
+                self._spilled += written
+                data = data[written:]
+            last = self._pending[-1] if self._pending else None
+            if isinstance(last, _FilePart) and last.spilled:
+                last.count += size
+            else:
+                self._pending.append(_FilePart(os.dup(fd), offset, size, spilled=True))
+                self._sock.setblocking(False)
+        except OSError:
+            self.broken = True
+
+    def _wait_for_reader(self, data: memoryview) -> memoryview:
+        """Waits until the client takes something; returns what is left of `data`."""
+        poll = select.poll()
+        poll.register(self.fd, select.POLLOUT)
+        timeout = self._rules.write_timeout
+        if not poll.poll(timeout * 1000 if timeout else None):
+            self.broken = True
+        self.flush()
+        if self.broken:
+            return data[:0]
+        if self._pending:
+            return data
+        try:
+            return data[self._sock.send(data, _DONTWAIT) :]
+        except BlockingIOError:
+            return data
+        except OSError:
+            self.broken = True
+            return data[:0]
+
+    def flush(self) -> None:
+        """Sends what is kept, as much as the client takes now and others can wait for."""
+        pending = self._pending
+        files = 0
+        try:
+            while pending and not self.broken and files < _FILES_AT_ONCE:
+                part = pending[0]
+                if isinstance(part, _FilePart):
+                    files += 1
+                    sent = os.sendfile(self.fd, part.fd, part.offset, min(part.count, _SENDFILE))
+                    if not sent:
+                        self.broken = True  # the file has shrunk since it was promised
+                    part.offset += sent
+                    part.count -= sent
+                    if not part.count:
+                        part.close()
+                        pending.popleft()
+                else:
+                    sent = self._sock.send(part, _DONTWAIT)
+                    self._memory -= sent
+                    if sent == len(part):
+                        pending.popleft()
+                    else:
+                        pending[0] = part[sent:]
+        except BlockingIOError:
+            return
+        except OSError:
+            self.broken = True
+        if not pending and self._spill is not None:
+            self._spill.close()
+            self._spill = None
+            self._spilled = 0
+
+    # What comes next.
+
+    def settle(self, now: float, leaving: float = 0.0) -> Wish:
+        """Decides what to wait for, and sets the deadline.
+
+        `leaving`: monotonic seconds at which a worker that is on its way out ends its idle
+        connections; 0 when it is not on its way out.
+        """
+        if self.broken:
+            return Wish.CLOSE
+        rules = self._rules
+        connection = self.connection
+        if leaving:
+            self.closing = True
+        if not self._pending and not connection.requests and connection.error is not None:
+            self._reject(connection.error)
+        if self._pending:
+            timeout = rules.write_timeout
+            self.deadline = now + timeout if timeout else 0.0
+            return Wish.WRITE
+        if connection.requests:
+            return Wish.SERVE
+        if connection.last:
+            return self._end(now)
+        if connection.idle:
+            timeout = rules.keepalive if self._answered else rules.header_timeout
+            self.deadline = now + timeout if timeout else 0.0
+            if leaving and (not self.deadline or leaving < self.deadline):
+                self.deadline = leaving
+        elif connection.in_body:
+            if connection.wants_continue:
+                connection.wants_continue = False
+                self.send(CONTINUE)
+            timeout = rules.body_timeout
+            self.deadline = now + timeout if timeout else 0.0
+        else:
+            # From the first byte of the head on: a byte now and then gains no time.
+            timeout = rules.header_timeout
+            self.deadline = self._since + timeout if timeout else 0.0
+        return Wish.READ
+
+    def _reject(self, problem: Reject) -> None:
+        connection = self.connection
+        connection.error = None
+        connection.finish()
+        connection.surplus = True
+        self.send(error(problem.status, problem.reason))
+
+    def _end(self, now: float) -> Wish:
+        """The last response is sent; a client that still sends must not be reset by our close."""
+        if self._lingering:
+            return Wish.READ
+        if not self.connection.surplus:
+            return Wish.CLOSE
+        self._lingering = True
+        self.deadline = now + _LINGER
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            return Wish.CLOSE
+        self._discard()
+        return Wish.CLOSE if self.broken else Wish.READ
+
+    def _discard(self) -> None:
+        try:
+            while data := self._sock.recv(_BODY, _DONTWAIT):
+                self._discarded += len(data)
+                if self._discarded > _LINGER_BYTES:
+                    break
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        self.broken = True
+
+    def overdue(self) -> None:
+        """The deadline has passed: 408 for a request that has begun, an end for all else."""
+        if not (self._pending or self._lingering or self.connection.idle):
+            self.send(error(408, "the request did not come in time"))
+        self.broken = True
+
+    def close(self) -> None:
+        for part in self._pending:
+            if isinstance(part, _FilePart):
+                part.close()
+        self._pending.clear()
+        if self._spill is not None:
+            self._spill.close()
+        self._sock.close()

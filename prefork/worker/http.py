@@ -1,0 +1,189 @@
+"""HTTP in a worker: connections to conversations, conversations to the application and back."""
+
+from collections.abc import Callable
+from time import monotonic, time
+from typing import Any, Protocol
+
+from prefork import logs
+from prefork.apps.wsgi import Application, answer
+from prefork.http.connection import Environ, Request
+from prefork.scoreboard import Record
+from prefork.worker.accept import Arrival, Door
+from prefork.worker.conversation import Conversation, Rules, Wish
+from prefork.worker.parking import EPOLLIN, EPOLLOUT, Parking
+from prefork.worker.sockets import adopt
+from prefork.worker.threads import Threads
+
+_LAST_CHANCE = 5.0
+"""Seconds that an idle connection gets at the end where no limit is configured."""
+
+
+class AccessLog(Protocol):
+    def add(
+        self, environ: Environ, status: int, size: int, started: float, elapsed: float
+    ) -> None: ...
+
+    def flush(self) -> None: ...
+
+
+class HttpService:
+    """All HTTP conversations of one worker."""
+
+    def __init__(
+        self,
+        application: Application,
+        rules: Rules,
+        records: list[Record],
+        wake: Callable[[], None],
+        *,
+        request_timeout: float,
+        graceful_timeout: float,
+        access: AccessLog | None,
+    ) -> None:
+        self.parking: Parking[Conversation] = Parking()
+        self._application = application
+        self._rules = rules
+        self._record = records[0]
+        self._request_timeout = request_timeout
+        limits = [limit for limit in (rules.keepalive, graceful_timeout) if limit]
+        self._last_chance = min(limits, default=_LAST_CHANCE)
+        self._access = access
+        self._running: dict[Conversation, float] = {}
+        self._last = False
+        self._until = 0.0
+        self._threads: Threads[Conversation] | None = None
+        if len(records) > 1:
+            self._threads = Threads(records, self._run, wake)
+            self._threads.start()
+
+    # prefork.worker.loop.Service
+
+    @property
+    def idle(self) -> bool:
+        return self._threads is None or not self._threads.busy
+
+    @property
+    def full(self) -> bool:
+        return self._threads is not None and self._threads.full
+
+    def welcome(self, arrival: Arrival, door: Door) -> None:
+        fd, peer = arrival
+        base = door.base.copy()
+        sock, base["REMOTE_ADDR"], base["REMOTE_PORT"] = adopt(fd, peer, door.sock)
+        conversation = Conversation(sock, base, self._rules, monotonic())
+        conversation.closing = self._last
+        conversation.read(monotonic())
+        self._proceed(conversation)
+
+    def ready(self, fd: int, events: int) -> None:
+        conversation = self.parking.claim(fd)
+        if conversation is None:
+            return
+        if events & EPOLLOUT:
+            conversation.flush()
+        else:
+            conversation.read(monotonic())
+        self._proceed(conversation)
+
+    def collect(self) -> None:
+        threads = self._threads
+        while threads is not None and (conversation := threads.done()) is not None:
+            self._proceed(conversation)
+
+    def overdue(self, now: float) -> None:
+        for conversation in self.parking.expired(now):
+            conversation.overdue()
+            self._proceed(conversation)
+
+    def last(self) -> None:
+        self._last = True
+        for conversation in list(self._running):
+            conversation.closing = True
+
+    def leave(self) -> None:
+        now = monotonic()
+        self._until = now + self._last_chance
+        for conversation in list(self.parking.parked.values()):
+            if self.parking.claim(conversation.fd) is not None:
+                if conversation.idle:
+                    self._proceed(conversation)
+                else:
+                    conversation.closing = True
+                    self.parking.park(conversation, conversation.events)
+
+    def expire(self, now: float) -> None:
+        for conversation, started in list(self._running.items()):
+            if now - started >= self._request_timeout:
+                conversation.expire()
+
+    def flush(self) -> None:
+        if self._access is not None:
+            self._access.flush()
+
+    # One conversation.
+
+    def _proceed(self, conversation: Conversation) -> None:
+        """Does what can be done now, then parks the conversation, hands it over or ends it."""
+        while True:
+            wish = conversation.settle(monotonic(), self._until)
+            if wish is Wish.READ:
+                self.parking.park(conversation, EPOLLIN)
+            elif wish is Wish.SERVE:
+                if self._threads is None:
+                    self._call(conversation, self._record)
+                    continue
+                self.parking.mute(conversation)
+                self._threads.submit(conversation)
+            elif wish is Wish.WRITE:
+                self.parking.park(conversation, EPOLLOUT)
+            else:
+                self.parking.forget(conversation)
+                conversation.close()
+            return
+
+    def _run(self, conversation: Conversation, record: Record) -> None:
+        """In a thread: answers what has been read."""
+        self._call(conversation, record)
+
+    def _call(self, conversation: Conversation, record: Record) -> None:
+        request = conversation.take()
+        if request is None:
+            return
+        now = monotonic()
+        record.start(now, request.line)
+        conversation.begin(request)
+        self._running[conversation] = now
+        conversation.closing = conversation.closing or self._last
+        keep_alive, response = answer(self._application, request, conversation, _failed)
+        del self._running[conversation]
+        conversation.done(keep_alive)
+        record.end()
+        if self._access is not None:
+            elapsed = monotonic() - now
+            code = response.head.code if response.head is not None else 500
+            self._access.add(request.environ, code, response.sent, time() - elapsed, elapsed)
+
+
+def _failed(request: Request, problem: BaseException) -> None:
+    logs.event(
+        "error",
+        "application failed",
+        request=request.line.decode("latin-1"),
+        peer=request.environ["REMOTE_ADDR"],
+        traceback=logs.traceback_of(problem),
+    )
+
+
+def base_environ(server: tuple[str, str], **more: Any) -> Environ:
+    """What the environ of every request at one listener begins with."""
+    name, port = server
+    return {
+        "SERVER_NAME": name,
+        "SERVER_PORT": port,
+        "SCRIPT_NAME": "",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.run_once": False,
+        "wsgi.input_terminated": True,
+        **more,
+    }

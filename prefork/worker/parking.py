@@ -1,0 +1,133 @@
+"""Parked connections: those that wait for their client, in one epoll, each with a deadline.
+
+A connection stays registered while it lives in the epoll, so that a request on it costs no
+epoll_ctl(2).  Who takes one out of `parked` owns it: that is one dict operation, so two threads
+never serve the same.  Deadlines are looked at lazily: a connection stands on a wheel of ticks at
+or before its deadline, and is moved on when the tick comes and the deadline has moved.
+"""
+
+import select
+from typing import Generic, Protocol, TypeVar
+
+EPOLLIN = select.EPOLLIN
+EPOLLOUT = select.EPOLLOUT
+
+_TICKS = 4  # a second
+_EVENTS = 256  # taken from the kernel at one time
+
+
+class Parkable(Protocol):
+    fd: int
+    events: int
+    """What it is registered for in the epoll; 0 when it is not there."""
+    deadline: float
+    """Monotonic seconds at which it is given up; 0 for never."""
+    tick: int
+    """Where it stands on the wheel; 0 when it is not there."""
+
+
+P = TypeVar("P", bound=Parkable)
+
+
+class Parking(Generic[P]):
+    """The epoll of one worker; used by its main thread."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self.parked: dict[int, P] = {}
+        self._wheel: dict[int, set[P]] = {}
+        self._next = 0  # the earliest tick on the wheel, 0 when there is none
+
+    def watch(self, fd: int, *, edge: bool = False) -> None:
+        """Wakes `wait` when a descriptor that is no connection becomes readable."""
+        self._epoll.register(fd, EPOLLIN | select.EPOLLET if edge else EPOLLIN)
+
+    def unwatch(self, fd: int) -> None:
+        self._epoll.unregister(fd)
+
+    def park(self, connection: P, events: int) -> None:
+        """Waits for a connection to become readable or writable, until its deadline."""
+        fd = connection.fd
+        self.parked[fd] = connection
+        if connection.events != events:
+            if connection.events:
+                self._epoll.modify(fd, events)
+            else:
+                self._epoll.register(fd, events)
+            connection.events = events
+        deadline = connection.deadline
+        if deadline:
+            tick = int(deadline * _TICKS) + 1
+            if not connection.tick or tick < connection.tick:
+                self._turn(connection, tick)
+
+    def _turn(self, connection: P, tick: int) -> None:
+        if connection.tick:
+            self._leave_wheel(connection)
+        connection.tick = tick
+        self._wheel.setdefault(tick, set()).add(connection)
+        if not self._next or tick < self._next:
+            self._next = tick
+
+    def _leave_wheel(self, connection: P) -> None:
+        there = self._wheel.get(connection.tick)
+        if there is not None:
+            there.discard(connection)
+            if not there:
+                del self._wheel[connection.tick]
+        connection.tick = 0
+
+    def claim(self, fd: int) -> P | None:
+        """Takes a connection out to serve it; None where somebody else has it."""
+        return self.parked.pop(fd, None)
+
+    def mute(self, connection: P) -> None:
+        """Asks the epoll for nothing while another thread serves the connection."""
+        if connection.events:
+            self._epoll.unregister(connection.fd)
+            connection.events = 0
+
+    def forget(self, connection: P) -> None:
+        """To be called before the connection is closed.
+
+        A closed descriptor that another process still shares would leave events behind that can
+        no longer be deleted (epoll(7), "Questions and answers" 6).
+        """
+        self.mute(connection)
+        if connection.tick:
+            self._leave_wheel(connection)
+
+    def wait(self, now: float, limit: float | None = None) -> list[tuple[int, int]]:
+        """(descriptor, events) of what became ready, at most until the next deadline.
+
+        `limit`: seconds after which to come back all the same; None for no limit.
+        """
+        if self._next:
+            until = max(self._next / _TICKS - now, 0.0)
+            limit = until if limit is None else min(until, limit)
+        return self._epoll.poll(limit, _EVENTS)
+
+    def expired(self, now: float) -> list[P]:
+        """Claims the connections whose deadline has passed."""
+        late: list[P] = []
+        while self._next and self._next <= now * _TICKS:
+            for connection in self._wheel.pop(self._next, ()):
+                connection.tick = 0
+                if connection.fd not in self.parked:
+                    continue  # being served: parked anew, it gets a new place
+                if connection.deadline <= now:
+                    del self.parked[connection.fd]
+                    late.append(connection)
+                elif connection.deadline:
+                    self._turn(connection, int(connection.deadline * _TICKS) + 1)
+            self._next = min(self._wheel, default=0)
+        return late
+
+    def hurry(self, deadline: float) -> None:
+        """Nobody who is parked now may stay past `deadline`."""
+        for connection in list(self.parked.values()):
+            if not connection.deadline or connection.deadline > deadline:
+                connection.deadline = deadline
+                tick = int(deadline * _TICKS) + 1
+                if not connection.tick or tick < connection.tick:
+                    self._turn(connection, tick)

@@ -1,0 +1,244 @@
+"""A worker's birth and farewell.
+
+The master has forked with every signal blocked; here the child takes leave of what it inherited,
+loads the application, and goes into its loop.  It never returns into the master's code.
+"""
+
+import atexit
+import contextlib
+import gc
+import logging
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NoReturn
+
+import setproctitle
+
+from prefork import __version__, linux, logs
+from prefork.apps.load import LoadError, load_application, load_handler
+from prefork.apps.wsgi import FileWrapper, errors_stream
+from prefork.channel import Channel, Failed
+from prefork.config import Config
+from prefork.http.connection import Limits
+from prefork.listeners import Listener
+from prefork.scoreboard import Scoreboard
+from prefork.worker.accept import WAKE, Door
+from prefork.worker.conversation import Rules
+from prefork.worker.http import HttpService, base_environ
+from prefork.worker.loop import Loop, Service
+from prefork.worker.tcp import TcpService
+
+FAILED_TO_BOOT = 3
+"""Exit status of a worker whose application could not be loaded."""
+
+# A terminal sends INT, HUP and WINCH to its whole foreground group: the master decides on them.
+# Not SIG_IGN, which the application's own programs would inherit over exec(2).
+_IGNORED = (
+    *(signal.SIGINT, signal.SIGHUP, signal.SIGWINCH, signal.SIGUSR1, signal.SIGUSR2),
+    *(signal.SIGTTIN, signal.SIGTTOU, WAKE),
+)
+
+
+@dataclass(frozen=True)
+class Birth:
+    """What a worker is given."""
+
+    slot: int
+    generation: int
+    name: str
+    master: int
+    """Process id of the master."""
+    config: Config
+    listeners: tuple[Listener, ...]
+    channel: Channel
+    scoreboard: Scoreboard
+    logs: logs.Logs
+    foreign: tuple[int, ...]
+    """Descriptors that are the master's alone."""
+
+
+def live(birth: Birth) -> NoReturn:
+    """The whole life of a worker, in the child of a fork with all signals blocked."""
+    status = 1
+    try:
+        _take_leave(birth)
+        status = _work(birth)
+    except BaseException:
+        # Nothing may climb back into the master's stack.
+        logs.event("error", "worker failed", traceback=traceback.format_exc())
+    finally:
+        _exit(status)
+
+
+def _take_leave(birth: Birth) -> None:
+    """Drops what is the master's: signals, descriptors, callbacks, title."""
+    signal.set_wakeup_fd(-1)  # an inherited one writes our signals into the master's pipe
+    for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    for ignored in _IGNORED:
+        signal.signal(ignored, _ignore)
+    for fd in birth.foreign:
+        os.close(fd)
+    atexit._clear()
+    atexit.register(logging.shutdown)
+    logs.set_role("worker", slot=birth.slot, generation=birth.generation)
+    setproctitle.setproctitle(f"prefork: worker {birth.slot} [{birth.name}]")
+    linux.set_parent_death_signal(signal.SIGTERM)
+    if os.getppid() != birth.master:
+        os._exit(0)  # it died before we asked to be told
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _ignore(*_: object) -> None:
+    pass
+
+
+def _work(birth: Birth) -> int:
+    config = birth.config
+    doors = [Door(listener.sock) for listener in birth.listeners]
+    _protect_children(birth, doors)
+    loop = Loop(doors, birth.channel, birth.logs.replace)
+    try:
+        birth.logs.reconfigure(config.log)
+        _settle_in(config)
+        service = _service(birth, doors, loop)
+    except LoadError as problem:
+        birth.channel.send(Failed(str(problem)))
+        return FAILED_TO_BOOT
+    except BaseException:  # an application may call sys.exit when it is imported
+        birth.channel.send(Failed(_application_traceback()))
+        return FAILED_TO_BOOT
+    signal.signal(signal.SIGQUIT, lambda *_: _leave_now(service))
+    # What the import left behind is not looked at again by each collection.
+    gc.freeze()
+    loop.run(service)
+    return 0
+
+
+def _settle_in(config: Config) -> None:
+    """Environment, directory and module path of the application."""
+    server = config.server
+    os.environ.update(server.env)
+    os.chdir(server.chdir)
+    for path in reversed((server.chdir, *server.pythonpath)):
+        if path not in sys.path:
+            sys.path.insert(0, path)
+    logs.configure_application(config.log.config)
+
+
+def _service(birth: Birth, doors: list[Door], loop: Loop) -> Service:
+    config = birth.config
+    workers = config.workers
+    records = [birth.scoreboard.record(birth.slot, thread) for thread in range(workers.threads)]
+    if config.server.protocol == "tcp":
+        return TcpService(
+            load_handler(config), records, loop.wake, request_timeout=workers.request_timeout
+        )
+    http = config.http
+    rules = Rules(
+        limits=Limits(
+            request_line=http.max_request_line,
+            header_count=http.max_header_count,
+            header_size=http.max_header_size,
+            body=http.max_body,
+            body_memory=http.body_memory,
+        ),
+        keepalive=http.keepalive,
+        header_timeout=http.header_timeout,
+        body_timeout=http.body_timeout,
+        write_timeout=http.write_timeout,
+        response_memory=http.response_memory,
+        response_spill=http.response_spill,
+    )
+    for door, listener in zip(doors, birth.listeners, strict=True):
+        door.base = base_environ(
+            _server_address(listener),
+            **{
+                "SERVER_SOFTWARE": f"prefork/{__version__}",
+                "wsgi.errors": errors_stream(),
+                "wsgi.multithread": workers.threads > 1,
+                "wsgi.multiprocess": True,
+                "wsgi.file_wrapper": FileWrapper,
+                "prefork.slot": birth.slot,
+                "prefork.generation": birth.generation,
+            },
+        )
+    return HttpService(
+        load_application(config),
+        rules,
+        records,
+        loop.wake,
+        request_timeout=workers.request_timeout,
+        graceful_timeout=workers.graceful_timeout,
+        access=birth.logs.access_log(),
+    )
+
+
+def _server_address(listener: Listener) -> tuple[str, str]:
+    """SERVER_NAME and SERVER_PORT, which CGI wants even where there is no port (RFC 3875)."""
+    if not listener.is_tcp:
+        return "localhost", "80"
+    host, port = listener.sock.getsockname()[:2]
+    return host, str(port)
+
+
+def _protect_children(birth: Birth, doors: Iterable[Door]) -> None:
+    """An application's own forks get default signals, and hold none of our sockets open.
+
+    With a listener in a forgotten child, a stopped server would go on accepting for nobody; with
+    the channel in it, the master would not see the worker's end.
+    """
+
+    def in_child() -> None:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGQUIT, *_IGNORED):
+            signal.signal(number, signal.SIG_DFL)
+        for door in doors:
+            with contextlib.suppress(OSError):
+                door.sock.close()
+        with contextlib.suppress(OSError):
+            birth.channel.close()
+
+    os.register_at_fork(after_in_child=in_child)
+
+
+def _application_traceback() -> str:
+    """The exception under way, without our own frames above the application's."""
+    problem = sys.exc_info()[1]
+    assert problem is not None
+    frames = traceback.extract_tb(problem.__traceback__)
+    here = os.path.dirname(os.path.dirname(__file__))
+    ours = 0
+    while ours < len(frames) and _is_ours(frames[ours].filename, here):
+        ours += 1
+    shown = traceback.TracebackException.from_exception(problem)
+    shown.stack = traceback.StackSummary.from_list(frames[ours:] or frames)
+    return "".join(shown.format()).rstrip()
+
+
+def _is_ours(filename: str, here: str) -> bool:
+    return filename.startswith((here, "<frozen importlib")) or "/importlib/" in filename
+
+
+def _leave_now(service: Service) -> None:
+    """SIGQUIT: the server stops now."""
+    service.flush()
+    os._exit(0)
+
+
+def _exit(status: int) -> NoReturn:
+    """Ends as an interpreter would, with the callbacks that the application registered."""
+    try:
+        if status == 0:
+            threading._shutdown()  # type: ignore[attr-defined]
+            atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+    finally:
+        os._exit(status)

@@ -1,0 +1,183 @@
+"""TCP handlers in a worker: one call for each connection, `handler(sock, address)`.
+
+A handler has its connection to itself for as long as it likes, in the thread that called it.
+Only what is left over when it returns, bytes of the client's that nobody read, is parked for a
+moment: a close with unread data is a reset (RFC 2525 section 2.17), which could take the last
+answer with it.
+"""
+
+import contextlib
+import socket
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from prefork import logs
+from prefork.scoreboard import Record
+from prefork.worker.accept import Arrival, Door
+from prefork.worker.parking import EPOLLIN, Parking
+from prefork.worker.sockets import adopt
+from prefork.worker.threads import Threads
+
+Handler = Callable[[socket.socket, Any], object]
+
+_LINGER = 2.0  # seconds
+_LINGER_BYTES = 1024 * 1024
+_PIECE = 64 * 1024
+
+
+class Exchange:
+    """One accepted connection and its handler."""
+
+    def __init__(self, sock: socket.socket, address: Any, peer: str) -> None:
+        self.sock = sock
+        self.address = address
+        self.peer = peer
+        self.started = 0.0
+        self._discarded = 0
+        self.fd = sock.fileno()
+        self.events = 0
+        self.deadline = 0.0
+        self.tick = 0
+
+    def shut_for_reading(self) -> None:
+        """The handler finds the end of its input, and comes to its own end."""
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RD)
+
+    def give_up(self) -> None:
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
+
+    def finish(self) -> bool:
+        """The handler has returned; True where the client is still to be listened to."""
+        try:
+            # A handler that closed its socket, or detached it, has ended the connection itself.
+            if self.sock.fileno() < 0:
+                return False
+            self.sock.shutdown(socket.SHUT_WR)
+            return self.discard() and self._discarded > 0
+        except OSError:
+            return False
+
+    def discard(self) -> bool:
+        """Throws away what has come; False at the end of it."""
+        try:
+            while data := self.sock.recv(_PIECE, socket.MSG_DONTWAIT):
+                self._discarded += len(data)
+                if self._discarded > _LINGER_BYTES:
+                    return False
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
+
+
+class TcpService:
+    """All TCP exchanges of one worker."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        records: list[Record],
+        wake: Callable[[], None],
+        *,
+        request_timeout: float,
+    ) -> None:
+        self.parking: Parking[Exchange] = Parking()
+        self._handler = handler
+        self._record = records[0]
+        self._request_timeout = request_timeout
+        self._running: dict[Exchange, float] = {}
+        self._last = False
+        self._threads: Threads[Exchange] | None = None
+        if len(records) > 1:
+            self._threads = Threads(records, self._call, wake)
+            self._threads.start()
+
+    # prefork.worker.loop.Service
+
+    @property
+    def idle(self) -> bool:
+        return self._threads is None or not self._threads.busy
+
+    @property
+    def full(self) -> bool:
+        return self._threads is not None and self._threads.full
+
+    def welcome(self, arrival: Arrival, door: Door) -> None:
+        fd, address = arrival
+        sock, host, port = adopt(fd, address, door.sock)
+        exchange = Exchange(sock, address, f"{host}:{port}" if host else "unix")
+        if self._last:
+            exchange.shut_for_reading()
+        if self._threads is not None:
+            self._threads.submit(exchange)
+            return
+        self._call(exchange, self._record)
+        self._finish(exchange)
+
+    def ready(self, fd: int, events: int) -> None:
+        exchange = self.parking.claim(fd)
+        if exchange is not None:
+            if exchange.discard():
+                self.parking.park(exchange, EPOLLIN)
+            else:
+                self._close(exchange)
+
+    def collect(self) -> None:
+        threads = self._threads
+        while threads is not None and (exchange := threads.done()) is not None:
+            self._finish(exchange)
+
+    def overdue(self, now: float) -> None:
+        for exchange in self.parking.expired(now):
+            self._close(exchange)
+
+    def last(self) -> None:
+        self._last = True
+        for exchange in list(self._running):
+            exchange.shut_for_reading()
+
+    def leave(self) -> None:
+        """What is parked here ends by itself within two seconds."""
+
+    def expire(self, now: float) -> None:
+        for exchange, started in list(self._running.items()):
+            if now - started >= self._request_timeout:
+                exchange.give_up()
+
+    def flush(self) -> None:
+        """Nothing is kept back: a handler's connections are in no access log."""
+
+    # One exchange.
+
+    def _call(self, exchange: Exchange, record: Record) -> None:
+        now = monotonic()
+        record.start(now, exchange.peer.encode())
+        self._running[exchange] = now
+        if self._last:
+            exchange.shut_for_reading()
+        try:
+            self._handler(exchange.sock, exchange.address)
+        except BaseException as problem:  # SystemExit too: it ends this connection only
+            logs.event(
+                "error",
+                "handler failed",
+                peer=exchange.peer,
+                traceback=logs.traceback_of(problem),
+            )
+        del self._running[exchange]
+        record.end()
+
+    def _finish(self, exchange: Exchange) -> None:
+        if exchange.finish():
+            exchange.deadline = monotonic() + _LINGER
+            self.parking.park(exchange, EPOLLIN)
+        else:
+            self._close(exchange)
+
+    def _close(self, exchange: Exchange) -> None:
+        self.parking.forget(exchange)
+        exchange.sock.close()
