@@ -1,0 +1,391 @@
+"""The control socket, as both of its sides know it: its place, its messages, and the client.
+
+A running server is asked through a Unix stream socket of mode 0600, so that a command gets an
+outcome, which a signal could not give.  A message is one line of JSON.  A client sends a request
+and waits for its answer before it sends the next:
+
+    {"v": 1, "command": "scale", "args": {"count": 4}}
+    {"v": 1, "progress": "..."}                   any number of them, while a reload goes on
+    {"v": 1, "ok": true, ...}                     the answer, with what the command has to tell
+    {"v": 1, "ok": false, "error": "..."}         or why not
+
+A receiver skips the fields of a message that it does not know, so that some may be added; what
+changes the meaning of one takes another version.
+"""
+
+import contextlib
+import hashlib
+import os
+import socket
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+import msgspec
+
+from prefork import unix_socket
+from prefork.address import UNIX_PATH_MAX
+from prefork.config import ConfigError, Source, load
+
+VERSION = 1
+
+REQUEST_LIMIT = 64 * 1024
+"""Bytes of a request."""
+
+ANSWER_LIMIT = 1024 * 1024
+"""Bytes of an answer, together with the progress before it that was not taken yet."""
+
+TIMEOUT = 10.0
+"""Seconds in which a server answers a command that it can do at once."""
+
+_SUFFIX = ".sock"
+_DIGEST = 12
+
+
+class ControlError(Exception):
+    """Why a server cannot be controlled, in one line; or the error that it answered."""
+
+
+# The messages.
+
+
+class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A command; its fields are the arguments."""
+
+
+class Reload(Request, frozen=True):
+    """Answered at the outcome: `changes`, a list of texts, and `generation`, the new number."""
+
+
+class Stop(Request, frozen=True):
+    """Answered when it begins; the end of the connection is the end of the server."""
+
+
+class Reopen(Request, frozen=True):
+    """Opens the log files anew."""
+
+
+class Scale(Request, frozen=True):
+    """Sets the number of workers, until the next reload."""
+
+    count: Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Status(Request, frozen=True):
+    """Answered with the fields of `ServerStatus`."""
+
+
+COMMANDS: Mapping[str, type[Request]] = {
+    "reload": Reload,
+    "stop": Stop,
+    "reopen": Reopen,
+    "scale": Scale,
+    "status": Status,
+}
+
+
+class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One worker: its age is in seconds, its state the supervisor's word for it."""
+
+    slot: int
+    pid: int
+    generation: int
+    state: str
+    requests: int
+    age: float
+
+
+class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A server: uptime in seconds, and the number of workers that it is to have (target)."""
+
+    name: str
+    pid: int
+    version: str
+    generation: int
+    uptime: float
+    listeners: list[str]
+    target: int
+    reloading: bool
+    workers: list[WorkerStatus]
+
+
+class _Envelope(msgspec.Struct):
+    v: int
+    command: str = ""
+    args: dict[str, Any] = {}
+
+
+def encode(message: Mapping[str, Any]) -> bytes:
+    """A message of this version, as a line."""
+    return msgspec.json.encode({"v": VERSION, **message}) + b"\n"
+
+
+def decode_request(line: bytes) -> Request:
+    """Reads a request.
+
+    Raises ControlError for what is not one, for another version, a command that is not known
+    and arguments that do not fit it.
+    """
+    try:
+        envelope = msgspec.json.decode(line, type=_Envelope)
+    except (ValueError, RecursionError) as error:
+        raise ControlError(f"this is not a request: {error}") from None
+    if envelope.v != VERSION:
+        raise ControlError(f"version {envelope.v} is not known; this server speaks {VERSION}")
+    if (kind := COMMANDS.get(envelope.command)) is None:
+        known = ", ".join(COMMANDS)
+        raise ControlError(f"the command {envelope.command!r} is not known; known are {known}")
+    try:
+        return msgspec.convert(envelope.args, kind)
+    except ValueError as error:
+        raise ControlError(f"{envelope.command}: {error}") from None
+
+
+# The place.
+
+
+@dataclass(frozen=True)
+class Places:
+    """The directories in which the sockets of a user's servers may be, the first that can be had.
+
+    run: of the whole system, usually /run/prefork.
+    own: private to the user, with mode 0700.
+    """
+
+    uid: int
+    run: Path
+    own: tuple[Path, ...]
+
+    @staticmethod
+    def of(environ: Mapping[str, str], uid: int) -> "Places":
+        """Those of a user, by what the environment says of XDG_RUNTIME_DIR and TMPDIR.
+
+        A relative XDG_RUNTIME_DIR does not count, as the XDG Base Directory specification says.
+        """
+        own = [Path(environ.get("TMPDIR") or "/tmp").absolute() / f"prefork-{uid}"]
+        if os.path.isabs(runtime := environ.get("XDG_RUNTIME_DIR", "")):
+            own.insert(0, Path(runtime, "prefork"))
+        return Places(uid, Path("/run/prefork"), tuple(own))
+
+    def usable(self) -> list[Path]:
+        """Those that exist and that nobody else could have put something into."""
+        run = [self.run] if self.run.is_dir() else []
+        return run + [directory for directory in self.own if self._is_private(directory)]
+
+    def make(self, directory: Path) -> bool:
+        """Makes one of them where it is missing; whether a socket may be put there."""
+        try:
+            directory.mkdir(0o755 if directory == self.run else 0o700, exist_ok=True)
+        except OSError:
+            return False
+        if directory == self.run:
+            return os.access(directory, os.W_OK | os.X_OK, effective_ids=True)
+        return self._is_private(directory)
+
+    def _is_private(self, directory: Path) -> bool:
+        # Anybody may make a directory, or a link, of this name below /tmp before we do.
+        try:
+            found = os.lstat(directory)
+        except OSError:
+            return False
+        shared = stat.S_IMODE(found.st_mode) & 0o077
+        return stat.S_ISDIR(found.st_mode) and found.st_uid == self.uid and not shared
+
+
+def default_path(name: str, places: Places | None = None) -> Path:
+    """Where a server of this name has its control socket; the directory is made if need be.
+
+    The name is percent-encoded where a file name cannot hold it, and shortened by a digest where
+    the path would not fit a socket address (107 bytes, unix(7)).
+
+    Raises ControlError where no directory can be had.
+    """
+    places = places or _places()
+    directories = (places.run, *places.own)
+    for directory in directories:
+        path = _in(directory, name)
+        if len(os.fsencode(path)) <= UNIX_PATH_MAX and places.make(directory):
+            return path
+    tried = ", ".join(map(str, directories))
+    raise ControlError(
+        f"no place for the control socket: none of {tried} can be written, is private to the"
+        " user and short enough; set control.path"
+    )
+
+
+def find(target: str | None, control: str | None, places: Places | None = None) -> Path:
+    """The control socket of a running server: the path given, or that of a server's target, or
+    the only one there is of this user.
+
+    Raises ControlError where there is none, or several, or where the target can't be read.
+    """
+    if control is not None:
+        return Path(control)
+    directories = (places or _places()).usable()
+    return _find_only(directories) if target is None else _find_target(target, directories)
+
+
+def _places() -> Places:
+    return Places.of(os.environ, os.geteuid())
+
+
+def _in(directory: Path, name: str) -> Path:
+    encoded = quote_from_bytes(os.fsencode(name), safe=":@[]")
+    room = UNIX_PATH_MAX - len(os.fsencode(directory)) - len("/") - len(_SUFFIX)
+    if len(encoded) > room:
+        # "+" is always encoded above, so no other name can give this.
+        digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:_DIGEST]
+        encoded = f"{encoded[: max(room - _DIGEST - 1, 0)]}+{digest}"
+    return directory / f"{encoded}{_SUFFIX}"
+
+
+def _name(path: Path) -> str:
+    """The name that `_in` encoded, or what is left of it."""
+    return os.fsdecode(unquote_to_bytes(path.name.removesuffix(_SUFFIX)))
+
+
+def _find_target(target: str, directories: list[Path]) -> Path:
+    try:
+        config = load(Source(target=target, overrides=(), tcp=False)).config
+    except ConfigError as error:
+        problem, *others = error.problems
+        more = f" (and {len(others)} more; see prefork check)" if others else ""
+        raise ControlError(f"{problem}{more}; correct it, or give --control PATH") from None
+    if config.control.path:
+        return Path(config.control.path)
+    name = config.server.name
+    existing = [path for path in (_in(place, name) for place in directories) if path.exists()]
+    if not existing:
+        raise ControlError(f"no server {name!r} of this user is running{_hint(directories)}")
+    # Without a live one, what is left over or another user's makes the better error.
+    return next(filter(_is_live, existing), existing[0])
+
+
+def _find_only(directories: list[Path]) -> Path:
+    match _running(directories):
+        case [path]:
+            return path
+        case []:
+            raise ControlError("no server of this user is running; or name its socket: --control")
+    raise ControlError(f"several servers are running{_hint(directories)}")
+
+
+def _hint(directories: list[Path]) -> str:
+    """Which servers there are to choose from."""
+    running = ", ".join(f"{_name(path)} ({path})" for path in _running(directories))
+    return f"; choose one by --control PATH: {running}" if running else ""
+
+
+def _running(directories: list[Path]) -> list[Path]:
+    found = [path for directory in directories for path in sorted(directory.glob(f"*{_SUFFIX}"))]
+    return [path for path in found if _is_live(path)]
+
+
+def _is_live(path: Path) -> bool:
+    with contextlib.suppress(OSError):  # another user's
+        return unix_socket.peer(str(path)) is not None
+    return False
+
+
+# The client.
+
+
+class Client:
+    """A connection to a running server; a context manager that closes it.
+
+    timeout: seconds that connecting and each line of an answer may take; None: no limit, for a
+        command that ends when it ends.
+    progress: called with each text of progress.
+
+    Raises ControlError where no server answers there.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        timeout: float | None = TIMEOUT,
+        progress: Callable[[str], object] = lambda text: None,
+    ) -> None:
+        self._path = path
+        self._progress = progress
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._sock.settimeout(timeout)
+        try:
+            self._sock.connect(os.fspath(path))
+        except OSError as error:
+            self._sock.close()
+            raise ControlError(_unreachable(path, error)) from None
+        self._lines = self._sock.makefile("rb")
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._lines.close()
+        self._sock.close()
+
+    def call(self, command: str, **args: Any) -> dict[str, Any]:
+        """Sends one command and returns what its answer has to tell.
+
+        Raises ControlError with the error that was answered, or where no answer came.
+        """
+        with self._explained():
+            # What a server says before it closes (a refusal) can still be read.
+            with contextlib.suppress(BrokenPipeError):
+                self._sock.sendall(encode({"command": command, "args": args}))
+            answer = self._receive()
+            while "progress" in answer:
+                self._progress(str(answer["progress"]))
+                answer = self._receive()
+        if not answer.pop("ok", False):
+            raise ControlError(str(answer.get("error", "the server refused, and gave no reason")))
+        del answer["v"]
+        return answer
+
+    def wait_closed(self) -> None:
+        """Waits until the server closes the connection.  Raises ControlError at the timeout."""
+        with self._explained():
+            while self._lines.read(4096):
+                pass
+
+    def _receive(self) -> dict[str, Any]:
+        line = self._lines.readline(ANSWER_LIMIT + 1)
+        if not line:
+            raise ConnectionResetError
+        message = msgspec.json.decode(line)
+        if not isinstance(message, dict) or "v" not in message:
+            raise ValueError
+        return message
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except TimeoutError:
+            why = "does not answer; is the master stopped or overloaded?"
+        except OSError:
+            why = "closed the connection before it answered"
+        except (ValueError, RecursionError):
+            why = "did not answer in the control protocol; is it a control socket?"
+        else:
+            return
+        raise ControlError(f"the server at {self._path} {why}")
+
+
+def _unreachable(path: Path, error: OSError) -> str:
+    match error:
+        case FileNotFoundError():
+            return f"no server is running at {path}: there is no such socket"
+        case ConnectionRefusedError():
+            return f"no server is running at {path}: nobody listens on it"
+        case PermissionError():
+            return f"no right to control the server at {path}: it belongs to another user"
+        case BlockingIOError():  # its queue is full, unix(7)
+            return f"the server at {path} has too many clients; try again"
+    return f"cannot connect to {path}: {error.strerror or error}"

@@ -1,0 +1,390 @@
+"""The master: one thread, one wait, and between two waits everything that there is to do.
+
+Signal handlers do nothing: the interpreter writes each signal's number into a pipe
+(signal.set_wakeup_fd), and the loop reads it there, among the other things that can happen.  Every
+step may be repeated safely, so that it does not matter what comes twice, late or not at all.
+"""
+
+import contextlib
+import gc
+import os
+import random
+import selectors
+import signal
+from collections.abc import Iterable
+from pathlib import Path
+from time import monotonic
+
+import msgspec
+import setproctitle
+
+from prefork import __version__, channel, control, logs
+from prefork.control import ServerStatus, WorkerStatus
+from prefork.listeners import Listener
+from prefork.master import plan
+from prefork.master.children import Child, Children
+from prefork.master.control import ControlServer, Reply
+from prefork.master.generation import Generation
+from prefork.master.limits import late_calls
+from prefork.master.plan import State
+from prefork.master.pool import Pool
+from prefork.master.reload import Reloads, Waiting
+from prefork.scoreboard import SLOTS, Call, Scoreboard
+
+FIRST_BOOT_FAILED = 3
+"""Exit status of a server whose first generation could not boot."""
+
+_OVERSLEPT = 1.0
+"""Seconds beyond the planned wait that say: this process, or the machine, stood still."""
+
+_SIGNALS = (
+    *(signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1),
+    *(signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU, signal.SIGWINCH, signal.SIGCHLD),
+)
+
+
+class Master:
+    """Runs one server until it is told to stop.
+
+    Raises ControlError where the control socket can't be had.
+    """
+
+    def __init__(self, reloads: Reloads, log: logs.Logs, control_path: Path) -> None:
+        self._reloads = reloads
+        self._log = log
+        self._name = reloads.serving.config.server.name
+        self._born = monotonic()
+        self._status = 0
+        self._stopped = False
+        self._announced = False
+        self._selector = selectors.EpollSelector()
+        self._control = ControlServer(self._selector, control_path, self._command)
+        self._scoreboard = Scoreboard()
+        self._pool = Pool(random.Random(), max_slots=SLOTS)
+        self._children = Children(
+            self._selector, self._scoreboard, log, self._hear, self._foreign_descriptors
+        )
+        self._signals, self._signal_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._selector.register(self._signals, selectors.EVENT_READ, self._take_signals)
+        self._wake_at: float | None = None
+        self._look_at = 0.0
+
+    def run(self) -> int:
+        """The loop. Returns the exit status."""
+        self._begin()
+        while not self._stopped:
+            self._wait()
+            self._bury()
+            self._look_for_late_calls()
+            self._act(self._pool.plan(monotonic()))
+        self._control.close()
+        for listener in self._reloads.held:
+            listener.close(unlink=True)
+        logs.event("info", "stopped")
+        self._log.close()
+        return self._status
+
+    def _begin(self) -> None:
+        setproctitle.setproctitle(f"prefork: master [{self._name}]")
+        signal.set_wakeup_fd(self._signal_writer, warn_on_full_buffer=False)
+        for number in _SIGNALS:
+            signal.signal(number, lambda *_: None)
+        first = self._reloads.serving
+        for listener in first.listeners:
+            logs.event("info", "listening", address=listener.name)
+        # What is here now is shared with all workers for as long as nobody writes to it.
+        gc.collect()
+        gc.freeze()
+        self._pool.start(first.number, first.settings, monotonic())
+        self._act(self._pool.plan(monotonic()))
+
+    # Wait, and take what has come.
+
+    def _wait(self) -> None:
+        before = monotonic()
+        planned = self._patience(before)
+        for key, mask in self._selector.select(planned):
+            key.data(mask)
+        now = monotonic()
+        if planned is not None and now - before > planned + _OVERSLEPT:
+            self._pool.overslept(now - before - planned)
+            self._look_at = now + _OVERSLEPT  # the workers' calls stood still too
+        self._control.expire(now)
+
+    def _patience(self, now: float) -> float | None:
+        """Seconds that the loop may wait; None where only an event can change anything."""
+        times = (self._wake_at, self._control.next_deadline(), self._look_at or None)
+        soonest = min((time for time in times if time is not None), default=None)
+        return None if soonest is None else max(soonest - now, 0.0)
+
+    def _take_signals(self, _: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while numbers := os.read(self._signals, 4096):
+                for number in numbers:
+                    self._signalled(signal.Signals(number))
+
+    def _signalled(self, number: signal.Signals) -> None:
+        now = monotonic()
+        if number is signal.SIGCHLD:
+            return  # the dead are looked for in each round
+        logs.event("info", "signal received", signal=number.name)
+        match number:
+            case signal.SIGTERM:
+                self._pool.stop(now, graceful=not self._pool.stopping)
+            case signal.SIGINT | signal.SIGQUIT:
+                self._pool.stop(now, graceful=False)
+            case signal.SIGHUP:
+                self._reload(None)
+            case signal.SIGUSR1:
+                self._reopen()
+            case signal.SIGTTIN:
+                self._pool.grow(1, now)
+            case signal.SIGTTOU:
+                self._pool.grow(-1, now)
+            case signal.SIGWINCH if not _has_terminal():
+                self._pool.withdraw(now)
+            case signal.SIGUSR2:
+                logs.event("warning", "upgrade in place is not there yet; nothing has changed")
+
+    def _hear(self, child: Child, report: channel.Report) -> None:
+        now = monotonic()
+        number = child.generation.number
+        if isinstance(report, channel.Ready):
+            logs.event("info", "worker ready", slot=child.slot, pid=child.pid, generation=number)
+            self._pool.ready(child.pid, now)
+            if self._pool.current == number:
+                self._reloads.commit(number)
+        elif isinstance(report, channel.Leaving):
+            logs.event("info", "worker leaving", slot=child.slot, pid=child.pid, generation=number)
+            self._pool.leaving(child.pid, now)
+        else:
+            self._pool.failed(child.pid, report.why, now)
+            if self._pool.ever_ready:
+                logs.event(
+                    "error",
+                    "worker failed to boot",
+                    slot=child.slot,
+                    pid=child.pid,
+                    generation=number,
+                    traceback=report.why,
+                )
+
+    def _bury(self) -> None:
+        for death in self._children.reap():
+            child = death.child
+            worker = self._pool.find(child.pid)
+            expected = worker is None or (worker.state is State.RETIRING and not death.sigkill)
+            calls = [call for call in self._calls(child) if call.started]
+            logs.event(
+                "info" if expected and not calls else "error",
+                "worker exited" if expected else "worker died",
+                slot=child.slot,
+                pid=child.pid,
+                generation=child.generation.number,
+                how=death.how,
+                **({"during": "; ".join(call.line for call in calls)} if calls else {}),
+            )
+            self._pool.died(child.pid, death.how, monotonic(), sigkill=death.sigkill)
+
+    # Requests over their timeout.
+
+    def _look_for_late_calls(self) -> None:
+        now = monotonic()
+        if self._look_at and now < self._look_at:
+            return
+        looks = []
+        for child in self._children:
+            timeout = child.generation.config.workers.request_timeout
+            if timeout:
+                late, look = late_calls(self._calls(child), timeout, now)
+                looks.append(look)
+                worker = self._pool.find(child.pid)
+                if late and worker is not None and worker.state is State.READY:
+                    self._expire(child, late, now)
+        self._look_at = min(looks, default=0.0)
+
+    def _expire(self, child: Child, late: list[Call], now: float) -> None:
+        for call in late:
+            logs.event(
+                "error",
+                "request timed out",
+                slot=child.slot,
+                pid=child.pid,
+                generation=child.generation.number,
+                request=call.line,
+                elapsed=round(now - call.started, 3),
+            )
+        self._children.tell(child, channel.Expire())
+        self._pool.expired(child.pid, now)
+
+    def _calls(self, child: Child) -> list[Call]:
+        return self._scoreboard.calls(child.slot, child.generation.config.workers.threads)
+
+    # Carry out the plan.
+
+    def _act(self, todo: plan.Plan) -> None:
+        in_use = self._listeners_in_use()
+        for action in todo.actions:
+            match action:
+                case plan.Spawn(slot, number):
+                    self._spawn(slot, self._reloads.find(number))
+                case plan.Retire(pid) | plan.Stop(pid):
+                    self._send_off(pid, in_use)
+                case plan.Quit(pid):
+                    if child := self._children.find(pid):
+                        self._children.signal(child, signal.SIGQUIT)
+                case plan.Kill(pid, slot, why):
+                    self._kill(pid, slot, why)
+        for outcome in todo.outcomes:
+            self._conclude(outcome)
+        self._reloads.let_go(self._listeners_in_use())
+        self._wake_at = monotonic() if todo.actions else todo.wake_at
+
+    def _spawn(self, slot: int, generation: Generation) -> None:
+        try:
+            child = self._children.spawn(slot, generation, self._name)
+        except OSError as error:
+            logs.event("error", "fork failed", slot=slot, reason=error.strerror)
+            self._pool.spawn_failed(slot, generation.number, str(error.strerror), monotonic())
+            return
+        self._look_at = 0.0  # its timeout may be shorter than the others'
+        logs.event("debug", "worker forked", slot=slot, pid=child.pid, generation=generation.number)
+        self._pool.spawned(slot, generation.number, child.pid, monotonic())
+
+    def _send_off(self, pid: int, in_use: set[Listener]) -> None:
+        """Tells a worker to leave, and to serve the queues that nobody else will."""
+        child = self._children.find(pid)
+        if child is None:
+            return
+        drained = []
+        for number, listener in enumerate(child.generation.listeners):
+            # The queue of an inherited one is served by whoever passed it on.
+            if listener not in in_use and not listener.inherited:
+                drained.append(number)
+                if listener.fileno() >= 0:
+                    listener.sock.setblocking(False)
+        order = channel.Stop(tuple(drained)) if drained else channel.Retire()
+        self._children.tell(child, order)
+
+    def _kill(self, pid: int, slot: int, why: str) -> None:
+        child = self._children.find(pid)
+        if child is None:
+            return
+        worker = self._pool.find(pid)
+        if worker is not None and worker.state is State.BOOTING:
+            self._children.listen(child)
+            if worker.state is not State.BOOTING:
+                return  # it has just become ready, and may hold a connection
+        number = child.generation.number
+        logs.event("warning", "worker killed", slot=slot, pid=pid, generation=number, why=why)
+        self._children.signal(child, signal.SIGKILL)
+
+    def _conclude(self, outcome: plan.Outcome) -> None:
+        match outcome:
+            case plan.FirstBootFailed(why):
+                logs.event("error", "first boot failed", traceback=why)
+                self._status = FIRST_BOOT_FAILED
+            case plan.Settled(number):
+                self._reloads.settled(number)
+            case plan.Abandoned(number, why):
+                self._reloads.failed(number, why)
+            case plan.Superseded(number):
+                self._reloads.failed(number, "a later reload took its place")
+            case plan.Stopped():
+                self._stopped = True
+
+    def _listeners_in_use(self) -> set[Listener]:
+        """Those that connections are still accepted from, by workers that stay."""
+        if self._pool.stopping:
+            return set()
+        living = [
+            child.generation
+            for child in self._children
+            if (worker := self._pool.find(child.pid)) and worker.state is not State.RETIRING
+        ]
+        return self._reloads.in_use(living)
+
+    def _foreign_descriptors(self) -> Iterable[int]:
+        """What no worker may hold: it would outlive us in there."""
+        return (
+            *(self._signals, self._signal_writer, self._selector.fileno()),
+            *self._control.descriptors(),
+        )
+
+    # Commands, by signal or over the control socket.
+
+    def _command(self, request: control.Request, reply: Reply) -> None:
+        match request:
+            case control.Status():
+                reply.ok(**msgspec.structs.asdict(self.status()))
+            case control.Reload():
+                self._reload(reply)
+            case control.Reopen():
+                problem = self._reopen()
+                reply.fail(problem) if problem else reply.ok()
+            case control.Scale(count):
+                self._pool.scale(count, monotonic())
+                reply.ok(target=self._pool.target)
+            case control.Stop():
+                self._pool.stop(monotonic(), graceful=True)
+                reply.ok_until_exit()
+
+    def _reload(self, waiting: Waiting | None) -> None:
+        generation = self._reloads.begin(waiting)
+        if generation is not None:
+            self._pool.start(generation.number, generation.settings, monotonic())
+
+    def _reopen(self) -> str | None:
+        """New files in place of those that were moved away, here and in all workers.
+
+        Returns why that can't be; the files so far then stay in use.
+        """
+        try:
+            paths, fds = self._log.reopen()
+        except logs.LogError as error:
+            logs.event("error", "log files not reopened", reason=str(error))
+            return str(error)
+        for child in self._children:
+            if fds:
+                self._children.tell(child, channel.Reopen(paths), fds)
+        logs.event("info", "log files reopened")
+        return None
+
+    def status(self) -> ServerStatus:
+        now = monotonic()
+        workers = []
+        for worker in self._pool.members():
+            child = self._children.find(worker.pid)
+            requests = sum(call.requests for call in self._calls(child)) if child else 0
+            busy = child is not None and any(call.started for call in self._calls(child))
+            state = "busy" if busy and worker.state is State.READY else worker.state.value
+            workers.append(
+                WorkerStatus(
+                    slot=worker.slot,
+                    pid=worker.pid,
+                    generation=worker.generation,
+                    state=state,
+                    requests=requests,
+                    age=round(now - child.born, 3) if child else 0.0,
+                )
+            )
+        return ServerStatus(
+            name=self._name,
+            pid=os.getpid(),
+            version=__version__,
+            generation=self._reloads.serving.number,
+            uptime=round(now - self._born, 3),
+            listeners=[listener.name for listener in self._reloads.serving.listeners],
+            target=self._pool.target,
+            reloading=self._pool.rollout is not None,
+            workers=workers,
+        )
+
+
+def _has_terminal() -> bool:
+    """Whether this process has a controlling terminal (tty(4)): it sends WINCH on resize."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True

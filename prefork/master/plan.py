@@ -1,0 +1,142 @@
+"""The words between the pool and the master: what a worker is, what to do, what was concluded."""
+
+import enum
+from dataclasses import dataclass
+
+
+class State(enum.Enum):
+    """BOOTING until it said ready, READY while it serves, RETIRING from the order to leave on."""
+
+    BOOTING = "booting"
+    READY = "ready"
+    RETIRING = "retiring"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a generation wants: `count` workers (at least 1) and timeouts in seconds, 0: no limit"""
+
+    count: int
+    boot_timeout: float
+    graceful_timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    """Fork a worker; answer with `spawned` or `spawn_failed`. It is asked for only once."""
+
+    slot: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """Tell it to leave: it takes nothing new and finishes what it has; its siblings serve on."""
+
+    pid: int
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Tell it to serve until the listen queue is empty, then leave: the server stops."""
+
+    pid: int
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Quit:
+    """Tell it to drop everything and leave at once."""
+
+    pid: int
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """SIGKILL. `why` is one line for the log.
+
+    A worker with `order` None was never told to leave: it was booting, and may just have said ready
+    and hold a connection. Read its channel first; if that brings `ready`, it has an order now: skip
+    the kill and plan again.
+    """
+
+    pid: int
+    slot: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class FirstBootFailed:
+    """No worker was ever ready and one failed; the rest is killed, and `Stopped` follows."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """All workers of the generation are ready, and the last older one was told to leave."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Abandoned:
+    """The generation was given up. Before its commit, nothing else has changed."""
+
+    generation: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Superseded:
+    """A later generation took this one's place before it had settled."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The pool was told to stop, and no worker is left."""
+
+
+Order = type[Retire] | type[Stop] | type[Quit]
+Action = Spawn | Retire | Stop | Quit | Kill
+Outcome = FirstBootFailed | Settled | Abandoned | Superseded | Stopped
+
+
+@dataclass(slots=True)
+class Worker:
+    """A living process, from its fork until it was reaped.
+
+    `since`: when it entered its state. `deadline`: when it is killed unless it is ready (BOOTING)
+    or gone (RETIRING). `leaving`: it has confirmed that it goes. `order`: what it is being told,
+    None for one that is only waited for or killed. `round`: see `Backoff`.
+    """
+
+    slot: int
+    pid: int
+    generation: int
+    settings: Settings
+    round: int
+    since: float
+    deadline: float | None
+    state: State = State.BOOTING
+    leaving: bool = False
+    killed: bool = False
+    order: Order | None = None
+    repeat_at: float = 0.0
+    why: str = ""
+
+
+@dataclass(slots=True)
+class Plan:
+    """What to do now, in order; what was concluded; and when to ask again, if nothing happens.
+
+    `wake_at` is later than `now`, or None where only an event can change anything.
+    """
+
+    actions: list[Action]
+    outcomes: list[Outcome]
+    wake_at: float | None

@@ -1,0 +1,124 @@
+"""Reload as a transaction: a generation is prepared, tried, and then either stays or is gone.
+
+Whatever fails before its first worker is ready leaves everything as it was.  A reload that comes
+in the middle of another supersedes it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from prefork import logs
+from prefork.config import ConfigError, Source, changes
+from prefork.listeners import Listener, ListenError
+from prefork.master.generation import Generation, prepare
+
+
+class Waiting(Protocol):
+    """Somebody who wants to know how a reload ends (a control client)."""
+
+    def ok(self, **fields: object) -> None: ...
+
+    def fail(self, error: str) -> None: ...
+
+
+@dataclass
+class _UnderWay:
+    generation: Generation
+    changed: list[str]
+    waiting: Waiting | None
+
+
+class Reloads:
+    """The generation that serves, those under way, and the listeners of all of them."""
+
+    def __init__(self, source: Source, log: logs.Logs, first: Generation) -> None:
+        self._source = source
+        self._log = log
+        self._number = first.number
+        self._under_way = {first.number: _UnderWay(first, [], None)}
+        self._held = list(first.listeners)
+        self.serving = first
+        """The generation whose configuration is in force."""
+
+    @property
+    def held(self) -> list[Listener]:
+        """All listeners that the master has open."""
+        return list(self._held)
+
+    def find(self, number: int) -> Generation:
+        """The generation of a worker that is to be forked."""
+        if number == self.serving.number:
+            return self.serving
+        return self._under_way[number].generation
+
+    def begin(self, waiting: Waiting | None = None) -> Generation | None:
+        """Reads the configuration and opens what it adds; None where that failed."""
+        number = self._number + 1
+        logs.event("info", "reload started", generation=number)
+        generation = None
+        try:
+            generation = prepare(self._source, number, self._held)
+            self._log.prepare(generation.config.log)
+        except (ConfigError, ListenError, logs.LogError) as error:
+            why = str(error)
+            logs.event("error", "reload failed", generation=number, reason=why)
+            if generation is not None:
+                self._release(set(generation.listeners) - set(self._held))
+            if waiting is not None:
+                waiting.fail(why)
+            return None
+        self._number = number
+        self._held += [listener for listener in generation.listeners if listener not in self._held]
+        changed = changes(self.serving.config, generation.config)
+        self._under_way[number] = _UnderWay(generation, changed, waiting)
+        return generation
+
+    def commit(self, number: int) -> None:
+        """Its first worker is ready: from here on it serves."""
+        if number == self.serving.number:
+            return
+        self.serving = self._under_way[number].generation
+        self._log.reconfigure(self.serving.config.log)
+        for listener in self.serving.listeners:
+            try:
+                listener.adjust(self.serving.options)
+            except ListenError as error:
+                logs.event("error", "listener not adjusted", reason=str(error))
+
+    def settled(self, number: int) -> None:
+        """All its workers are ready, and the last older one was told to leave."""
+        done = self._under_way.pop(number, None)
+        if done is None:
+            return
+        logs.event("info", "generation settled", generation=number, changes=len(done.changed))
+        if done.waiting is not None:
+            done.waiting.ok(generation=number, changes=done.changed)
+
+    def failed(self, number: int, why: str) -> None:
+        """It was given up, or another took its place."""
+        lost = self._under_way.pop(number, None)
+        if lost is None:
+            return
+        logs.event("error", "reload failed", generation=number, reason=why)
+        if lost.waiting is not None:
+            lost.waiting.fail(why)
+
+    # Listeners.
+
+    def in_use(self, living: Iterable[Generation]) -> set[Listener]:
+        """Those that somebody still accepts from: `living` generations, and ours."""
+        ours = [self.serving, *(each.generation for each in self._under_way.values())]
+        return {listener for generation in (*living, *ours) for listener in generation.listeners}
+
+    def let_go(self, in_use: set[Listener]) -> None:
+        """Closes what nobody accepts from any more; in the workers that drain it, it lives on."""
+        gone = [listener for listener in self._held if listener not in in_use]
+        if gone:
+            self._held = [listener for listener in self._held if listener in in_use]
+            self._release(gone)
+
+    def _release(self, listeners: Iterable[Listener]) -> None:
+        for listener in listeners:
+            logs.event("info", "listener closed", address=listener.name)
+            listener.release()
