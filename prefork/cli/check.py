@@ -1,0 +1,25 @@
+"""`prefork check`: whether a configuration can be served, and what holds in it."""
+
+import sys
+
+import click
+
+from prefork.config import ConfigError, Source, describe, load
+
+
+@click.command("check")
+@click.argument("config", metavar="CONFIG")
+@click.option("--show", is_flag=True, help="Print every value that holds and where it came from.")
+def command(config: str, show: bool) -> None:
+    """Check CONFIG: a .toml file, a directory, or module:callable.
+
+    Prints "ok", or every problem, one a line, and exits 1. The application is not imported.
+    """
+    try:
+        loaded = load(Source(config))
+    except ConfigError as error:
+        click.echo(str(error))
+        sys.exit(1)
+    for line in describe(loaded) if show else ():
+        click.echo(line)
+    click.echo("ok")

@@ -1,0 +1,179 @@
+"""`prefork get`: a client that shows what a client does."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+
+import click
+
+from prefork.cli._client import (
+    connect_timeout_option,
+    seconds,
+    standard_input,
+    standard_output,
+    tracer,
+    verbose_option,
+)
+from prefork.client import URL, Body, Client, ClientError, Request, Response
+from prefork.client.output import Progress, write
+from prefork.client.request import check_method, parse_header
+from prefork.client.url import parse_url
+
+FAILED = 1
+REFUSED = 22
+"""An answer of 400 or more under --fail; curl's number for it."""
+
+
+@click.command("get", short_help="Request URLs through a plain socket.")
+@click.argument("urls", metavar="URL...", nargs=-1, required=True)
+@click.option("-X", "--method", help="The method; GET, or POST where there is data.")
+@click.option(
+    "-H", "--header", "headers", multiple=True, help="'Name: value'; 'Name:' leaves out a default."
+)
+@click.option("-d", "--data", help="Body: a text, @FILE, or @- for standard input.")
+@click.option(
+    "-o", "--output", "outputs", multiple=True, help="File for the body; one for each URL in turn."
+)
+@click.option("-i", "--include", is_flag=True, help="Put the head of the answer before its body.")
+@click.option("-f", "--fail", is_flag=True, help="Exit 22, without a body, on 400 and above.")
+@click.option("-L", "--location", is_flag=True, help="Follow redirects.")
+@click.option(
+    "--max-redirs",
+    type=click.IntRange(min=0),
+    default=10,
+    show_default=True,
+    help="Redirects in a row that -L follows.",
+)
+@click.option(
+    "--timeout",
+    type=float,
+    default=0.0,
+    show_default=True,
+    callback=seconds,
+    help="Seconds for each URL as a whole; 0 for no limit.",
+)
+@connect_timeout_option
+@click.option("-k", "--insecure", is_flag=True, help="Take any certificate.")
+@click.option("--unix", default="", metavar="PATH", help="Connect to this socket (or @abstract).")
+@verbose_option
+def command(
+    urls: tuple[str, ...],
+    method: str | None,
+    headers: tuple[str, ...],
+    data: str | None,
+    outputs: tuple[str, ...],
+    include: bool,
+    fail: bool,
+    location: bool,
+    max_redirs: int,
+    timeout: float,
+    connect_timeout: float,
+    insecure: bool,
+    unix: str,
+    verbose: bool,
+) -> None:
+    """Request URLs and write the bodies of the answers to standard output.
+
+    http://, https:// and http+unix://%2Fpath%2Fof%2Fsocket/ are understood.  URLs of one server
+    share one connection.  Bodies may have any size in both directions.
+
+    Exits 0, 1 where a URL failed (standard error says at which step), 2 for bad usage.
+    """
+    if len(outputs) > len(urls):
+        raise click.UsageError("more --output than URLs")
+    standard_output()
+    redirects = max_redirs if location else None
+    code = 0
+    client = Client(
+        connect_timeout=connect_timeout,
+        timeout=timeout,
+        verify=not insecure,
+        trace=tracer(verbose),
+    )
+    with _body(data) as body, client:
+        if body is not None and not body.replayable and len(urls) > 1:
+            raise click.UsageError("a body from a pipe can go to one URL only")
+        requests = [_request(url, unix, method, headers, body) for url in urls]
+        for text, request, path in zip(urls, requests, _paths(outputs, urls), strict=True):
+            try:
+                response = client.request(request, redirects)
+                if fail and response.status >= 400:
+                    response.discard()
+                    _complain(text, f"{response.status} {ascii(response.reason)[1:-1]}")
+                    code = code or REFUSED
+                else:
+                    _save(response, path, include)
+            except BrokenPipeError:
+                # The reader has what it wanted, as with `| head`.
+                sys.exit(FAILED)
+            except ClientError as error:
+                _complain(text, str(error))
+                code = code or FAILED
+            except OSError as error:
+                _complain(text, f"write {path or 'standard output'}: {error.strerror}")
+                code = code or FAILED
+    sys.exit(code)
+
+
+def _request(
+    url: str, unix: str, method: str | None, headers: tuple[str, ...], body: Body | None
+) -> Request:
+    try:
+        return Request(
+            _url(url, unix),
+            check_method(method or ("GET" if body is None else "POST")),
+            tuple(map(parse_header, headers)),
+            body,
+        )
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _url(text: str, unix: str) -> URL:
+    try:
+        return parse_url(text, unix)
+    except ValueError as error:
+        raise click.UsageError(f"{text}: {error}") from error
+
+
+def _paths(outputs: tuple[str, ...], urls: tuple[str, ...]) -> list[str]:
+    """A file for each URL, empty for standard output."""
+    named = ["" if path == "-" else path for path in outputs]
+    return named + [""] * (len(urls) - len(outputs))
+
+
+@contextlib.contextmanager
+def _body(data: str | None) -> Iterator[Body | None]:
+    if data is None:
+        yield None
+    elif not data.startswith("@"):
+        yield Body(os.fsencode(data))
+    elif data == "@-":
+        yield Body(fd=standard_input())
+    else:
+        with contextlib.ExitStack() as stack:
+            try:
+                file = stack.enter_context(open(data[1:], "rb", buffering=0))
+            except OSError as error:
+                raise click.UsageError(f"--data {data}: {error.strerror}") from error
+            yield Body(fd=file.fileno())
+
+
+def _save(response: Response, path: str, include: bool) -> None:
+    with _sink(path) as sink:
+        bar = Progress(sys.stderr, response.length) if path and sys.stderr.isatty() else None
+        write(response, sink, include=include, bar=bar)
+
+
+@contextlib.contextmanager
+def _sink(path: str) -> Iterator[int]:
+    if path:
+        with open(path, "wb", buffering=0) as file:
+            yield file.fileno()
+    else:
+        yield standard_output()
+
+
+def _complain(url: str, reason: str) -> None:
+    click.echo(f"prefork get: {url}: {reason}", err=True)

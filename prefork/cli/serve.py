@@ -1,0 +1,78 @@
+"""`prefork serve`: run a server in the foreground."""
+
+import sys
+
+import click
+
+from prefork import __version__
+from prefork.config import Override, Source, parse_set
+from prefork.master.generation import Generation
+from prefork.master.start import StartError, serve
+
+
+@click.command("serve", short_help="Serve an application, a directory or a TCP handler.")
+@click.argument("target", required=False)
+@click.option("--tcp", is_flag=True, help="TARGET is module:function, called with (sock, address).")
+@click.option(
+    "--bind", multiple=True, metavar="ADDR", help="host:port, :port, unix:/path, fd:N, systemd."
+)
+@click.option("--workers", metavar="N", help="Worker processes, or auto.")
+@click.option("--threads", metavar="N", help="Application calls at once in each worker.")
+@click.option("--reload", "watch", is_flag=True, help="Reload when the application's files change.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Any other key."
+)
+def command(
+    target: str | None,
+    tcp: bool,
+    bind: tuple[str, ...],
+    workers: str | None,
+    threads: str | None,
+    watch: bool,
+    settings: tuple[str, ...],
+) -> None:
+    """Serve TARGET: a .toml file, a directory, module:callable or module:factory().
+
+    It runs in the foreground until it is stopped: by TERM after what is in flight is answered,
+    by INT (Ctrl-C) at once.
+    """
+    overrides = []
+    if bind:
+        overrides.append(Override("server", "bind", list(bind), "--bind"))
+    for key, value in (("count", workers), ("threads", threads)):
+        if value is not None:
+            option = "--workers" if key == "count" else "--threads"
+            number = int(value) if value.isdecimal() else value
+            overrides.append(Override("workers", key, number, option))
+    try:
+        overrides += [parse_set(setting) for setting in settings]
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    source = Source(target, tuple(overrides), tcp)
+    try:
+        sys.exit(serve(source, watch=watch, announce=_announce))
+    except StartError as error:
+        for line in str(error).splitlines():
+            click.echo(f"prefork: {line}", err=True)
+        sys.exit(1)
+
+
+def _announce(generation: Generation) -> None:
+    """On a terminal: what is served, where, by how many, and how to stop it."""
+    if not sys.stderr.isatty():
+        return
+    config = generation.config
+    scheme = "" if config.server.protocol == "tcp" else "http://"
+    what = config.static.root if config.server.protocol == "static" else config.server.app
+    count, threads = config.workers.count, config.workers.threads
+    lines = [
+        f"prefork {__version__} serves {what}",
+        *(
+            f"  at    {scheme if listener.is_tcp else ''}{listener.name}"
+            for listener in generation.listeners
+        ),
+        f"  with  {count} worker{'s' if count > 1 else ''}"
+        + (f" of {threads} threads" if threads > 1 else ""),
+        "  stop  Ctrl-C at once; prefork stop, or TERM, when all is answered",
+    ]
+    click.echo("\n".join(lines), err=True)

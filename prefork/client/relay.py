@@ -1,0 +1,46 @@
+"""A raw stream: what comes in goes to the socket, what the socket gives goes out."""
+
+import os
+
+from prefork.client.body import PIECE
+from prefork.client.connection import ClientError, Connection, Disconnected
+from prefork.client.output import write_all
+
+
+def relay(connection: Connection, source: int | None, sink: int) -> None:
+    """Copies `source` to the peer and the peer to `sink` until the peer closes.
+
+    The end of `source` ends our direction only (shutdown(2), SHUT_WR): the peer can still answer.
+    Raises ClientError for what fails on the socket, OSError for what fails on `sink`.
+    """
+    pending = memoryview(b"")
+    broken: Disconnected | None = None
+    while True:
+        readable, writable, filled = connection.wait(
+            write=bool(pending), source=None if pending else source
+        )
+        if readable:
+            data = connection.recv(wait=False)
+            if data == b"":
+                break
+            write_all(sink, data or b"")
+        try:
+            if filled and source is not None:
+                pending = memoryview(_read(source))
+                if not pending:
+                    source = None
+                    connection.shutdown()
+            if pending and (writable or filled):
+                pending = pending[connection.send(pending) :]
+        except Disconnected as error:
+            # What the peer said before it closed is still to be read.
+            broken, source, pending = error, None, memoryview(b"")
+    if broken is not None:
+        raise broken
+
+
+def _read(fd: int) -> bytes:
+    try:
+        return os.read(fd, PIECE)
+    except OSError as error:
+        raise ClientError("read standard input", error.strerror or str(error)) from error

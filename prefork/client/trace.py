@@ -1,0 +1,94 @@
+"""What a system call looked like: its arguments, what came back and how long it took.
+
+The form is strace's, so that the lines read the same in both.
+"""
+
+import errno
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import msgspec
+
+PREVIEW = 48
+"""Bytes shown of what is sent or received."""
+
+T = TypeVar("T")
+
+
+class Call(msgspec.Struct, frozen=True):
+    """One call: `at` is its start (wall clock, seconds since 1970, as in a packet capture)."""
+
+    name: str
+    arguments: str
+    result: str
+    at: float
+    seconds: float
+
+
+Trace = Callable[[Call], None]
+
+
+def traced(
+    trace: Trace | None, name: str, arguments: tuple[object, ...], function: Callable[[], T]
+) -> T:
+    """Calls `function` and tells `trace` about it; an OSError is told and raised again."""
+    if trace is None:
+        return function()
+    at, start = time.time(), time.perf_counter()
+    try:
+        result = function()
+    except OSError as error:
+        shown = _show_error(error)
+        raise
+    else:
+        shown = show(result)
+        return result
+    finally:
+        seconds = time.perf_counter() - start
+        trace(Call(name, ", ".join(map(show, arguments)), shown, at, seconds))
+
+
+def format_call(call: Call) -> str:
+    """A line such as `recv(3, 65536) = 312 bytes "HTTP/1.1 200 OK..." [85 us]`."""
+    return f"{call.name}({call.arguments}) = {call.result} [{format_duration(call.seconds)}]"
+
+
+def format_duration(seconds: float) -> str:
+    """Three digits or so, in us, ms or s."""
+    if seconds < 0.001:
+        return f"{seconds * 1e6:.0f} us"
+    if seconds < 1:
+        return f"{seconds * 1e3:.3g} ms"
+    return f"{seconds:.2f} s"
+
+
+def show(value: object) -> str:
+    """An argument or a result; bytes as their count and their beginning."""
+    if value is None:
+        return "0"
+    if isinstance(value, (bytes, memoryview)):
+        return f"{len(value)} bytes {preview(bytes(value[:PREVIEW]), len(value))}".rstrip()
+    if isinstance(value, socket.socket):
+        return str(value.fileno())
+    return str(value)
+
+
+def preview(data: bytes, total: int) -> str:
+    """The bytes as a quoted string safe for a terminal, with dots where `total` is more."""
+    if not data:
+        return ""
+    text = data.decode("latin-1").encode("unicode_escape").decode("ascii").replace('"', '\\"')
+    return f'"{text}"' + ("..." if total > len(data) else "")
+
+
+def _show_error(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        # Its errno is OpenSSL's, not the system's.
+        return f"-1 {type(error).__name__}"
+    if isinstance(error, TimeoutError) and error.errno is None:
+        return "-1 timed out"
+    name = errno.errorcode.get(error.errno or 0, type(error).__name__)
+    return f"-1 {name} ({error.strerror or error})"
