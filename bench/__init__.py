@@ -1,0 +1,1 @@
+"""Side by side with other servers: `make bench`, and README.md for how to read it."""

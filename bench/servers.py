@@ -1,0 +1,171 @@
+"""The servers that are compared: how each is started, how its CPU time is read, how it is stopped.
+
+CPU time is that of the whole process tree: the master and all its descendants, and what their
+children that ended have used.  A live process is read from its CPU clock, in nanoseconds
+(clock_getcpuclockid(3)): /proc counts ticks of 10 ms, which is 5 % of a short round.  Ended
+children are known in ticks only; there are none in a good round.
+"""
+
+import contextlib
+import http.client
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from bench.hello import BODY
+
+ROOT = Path(__file__).resolve().parent.parent
+PEERS = ROOT / "bench/.venv/bin"
+BUILD = ROOT / "bench/build"
+
+BOOT_TIMEOUT = 20.0
+STOP_TIMEOUT = 10.0
+
+
+class BenchError(Exception):
+    """What stops a run, in one line for the user."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """One row of a table."""
+
+    name: str
+    command: tuple[str, ...]
+    """`{port}` stands for the port of 127.0.0.1 to listen on."""
+
+
+def servers(row: str) -> list[Server]:
+    """Those to compare in a row: "keepalive" or "close"."""
+    app = "bench.hello:app"
+    bind = "127.0.0.1:{port}"
+    prefork = (str(Path(sys.executable).with_name("prefork")), "serve", app)
+    gunicorn = (
+        *(str(PEERS / "gunicorn"), app, "--workers", "1", "--bind", bind),
+        *("--log-level", "warning", "--no-control-socket"),
+    )
+    return [
+        Server("prefork", (*prefork, "--bind", bind, "--workers", "1")),
+        Server("gunicorn gthread", (*gunicorn, "-k", "gthread", "--threads", "1")),
+        Server("gunicorn sync", (*gunicorn, "-k", "sync")),
+        Server("C accept loop", (str(BUILD / "accept_loop"), row, "{port}")),
+    ]
+
+
+def prepare() -> None:
+    """Sees that the peers are there and compiles the C programs into bench/build.
+
+    Raises BenchError where the peers or the compiler are missing, or it refuses.
+    """
+    if not (PEERS / "gunicorn").exists():
+        raise BenchError(f"no gunicorn in {PEERS}: `make bench` puts it there")
+    BUILD.mkdir(exist_ok=True)
+    for name in ("load", "accept_loop"):
+        source, binary = f"{ROOT}/bench/{name}.c", f"{BUILD}/{name}"
+        command = ["cc", "-O2", "-Wall", "-Wextra", "-o", binary, source]
+        try:
+            subprocess.run(command, check=True)
+        except FileNotFoundError:
+            raise BenchError("cc not found: install a C compiler (Debian: gcc)") from None
+        except subprocess.CalledProcessError:
+            raise BenchError(f"cc could not compile bench/{name}.c") from None
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that was free a moment ago.
+
+    Somebody else may take it before the server does; the server then fails to start, and says so.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Running:
+    """A server that answers."""
+
+    def __init__(self, name: str, process: "subprocess.Popen[bytes]", port: int) -> None:
+        self.name = name
+        self.process = process
+        self.port = port
+
+    def tree(self) -> list[psutil.Process]:
+        """Raises psutil.NoSuchProcess where the server is gone."""
+        master = psutil.Process(self.process.pid)
+        return [master, *master.children(recursive=True)]
+
+    def cpu(self) -> float:
+        """Seconds of CPU that the whole tree has used so far.
+
+        Raises BenchError where the server is gone, or one of its processes goes meanwhile.
+        """
+        try:
+            return sum(_used(process) for process in self.tree())
+        except (psutil.NoSuchProcess, OSError):
+            raise BenchError(f"{self.name}: it or a process of it ended during a round") from None
+
+
+def _used(process: psutil.Process) -> float:
+    ended = process.cpu_times()
+    # CPUCLOCK_SCHED of another process, all its threads: <linux/posix-timers.h>, Linux 2.6.12
+    clock = (~process.pid << 3) | 2
+    return time.clock_gettime(clock) + ended.children_user + ended.children_system
+
+
+@contextlib.contextmanager
+def started(server: Server) -> Iterator[Running]:
+    """The server, from its first right answer to its end; nothing of it is left afterwards.
+
+    Raises BenchError where it does not start, with the end of what it printed.
+    """
+    port = free_port()
+    command = [part.format(port=port) for part in server.command]
+    with tempfile.TemporaryFile() as output:
+        try:
+            process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)
+        except OSError as error:
+            raise BenchError(f"{server.name}: {command[0]}: {error.strerror}") from None
+        running = Running(server.name, process, port)
+        try:
+            if not _answers(running):
+                output.seek(0)
+                said = output.read().decode(errors="replace").strip()[-2000:]
+                raise BenchError(f"{server.name} did not start: {said or 'it printed nothing'}")
+            yield running
+        finally:
+            _stop(running)
+
+
+def _answers(running: Running) -> bool:
+    deadline = time.monotonic() + BOOT_TIMEOUT
+    while time.monotonic() < deadline and running.process.poll() is None:
+        connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=2)
+        try:
+            # a server that does not keep connections may close after its answer, and it may be C
+            connection.request("GET", "/", headers={"Connection": "close"})
+            answer = connection.getresponse()
+            return answer.status == 200 and answer.read() == BODY
+        except (OSError, http.client.HTTPException):
+            time.sleep(0.05)
+        finally:
+            connection.close()
+    return False
+
+
+def _stop(running: Running) -> None:
+    tree: list[psutil.Process] = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        tree = running.tree()
+    running.process.terminate()
+    _, alive = psutil.wait_procs(tree, timeout=STOP_TIMEOUT)
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    running.process.wait()

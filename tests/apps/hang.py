@@ -1,0 +1,5 @@
+"""Never finishes its import: for the boot timeout."""
+
+import threading
+
+threading.Event().wait()

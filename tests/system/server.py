@@ -1,0 +1,256 @@
+"""A real server for a test: started as a user would, watched through its log, cleaned up by pid."""
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 30.0
+"""Seconds for anything to happen on a machine that is busy with other things."""
+
+Event = dict[str, Any]
+
+
+class Server:
+    """`prefork serve ARGS` with its log as JSON; every wait is for a line of that log."""
+
+    def __init__(
+        self,
+        *args: str,
+        tmp: Path,
+        bind: tuple[str, ...] = ("127.0.0.1:0",),
+        cwd: Path = ROOT,
+        env: dict[str, str] | None = None,
+        **popen: Any,
+    ) -> None:
+        self.control = tmp / "control.sock"
+        command = [sys.executable, "-m", "prefork", "serve", *args]
+        command += [part for address in bind for part in ("--bind", address)]
+        command += ["--set", f"control.path={self.control}", "--set", "log.format=json"]
+        self.process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=popen.pop("stdout", subprocess.DEVNULL),
+            stderr=subprocess.PIPE,
+            **popen,
+        )
+        self.pid = self.process.pid
+        self.events: list[Event] = []
+        self.other: list[str] = []
+        """Lines on stderr that are not the server's log."""
+        self.expected_errors: set[str] = set()
+        """Names of events that may have level error in this test."""
+        self._news = threading.Condition()
+        self._ended = False
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            with self._news:
+                try:
+                    event = json.loads(line)
+                    assert isinstance(event, dict)
+                    self.events.append(event)
+                except (ValueError, AssertionError):
+                    self.other.append(line.decode(errors="replace"))
+                self._news.notify_all()
+        with self._news:
+            self._ended = True
+            self._news.notify_all()
+
+    # Waiting.
+
+    def find(self, name: str, **fields: Any) -> list[Event]:
+        """All events so far of that name and with those fields."""
+        with self._news:
+            return [event for event in self.events if _matches(event, name, fields)]
+
+    def wait(self, name: str, count: int = 1, **fields: Any) -> Event:
+        """The `count`th event of that name and with those fields."""
+
+        def there() -> bool:
+            found = [event for event in self.events if _matches(event, name, fields)]
+            return len(found) >= count or self._ended
+
+        with self._news:
+            self._news.wait_for(there, PATIENCE)
+        found = self.find(name, **fields)
+        if len(found) < count:
+            raise AssertionError(
+                f"no event {name!r} {fields} (number {count}) in the log:\n{self.log()}"
+            )
+        return found[count - 1]
+
+    def wait_ready(self, workers: int, generation: int = 1) -> "Server":
+        """Waits until all workers of a generation are ready, and learns where it listens."""
+        self.wait("worker ready", workers, generation=generation)
+        return self
+
+    def log(self) -> str:
+        with self._news:
+            return "\n".join([*(json.dumps(event) for event in self.events), *self.other])
+
+    # Looking.
+
+    @property
+    def addresses(self) -> list[str]:
+        self.wait("listening")
+        return [event["address"] for event in self.find("listening")]
+
+    @property
+    def port(self) -> int:
+        return int(self.addresses[0].rpartition(":")[2])
+
+    def workers(self) -> list[psutil.Process]:
+        """The living worker processes, by slot."""
+        found = {}
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(self.pid).children():
+                with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+                    title = " ".join(child.cmdline())
+                    if title.startswith("prefork: worker"):
+                        found[int(title.split()[2])] = child
+        return [found[slot] for slot in sorted(found)]
+
+    # Talking.
+
+    def connect(self, timeout: float = PATIENCE) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout)
+
+    def http(self, timeout: float = PATIENCE) -> http.client.HTTPConnection:
+        """A keep-alive connection."""
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+
+    def get(self, path: str = "/", **headers: str) -> tuple[int, bytes]:
+        """One request on a connection of its own."""
+        connection = self.http()
+        try:
+            connection.request("GET", path, headers={"Connection": "close", **headers})
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def raw(self, data: bytes) -> bytes:
+        """Sends bytes, and reads until the server closes."""
+        with self.connect() as sock:
+            sock.sendall(data)
+            return read_all(sock)
+
+    def command(self, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """`prefork COMMAND ... --control PATH`."""
+        done = subprocess.run(
+            [sys.executable, "-m", "prefork", *args, "--control", str(self.control)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE * 2,
+        )
+        if check and done.returncode:
+            raise AssertionError(f"{args}: {done.returncode}: {done.stderr}\n{self.log()}")
+        return done
+
+    def signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    # The end.
+
+    def wait_exit(self) -> int:
+        """The exit status, once it is gone and its log is read to the end."""
+        status = self.process.wait(PATIENCE * 2)
+        self._reader.join(PATIENCE)
+        return status
+
+    def stop(self) -> None:
+        """Stops it if it runs, and holds what must be true of every server at its end."""
+        if self.process.poll() is None:
+            self.signal(signal.SIGTERM)
+            status = self.wait_exit()
+            assert status == 0, f"exit status {status} after TERM:\n{self.log()}"
+        self._reader.join(PATIENCE)
+        errors = [
+            event
+            for event in self.events
+            if event.get("level") == "error" and event["event"] not in self.expected_errors
+        ]
+        assert not errors, f"unexpected errors in the log: {errors}\n{self.log()}"
+
+    def kill(self) -> None:
+        """Leaves nothing behind, whatever became of the test."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for process in psutil.Process(self.pid).children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        for pid in {event["pid"] for event in self.find("worker ready")}:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                left = psutil.Process(pid)
+                if left.cmdline() and left.cmdline()[0].startswith("prefork: worker"):
+                    left.kill()
+
+
+def _matches(event: Event, name: str, fields: dict[str, Any]) -> bool:
+    return event.get("event") == name and all(
+        key in event and event[key] == value for key, value in fields.items()
+    )
+
+
+def read_all(sock: socket.socket) -> bytes:
+    """Everything until the other side closes."""
+    parts = []
+    while data := sock.recv(65536):
+        parts.append(data)
+    return b"".join(parts)
+
+
+def until(condition: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
+    """Polls for what no event tells (a process's state, a file): its first true value."""
+    pause = threading.Event()
+    deadline = monotonic() + patience
+    while not (value := condition()):
+        if monotonic() > deadline:
+            raise AssertionError(f"never: {what}")
+        pause.wait(0.01)
+    return value
+
+
+Start = Callable[..., Server]
+
+
+def servers(tmp: Path) -> Iterator[Start]:
+    """A function that starts servers; all are stopped and looked at when the test ends."""
+    running: list[Server] = []
+
+    def start(*args: str, **options: Any) -> Server:
+        place = tmp / f"server-{len(running)}"
+        place.mkdir()
+        server = Server(*args, tmp=place, **options)
+        running.append(server)
+        return server
+
+    try:
+        yield start
+        for server in running:
+            server.stop()
+    finally:
+        for server in running:
+            server.kill()
+            print(f"--- log of {server.process.args}\n{server.log()}")

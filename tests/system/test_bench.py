@@ -1,0 +1,323 @@
+"""The load generator against servers that lie, and a whole run against one that errs at times."""
+
+import contextlib
+import json
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from bench import report, run, servers
+from bench.servers import ROOT, BenchError, Server
+
+pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+
+BODY = "hello world\n"
+GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\nhello world\n"
+CLOSING = GOOD.replace(b"200 OK\r\n", b"200 OK\r\nConnection: close\r\n")
+
+
+def compiled(directory: Path, name: str, *flags: str) -> str:
+    command = ["cc", "-O2", "-Wall", "-Wextra", "-Werror", *flags, "-o", f"{directory}/{name}"]
+    subprocess.run([*command, f"{ROOT}/bench/{name}.c"], check=True)
+    return f"{directory}/{name}"
+
+
+@pytest.fixture(scope="module")
+def binary(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return compiled(tmp_path_factory.mktemp("bench"), "load")
+
+
+def asked(sock: socket.socket) -> bool:
+    """Reads one request; False at the end of the connection."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        piece = sock.recv(4096)
+        if not piece:
+            return False
+        head += piece
+    return True
+
+
+@contextlib.contextmanager
+def serving(answer: Callable[[socket.socket], None]) -> Iterator[int]:
+    """A server on a port of its own; `answer` gets each connection in a thread, then it closes."""
+
+    def serve(sock: socket.socket) -> None:
+        with sock, contextlib.suppress(OSError):
+            answer(sock)
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def keeps(sock: socket.socket) -> None:
+    while asked(sock):
+        sock.sendall(GOOD)
+
+
+def says(reply: bytes) -> Callable[[socket.socket], None]:
+    """One answer, then the end of the connection."""
+
+    def answer(sock: socket.socket) -> None:
+        if asked(sock):
+            sock.sendall(reply)
+
+    return answer
+
+
+def drips(sock: socket.socket) -> None:
+    if asked(sock):
+        for byte in CLOSING:
+            sock.sendall(bytes([byte]))
+
+
+def resets(sock: socket.socket) -> None:
+    if asked(sock):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def holds(sock: socket.socket) -> None:
+    if asked(sock):
+        sock.sendall(GOOD)
+        sock.recv(1)
+
+
+def load(binary: str, mode: str, port: int, requests: int = 20) -> dict[str, object]:
+    command = [binary, mode, "127.0.0.1", str(port), "4", str(requests), BODY]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    told = json.loads(done.stdout)
+    told["errors"] = {kind: number for kind, number in told["errors"].items() if number}
+    return dict(told)
+
+
+def test_right_answers_over_connections_that_stay(binary: str) -> None:
+    with serving(keeps) as port:
+        told = load(binary, "keepalive", port, 500)
+    assert (told["ok"], told["connections"], told["errors"]) == (500, 4, {})
+    assert 0 < float(str(told["p50_us"])) <= float(str(told["p99_us"]))
+    assert float(str(told["p99_us"])) <= float(str(told["max_us"]))
+
+
+@pytest.mark.parametrize("mode", ["keepalive", "close"])
+@pytest.mark.parametrize("answer", [says(CLOSING), drips], ids=["at once", "byte by byte"])
+def test_right_answers_over_a_connection_each(
+    binary: str, mode: str, answer: Callable[[socket.socket], None]
+) -> None:
+    with serving(answer) as port:
+        told = load(binary, mode, port)
+    assert (told["ok"], told["connections"], told["errors"]) == (20, 20, {})
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        pytest.param(says(CLOSING.replace(b"200", b"503")), "status", id="another status"),
+        pytest.param(says(CLOSING.replace(b"/1.1", b"/1.0")), "status", id="another version"),
+        pytest.param(says(CLOSING.replace(b": 12", b": 11")), "body", id="another length"),
+        pytest.param(says(CLOSING.replace(b"Content-", b"X-")), "body", id="no length"),
+        pytest.param(says(CLOSING.replace(b"hello", b"hallo")), "body", id="another byte"),
+        pytest.param(says(CLOSING + b"more"), "body", id="bytes after the answer"),
+        pytest.param(says(CLOSING[:-1]), "short", id="a byte less"),
+        pytest.param(says(b""), "short", id="nothing"),
+        pytest.param(resets, "reset", id="a reset"),
+    ],
+)
+def test_each_wrong_answer_is_counted_by_its_kind(
+    binary: str, answer: Callable[[socket.socket], None], kind: str
+) -> None:
+    with serving(answer) as port:
+        told = load(binary, "close", port)
+    assert told["errors"] == {kind: 20}
+    assert told["ok"] == 0
+
+
+def test_a_connection_that_the_server_does_not_close_is_a_timeout(tmp_path: Path) -> None:
+    impatient = compiled(tmp_path, "load", "-DSILENCE_MS=300")
+    with serving(holds) as port:
+        told = load(impatient, "close", port)
+    assert (told["ok"], told["errors"]) == (0, {"timeout": 20})
+
+
+def test_a_connection_that_ends_unannounced_is_an_error(binary: str) -> None:
+    with serving(says(GOOD)) as port:
+        told = load(binary, "keepalive", port)
+    errors = told["errors"]
+    assert isinstance(errors, dict)
+    assert set(errors) <= {"short", "reset"}
+    assert sum(errors.values()) + int(str(told["ok"])) == 20
+    assert sum(errors.values()) >= 8  # each connection answers once, then fails
+
+
+def test_nobody_there_is_counted_and_comes_to_an_end(binary: str) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # not listening
+        told = load(binary, "close", bound.getsockname()[1])
+    assert told["errors"] == {"connect": 20}
+
+
+@pytest.mark.parametrize(
+    "wrong", [["other", "127.0.0.1", "1", "1", "1"], ["close", "localhost", "1", "1", "1"], []]
+)
+def test_wrong_arguments_are_told(binary: str, wrong: list[str]) -> None:
+    done = subprocess.run([binary, *wrong, BODY], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.startswith("usage: load")
+
+
+# A server for whole runs: it answers every request right but each so-manieth.
+ERRING = """
+import socketserver, sys
+
+class Handler(socketserver.StreamRequestHandler):
+    asked = 0
+
+    def handle(self):
+        while True:
+            while (line := self.rfile.readline()) not in (b"", b"\\r\\n"):
+                pass
+            if not line:
+                return
+            Handler.asked += 1
+            status = b"500 No" if Handler.asked % int(sys.argv[2]) == 0 else b"200 OK"
+            self.wfile.write(b"HTTP/1.1 " + status + b"\\r\\nContent-Length: 12\\r\\n"
+                             b"Connection: close\\r\\n\\r\\nhello world\\n")
+            return
+
+class Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = daemon_threads = True
+    request_queue_size = 64
+
+Server(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+@pytest.fixture
+def whole_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, binary: str
+) -> Callable[[int, list[str]], int]:
+    """bench.run with one server of our own, wrong at each so-manieth request."""
+    script = tmp_path / "erring.py"
+    script.write_text(ERRING)
+    (tmp_path / "build").mkdir()
+    shutil.copy(binary, tmp_path / "build/load")
+    monkeypatch.setattr(run, "prepare", lambda: None)
+    monkeypatch.setattr(run, "BUILD", tmp_path / "build")
+    monkeypatch.setattr(run, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(report, "machine", lambda: "- a machine")
+
+    def start(each: int, given: list[str]) -> int:
+        def only(row: str) -> list[Server]:
+            command = (sys.executable, str(script), "{port}", str(each))
+            return [Server(report.ROWS[row].reference, command)]
+
+        monkeypatch.setattr(run, "servers", only)
+        return run.main(["--rounds", "2", "--requests", "100", "--connections", "4", *given])
+
+    return start
+
+
+def test_a_run_without_errors_prints_its_tables_and_leaves_no_process(
+    whole_run: Callable[[int, list[str]], int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert whole_run(1_000_000, []) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("| 1.000 |") == 2
+    assert "invalid" not in printed
+    assert not psutil.Process().children(recursive=True)
+    assert not (tmp_path / "results").exists()
+
+
+def test_write_keeps_what_was_printed(
+    whole_run: Callable[[int, list[str]], int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert whole_run(1_000_000, ["--write"]) == 0
+    (kept,) = (tmp_path / "results").iterdir()
+    assert kept.read_text().strip() == capsys.readouterr().out.strip()
+
+
+def test_a_run_with_errors_is_refused(
+    whole_run: Callable[[int, list[str]], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert whole_run(50, []) == 1
+    printed = capsys.readouterr().out
+    assert printed.count("invalid: ") == 2
+    assert "status" in printed
+
+
+def test_cpu_time_is_that_of_the_whole_tree_with_children_that_ended() -> None:
+    spin = "import time\nwhile time.process_time() < 0.2: pass\n"
+    script = (
+        "import subprocess, sys\n"
+        f"subprocess.run([sys.executable, '-c', {spin!r}])\n"
+        f"alive = subprocess.Popen([sys.executable, '-c', {spin!r} + 'print(1, flush=True)\\n'"
+        " 'import sys; sys.stdin.read()'], stdout=subprocess.PIPE)\n"
+        "alive.stdout.readline(); print('done', flush=True)\n"
+        "alive.wait()\n"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", script], **pipes) as process:  # type: ignore[call-overload]
+        process.stdout.readline()
+        running = servers.Running("some", process, 0)
+        used = running.cpu()
+        process.stdin.close()
+        process.wait()
+    assert 0.38 < used < 2  # two children of 0.2 s, one of which has ended, and their starts
+    with pytest.raises(BenchError, match="some: it or a process of it ended"):
+        running.cpu()
+
+
+def test_a_server_that_does_not_start_is_told_with_what_it_said() -> None:
+    server = Server("some", (sys.executable, "-c", "import sys; sys.exit('no such thing')"))
+    with pytest.raises(BenchError, match="some did not start: no such thing"):
+        servers.started(server).__enter__()
+    with pytest.raises(BenchError, match="other: /nowhere/other: No such file"):
+        servers.started(Server("other", ("/nowhere/other",))).__enter__()
+
+
+def test_missing_peers_are_told_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(servers, "PEERS", tmp_path)
+    assert run.main(["--rounds", "1"]) == 1
+    assert "`make bench` puts it there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", [["--rounds", "0"], ["--requests", "x"], ["--connections", "²"]])
+def test_numbers_out_of_range_are_refused(
+    given: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        run.main(given)
+    assert left.value.code == 2
+    assert "is not a number from 1 to" in capsys.readouterr().err
+
+
+def test_the_c_loop_answers_right_in_both_ways(binary: str, tmp_path: Path) -> None:
+    program = compiled(tmp_path, "accept_loop")
+    for mode, connections in (("keepalive", 4), ("close", 200)):
+        with servers.started(Server("C", (program, mode, "{port}"))) as running:
+            told = load(binary, mode, running.port, 200)
+        assert (told["ok"], told["connections"], told["errors"]) == (200, connections, {})

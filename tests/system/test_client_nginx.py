@@ -1,0 +1,125 @@
+"""The client against nginx, on a Unix socket."""
+
+import gzip
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from prefork.client import Body, Client, Request, Response, parse_url
+
+NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+
+pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
+
+MIB = 1 << 20
+
+CONFIG = """
+daemon off;
+master_process off;
+pid {root}/pid;
+error_log stderr notice;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {root}/t1;
+    proxy_temp_path {root}/t2;
+    fastcgi_temp_path {root}/t3;
+    uwsgi_temp_path {root}/t4;
+    scgi_temp_path {root}/t5;
+    types {{ text/plain txt; }}
+    gzip on;
+    gzip_types text/plain;
+    server {{
+        listen unix:{root}/sock;
+        root {root}/www;
+        location /old {{ return 301 /big.txt; }}
+        location /sink {{ client_max_body_size 0; return 200 "taken"; }}
+    }}
+}}
+"""
+
+BIG = b"".join(b"line %d\n" % number for number in range(200_000))
+
+
+@pytest.fixture(scope="module")
+def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The path of the socket."""
+    root = tmp_path_factory.mktemp("nginx")
+    (root / "www").mkdir()
+    (root / "www" / "big.txt").write_bytes(BIG)
+    (root / "nginx.conf").write_text(CONFIG.format(root=root))
+    assert NGINX is not None
+    process = subprocess.Popen(
+        [NGINX, "-p", root, "-e", "stderr", "-c", root / "nginx.conf"], stderr=subprocess.PIPE
+    )
+    assert process.stderr is not None
+    # It listens before it tells how it waits for events.
+    log = b""
+    while b"event method" not in log:
+        line = process.stderr.readline()
+        assert line, log.decode()
+        log += line
+    yield str(root / "sock")
+    process.terminate()
+    process.communicate(timeout=30)
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    with Client(timeout=60) as client:
+        yield client
+
+
+def request(client: Client, nginx: str, path: str, **options: object) -> Response:
+    url = parse_url(f"http://localhost{path}", nginx)
+    return client.request(Request(url, **options), redirects=5)  # type: ignore[arg-type]
+
+
+def test_a_file(client: Client, nginx: str) -> None:
+    response = request(client, nginx, "/big.txt")
+    assert response.status == 200
+    assert response.length == len(BIG)
+    assert b"".join(response) == BIG
+    assert response.reusable
+
+
+def test_a_head_and_a_range_on_one_connection(client: Client, nginx: str) -> None:
+    head = request(client, nginx, "/big.txt", method="HEAD")
+    assert b"".join(head) == b""
+    assert head.reusable
+    part = request(client, nginx, "/big.txt", headers=(("Range", "bytes=5-8"),))
+    assert (part.status, b"".join(part)) == (206, BIG[5:9])
+
+
+def test_chunks(client: Client, nginx: str) -> None:
+    response = request(client, nginx, "/big.txt", headers=(("Accept-Encoding", "gzip"),))
+    assert ("Transfer-Encoding", "chunked") in response.headers
+    assert gzip.decompress(b"".join(response)) == BIG
+    assert response.reusable
+
+
+def test_a_redirect(client: Client, nginx: str) -> None:
+    assert b"".join(request(client, nginx, "/old")) == BIG
+
+
+def test_a_body_that_is_too_large(client: Client, nginx: str) -> None:
+    response = request(client, nginx, "/big.txt", method="POST", body=Body(bytes(64 * MIB)))
+    assert response.status == 413
+    assert b"413" in b"".join(response)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_that_is_taken_after_the_answer(client: Client, nginx: str, chunked: bool) -> None:
+    headers = (("Transfer-Encoding", "chunked"),) if chunked else ()
+    body = Body(bytes(16 * MIB))
+    response = request(client, nginx, "/sink", method="POST", headers=headers, body=body)
+    assert (response.status, b"".join(response)) == (200, b"taken")
+    assert b"".join(request(client, nginx, "/big.txt")) == BIG
+
+
+def test_a_bad_request_is_answered(client: Client, nginx: str) -> None:
+    assert request(client, nginx, "/big.txt", headers=(("Host", None),)).status == 400

@@ -1,0 +1,145 @@
+"""A control server in the loop of a thread, as the master's loop would drive it."""
+
+import contextlib
+import os
+import selectors
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import msgspec
+
+from prefork.control import Request
+from prefork.master.control import ControlServer, Reply
+
+
+class Loop:
+    """Dispatches a selector's events in a thread, and there also what `run` is given."""
+
+    def __init__(self) -> None:
+        self.selector = selectors.DefaultSelector()
+        self._orders: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = SimpleQueue()
+        self._wake, self._woken = socket.socketpair()
+        self.selector.register(self._woken, selectors.EVENT_READ, self._obey)
+        self._running = True
+        self._thread = threading.Thread(target=self._dispatch)
+        self._thread.start()
+
+    def run(self, function: Callable[[], Any]) -> Any:
+        """The function's result, from the loop's thread, when no other event is left there."""
+        result: Future[Any] = Future()
+        self._orders.put((function, result))
+        self._wake.send(b"!")
+        return result.result(timeout=30)
+
+    def stop(self) -> None:
+        self._orders.put(None)
+        self._wake.send(b"!")
+        self._thread.join()
+        self.selector.close()
+        self._wake.close()
+        self._woken.close()
+
+    def _dispatch(self) -> None:
+        while self._running:
+            self._round(None)
+
+    def _round(self, timeout: float | None) -> bool:
+        events = self.selector.select(timeout)
+        for key, mask in events:
+            key.data(mask)
+        return bool(events)
+
+    def _obey(self, mask: int) -> None:
+        self._woken.recv(1)
+        while self._round(0):
+            pass
+        if (order := self._orders.get()) is None:
+            self._running = False
+            return
+        function, result = order
+        try:
+            result.set_result(function())
+        except Exception as error:
+            result.set_exception(error)
+
+
+class Served:
+    """A server at `path`, with what it was asked; a test sets `handle`."""
+
+    def __init__(self, path: Path, loop: Loop, permits: Callable[[int], bool] | None) -> None:
+        self.path = path
+        self.loop = loop
+        self.asked: list[Request] = []
+        self.replies: SimpleQueue[Reply] = SimpleQueue()
+        self.handle: Callable[[Request, Reply], None] = lambda request, reply: reply.ok()
+        extra: dict[str, Any] = {"permits": permits} if permits else {}
+        self.server: ControlServer = loop.run(
+            lambda: ControlServer(loop.selector, path, self._handle, **extra)
+        )
+
+    def _handle(self, request: Request, reply: Reply) -> None:
+        self.asked.append(request)
+        self.handle(request, reply)
+
+    def keep(self, request: Request, reply: Reply) -> None:
+        """A handler that leaves the answer for later, to be got from `replies`."""
+        self.replies.put(reply)
+
+    def expire(self, seconds: float) -> None:
+        """Makes the server believe that so many seconds went by since its next deadline."""
+        self.loop.run(lambda: self.server.expire((self.server.next_deadline() or 0.0) + seconds))
+
+    def clients(self) -> int:
+        """How many it has, after all events that were there when this was called."""
+        return int(self.loop.run(lambda: len(self.server.connections)))
+
+
+@contextlib.contextmanager
+def serving(path: Path, permits: Callable[[int], bool] | None = None) -> Iterator[Served]:
+    loop = Loop()
+    try:
+        served = Served(path, loop, permits)
+        yield served
+        loop.run(served.server.close)
+    finally:
+        loop.stop()
+
+
+class Raw:
+    """A client that may say anything."""
+
+    def __init__(self, path: Path) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(30)
+        self.sock.connect(os.fspath(path))
+        self._lines = self.sock.makefile("rb")
+
+    def __enter__(self) -> "Raw":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._lines.close()
+        self.sock.close()
+
+    def send(self, data: bytes) -> None:
+        self.sock.sendall(data)
+
+    def line(self) -> dict[str, Any] | None:
+        """The next message, None at the end of the connection, clean or not."""
+        try:
+            data = self._lines.readline()
+        except ConnectionResetError:
+            return None
+        return msgspec.json.decode(data, type=dict[str, Any]) if data else None
+
+    def ask(self, data: bytes) -> dict[str, Any] | None:
+        self.send(data)
+        return self.line()

@@ -1,0 +1,1090 @@
+"""The pool's rules, one by one, with an invented clock and invented processes."""
+
+import random
+from itertools import count
+
+import pytest
+
+from prefork.master.backoff import Backoff
+from prefork.master.pool import (
+    Abandoned,
+    FirstBootFailed,
+    Kill,
+    Plan,
+    Pool,
+    Quit,
+    Retire,
+    Settings,
+    Settled,
+    Spawn,
+    State,
+    Stop,
+    Stopped,
+    Superseded,
+    Worker,
+)
+
+
+class Master:
+    """Carries out plans without processes: a spawn gets the next pid, the dead stay dead."""
+
+    def __init__(self, workers=4, *, boot=30.0, graceful=20.0, max_slots=1024):
+        self.pool = Pool(random.Random(1), max_slots=max_slots)
+        self.settings = Settings(workers, boot, graceful)
+        self.now = 100.0
+        self.pids = count(1001)
+        self.outcomes = []
+
+    def start(self, generation, workers=None):
+        settings = self.settings
+        if workers:
+            settings = Settings(workers, settings.boot_timeout, settings.graceful_timeout)
+        self.pool.start(generation, settings, self.now)
+        return self.turn()
+
+    def turn(self, seconds=0.0, fork=True) -> Plan:
+        """Let time pass, plan, and answer each spawn."""
+        self.now += seconds
+        plan = self.pool.plan(self.now)
+        assert plan.wake_at is None or plan.wake_at > self.now
+        self.outcomes += plan.outcomes
+        for action in plan.actions:
+            if not isinstance(action, Spawn):
+                continue
+            if fork:
+                self.pool.spawned(action.slot, action.generation, next(self.pids), self.now)
+            else:
+                self.pool.spawn_failed(action.slot, action.generation, "fork: EAGAIN", self.now)
+        return plan
+
+    def ready(self, *workers, seconds=0.0) -> Plan:
+        self.now += seconds
+        for worker in workers:
+            self.pool.ready(worker.pid, self.now)
+        return self.turn()
+
+    def die(self, *workers, how="exit status 1", sigkill=False) -> Plan:
+        for worker in workers:
+            self.pool.died(worker.pid, how, self.now, sigkill=sigkill)
+        return self.turn()
+
+    def state(self, state, generation=None) -> list[Worker]:
+        return [
+            worker
+            for worker in self.pool.members()
+            if worker.state is state and generation in (None, worker.generation)
+        ]
+
+    def booting(self, generation=None):
+        return self.state(State.BOOTING, generation)
+
+    def good(self, generation=None):
+        return self.state(State.READY, generation)
+
+    def retiring(self, generation=None):
+        return self.state(State.RETIRING, generation)
+
+    def reap(self) -> None:
+        """All that were told to leave, or killed, are gone."""
+        self.die(*self.retiring())
+
+
+def serving(workers=4, **settings) -> Master:
+    """A master whose first generation has been up for a minute."""
+    master = Master(workers, **settings)
+    master.start(1)
+    master.ready(*master.booting())
+    assert master.outcomes == [Settled(1)]
+    master.outcomes.clear()
+    master.turn(60.0)
+    return master
+
+
+def only(items, kind):
+    return [item for item in items if isinstance(item, kind)]
+
+
+def slots(items):
+    return [item.slot for item in items]
+
+
+# First boot.
+
+
+def test_first_boot_spawns_all_workers_at_once():
+    master = Master(3)
+    plan = master.start(1)
+    assert plan.actions == [Spawn(0, 1), Spawn(1, 1), Spawn(2, 1)]
+    assert master.pool.rollout == 1
+    assert master.pool.current is None
+    assert not master.pool.ever_ready
+
+
+def test_generation_is_settled_once_all_its_workers_are_ready():
+    master = Master(2)
+    master.start(1)
+    first, second = master.booting()
+    master.ready(first)
+    assert master.outcomes == []
+    assert (master.pool.current, master.pool.rollout, master.pool.ever_ready) == (1, 1, True)
+    master.ready(second)
+    assert master.outcomes == [Settled(1)]
+    assert master.pool.rollout is None
+    assert master.turn().outcomes == []
+
+
+def test_first_failure_before_any_readiness_fails_the_first_boot_and_kills_the_rest():
+    master = Master(3)
+    master.start(1)
+    broken, *rest = master.booting()
+    master.pool.failed(broken.pid, "ImportError: no module named 'shop'", master.now)
+    plan = master.turn()
+    assert plan.outcomes == [FirstBootFailed("ImportError: no module named 'shop'")]
+    assert plan.actions == [Kill(w.pid, w.slot, "no longer wanted") for w in rest]
+    assert master.die(broken, *rest).outcomes == [Stopped()]
+    assert master.turn(100.0).actions == []
+
+
+def test_death_before_any_readiness_fails_the_first_boot():
+    master = Master(2)
+    master.start(1)
+    plan = master.die(master.booting()[0], how="killed by SIGSEGV")
+    why = "a worker died before it was ready: killed by SIGSEGV"
+    assert plan.outcomes == [FirstBootFailed(why)]
+
+
+def test_boot_timeout_before_any_readiness_fails_the_first_boot():
+    master = Master(2, boot=30.0)
+    assert master.start(1).actions == [Spawn(0, 1), Spawn(1, 1)]
+    assert master.turn().wake_at == master.now + 30.0
+    workers = master.booting()
+    assert master.turn(29.0).actions == []
+    plan = master.turn(1.0)
+    assert plan.outcomes == [FirstBootFailed("not ready within 30 s")]
+    assert plan.actions == [Kill(w.pid, w.slot, "not ready within 30 s") for w in workers]
+
+
+def test_fork_failure_at_first_boot_fails_it():
+    master = Master(2)
+    master.pool.start(1, master.settings, master.now)
+    master.turn(fork=False)
+    assert master.turn().outcomes == [FirstBootFailed("fork: EAGAIN"), Stopped()]
+
+
+def test_a_worker_that_leaves_while_it_boots_fails_the_boot():
+    master = Master(1)
+    master.start(1)
+    master.pool.leaving(master.booting()[0].pid, master.now)
+    assert master.turn().outcomes == [FirstBootFailed("it left before it was ready")]
+
+
+def test_failed_worker_that_does_not_exit_is_killed_after_a_second():
+    master = serving(2)
+    master.die(master.good()[0])
+    (worker,) = master.booting()
+    master.pool.failed(worker.pid, "ImportError", master.now)
+    assert only(master.turn(0.9).actions, Kill) == []
+    kills = only(master.turn(0.1).actions, Kill)
+    assert kills == [Kill(worker.pid, worker.slot, "its boot failed and it did not exit")]
+
+
+def test_no_boot_timeout_means_no_deadline():
+    master = Master(1, boot=0.0)
+    master.start(1)
+    assert master.turn(1e6).wake_at is None
+    assert len(master.booting()) == 1
+
+
+def test_reload_before_any_worker_was_ready_is_a_first_boot_of_its_own():
+    master = Master(2)
+    master.start(1)
+    stale = master.booting(1)
+    plan = master.start(2)
+    assert plan.outcomes == [Superseded(1)]
+    assert plan.actions[:2] == [Spawn(2, 2), Spawn(3, 2)]
+    assert [kill.pid for kill in only(plan.actions, Kill)] == [w.pid for w in stale]
+    assert master.die(*stale).outcomes == []
+    master.ready(*master.booting(2))
+    assert master.outcomes == [Superseded(1), Settled(2)]
+
+
+# Deaths and backoff.
+
+
+def test_long_lived_worker_that_dies_is_respawned_at_once_in_its_slot():
+    master = serving(4)
+    plan = master.die(master.good()[2], how="killed by SIGKILL", sigkill=True)
+    assert plan.actions == [Spawn(2, 1)]
+
+
+def test_a_lone_worker_that_dies_right_after_readiness_is_respawned_at_once():
+    master = serving(1)
+    master.die(*master.good())
+    master.ready(*master.booting())
+    assert only(master.die(*master.good()).actions, Spawn) == [Spawn(0, 1)]
+
+
+def test_second_failure_in_a_row_waits_and_each_further_one_twice_as_long():
+    master = serving(1)
+    master.die(*master.good())
+    delays = []
+    for _ in range(14):
+        plan = master.die(*master.booting())
+        start = master.now
+        while not only(plan.actions, Spawn):
+            master.now = plan.wake_at
+            plan = master.turn()
+        delays.append(master.now - start)
+    assert delays[0] == 0.0
+    for delay, nominal in zip(delays[1:], [0.1 * 2**n for n in range(9)] + [30.0] * 4, strict=True):
+        assert 0.8 * nominal <= delay <= 1.2 * nominal
+    assert len({delay / 30.0 for delay in delays[-4:]}) > 1  # jitter
+
+
+def test_crash_soon_after_readiness_is_a_failure_too():
+    master = serving(1)
+    master.die(*master.good())
+    for _ in range(2):
+        master.ready(*master.booting())
+        master.now += 4.9
+        plan = master.die(*master.good(), how="killed by SIGSEGV")
+    assert plan.actions == []
+    assert 0.08 <= plan.wake_at - master.now <= 0.12
+
+
+def test_worker_killed_fifty_times_under_load_is_back_fifty_times_at_once():
+    master = serving(4)
+    for n in range(50):
+        victim = master.good()[n % 4]
+        plan = master.die(victim, how="killed by SIGKILL", sigkill=True)
+        assert plan.actions == [Spawn(victim.slot, 1)]
+        master.ready(*master.booting(), seconds=0.05)
+
+
+def test_sigkill_while_booting_is_a_failure():
+    master = serving(1)
+    master.die(*master.good())
+    master.die(*master.booting(), sigkill=True)
+    assert master.die(*master.booting(), sigkill=True).actions == []
+
+
+def test_workers_that_meet_the_same_fault_together_are_one_failure():
+    master = serving(4)
+    master.die(*master.good())
+    assert len(only(master.die(*master.booting()).actions, Spawn)) == 4
+
+
+def test_only_one_worker_is_spawned_per_step_while_backing_off():
+    master = serving(4)
+    master.die(*master.good())
+    master.die(*master.booting())
+    plan = master.die(*master.booting())
+    spawns = []
+    for _ in range(2):
+        assert plan.actions == []
+        master.now = plan.wake_at
+        spawns += only(master.turn().actions, Spawn)
+        plan = master.die(*master.booting())
+    assert spawns == [Spawn(0, 1), Spawn(0, 1)]
+
+
+def test_good_workers_serve_on_while_one_crashes_again_and_again():
+    master = serving(4)
+    good = master.good()[1:]
+    master.die(master.good()[0])
+    for _ in range(20):
+        plan = master.die(*master.booting())
+        if plan.wake_at:
+            master.now = plan.wake_at
+            plan = master.turn()
+        assert [w.pid for w in master.good()] == [w.pid for w in good]
+        assert only(plan.actions, Retire) == []
+
+
+def test_long_lived_siblings_do_not_end_a_row_of_failures():
+    master = serving(4)
+    master.die(master.good()[0])
+    master.die(*master.booting())
+    first = master.die(*master.booting())
+    master.now = first.wake_at
+    master.turn()
+    master.turn(20.0)
+    second = master.die(*master.booting())
+    assert second.wake_at - master.now >= 0.16
+
+
+def test_a_worker_that_lives_long_enough_ends_the_row_and_fills_the_pool():
+    master = serving(3)
+    master.die(*master.good())
+    for _ in range(12):
+        plan = master.die(*master.booting())
+        if plan.wake_at:
+            master.now = plan.wake_at
+            master.turn()
+    plan = master.ready(*master.booting())
+    assert plan.actions == []
+    assert plan.wake_at == master.now + 5.0
+    master.now = plan.wake_at
+    assert len(only(master.turn().actions, Spawn)) == 2
+    assert len(only(master.die(*master.booting()).actions, Spawn)) == 2  # a first failure again
+
+
+def test_death_of_a_long_lived_worker_is_answered_at_once_even_while_backing_off():
+    master = serving(2)
+    master.die(master.good()[0])
+    for _ in range(10):
+        plan = master.die(*master.booting())
+        if plan.wake_at:
+            master.now = plan.wake_at
+            master.turn()
+    assert master.die(*master.booting()).actions == []
+    assert len(only(master.die(*master.good()).actions, Spawn)) == 1
+
+
+def failing(workers) -> Master:
+    """A master three failures into a row, that has just spawned one worker more."""
+    master = serving(workers)
+    master.die(*master.good())
+    for _ in range(3):
+        plan = master.die(*master.booting())
+        if plan.wake_at:
+            master.now = plan.wake_at
+            master.turn()
+    assert len(master.booting()) == 1
+    return master
+
+
+@pytest.mark.parametrize("end", ["died", "expired"])
+def test_row_ends_with_a_long_life_even_if_nothing_else_happened_in_it(end):
+    master = failing(1)
+    master.ready(*master.booting())
+    master.now += 60.0
+    (worker,) = master.good()
+    if end == "died":
+        master.die(worker)
+    else:
+        master.pool.expired(worker.pid, master.now)
+        master.turn()
+    assert len(only(master.die(*master.booting()).actions, Spawn)) == 1
+
+
+def test_row_ends_with_a_long_life_of_one_even_if_the_next_event_is_a_failure():
+    master = failing(2)
+    (proof,) = master.booting()
+    master.ready(proof)
+    master.turn(4.9)
+    (young,) = master.booting()
+    master.ready(young)
+    master.now += 1.0
+    assert len(only(master.die(young).actions, Spawn)) == 1
+
+
+def test_expired_worker_is_replaced_at_once_even_while_backing_off():
+    master = serving(2)
+    master.die(master.good()[0])
+    for _ in range(10):
+        plan = master.die(*master.booting())
+        if plan.wake_at:
+            master.now = plan.wake_at
+            master.turn()
+    master.die(*master.booting())
+    master.pool.expired(master.good()[0].pid, master.now)
+    assert len(only(master.turn().actions, Spawn)) == 1
+
+
+def test_failed_fork_backs_off_from_the_first():
+    master = serving(2)
+    master.pool.died(master.good()[0].pid, "exit status 0", master.now)
+    assert master.turn(fork=False).actions == [Spawn(0, 1)]
+    plan = master.turn()
+    assert plan.actions == []
+    assert 0.08 <= plan.wake_at - master.now <= 0.12
+    master.now = plan.wake_at
+    assert master.turn().actions == [Spawn(0, 1)]
+
+
+def test_boot_timeout_of_a_respawn_is_a_failure_and_kills_it():
+    master = serving(1, boot=10.0)
+    master.die(*master.good())
+    (worker,) = master.booting()
+    plan = master.turn(10.0)
+    assert Kill(worker.pid, 0, "not ready within 10 s") in plan.actions
+    assert only(plan.actions, Spawn) == [Spawn(1, 1)]  # slot 0 is taken until it was reaped
+    assert only(master.turn(10.0).actions, Spawn) == []
+
+
+def test_backoff_never_shrinks_within_a_row_and_does_not_overflow():
+    backoff = Backoff(random.Random(1))
+    delays = []
+    for _ in range(2000):
+        backoff.fail(backoff.round, now=0.0)
+        delays.append(backoff.delay)
+    assert delays == sorted(delays)
+    assert delays[0] == 0.0
+    assert delays[-1] == 30.0
+
+
+# Reload.
+
+
+def test_reload_changes_nothing_until_its_canary_is_ready():
+    master = serving(4)
+    plan = master.start(2)
+    assert plan.actions == [Spawn(4, 2)]
+    assert (master.pool.current, master.pool.rollout) == (1, 2)
+    assert master.turn(20.0).actions == []
+    assert len(master.good(1)) == 4
+
+
+def test_reload_replaces_one_by_one_and_each_new_one_is_ready_before_an_old_one_goes():
+    master = serving(3)
+    history = []
+    plan = master.start(2)
+    while not master.outcomes:
+        history.append([type(action).__name__ for action in plan.actions])
+        master.reap()
+        assert len(master.good()) == 3
+        assert len(master.booting()) == 1
+        plan = master.ready(*master.booting())
+    history.append([type(action).__name__ for action in plan.actions])
+    assert history == [["Spawn"], ["Spawn", "Retire"], ["Spawn", "Retire"], ["Retire"]]
+    assert master.outcomes == [Settled(2)]
+    assert (master.pool.current, master.pool.rollout) == (2, None)
+    assert len(master.good(2)) == 3
+
+
+@pytest.mark.parametrize("fault", ["failed", "died", "timeout", "fork", "left"])
+def test_failed_canary_leaves_everything_as_it_was(fault):
+    master = serving(3)
+    before = [(w.slot, w.pid, w.state) for w in master.pool.members()]
+    master.pool.start(2, Settings(7, 30.0, 20.0), master.now)
+    master.turn(fork=fault != "fork")
+    if fault == "failed":
+        master.pool.failed(master.booting(2)[0].pid, "because", master.now)
+    elif fault == "died":
+        master.pool.died(master.booting(2)[0].pid, "because", master.now)
+    elif fault == "timeout":
+        master.now += 30.0
+    elif fault == "left":
+        master.pool.leaving(master.booting(2)[0].pid, master.now)
+    plan = master.turn()
+    (outcome,) = plan.outcomes
+    assert isinstance(outcome, Abandoned)
+    assert outcome.generation == 2
+    assert only(plan.actions, Spawn) == only(plan.actions, Retire) == []
+    master.turn(1.0)
+    master.reap()
+    assert [(w.slot, w.pid, w.state) for w in master.pool.members()] == before
+    assert (master.pool.current, master.pool.rollout, master.pool.target) == (1, None, 3)
+
+
+def test_old_generation_is_maintained_while_the_canary_boots():
+    master = serving(3)
+    master.start(2)
+    victim, stuck, _ = master.good(1)
+    assert master.die(victim).actions == [Spawn(0, 1)]
+    master.pool.expired(stuck.pid, master.now)
+    assert master.turn().actions == [Spawn(4, 1), Retire(stuck.pid, stuck.slot)]
+
+
+def test_after_the_commit_a_dead_old_worker_is_replaced_by_a_new_one():
+    master = serving(4)
+    master.start(2)
+    master.ready(*master.booting(2))
+    plan = master.die(master.good(1)[0])
+    assert [spawn.generation for spawn in only(plan.actions, Spawn)] == [2]
+
+
+def test_booting_old_worker_is_not_waited_for_after_the_commit():
+    master = serving(3)
+    master.start(2)
+    master.die(master.good(1)[0])
+    (late,) = master.booting(1)
+    plan = master.ready(*master.booting(2))
+    assert Kill(late.pid, late.slot, "no longer wanted") in plan.actions
+    assert len(master.good()) + len(master.booting()) == 4
+
+
+def test_failures_after_the_commit_do_not_eat_up_the_old_generation():
+    master = serving(4)
+    master.start(2)
+    master.ready(*master.booting(2))
+    for _ in range(10):
+        plan = master.die(*master.good(2), *master.booting(2))
+        while not only(plan.actions, Spawn):
+            master.now = plan.wake_at
+            plan = master.turn()
+        master.ready(*master.booting(2))
+        assert len(master.good(1)) == 3
+    assert master.pool.rollout == 2
+
+
+def test_after_a_failure_an_old_worker_stays_until_a_new_one_has_proved_itself():
+    master = serving(2)
+    master.start(2)
+    master.ready(*master.booting(2))
+    master.die(*master.booting(2))
+    master.reap()
+    plan = master.ready(*master.booting(2))
+    assert only(plan.actions, Retire) == []
+    assert plan.wake_at == master.now + 5.0
+    assert (len(master.good(1)), len(master.good(2))) == (1, 2)
+    assert master.outcomes == []
+    master.now = plan.wake_at
+    assert len(only(master.turn().actions, Retire)) == 1
+    assert master.outcomes == [Settled(2)]
+
+
+def test_proof_that_can_not_come_any_more_is_not_waited_for():
+    master = serving(4)
+    master.start(2)
+    master.die(*master.good(1)[:2])
+    master.die(*master.booting(1), sigkill=True)
+    master.ready(*master.booting(2))
+    first, *others = master.booting(2)
+    master.die(first)
+    master.ready(*others)
+    master.pool.scale(len(master.good()) - 1, master.now)
+    plan = master.turn()
+    assert len(only(plan.actions, Retire)) == 1
+    assert len(master.good()) == master.pool.target
+
+
+def test_reload_with_fewer_workers_ends_with_fewer():
+    master = serving(4)
+    master.start(2, workers=2)
+    while master.booting():
+        master.ready(*master.booting())
+        assert len(master.good()) >= 2
+    assert (len(master.good(1)), len(master.good(2))) == (0, 2)
+    assert master.outcomes == [Settled(2)]
+
+
+def test_reload_with_more_workers_keeps_the_old_ones_until_there_are_enough():
+    master = serving(2)
+    master.start(2, workers=5)
+    plan = master.ready(*master.booting())
+    assert [type(action) for action in plan.actions] == [Spawn] * 3
+    master.ready(*master.booting())
+    master.ready(*master.booting())
+    assert (len(master.good(1)), len(master.good(2))) == (0, 5)
+
+
+def test_reload_during_a_reload_supersedes_it_and_kills_its_canary():
+    master = serving(4)
+    master.start(2)
+    (canary,) = master.booting(2)
+    plan = master.start(3)
+    assert plan.outcomes == [Superseded(2)]
+    assert plan.actions == [Spawn(5, 3), Kill(canary.pid, 4, "no longer wanted")]
+    assert master.die(canary).outcomes == []
+
+
+def test_canary_that_is_ready_just_after_it_was_superseded_is_retired_and_not_committed():
+    master = serving(3)
+    master.start(2)
+    (canary,) = master.booting(2)
+    master.pool.start(3, master.settings, master.now)
+    plan = master.ready(canary)
+    assert master.pool.current == 1
+    assert plan.actions == [Spawn(4, 3), Retire(canary.pid, canary.slot)]
+
+
+def test_superseded_canary_does_not_fill_a_gap_in_the_old_generation():
+    master = serving(3)
+    master.start(2)
+    (canary,) = master.booting(2)
+    master.pool.start(3, master.settings, master.now)
+    master.pool.died(master.good(1)[0].pid, "exit status 1", master.now)
+    plan = master.ready(canary)
+    assert plan.actions == [Spawn(0, 3), Spawn(4, 1), Retire(canary.pid, canary.slot)]
+
+
+def test_committed_rollout_pauses_while_its_successors_canary_boots():
+    master = serving(4)
+    master.start(2)
+    master.ready(*master.booting(2))
+    (late,) = master.booting(2)
+    master.start(3)
+    plan = master.ready(late)
+    assert (len(master.good(1)), len(master.good(2))) == (2, 2)
+    assert only(plan.actions, Spawn) == []
+
+
+def test_worker_that_is_ready_after_all_when_it_is_to_be_killed_is_retired_instead():
+    master = serving(3)
+    master.start(2)
+    (canary,) = master.booting(2)
+    assert only(master.start(3).actions, Kill)  # not carried out: its channel held a message
+    assert canary.order is None
+    plan = master.ready(canary)
+    assert canary.order is Retire
+    assert plan.actions == [Retire(canary.pid, canary.slot)]
+    assert master.turn(20.0).actions[-1] == Kill(
+        canary.pid, canary.slot, "still there 20 s after the order to leave"
+    )
+
+
+def test_hundred_reloads_in_a_row_settle_on_the_last():
+    master = serving(4)
+    for generation in range(2, 102):
+        master.start(generation)
+        master.reap()
+        assert len(master.good(1)) == 4
+    while master.pool.rollout:
+        master.ready(*master.booting())
+        master.reap()
+    assert master.outcomes == [*(Superseded(n) for n in range(2, 101)), Settled(101)]
+    assert [w.generation for w in master.pool.members()] == [101] * 4
+
+
+def test_committed_rollout_is_superseded_only_when_its_successor_commits():
+    master = serving(4)
+    master.start(2)
+    master.ready(*master.booting(2))
+    master.start(3)
+    assert master.outcomes == []
+    master.ready(*master.booting(3))
+    assert master.outcomes == [Superseded(2)]
+    while master.booting():
+        master.ready(*master.booting())
+    assert master.outcomes == [Superseded(2), Settled(3)]
+    assert len(master.good(3)) == len(master.good()) == 4
+
+
+def test_committed_rollout_goes_on_when_its_successor_fails():
+    master = serving(4)
+    master.start(2)
+    master.ready(*master.booting(2))
+    master.start(3)
+    master.die(*master.booting(3))
+    assert master.pool.rollout == 2
+    while master.booting():
+        master.ready(*master.booting())
+    assert [type(outcome) for outcome in master.outcomes] == [Abandoned, Settled]
+    assert len(master.good(2)) == 4
+
+
+def test_starting_the_same_generation_again_changes_nothing():
+    master = serving(2)
+    assert master.start(1).actions == []
+    master.start(2)
+    plan = master.start(2)
+    assert plan.actions == []
+    assert plan.outcomes == []
+
+
+# Leaving.
+
+
+def test_retire_is_repeated_until_the_worker_says_that_it_leaves():
+    master = serving(1, graceful=20.0)
+    (worker,) = master.good()
+    master.pool.expired(worker.pid, master.now)
+    order = Retire(worker.pid, worker.slot)
+    assert only(master.turn().actions, Retire) == [order]
+    assert master.turn(0.05).actions == []
+    plan = master.turn(0.05)
+    assert plan.actions == [order]
+    assert plan.wake_at == pytest.approx(master.now + 0.1)
+    master.pool.leaving(worker.pid, master.now)
+    plan = master.turn(0.1)
+    assert plan.actions == []
+    assert plan.wake_at == pytest.approx(master.now + 19.8)
+
+
+def test_worker_that_does_not_go_is_killed_after_graceful_timeout_and_only_once():
+    master = serving(1, graceful=20.0)
+    (worker,) = master.good()
+    master.pool.expired(worker.pid, master.now)
+    master.turn()
+    master.ready(*master.booting())
+    master.pool.leaving(worker.pid, master.now)
+    plan = master.turn(20.0)
+    assert plan.actions == [Kill(worker.pid, 0, "still there 20 s after the order to leave")]
+    assert plan.wake_at is None
+    assert master.turn(100.0).actions == []
+    assert slots(master.pool.members()) == [0, 1]
+
+
+def test_graceful_timeout_is_that_of_the_workers_own_generation():
+    master = serving(1, graceful=20.0)
+    master.pool.start(2, Settings(1, 30.0, 3.0), master.now)
+    master.turn()
+    (old,) = master.good()
+    master.ready(*master.booting())
+    master.pool.leaving(old.pid, master.now)
+    assert master.turn(19.0).actions == []
+    assert slots(only(master.turn(1.0).actions, Kill)) == [old.slot]
+
+
+def test_no_graceful_timeout_means_no_kill():
+    master = serving(1, graceful=0.0)
+    (worker,) = master.good()
+    master.pool.expired(worker.pid, master.now)
+    master.turn()
+    master.ready(*master.booting())
+    master.pool.leaving(worker.pid, master.now)
+    plan = master.turn(1e6)
+    assert (plan.actions, plan.wake_at) == ([], None)
+
+
+def test_expired_worker_is_replaced_at_once_and_saying_it_again_changes_nothing():
+    master = serving(2, graceful=20.0)
+    worker = master.good()[0]
+    master.pool.expired(worker.pid, master.now)
+    assert master.turn().actions == [Spawn(2, 1), Retire(worker.pid, 0)]
+    master.ready(*master.booting())
+    master.pool.leaving(worker.pid, master.now)
+    master.now += 19.0
+    master.pool.expired(worker.pid, master.now)
+    assert slots(only(master.turn(1.0).actions, Kill)) == [0]
+
+
+def test_expired_young_worker_is_no_failure_of_its_generation():
+    master = serving(1)
+    for _ in range(10):
+        (worker,) = master.good()
+        master.pool.expired(worker.pid, master.now)
+        assert len(only(master.turn().actions, Spawn)) == 1
+        master.ready(*master.booting())
+
+
+def test_worker_that_leaves_of_its_own_accord_is_replaced_and_not_told():
+    master = serving(2, graceful=20.0)
+    worker = master.good()[1]
+    master.pool.leaving(worker.pid, master.now)
+    plan = master.turn()
+    assert plan.actions == [Spawn(2, 1)]
+    master.ready(*master.booting())
+    assert slots(only(master.turn(20.0).actions, Kill)) == [1]
+
+
+def test_slot_of_a_retiring_worker_is_not_given_away_before_its_death():
+    master = serving(2)
+    worker = master.good()[0]
+    master.pool.expired(worker.pid, master.now)
+    assert only(master.turn().actions, Spawn) == [Spawn(2, 1)]
+    master.die(worker)
+    master.pool.scale(3, master.now)
+    assert master.turn().actions == [Spawn(0, 1)]
+
+
+# Scale.
+
+
+def test_scale_up_spawns_at_once():
+    master = serving(2)
+    master.pool.scale(5, master.now)
+    assert master.turn().actions == [Spawn(2, 1), Spawn(3, 1), Spawn(4, 1)]
+    assert master.pool.target == 5
+
+
+def test_scale_down_retires_the_highest_slots():
+    master = serving(5)
+    master.pool.scale(2, master.now)
+    assert slots(only(master.turn().actions, Retire)) == [2, 3, 4]
+    assert slots(master.good()) == [0, 1]
+
+
+def test_scale_down_kills_booting_workers_before_it_retires_good_ones():
+    master = serving(2)
+    master.pool.scale(3, master.now)
+    master.turn()
+    (worker,) = master.booting()
+    master.pool.scale(2, master.now)
+    assert master.turn().actions == [Kill(worker.pid, 2, "no longer wanted")]
+    assert len(master.good()) == 2
+
+
+def test_scale_down_in_the_middle_of_a_rollout_keeps_the_bound():
+    master = serving(2)
+    master.start(2, workers=4)
+    master.ready(*master.booting())
+    assert (len(master.good()), len(master.booting())) == (3, 2)
+    master.pool.scale(3, master.now)
+    plan = master.turn()
+    assert [type(action) for action in plan.actions] == [Kill]
+    assert (len(master.good()), len(master.booting())) == (3, 1)
+
+
+def test_grow_moves_the_target_but_never_below_one_or_above_the_slots():
+    master = serving(2, max_slots=4)
+    for n, target in [(1, 3), (1, 3), (-1, 2), (-1, 1), (-1, 1)]:
+        master.pool.grow(n, master.now)
+        assert master.pool.target == target
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 4, 5])
+def test_count_out_of_range_is_refused(wrong):
+    master = serving(2, max_slots=4)
+    with pytest.raises(ValueError, match=rf"^{wrong} workers: must be from 1 to 3$"):
+        master.pool.scale(wrong, master.now)
+    with pytest.raises(ValueError, match="must be from 1 to 3"):
+        master.pool.start(2, Settings(wrong, 30.0, 30.0), master.now)
+    assert (master.pool.target, master.pool.rollout) == (2, None)
+
+
+@pytest.mark.parametrize("succeeds", [True, False])
+def test_scale_during_a_reload_holds_however_the_reload_ends(succeeds):
+    master = serving(2)
+    master.start(2)
+    master.pool.scale(3, master.now)
+    master.turn()
+    if succeeds:
+        master.ready(*master.booting(2))
+    else:
+        master.die(*master.booting(2))
+    while master.booting():
+        master.ready(*master.booting())
+        master.reap()
+    assert [w.generation for w in master.good()] == [2 if succeeds else 1] * 3
+
+
+def test_next_reload_takes_its_own_count_again():
+    master = serving(2)
+    master.pool.scale(5, master.now)
+    master.turn()
+    master.start(2)
+    while master.booting():
+        master.ready(*master.booting())
+    assert master.pool.target == len(master.good()) == 2
+
+
+def test_spawn_waits_for_a_free_slot():
+    master = serving(2, max_slots=3)
+    first, second = master.good()
+    master.pool.expired(first.pid, master.now)
+    master.pool.expired(second.pid, master.now)
+    assert only(master.turn().actions, Spawn) == [Spawn(2, 1)]
+    assert only(master.die(first).actions, Spawn) == [Spawn(0, 1)]
+
+
+def test_canary_waits_for_a_free_slot():
+    master = serving(2, max_slots=3)
+    first = master.good()[0]
+    master.pool.expired(first.pid, master.now)
+    master.turn()
+    assert only(master.start(2).actions, Spawn) == []
+    assert only(master.die(first).actions, Spawn) == [Spawn(0, 2)]
+
+
+# Stop and withdraw.
+
+
+def test_graceful_stop_drains_the_good_and_kills_the_booting():
+    master = serving(2, graceful=20.0)
+    master.pool.scale(3, master.now)
+    master.turn()
+    (young,) = master.booting()
+    good = master.good()
+    master.pool.stop(master.now, graceful=True)
+    assert master.pool.stopping
+    plan = master.turn()
+    assert plan.actions == [
+        *(Stop(w.pid, w.slot) for w in good),
+        Kill(young.pid, young.slot, "no longer wanted"),
+    ]
+    assert [type(a) for a in master.turn(0.1).actions] == [Stop, Stop]
+    for worker in good:
+        master.pool.leaving(worker.pid, master.now)
+    assert master.die(young, good[0]).actions == []
+    assert slots(only(master.turn(19.9).actions, Kill)) == [good[1].slot]
+    assert master.die(good[1]).outcomes == [Stopped()]
+    assert master.turn().outcomes == []
+
+
+def test_quick_stop_tells_all_to_quit_and_kills_after_a_second():
+    master = serving(3)
+    leaver = master.good()[0]
+    master.pool.leaving(leaver.pid, master.now)
+    master.turn()
+    master.ready(*master.booting())
+    master.pool.stop(master.now, graceful=False)
+    assert {a.pid for a in only(master.turn().actions, Quit)} == {
+        w.pid for w in master.pool.members()
+    }
+    assert len(only(master.turn(0.1).actions, Quit)) == 4
+    assert only(master.turn(0.8).actions, Kill) == []
+    assert slots(only(master.turn(0.11).actions, Kill)) == [0, 1, 2, 3]
+
+
+def test_second_stop_can_make_it_quick_but_not_slow_again():
+    master = serving(1, graceful=20.0)
+    master.pool.stop(master.now, graceful=True)
+    master.turn()
+    master.pool.stop(master.now, graceful=False)
+    assert [type(a) for a in master.turn().actions] == [Quit]
+    master.pool.stop(master.now, graceful=True)
+    assert [type(a) for a in master.turn(0.1).actions] == [Quit]
+    assert [type(a) for a in master.turn(1.0).actions] == [Kill]
+    master.pool.stop(master.now, graceful=False)
+    assert master.turn(1.0).actions == []
+
+
+def test_quick_stop_says_nothing_to_a_killed_worker():
+    master = serving(1, graceful=20.0)
+    master.pool.expired(master.good()[0].pid, master.now)
+    master.turn()
+    assert only(master.turn(20.0).actions, Kill)
+    master.die(*master.booting())
+    master.pool.stop(master.now, graceful=False)
+    assert [a for a in master.turn().actions if a.slot == 0] == []
+
+
+def test_quick_stop_stays_quick_for_a_worker_that_is_ready_only_then():
+    master = serving(1)
+    master.pool.scale(2, master.now)
+    master.turn()
+    (late,) = master.booting()
+    master.pool.stop(master.now, graceful=False)
+    master.turn()
+    master.pool.stop(master.now, graceful=True)
+    assert Quit(late.pid, late.slot) in master.ready(late).actions
+
+
+def test_quick_stop_does_not_prolong_a_deadline():
+    master = serving(1, graceful=20.0)
+    master.pool.stop(master.now, graceful=True)
+    master.turn()
+    master.turn(19.5)
+    master.pool.stop(master.now, graceful=False)
+    assert [type(a) for a in master.turn().actions] == [Quit]
+    assert [type(a) for a in master.turn(0.5).actions] == [Kill]
+
+
+def test_graceful_stop_said_twice_keeps_the_first_deadline():
+    master = serving(1, graceful=20.0)
+    master.pool.stop(master.now, graceful=True)
+    master.turn()
+    master.turn(19.0)
+    master.pool.stop(master.now, graceful=True)
+    assert [type(a) for a in master.turn(1.0).actions] == [Kill]
+
+
+def test_stop_abandons_what_is_under_way():
+    master = serving(2)
+    master.start(2)
+    master.ready(*master.booting(2))
+    master.start(3)
+    master.pool.stop(master.now, graceful=True)
+    why = "the server is stopping"
+    assert master.turn().outcomes == [Abandoned(2, why), Abandoned(3, why)]
+    assert master.start(4).outcomes == [Abandoned(4, why)]
+    assert only(master.turn(1.0).actions, Spawn) == []
+
+
+def test_fork_that_is_answered_after_the_stop_is_killed():
+    master = serving(1)
+    master.pool.scale(2, master.now)
+    (spawn,) = master.pool.plan(master.now).actions
+    master.pool.stop(master.now, graceful=False)
+    master.die(*master.good())
+    assert master.outcomes == []  # a worker may be on its way
+    master.pool.spawned(spawn.slot, spawn.generation, 77, master.now)
+    assert master.turn().actions == [Kill(77, spawn.slot, "no longer wanted")]
+    master.pool.died(77, "killed by SIGKILL", master.now)
+    assert master.turn().outcomes == [Stopped()]
+
+
+def test_withdraw_retires_all_and_start_brings_them_back():
+    master = serving(3)
+    master.pool.withdraw(master.now)
+    assert [type(a) for a in master.turn().actions] == [Retire] * 3
+    master.reap()
+    master.pool.withdraw(master.now)
+    assert master.turn(60.0).actions == []
+    assert not master.pool.stopping
+    assert only(master.start(2).actions, Spawn) == [Spawn(0, 2)]
+    assert only(master.ready(*master.booting()).actions, Spawn) == [Spawn(1, 2), Spawn(2, 2)]
+    master.ready(*master.booting())
+    assert master.outcomes == [Settled(2)]
+
+
+def test_reload_that_fails_after_a_withdrawal_leaves_it_withdrawn():
+    master = serving(3)
+    master.pool.withdraw(master.now)
+    master.turn()
+    master.reap()
+    master.start(2)
+    plan = master.die(*master.booting())
+    assert isinstance(plan.outcomes[0], Abandoned)
+    assert plan.actions == []
+    assert master.pool.members() == []
+
+
+def test_withdraw_abandons_a_reload():
+    master = serving(2)
+    master.start(2)
+    master.pool.withdraw(master.now)
+    plan = master.turn()
+    assert plan.outcomes == [Abandoned(2, "all workers were withdrawn")]
+    assert sorted(type(a).__name__ for a in plan.actions) == ["Kill", "Retire", "Retire"]
+
+
+# The clock, and the rest.
+
+
+def test_overslept_moves_deadlines():
+    master = serving(1, boot=30.0, graceful=20.0)
+    (worker,) = master.good()
+    master.pool.expired(worker.pid, master.now)
+    master.turn()
+    master.now += 3600.0
+    master.pool.overslept(3600.0)
+    assert only(master.turn().actions, Kill) == []
+    assert slots(only(master.turn(20.0).actions, Kill)) == [worker.slot]
+    assert [type(a) for a in master.turn(10.0).actions] == [Spawn, Kill]
+
+
+def test_overslept_moves_the_backoff():
+    master = serving(1)
+    master.die(*master.good())
+    for _ in range(2):
+        plan = master.die(*master.booting())
+    wait = plan.wake_at - master.now
+    master.now += 3600.0
+    master.pool.overslept(3600.0)
+    assert master.turn().wake_at - master.now == pytest.approx(wait)
+
+
+def test_plan_asks_for_nothing_twice():
+    master = Master(4)
+    master.pool.start(1, master.settings, master.now)
+    assert len(master.pool.plan(master.now).actions) == 4
+    assert master.pool.plan(master.now) == Plan([], [], None)
+
+
+def test_events_about_unknown_processes_are_ignored():
+    master = serving(2)
+    pool, now = master.pool, master.now
+    pool.spawned(7, 1, 99, now)
+    pool.spawn_failed(7, 1, "fork: EAGAIN", now)
+    pool.ready(99, now)
+    pool.leaving(99, now)
+    pool.failed(99, "because", now)
+    pool.expired(99, now)
+    pool.died(99, "exit status 0", now)
+    assert master.turn() == Plan([], [], None)
+    assert pool.find(99) is None
+
+
+def test_events_that_come_twice_change_nothing():
+    master = serving(2)
+    worker = master.good()[0]
+    since = worker.since
+    master.ready(worker)
+    master.pool.failed(worker.pid, "too late", master.now)
+    assert (worker.state, worker.since) == (State.READY, since)
+    assert master.pool.find(worker.pid) is worker
+    master.die(worker, worker)
+    assert len(master.booting()) == 1
+
+
+def test_empty_pool_has_nothing_to_do():
+    pool = Pool(random.Random(1))
+    assert pool.plan(0.0) == Plan([], [], None)
+    assert (pool.current, pool.rollout, pool.target, pool.members()) == (None, None, 0, [])
+    pool.withdraw(0.0)
+    pool.stop(0.0, graceful=True)
+    assert pool.plan(0.0).outcomes == [Stopped()]

@@ -1,0 +1,394 @@
+"""Whatever happens, in whatever order, the pool keeps its promises."""
+
+import random
+from itertools import count
+
+import hypothesis.strategies as st
+from hypothesis import given, settings
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+from prefork.master.backoff import JITTER, Backoff
+from prefork.master.pool import (
+    Abandoned,
+    FirstBootFailed,
+    Kill,
+    Plan,
+    Pool,
+    Settings,
+    Settled,
+    Spawn,
+    State,
+    Stopped,
+    Superseded,
+)
+
+MAX_SLOTS = 16
+COUNTS = st.integers(1, 4)
+CHOICE = st.integers(0, 1000)
+
+
+class PoolMachine(RuleBasedStateMachine):
+    """A master and a world that does its worst, beside a small model of what must be true.
+
+    The model knows only what the pool was told: the current generation with its target, the one
+    that waits for its canary, and how often each start was answered.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.pool = Pool(random.Random(7), max_slots=MAX_SLOTS)
+        self.now = 1000.0
+        self.pids = count(1)
+        self.generations = count(1)
+        self.forks = True
+        self.current = self.candidate = None
+        self.targets = {}
+        self.most = 0  # the highest target of the candidate
+        self.answers = {}
+        self.withdrawn = self.stopped = False
+        self.wake_at = None
+
+    # What the master does.
+
+    def turn(self) -> None:
+        """Plan and carry out until nothing is left to do at this moment, which must come soon."""
+        for _ in range(5):
+            plan = self.plan()
+            if not plan.actions:
+                self.wake_at = plan.wake_at
+                return
+        raise AssertionError(f"the pool keeps the master busy: {plan}")
+
+    def plan(self) -> Plan:
+        good = {worker.pid for worker in self.members(State.READY)}
+        plan = self.pool.plan(self.now)
+        for outcome in plan.outcomes:
+            self.conclude(outcome)
+        left = {worker.pid for worker in self.members(State.READY)}
+        assert left <= good
+        assert len(left) >= min(len(good), self.wanted)
+        for action in plan.actions:
+            self.carry_out(action, good)
+        assert plan.wake_at is None or plan.wake_at > self.now
+        return plan
+
+    def carry_out(self, action, good) -> None:
+        if isinstance(action, Spawn):
+            if self.forks:
+                self.pool.spawned(action.slot, action.generation, next(self.pids), self.now)
+            else:
+                self.pool.spawn_failed(action.slot, action.generation, "fork", self.now)
+                self.lose(action.generation)
+        else:
+            worker = self.pool.find(action.pid)
+            assert worker.slot == action.slot
+            assert worker.state is State.RETIRING
+            assert not (isinstance(action, Kill) and action.pid in good)
+
+    def conclude(self, outcome) -> None:
+        match outcome:
+            case FirstBootFailed():
+                assert self.current is None
+                (number,) = [n for n in self.answers if not self.answers[n]][-1:]
+            case Stopped():
+                assert not self.stopped
+                assert self.pool.members() == []
+                self.stopped = True
+                return
+            case Settled(number):
+                assert number == self.current
+                ready = self.members(State.READY)
+                assert [worker.generation for worker in ready] == [number] * self.targets[number]
+            case Superseded(number) | Abandoned(number):
+                assert number != self.current or self.withdrawn or self.pool.stopping
+        self.answers[number] += 1
+        assert self.answers[number] == 1
+
+    # What the model knows.
+
+    def members(self, *states):
+        return [worker for worker in self.pool.members() if worker.state in states]
+
+    @property
+    def wanted(self) -> int:
+        idle = self.current is None or self.withdrawn or self.pool.stopping
+        return 0 if idle else self.targets[self.current]
+
+    def aim(self, target) -> None:
+        self.targets |= {n: target for n in (self.current, self.candidate) if n}
+        self.most = max(self.most, target)
+
+    def lose(self, generation) -> None:
+        if generation == self.candidate:
+            self.candidate = None
+
+    def pick(self, choice, *states):
+        members = self.members(*states)
+        return members[choice % len(members)] if members else None
+
+    # What the operator does.
+
+    @initialize(count=COUNTS, boot=st.sampled_from([0.0, 10.0]))
+    def first_start(self, count, boot):
+        self.start(count, boot, 5.0)
+
+    @precondition(lambda self: not self.pool.stopping)
+    @rule(count=COUNTS, boot=st.sampled_from([0.0, 10.0]), graceful=st.sampled_from([0.0, 5.0]))
+    def start(self, count, boot, graceful):
+        number = self.candidate = next(self.generations)
+        self.targets[number] = self.most = count
+        self.answers[number] = 0
+        self.pool.start(number, Settings(count, boot, graceful), self.now)
+        self.turn()
+
+    @rule(count=COUNTS)
+    def scale(self, count):
+        self.pool.scale(count, self.now)
+        self.aim(count)
+        self.turn()
+
+    @precondition(lambda self: self.current or self.candidate)
+    @rule(n=st.sampled_from([-1, 1]))
+    def grow(self, n):
+        target = self.targets[self.current or self.candidate] + n
+        target = max(1, min(target, MAX_SLOTS - 1))
+        self.pool.grow(n, self.now)
+        self.aim(target)
+        self.turn()
+
+    @rule()
+    def withdraw(self):
+        self.pool.withdraw(self.now)
+        self.withdrawn, self.candidate = self.current is not None, None
+        self.turn()
+
+    @precondition(lambda self: len(self.answers) > 2)
+    @rule(graceful=st.booleans())
+    def stop(self, graceful):
+        self.pool.stop(self.now, graceful)
+        self.candidate = None
+        self.turn()
+
+    # What the world does.
+
+    @rule(choice=CHOICE)
+    def ready(self, choice):
+        worker = self.pick(choice, State.BOOTING)
+        if worker:
+            self.pool.ready(worker.pid, self.now)
+            if worker.generation == self.candidate:
+                self.current, self.candidate, self.withdrawn = self.candidate, None, False
+            self.turn()
+
+    @rule()
+    def all_ready(self):
+        for worker in self.members(State.BOOTING):
+            self.pool.ready(worker.pid, self.now)
+            if worker.generation == self.candidate:
+                self.current, self.candidate, self.withdrawn = self.candidate, None, False
+        self.turn()
+
+    @rule(choice=CHOICE)
+    def late_ready(self, choice):
+        worker = self.pick(choice, State.RETIRING)
+        if worker:
+            told, deadline = worker.order, worker.deadline
+            self.pool.ready(worker.pid, self.now)
+            assert worker.state is State.RETIRING
+            assert not told or worker.deadline == deadline
+            self.turn()
+
+    @rule(choice=CHOICE)
+    def failed(self, choice):
+        worker = self.pick(choice, State.BOOTING)
+        if worker:
+            self.pool.failed(worker.pid, "import error", self.now)
+            self.lose(worker.generation)
+            self.turn()
+
+    @rule(choice=CHOICE, sigkill=st.booleans())
+    def died(self, choice, sigkill):
+        worker = self.pick(choice, *State)
+        if worker:
+            self.pool.died(worker.pid, "dead", self.now, sigkill=sigkill)
+            if worker.state is State.BOOTING:
+                self.lose(worker.generation)
+            self.turn()
+
+    @rule()
+    def reaped(self):
+        for worker in self.members(State.RETIRING):
+            self.pool.died(worker.pid, "exit status 0", self.now)
+        self.turn()
+
+    @rule(choice=CHOICE)
+    def leaving(self, choice):
+        worker = self.pick(choice, *State)
+        if worker:
+            if worker.state is State.BOOTING:
+                self.lose(worker.generation)
+            self.pool.leaving(worker.pid, self.now)
+            self.turn()
+
+    @rule(choice=CHOICE)
+    def expired(self, choice):
+        worker = self.pick(choice, *State)
+        if worker:
+            self.pool.expired(worker.pid, self.now)
+            self.turn()
+
+    @rule()
+    def toggle_forks(self):
+        self.forks = not self.forks
+
+    @rule(seconds=st.sampled_from([0.0, 0.05, 0.1, 1.0, 5.0, 10.0, 100.0]))
+    def time_passes(self, seconds):
+        self.now += seconds
+        for worker in self.members(State.BOOTING):
+            if worker.deadline is not None and worker.deadline <= self.now:
+                self.lose(worker.generation)
+        self.turn()
+
+    @rule()
+    def wake_up(self):
+        if self.wake_at:
+            self.time_passes(self.wake_at - self.now)
+
+    @rule(seconds=st.sampled_from([1.0, 3600.0]))
+    def overslept(self, seconds):
+        self.now += seconds
+        self.pool.overslept(seconds)
+        self.turn()
+
+    # What must be true at all times.
+
+    @invariant()
+    def generation_and_target_change_only_with_a_ready_canary(self):
+        assert self.pool.current == self.current
+        generation = self.current or self.candidate
+        if generation:
+            assert self.pool.target == self.targets[generation]
+        assert self.pool.ever_ready == (self.current is not None)
+
+    @invariant()
+    def rollout_is_what_still_waits_for_its_answer(self):
+        waiting = [number for number, answers in self.answers.items() if not answers]
+        assert self.pool.rollout == (waiting[-1] if waiting else None)
+
+    @invariant()
+    def slots_are_unique(self):
+        slots = [worker.slot for worker in self.pool.members()]
+        assert len(set(slots)) == len(slots)
+        assert all(0 <= slot < MAX_SLOTS for slot in slots)
+
+    @invariant()
+    def never_over_the_bound(self):
+        """One over the target for a rollout under way, and a canary; or all, at a first boot."""
+        members = self.members(State.BOOTING, State.READY)
+        mine = [w for w in members if w.generation == self.current]
+        canaries = [w for w in members if w.generation == self.candidate]
+        others = len(members) - len(mine) - len(canaries)
+        assert len(mine) <= self.wanted
+        assert len(mine) + others <= self.wanted + (others > 0)
+        if self.candidate:
+            # A first boot that is scaled down keeps what it has until one of them is ready.
+            assert len(canaries) <= (1 if self.current else self.most)
+
+    @invariant()
+    def something_pending_has_its_wake_up(self):
+        due = [
+            worker.deadline
+            for worker in self.pool.members()
+            if worker.deadline is not None and not worker.killed
+        ]
+        due += [
+            self.now + 0.1
+            for worker in self.pool.members()
+            if worker.order and not worker.leaving and not worker.killed
+        ]
+        if due:
+            assert self.wake_at is not None
+            assert self.wake_at <= min(due) + 1e-6
+
+    @invariant()
+    def missing_workers_are_on_their_way_or_waited_for(self):
+        members = self.members(State.BOOTING, State.READY)
+        serving = [worker for worker in members if worker.generation != self.candidate]
+        free = len(self.pool.members()) < MAX_SLOTS
+        if free and len(serving) < self.wanted:
+            assert self.wake_at is not None
+
+    # In the end.
+
+    def teardown(self):
+        """Once the world behaves, the pool settles; and once it is stopped, it is empty."""
+        self.forks = True
+        if not self.pool.stopping and self.answers:
+            self.settle()
+        self.pool.stop(self.now, graceful=True)
+        self.candidate = None
+        self.turn()
+        self.reaped()
+        assert self.stopped
+        assert set(self.answers.values()) <= {1}
+
+    def settle(self):
+        if self.withdrawn or not (self.current or self.candidate):
+            self.start(2, 10.0, 5.0)
+        for _ in range(100):
+            self.reaped()
+            self.all_ready()
+            if self.pool.rollout is None and len(self.members(State.READY)) == self.wanted:
+                break
+            if not self.members(State.BOOTING, State.RETIRING):
+                assert self.wake_at is not None
+                self.wake_up()
+        ready = self.members(State.READY)
+        assert [w.generation for w in ready] == [self.current] * self.wanted
+        assert set(self.answers.values()) == {1}
+
+
+TestPool = PoolMachine.TestCase
+TestPool.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["fail", "stale", "fork", "grant", "reset"]), st.floats(0, 40)),
+    max_size=60,
+)
+
+
+@given(steps=STEPS, seed=st.integers(0, 100))
+def test_backoff_is_monotone_within_a_row_and_keeps_its_bounds(steps, seed):
+    backoff, now = Backoff(random.Random(seed)), 0.0
+    for step, seconds in steps:
+        now += seconds
+        before, failures = backoff.delay, backoff.failures
+        if step == "fail":
+            backoff.fail(backoff.round, now)
+        elif step == "fork":
+            backoff.fail(backoff.round, now, free=False)
+        elif step == "stale":
+            backoff.fail(backoff.round - 1, now)
+            assert backoff.failures == failures
+        elif step == "grant":
+            backoff.grant(now)
+            assert backoff.not_before <= now
+        else:
+            backoff.reset()
+            assert (backoff.delay, backoff.not_before <= now) == (0.0, True)
+            continue
+        assert before <= backoff.delay <= 30.0
+        if step in ("fail", "fork"):
+            assert backoff.failures > failures
+            wait = backoff.not_before - now
+            tolerance = 1e-6
+            assert wait >= (1 - JITTER) * backoff.delay - tolerance
+            assert wait <= (1 + JITTER) * backoff.delay + tolerance
+        if step == "fork":
+            assert backoff.delay > 0
