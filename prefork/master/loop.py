@@ -244,8 +244,9 @@ class Master:
         try:
             child = self._children.spawn(slot, generation, self._name)
         except OSError as error:
+            why = f"fork failed: {error.strerror}"
             logs.event("error", "fork failed", slot=slot, reason=error.strerror)
-            self._pool.spawn_failed(slot, generation.number, str(error.strerror), monotonic())
+            self._pool.spawn_failed(slot, generation.number, why, monotonic())
             return
         self._look_at = 0.0  # its timeout may be shorter than the others'
         logs.event("debug", "worker forked", slot=slot, pid=child.pid, generation=generation.number)
@@ -271,10 +272,11 @@ class Master:
         if child is None:
             return
         worker = self._pool.find(pid)
-        if worker is not None and worker.state is State.BOOTING:
+        if worker is not None and worker.order is None:
+            # One that overslept its boot may have become ready just now, and hold a connection.
             self._children.listen(child)
-            if worker.state is not State.BOOTING:
-                return  # it has just become ready, and may hold a connection
+            if worker.order is not None:
+                return
         number = child.generation.number
         logs.event("warning", "worker killed", slot=slot, pid=pid, generation=number, why=why)
         self._children.signal(child, signal.SIGKILL)
