@@ -76,7 +76,7 @@ class Sink:
             self._torn = False
 
     def close(self) -> None:
-        """Gives up the file; what is written later is lost and counted."""
+        """Gives up the file; what is written later is lost."""
         if self.is_file and self.fd >= 0:
             fd, self.fd = self.fd, -1  # the number will soon be somebody else's
             os.close(fd)

@@ -10,7 +10,6 @@ import selectors
 import socket
 import struct
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -118,7 +117,9 @@ class ControlServer:
             self._watch()
 
     def close(self) -> None:
-        """Removes the socket's file if it is still ours, then drops every client."""
+        """Removes the socket's file if it is still ours, then drops every client; once."""
+        if self._sock.fileno() < 0:
+            return
         if self._resume_at is None:
             self.selector.unregister(self._sock)
         try:
@@ -238,7 +239,7 @@ class _Connection:
             reply.fail(str(error))
         except Exception as error:
             # A command must not be able to end the server that it asks.
-            logs.event("error", "control command failed", traceback=traceback.format_exc())
+            logs.event("error", "control command failed", traceback=logs.traceback_of(error))
             reply.fail(f"internal error, see the server's log: {error!r}")
 
     def _dismiss(self, error: str) -> None:

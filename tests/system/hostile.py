@@ -44,6 +44,8 @@ class Server:
             thread = threading.Thread(target=self._serve, args=(handler, sock), daemon=True)
             self._threads.append(thread)
             thread.start()
+        # A client that comes once more than expected is refused, and does not hang.
+        self._listener.close()
 
     def _serve(self, handler: Handler, sock: socket.socket) -> None:
         with sock:

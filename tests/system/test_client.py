@@ -63,7 +63,7 @@ def test_the_system_calls_of_a_request_in_order() -> None:
     ]
     assert [call.at for call in calls] == sorted(call.at for call in calls)
     assert calls[2].arguments.endswith(f"127.0.0.1:{server.port}")
-    assert calls[4].result.startswith('59 bytes "HTTP/1.1 200 OK')
+    assert calls[4].result.startswith('43 bytes "HTTP/1.1 200 OK')
 
 
 def test_several_requests_share_a_connection_which_is_closed_properly() -> None:

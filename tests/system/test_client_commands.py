@@ -7,12 +7,12 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hostile import (
     OK,
+    Handler,
     Recorder,
     answer,
     answers,
@@ -154,29 +154,28 @@ def test_a_unix_socket(tmp_path: Path) -> None:
     assert (done.code, done.out) == (0, b"ok")
 
 
-def test_redirects_are_followed_when_asked_for() -> None:
-    moved = answer(b"moved", "Location: /b", status="302 Found")
-    with serving(*[answers(moved)] * 2, answers(moved, answer(b"there"), ends=True)) as server:
-        assert get(server.url).out == b"moved"
-        done = get("-L", "--max-redirs", "0", server.url)
-        assert (done.code, done.out) == (1, b"")
-        assert done.err == f"prefork get: {server.url}: redirect: more than 0 in a row\n"
-        # Its second answer comes before it was asked for, which costs the connection.
-        assert get("-L", server.url).code == 1
+def redirects(count: int) -> Handler:
+    """So many redirects, then an answer, all on one connection."""
 
-
-def test_a_redirect_with_the_default_limit() -> None:
     def handle(sock: socket.socket) -> None:
-        for _ in range(10):
+        for _ in range(count):
             read_head(sock)
-            sock.sendall(answer(b"", "Location: /again", status="302 Found"))
+            sock.sendall(answer(b"moved", "Location: /again", status="302 Found"))
         read_head(sock)
         sock.sendall(answer(b"there"))
         expect_end(sock)
 
-    with serving(handle) as server:
-        done = get("-L", server.url)
-    assert (done.code, done.out) == (0, b"there")
+    return handle
+
+
+def test_redirects_are_followed_when_asked_for() -> None:
+    moved = answers(answer(b"moved", "Location: /b", status="302 Found"))
+    with serving(moved, redirects(10), moved) as server:
+        assert get(server.url).out == b"moved"
+        assert get("-L", server.url).out == b"there"
+        done = get("-L", "--max-redirs", "0", server.url)
+    assert (done.code, done.out) == (1, b"")
+    assert done.err == f"prefork get: {server.url}: redirect: more than 0 in a row\n"
 
 
 def test_a_status_that_fails() -> None:
@@ -212,7 +211,8 @@ def test_timeouts() -> None:
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
             waiting.connect_ex(full.getsockname())
-        done = get("--connect-timeout", "0.1", "127.0.0.1:%d" % full.getsockname()[1])
+        port = full.getsockname()[1]
+        done = get("--connect-timeout", "0.1", f"127.0.0.1:{port}")
     assert (done.code, done.err.endswith("timed out\n")) == (1, True)
 
 
@@ -333,10 +333,6 @@ def test_talk_hears_while_it_speaks() -> None:
         assert talk(f"127.0.0.1:{server.port}", stdin=data).out == data
 
 
-def listening(path: str) -> Iterator[str]:
-    raise NotImplementedError
-
-
 @pytest.mark.parametrize("kind", ["path", "abstract"])
 def test_talk_to_a_unix_socket(tmp_path: Path, kind: str) -> None:
     path = Path(f"\0prefork-test-{os.getpid()}") if kind == "abstract" else tmp_path / "sock"
@@ -350,16 +346,18 @@ def test_talk_ends_when_the_other_side_does() -> None:
     def greet(sock: socket.socket) -> None:
         sock.sendall(b"hello")
 
-    with serving(greet) as server:
-        with subprocess.Popen(
+    with (
+        serving(greet) as server,
+        subprocess.Popen(
             command("talk", f"127.0.0.1:{server.port}"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-        ) as process:
-            assert process.stdout is not None
-            assert process.stdout.read() == b"hello"
-            # Its standard input is still open.
-            assert process.wait(60) == 0
+        ) as process,
+    ):
+        assert process.stdout is not None
+        assert process.stdout.read() == b"hello"
+        # Its standard input is still open.
+        assert process.wait(60) == 0
 
 
 def test_talk_prints_what_was_said_before_a_reset() -> None:

@@ -6,6 +6,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -36,9 +37,11 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A self-signed certificate for localhost, and its key, in one file."""
     path = tmp_path_factory.mktemp("tls") / "both.pem"
     subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
-        + ["-nodes", "-days", "2", "-subj", "/CN=localhost", "-addext"]
-        + ["subjectAltName=DNS:localhost", "-keyout", path, "-out", f"{path}.crt"],
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+            *("-nodes", "-days", "2", "-subj", "/CN=localhost"),
+            *("-addext", "subjectAltName=DNS:localhost", "-keyout", path, "-out", f"{path}.crt"),
+        ],
         check=True,
         capture_output=True,
     )
@@ -83,8 +86,6 @@ def test_two_requests_on_one_trusted_connection(tls: Wrapper) -> None:
     with serving(tls(handle)) as server, Client(trace=calls.append) as client:
         request = Request(parse_url(f"https://localhost:{server.port}/"))
         assert b"".join(client.request(request)) == b"one"
-        # The tickets of TLS 1.3 may wait to be read, which costs the connection: none here,
-        # since they were read before the answer.
         assert b"".join(client.request(request)) == b"two"
     assert ends == [b""]  # The end of TLS, and not of TCP alone, which would have raised.
     assert server.accepted == 1
@@ -121,9 +122,14 @@ def test_another_name_is_refused(tls: Wrapper) -> None:
 
 
 def test_any_certificate_is_taken_where_the_user_says_so(tls: Wrapper) -> None:
-    with serving(tls(answers(answer(b"ok")))) as server, Client(verify=False) as client:
-        request = Request(parse_url(f"https://127.0.0.1:{server.port}/"))
-        assert b"".join(client.request(request)) == b"ok"
+    code = "from prefork.cli.get import command; command()"
+    with serving(*[tls(answers(answer(b"ok")))] * 2) as server:
+        url = f"https://127.0.0.1:{server.port}/"
+        for option, status, output in (("-k", 0, b"ok"), ("-i", 1, b"")):
+            done = subprocess.run(
+                [sys.executable, "-c", code, option, url], capture_output=True, timeout=60
+            )
+            assert (done.returncode, done.stdout) == (status, output)
 
 
 def test_a_server_that_does_not_speak_tls() -> None:

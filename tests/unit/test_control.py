@@ -4,6 +4,7 @@ import contextlib
 import os
 import resource
 import selectors
+import shutil
 import socket
 import stat
 import threading
@@ -205,7 +206,7 @@ def test_a_stop_is_answered_and_its_connection_ends_with_the_server(served: Serv
         assert served.loop.run(served.server.next_deadline) is None
         served.expire(1e9)
         assert served.clients() == 1
-        served.loop.run(lambda: [each.close() for each in list(served.server.connections)])
+        served.loop.run(served.server.close)
         assert raw.line() is None
 
 
@@ -479,6 +480,17 @@ def test_closing_ends_every_connection_and_removes_the_file(tmp_path: Path) -> N
             assert served.clients() == 1
         assert raw.line() is None
         assert not served.path.exists()
+
+
+def test_closing_without_the_directory_only_warns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    monkeypatch.setattr(logs, "event", lambda level, name, **more: events.append(name))
+    (tmp_path / "run").mkdir()
+    with serving(tmp_path / "run/s.sock"):
+        shutil.rmtree(tmp_path / "run")
+    assert events == ["control socket not removed"]
 
 
 def test_closing_leaves_anothers_socket_alone(tmp_path: Path) -> None:

@@ -1,0 +1,39 @@
+# Two commands do everything: `make serve` and `make test`. Both make .venv first.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: serve test lint system-packages bench clean
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[reload,wire,test]'
+	touch $@
+
+# A real application on http://127.0.0.1:8000, with the embedded default configuration.
+serve: $(VENV)/.installed
+	$(BIN)/prefork serve examples.demo:app
+
+test: $(VENV)/.installed lint system-packages
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# What some tests talk to (nginx, tshark); a test skips where it can't be had, but not in CI.
+system-packages:
+	sh tests/install-system-packages.sh
+
+bench/.venv/.installed: bench/requirements.txt
+	$(PYTHON) -m venv bench/.venv
+	bench/.venv/bin/python -m pip install --quiet --disable-pip-version-check -r bench/requirements.txt
+	touch $@
+
+bench: $(VENV)/.installed bench/.venv/.installed
+	$(BIN)/python -m bench.run --write
+
+clean:
+	rm -rf $(VENV) bench/.venv bench/build

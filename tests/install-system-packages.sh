@@ -1,0 +1,23 @@
+#!/bin/sh
+# Installs the programs that some tests talk to, where this user may; without the right to, it says
+# so, and those tests skip with a reason. In CI (CI=true) what is missing is an error.
+set -u
+
+packages=""
+need() { command -v "$1" >/dev/null 2>&1 || packages="$packages $2"; }
+need cc gcc
+need nginx nginx-light
+need strace strace
+need tmux tmux
+need ip iproute2
+need tshark tshark
+
+[ -n "$packages" ] || exit 0
+
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+    export DEBIAN_FRONTEND=noninteractive
+    { apt-get update -qq && apt-get install -y -qq --no-install-recommends $packages; } >/dev/null 2>&1 && exit 0
+fi
+echo "tests: not installed:$packages" >&2
+[ "${CI:-}" = true ] && exit 1
+exit 0
