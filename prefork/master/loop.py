@@ -325,8 +325,12 @@ class Master:
                 problem = self._reopen()
                 reply.fail(problem) if problem else reply.ok()
             case control.Scale(count):
-                self._pool.scale(count, monotonic())
-                reply.ok(target=self._pool.target)
+                try:
+                    self._pool.scale(count, monotonic())
+                except ValueError as error:
+                    reply.fail(str(error))
+                else:
+                    reply.ok(target=self._pool.target)
             case control.Stop():
                 self._pool.stop(monotonic(), graceful=True)
                 reply.ok_until_exit()
