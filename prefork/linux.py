@@ -3,6 +3,9 @@
 import ctypes
 import errno
 import os
+import socket
+import struct
+from collections.abc import Sequence
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -97,3 +100,21 @@ def _walk_beneath(directory: int, path: bytes, flags: int) -> int:
     finally:
         if here != directory:
             os.close(here)
+
+
+_SO_ATTACH_FILTER = 26  # asm-generic/socket.h
+
+Instruction = tuple[int, int, int, int]
+"""One of a classic BPF program: code, jump if true, jump if false, k (linux/filter.h)."""
+
+
+def attach_filter(sock: socket.socket, program: Sequence[Instruction]) -> None:
+    """Lets the kernel pass to a socket only what a classic BPF program accepts.
+
+    socket(7), SO_ATTACH_FILTER; the machine is in the kernel's Documentation/networking/filter.rst.
+    Raises OSError (EINVAL: not a valid program).
+    """
+    code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *one) for one in program))
+    # struct sock_fprog points to the instructions; the kernel copies them during the call.
+    pointer = struct.pack("@HP", len(program), ctypes.addressof(code))
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, pointer)
