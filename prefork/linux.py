@@ -3,6 +3,9 @@
 import ctypes
 import errno
 import os
+import socket
+import struct
+from pathlib import Path
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -18,6 +21,53 @@ def set_parent_death_signal(signal: int) -> None:
     if _libc.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal), 0, 0, 0) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+_SO_ATTACH_FILTER = 26
+_SYN_RECV = "03"
+
+# struct sock_filter of <linux/filter.h>: code, jump if true, jump if false, operand. What a filter
+# on a TCP socket sees begins with the TCP header, over IPv4 as over IPv6; its byte 13 has the
+# flags. SYN is 0x02 and ACK 0x10: the two together tell the first packet of a handshake.
+_DROP_SYN = (
+    (0x30, 0, 0, 13),  # load byte 13
+    (0x54, 0, 0, 0x12),  # keep SYN and ACK
+    (0x15, 0, 1, 0x02),  # only SYN?
+    (0x06, 0, 0, 0),  # drop
+    (0x06, 0, 0, 0xFFFFFFFF),  # pass
+)
+
+
+def drop_new_handshakes(listener: socket.socket) -> None:
+    """Makes the kernel drop the SYN of each new handshake, and let all else pass.
+
+    A classic BPF program (socket(7), SO_ATTACH_FILTER; bpf(4) of the BSDs).  A client's kernel
+    sends its SYN again after a second.  Raises OSError, EPERM without CAP_NET_ADMIN.
+    """
+    program = b"".join(struct.pack("HBBI", *step) for step in _DROP_SYN)
+    code = ctypes.create_string_buffer(program, len(program))
+    # struct sock_fprog: the number of steps, and a pointer to them
+    fprog = struct.pack("HP", len(_DROP_SYN), ctypes.addressof(code))
+    listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
+
+
+def handshakes_under_way(listener: socket.socket) -> bool:
+    """Whether a handshake with this port has begun and is not in the queue yet (SYN_RECV).
+
+    From /proc/net/tcp and tcp6 (proc(5)), of this process's network namespace.  The port alone
+    is looked at: another socket on the same port of another address counts too.
+    """
+    port = f":{listener.getsockname()[1]:04X}"
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            lines = Path(table).read_text().splitlines()[1:]
+        except FileNotFoundError:  # IPv6 may be missing
+            continue
+        for line in lines:
+            _, local, _, state, *_ = line.split(maxsplit=4)
+            if state == _SYN_RECV and local.endswith(port):
+                return True
+    return False
 
 
 _SYS_OPENAT2 = 437  # the same on every architecture but alpha
