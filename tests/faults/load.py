@@ -39,7 +39,16 @@ def unix(path: str) -> Connect:
 class Load:
     """Client threads, until `end` is called or the server takes no more connections."""
 
-    def __init__(self, connect: Connect, *, one_shot: int, kept: int = 0) -> None:
+    def __init__(
+        self,
+        connect: Connect,
+        *,
+        one_shot: int,
+        kept: int = 0,
+        begin: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`begin` is called first in each thread."""
+        self._begin = begin
         self.answers = 0
         self.failures: Counter[str] = Counter()
         self._connect = connect
@@ -82,6 +91,7 @@ class Load:
             self.failures[why] += 1
 
     def _one_shot(self) -> None:
+        self._begin()
         while not self._over.is_set():
             try:
                 sock = self._connect()
@@ -101,6 +111,7 @@ class Load:
                     self._failed(f"{len(answer)} bytes: {answer[:60]!r}")
 
     def _keep(self) -> None:
+        self._begin()
         while not self._over.is_set():
             try:
                 sock = self._connect()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.load import Load, tcp, unix
+from tests.faults.network import distant_host, enter, needs_namespaces
 from tests.system.server import Start, read_all, until
 
 APP = "tests.apps.basic:app"
@@ -27,6 +28,19 @@ def test_clients_that_connect_again_and_again_lose_nothing_at_a_stop(
     server.signal(signal.SIGTERM)
     assert server.wait_exit() == 0
     load.join()
+    assert not load.failures, load.failures
+
+
+@needs_namespaces
+def test_a_client_a_tenth_of_a_second_away_loses_nothing_at_a_stop(start: Start) -> None:
+    """Its handshakes take longer than everything else in a stop does."""
+    with distant_host(0.05) as (namespace, address):
+        server = start(APP, "--workers", "2", bind=("0.0.0.0:0",)).wait_ready(2)
+        load = Load(tcp(server.port, address), one_shot=20, begin=lambda: enter(namespace))
+        load.wait_answers(40)
+        server.signal(signal.SIGTERM)
+        assert server.wait_exit() == 0
+        load.join()
     assert not load.failures, load.failures
 
 
