@@ -79,9 +79,15 @@ class Workers(Struct, frozen=True, kw_only=True):
 
     count: Annotated[int, Kind('an integer of at least 1 or "auto"', values.read_count)] = AUTO
     threads: Annotated[int, Meta(ge=1, le=255), Kind("an integer from 1 to 255")] = 1
+    warmup: Annotated[
+        tuple[str, ...], Kind('a list of paths such as "/"', values.read_url_paths)
+    ] = ()
     boot_timeout: Seconds = 30.0
     request_timeout: Seconds = 30.0  # 0 for tcp where it is not given
     graceful_timeout: Seconds = 30.0
+    drain_delay: Annotated[
+        float, Meta(ge=0, le=SECONDS_MAX), Kind(f"seconds from 0 to {SECONDS_MAX}")
+    ] = 0.0
 
 
 class Http(Struct, frozen=True, kw_only=True):
@@ -98,6 +104,9 @@ class Http(Struct, frozen=True, kw_only=True):
     max_header_size: Size = 64 * KIB
     response_memory: Size = 256 * KIB
     response_spill: Size = 64 * MIB
+    health_path: Annotated[str | None, Kind('a path such as "/health"', values.read_url_path)] = (
+        None
+    )
 
 
 class Static(Struct, frozen=True, kw_only=True):

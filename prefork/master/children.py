@@ -47,9 +47,10 @@ class Children:
         scoreboard: Scoreboard,
         log: logs.Logs,
         hear: Callable[[Child, Report], None],
-        foreign: Callable[[], Iterable[int]],
+        foreign: Callable[[Generation], Iterable[int]],
     ) -> None:
-        """`hear` takes each report; `foreign`: descriptors that no worker may keep."""
+        """`hear` takes each report; `foreign`: descriptors that no worker of a
+        generation may keep."""
         self._selector = selector
         self._scoreboard = scoreboard
         self._log = log
@@ -79,7 +80,7 @@ class Children:
             scoreboard=self._scoreboard,
             logs=self._log,
             foreign=(
-                *self._foreign(),
+                *self._foreign(generation),
                 ours.fileno(),
                 *(child.channel.fileno() for child in self._by_pid.values()),
             ),

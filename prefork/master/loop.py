@@ -24,6 +24,7 @@ from prefork.listeners import Listener
 from prefork.master import plan
 from prefork.master.children import Child, Children
 from prefork.master.control import ControlServer, Reply
+from prefork.master.draining import Drain
 from prefork.master.generation import Generation
 from prefork.master.limits import late_calls
 from prefork.master.plan import State
@@ -55,6 +56,8 @@ class Master:
         self._name = reloads.serving.config.server.name
         self._born = monotonic()
         self._status = 0
+        self._stopping = False
+        self._stop_at: float | None = None
         self._stopped = False
         self._announced = False
         self._selector = selectors.EpollSelector()
@@ -66,6 +69,7 @@ class Master:
         )
         self._signals, self._signal_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._selector.register(self._signals, selectors.EVENT_READ, self._take_signals)
+        self._drains: dict[Listener, Drain] = {}
         self._wake_at: float | None = None
         self._look_at = 0.0
 
@@ -110,10 +114,17 @@ class Master:
             self._pool.overslept(now - before - planned)
             self._look_at = now + _OVERSLEPT  # the workers' calls stood still too
         self._control.expire(now)
+        if self._stop_at is not None and now >= self._stop_at:
+            self._stop_now(now)
 
     def _patience(self, now: float) -> float | None:
         """Seconds that the loop may wait; None where only an event can change anything."""
-        times = (self._wake_at, self._control.next_deadline(), self._look_at or None)
+        times = (
+            self._wake_at,
+            self._stop_at,
+            self._control.next_deadline(),
+            self._look_at or None,
+        )
         soonest = min((time for time in times if time is not None), default=None)
         return None if soonest is None else max(soonest - now, 0.0)
 
@@ -130,7 +141,7 @@ class Master:
         logs.event("info", "signal received", signal=number.name)
         match number:
             case signal.SIGTERM:
-                self._pool.stop(now, graceful=not self._pool.stopping)
+                self._stop(now)
             case signal.SIGINT | signal.SIGQUIT:
                 self._pool.stop(now, graceful=False)
             case signal.SIGHUP:
@@ -237,8 +248,10 @@ class Master:
                     self._kill(pid, slot, why)
         for outcome in todo.outcomes:
             self._conclude(outcome)
-        self._reloads.let_go(self._listeners_in_use())
-        self._wake_at = monotonic() if todo.actions else todo.wake_at
+        now = monotonic()
+        under_way = {listener for listener, drain in self._drains.items() if not drain.over(now)}
+        self._reloads.let_go(self._listeners_in_use() | under_way)
+        self._wake_at = now if todo.actions else todo.wake_at
 
     def _spawn(self, slot: int, generation: Generation) -> None:
         try:
@@ -253,19 +266,30 @@ class Master:
         self._pool.spawned(slot, generation.number, child.pid, monotonic())
 
     def _send_off(self, pid: int, in_use: set[Listener]) -> None:
-        """Tells a worker to leave, and to serve the queues that nobody else will."""
+        """Tells a worker to leave, and to serve the queues that nobody else will.
+
+        The pool asks again until the worker is heard to leave: while the end of a listener is
+        being prepared, its workers serve on.
+        """
         child = self._children.find(pid)
         if child is None:
             return
         drained = []
+        ready = True
         for number, listener in enumerate(child.generation.listeners):
             # The queue of an inherited one is served by whoever passed it on.
             if listener not in in_use and not listener.inherited:
                 drained.append(number)
-                if listener.fileno() >= 0:
-                    listener.sock.setblocking(False)
-        order = channel.Stop(tuple(drained)) if drained else channel.Retire()
-        self._children.tell(child, order)
+                ready = self._drain(listener, child.generation).over(monotonic()) and ready
+        if ready:
+            order = channel.Stop(tuple(drained)) if drained else channel.Retire()
+            self._children.tell(child, order)
+
+    def _drain(self, listener: Listener, generation: Generation) -> Drain:
+        if listener not in self._drains:
+            patience = generation.config.workers.graceful_timeout
+            self._drains[listener] = Drain(listener, monotonic(), patience)
+        return self._drains[listener]
 
     def _kill(self, pid: int, slot: int, why: str) -> None:
         child = self._children.find(pid)
@@ -306,9 +330,11 @@ class Master:
         ]
         return self._reloads.in_use(living)
 
-    def _foreign_descriptors(self) -> Iterable[int]:
-        """What no worker may hold: it would outlive us in there."""
+    def _foreign_descriptors(self, generation: Generation) -> Iterable[int]:
+        """What no worker of a generation may hold: it would outlive us in there."""
+        others = set(self._reloads.held) - set(generation.listeners)
         return (
+            *(listener.fileno() for listener in others),
             *(self._signals, self._signal_writer, self._selector.fileno()),
             *self._control.descriptors(),
         )
@@ -332,10 +358,33 @@ class Master:
                 else:
                     reply.ok(target=self._pool.target)
             case control.Stop():
-                self._pool.stop(monotonic(), graceful=True)
+                if not self._stopping:
+                    self._stop(monotonic())
                 reply.ok_until_exit()
 
+    def _stop(self, now: float) -> None:
+        """Gracefully the first time, after the delay in which balancers go elsewhere; then now."""
+        delay = self._reloads.serving.config.workers.drain_delay
+        if self._stopping:
+            self._pool.stop(now, graceful=False)
+        elif delay:
+            logs.event("info", "draining", seconds=delay)
+            self._scoreboard.draining = True
+            self._stop_at = now + delay
+        else:
+            self._stop_now(now)
+        self._stopping = True
+
+    def _stop_now(self, now: float) -> None:
+        self._scoreboard.draining = True
+        self._stop_at = None
+        self._pool.stop(now, graceful=True)
+
     def _reload(self, waiting: Waiting | None) -> None:
+        if self._stopping:
+            if waiting is not None:
+                waiting.fail("the server is stopping")
+            return
         generation = self._reloads.begin(waiting)
         if generation is not None:
             self._pool.start(generation.number, generation.settings, monotonic())

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from prefork import logs
 from prefork.channel import Channel, Expire, Leaving, Order, Ready, Reopen, Retire, Stop
-from prefork.worker.accept import WAKE, Acceptor, Arrival, Door, MainPlace
+from prefork.worker.accept import QUEUE_EMPTY, WAKE, Acceptor, Arrival, Door, MainPlace
 from prefork.worker.parking import Parking
 
 _REST = 0.1
@@ -178,7 +178,7 @@ class Loop:
                 return
             if self._draining:
                 self._drain()
-                self._wait(0.0 if self._draining else None)
+                self._wait(0.0)
             elif self._alone():
                 self._accept()
             else:
@@ -228,7 +228,7 @@ class Loop:
                 problem = self._place.accept(door, got)
                 for arrival in got:
                     self._service.welcome(arrival, door)
-                if isinstance(problem, BlockingIOError):
+                if problem is not None and problem.errno in QUEUE_EMPTY:
                     door.shut()
                 else:
                     self._draining = True
@@ -236,9 +236,11 @@ class Loop:
                         self._rest(problem)
 
     def _rest(self, problem: OSError) -> None:
-        if self._leaving and problem.errno in (errno.ENOTSOCK, errno.EBADF, errno.EAGAIN):
+        if self._leaving and problem.errno == errno.ENOTSOCK:
             return  # the door was shut
         self._rest_until = monotonic() + _REST
+        if problem.errno in QUEUE_EMPTY:
+            return  # the server is about to stop: the order to leave comes next
         if self._complain_from <= self._rest_until:
             self._complain_from = self._rest_until + _COMPLAIN
             logs.event("error", "accept failed", reason=problem.strerror)

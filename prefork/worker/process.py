@@ -20,6 +20,7 @@ from typing import NoReturn
 import setproctitle
 
 from prefork import __version__, linux, logs
+from prefork.apps.health import Health
 from prefork.apps.load import LoadError, load_application, load_handler
 from prefork.apps.wsgi import FileWrapper, errors_stream
 from prefork.channel import Channel, Failed
@@ -32,6 +33,7 @@ from prefork.worker.conversation import Rules
 from prefork.worker.http import HttpService, base_environ
 from prefork.worker.loop import Loop, Service
 from prefork.worker.tcp import TcpService
+from prefork.worker.warmup import WarmupError, warm_up
 
 FAILED_TO_BOOT = 3
 """Exit status of a worker whose application could not be loaded."""
@@ -107,7 +109,7 @@ def _work(birth: Birth) -> int:
         birth.logs.reconfigure(config.log)
         _settle_in(config)
         service = _service(birth, doors, loop)
-    except LoadError as problem:
+    except (LoadError, WarmupError, logs.LogError) as problem:
         birth.channel.send(Failed(str(problem)))
         return FAILED_TO_BOOT
     except BaseException:  # an application may call sys.exit when it is imported
@@ -168,8 +170,13 @@ def _service(birth: Birth, doors: list[Door], loop: Loop) -> Service:
                 "prefork.generation": birth.generation,
             },
         )
+    application = load_application(config)
+    warm_up(application, workers.warmup, doors[0].base if doors else {})
+    if http.health_path is not None:
+        scoreboard = birth.scoreboard
+        application = Health(application, http.health_path, lambda: scoreboard.draining)
     return HttpService(
-        load_application(config),
+        application,
         rules,
         records,
         loop.wake,
