@@ -44,8 +44,8 @@ def attach_filter(sock: socket.socket, program: Sequence[Instruction]) -> None:
 
 _SYN_RECV = "03"
 
-# What a filter on a TCP socket sees begins with the TCP header, over IPv4 as over IPv6; its byte 13 has the
-# flags. SYN is 0x02 and ACK 0x10: the two together tell the first packet of a handshake.
+# What a filter on a TCP socket sees begins with the TCP header, over IPv4 as over IPv6; its byte 13
+# has the flags. SYN is 0x02 and ACK 0x10: the two together tell the first packet of a handshake.
 _DROP_SYN = (
     (0x30, 0, 0, 13),  # load byte 13
     (0x54, 0, 0, 0x12),  # keep SYN and ACK
