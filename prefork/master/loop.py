@@ -184,7 +184,9 @@ class Master:
         for death in self._children.reap():
             child = death.child
             worker = self._pool.find(child.pid)
-            expected = worker is None or (worker.state is State.RETIRING and not death.sigkill)
+            # One that we killed ourselves was told of then, with the reason.
+            by_us = worker is None or worker.killed or not death.sigkill
+            expected = by_us and (worker is None or worker.state is State.RETIRING)
             calls = [call for call in self._calls(child) if call.started]
             logs.event(
                 "info" if expected and not calls else "error",
