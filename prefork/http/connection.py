@@ -95,6 +95,10 @@ class Connection:
         self.wants_continue = False
         """The client waits for 100 before it sends the body."""
 
+    def close(self) -> None:
+        """Lets go of the parser, which holds us as we hold it: a cycle for each connection."""
+        del self._parser
+
     @property
     def idle(self) -> bool:
         """Between two requests: nothing of the next has come."""

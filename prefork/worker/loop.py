@@ -82,6 +82,7 @@ class Loop:
         self._arrivals: deque[tuple[Arrival, Door]] = deque()
         self._acceptors = [Acceptor(door, self._arrivals, self.wake, self._go_on) for door in doors]
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._handler = self._on_retire  # one object, to be found again
         self._waiting = False
         self._attention = False
         self._leaving = False
@@ -167,11 +168,12 @@ class Loop:
         # Edge-triggered: each write wakes the epoll once, and nobody has to read it.
         self._parking.watch(self._wake, edge=True)
         self._parking.watch(self._channel.fileno())
-        signal.signal(signal.SIGTERM, self._on_retire)
-        signal.signal(WAKE, self._on_wake)
+        self._install_handlers()
         self._channel.send(Ready())
         self._read_orders()  # one that came before the handlers were there
         while True:
+            if signal.getsignal(signal.SIGTERM) is not self._handler:
+                self._install_handlers()  # the application, or its event loop, has taken it
             if self._attention:
                 self._attend()
             if self._leaving and self._finished():
@@ -183,6 +185,10 @@ class Loop:
                 self._accept()
             else:
                 self._wait(None)
+
+    def _install_handlers(self) -> None:
+        signal.signal(signal.SIGTERM, self._handler)
+        signal.signal(WAKE, self._on_wake)
 
     def _attend(self) -> None:
         self._attention = False
@@ -261,6 +267,7 @@ class Loop:
             limit = 0.0
         self._waiting = True
         events = self._parking.wait(now, limit)
+        looked = monotonic()
         self._waiting = False
         for fd, event in events:
             service.ready(fd, event)
@@ -268,7 +275,8 @@ class Loop:
         while self._arrivals:
             arrival, door = self._arrivals.popleft()
             service.welcome(arrival, door)
-        service.overdue(monotonic())
+        # As of that look, not of now: what has come while the main thread served is in time.
+        service.overdue(looked)
         for acceptor in self._acceptors:
             problem = acceptor.problem
             if problem is not None:
