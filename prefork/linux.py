@@ -3,6 +3,7 @@
 import ctypes
 import errno
 import os
+import select
 import socket
 import struct
 from collections.abc import Sequence
@@ -81,6 +82,62 @@ def handshakes_under_way(listener: socket.socket) -> bool:
             if state == _SYN_RECV and local.endswith(port):
                 return True
     return False
+
+
+_TCP_INFO_UNACKED = struct.Struct("=24xI")
+
+
+def queued(listener: socket.socket) -> int:
+    """How many connections wait in the queue of a listening stream socket for accept(2).
+
+    One that TCP_DEFER_ACCEPT keeps until its first byte is not in it yet.  TCP: tcpi_unacked of
+    TCP_INFO (tcp(7), linux/tcp.h), which for a listening socket is the length of that queue.
+    Unix: sock_diag(7); where the kernel has none for Unix sockets, 1 stands for "some".
+    """
+    if listener.family != socket.AF_UNIX:
+        data = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_UNACKED.size)
+        return int(_TCP_INFO_UNACKED.unpack(data)[0])
+    try:
+        return _unix_queue(os.fstat(listener.fileno()).st_ino)
+    except OSError:
+        poll = select.poll()
+        poll.register(listener, select.POLLIN)
+        return len(poll.poll(0))
+
+
+_NETLINK_SOCK_DIAG = 4
+_SOCK_DIAG_BY_FAMILY = 20
+_NLM_F_REQUEST = 1
+_UDIAG_SHOW_RQLEN = 0x10
+_UNIX_DIAG_RQLEN = 4
+_ANY = 0xFFFFFFFF  # a state, a cookie
+
+_NLMSGHDR = struct.Struct("=IHHII")  # length, type, flags, sequence, port; netlink(7)
+_UNIX_DIAG_REQ = struct.Struct("=BBHIIIII")  # family, protocol, pad, states, inode, show, cookie
+_UNIX_DIAG_MSG_SIZE = 16
+_RTATTR = struct.Struct("=HH")  # length, type; rtnetlink(7)
+_RQLEN = struct.Struct("=II")  # for a listener: waiting connections, backlog
+
+
+def _unix_queue(inode: int) -> int:
+    request = _UNIX_DIAG_REQ.pack(
+        socket.AF_UNIX, 0, 0, _ANY, inode & _ANY, _UDIAG_SHOW_RQLEN, _ANY, _ANY
+    )
+    size = _NLMSGHDR.size + len(request)
+    header = _NLMSGHDR.pack(size, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 0, 0)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as netlink:
+        netlink.send(header + request)
+        answer = netlink.recv(8192)  # the kernel answers during send
+    if _NLMSGHDR.unpack_from(answer)[1] != _SOCK_DIAG_BY_FAMILY:
+        number = -struct.unpack_from("=i", answer, _NLMSGHDR.size)[0]  # NLMSG_ERROR
+        raise OSError(number, os.strerror(number))
+    offset = _NLMSGHDR.size + _UNIX_DIAG_MSG_SIZE
+    while offset < len(answer):
+        length, kind = _RTATTR.unpack_from(answer, offset)
+        if kind == _UNIX_DIAG_RQLEN:
+            return int(_RQLEN.unpack_from(answer, offset + _RTATTR.size)[0])
+        offset += max(length + 3 & ~3, _RTATTR.size)
+    raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
 
 
 _SYS_OPENAT2 = 437  # the same on every architecture but alpha
