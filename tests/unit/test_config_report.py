@@ -97,8 +97,7 @@ def test_check_prints_every_problem(site: Write) -> None:
     assert result.exit_code == 1
     assert result.output.splitlines() == [
         'site.toml: workers.count: expected an integer of at least 1 or "auto", got 0',
-        "site.toml: workers.x: unknown key; [workers] has "
-        "count, threads, boot_timeout, request_timeout, graceful_timeout",
+        f"site.toml: workers.x: unknown key; [workers] has {', '.join(Workers.__struct_fields__)}",
     ]
 
 
