@@ -69,7 +69,7 @@ class Reopen(Request, frozen=True):
 
 
 class Scale(Request, frozen=True):
-    """Sets the number of workers, until the next reload."""
+    """Sets the number of workers until the next reload; in a dynamic pool both bounds."""
 
     count: Annotated[int, msgspec.Meta(ge=1)]
 
@@ -98,8 +98,17 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     age: float
 
 
+class PoolBounds(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a dynamic pool: how many workers it may have, and how many of them are to be idle."""
+
+    min: int
+    max: int
+    spare: int
+
+
 class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A server: uptime in seconds, and the number of workers that it is to have (target)."""
+    """A server: uptime in seconds, and the number of workers that it is to have (target); `bounds`
+    between which that moves with demand, None for a fixed pool."""
 
     name: str
     pid: int
@@ -108,6 +117,7 @@ class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     uptime: float
     listeners: list[str]
     target: int
+    bounds: PoolBounds | None = None
     reloading: bool
     workers: list[WorkerStatus]
 

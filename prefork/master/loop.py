@@ -19,7 +19,7 @@ import msgspec
 import setproctitle
 
 from prefork import __version__, channel, control, logs
-from prefork.control import ServerStatus, WorkerStatus
+from prefork.control import PoolBounds, ServerStatus, WorkerStatus
 from prefork.listeners import Listener
 from prefork.master import plan
 from prefork.master.children import Child, Children
@@ -30,6 +30,7 @@ from prefork.master.limits import late_calls
 from prefork.master.plan import State
 from prefork.master.pool import Pool
 from prefork.master.reload import Reloads, Waiting
+from prefork.master.upkeep import Upkeep
 from prefork.scoreboard import SLOTS, Call, Scoreboard
 
 FIRST_BOOT_FAILED = 3
@@ -67,6 +68,9 @@ class Master:
         self._children = Children(
             self._selector, self._scoreboard, log, self._hear, self._foreign_descriptors
         )
+        self._upkeep = Upkeep(
+            self._pool, self._children, self._calls, lambda: reloads.serving.listeners
+        )
         self._signals, self._signal_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._selector.register(self._signals, selectors.EVENT_READ, self._take_signals)
         self._drains: dict[Listener, Drain] = {}
@@ -80,6 +84,7 @@ class Master:
             self._wait()
             self._bury()
             self._look_for_late_calls()
+            self._upkeep.look()
             self._act(self._pool.plan(monotonic()))
         self._control.close()
         for listener in self._reloads.held:
@@ -124,6 +129,7 @@ class Master:
             self._stop_at,
             self._control.next_deadline(),
             self._look_at or None,
+            self._upkeep.look_at,
         )
         soonest = min((time for time in times if time is not None), default=None)
         return None if soonest is None else max(soonest - now, 0.0)
@@ -165,6 +171,7 @@ class Master:
             self._pool.ready(child.pid, now)
             if self._pool.current == number:
                 self._reloads.commit(number)
+            self._upkeep.ready(child)
         elif isinstance(report, channel.Leaving):
             logs.event("info", "worker leaving", slot=child.slot, pid=child.pid, generation=number)
             self._pool.leaving(child.pid, now)
@@ -409,6 +416,7 @@ class Master:
 
     def status(self) -> ServerStatus:
         now = monotonic()
+        bounds = self._pool.bounds
         workers = []
         for worker in self._pool.members():
             child = self._children.find(worker.pid)
@@ -433,6 +441,9 @@ class Master:
             uptime=round(now - self._born, 3),
             listeners=[listener.name for listener in self._reloads.serving.listeners],
             target=self._pool.target,
+            bounds=PoolBounds(min=bounds.min, max=bounds.max, spare=bounds.spare)
+            if bounds
+            else None,
             reloading=self._pool.rollout is not None,
             workers=workers,
         )
