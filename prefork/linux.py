@@ -217,3 +217,16 @@ def _walk_beneath(directory: int, path: bytes, flags: int) -> int:
     finally:
         if here != directory:
             os.close(here)
+
+
+def bind_packet(sock: socket.socket, interface: int, protocol: int) -> None:
+    """Binds a packet(7) socket to an interface by its index, 0 for all of them.
+
+    socket.bind() wants a name, and there is none for all.  `protocol` is an ETH_P_ number.
+    Raises OSError (ENETDOWN: the interface is down).
+    """
+    # struct sockaddr_ll; the protocol is in network byte order.
+    address = struct.pack("=HHiHBB8x", socket.AF_PACKET, socket.htons(protocol), interface, 0, 0, 0)
+    if _libc.bind(sock.fileno(), address, len(address)) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

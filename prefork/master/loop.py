@@ -31,6 +31,7 @@ from prefork.master.plan import State
 from prefork.master.pool import Pool
 from prefork.master.reload import Reloads, Waiting
 from prefork.master.upkeep import Upkeep
+from prefork.master.watch import Watcher
 from prefork.scoreboard import SLOTS, Call, Scoreboard
 
 FIRST_BOOT_FAILED = 3
@@ -51,7 +52,10 @@ class Master:
     Raises ControlError where the control socket can't be had.
     """
 
-    def __init__(self, reloads: Reloads, log: logs.Logs, control_path: Path) -> None:
+    def __init__(
+        self, reloads: Reloads, log: logs.Logs, control_path: Path, *, watch: bool = False
+    ) -> None:
+        """`watch`: reload whenever a file of the application or the configuration changes."""
         self._reloads = reloads
         self._log = log
         self._name = reloads.serving.config.server.name
@@ -73,6 +77,9 @@ class Master:
         )
         self._signals, self._signal_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._selector.register(self._signals, selectors.EVENT_READ, self._take_signals)
+        self._watcher = (
+            Watcher(self._selector, self._name, lambda: self._reload(None)) if watch else None
+        )
         self._drains: dict[Listener, Drain] = {}
         self._wake_at: float | None = None
         self._look_at = 0.0
@@ -87,6 +94,8 @@ class Master:
             self._upkeep.look()
             self._act(self._pool.plan(monotonic()))
         self._control.close()
+        if self._watcher is not None:
+            self._watcher.close()
         for listener in self._reloads.held:
             listener.close(unlink=True)
         logs.event("info", "stopped")
@@ -101,6 +110,8 @@ class Master:
         first = self._reloads.serving
         for listener in first.listeners:
             logs.event("info", "listening", address=listener.name)
+        if self._watcher is not None:
+            self._watcher.follow(first.loaded)
         # What is here now is shared with all workers for as long as nobody writes to it.
         gc.collect()
         gc.freeze()
@@ -171,6 +182,8 @@ class Master:
             self._pool.ready(child.pid, now)
             if self._pool.current == number:
                 self._reloads.commit(number)
+                if self._watcher is not None:
+                    self._watcher.follow(self._reloads.serving.loaded)
             self._upkeep.ready(child)
         elif isinstance(report, channel.Leaving):
             logs.event("info", "worker leaving", slot=child.slot, pid=child.pid, generation=number)
@@ -191,12 +204,12 @@ class Master:
         for death in self._children.reap():
             child = death.child
             worker = self._pool.find(child.pid)
-            # One that we killed ourselves was told of then, with the reason.
-            by_us = worker is None or worker.killed or not death.sigkill
-            expected = by_us and (worker is None or worker.state is State.RETIRING)
+            expected = worker is None or (worker.state is State.RETIRING and not death.sigkill)
+            # A kill of ours was announced then, with its reason.
+            quiet = expected or (worker is not None and worker.killed)
             calls = [call for call in self._calls(child) if call.started]
             logs.event(
-                "info" if expected and not calls else "error",
+                "info" if quiet and not calls else "error",
                 "worker exited" if expected else "worker died",
                 slot=child.slot,
                 pid=child.pid,
@@ -288,6 +301,8 @@ class Master:
         for number, listener in enumerate(child.generation.listeners):
             # The queue of an inherited one is served by whoever passed it on.
             if listener not in in_use and not listener.inherited:
+                if listener.fileno() < 0 and listener not in self._drains:
+                    continue  # closed before this worker heard of its end: nothing to prepare
                 drained.append(number)
                 ready = self._drain(listener, child.generation).over(monotonic()) and ready
         if ready:
@@ -346,6 +361,7 @@ class Master:
             *(listener.fileno() for listener in others),
             *(self._signals, self._signal_writer, self._selector.fileno()),
             *self._control.descriptors(),
+            *(self._watcher.descriptors() if self._watcher is not None else ()),
         )
 
     # Commands, by signal or over the control socket.

@@ -100,18 +100,20 @@ class Loop:
 
     def _on_wake(self, *_: object) -> None:
         """Signal handler: there is an order in the channel."""
+        armed = self._place.disarm()
         self._read_orders()
-        self._interrupt()
+        self._interrupt(armed)
 
     def _on_retire(self, *_: object) -> None:
         """Signal handler: SIGTERM, from whoever sent it, or by the death of the master."""
+        armed = self._place.disarm()
         self._retire()
-        self._interrupt()
+        self._interrupt(armed)
 
-    def _interrupt(self) -> None:
+    def _interrupt(self, armed: bool) -> None:
         self._attention = True
         self.wake()
-        self._place.interrupt()
+        self._place.interrupt(armed)
 
     def _go_on(self) -> bool:
         # A connection taken while the main thread serves would wait for it, and not for a
