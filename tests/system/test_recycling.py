@@ -19,18 +19,19 @@ def at_once(server: Server) -> tuple[int, int]:
     ready: set[int] = set()
     alive: set[int] = set()
     full, fewest, most = 0, 1 << 20, 0
-    for event in server.find("worker forked") and list(server.events):
-        name, pid = event["event"], event.get("pid")
+    assert server.find("worker forked"), "needs log.level=debug"
+    for event in list(server.events):
+        name, pid = event["event"], event["pid"]
         if name == "worker forked":
-            alive.add(event["pid"])
+            alive.add(pid)
         elif name == "worker ready":
-            ready.add(event["pid"])
+            ready.add(pid)
         elif name in ("worker leaving", "worker exited", "worker died"):
-            ready.discard(pid or 0)
+            ready.discard(pid)
         elif name == "generation settled":
             full = len(ready)
         if name in ("worker exited", "worker died"):
-            alive.discard(pid or 0)
+            alive.discard(pid)
         if full:
             fewest = min(fewest, len(ready))
         most = max(most, len(alive))

@@ -168,13 +168,30 @@ def test_a_rollout_replaces_worn_workers_of_the_old_generation_in_its_own_order(
     assert len(master.good(2)) == 4
 
 
-def test_worn_workers_do_not_keep_a_rollout_from_settling():
-    master = serving(2)
+def test_a_new_worker_that_is_worn_in_the_rollout_waits_for_its_end():
+    master = serving(4)
     master.start(2)
     master.ready(*master.booting(2))
-    worn(master, *master.good(2))
-    master.ready(*master.booting(2))
+    (early,) = master.good(2)
+    worn(master, early)
+    assert only(master.turn().actions, Spawn) == []
+    for _ in range(3):
+        master.ready(*master.booting())
+        master.reap()
     assert master.outcomes == [Settled(2)]
+    assert len(only(master.turn().actions, Spawn) + master.booting()) == 1
+    master.ready(*master.booting())
+    assert master.retiring() == [early]
+
+
+def test_worn_workers_do_not_keep_a_generation_from_settling():
+    master = Master(2)
+    master.start(1)
+    first, second = master.booting()
+    master.ready(first)
+    worn(master, first)
+    master.ready(second)
+    assert master.outcomes == [Settled(1)]
 
 
 def test_recycling_goes_on_while_a_canary_boots_and_what_fails_is_told_apart():
