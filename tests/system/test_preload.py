@@ -387,6 +387,17 @@ def test_nothing_is_left_when_the_master_is_killed(site: Site) -> None:
         until(gone(pid), f"the end of {pid}")
 
 
+def test_nothing_is_left_when_the_master_is_killed_during_an_import(site: Site) -> None:
+    """An import hears no channel's end: the signal at the parent's death is what ends it."""
+    server = site.start("--workers", "1", *PRELOAD).wait_ready(1)
+    note = f"open({str(site.journal)!r}, 'a').write(f'hanging {{os.getpid()}}\\n')"
+    site.replace(f"import os, threading\n{note}\nthreading.Event().wait()\n")
+    server.signal(signal.SIGHUP)
+    ((_, pid),) = until(lambda: site.notes("hanging"), "an import under way")
+    server.process.kill()
+    until(gone(int(pid)), "the end of the new zygote")
+
+
 # Workers that a zygote forks.
 
 
