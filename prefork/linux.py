@@ -3,6 +3,10 @@
 import ctypes
 import errno
 import os
+import socket
+import struct
+from collections.abc import Sequence
+from pathlib import Path
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -34,8 +38,67 @@ def _prctl(option: int, value: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
+_SO_ATTACH_FILTER = 26  # asm-generic/socket.h
+
+Instruction = tuple[int, int, int, int]
+"""One of a classic BPF program: code, jump if true, jump if false, k (linux/filter.h)."""
+
+
+def attach_filter(sock: socket.socket, program: Sequence[Instruction]) -> None:
+    """Lets the kernel pass to a socket only what a classic BPF program accepts.
+
+    socket(7), SO_ATTACH_FILTER; the machine is in the kernel's Documentation/networking/filter.rst.
+    Raises OSError (EINVAL: not a valid program).
+    """
+    code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *one) for one in program))
+    # struct sock_fprog points to the instructions; the kernel copies them during the call.
+    pointer = struct.pack("@HP", len(program), ctypes.addressof(code))
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, pointer)
+
+
+_SYN_RECV = "03"
+
+# What a filter on a TCP socket sees begins with the TCP header, over IPv4 as over IPv6; its byte 13
+# has the flags. SYN is 0x02 and ACK 0x10: the two together tell the first packet of a handshake.
+_DROP_SYN = (
+    (0x30, 0, 0, 13),  # load byte 13
+    (0x54, 0, 0, 0x12),  # keep SYN and ACK
+    (0x15, 0, 1, 0x02),  # only SYN?
+    (0x06, 0, 0, 0),  # drop
+    (0x06, 0, 0, 0xFFFFFFFF),  # pass
+)
+
+
+def drop_new_handshakes(listener: socket.socket) -> None:
+    """Makes the kernel drop the SYN of each new handshake, and let all else pass.
+
+    A client's kernel sends its SYN again after a second.  Raises OSError, EPERM without
+    CAP_NET_ADMIN.
+    """
+    attach_filter(listener, _DROP_SYN)
+
+
+def handshakes_under_way(listener: socket.socket) -> bool:
+    """Whether a handshake with this port has begun and is not in the queue yet (SYN_RECV).
+
+    From /proc/net/tcp and tcp6 (proc(5)), of this process's network namespace.  The port alone
+    is looked at: another socket on the same port of another address counts too.
+    """
+    port = f":{listener.getsockname()[1]:04X}"
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            lines = Path(table).read_text().splitlines()[1:]
+        except FileNotFoundError:  # IPv6 may be missing
+            continue
+        for line in lines:
+            _, local, _, state, *_ = line.split(maxsplit=4)
+            if state == _SYN_RECV and local.endswith(port):
+                return True
+    return False
+
+
 _SYS_OPENAT2 = 437  # the same on every architecture but alpha
-_RESOLVE_NO_MAGICLINKS = 0x02
+_RESOLVE_NO_MAGICLINKS = 0x02  # which BENEATH implies, but the manual says: not for ever
 _RESOLVE_BENEATH = 0x08
 _ATTEMPTS = 16
 
@@ -111,3 +174,16 @@ def _walk_beneath(directory: int, path: bytes, flags: int) -> int:
     finally:
         if here != directory:
             os.close(here)
+
+
+def bind_packet(sock: socket.socket, interface: int, protocol: int) -> None:
+    """Binds a packet(7) socket to an interface by its index, 0 for all of them.
+
+    socket.bind() wants a name, and there is none for all.  `protocol` is an ETH_P_ number.
+    Raises OSError (ENETDOWN: the interface is down).
+    """
+    # struct sockaddr_ll; the protocol is in network byte order.
+    address = struct.pack("=HHiHBB8x", socket.AF_PACKET, socket.htons(protocol), interface, 0, 0, 0)
+    if _libc.bind(sock.fileno(), address, len(address)) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

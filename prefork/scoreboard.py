@@ -27,6 +27,9 @@ _START = struct.Struct("<d")
 _LINE = struct.Struct(f"<{LINE}s")
 _END = struct.Struct("<dQ")
 
+_HEADER = mmap.PAGESIZE
+"""The first page is the master's: what it tells all workers."""
+
 _SLOT_SIZE = -(-_RECORD.size * THREADS // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
@@ -44,12 +47,22 @@ class Scoreboard:
 
     def __init__(self) -> None:
         self.fd = os.memfd_create("prefork-scoreboard")
-        os.ftruncate(self.fd, SLOTS * _SLOT_SIZE)
-        self.memory = mmap.mmap(self.fd, SLOTS * _SLOT_SIZE)
+        size = _HEADER + SLOTS * _SLOT_SIZE
+        os.ftruncate(self.fd, size)
+        self.memory = mmap.mmap(self.fd, size)
+
+    @property
+    def draining(self) -> bool:
+        """The server is about to stop: whoever sends clients here should send them elsewhere."""
+        return self.memory[0] != 0
+
+    @draining.setter
+    def draining(self, value: bool) -> None:
+        self.memory[0] = value
 
     def clear(self, slot: int, threads: int) -> None:
         """Empties a slot before a worker is born into it (master only)."""
-        start = slot * _SLOT_SIZE
+        start = _HEADER + slot * _SLOT_SIZE
         self.memory[start : start + _RECORD.size * threads] = bytes(_RECORD.size * threads)
 
     def calls(self, slot: int, threads: int) -> list[Call]:
@@ -59,7 +72,7 @@ class Scoreboard:
         """
         found = []
         for thread in range(threads):
-            offset = slot * _SLOT_SIZE + thread * _RECORD.size
+            offset = _HEADER + slot * _SLOT_SIZE + thread * _RECORD.size
             started, requests, line = _RECORD.unpack_from(self.memory, offset)
             text = line.rstrip(b"\0").decode("latin-1")
             found.append(Call(thread, started, requests, text))
@@ -67,7 +80,7 @@ class Scoreboard:
 
     def record(self, slot: int, thread: int) -> "Record":
         """The record that one thread of a worker writes."""
-        return Record(self.memory, slot * _SLOT_SIZE + thread * _RECORD.size)
+        return Record(self.memory, _HEADER + slot * _SLOT_SIZE + thread * _RECORD.size)
 
 
 class Record:

@@ -264,7 +264,7 @@ def _row(name: bytes, status: os.stat_result) -> str:
     directory = stat.S_ISDIR(status.st_mode)
     slash = "/" if directory else ""
     return _ROW.format(
-        href=quote(name, safe="") + slash,  # with its colons: "a:b" would be read as a scheme
+        href=quote(name) + slash,  # with its colons: "a:b" would be read as a scheme
         name=_shown(name) + slash,
         size="" if directory else f"{status.st_size:,}",
         date=time.strftime("%Y-%m-%d %H:%M", time.gmtime(modified_at(status))),

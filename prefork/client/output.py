@@ -73,12 +73,14 @@ def write(
     """
     if include:
         write_all(sink, response.head)
-    for piece in response:
-        write_all(sink, piece)
+    try:
+        for piece in response:
+            write_all(sink, piece)
+            if bar is not None:
+                bar.advance(len(piece))
+    finally:
         if bar is not None:
-            bar.advance(len(piece))
-    if bar is not None:
-        bar.finish()
+            bar.finish()
 
 
 def write_all(fd: int, data: bytes) -> None:

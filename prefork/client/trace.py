@@ -38,14 +38,14 @@ def traced(
     if trace is None:
         return function()
     at, start = time.time(), time.perf_counter()
+    shown = "interrupted"
     try:
         result = function()
+        shown = show(result)
+        return result
     except OSError as error:
         shown = _show_error(error)
         raise
-    else:
-        shown = show(result)
-        return result
     finally:
         seconds = time.perf_counter() - start
         trace(Call(name, ", ".join(map(show, arguments)), shown, at, seconds))

@@ -24,8 +24,8 @@ def every(
 ) -> list[Problem]:
     """All that is wrong; `given` has the origin of each key that was given, `where` stands for the
     others. `wrong` has the keys that have a problem already: they are not judged again, and nothing
-    is called missing that may be meant by one that the schema does not have."""
-    unclear = not KEYS.keys() >= set(wrong)
+    is called missing where one of them, or one that the schema does not have, may be meant."""
+    unclear = not KEYS.keys() - {"server.app", "static.root"} >= set(wrong)
     findings: list[Finding] = []
     if "server.protocol" not in wrong:
         findings += _coherent(config)

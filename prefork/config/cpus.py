@@ -23,8 +23,7 @@ def _quotas(root: Path) -> Iterator[float]:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
         return
-    for line in lines:
-        _, controllers, group = line.split(":", 2)
+    for controllers, group in (line.split(":", 2)[1:] for line in lines if line.count(":") > 1):
         if not controllers:
             for directory in _upwards(root / "sys/fs/cgroup", group):
                 yield from _quota(directory, "cpu.max")
@@ -49,7 +48,7 @@ def _upwards(mount: Path, group: str) -> Iterator[Path]:
 
 def _quota(directory: Path, *names: str) -> Iterator[float]:
     """The quota in CPUs, if there is one: "max" or -1 stand for none."""
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, ZeroDivisionError):
         quota, period = " ".join((directory / name).read_text() for name in names).split()
-        if float(quota) > 0:
-            yield float(quota) / float(period)
+        if int(quota) > 0:
+            yield int(quota) / int(period)

@@ -60,8 +60,9 @@ def read_table(path: str) -> dict[str, Any]:
         return read_toml(path)
     if not path.endswith(".json"):
         raise Unreadable("expected a file that ends in .json or .toml")
+    text = read_text(path)
     try:
-        table = json.loads(read_text(path))
+        table = json.loads(text)
     except json.JSONDecodeError as problem:
         place = f"line {problem.lineno}, column {problem.colno}"
         raise Unreadable(f"{place}: {problem.msg}") from None

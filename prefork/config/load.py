@@ -95,7 +95,7 @@ def _from_target(source: Source, problems: list[Problem]) -> Iterator[Given]:
         yield Given("server", "protocol", "tcp", "--tcp", source.directory)
     if source.target is None or source.file:
         return
-    if os.path.isdir(os.path.join(source.directory, source.target)):
+    if source.target and os.path.isdir(os.path.join(source.directory, source.target)):
         yield Given("static", "root", source.target, COMMAND_LINE, source.directory)
     elif ":" in source.target:
         yield Given("server", "app", source.target, COMMAND_LINE, source.directory)

@@ -80,12 +80,18 @@ class Workers(Struct, frozen=True, kw_only=True):
     count: Annotated[int, Kind('an integer of at least 1 or "auto"', values.read_count)] = AUTO
     threads: Annotated[int, Meta(ge=1, le=255), Kind("an integer from 1 to 255")] = 1
     preload: Flag = False
+    warmup: Annotated[
+        tuple[str, ...], Kind('a list of paths such as "/"', values.read_url_paths)
+    ] = ()
     hooks: Annotated[
         dict[str, str], Kind('a table such as { ready = "module:function" }', values.read_hooks)
     ] = field(default_factory=dict)
     boot_timeout: Seconds = 30.0
     request_timeout: Seconds = 30.0  # 0 for tcp where it is not given
     graceful_timeout: Seconds = 30.0
+    drain_delay: Annotated[
+        float, Meta(ge=0, le=SECONDS_MAX), Kind(f"seconds from 0 to {SECONDS_MAX}")
+    ] = 0.0
 
 
 class Http(Struct, frozen=True, kw_only=True):
@@ -102,6 +108,9 @@ class Http(Struct, frozen=True, kw_only=True):
     max_header_size: Size = 64 * KIB
     response_memory: Size = 256 * KIB
     response_spill: Size = 64 * MIB
+    health_path: Annotated[str | None, Kind('a path such as "/health"', values.read_url_path)] = (
+        None
+    )
 
 
 class Static(Struct, frozen=True, kw_only=True):

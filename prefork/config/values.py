@@ -113,6 +113,19 @@ def read_paths(raw: Any, base: str) -> tuple[str, ...]:
     return tuple(read_path(item, base) for item in raw)
 
 
+def read_url_path(raw: Any, base: str) -> str:
+    path = _text(raw)
+    if not path.startswith("/") or not path.isascii() or " " in path:
+        raise Mismatch
+    return path
+
+
+def read_url_paths(raw: Any, base: str) -> tuple[str, ...]:
+    if not isinstance(raw, list | tuple):
+        raise Mismatch
+    return tuple(read_url_path(item, base) for item in raw)
+
+
 def read_error_log(raw: Any, base: str) -> str:
     return raw if raw == "stderr" else read_path(raw, base)
 

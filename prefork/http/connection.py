@@ -95,10 +95,19 @@ class Connection:
         self.wants_continue = False
         """The client waits for 100 before it sends the body."""
 
+    def close(self) -> None:
+        """Lets go of the parser, which holds us as we hold it: a cycle for each connection."""
+        del self._parser
+
     @property
     def idle(self) -> bool:
         """Between two requests: nothing of the next has come."""
         return self._environ is None and self._fed == 0
+
+    @property
+    def method(self) -> str:
+        """Of the request that is being read; "GET" where that is not known yet."""
+        return "GET" if self._environ is None else self._parser.get_method().decode("latin-1")
 
     def finish(self) -> None:
         """The connection ends with the response that was just sent: no request is read any more."""
@@ -114,6 +123,7 @@ class Connection:
         if self.error is not None or self.last:
             self.surplus = True
             return
+        complete = len(self.requests)
         try:
             while True:
                 try:
@@ -136,7 +146,8 @@ class Connection:
             if self.last:
                 self.surplus = True
             else:
-                self.error = rejection(error, data)
+                # Where a message ends is not told: behind one, what was read last is not known.
+                self.error = rejection(error, data if len(self.requests) == complete else b"")
         if self._fed and not self.in_body and self.error is None:
             self._check_unfinished_head()
 
@@ -163,12 +174,14 @@ class Connection:
         if environ is None or self.in_body:
             return  # trailers: read, and dropped (RFC 9112 section 7.1.2)
         key = cgi_name(name)
+        # Space around a value is no part of it (RFC 9112 section 5.1); llhttp leaves what trails.
+        text = value.decode("latin-1").rstrip(" \t")
         if key not in environ:
-            environ[key] = value.decode("latin-1")
-        elif key:
-            self._repeat(environ, key, value)
+            environ[key] = text
+        else:
+            self._repeat(environ, key, text)
 
-    def _repeat(self, environ: Environ, key: str, value: bytes) -> None:
+    def _repeat(self, environ: Environ, key: str, value: str) -> None:
         if key in _SINGULAR:
             raise Reject(400, f"{key.removeprefix('HTTP_')} given more than once")
         # Counted here, since a repeated name does not grow the environ.
@@ -176,8 +189,8 @@ class Connection:
         limit = self._limits.header_count
         if limit and self._repeated > limit:
             raise Reject(431, f"more than {limit} headers")
-        separator = "; " if key == "HTTP_COOKIE" else ", "
-        environ[key] += separator + value.decode("latin-1")
+        if key:
+            environ[key] += ("; " if key == "HTTP_COOKIE" else ", ") + value
 
     def on_headers_complete(self) -> None:
         parser = self._parser
@@ -199,6 +212,8 @@ class Connection:
             raise Reject(431, f"more than {limits.header_count} headers")
         if limits.header_size and self._fed + self._chunk > limits.header_size:
             self._check_header_size(environ, limits.header_size)
+        if method == b"CONNECT":  # its target is of a form of its own
+            raise Reject(501, "CONNECT is for proxies")
         path, environ["QUERY_STRING"], host = split_target(url, method)
         environ["PATH_INFO"] = path
         environ["REQUEST_METHOD"] = method.decode("latin-1")
@@ -211,8 +226,6 @@ class Connection:
             environ["SERVER_PROTOCOL"] = "HTTP/1.0"
         if host is not None:
             environ["HTTP_HOST"] = host  # RFC 9112 section 3.2.2
-        if method == b"CONNECT":
-            raise Reject(501, "CONNECT is for proxies")
         if "CONTENT_LENGTH" in environ or "HTTP_TRANSFER_ENCODING" in environ:
             self._expect_body(environ)
         elif "HTTP_EXPECT" in environ and environ["HTTP_EXPECT"].lower() != "100-continue":

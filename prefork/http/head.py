@@ -68,15 +68,14 @@ def split_target(target: bytes, method: bytes) -> tuple[str, str, str | None]:
 
 
 def rejection(error: Exception, received: bytes) -> Reject:
-    """The answer to a parser's error; `received` is what it was reading."""
+    """The answer to a parser's error; `received` is what it was reading, if that is known."""
     text = str(error)
-    if "HTTP version" in text:
+    if "HTTP version" in text or " PRI" in text:  # PRI begins HTTP/2 (RFC 9113 section 3.4)
         return Reject(505, "this server speaks HTTP/1.0 and HTTP/1.1")
-    if "Invalid method" in text:
-        # A well-formed method that nobody here knows is 501 (RFC 9110 section 9.1).
-        method, space, _ = received.lstrip(b"\r\n").partition(b" ")
-        if space and TOKEN.fullmatch(method):
-            return Reject(501, "unknown method")
+    # A well-formed method that nobody here knows is 501 (RFC 9110 section 9.1).  The parser gives
+    # up at its first wrong letter, so the rest of it may not have come yet.
+    if "method" in text and TOKEN.fullmatch(received.lstrip(b"\r\n").partition(b" ")[0]):
+        return Reject(501, "unknown method")
     if "Transfer-Encoding" in text and "Content-Length" not in text:
         return Reject(501, "unknown transfer coding")
     return Reject(400, text or "malformed request")

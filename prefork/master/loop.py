@@ -24,11 +24,13 @@ from prefork.listeners import Listener
 from prefork.master import plan
 from prefork.master.children import Child, Children
 from prefork.master.control import ControlServer, Reply
+from prefork.master.draining import Drain
 from prefork.master.generation import Generation
 from prefork.master.limits import late_calls
 from prefork.master.plan import State
 from prefork.master.pool import Pool
 from prefork.master.reload import Reloads, Waiting
+from prefork.master.watch import Watcher
 from prefork.master.zygote import Zygotes
 from prefork.scoreboard import SLOTS, Call, Scoreboard
 
@@ -50,12 +52,17 @@ class Master:
     Raises ControlError where the control socket can't be had.
     """
 
-    def __init__(self, reloads: Reloads, log: logs.Logs, control_path: Path) -> None:
+    def __init__(
+        self, reloads: Reloads, log: logs.Logs, control_path: Path, *, watch: bool = False
+    ) -> None:
+        """`watch`: reload whenever a file of the application or the configuration changes."""
         self._reloads = reloads
         self._log = log
         self._name = reloads.serving.config.server.name
         self._born = monotonic()
         self._status = 0
+        self._stopping = False
+        self._stop_at: float | None = None
         self._stopped = False
         self._announced = False
         self._selector = selectors.EpollSelector()
@@ -74,6 +81,10 @@ class Master:
         self._zygotes = Zygotes(self._selector, self._children, self._not_spawned)
         self._signals, self._signal_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._selector.register(self._signals, selectors.EVENT_READ, self._take_signals)
+        self._watcher = (
+            Watcher(self._selector, self._name, lambda: self._reload(None)) if watch else None
+        )
+        self._drains: dict[Listener, Drain] = {}
         self._wake_at: float | None = None
         self._look_at = 0.0
 
@@ -86,6 +97,8 @@ class Master:
             self._look_for_late_calls()
             self._act(self._pool.plan(monotonic()))
         self._control.close()
+        if self._watcher is not None:
+            self._watcher.close()
         for listener in self._reloads.held:
             listener.close(unlink=True)
         logs.event("info", "stopped")
@@ -100,6 +113,8 @@ class Master:
         first = self._reloads.serving
         for listener in first.listeners:
             logs.event("info", "listening", address=listener.name)
+        if self._watcher is not None:
+            self._watcher.follow(first.loaded)
         # What is here now is shared with all workers for as long as nobody writes to it.
         gc.collect()
         gc.freeze()
@@ -120,11 +135,14 @@ class Master:
             self._look_at = now + _OVERSLEPT  # the workers' calls stood still too
         self._control.expire(now)
         self._zygotes.expire(now)
+        if self._stop_at is not None and now >= self._stop_at:
+            self._stop_now(now)
 
     def _patience(self, now: float) -> float | None:
         """Seconds that the loop may wait; None where only an event can change anything."""
         times = (
             self._wake_at,
+            self._stop_at,
             self._control.next_deadline(),
             self._zygotes.next_deadline(),
             self._look_at or None,
@@ -145,7 +163,7 @@ class Master:
         logs.event("info", "signal received", signal=number.name)
         match number:
             case signal.SIGTERM:
-                self._pool.stop(now, graceful=not self._pool.stopping)
+                self._stop(now)
             case signal.SIGINT | signal.SIGQUIT:
                 self._pool.stop(now, graceful=False)
             case signal.SIGHUP:
@@ -169,6 +187,8 @@ class Master:
             self._pool.ready(child.pid, now)
             if self._pool.current == number:
                 self._reloads.commit(number)
+                if self._watcher is not None:
+                    self._watcher.follow(self._reloads.serving.loaded)
         elif isinstance(report, channel.Leaving):
             logs.event("info", "worker leaving", slot=child.slot, pid=child.pid, generation=number)
             self._pool.leaving(child.pid, now)
@@ -189,9 +209,11 @@ class Master:
             child = death.child
             worker = self._pool.find(child.pid)
             expected = worker is None or (worker.state is State.RETIRING and not death.sigkill)
+            # A kill of ours was announced then, with its reason.
+            quiet = expected or (worker is not None and worker.killed)
             calls = [call for call in self._calls(child) if call.started]
             logs.event(
-                "info" if expected and not calls else "error",
+                "info" if quiet and not calls else "error",
                 "worker exited" if expected else "worker died",
                 slot=child.slot,
                 pid=child.pid,
@@ -253,8 +275,10 @@ class Master:
         for outcome in todo.outcomes:
             self._conclude(outcome)
         self._zygotes.keep(self._pool.growing)
-        self._reloads.let_go(self._listeners_in_use())
-        self._wake_at = monotonic() if todo.actions else todo.wake_at
+        now = monotonic()
+        under_way = {listener for listener, drain in self._drains.items() if not drain.over(now)}
+        self._reloads.let_go(self._listeners_in_use() | under_way)
+        self._wake_at = now if todo.actions else todo.wake_at
 
     def _spawn(self, slot: int, generation: Generation) -> None:
         parent = self._zygotes if generation.config.workers.preload else self._children
@@ -281,19 +305,32 @@ class Master:
             self._pool.spawn_failed(slot, number, why, monotonic())
 
     def _send_off(self, pid: int, in_use: set[Listener]) -> None:
-        """Tells a worker to leave, and to serve the queues that nobody else will."""
+        """Tells a worker to leave, and to serve the queues that nobody else will.
+
+        The pool asks again until the worker is heard to leave: while the end of a listener is
+        being prepared, its workers serve on.
+        """
         child = self._children.find(pid)
         if child is None:
             return
         drained = []
+        ready = True
         for number, listener in enumerate(child.generation.listeners):
             # The queue of an inherited one is served by whoever passed it on.
             if listener not in in_use and not listener.inherited:
+                if listener.fileno() < 0 and listener not in self._drains:
+                    continue  # closed before this worker heard of its end: nothing to prepare
                 drained.append(number)
-                if listener.fileno() >= 0:
-                    listener.sock.setblocking(False)
-        order = channel.Stop(tuple(drained)) if drained else channel.Retire()
-        self._children.tell(child, order)
+                ready = self._drain(listener, child.generation).over(monotonic()) and ready
+        if ready:
+            order = channel.Stop(tuple(drained)) if drained else channel.Retire()
+            self._children.tell(child, order)
+
+    def _drain(self, listener: Listener, generation: Generation) -> Drain:
+        if listener not in self._drains:
+            patience = generation.config.workers.graceful_timeout
+            self._drains[listener] = Drain(listener, monotonic(), patience)
+        return self._drains[listener]
 
     def _kill(self, pid: int, slot: int, why: str) -> None:
         child = self._children.find(pid)
@@ -342,6 +379,7 @@ class Master:
             *self._zygotes.descriptors(),
             *(self._signals, self._signal_writer, self._selector.fileno()),
             *self._control.descriptors(),
+            *(self._watcher.descriptors() if self._watcher is not None else ()),
         )
 
     # Commands, by signal or over the control socket.
@@ -363,10 +401,33 @@ class Master:
                 else:
                     reply.ok(target=self._pool.target)
             case control.Stop():
-                self._pool.stop(monotonic(), graceful=True)
+                if not self._stopping:
+                    self._stop(monotonic())
                 reply.ok_until_exit()
 
+    def _stop(self, now: float) -> None:
+        """Gracefully the first time, after the delay in which balancers go elsewhere; then now."""
+        delay = self._reloads.serving.config.workers.drain_delay
+        if self._stopping:
+            self._pool.stop(now, graceful=False)
+        elif delay:
+            logs.event("info", "draining", seconds=delay)
+            self._scoreboard.draining = True
+            self._stop_at = now + delay
+        else:
+            self._stop_now(now)
+        self._stopping = True
+
+    def _stop_now(self, now: float) -> None:
+        self._scoreboard.draining = True
+        self._stop_at = None
+        self._pool.stop(now, graceful=True)
+
     def _reload(self, waiting: Waiting | None) -> None:
+        if self._stopping:
+            if waiting is not None:
+                waiting.fail("the server is stopping")
+            return
         generation = self._reloads.begin(waiting)
         if generation is not None:
             self._pool.start(generation.number, generation.settings, monotonic())

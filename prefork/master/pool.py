@@ -406,7 +406,8 @@ class Pool:
                     worker.killed = True
                     actions.append(Kill(worker.pid, worker.slot, worker.why))
                     continue
-                if worker.order and not worker.leaving:
+                # That it leaves answers the order to leave, not the later one to do so at once.
+                if worker.order is Quit or (worker.order and not worker.leaving):
                     if worker.repeat_at <= now:
                         worker.repeat_at = now + REPEAT
                         actions.append(worker.order(worker.pid, worker.slot))

@@ -1,6 +1,5 @@
 """The start of a server: everything that can fail before anything is forked."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from prefork.listeners import ListenError
 from prefork.master.generation import Generation, prepare
 from prefork.master.loop import Master
 from prefork.master.reload import Reloads
-from prefork.master.watch import WatchError, start_watcher
+from prefork.master.watch import WatchError, require_watcher
 
 
 class StartError(Exception):
@@ -26,21 +25,22 @@ def serve(
 ) -> int:
     """Runs a server until it is stopped, and returns its exit status.
 
-    `watch`: reload whenever the application's files change.  `announce` is told the generation
-    that is about to be served, once its listeners are open.  Raises StartError; nothing is left
-    behind then.
+    `watch`: reload whenever a file of the application or the configuration changes.  `announce` is
+    told the generation that is about to be served, once its listeners are open.  Raises StartError;
+    nothing is left behind then.
     """
     generation = None
     try:
+        if watch:
+            require_watcher()
         generation = prepare(source, number=1)
         log = logs.configure(generation.config.log)
         logs.set_role("master")
         path = generation.config.control.path
         name = generation.config.server.name
         reloads = Reloads(source, log, generation)
-        master = Master(reloads, log, Path(path) if path else default_path(name))
-        if watch:
-            start_watcher(os.getpid(), generation.loaded)
+        place = Path(path) if path else default_path(name)
+        master = Master(reloads, log, place, watch=watch)
     except (ConfigError, ListenError, logs.LogError, ControlError, WatchError) as error:
         for listener in generation.listeners if generation is not None else ():
             listener.release()

@@ -37,6 +37,10 @@ Arrival = tuple[int, Any]
 # accept(2): errors of the connection, not of the listener; the next may be good.
 _CONNECTION_ERRORS = frozenset({errno.ECONNABORTED, errno.EPROTO, errno.EPERM})
 
+QUEUE_EMPTY = frozenset({errno.EAGAIN, errno.EINVAL})
+"""What accept(2) ends in once a listener's end has begun and its queue is empty: EINVAL for a Unix
+socket that was shut for reading."""
+
 
 class Leave(BaseException):
     """Raised by a signal handler: the main thread is to leave its place in accept4."""
@@ -69,17 +73,25 @@ class MainPlace:
     def __init__(self) -> None:
         self.armed = False
 
-    def interrupt(self) -> None:
-        """From a signal handler: raises Leave where the main thread waits."""
-        if self.armed:
-            self.armed = False
+    def disarm(self) -> bool:
+        """The first thing in a signal handler: whether `interrupt` is to raise at its end.
+
+        Another handler that comes in the middle of it would else raise into it, and half of an
+        order would be carried out.
+        """
+        armed, self.armed = self.armed, False
+        return armed
+
+    def interrupt(self, armed: bool) -> None:
+        """The last thing in a signal handler: raises Leave where the main thread waits."""
+        if armed:
             raise Leave
 
     def accept(self, door: Door, got: list[Arrival]) -> OSError | None:
         """Waits for a connection and appends it to `got`.
 
         Comes back with nothing when it was interrupted.  Returns the listener's error where
-        there is one; BlockingIOError says that a non-blocking listener's queue is empty.
+        there is one; see QUEUE_EMPTY.
 
         A signal that comes after the last check of the interpreter and before the kernel is in
         accept4 is missed (a window of some hundred nanoseconds): whoever sent it repeats it.
@@ -122,7 +134,10 @@ class Acceptor:
         self._arrivals = arrivals
         self._wake = wake
         self._go_on = go_on
-        self._turn = threading.Semaphore(0)
+        # Held while the thread has no turn. A plain lock: a semaphore's own lock would be held
+        # when a signal handler comes in the middle of `post` and wants to dismiss.
+        self._turn = threading.Lock()
+        self._turn.acquire()
         self._dismissed = False
         self._thread: threading.Thread | None = None
 
@@ -134,7 +149,7 @@ class Acceptor:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="acceptor", daemon=True)
             self._thread.start()
-        self._turn.release()
+        self._give_turn()
 
     def dismiss(self) -> None:
         """Brings the thread out of its place for good (main thread, or its signal handler).
@@ -143,13 +158,17 @@ class Acceptor:
         listener was made non-blocking, before.
         """
         self._dismissed = True
-        self._turn.release()
+        self._give_turn()
         thread = self._thread
         while self.in_place and thread is not None and thread.ident is not None:
             # Repeated: it may be just outside the system call that is to be interrupted.
             with contextlib.suppress(ProcessLookupError):
                 signal.pthread_kill(thread.ident, WAKE)
             time.sleep(0.0005)
+
+    def _give_turn(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it has one that it has not taken yet
+            self._turn.release()
 
     def _run(self) -> None:
         # Signals for the process are for the main thread; this one is only ever kicked.

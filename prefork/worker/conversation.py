@@ -24,8 +24,12 @@ _BODY = 256 * 1024  # and while a body is
 _SMALL_FILE = 32 * 1024  # read and sent with the head: one call in place of three
 _SENDFILE = 1024 * 1024  # bytes asked of the kernel at one time
 _FILES_AT_ONCE = 8  # such pieces, until other connections get their turn
-_LINGER = 2.0  # seconds in which a closed client may finish what it was sending
-_LINGER_BYTES = 1024 * 1024
+# A client that is told the end may finish what it was sending, and reads the answer only then: for
+# so many seconds in all, of silence, and so many bytes.
+_LINGER = 10.0
+_LINGER_SILENCE = 2.0
+_LINGER_BYTES = 64 * 1024 * 1024
+_DISCARDS_AT_ONCE = 8  # reads, until other connections get their turn
 _DONTWAIT = socket.MSG_DONTWAIT
 
 
@@ -351,19 +355,22 @@ class Conversation:
 
     def _reject(self, problem: Reject) -> None:
         connection = self.connection
+        answer = error(problem.status, problem.reason, method=connection.method)
         connection.error = None
         connection.finish()
         connection.surplus = True
-        self.send(error(problem.status, problem.reason))
+        self.send(answer)
 
     def _end(self, now: float) -> Wish:
         """The last response is sent; a client that still sends must not be reset by our close."""
         if self._lingering:
+            self.deadline = min(now + _LINGER_SILENCE, self._since + _LINGER)
             return Wish.READ
         if not self.connection.surplus:
             return Wish.CLOSE
         self._lingering = True
-        self.deadline = now + _LINGER
+        self._since = now
+        self.deadline = now + _LINGER_SILENCE
         try:
             self._sock.shutdown(socket.SHUT_WR)
         except OSError:
@@ -373,20 +380,22 @@ class Conversation:
 
     def _discard(self) -> None:
         try:
-            while data := self._sock.recv(_BODY, _DONTWAIT):
-                self._discarded += len(data)
-                if self._discarded > _LINGER_BYTES:
-                    break
+            for _ in range(_DISCARDS_AT_ONCE):
+                size = len(self._sock.recv(_BODY, _DONTWAIT))
+                self._discarded += size
+                if not size or self._discarded > _LINGER_BYTES:
+                    self.broken = True
+                    return
         except BlockingIOError:
             return
         except OSError:
-            pass
-        self.broken = True
+            self.broken = True
 
     def overdue(self) -> None:
         """The deadline has passed: 408 for a request that has begun, an end for all else."""
         if not (self._pending or self._lingering or self.connection.idle):
-            self.send(error(408, "the request did not come in time"))
+            method = self.connection.method
+            self.send(error(408, "the request did not come in time", method=method))
         self.broken = True
 
     def close(self) -> None:
@@ -396,4 +405,5 @@ class Conversation:
         self._pending.clear()
         if self._spill is not None:
             self._spill.close()
+        self.connection.close()
         self._sock.close()

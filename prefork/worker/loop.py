@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from prefork import logs
 from prefork.channel import Channel, Expire, Leaving, Order, Ready, Reopen, Retire, Stop
-from prefork.worker.accept import WAKE, Acceptor, Arrival, Door, MainPlace
+from prefork.worker.accept import QUEUE_EMPTY, WAKE, Acceptor, Arrival, Door, MainPlace
 from prefork.worker.parking import Parking
 
 _REST = 0.1
@@ -82,6 +82,7 @@ class Loop:
         self._arrivals: deque[tuple[Arrival, Door]] = deque()
         self._acceptors = [Acceptor(door, self._arrivals, self.wake, self._go_on) for door in doors]
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._handler = self._on_retire  # one object, to be found again
         self._waiting = False
         self._attention = False
         self._leaving = False
@@ -99,18 +100,20 @@ class Loop:
 
     def _on_wake(self, *_: object) -> None:
         """Signal handler: there is an order in the channel."""
+        armed = self._place.disarm()
         self._read_orders()
-        self._interrupt()
+        self._interrupt(armed)
 
     def _on_retire(self, *_: object) -> None:
         """Signal handler: SIGTERM, from whoever sent it, or by the death of the master."""
+        armed = self._place.disarm()
         self._retire()
-        self._interrupt()
+        self._interrupt(armed)
 
-    def _interrupt(self) -> None:
+    def _interrupt(self, armed: bool) -> None:
         self._attention = True
         self.wake()
-        self._place.interrupt()
+        self._place.interrupt(armed)
 
     def _go_on(self) -> bool:
         # A connection taken while the main thread serves would wait for it, and not for a
@@ -167,22 +170,27 @@ class Loop:
         # Edge-triggered: each write wakes the epoll once, and nobody has to read it.
         self._parking.watch(self._wake, edge=True)
         self._parking.watch(self._channel.fileno())
-        signal.signal(signal.SIGTERM, self._on_retire)
-        signal.signal(WAKE, self._on_wake)
+        self._install_handlers()
         self._channel.send(Ready())
         self._read_orders()  # one that came before the handlers were there
         while True:
+            if signal.getsignal(signal.SIGTERM) is not self._handler:
+                self._install_handlers()  # the application, or its event loop, has taken it
             if self._attention:
                 self._attend()
             if self._leaving and self._finished():
                 return
             if self._draining:
                 self._drain()
-                self._wait(0.0 if self._draining else None)
+                self._wait(0.0)
             elif self._alone():
                 self._accept()
             else:
                 self._wait(None)
+
+    def _install_handlers(self) -> None:
+        signal.signal(signal.SIGTERM, self._handler)
+        signal.signal(WAKE, self._on_wake)
 
     def _attend(self) -> None:
         self._attention = False
@@ -228,7 +236,7 @@ class Loop:
                 problem = self._place.accept(door, got)
                 for arrival in got:
                     self._service.welcome(arrival, door)
-                if isinstance(problem, BlockingIOError):
+                if problem is not None and problem.errno in QUEUE_EMPTY:
                     door.shut()
                 else:
                     self._draining = True
@@ -236,9 +244,11 @@ class Loop:
                         self._rest(problem)
 
     def _rest(self, problem: OSError) -> None:
-        if self._leaving and problem.errno in (errno.ENOTSOCK, errno.EBADF, errno.EAGAIN):
+        if self._leaving and problem.errno == errno.ENOTSOCK:
             return  # the door was shut
         self._rest_until = monotonic() + _REST
+        if problem.errno in QUEUE_EMPTY:
+            return  # the server is about to stop: the order to leave comes next
         if self._complain_from <= self._rest_until:
             self._complain_from = self._rest_until + _COMPLAIN
             logs.event("error", "accept failed", reason=problem.strerror)
@@ -259,6 +269,7 @@ class Loop:
             limit = 0.0
         self._waiting = True
         events = self._parking.wait(now, limit)
+        looked = monotonic()
         self._waiting = False
         for fd, event in events:
             service.ready(fd, event)
@@ -266,7 +277,8 @@ class Loop:
         while self._arrivals:
             arrival, door = self._arrivals.popleft()
             service.welcome(arrival, door)
-        service.overdue(monotonic())
+        # As of that look, not of now: what has come while the main thread served is in time.
+        service.overdue(looked)
         for acceptor in self._acceptors:
             problem = acceptor.problem
             if problem is not None:

@@ -21,6 +21,7 @@ from typing import Any, NoReturn, Protocol
 import setproctitle
 
 from prefork import __version__, linux, logs
+from prefork.apps.health import Health
 from prefork.apps.load import LoadError, load_target
 from prefork.apps.wsgi import FileWrapper, errors_stream
 from prefork.channel import Channel, Failed
@@ -34,6 +35,7 @@ from prefork.worker.hooks import Hooks, Worker
 from prefork.worker.http import HttpService, base_environ
 from prefork.worker.loop import Loop, Service
 from prefork.worker.tcp import TcpService
+from prefork.worker.warmup import WarmupError, warm_up
 
 FAILED_TO_BOOT = 3
 """Exit status of a worker whose application could not be loaded."""
@@ -155,7 +157,7 @@ def _work(birth: Birth, loaded: Loaded | None) -> int:
         application = load_target(birth.config) if loaded is None else loaded.application
         service = _service(birth, application, doors, loop)
         hooks.call("ready", worker)
-    except (LoadError, logs.LogError) as problem:
+    except (LoadError, WarmupError, logs.LogError) as problem:
         birth.channel.send(Failed(str(problem)))
         return FAILED_TO_BOOT
     except BaseException:  # an application may call sys.exit when it is imported
@@ -226,6 +228,10 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
                 "prefork.generation": birth.generation,
             },
         )
+    warm_up(application, workers.warmup, doors[0].base if doors else {})
+    if http.health_path is not None:
+        scoreboard = birth.scoreboard
+        application = Health(application, http.health_path, lambda: scoreboard.draining)
     return HttpService(
         application,
         rules,

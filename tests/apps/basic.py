@@ -50,6 +50,15 @@ def sleep(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[b
     return pid(environ, start_response)
 
 
+def hold(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """Stays in the application until the file ?path= is gone, which it makes itself."""
+    path = Path(query(environ, "path", ""))
+    path.touch()
+    while path.exists():
+        time.sleep(0.005)
+    return pid(environ, start_response)
+
+
 def big(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     """?n= bytes in one piece."""
     return answer(start_response, b"x" * int(query(environ, "n", "1000000")))
@@ -62,7 +71,7 @@ def stream(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[
 
     def pieces() -> Iterator[bytes]:
         for number in range(n):
-            if number:
+            if number and delay:
                 time.sleep(delay)
             yield f"piece {number}\n".encode()
 
@@ -179,9 +188,44 @@ def close(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[b
     return Closing(query(environ, "fail", "0") == "1")
 
 
+class Endless:
+    """Pieces without an end; its close() counts as one of `Closing`."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        return b"x" * PIECE
+
+    def close(self) -> None:
+        Closing.closed += 1
+
+
+def endless(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """A body that ends when the client has had enough."""
+    start_response("200 OK", [("Content-Type", "application/octet-stream")])
+    return Endless()
+
+
+def read(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """What each call on wsgi.input gives, by ?how=."""
+    body = environ["wsgi.input"]
+    calls: dict[str, Callable[[], list[bytes]]] = {
+        "sizes": lambda: [body.read(3), body.read(0), body.read(1 << 30), body.read(1)],
+        "all": lambda: [body.read(), body.read()],
+        "minus": lambda: [body.read(-1), body.read(-1)],
+        "line": lambda: [body.readline(), body.readline(2), body.readline(1000), body.read(4)],
+        "lines": lambda: [*body.readlines(), b"|", *body.readlines()],
+        "hint": lambda: [*body.readlines(8), b"|", body.read(1 << 30)],
+        "iteration": lambda: [*body, b"|", body.read(1)],
+    }
+    pieces = calls[query(environ, "how", "all")]()
+    return as_json(start_response, [piece.decode("latin-1") for piece in pieces])
+
+
 def file(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     """wsgi.file_wrapper: of the file ?path= (this module) from ?offset= on, or with ?memory=1 of
-    an object without a descriptor."""
+    an object without a descriptor; ?claim= is its Content-Length where it is given."""
     content = io.BytesIO(b"from memory")
     source = Path(query(environ, "path", __file__)).open("rb")  # noqa: SIM115 - the server closes
     if query(environ, "memory", "0") == "1":
@@ -190,7 +234,10 @@ def file(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[by
     else:
         source.seek(int(query(environ, "offset", "0")))
         chosen = source
-    start_response("200 OK", [("Content-Type", "application/octet-stream")])
+    headers = [("Content-Type", "application/octet-stream")]
+    if claim := query(environ, "claim", ""):
+        headers.append(("Content-Length", claim))
+    start_response("200 OK", headers)
     wrapped: Iterable[bytes] = environ["wsgi.file_wrapper"](chosen, PIECE)
     return wrapped
 
@@ -232,6 +279,7 @@ ROUTES: dict[str, Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]] =
     "/": hello,
     "/pid": pid,
     "/sleep": sleep,
+    "/hold": hold,
     "/big": big,
     "/stream": stream,
     "/echo": echo,
@@ -243,6 +291,8 @@ ROUTES: dict[str, Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]] =
     "/write": write,
     "/exc_info": exc_info,
     "/close": close,
+    "/endless": endless,
+    "/read": read,
     "/file": file,
     "/gen": gen,
     "/badlength": badlength,

@@ -33,10 +33,12 @@ class Server:
         bind: tuple[str, ...] = ("127.0.0.1:0",),
         cwd: Path = ROOT,
         env: dict[str, str] | None = None,
+        wrapper: tuple[str, ...] = (),
         **popen: Any,
     ) -> None:
+        """`wrapper`: a program that starts the server in its own place, by exec."""
         self.control = tmp / "control.sock"
-        command = [sys.executable, "-m", "prefork", "serve", *args]
+        command = [*wrapper, sys.executable, "-m", "prefork", "serve", *args]
         command += [part for address in bind for part in ("--bind", address)]
         command += ["--set", f"control.path={self.control}", "--set", "log.format=json"]
         self.process = subprocess.Popen(

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from hostile import (
+
+from tests.system.hostile import (
     OK,
     Handler,
     Recorder,
@@ -27,8 +28,7 @@ MIB = 1 << 20
 
 
 def command(name: str, *arguments: str) -> list[str]:
-    code = f"from prefork.cli.{name} import command; command(prog_name='prefork {name}')"
-    return [sys.executable, "-c", code, *arguments]
+    return [sys.executable, "-m", "prefork", name, *arguments]
 
 
 class Done:
@@ -254,18 +254,32 @@ def test_a_reader_that_leaves_is_no_matter(name: str) -> None:
             assert process.wait(60) == 1
 
 
-def test_a_bar_on_a_terminal(tmp_path: Path) -> None:
+def on_terminal(*arguments: str) -> tuple[int, str]:
+    """Runs `get` with standard error on a terminal: its exit code and what the terminal shows."""
     ours, theirs = pty.openpty()
-    with serving(answers(answer(bytes(MIB)))) as server:
-        done = subprocess.run(
-            command("get", "-o", str(tmp_path / "x"), server.url), stderr=theirs, timeout=60
-        )
+    done = subprocess.run(command("get", *arguments), stderr=theirs, timeout=60)
     os.close(theirs)
     shown = os.read(ours, 65536).decode()
     os.close(ours)
-    assert done.returncode == 0
+    return done.returncode, shown
+
+
+def test_a_bar_on_a_terminal(tmp_path: Path) -> None:
+    with serving(answers(answer(bytes(MIB)))) as server:
+        code, shown = on_terminal("-o", str(tmp_path / "x"), server.url)
+    assert code == 0
     assert "100%  1.0 MiB of 1.0 MiB" in shown
     assert shown.endswith("\r\n")
+
+
+def test_a_bar_that_stops_stays_above_the_error(tmp_path: Path) -> None:
+    short = OK + b"Content-Length: 2097152\r\n\r\n" + bytes(MIB)
+    with serving(answers(short, ends=True)) as server:
+        code, shown = on_terminal("-o", str(tmp_path / "x"), server.url)
+    assert code == 1
+    bar, error, _ = shown.split("\r\n")
+    assert " 50%  1.0 MiB of 2.0 MiB" in bar
+    assert error.startswith("prefork get: ")
 
 
 @pytest.mark.parametrize(

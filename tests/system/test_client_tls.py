@@ -12,7 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hostile import (
+
+from prefork.client import Body, Call, Client, ClientError, Request, parse_url
+from tests.system.hostile import (
     OK,
     PATIENCE,
     Handler,
@@ -22,8 +24,6 @@ from hostile import (
     read_head,
     serving,
 )
-
-from prefork.client import Body, Call, Client, ClientError, Request, parse_url
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 
@@ -122,12 +122,13 @@ def test_another_name_is_refused(tls: Wrapper) -> None:
 
 
 def test_any_certificate_is_taken_where_the_user_says_so(tls: Wrapper) -> None:
-    code = "from prefork.cli.get import command; command()"
     with serving(*[tls(answers(answer(b"ok")))] * 2) as server:
         url = f"https://127.0.0.1:{server.port}/"
         for option, status, output in (("-k", 0, b"ok"), ("-i", 1, b"")):
             done = subprocess.run(
-                [sys.executable, "-c", code, option, url], capture_output=True, timeout=60
+                [sys.executable, "-m", "prefork", "get", option, url],
+                capture_output=True,
+                timeout=60,
             )
             assert (done.returncode, done.stdout) == (status, output)
 

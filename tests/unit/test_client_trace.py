@@ -51,6 +51,17 @@ def test_errors_that_are_not_the_systems(error: OSError, shown: str) -> None:
     assert calls[0].result == shown
 
 
+def test_a_call_that_the_user_interrupts_is_told_too() -> None:
+    calls: list[Call] = []
+
+    def fail() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        traced(calls.append, "recv", (3,), fail)
+    assert [call.result for call in calls] == ["interrupted"]
+
+
 def test_nothing_is_told_without_a_trace() -> None:
     assert traced(None, "x", (), lambda: 7) == 7
 

@@ -12,7 +12,7 @@ from prefork.config.values import read
 CONF = Path(__file__).parents[2] / "conf"
 
 DERIVED = {"server.protocol", "server.name", "server.chdir"}
-"""Keys whose default follows from other things: like those without one, their line is an example."""
+"""Keys whose default follows from other things: their line is an example, too."""
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,10 @@ import errno
 import os
 import resource
 import socket
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from email.utils import formatdate
+from email.utils import formatdate, parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 from wsgiref.util import setup_testing_defaults
@@ -151,6 +152,15 @@ def test_a_name_that_is_not_utf_8_is_found_by_its_bytes(site: Site, root: Path) 
     assert get(site, "/\udcff.txt").body == b"odd"
 
 
+def test_a_file_deep_down_is_found(root: Path, opener: str) -> None:
+    (root / "a" / "b" / "c").mkdir(parents=True)
+    (root / "a" / "b" / "c" / "d.txt").write_bytes(b"deep")
+    site = Site(str(root), listing=True)
+    assert get(site, "/a/b/c/d.txt").body == b"deep"
+    assert b"d.txt" in get(site, "/a/b/c/").body
+    assert get(site, "/a/b/missing/d.txt").code == 404
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
@@ -277,14 +287,16 @@ def test_if_none_match_outranks_if_modified_since(site: Site) -> None:
         ("", 200),
     ],
 )
-def test_if_modified_since(site: Site, date: str, code: int, monkeypatch: Any) -> None:
+def test_if_modified_since_in_each_form_of_a_date_whatever_the_zone_of_the_server(
+    site: Site, date: str, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TZ", "Pacific/Auckland")
-    static.time.tzset()
+    time.tzset()
     try:
         assert get(site, "/text.txt", if_modified_since=date).code == code
     finally:
         monkeypatch.undo()
-        static.time.tzset()
+        time.tzset()
 
 
 @given(date=st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF)))
@@ -305,7 +317,8 @@ def test_a_file_from_before_1970_or_from_the_future_has_a_date_that_can_be_sent(
     site = Site(str(root), listing=True)
     answer = get(site, "/sub/odd")
     assert answer.code == 200
-    assert answer.headers["Last-Modified"] <= formatdate(usegmt=True) or seconds < 0
+    sent = parsedate_to_datetime(answer.headers["Last-Modified"]).timestamp()
+    assert 0 <= sent <= time.time()
     assert get(site, "/sub/").code == 200
 
 
@@ -363,7 +376,7 @@ def test_a_range_beyond_the_end_is_416(
 ) -> None:
     answer = get(site, path, range=text)
     assert (answer.code, answer.headers["Content-Range"]) == (416, content_range)
-    assert answer.body == b"416 Range Not Satisfiable\n"
+    assert answer.body.startswith(b"416 ")  # the words are those of the Python that runs
 
 
 def test_the_last_bytes_of_an_empty_file_are_the_whole_of_it(site: Site) -> None:
@@ -772,7 +785,6 @@ def test_the_servers_file_wrapper_is_given_the_file_at_its_offset(site: Site) ->
         assert b"".join(body) == b"345"
     finally:
         body.close()
-    assert body.file.read is not None
     with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
         os.fstat(fd)
 

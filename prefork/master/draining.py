@@ -1,0 +1,69 @@
+"""The end of a listener, without a connection lost.
+
+Between the last accept and the close, a connection that has just come would be reset.  So nothing
+new may come first: the kernel is told to drop the SYN of new handshakes (the client's kernel tries
+again a second later, against whoever listens then), those under way are waited for while workers
+accept and serve on, and only then the queue is drained to empty and the socket closed.
+
+A Unix socket has no handshake: shutting it for reading refuses new connects and keeps the queue.
+"""
+
+import errno
+import socket
+
+from prefork import linux, logs
+from prefork.listeners import Listener
+
+HANDSHAKES = 8.0
+"""Seconds for handshakes under way: their SYN-ACK timer comes after 1, 3 and 7 s (tcp(7))."""
+
+_UNFILTERED = 1.0
+"""Seconds without the filter, where new ones never stop coming: the first of these timers."""
+
+
+class Drain:
+    """One listener that nobody will listen on after us."""
+
+    def __init__(self, listener: Listener, now: float, graceful_timeout: float) -> None:
+        """Begins: from here on no new handshake starts, where we have the right to say so.
+
+        `graceful_timeout`: seconds for all of the stop, 0 for no limit.
+        """
+        self._listener = listener
+        self._closed = False
+        patience = 0.0
+        if listener.is_tcp:
+            patience = HANDSHAKES if self._refuse_handshakes() else _UNFILTERED
+            # What waited in the kernel for its first byte comes into the queue all the same.
+            listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 0)
+        self._deadline = now + (min(patience, graceful_timeout) if graceful_timeout else patience)
+
+    def _refuse_handshakes(self) -> bool:
+        try:
+            linux.drop_new_handshakes(self._listener.sock)
+        except OSError as error:
+            if error.errno != errno.EPERM:
+                raise
+            logs.event(
+                "warning",
+                "listener drained without a filter",
+                address=self._listener.name,
+                reason="no CAP_NET_ADMIN: a connection that comes at the very end may be reset",
+            )
+            return False
+        return True
+
+    def over(self, now: float) -> bool:
+        """Whether the queue may be drained to its end: nothing more is under way.
+
+        Once it is, an accept on an empty queue does not wait any more, in any process.
+        """
+        if not self._closed:
+            if now < self._deadline and linux.handshakes_under_way(self._listener.sock):
+                return False
+            self._closed = True
+            if self._listener.is_tcp:
+                self._listener.sock.setblocking(False)
+            else:
+                self._listener.sock.shutdown(socket.SHUT_RD)
+        return True

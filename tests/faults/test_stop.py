@@ -1,0 +1,173 @@
+"""Stopping loses no connection: not one in flight, not one in the queue, not one under way."""
+
+import os
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.faults.load import Load, tcp, unix
+from tests.faults.network import distant_host, enter, needs_namespaces
+from tests.system.server import Start, read_all, until
+
+APP = "tests.apps.basic:app"
+has_rights = pytest.mark.skipif(
+    os.geteuid() != 0 and not os.environ.get("CI"), reason="needs CAP_NET_ADMIN"
+)
+
+
+@has_rights
+@pytest.mark.parametrize("workers", ["1", "3"])
+def test_clients_that_connect_again_and_again_lose_nothing_at_a_stop(
+    start: Start, workers: str
+) -> None:
+    server = start(APP, "--workers", workers).wait_ready(int(workers))
+    load = Load(tcp(server.port), one_shot=20)
+    load.wait_answers(200)
+    server.signal(signal.SIGTERM)
+    assert server.wait_exit() == 0
+    load.join()
+    assert not load.failures, load.failures
+
+
+@needs_namespaces
+def test_a_client_a_tenth_of_a_second_away_loses_nothing_at_a_stop(start: Start) -> None:
+    """Its handshakes take longer than everything else in a stop does."""
+    with distant_host(0.05) as (namespace, address):
+        server = start(APP, "--workers", "2", bind=("0.0.0.0:0",)).wait_ready(2)
+        load = Load(tcp(server.port, address), one_shot=20, begin=lambda: enter(namespace))
+        load.wait_answers(40)
+        server.signal(signal.SIGTERM)
+        assert server.wait_exit() == 0
+        load.join()
+    assert not load.failures, load.failures
+
+
+def test_keep_alive_clients_lose_nothing_at_a_stop(start: Start) -> None:
+    server = start(APP, "--workers", "2").wait_ready(2)
+    load = Load(tcp(server.port), one_shot=0, kept=20)
+    load.wait_answers(200)
+    server.signal(signal.SIGTERM)
+    assert server.wait_exit() == 0
+    load.join()
+    assert not load.failures, load.failures
+
+
+def test_a_unix_socket_loses_nothing_at_a_stop(start: Start, tmp_path: Path) -> None:
+    path = str(tmp_path / "app.sock")
+    server = start(APP, "--workers", "2", bind=(f"unix:{path}",)).wait_ready(2)
+    load = Load(unix(path), one_shot=10, kept=10)
+    load.wait_answers(200)
+    server.signal(signal.SIGTERM)
+    assert server.wait_exit() == 0
+    load.join()
+    assert not load.failures, load.failures
+    assert not os.path.exists(path)
+
+
+@pytest.mark.parametrize("threads", ["1", "4"])
+def test_fifty_queued_requests_are_answered_at_a_stop(start: Start, threads: str) -> None:
+    server = start(APP, "--workers", "1", "--threads", threads).wait_ready(1)
+    sockets = [server.connect() for _ in range(50)]
+    for sock in sockets:
+        sock.sendall(b"GET /sleep?s=0.02 HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
+    server.signal(signal.SIGTERM)
+    answers = [read_all(sock) for sock in sockets]
+    for sock in sockets:
+        sock.close()
+    assert all(answer.startswith(b"HTTP/1.1 200 ") for answer in answers)
+    assert server.wait_exit() == 0
+
+
+def test_a_connection_without_a_byte_yet_is_answered_at_a_stop(start: Start) -> None:
+    """It waits in the kernel (TCP_DEFER_ACCEPT), where no queue shows it."""
+    server = start(APP, "--workers", "1").wait_ready(1)
+    with server.connect() as sock:
+        server.signal(signal.SIGTERM)
+        server.wait("worker leaving")
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
+        answer = read_all(sock)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"Connection: close" in answer
+    assert server.wait_exit() == 0
+
+
+def test_drain_delay_serves_on_while_the_health_path_says_503(start: Start) -> None:
+    settings = ("--set", "http.health_path=/health", "--set", "workers.drain_delay=60")
+    server = start(APP, "--workers", "2", *settings).wait_ready(2)
+    assert server.get("/health") == (200, b"ok\n")
+    server.signal(signal.SIGTERM)
+    server.wait("draining")
+    until(lambda: server.get("/health")[0] == 503, "503 on the health path")
+    assert server.get("/")[0] == 200
+    server.signal(signal.SIGTERM)  # the second one makes it quick
+    assert server.wait_exit() == 0
+
+
+def test_a_stop_is_bounded_and_names_who_was_cut_off(start: Start) -> None:
+    server = start(APP, "--workers", "1", "--set", "workers.graceful_timeout=1").wait_ready(1)
+    server.expected_errors = {"worker died"}
+    with server.connect() as sock:
+        sock.sendall(b"GET /sleep?s=600 HTTP/1.1\r\nHost: t\r\n\r\n")
+        busy = '"busy"'
+        until(lambda: busy in server.command("status", "--json").stdout, "a busy worker")
+        server.signal(signal.SIGTERM)
+        server.wait("worker killed")
+        assert server.wait_exit() == 0
+    assert server.wait("worker died")["during"] == "GET /sleep?s=600"
+
+
+def test_a_second_term_makes_it_quick(start: Start) -> None:
+    server = start(APP, "--workers", "1").wait_ready(1)
+    server.expected_errors = {"worker exited"}  # it names the request that was cut off
+    with server.connect() as sock:
+        sock.sendall(b"GET /sleep?s=600 HTTP/1.1\r\nHost: t\r\n\r\n")
+        server.signal(signal.SIGTERM)
+        server.wait("signal received", signal="SIGTERM")
+        server.signal(signal.SIGTERM)
+        assert server.wait_exit() == 0
+
+
+def test_without_the_right_to_filter_it_says_so(start: Start) -> None:
+    """And drains all that is in the queue."""
+    if os.geteuid() != 0:
+        pytest.skip("drops a right that it must have first")
+    server = start(
+        APP, "--workers", "1", wrapper=("setpriv", "--bounding-set=-net_admin", "--inh-caps=-all")
+    ).wait_ready(1)
+    sockets = [server.connect() for _ in range(20)]
+    for sock in sockets:
+        sock.sendall(b"GET /sleep?s=0.02 HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
+    server.signal(signal.SIGTERM)
+    for sock in sockets:
+        with sock:
+            assert read_all(sock).startswith(b"HTTP/1.1 200 ")
+    assert server.wait_exit() == 0
+
+
+def test_a_listener_dropped_by_a_reload_loses_nothing(start: Start, tmp_path: Path) -> None:
+    config = tmp_path / "site.toml"
+    first = free_port()
+
+    def write(bind: list[int]) -> None:
+        addresses = ", ".join(f'"127.0.0.1:{port}"' for port in bind)
+        config.write_text(
+            f'[server]\napp = "{APP}"\nbind = [{addresses}]\nchdir = "{os.getcwd()}"\n'
+            "[workers]\ncount = 2\n"
+        )
+
+    write([0, first])
+    server = start(str(config), bind=()).wait_ready(2)
+    load = Load(tcp(first), one_shot=10)
+    load.wait_answers(50)
+    write([0])
+    server.command("reload")
+    load.join()  # ends by itself: nobody listens there any more
+    assert not load.failures, load.failures
+    assert server.get("/")[0] == 200
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])

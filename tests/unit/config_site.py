@@ -1,0 +1,40 @@
+"""What the tests of the configuration share: a site.toml and how to load it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from prefork.config import ConfigError, Loaded, Override, Source, load
+
+Write = Callable[..., str]
+
+APP = '[server]\napp = "a:app"\n'
+
+
+def site_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Makes the test's own directory the working one; returns what writes site.toml there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PWD", str(tmp_path))
+    for variable in ("PORT", "WEB_CONCURRENCY"):
+        monkeypatch.delenv(variable, raising=False)
+
+    def write(text: str, name: str = "site.toml") -> str:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return name
+
+    return write
+
+
+def loaded(target: str | None, *overrides: Override, tcp: bool = False, **environ: str) -> Loaded:
+    return load(Source(target, overrides, tcp), environ)
+
+
+def problems(target: str | None, *overrides: Override, tcp: bool = False) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(Source(target, overrides, tcp), {})
+    lines = [str(problem) for problem in caught.value.problems]
+    assert str(caught.value).split("\n") == lines
+    return lines
