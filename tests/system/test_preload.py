@@ -439,6 +439,18 @@ def test_a_first_boot_whose_workers_die_unborn_fails(site: Site) -> None:
     assert not psutil.pid_exists(server.find("zygote ready")[0]["pid"])
 
 
+def test_warmup_is_for_each_worker_and_can_fail_its_boot(site: Site) -> None:
+    good = site.start("--workers", "2", *PRELOAD, "--set", 'workers.warmup=["/"]').wait_ready(2)
+    assert len(site.notes("import")) == 1
+    assert answer(good)["version"] == "one"
+    site.replace("def app(environ, start_response):\n    raise RuntimeError('cold')\n")
+    bad = site.start("--workers", "1", *PRELOAD, "--set", 'workers.warmup=["/"]')
+    assert bad.wait_exit() == 3
+    assert bad.find("zygote ready")
+    assert bad.find("first boot failed")[0]["traceback"].endswith("RuntimeError: cold")
+    bad.expected_errors.add("first boot failed")
+
+
 def test_many_workers_are_forked(site: Site) -> None:
     server = site.start("--workers", "2", *PRELOAD).wait_ready(2)
     server.command("scale", "24")
