@@ -14,7 +14,13 @@ LIMIT = 64 * 1024
 """Bytes of one message; a longer reason is cut to fit."""
 
 
-# From a worker to the master.
+# From a worker, or a zygote, to the master.
+
+
+class Born(msgspec.Struct, tag="born", frozen=True):
+    """A worker that a zygote has forked is the master's child now."""
+
+    pid: int
 
 
 class Ready(msgspec.Struct, tag="ready", frozen=True):
@@ -31,7 +37,16 @@ class Failed(msgspec.Struct, tag="failed", frozen=True):
     why: str
 
 
-# From the master to a worker.
+# From the master to a zygote.
+
+
+class Fork(msgspec.Struct, tag="fork", frozen=True):
+    """Fork a worker; its end of a new channel is the descriptor beside the message."""
+
+    slot: int
+
+
+# From the master to a worker; Reopen also to a zygote.
 
 
 class Retire(msgspec.Struct, tag="retire", frozen=True):
@@ -57,8 +72,8 @@ class Reopen(msgspec.Struct, tag="reopen", frozen=True):
     paths: tuple[str, ...]
 
 
-Report = Ready | Leaving | Failed
-Order = Retire | Stop | Expire | Reopen
+Report = Born | Ready | Leaving | Failed
+Order = Fork | Retire | Stop | Expire | Reopen
 
 _encode = msgspec.json.Encoder().encode
 _decode_report: msgspec.json.Decoder[Report] = msgspec.json.Decoder(Report)
@@ -66,7 +81,7 @@ _decode_order: msgspec.json.Decoder[Order] = msgspec.json.Decoder(Order)
 
 
 class Channel:
-    """One end of the pair; never blocks."""
+    """One end of the pair; never blocks unless told to."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -77,6 +92,15 @@ class Channel:
         """The master's end and the worker's."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         return Channel(ours), Channel(theirs)
+
+    @staticmethod
+    def adopt(fd: int) -> "Channel":
+        """The end of a pair that has come as a descriptor; it is this object's from now on."""
+        return Channel(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=fd))
+
+    def block(self) -> None:
+        """From now on, `order` waits until there is one."""
+        self._sock.setblocking(True)
 
     def fileno(self) -> int:
         return self._sock.fileno()
