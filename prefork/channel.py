@@ -13,6 +13,8 @@ import msgspec
 LIMIT = 64 * 1024
 """Bytes of one message; a longer reason is cut to fit."""
 
+_REASON = LIMIT // 6 - 100
+
 
 # From a worker, or a zygote, to the master.
 
@@ -113,9 +115,11 @@ class Channel:
 
         The sender repeats what matters, so that a full channel never blocks the master.
         """
-        if isinstance(message, Failed) and len(message.why) > LIMIT // 6:
-            # JSON may take six bytes a character; the end of a traceback names the error.
-            message = Failed(message.why[-LIMIT // 6 :])
+        if isinstance(message, Failed):
+            # Not all text is UTF-8 (PEP 383). JSON may take six bytes for one; the end of a
+            # traceback names the error.
+            why = message.why.encode(errors="backslashreplace")[-_REASON:]
+            message = Failed(why.decode(errors="ignore"))
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         try:
             self._sock.sendmsg([_encode(message)], ancillary)
@@ -143,14 +147,18 @@ class Channel:
     def report(self) -> Report | None:
         """The next report (master's side), None when there is none now.
 
-        Raises EOFError when the worker's end is closed.
+        Raises EOFError when the worker's end is closed, or speaks nonsense: its application has
+        its hands on our descriptor.
         """
         packet = self._receive()
         if packet is None:
             return None
         if not packet[0]:
             raise EOFError
-        return _decode_report.decode(packet[0])
+        try:
+            return _decode_report.decode(packet[0])
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise EOFError from None
 
     def order(self) -> tuple[Order, list[int]] | None:
         """The next order and its descriptors (worker's side), None when there is none now.
