@@ -161,7 +161,7 @@ def decode_request(line: bytes) -> Request:
 class Places:
     """The directories in which the sockets of a user's servers may be, the first that can be had.
 
-    run: of the whole system, usually /run/prefork.
+    run: of the whole system: /run/prefork, or what PREFORK_RUN_DIR names.
     own: private to the user, with mode 0700.
     """
 
@@ -171,14 +171,16 @@ class Places:
 
     @staticmethod
     def of(environ: Mapping[str, str], uid: int) -> "Places":
-        """Those of a user, by what the environment says of XDG_RUNTIME_DIR and TMPDIR.
+        """Those of a user, by the environment's PREFORK_RUN_DIR, XDG_RUNTIME_DIR and TMPDIR.
 
-        A relative XDG_RUNTIME_DIR does not count, as the XDG Base Directory specification says.
+        Of the first two a relative path does not count: the XDG Base Directory specification says
+        so for its own, and a server and its commands need not have one working directory.
         """
+        run = environ.get("PREFORK_RUN_DIR", "")
         own = [Path(environ.get("TMPDIR") or "/tmp").absolute() / f"prefork-{uid}"]
         if os.path.isabs(runtime := environ.get("XDG_RUNTIME_DIR", "")):
             own.insert(0, Path(runtime, "prefork"))
-        return Places(uid, Path("/run/prefork"), tuple(own))
+        return Places(uid, Path(run if os.path.isabs(run) else "/run/prefork"), tuple(own))
 
     def usable(self) -> list[Path]:
         """Those that exist and that nobody else could have put something into."""

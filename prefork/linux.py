@@ -12,6 +12,7 @@ from pathlib import Path
 _libc = ctypes.CDLL(None, use_errno=True)
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 def set_parent_death_signal(signal: int) -> None:
@@ -20,7 +21,20 @@ def set_parent_death_signal(signal: int) -> None:
     A setuid clears it, and a parent that is dead already sends nothing: compare getppid() after.
     Raises OSError.
     """
-    if _libc.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal), 0, 0, 0) != 0:
+    _prctl(_PR_SET_PDEATHSIG, signal)
+
+
+def become_subreaper() -> None:
+    """From now on, a descendant whose parent dies is this process's child.
+
+    prctl(2), PR_SET_CHILD_SUBREAPER, Linux 3.4; a fork does not inherit it, an exec keeps it.
+    Raises OSError.
+    """
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _prctl(option: int, value: int) -> None:
+    if _libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
 

@@ -43,6 +43,14 @@ def every(
 
 
 def _coherent(config: Config) -> Iterator[Finding]:
+    yield from _answerable(config)
+    if "before_fork" in config.workers.hooks and not config.workers.preload:
+        # The master would have to call it, and that never runs an application's code.
+        reason = "the hook before_fork is called where the application was preloaded"
+        yield "workers.preload", reason, "set it to true, or use after_fork"
+
+
+def _answerable(config: Config) -> Iterator[Finding]:
     app, protocol, root = config.server.app, config.server.protocol, config.static.root
     if protocol == "static":
         if root is None:

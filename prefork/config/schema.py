@@ -86,9 +86,13 @@ class Workers(Struct, frozen=True, kw_only=True):
     max: WorkersOrNone = 0  # as many as count; resolved for a dynamic pool
     spare: WorkersOrNone = 0  # a fixed pool
     threads: Annotated[int, Meta(ge=1, le=255), Kind("an integer from 1 to 255")] = 1
+    preload: Flag = False
     warmup: Annotated[
         tuple[str, ...], Kind('a list of paths such as "/"', values.read_url_paths)
     ] = ()
+    hooks: Annotated[
+        dict[str, str], Kind('a table such as { ready = "module:function" }', values.read_hooks)
+    ] = field(default_factory=dict)
     boot_timeout: Seconds = 30.0
     request_timeout: Seconds = 30.0  # 0 for tcp where it is not given
     graceful_timeout: Seconds = 30.0

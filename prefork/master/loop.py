@@ -32,6 +32,7 @@ from prefork.master.pool import Pool
 from prefork.master.reload import Reloads, Waiting
 from prefork.master.upkeep import Upkeep
 from prefork.master.watch import Watcher
+from prefork.master.zygote import Zygotes
 from prefork.scoreboard import SLOTS, Call, Scoreboard
 
 FIRST_BOOT_FAILED = 3
@@ -70,8 +71,15 @@ class Master:
         self._scoreboard = Scoreboard()
         self._pool = Pool(random.Random(), max_slots=SLOTS)
         self._children = Children(
-            self._selector, self._scoreboard, log, self._hear, self._foreign_descriptors
+            self._name,
+            self._selector,
+            self._scoreboard,
+            log,
+            born=self._welcome,
+            hear=self._hear,
+            foreign=self._foreign_descriptors,
         )
+        self._zygotes = Zygotes(self._selector, self._children, self._not_spawned)
         self._upkeep = Upkeep(
             self._pool, self._children, self._calls, lambda: reloads.serving.listeners
         )
@@ -87,7 +95,7 @@ class Master:
     def run(self) -> int:
         """The loop. Returns the exit status."""
         self._begin()
-        while not self._stopped:
+        while not self._stopped or self._zygotes:
             self._wait()
             self._bury()
             self._look_for_late_calls()
@@ -128,8 +136,10 @@ class Master:
         now = monotonic()
         if planned is not None and now - before > planned + _OVERSLEPT:
             self._pool.overslept(now - before - planned)
+            self._zygotes.overslept(now - before - planned)
             self._look_at = now + _OVERSLEPT  # the workers' calls stood still too
         self._control.expire(now)
+        self._zygotes.expire(now)
         if self._stop_at is not None and now >= self._stop_at:
             self._stop_now(now)
 
@@ -139,6 +149,7 @@ class Master:
             self._wake_at,
             self._stop_at,
             self._control.next_deadline(),
+            self._zygotes.next_deadline(),
             self._look_at or None,
             self._upkeep.look_at,
         )
@@ -188,7 +199,7 @@ class Master:
         elif isinstance(report, channel.Leaving):
             logs.event("info", "worker leaving", slot=child.slot, pid=child.pid, generation=number)
             self._pool.leaving(child.pid, now)
-        else:
+        elif isinstance(report, channel.Failed):
             self._pool.failed(child.pid, report.why, now)
             if self._pool.ever_ready:
                 logs.event(
@@ -201,7 +212,7 @@ class Master:
                 )
 
     def _bury(self) -> None:
-        for death in self._children.reap():
+        for death in self._children.reap(self._zygotes):
             child = death.child
             worker = self._pool.find(child.pid)
             expected = worker is None or (worker.state is State.RETIRING and not death.sigkill)
@@ -270,22 +281,35 @@ class Master:
                     self._kill(pid, slot, why)
         for outcome in todo.outcomes:
             self._conclude(outcome)
+        self._zygotes.keep(self._pool.growing)
         now = monotonic()
         under_way = {listener for listener, drain in self._drains.items() if not drain.over(now)}
         self._reloads.let_go(self._listeners_in_use() | under_way)
         self._wake_at = now if todo.actions else todo.wake_at
 
     def _spawn(self, slot: int, generation: Generation) -> None:
+        parent = self._zygotes if generation.config.workers.preload else self._children
         try:
-            child = self._children.spawn(slot, generation, self._name)
+            parent.spawn(slot, generation)
         except OSError as error:
             why = f"fork failed: {error.strerror}"
             logs.event("error", "fork failed", slot=slot, reason=error.strerror)
             self._pool.spawn_failed(slot, generation.number, why, monotonic())
-            return
+
+    def _welcome(self, child: Child) -> None:
+        """A worker was forked, here or by a zygote."""
+        number = child.generation.number
         self._look_at = 0.0  # its timeout may be shorter than the others'
-        logs.event("debug", "worker forked", slot=slot, pid=child.pid, generation=generation.number)
-        self._pool.spawned(slot, generation.number, child.pid, monotonic())
+        logs.event("debug", "worker forked", slot=child.slot, pid=child.pid, generation=number)
+        self._pool.spawned(child.slot, number, child.pid, monotonic())
+
+    def _not_spawned(self, generation: Generation, slots: list[int], why: str) -> None:
+        """A zygote could not fork these workers."""
+        number = generation.number
+        if self._pool.ever_ready and number in self._pool.growing:
+            logs.event("error", "spawn failed", generation=number, slots=slots, traceback=why)
+        for slot in slots:
+            self._pool.spawn_failed(slot, number, why, monotonic())
 
     def _send_off(self, pid: int, in_use: set[Listener]) -> None:
         """Tells a worker to leave, and to serve the queues that nobody else will.
@@ -359,6 +383,7 @@ class Master:
         others = set(self._reloads.held) - set(generation.listeners)
         return (
             *(listener.fileno() for listener in others),
+            *self._zygotes.descriptors(),
             *(self._signals, self._signal_writer, self._selector.fileno()),
             *self._control.descriptors(),
             *(self._watcher.descriptors() if self._watcher is not None else ()),
@@ -427,6 +452,8 @@ class Master:
         for child in self._children:
             if fds:
                 self._children.tell(child, channel.Reopen(paths), fds)
+        if fds:
+            self._zygotes.reopen(paths, fds)
         logs.event("info", "log files reopened")
         return None
 

@@ -29,7 +29,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Spawn:
-    """Fork a worker; answer with `spawned` or `spawn_failed`. It is asked for only once."""
+    """Fork a worker; answer with `spawned` or `spawn_failed`, now or later. It is asked once."""
 
     slot: int
     generation: int

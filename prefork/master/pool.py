@@ -137,6 +137,12 @@ class Pool:
         return self._current.number if self._current and not self._current.answered else None
 
     @property
+    def growing(self) -> set[int]:
+        """The generations of which a worker may still be asked for."""
+        generations = () if self.stopping else (self._current, self._candidate)
+        return {each.number for each in generations if each and not each.withdrawn}
+
+    @property
     def target(self) -> int:
         """How many workers the serving generation should have; 0 before the first start."""
         generation = self._current or self._candidate

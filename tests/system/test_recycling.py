@@ -38,9 +38,12 @@ def at_once(server: Server) -> tuple[int, int]:
     return fewest, most
 
 
-@pytest.mark.parametrize("threads", ["1", "4"])
-def test_recycling_every_50_requests_under_load_fails_none(start: Start, threads: str) -> None:
-    settings = ("--set", "workers.max_requests=50", "--set", "log.level=debug")
+@pytest.mark.parametrize(("threads", "preload"), [("1", "false"), ("4", "false"), ("1", "true")])
+def test_recycling_every_50_requests_under_load_fails_none(
+    start: Start, threads: str, preload: str
+) -> None:
+    keys = ("workers.max_requests=50", "log.level=debug", f"workers.preload={preload}")
+    settings = [part for key in keys for part in ("--set", key)]
     server = start(APP, "--workers", "3", "--threads", threads, *settings)
     server.wait("generation settled")
     load = Load(tcp(server.port), one_shot=6, kept=6)
