@@ -55,6 +55,11 @@ class LatePoolMachine(PoolMachine):
         if free and len(serving) + len(coming) < self.wanted:
             assert self.wake_at is not None
 
+    @invariant()
+    def recycling_goes_on(self):
+        if not any(spawn.generation == self.current for spawn in self.asked):
+            PoolMachine.recycling_goes_on(self)
+
     def teardown(self):
         """In the end, all are answered, and from then on at once."""
         self.forks = self.prompt = True
