@@ -70,3 +70,16 @@ def test_without_sock_diag_a_unix_queue_is_empty_or_not(
         listener.accept()[0].close()
         listener.accept()[0].close()
         assert linux.queued(listener) == 0
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_connection_that_waits_in_the_kernel_for_its_first_byte_is_under_way(host: str) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as listener:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 5)
+        assert not linux.handshakes_under_way(listener)
+        with socket.create_connection(listener.getsockname()[:2]) as client:
+            assert linux.handshakes_under_way(listener)
+            client.send(b"x")
+            listener.accept()[0].close()
+        assert not linux.handshakes_under_way(listener)
