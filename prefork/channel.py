@@ -18,7 +18,7 @@ LIMIT = 64 * 1024
 
 
 class Ready(msgspec.Struct, tag="ready", frozen=True):
-    """The application is loaded and the worker is about to accept."""
+    """The application is loaded, and the worker waits for the word to serve."""
 
 
 class Leaving(msgspec.Struct, tag="leaving", frozen=True):
@@ -32,6 +32,13 @@ class Failed(msgspec.Struct, tag="failed", frozen=True):
 
 
 # From the master to a worker.
+
+
+class Serve(msgspec.Struct, tag="serve", frozen=True):
+    """It was heard that the worker is ready: it may accept.
+
+    Until then the master may kill it, and no connection is lost.
+    """
 
 
 class Retire(msgspec.Struct, tag="retire", frozen=True):
@@ -58,7 +65,7 @@ class Reopen(msgspec.Struct, tag="reopen", frozen=True):
 
 
 Report = Ready | Leaving | Failed
-Order = Retire | Stop | Expire | Reopen
+Order = Serve | Retire | Stop | Expire | Reopen
 
 _encode = msgspec.json.Encoder().encode
 _decode_report: msgspec.json.Decoder[Report] = msgspec.json.Decoder(Report)
