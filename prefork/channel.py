@@ -26,7 +26,7 @@ class Born(msgspec.Struct, tag="born", frozen=True):
 
 
 class Ready(msgspec.Struct, tag="ready", frozen=True):
-    """The application is loaded and the worker is about to accept."""
+    """The application is loaded, and the worker waits for the word to serve."""
 
 
 class Leaving(msgspec.Struct, tag="leaving", frozen=True):
@@ -49,6 +49,13 @@ class Fork(msgspec.Struct, tag="fork", frozen=True):
 
 
 # From the master to a worker; Reopen also to a zygote.
+
+
+class Serve(msgspec.Struct, tag="serve", frozen=True):
+    """It was heard that the worker is ready: it may accept.
+
+    Until then the master may kill it, and no connection is lost.
+    """
 
 
 class Retire(msgspec.Struct, tag="retire", frozen=True):
@@ -75,7 +82,7 @@ class Reopen(msgspec.Struct, tag="reopen", frozen=True):
 
 
 Report = Born | Ready | Leaving | Failed
-Order = Fork | Retire | Stop | Expire | Reopen
+Order = Fork | Serve | Retire | Stop | Expire | Reopen
 
 _encode = msgspec.json.Encoder().encode
 _decode_report: msgspec.json.Decoder[Report] = msgspec.json.Decoder(Report)

@@ -28,6 +28,8 @@ class Child:
     channel: Channel
     born: float
     """Monotonic seconds."""
+    killed: bool = False
+    """SIGKILL was sent."""
 
 
 @dataclass(frozen=True)

@@ -186,6 +186,8 @@ class Master:
                 logs.event("warning", "upgrade in place is not there yet; nothing has changed")
 
     def _hear(self, child: Child, report: channel.Report) -> None:
+        if child.killed:
+            return  # what it said just before that changes nothing any more
         now = monotonic()
         number = child.generation.number
         if isinstance(report, channel.Ready):
@@ -195,13 +197,18 @@ class Master:
                 self._reloads.commit(number)
                 if self._watcher is not None:
                     self._watcher.follow(self._reloads.serving.loaded)
+            worker = self._pool.find(child.pid)
+            if worker is not None and worker.state is State.READY:
+                self._children.tell(child, channel.Serve())
             self._upkeep.ready(child)
         elif isinstance(report, channel.Leaving):
             logs.event("info", "worker leaving", slot=child.slot, pid=child.pid, generation=number)
             self._pool.leaving(child.pid, now)
         elif isinstance(report, channel.Failed):
+            on_trial = number == self._pool.candidate
             self._pool.failed(child.pid, report.why, now)
-            if self._pool.ever_ready:
+            # On trial, or at the first boot, the end of the generation is told, with this cause.
+            if self._pool.ever_ready and not on_trial:
                 logs.event(
                     "error",
                     "worker failed to boot",
@@ -216,8 +223,11 @@ class Master:
             child = death.child
             worker = self._pool.find(child.pid)
             expected = worker is None or (worker.state is State.RETIRING and not death.sigkill)
-            # A kill of ours was announced then, with its reason.
-            quiet = expected or (worker is not None and worker.killed)
+            # A kill of ours was announced then, with its reason; the end of a generation is told
+            # with its cause.
+            quiet = expected or (
+                worker is not None and (worker.killed or worker.generation == self._pool.candidate)
+            )
             calls = [call for call in self._calls(child) if call.started]
             logs.event(
                 "info" if quiet and not calls else "error",
@@ -345,12 +355,14 @@ class Master:
             return
         worker = self._pool.find(pid)
         if worker is not None and worker.order is None:
-            # One that overslept its boot may have become ready just now, and hold a connection.
+            # One that overslept its boot may have become ready just now. (If it does after this
+            # look, nothing is lost: it accepts nothing before it was told to serve.)
             self._children.listen(child)
             if worker.order is not None:
                 return
         number = child.generation.number
         logs.event("warning", "worker killed", slot=slot, pid=pid, generation=number, why=why)
+        child.killed = True
         self._children.signal(child, signal.SIGKILL)
 
     def _conclude(self, outcome: plan.Outcome) -> None:

@@ -63,9 +63,9 @@ class Quit:
 class Kill:
     """SIGKILL. `why` is one line for the log.
 
-    A worker with `order` None was never told to leave: it was booting, and may just have said ready
-    and hold a connection. Read its channel first; if that brings `ready`, it has an order now: skip
-    the kill and plan again.
+    A worker with `order` None was never told to leave: it was booting, and may just have said
+    ready. Read its channel first; if that brings `ready`, it has an order now: skip the kill and
+    plan again.
     """
 
     pid: int

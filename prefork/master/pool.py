@@ -143,6 +143,11 @@ class Pool:
         return {each.number for each in generations if each and not each.withdrawn}
 
     @property
+    def candidate(self) -> int | None:
+        """The generation that nothing hangs on yet: the first failure of a worker ends it."""
+        return self._candidate.number if self._candidate else None
+
+    @property
     def target(self) -> int:
         """How many workers the serving generation should have; 0 before the first start."""
         generation = self._current or self._candidate
@@ -258,7 +263,7 @@ class Pool:
         if worker is None or worker.state is State.READY or worker.order:
             return
         if worker.state is State.RETIRING:
-            # Condemned at boot, but it made it in time: it may hold a connection already.
+            # Condemned at boot, but it made it in time to be told to leave in good order.
             self._dismiss(worker, now)
             return
         worker.state, worker.since, worker.deadline = State.READY, now, None
