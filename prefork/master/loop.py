@@ -20,7 +20,7 @@ import msgspec
 import setproctitle
 
 from prefork import __version__, channel, control, logs
-from prefork.control import ServerStatus, WorkerStatus
+from prefork.control import PoolBounds, ServerStatus, WorkerStatus
 from prefork.listeners import Listener
 from prefork.master import plan
 from prefork.master.children import Child, Children
@@ -31,7 +31,9 @@ from prefork.master.limits import late_calls
 from prefork.master.plan import State
 from prefork.master.pool import Pool
 from prefork.master.reload import Reloads, Waiting
+from prefork.master.upkeep import Upkeep
 from prefork.master.watch import Watcher
+from prefork.master.zygote import Zygotes
 from prefork.scoreboard import SLOTS, Call, Scoreboard
 
 FIRST_BOOT_FAILED = 3
@@ -70,7 +72,17 @@ class Master:
         self._scoreboard = Scoreboard()
         self._pool = Pool(random.Random(), max_slots=SLOTS)
         self._children = Children(
-            self._selector, self._scoreboard, log, self._hear, self._foreign_descriptors
+            self._name,
+            self._selector,
+            self._scoreboard,
+            log,
+            born=self._welcome,
+            hear=self._hear,
+            foreign=self._foreign_descriptors,
+        )
+        self._zygotes = Zygotes(self._selector, self._children, self._not_spawned)
+        self._upkeep = Upkeep(
+            self._pool, self._children, self._calls, lambda: reloads.serving.listeners
         )
         self._signals, self._signal_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._selector.register(self._signals, selectors.EVENT_READ, self._take_signals)
@@ -84,10 +96,11 @@ class Master:
     def run(self) -> int:
         """The loop. Returns the exit status."""
         self._begin()
-        while not self._stopped:
+        while not self._stopped or self._zygotes:
             self._wait()
             self._bury()
             self._look_for_late_calls()
+            self._upkeep.look()
             self._act(self._pool.plan(monotonic()))
         self._control.close()
         if self._watcher is not None:
@@ -124,8 +137,10 @@ class Master:
         now = monotonic()
         if planned is not None and now - before > planned + _OVERSLEPT:
             self._pool.overslept(now - before - planned)
+            self._zygotes.overslept(now - before - planned)
             self._look_at = now + _OVERSLEPT  # the workers' calls stood still too
         self._control.expire(now)
+        self._zygotes.expire(now)
         if self._stop_at is not None and now >= self._stop_at:
             self._stop_now(now)
 
@@ -135,7 +150,9 @@ class Master:
             self._wake_at,
             self._stop_at,
             self._control.next_deadline(),
+            self._zygotes.next_deadline(),
             self._look_at or None,
+            self._upkeep.look_at,
         )
         soonest = min((time for time in times if time is not None), default=None)
         return None if soonest is None else max(soonest - now, 0.0)
@@ -179,18 +196,20 @@ class Master:
             self._pool.ready(child.pid, now)
             if self._pool.current == number:
                 self._reloads.commit(number)
+                if self._watcher is not None:
+                    self._watcher.follow(self._reloads.serving.loaded)
             worker = self._pool.find(child.pid)
             if worker is not None and worker.state is State.READY:
                 self._children.tell(child, channel.Serve())
-                if self._watcher is not None:
-                    self._watcher.follow(self._reloads.serving.loaded)
+            self._upkeep.ready(child)
         elif isinstance(report, channel.Leaving):
             logs.event("info", "worker leaving", slot=child.slot, pid=child.pid, generation=number)
             self._pool.leaving(child.pid, now)
-        else:
+        elif isinstance(report, channel.Failed):
             on_trial = number == self._pool.candidate
             self._pool.failed(child.pid, report.why, now)
-            if not on_trial:  # else the end of its generation is told, with this cause
+            # On trial, or at the first boot, the end of the generation is told, with this cause.
+            if self._pool.ever_ready and not on_trial:
                 logs.event(
                     "error",
                     "worker failed to boot",
@@ -201,7 +220,7 @@ class Master:
                 )
 
     def _bury(self) -> None:
-        for death in self._children.reap():
+        for death in self._children.reap(self._zygotes):
             child = death.child
             worker = self._pool.find(child.pid)
             expected = worker is None or (worker.state is State.RETIRING and not death.sigkill)
@@ -273,22 +292,35 @@ class Master:
                     self._kill(pid, slot, why)
         for outcome in todo.outcomes:
             self._conclude(outcome)
+        self._zygotes.keep(self._pool.growing)
         now = monotonic()
         under_way = {listener for listener, drain in self._drains.items() if not drain.over(now)}
         self._reloads.let_go(self._listeners_in_use() | under_way)
         self._wake_at = now if todo.actions else todo.wake_at
 
     def _spawn(self, slot: int, generation: Generation) -> None:
+        parent = self._zygotes if generation.config.workers.preload else self._children
         try:
-            child = self._children.spawn(slot, generation, self._name)
+            parent.spawn(slot, generation)
         except OSError as error:
             why = f"fork failed: {error.strerror}"
             logs.event("error", "fork failed", slot=slot, reason=error.strerror)
             self._pool.spawn_failed(slot, generation.number, why, monotonic())
-            return
+
+    def _welcome(self, child: Child) -> None:
+        """A worker was forked, here or by a zygote."""
+        number = child.generation.number
         self._look_at = 0.0  # its timeout may be shorter than the others'
-        logs.event("debug", "worker forked", slot=slot, pid=child.pid, generation=generation.number)
-        self._pool.spawned(slot, generation.number, child.pid, monotonic())
+        logs.event("debug", "worker forked", slot=child.slot, pid=child.pid, generation=number)
+        self._pool.spawned(child.slot, number, child.pid, monotonic())
+
+    def _not_spawned(self, generation: Generation, slots: list[int], why: str) -> None:
+        """A zygote could not fork these workers."""
+        number = generation.number
+        if self._pool.ever_ready and number in self._pool.growing:
+            logs.event("error", "spawn failed", generation=number, slots=slots, traceback=why)
+        for slot in slots:
+            self._pool.spawn_failed(slot, number, why, monotonic())
 
     def _send_off(self, pid: int, in_use: set[Listener]) -> None:
         """Tells a worker to leave, and to serve the queues that nobody else will.
@@ -364,6 +396,7 @@ class Master:
         others = set(self._reloads.held) - set(generation.listeners)
         return (
             *(listener.fileno() for listener in others),
+            *self._zygotes.descriptors(),
             *(self._signals, self._signal_writer, self._selector.fileno()),
             *self._control.descriptors(),
             *(self._watcher.descriptors() if self._watcher is not None else ()),
@@ -432,11 +465,14 @@ class Master:
         for child in self._children:
             if fds:
                 self._children.tell(child, channel.Reopen(paths), fds)
+        if fds:
+            self._zygotes.reopen(paths, fds)
         logs.event("info", "log files reopened")
         return None
 
     def status(self) -> ServerStatus:
         now = monotonic()
+        bounds = self._pool.bounds
         workers = []
         for worker in self._pool.members():
             child = self._children.find(worker.pid)
@@ -461,6 +497,9 @@ class Master:
             uptime=round(now - self._born, 3),
             listeners=[listener.name for listener in self._reloads.serving.listeners],
             target=self._pool.target,
+            bounds=PoolBounds(min=bounds.min, max=bounds.max, spare=bounds.spare)
+            if bounds
+            else None,
             reloading=self._pool.rollout is not None,
             workers=workers,
         )

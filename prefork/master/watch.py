@@ -193,11 +193,20 @@ def _tell(news: dict[str, Any]) -> None:
 def _watch_trees(directories: list[str], news: _News) -> None:
     roots = [Path(directory) for directory in directories]
 
-    def wanted(change: "watchfiles.Change", path: str) -> bool:
+    def is_source(path: str) -> bool:
         # The library's filter looks at each part of a path for a cache, a repository and the like,
         # also at those above the directory: in ~/.venv/site it would ignore everything.
         below = [Path(path).relative_to(root) for root in roots if Path(path).is_relative_to(root)]
-        return any(sources(change, f"/{each}") for each in below)
+        return any(sources(watchfiles.Change.modified, f"/{each}") for each in below)
+
+    def wanted(change: "watchfiles.Change", path: str) -> bool:
+        if change == watchfiles.Change.added and os.path.isdir(path):
+            # What was put into it before the kernel was asked to watch it is seen only here.
+            inside = (
+                os.path.join(place, name) for place, _, names in os.walk(path) for name in names
+            )
+            return any(map(is_source, inside))
+        return is_source(path)
 
     with _failure_told(news):
         import watchfiles

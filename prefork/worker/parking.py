@@ -116,10 +116,12 @@ class Parking(Generic[P]):
                 connection.tick = 0
                 if connection.fd not in self.parked:
                     continue  # being served: parked anew, it gets a new place
+                if not connection.deadline:
+                    continue  # it had one when it was put here
                 if connection.deadline <= now:
                     del self.parked[connection.fd]
                     late.append(connection)
-                elif connection.deadline:
+                else:
                     self._turn(connection, int(connection.deadline * _TICKS) + 1)
             self._next = min(self._wheel, default=0)
         return late
