@@ -163,7 +163,7 @@ def test_listeners_are_opened_before_kept_as_they_are_and_closed_after(
     load = Load(tcp(kept), one_shot=2, kept=2, path="/", right=(b"one", b"two"))
     reload = Waiting(server, "reload")
     server.wait("reload started")
-    until(lambda: not refused(new), "the new listener")
+    server.wait("listening", address=f"127.0.0.1:{new}")
     with Connection(new) as early, Connection(gone) as late:
         assert late.ask("/").body == b"one", "the old generation serves all its listeners"
         early.send("/", close=True)
