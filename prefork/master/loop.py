@@ -63,6 +63,7 @@ class Master:
         self._name = reloads.serving.config.server.name
         self._born = monotonic()
         self._status = 0
+        self._settling: list[int] = []
         self._stopping = False
         self._stop_at: float | None = None
         self._stopped = False
@@ -205,6 +206,7 @@ class Master:
         elif isinstance(report, channel.Leaving):
             logs.event("info", "worker leaving", slot=child.slot, pid=child.pid, generation=number)
             self._pool.leaving(child.pid, now)
+            self._settle()
         elif isinstance(report, channel.Failed):
             on_trial = number == self._pool.candidate
             self._pool.failed(child.pid, report.why, now)
@@ -292,6 +294,7 @@ class Master:
                     self._kill(pid, slot, why)
         for outcome in todo.outcomes:
             self._conclude(outcome)
+        self._settle()
         self._zygotes.keep(self._pool.growing)
         now = monotonic()
         under_way = {listener for listener, drain in self._drains.items() if not drain.over(now)}
@@ -372,13 +375,26 @@ class Master:
                 logs.event("error", "first boot failed", traceback=why)
                 self._status = FIRST_BOOT_FAILED
             case plan.Settled(number):
-                self._reloads.settled(number)
+                self._settling.append(number)
             case plan.Abandoned(number, why):
                 self._reloads.failed(number, why)
             case plan.Superseded(number):
                 self._reloads.failed(number, "a later reload took its place")
             case plan.Stopped():
                 self._stopped = True
+
+    def _settle(self) -> None:
+        """Tells of a generation once no older worker accepts any more, and not just when it was
+        told to: whoever has seen a reload succeed gets no answer of the old code."""
+        for number in self._settling:
+            accepting = any(
+                worker.generation < number and not (worker.leaving or worker.killed)
+                for worker in self._pool.members()
+            )
+            if not accepting:
+                self._settling.remove(number)
+                self._reloads.settled(number)
+                return
 
     def _listeners_in_use(self) -> set[Listener]:
         """Those that connections are still accepted from, by workers that stay."""
