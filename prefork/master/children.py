@@ -4,6 +4,7 @@ import contextlib
 import os
 import selectors
 import signal
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +13,7 @@ from time import monotonic
 from prefork import logs
 from prefork.channel import Channel, Order, Report
 from prefork.master.generation import Generation
+from prefork.master.state import ChildState
 from prefork.scoreboard import Scoreboard
 from prefork.worker.accept import WAKE
 from prefork.worker.process import Birth, live
@@ -64,11 +66,18 @@ class Children:
     def find(self, pid: int) -> Child | None:
         return self._by_pid.get(pid)
 
-    def spawn(self, slot: int, generation: Generation, name: str) -> Child:
-        """Forks a worker. Raises OSError where the kernel has no room for another process."""
+    def spawn(
+        self, slot: int, generation: Generation, name: str, order: Order | None = None
+    ) -> Child:
+        """Forks a worker, which finds an `order` as soon as it is ready, before it accepts.
+
+        Raises OSError where the kernel has no room for another process.
+        """
         config = generation.config
         self._scoreboard.clear(slot, config.workers.threads)
         ours, theirs = Channel.pair()
+        if order is not None:
+            ours.send(order)
         birth = Birth(
             slot=slot,
             generation=generation.number,
@@ -97,10 +106,31 @@ class Children:
         finally:
             theirs.close()
             signal.pthread_sigmask(signal.SIG_SETMASK, old)
-        child = Child(pid, slot, generation, ours, monotonic())
-        self._by_pid[pid] = child
-        self._selector.register(ours, selectors.EVENT_READ, partial(self._readable, child))
+        return self._watch(Child(pid, slot, generation, ours, monotonic()))
+
+    def _watch(self, child: Child) -> Child:
+        self._by_pid[child.pid] = child
+        self._selector.register(child.channel, selectors.EVENT_READ, partial(self._readable, child))
         return child
+
+    def hand_over(self) -> tuple[ChildState, ...]:
+        """All workers, for the next master."""
+        return tuple(
+            ChildState(
+                pid=child.pid,
+                slot=child.slot,
+                generation=child.generation.number,
+                fd=child.channel.fileno(),
+                born=child.born,
+            )
+            for child in self
+        )
+
+    def adopt(self, state: ChildState, generation: Generation) -> Child:
+        """Takes over a worker that runs; what it said meanwhile waits in its channel."""
+        os.set_inheritable(state.fd, False)
+        channel = Channel(socket.socket(fileno=state.fd))
+        return self._watch(Child(state.pid, state.slot, generation, channel, state.born))
 
     def tell(self, child: Child, order: Order, fds: tuple[int, ...] = ()) -> None:
         """Gives an order, and wakes the worker to read it.
