@@ -30,6 +30,8 @@ from prefork.master.limits import late_calls
 from prefork.master.plan import State
 from prefork.master.pool import Pool
 from prefork.master.reload import Reloads, Waiting
+from prefork.master.takeover import Adopted, Parts
+from prefork.master.upgrade import Upgrades
 from prefork.scoreboard import SLOTS, Call, Scoreboard
 
 FIRST_BOOT_FAILED = 3
@@ -50,23 +52,40 @@ class Master:
     Raises ControlError where the control socket can't be had.
     """
 
-    def __init__(self, reloads: Reloads, log: logs.Logs, control_path: Path) -> None:
+    def __init__(
+        self,
+        reloads: Reloads,
+        log: logs.Logs,
+        control_path: Path,
+        adopted: Adopted | None = None,
+    ) -> None:
+        """`adopted`: from a master that this one replaces, in the same process."""
         self._reloads = reloads
         self._log = log
         self._name = reloads.serving.config.server.name
-        self._born = monotonic()
+        self._adopted = adopted
+        self._born = adopted.state.born if adopted else monotonic()
         self._status = 0
         self._stopping = False
         self._stop_at: float | None = None
         self._stopped = False
         self._announced = False
         self._selector = selectors.EpollSelector()
-        self._control = ControlServer(self._selector, control_path, self._command)
-        self._scoreboard = Scoreboard()
+        self._control = ControlServer(
+            self._selector,
+            control_path,
+            self._command,
+            adopted=adopted.state.control if adopted else None,
+        )
+        self._scoreboard = adopted.scoreboard if adopted else Scoreboard()
         self._pool = Pool(random.Random(), max_slots=SLOTS)
         self._children = Children(
             self._selector, self._scoreboard, log, self._hear, self._foreign_descriptors
         )
+        parts = Parts(
+            *(self._born, reloads, self._pool, self._children, self._control, self._scoreboard)
+        )
+        self._upgrades = Upgrades(self._selector, parts, self._reload)
         self._signals, self._signal_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._selector.register(self._signals, selectors.EVENT_READ, self._take_signals)
         self._drains: dict[Listener, Drain] = {}
@@ -81,6 +100,7 @@ class Master:
             self._bury()
             self._look_for_late_calls()
             self._act(self._pool.plan(monotonic()))
+            self._upgrade()
         self._control.close()
         for listener in self._reloads.held:
             listener.close(unlink=True)
@@ -93,14 +113,31 @@ class Master:
         signal.set_wakeup_fd(self._signal_writer, warn_on_full_buffer=False)
         for number in _SIGNALS:
             signal.signal(number, lambda *_: None)
-        first = self._reloads.serving
-        for listener in first.listeners:
-            logs.event("info", "listening", address=listener.name)
         # What is here now is shared with all workers for as long as nobody writes to it.
         gc.collect()
         gc.freeze()
-        self._pool.start(first.number, first.settings, monotonic())
+        if self._adopted:
+            self._take_over(self._adopted)
+        else:
+            first = self._reloads.serving
+            for listener in first.listeners:
+                logs.event("info", "listening", address=listener.name)
+            self._pool.start(first.number, first.settings, monotonic())
         self._act(self._pool.plan(monotonic()))
+
+    def _take_over(self, adopted: Adopted) -> None:
+        """After an exec: what runs is ours, and is then replaced as by any reload."""
+        state = adopted.state
+        settings = {number: each.settings for number, each in adopted.generations.items()}
+        self._pool.adopt(state.pool, settings)
+        for child in state.children:
+            self._children.adopt(child, adopted.generations[child.generation])
+        signal.pthread_sigmask(signal.SIG_SETMASK, state.mask)  # what came meanwhile comes now
+        logs.event("info", "upgraded", was=state.prefork, version=__version__)
+        self._bury()  # SIGCHLD may have been heard by the master before
+        self._reload(self._upgrades.resume(state.clients, self._control, state.prefork))
+        if adopted.scaled:
+            self._pool.scale(adopted.scaled, monotonic())
 
     # Wait, and take what has come.
 
@@ -112,6 +149,7 @@ class Master:
         now = monotonic()
         if planned is not None and now - before > planned + _OVERSLEPT:
             self._pool.overslept(now - before - planned)
+            self._upgrades.overslept(now - before - planned)
             self._look_at = now + _OVERSLEPT  # the workers' calls stood still too
         self._control.expire(now)
         if self._stop_at is not None and now >= self._stop_at:
@@ -123,6 +161,7 @@ class Master:
             self._wake_at,
             self._stop_at,
             self._control.next_deadline(),
+            self._upgrades.next_deadline(),
             self._look_at or None,
         )
         soonest = min((time for time in times if time is not None), default=None)
@@ -144,6 +183,7 @@ class Master:
                 self._stop(now)
             case signal.SIGINT | signal.SIGQUIT:
                 self._pool.stop(now, graceful=False)
+                self._upgrades.cancel("the server is stopping")
             case signal.SIGHUP:
                 self._reload(None)
             case signal.SIGUSR1:
@@ -154,8 +194,9 @@ class Master:
                 self._pool.grow(-1, now)
             case signal.SIGWINCH if not _has_terminal():
                 self._pool.withdraw(now)
-            case signal.SIGUSR2:
-                logs.event("warning", "upgrade in place is not there yet; nothing has changed")
+                self._upgrades.cancel("all workers were withdrawn")
+            case signal.SIGUSR2 if not self._pool.stopping:
+                self._upgrades.ask()
 
     def _hear(self, child: Child, report: channel.Report) -> None:
         now = monotonic()
@@ -339,6 +380,7 @@ class Master:
             *(listener.fileno() for listener in others),
             *(self._signals, self._signal_writer, self._selector.fileno()),
             *self._control.descriptors(),
+            *self._upgrades.descriptors(),
         )
 
     # Commands, by signal or over the control socket.
@@ -349,6 +391,11 @@ class Master:
                 reply.ok(**msgspec.structs.asdict(self.status()))
             case control.Reload():
                 self._reload(reply)
+            case control.Upgrade():
+                if self._stopping:
+                    reply.fail("the server is stopping")
+                else:
+                    self._upgrades.ask(reply)
             case control.Reopen():
                 problem = self._reopen()
                 reply.fail(problem) if problem else reply.ok()
@@ -376,6 +423,7 @@ class Master:
         else:
             self._stop_now(now)
         self._stopping = True
+        self._upgrades.cancel("the server is stopping")
 
     def _stop_now(self, now: float) -> None:
         self._scoreboard.draining = True
@@ -387,9 +435,22 @@ class Master:
             if waiting is not None:
                 waiting.fail("the server is stopping")
             return
+        if self._upgrades.defer(waiting):
+            return
         generation = self._reloads.begin(waiting)
         if generation is not None:
             self._pool.start(generation.number, generation.settings, monotonic())
+
+    def _upgrade(self) -> None:
+        """Starts or ends a preflight; and where one has passed, this code does not come back."""
+        self._upgrades.step(monotonic())
+        if self._upgrades.passed:
+            # Those still to come are kept by the kernel until the new code unblocks them.
+            old = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+            self._take_signals(0)
+            if self._upgrades.passed:
+                self._upgrades.replace(old)
+            signal.pthread_sigmask(signal.SIG_SETMASK, old)
 
     def _reopen(self) -> str | None:
         """New files in place of those that were moved away, here and in all workers.
