@@ -29,6 +29,8 @@ class Child:
     channel: Channel
     born: float
     """Monotonic seconds."""
+    killed: bool = False
+    """It was sent SIGKILL; what it said in its last moment does not change that."""
 
 
 @dataclass(frozen=True)

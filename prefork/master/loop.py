@@ -226,7 +226,7 @@ class Master:
             child = death.child
             worker = self._pool.find(child.pid)
             # One that we killed ourselves was told of then, with the reason.
-            by_us = worker is None or worker.killed or not death.sigkill
+            by_us = worker is None or worker.killed or child.killed or not death.sigkill
             expected = by_us and (worker is None or worker.state is State.RETIRING)
             calls = [call for call in self._calls(child) if call.started]
             logs.event(
@@ -340,12 +340,17 @@ class Master:
             return
         worker = self._pool.find(pid)
         if worker is not None and worker.order is None:
-            # One that overslept its boot may have become ready just now, and hold a connection.
+            # One that overslept its boot may have become ready just now, and hold a connection. It
+            # looks for orders between that word and its first accept: so either we hear it, or it
+            # finds this one.
+            if not self._pool.stopping:
+                child.channel.send(channel.Retire())
             self._children.listen(child)
             if worker.order is not None:
                 return
         number = child.generation.number
         logs.event("warning", "worker killed", slot=slot, pid=pid, generation=number, why=why)
+        child.killed = True
         self._children.signal(child, signal.SIGKILL)
 
     def _conclude(self, outcome: plan.Outcome) -> None:
