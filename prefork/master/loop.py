@@ -195,8 +195,8 @@ class Master:
             case signal.SIGWINCH if not _has_terminal():
                 self._pool.withdraw(now)
                 self._upgrades.cancel("all workers were withdrawn")
-            case signal.SIGUSR2 if not self._pool.stopping:
-                self._upgrades.ask()
+            case signal.SIGUSR2:
+                self._ask_for_upgrade()
 
     def _hear(self, child: Child, report: channel.Report) -> None:
         now = monotonic()
@@ -397,10 +397,7 @@ class Master:
             case control.Reload():
                 self._reload(reply)
             case control.Upgrade():
-                if self._stopping:
-                    reply.fail("the server is stopping")
-                else:
-                    self._upgrades.ask(reply)
+                self._ask_for_upgrade(reply)
             case control.Reopen():
                 problem = self._reopen()
                 reply.fail(problem) if problem else reply.ok()
@@ -445,6 +442,12 @@ class Master:
         generation = self._reloads.begin(waiting)
         if generation is not None:
             self._pool.start(generation.number, generation.settings, monotonic())
+
+    def _ask_for_upgrade(self, client: Reply | None = None) -> None:
+        if not (self._stopping or self._pool.stopping):
+            self._upgrades.ask(client)
+        elif client is not None:
+            client.fail("the server is stopping")
 
     def _upgrade(self) -> None:
         """Starts or ends a preflight; and where one has passed, this code does not come back."""

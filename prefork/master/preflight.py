@@ -78,20 +78,21 @@ class Preflight:
         self.version = ""
         self._selector = selector
         self._limit = f"did not start within {boot_timeout:g} s"
-        with contextlib.ExitStack() as undo:
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
             given = store(state)
-            with os.fdopen(given, "rb"):
-                self._sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-                undo.callback(self._sock.close)
-                with theirs:
-                    self._words = os.memfd_create("prefork-upgrade-stderr")
-                    undo.callback(os.close, self._words)
-                    passed = {*state.descriptors(), given, theirs.fileno()}
-                    variables = environment(given, theirs.fileno())
-                    self.pid = _fork(self._words, passed, directory, variables)
-            # Not its process id: it is reaped among the workers, and then another's.
+            theirs.callback(os.close, given)
+            self._sock, report = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            ours.enter_context(self._sock)
+            theirs.enter_context(report)
+            self._words = os.memfd_create("prefork-upgrade-stderr")
+            ours.callback(os.close, self._words)
+            passed = {*state.descriptors(), given, report.fileno()}
+            variables = environment(given, report.fileno())
+            self.pid = _fork(self._words, passed, directory, variables)
+            # Its process id is reaped among the workers, and then another's. Where this fails, the
+            # child finds nobody to report to, and ends.
             self._process = os.pidfd_open(self.pid)
-            undo.pop_all()
+            ours.pop_all()
         self._sock.setblocking(False)
         selector.register(self._sock, selectors.EVENT_READ, self._readable)
 

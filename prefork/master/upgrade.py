@@ -85,6 +85,8 @@ class Upgrades:
         if self._preflight is None:
             return False
         self._reload_wanted = True
+        if isinstance(waiting, Reply):
+            waiting.progress("waits for the upgrade under way")
         if waiting is not None:
             self._clients.join(waiting)
         return True
