@@ -60,12 +60,17 @@ def servers(row: str) -> list[Server]:
 
 
 def prepare() -> None:
-    """Sees that the peers are there and compiles the C programs into bench/build.
+    """Sees that the peers are there and compiles the C programs.
 
     Raises BenchError where the peers or the compiler are missing, or it refuses.
     """
     if not (PEERS / "gunicorn").exists():
         raise BenchError(f"no gunicorn in {PEERS}: `make bench` puts it there")
+    compile_programs()
+
+
+def compile_programs() -> None:
+    """Compiles the C programs into bench/build; raises BenchError where that fails."""
     BUILD.mkdir(exist_ok=True)
     for name in ("load", "accept_loop"):
         source, binary = f"{ROOT}/bench/{name}.c", f"{BUILD}/{name}"

@@ -13,12 +13,20 @@ import msgspec
 LIMIT = 64 * 1024
 """Bytes of one message; a longer reason is cut to fit."""
 
+_REASON = LIMIT // 6 - 100
 
-# From a worker to the master.
+
+# From a worker, or a zygote, to the master.
+
+
+class Born(msgspec.Struct, tag="born", frozen=True):
+    """A worker that a zygote has forked is the master's child now."""
+
+    pid: int
 
 
 class Ready(msgspec.Struct, tag="ready", frozen=True):
-    """The application is loaded and the worker is about to accept."""
+    """The application is loaded, and the worker waits for the word to serve."""
 
 
 class Leaving(msgspec.Struct, tag="leaving", frozen=True):
@@ -31,7 +39,23 @@ class Failed(msgspec.Struct, tag="failed", frozen=True):
     why: str
 
 
-# From the master to a worker.
+# From the master to a zygote.
+
+
+class Fork(msgspec.Struct, tag="fork", frozen=True):
+    """Fork a worker; its end of a new channel is the descriptor beside the message."""
+
+    slot: int
+
+
+# From the master to a worker; Reopen also to a zygote.
+
+
+class Serve(msgspec.Struct, tag="serve", frozen=True):
+    """It was heard that the worker is ready: it may accept.
+
+    Until then the master may kill it, and no connection is lost.
+    """
 
 
 class Retire(msgspec.Struct, tag="retire", frozen=True):
@@ -57,8 +81,8 @@ class Reopen(msgspec.Struct, tag="reopen", frozen=True):
     paths: tuple[str, ...]
 
 
-Report = Ready | Leaving | Failed
-Order = Retire | Stop | Expire | Reopen
+Report = Born | Ready | Leaving | Failed
+Order = Fork | Serve | Retire | Stop | Expire | Reopen
 
 _encode = msgspec.json.Encoder().encode
 _decode_report: msgspec.json.Decoder[Report] = msgspec.json.Decoder(Report)
@@ -66,7 +90,7 @@ _decode_order: msgspec.json.Decoder[Order] = msgspec.json.Decoder(Order)
 
 
 class Channel:
-    """One end of the pair; never blocks."""
+    """One end of the pair; never blocks unless told to."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -77,6 +101,15 @@ class Channel:
         """The master's end and the worker's."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         return Channel(ours), Channel(theirs)
+
+    @staticmethod
+    def adopt(fd: int) -> "Channel":
+        """The end of a pair that has come as a descriptor; it is this object's from now on."""
+        return Channel(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=fd))
+
+    def block(self) -> None:
+        """From now on, `order` waits until there is one."""
+        self._sock.setblocking(True)
 
     def fileno(self) -> int:
         return self._sock.fileno()
@@ -89,9 +122,11 @@ class Channel:
 
         The sender repeats what matters, so that a full channel never blocks the master.
         """
-        if isinstance(message, Failed) and len(message.why) > LIMIT // 6:
-            # JSON may take six bytes a character; the end of a traceback names the error.
-            message = Failed(message.why[-LIMIT // 6 :])
+        if isinstance(message, Failed):
+            # Not all text is UTF-8 (PEP 383). JSON may take six bytes for one; the end of a
+            # traceback names the error.
+            why = message.why.encode(errors="backslashreplace")[-_REASON:]
+            message = Failed(why.decode(errors="ignore"))
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         try:
             self._sock.sendmsg([_encode(message)], ancillary)
@@ -119,14 +154,18 @@ class Channel:
     def report(self) -> Report | None:
         """The next report (master's side), None when there is none now.
 
-        Raises EOFError when the worker's end is closed.
+        Raises EOFError when the worker's end is closed, or speaks nonsense: its application has
+        its hands on our descriptor.
         """
         packet = self._receive()
         if packet is None:
             return None
         if not packet[0]:
             raise EOFError
-        return _decode_report.decode(packet[0])
+        try:
+            return _decode_report.decode(packet[0])
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise EOFError from None
 
     def order(self) -> tuple[Order, list[int]] | None:
         """The next order and its descriptors (worker's side), None when there is none now.

@@ -74,7 +74,7 @@ class Reopen(Request, frozen=True):
 
 
 class Scale(Request, frozen=True):
-    """Sets the number of workers, until the next reload."""
+    """Sets the number of workers until the next reload; in a dynamic pool both bounds."""
 
     count: Annotated[int, msgspec.Meta(ge=1)]
 
@@ -104,8 +104,17 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     age: float
 
 
+class PoolBounds(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a dynamic pool: how many workers it may have, and how many of them are to be idle."""
+
+    min: int
+    max: int
+    spare: int
+
+
 class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A server: uptime in seconds, and the number of workers that it is to have (target)."""
+    """A server: uptime in seconds, and the number of workers that it is to have (target); `bounds`
+    between which that moves with demand, None for a fixed pool."""
 
     name: str
     pid: int
@@ -114,6 +123,7 @@ class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     uptime: float
     listeners: list[str]
     target: int
+    bounds: PoolBounds | None = None
     reloading: bool
     workers: list[WorkerStatus]
 
@@ -157,7 +167,7 @@ def decode_request(line: bytes) -> Request:
 class Places:
     """The directories in which the sockets of a user's servers may be, the first that can be had.
 
-    run: of the whole system, usually /run/prefork.
+    run: of the whole system: /run/prefork, or what PREFORK_RUN_DIR names.
     own: private to the user, with mode 0700.
     """
 
@@ -167,14 +177,16 @@ class Places:
 
     @staticmethod
     def of(environ: Mapping[str, str], uid: int) -> "Places":
-        """Those of a user, by what the environment says of XDG_RUNTIME_DIR and TMPDIR.
+        """Those of a user, by the environment's PREFORK_RUN_DIR, XDG_RUNTIME_DIR and TMPDIR.
 
-        A relative XDG_RUNTIME_DIR does not count, as the XDG Base Directory specification says.
+        Of the first two a relative path does not count: the XDG Base Directory specification says
+        so for its own, and a server and its commands need not have one working directory.
         """
+        run = environ.get("PREFORK_RUN_DIR", "")
         own = [Path(environ.get("TMPDIR") or "/tmp").absolute() / f"prefork-{uid}"]
         if os.path.isabs(runtime := environ.get("XDG_RUNTIME_DIR", "")):
             own.insert(0, Path(runtime, "prefork"))
-        return Places(uid, Path("/run/prefork"), tuple(own))
+        return Places(uid, Path(run if os.path.isabs(run) else "/run/prefork"), tuple(own))
 
     def usable(self) -> list[Path]:
         """Those that exist and that nobody else could have put something into."""

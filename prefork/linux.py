@@ -3,14 +3,15 @@
 import ctypes
 import errno
 import os
+import select
 import socket
 import struct
 from collections.abc import Sequence
-from pathlib import Path
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 def set_parent_death_signal(signal: int) -> None:
@@ -19,7 +20,20 @@ def set_parent_death_signal(signal: int) -> None:
     A setuid clears it, and a parent that is dead already sends nothing: compare getppid() after.
     Raises OSError.
     """
-    if _libc.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal), 0, 0, 0) != 0:
+    _prctl(_PR_SET_PDEATHSIG, signal)
+
+
+def become_subreaper() -> None:
+    """From now on, a descendant whose parent dies is this process's child.
+
+    prctl(2), PR_SET_CHILD_SUBREAPER, Linux 3.4; a fork does not inherit it, an exec keeps it.
+    Raises OSError.
+    """
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _prctl(option: int, value: int) -> None:
+    if _libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
 
@@ -42,8 +56,6 @@ def attach_filter(sock: socket.socket, program: Sequence[Instruction]) -> None:
     sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, pointer)
 
 
-_SYN_RECV = "03"
-
 # What a filter on a TCP socket sees begins with the TCP header, over IPv4 as over IPv6; its byte 13
 # has the flags. SYN is 0x02 and ACK 0x10: the two together tell the first packet of a handshake.
 _DROP_SYN = (
@@ -64,23 +76,90 @@ def drop_new_handshakes(listener: socket.socket) -> None:
     attach_filter(listener, _DROP_SYN)
 
 
+_TCP_INFO_UNACKED = struct.Struct("=24xI")
+
+
+def queued(listener: socket.socket) -> int:
+    """How many connections wait in the queue of a listening stream socket for accept(2).
+
+    One that TCP_DEFER_ACCEPT keeps until its first byte is not in it yet.  TCP: tcpi_unacked of
+    TCP_INFO (tcp(7), linux/tcp.h), which for a listening socket is the length of that queue.
+    Unix: sock_diag(7); where the kernel has none for Unix sockets, 1 stands for "some".
+    """
+    if listener.family != socket.AF_UNIX:
+        data = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_UNACKED.size)
+        return int(_TCP_INFO_UNACKED.unpack(data)[0])
+    try:
+        return _unix_queue(os.fstat(listener.fileno()).st_ino)
+    except OSError:
+        poll = select.poll()
+        poll.register(listener, select.POLLIN)
+        return len(poll.poll(0))
+
+
+_NETLINK_SOCK_DIAG = 4
+_SOCK_DIAG_BY_FAMILY = 20
+_NLM_F_REQUEST = 1
+_NLM_F_DUMP = 0x300
+_NLMSG_ERROR = 2
+_UDIAG_SHOW_RQLEN = 0x10
+_UNIX_DIAG_RQLEN = 4
+_ANY = 0xFFFFFFFF  # a state, a cookie
+
+_NLMSGHDR = struct.Struct("=IHHII")  # length, type, flags, sequence, port; netlink(7)
+_UNIX_DIAG_REQ = struct.Struct("=BBHIIIII")  # family, protocol, pad, states, inode, show, cookie
+_UNIX_DIAG_MSG_SIZE = 16
+_RTATTR = struct.Struct("=HH")  # length, type; rtnetlink(7)
+_RQLEN = struct.Struct("=II")  # for a listener: waiting connections, backlog
+
+
+def _unix_queue(inode: int) -> int:
+    request = _UNIX_DIAG_REQ.pack(
+        socket.AF_UNIX, 0, 0, _ANY, inode & _ANY, _UDIAG_SHOW_RQLEN, _ANY, _ANY
+    )
+    _, answer = _ask_sock_diag(request, 0)
+    offset = _NLMSGHDR.size + _UNIX_DIAG_MSG_SIZE
+    while offset < len(answer):
+        length, kind = _RTATTR.unpack_from(answer, offset)
+        if kind == _UNIX_DIAG_RQLEN:
+            return int(_RQLEN.unpack_from(answer, offset + _RTATTR.size)[0])
+        offset += max(length + 3 & ~3, _RTATTR.size)
+    raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
+
+
+# family, protocol, extensions, states; of the socket: its port in network byte order, the rest any
+_INET_DIAG_REQ = struct.Struct("=BBBxI2s38x8s")
+_SYN_RECV = 1 << 3 | 1 << 12  # TCP_SYN_RECV, and TCP_NEW_SYN_RECV since Linux 4.4
+
+
 def handshakes_under_way(listener: socket.socket) -> bool:
     """Whether a handshake with this port has begun and is not in the queue yet (SYN_RECV).
 
-    From /proc/net/tcp and tcp6 (proc(5)), of this process's network namespace.  The port alone
-    is looked at: another socket on the same port of another address counts too.
+    sock_diag(7), in this process's network namespace: the kernel looks for them, which stays quick
+    beside many thousand connections in TIME_WAIT.  The port alone counts: another socket on the
+    same port of another address is one too.  Raises OSError where the kernel has no tcp_diag.
     """
-    port = f":{listener.getsockname()[1]:04X}"
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        try:
-            lines = Path(table).read_text().splitlines()[1:]
-        except FileNotFoundError:  # IPv6 may be missing
-            continue
-        for line in lines:
-            _, local, _, state, *_ = line.split(maxsplit=4)
-            if state == _SYN_RECV and local.endswith(port):
-                return True
+    port = struct.pack("!H", listener.getsockname()[1])
+    for family in (socket.AF_INET, socket.AF_INET6):
+        request = _INET_DIAG_REQ.pack(family, socket.IPPROTO_TCP, 0, _SYN_RECV, port, b"\xff" * 8)
+        kind, _ = _ask_sock_diag(request, _NLM_F_DUMP)
+        if kind == _SOCK_DIAG_BY_FAMILY:  # else it is the end of an empty list
+            return True
     return False
+
+
+def _ask_sock_diag(request: bytes, flags: int) -> tuple[int, bytes]:
+    """(type of the first message, the answer that begins with it).  Raises OSError."""
+    size = _NLMSGHDR.size + len(request)
+    header = _NLMSGHDR.pack(size, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST | flags, 0, 0)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as netlink:
+        netlink.send(header + request)
+        answer = netlink.recv(65536)  # the kernel answers during send
+    kind = _NLMSGHDR.unpack_from(answer)[1]
+    if kind == _NLMSG_ERROR:
+        number = -struct.unpack_from("=i", answer, _NLMSGHDR.size)[0]
+        raise OSError(number, os.strerror(number))
+    return kind, answer
 
 
 _SYS_OPENAT2 = 437  # the same on every architecture but alpha
@@ -160,3 +239,16 @@ def _walk_beneath(directory: int, path: bytes, flags: int) -> int:
     finally:
         if here != directory:
             os.close(here)
+
+
+def bind_packet(sock: socket.socket, interface: int, protocol: int) -> None:
+    """Binds a packet(7) socket to an interface by its index, 0 for all of them.
+
+    socket.bind() wants a name, and there is none for all.  `protocol` is an ETH_P_ number.
+    Raises OSError (ENETDOWN: the interface is down).
+    """
+    # struct sockaddr_ll; the protocol is in network byte order.
+    address = struct.pack("=HHiHBB8x", socket.AF_PACKET, socket.htons(protocol), interface, 0, 0, 0)
+    if _libc.bind(sock.fileno(), address, len(address)) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

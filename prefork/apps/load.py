@@ -42,6 +42,11 @@ def load_application(config: Config) -> Application:
     return application
 
 
+def load_target(config: Config) -> Any:
+    """What answers by this configuration's protocol: an application or a handler."""
+    return load_handler(config) if config.server.protocol == "tcp" else load_application(config)
+
+
 def load_handler(config: Config) -> Callable[..., object]:
     """The TCP handler. Raises as `load_application` does."""
     assert config.server.app is not None
@@ -49,8 +54,8 @@ def load_handler(config: Config) -> Callable[..., object]:
     return handler
 
 
-def find(target: str) -> Any:
-    """Imports `module:name` or calls the factory of `module:name()`."""
+def find(target: str, key: str = "server.app") -> Any:
+    """Imports `module:name` or calls the factory of `module:name()`; `key` said so."""
     module_name, _, path = target.partition(":")
     factory = path.endswith("()")
     path = path.removesuffix("()")
@@ -62,7 +67,7 @@ def find(target: str) -> Any:
             raise
         raise LoadError(
             f"{target}: there is no module {problem.name!r}; "
-            "check server.app, server.chdir and server.pythonpath"
+            f"check {key}, server.chdir and server.pythonpath"
         ) from None
     where = module_name
     for name in path.split("."):

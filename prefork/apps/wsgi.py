@@ -190,6 +190,7 @@ class Response:
         self.sent = count
         self._left = head.length - count
         self._out.send_file(head.data, fd, offset, count)
+        self.end()  # which knows of a Content-Length that is more than the file has
         return True
 
     def end(self) -> None:

@@ -19,6 +19,7 @@ _COMMANDS = {
     "status": "prefork.cli.control:status",
     "get": "prefork.cli.get:command",
     "talk": "prefork.cli.talk:command",
+    "wire": "prefork.cli.wire:command",
 }
 
 

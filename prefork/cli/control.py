@@ -6,7 +6,7 @@ from typing import Any
 import click
 import msgspec
 
-from prefork.control import TIMEOUT, Client, ControlError, ServerStatus, find
+from prefork.control import TIMEOUT, Client, ControlError, PoolBounds, ServerStatus, find
 
 _UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 
@@ -89,7 +89,7 @@ def reopen(target: str | None, control: str | None) -> None:
 @click.argument("count", metavar="N", type=click.IntRange(min=1))
 @_of_server
 def scale(count: int, target: str | None, control: str | None) -> None:
-    """Run N workers until the next reload."""
+    """Run N workers until the next reload; in a dynamic pool both bounds become N."""
     with _client(target, control) as client:
         client.call("scale", count=count)
     click.echo(f"scaled to {count}")
@@ -121,7 +121,7 @@ def _status_lines(server: ServerStatus) -> list[str]:
         f"prefork {server.version}",
         f"generation {server.generation}{', reloading' if server.reloading else ''}",
         f"up {_duration(server.uptime)}",
-        f"target {server.target} workers",
+        f"target {server.target} workers{_bounds(server.bounds)}",
         f"listening on {', '.join(server.listeners)}",
     ]
     rows: list[tuple[str, ...]] = [("SLOT", "PID", "GENERATION", "STATE", "REQUESTS", "AGE")]
@@ -131,6 +131,10 @@ def _status_lines(server: ServerStatus) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     table = ["  ".join(map(str.rjust, row, widths)) for row in rows]
     return [f"{server.name}: {', '.join(header)}", *table]
+
+
+def _bounds(bounds: PoolBounds | None) -> str:
+    return f" (of {bounds.min} to {bounds.max}, {bounds.spare} spare)" if bounds else ""
 
 
 def _duration(seconds: float) -> str:

@@ -64,15 +64,16 @@ def _announce(generation: Generation) -> None:
     config = generation.config
     scheme = "" if config.server.protocol == "tcp" else "http://"
     what = config.static.root if config.server.protocol == "static" else config.server.app
-    count, threads = config.workers.count, config.workers.threads
+    workers = config.workers
+    count = f"{workers.min} to {workers.max}" if workers.spare else str(workers.count)
     lines = [
         f"prefork {__version__} serves {what}",
         *(
             f"  at    {scheme if listener.is_tcp else ''}{listener.name}"
             for listener in generation.listeners
         ),
-        f"  with  {count} worker{'s' if count > 1 else ''}"
-        + (f" of {threads} threads" if threads > 1 else ""),
+        f"  with  {count} worker{'' if count == '1' else 's'}"
+        + (f" of {workers.threads} threads" if workers.threads > 1 else ""),
         "  stop  Ctrl-C at once; prefork stop, or TERM, when all is answered",
     ]
     click.echo("\n".join(lines), err=True)

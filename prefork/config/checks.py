@@ -11,12 +11,15 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 
 from prefork.config import files
 from prefork.config.problems import Problem
-from prefork.config.schema import KEYS, Config
+from prefork.config.schema import KEYS, Config, Workers
 from prefork.config.values import Invalid, toml
 
 Finding = tuple[str, str, str]
 
 MISSING = "missing"
+
+_SIZES = {f"workers.{key}" for key in ("count", "min", "max", "spare", "max_requests")}
+"""Keys that others are compared with."""
 
 
 def every(
@@ -29,6 +32,8 @@ def every(
     findings: list[Finding] = []
     if "server.protocol" not in wrong:
         findings += _coherent(config)
+    if _SIZES.isdisjoint(wrong):
+        findings += _sized(config.workers)
     findings += _possible(config)
     return [
         Problem(given.get(key, where), key, reason, hint)
@@ -38,6 +43,14 @@ def every(
 
 
 def _coherent(config: Config) -> Iterator[Finding]:
+    yield from _answerable(config)
+    if "before_fork" in config.workers.hooks and not config.workers.preload:
+        # The master would have to call it, and that never runs an application's code.
+        reason = "the hook before_fork is called where the application was preloaded"
+        yield "workers.preload", reason, "set it to true, or use after_fork"
+
+
+def _answerable(config: Config) -> Iterator[Finding]:
     app, protocol, root = config.server.app, config.server.protocol, config.static.root
     if protocol == "static":
         if root is None:
@@ -54,6 +67,22 @@ def _coherent(config: Config) -> Iterator[Finding]:
         yield "static.root", f'not used with protocol "{protocol}"', hint
     if protocol == "tcp" and config.static.mounts:
         yield "static.mounts", 'not used with protocol "tcp"', ""
+
+
+def _sized(workers: Workers) -> Iterator[Finding]:
+    """Of two keys that disagree, the one that was given more likely by mistake is named."""
+    if workers.spare:
+        if workers.min > workers.max:
+            yield "workers.min", f"{workers.min} is more than workers.max, {workers.max}", ""
+        if workers.spare > workers.max:
+            yield "workers.spare", f"{workers.spare} is more than workers.max, {workers.max}", ""
+    else:
+        hint = "give it, or workers.count alone for a pool of fixed size"
+        for key in ("min", "max"):
+            if getattr(workers, key) != KEYS[f"workers.{key}"].default:
+                yield f"workers.{key}", "has no effect without workers.spare", hint
+    if workers.max_requests_jitter and not workers.max_requests:
+        yield "workers.max_requests_jitter", "has no effect without workers.max_requests", ""
 
 
 def _possible(config: Config) -> Iterator[Finding]:

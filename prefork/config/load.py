@@ -169,6 +169,8 @@ def _resolve(
         settled["workers.request_timeout"] = Setting(0.0, "default for tcp")
     if settled["workers.count"].value == AUTO:
         settled["workers.count"] = Setting(cpu_count, f'{settled["workers.count"].origin}, "auto"')
+    if settled["workers.spare"].value and not settled["workers.max"].value:
+        settled["workers.max"] = Setting(settled["workers.count"].value, "workers.count")
     if "server.name" not in given:
         name = Path(file).stem if file else settled["server.bind"].value[0]
         settled["server.name"] = Setting(name, "default")

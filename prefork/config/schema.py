@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 from msgspec import Meta, Struct, field
 
 from prefork.config import values
-from prefork.config.values import AUTO, KIB, MIB, Kind
+from prefork.config.values import AUTO, KIB, MIB, WORKERS_MAX, Kind
 
 SECONDS_MAX = 2_000_000
 """About 23 days: epoll_wait(2) takes its timeout as milliseconds in a C int."""
@@ -36,6 +36,10 @@ Size = Annotated[
     int,
     Meta(ge=0, le=2**63 - 1),
     Kind('a size in bytes or such as "64KiB", 0 for no limit', values.read_size, values.show_size),
+]
+
+WorkersOrNone = Annotated[
+    int, Meta(ge=0, le=WORKERS_MAX), Kind(f"an integer from 0 to {WORKERS_MAX}")
 ]
 
 Protocol = Literal["wsgi", "static", "tcp"]
@@ -75,19 +79,30 @@ class Server(Struct, frozen=True, kw_only=True):
 
 
 class Workers(Struct, frozen=True, kw_only=True):
-    """[workers]: how many processes answer, and how long they may take."""
+    """[workers]: how many processes answer, how long they may take, and how long they live."""
 
     count: Annotated[int, Kind('an integer of at least 1 or "auto"', values.read_count)] = AUTO
+    min: Annotated[int, Meta(ge=1, le=WORKERS_MAX), Kind(f"an integer from 1 to {WORKERS_MAX}")] = 1
+    max: WorkersOrNone = 0  # as many as count; resolved for a dynamic pool
+    spare: WorkersOrNone = 0  # a fixed pool
     threads: Annotated[int, Meta(ge=1, le=255), Kind("an integer from 1 to 255")] = 1
+    preload: Flag = False
     warmup: Annotated[
         tuple[str, ...], Kind('a list of paths such as "/"', values.read_url_paths)
     ] = ()
+    hooks: Annotated[
+        dict[str, str], Kind('a table such as { ready = "module:function" }', values.read_hooks)
+    ] = field(default_factory=dict)
     boot_timeout: Seconds = 30.0
     request_timeout: Seconds = 30.0  # 0 for tcp where it is not given
     graceful_timeout: Seconds = 30.0
     drain_delay: Annotated[
         float, Meta(ge=0, le=SECONDS_MAX), Kind(f"seconds from 0 to {SECONDS_MAX}")
     ] = 0.0
+    max_requests: Count = 0
+    max_requests_jitter: Count = 0
+    max_age: Seconds = 0.0
+    max_memory: Size = 0
 
 
 class Http(Struct, frozen=True, kw_only=True):

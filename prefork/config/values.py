@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 import msgspec
@@ -22,6 +23,9 @@ AUTO = 0
 
 WORKERS_MAX = 1023
 """One less than the scoreboard's slots: a replacement boots before its predecessor goes."""
+
+HOOKS = ("before_fork", "after_fork", "ready", "before_exit")
+"""The moments of a worker's life at which `workers.hooks` may name a function to call."""
 
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": KIB, "MIB": MIB, "GIB": GIB}
 _SIZE = re.compile(r"(\d{1,15}) ?([KMG]?i?B)", re.IGNORECASE | re.ASCII)
@@ -252,6 +256,31 @@ def _env_problem(name: str, value: Any) -> str | None:
 def show_env(value: Mapping[str, str]) -> str:
     """The names; the values are where secrets are."""
     return toml(dict.fromkeys(value, "***"))
+
+
+def read_hooks(raw: Any, base: str) -> dict[str, str]:
+    if not isinstance(raw, dict):
+        raise Mismatch
+    reasons = [reason for name, target in raw.items() if (reason := _hook_problem(name, target))]
+    if reasons:
+        raise Invalid(*reasons)
+    return raw
+
+
+def _hook_problem(name: str, target: Any) -> str | None:
+    if name not in HOOKS:
+        near = get_close_matches(name, HOOKS, 1)
+        hint = f"did you mean {near[0]}?" if near else f"they are {', '.join(HOOKS)}"
+        return f"there is no hook {toml(name)}; {hint}"
+    if isinstance(target, str) and not target.endswith("()"):
+        try:
+            read_app(target, "")
+            return None
+        except Invalid as problem:
+            return f"{name}: {problem}"
+        except Mismatch:
+            pass
+    return f'{name}: expected "module:function", got {_excerpt(target)}'
 
 
 def read_mounts(raw: Any, base: str) -> dict[str, str]:

@@ -68,7 +68,7 @@ def split_target(target: bytes, method: bytes) -> tuple[str, str, str | None]:
 
 
 def rejection(error: Exception, received: bytes) -> Reject:
-    """The answer to a parser's error; `received` is what it was reading, as far as that is known."""
+    """The answer to a parser's error; `received` is what it was reading, if that is known."""
     text = str(error)
     if "HTTP version" in text or " PRI" in text:  # PRI begins HTTP/2 (RFC 9113 section 3.4)
         return Reject(505, "this server speaks HTTP/1.0 and HTTP/1.1")

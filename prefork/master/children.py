@@ -4,11 +4,11 @@ import contextlib
 import os
 import selectors
 import signal
-import socket
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
+from typing import Protocol
 
 from prefork import logs
 from prefork.channel import Channel, Order, Report
@@ -16,7 +16,7 @@ from prefork.master.generation import Generation
 from prefork.master.state import ChildState
 from prefork.scoreboard import Scoreboard
 from prefork.worker.accept import WAKE
-from prefork.worker.process import Birth, live
+from prefork.worker.process import Birth, Heritage, fork, live
 
 
 @dataclass(eq=False)
@@ -30,7 +30,7 @@ class Child:
     born: float
     """Monotonic seconds."""
     killed: bool = False
-    """It was sent SIGKILL; what it said in its last moment does not change that."""
+    """SIGKILL was sent."""
 
 
 @dataclass(frozen=True)
@@ -42,22 +42,37 @@ class Death:
     sigkill: bool
 
 
+class Others(Protocol):
+    """The children that are no workers, or are not known as such yet."""
+
+    def listen(self) -> None:
+        """A child is dead that is no worker, as far as is known: it may have told more."""
+
+    def died(self, pid: int, how: str, *, sigkill: bool) -> None:
+        """It was none, and is reaped."""
+
+
 class Children:
     """All workers alive, by process id."""
 
     def __init__(
         self,
+        name: str,
         selector: selectors.BaseSelector,
         scoreboard: Scoreboard,
         log: logs.Logs,
+        *,
+        born: Callable[[Child], None],
         hear: Callable[[Child, Report], None],
         foreign: Callable[[Generation], Iterable[int]],
     ) -> None:
-        """`hear` takes each report; `foreign`: descriptors that no worker of a
-        generation may keep."""
+        """`name`: the server's; `born` is told of each worker, `hear` takes its reports; `foreign`:
+        descriptors that no process of a generation may keep."""
+        self._name = name
         self._selector = selector
         self._scoreboard = scoreboard
         self._log = log
+        self._born = born
         self._hear = hear
         self._foreign = foreign
         self._by_pid: dict[int, Child] = {}
@@ -68,52 +83,55 @@ class Children:
     def find(self, pid: int) -> Child | None:
         return self._by_pid.get(pid)
 
-    def spawn(
-        self, slot: int, generation: Generation, name: str, order: Order | None = None
-    ) -> Child:
-        """Forks a worker, which finds an `order` as soon as it is ready, before it accepts.
-
-        Raises OSError where the kernel has no room for another process.
-        """
-        config = generation.config
-        self._scoreboard.clear(slot, config.workers.threads)
-        ours, theirs = Channel.pair()
-        if order is not None:
-            ours.send(order)
-        birth = Birth(
-            slot=slot,
+    def heritage(self, generation: Generation) -> Heritage:
+        """What a process of this generation is given."""
+        return Heritage(
             generation=generation.number,
-            name=name,
+            name=self._name,
             master=os.getpid(),
-            config=config,
+            config=generation.config,
             listeners=tuple(generation.listeners),
-            channel=theirs,
             scoreboard=self._scoreboard,
             logs=self._log,
-            foreign=(
-                *self._foreign(generation),
-                ours.fileno(),
-                *(child.channel.fileno() for child in self._by_pid.values()),
-            ),
         )
-        # Blocked until the child has handlers of its own: in between, ours would run in it.
-        old = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+
+    def foreign(self, generation: Generation) -> tuple[int, ...]:
+        """Descriptors that a process of this generation has to close."""
+        channels = (child.channel.fileno() for child in self._by_pid.values())
+        return (*self._foreign(generation), *channels)
+
+    def clear(self, slot: int, generation: Generation) -> None:
+        """Makes a slot ready for its next worker."""
+        self._scoreboard.clear(slot, generation.config.workers.threads)
+
+    def spawn(self, slot: int, generation: Generation) -> None:
+        """Forks a worker. Raises OSError where the kernel has no room for another process."""
+        self.clear(slot, generation)
+        ours, theirs = Channel.pair()
         try:
-            pid = os.fork()
-            if pid == 0:
-                live(birth)
+            birth = Birth(
+                **vars(self.heritage(generation)),
+                slot=slot,
+                channel=theirs,
+                foreign=(*self.foreign(generation), ours.fileno()),
+            )
+            pid = fork(lambda: live(birth))
         except OSError:
             ours.close()
             raise
         finally:
             theirs.close()
-            signal.pthread_sigmask(signal.SIG_SETMASK, old)
-        return self._watch(Child(pid, slot, generation, ours, monotonic()))
+        self.adopt(pid, slot, generation, ours)
 
-    def _watch(self, child: Child) -> Child:
+    def adopt(self, pid: int, slot: int, generation: Generation, channel: Channel) -> None:
+        """Takes a new worker, and what it will say on this channel, into account."""
+        child = Child(pid, slot, generation, channel, monotonic())
+        self._watch(child)
+        self._born(child)
+
+    def _watch(self, child: Child) -> None:
         self._by_pid[child.pid] = child
         self._selector.register(child.channel, selectors.EVENT_READ, partial(self._readable, child))
-        return child
 
     def hand_over(self) -> tuple[ChildState, ...]:
         """All workers, for the next master."""
@@ -128,11 +146,13 @@ class Children:
             for child in self
         )
 
-    def adopt(self, state: ChildState, generation: Generation) -> Child:
-        """Takes over a worker that runs; what it said meanwhile waits in its channel."""
+    def take_over(self, state: ChildState, generation: Generation) -> Child:
+        """A worker of the master before; what it said meanwhile waits in its channel."""
         os.set_inheritable(state.fd, False)
-        channel = Channel(socket.socket(fileno=state.fd))
-        return self._watch(Child(state.pid, state.slot, generation, channel, state.born))
+        channel = Channel.adopt(state.fd)
+        child = Child(state.pid, state.slot, generation, channel, state.born)
+        self._watch(child)
+        return child
 
     def tell(self, child: Child, order: Order, fds: tuple[int, ...] = ()) -> None:
         """Gives an order, and wakes the worker to read it.
@@ -160,19 +180,20 @@ class Children:
         """Hears what a child has said before now."""
         self._readable(child, selectors.EVENT_READ)
 
-    def reap(self) -> list[Death]:
-        """Collects the dead, in one go: SIGCHLD comes once for several (waitpid(2))."""
+    def reap(self, others: Others) -> list[Death]:
+        """Collects the dead, in one go: SIGCHLD comes once for several (waitpid(2)).
+
+        A dead one is looked at before it is reaped: until then its process id is its own.
+        """
         deaths = []
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                break
-            if pid == 0:
-                break
+        while (pid := _dead()) is not None:
+            if pid not in self._by_pid:
+                others.listen()
+            _, status = os.waitpid(pid, 0)
             child = self._by_pid.get(pid)
-            if child is None:
-                continue  # a helper of ours, or an orphan that we were given as pid 1
+            if child is None:  # a zygote, a helper of ours, or an orphan that was given to us
+                others.died(pid, _how(status), sigkill=_is_sigkill(status))
+                continue
             self.listen(child)
             del self._by_pid[pid]
             with contextlib.suppress(KeyError):
@@ -180,6 +201,15 @@ class Children:
             child.channel.close()
             deaths.append(Death(child, _how(status), _is_sigkill(status)))
         return deaths
+
+
+def _dead() -> int | None:
+    """The process id of a child that is dead and not reaped, if there is one (waitid(2))."""
+    try:
+        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return None
+    return found.si_pid if found else None
 
 
 def _is_sigkill(status: int) -> bool:

@@ -36,6 +36,7 @@ class Drain:
             patience = HANDSHAKES if self._refuse_handshakes() else _UNFILTERED
             # What waited in the kernel for its first byte comes into the queue all the same.
             listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 0)
+        self._began = now
         self._deadline = now + (min(patience, graceful_timeout) if graceful_timeout else patience)
 
     def _refuse_handshakes(self) -> bool:
@@ -59,7 +60,7 @@ class Drain:
         Once it is, an accept on an empty queue does not wait any more, in any process.
         """
         if not self._closed:
-            if now < self._deadline and linux.handshakes_under_way(self._listener.sock):
+            if now < self._deadline and self._under_way(now):
                 return False
             self._closed = True
             if self._listener.is_tcp:
@@ -67,3 +68,9 @@ class Drain:
             else:
                 self._listener.sock.shutdown(socket.SHUT_RD)
         return True
+
+    def _under_way(self, now: float) -> bool:
+        try:
+            return linux.handshakes_under_way(self._listener.sock)
+        except OSError:  # nobody can tell: as long as without the filter
+            return now < self._began + _UNFILTERED

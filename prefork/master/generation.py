@@ -7,6 +7,7 @@ from prefork import address
 from prefork.config import Config, Loaded, Source, load
 from prefork.listeners import Listener, ListenOptions, open_listeners
 from prefork.master.plan import Settings
+from prefork.master.sizing import Bounds
 
 
 @dataclass(eq=False)
@@ -26,6 +27,7 @@ class Generation:
             count=workers.count,
             boot_timeout=workers.boot_timeout,
             graceful_timeout=workers.graceful_timeout,
+            bounds=Bounds(workers.min, workers.max, workers.spare) if workers.spare else None,
         )
 
     @property

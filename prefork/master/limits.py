@@ -1,8 +1,12 @@
-"""What a worker may not do for ever: a request that passes its timeout.
+"""What the master looks at by itself: requests that pass their timeout, and workers' memory.
 
 The workers send no heartbeats.  The scoreboard says since when each call runs, and the next look
 is due when the oldest can be late: an idle server is looked at once a timeout.
 """
+
+import math
+
+import psutil
 
 from prefork.scoreboard import Call
 
@@ -21,3 +25,16 @@ def late_calls(calls: list[Call], timeout: float, now: float) -> tuple[list[Call
             else:
                 look = min(look, call.started + timeout)
     return late, look
+
+
+def resident(pid: int) -> int:
+    """Bytes of a process's memory that are in RAM (RSS, proc(5)); 0 for one that is gone."""
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return 0
+
+
+def next_tick(now: float, seconds: float) -> float:
+    """The next full `seconds` of the clock: looks for several reasons are then one wake-up."""
+    return (math.floor(now / seconds) + 1) * seconds

@@ -19,7 +19,7 @@ import msgspec
 import setproctitle
 
 from prefork import __version__, channel, control, logs
-from prefork.control import ServerStatus, WorkerStatus
+from prefork.control import PoolBounds, ServerStatus, WorkerStatus
 from prefork.listeners import Listener
 from prefork.master import plan
 from prefork.master.children import Child, Children
@@ -32,6 +32,9 @@ from prefork.master.pool import Pool
 from prefork.master.reload import Reloads, Waiting
 from prefork.master.takeover import Adopted, Parts
 from prefork.master.upgrade import Upgrades
+from prefork.master.upkeep import Upkeep
+from prefork.master.watch import Watcher
+from prefork.master.zygote import Zygotes
 from prefork.scoreboard import SLOTS, Call, Scoreboard
 
 FIRST_BOOT_FAILED = 3
@@ -57,15 +60,19 @@ class Master:
         reloads: Reloads,
         log: logs.Logs,
         control_path: Path,
+        *,
+        watch: bool = False,
         adopted: Adopted | None = None,
     ) -> None:
-        """`adopted`: from a master that this one replaces, in the same process."""
+        """`watch`: reload whenever a file of the application or the configuration changes.
+        `adopted`: from a master that this one replaces, in the same process."""
         self._reloads = reloads
         self._log = log
         self._name = reloads.serving.config.server.name
         self._adopted = adopted
         self._born = adopted.state.born if adopted else monotonic()
         self._status = 0
+        self._settling: list[int] = []
         self._stopping = False
         self._stop_at: float | None = None
         self._stopped = False
@@ -80,14 +87,28 @@ class Master:
         self._scoreboard = adopted.scoreboard if adopted else Scoreboard()
         self._pool = Pool(random.Random(), max_slots=SLOTS)
         self._children = Children(
-            self._selector, self._scoreboard, log, self._hear, self._foreign_descriptors
+            self._name,
+            self._selector,
+            self._scoreboard,
+            log,
+            born=self._welcome,
+            hear=self._hear,
+            foreign=self._foreign_descriptors,
+        )
+        self._zygotes = Zygotes(self._selector, self._children, self._not_spawned)
+        self._upkeep = Upkeep(
+            self._pool, self._children, self._calls, lambda: reloads.serving.listeners
         )
         parts = Parts(
-            *(self._born, reloads, self._pool, self._children, self._control, self._scoreboard)
+            *(self._born, reloads, self._pool, self._children, self._zygotes),
+            *(self._control, self._scoreboard),
         )
         self._upgrades = Upgrades(self._selector, parts, self._reload)
         self._signals, self._signal_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._selector.register(self._signals, selectors.EVENT_READ, self._take_signals)
+        self._watcher = (
+            Watcher(self._selector, self._name, lambda: self._reload(None)) if watch else None
+        )
         self._drains: dict[Listener, Drain] = {}
         self._wake_at: float | None = None
         self._look_at = 0.0
@@ -95,13 +116,16 @@ class Master:
     def run(self) -> int:
         """The loop. Returns the exit status."""
         self._begin()
-        while not self._stopped:
+        while not self._stopped or self._zygotes:
             self._wait()
             self._bury()
             self._look_for_late_calls()
+            self._upkeep.look()
             self._act(self._pool.plan(monotonic()))
             self._upgrade()
         self._control.close()
+        if self._watcher is not None:
+            self._watcher.close()
         for listener in self._reloads.held:
             listener.close(unlink=True)
         logs.event("info", "stopped")
@@ -113,6 +137,8 @@ class Master:
         signal.set_wakeup_fd(self._signal_writer, warn_on_full_buffer=False)
         for number in _SIGNALS:
             signal.signal(number, lambda *_: None)
+        if self._watcher is not None:
+            self._watcher.follow(self._reloads.serving.loaded)
         # What is here now is shared with all workers for as long as nobody writes to it.
         gc.collect()
         gc.freeze()
@@ -131,13 +157,22 @@ class Master:
         settings = {number: each.settings for number, each in adopted.generations.items()}
         self._pool.adopt(state.pool, settings)
         for child in state.children:
-            self._children.adopt(child, adopted.generations[child.generation])
+            self._take_in(self._children.take_over(child, adopted.generations[child.generation]))
+        for zygote in state.zygotes:
+            self._zygotes.take_over(zygote, adopted.generations[zygote.generation])
         signal.pthread_sigmask(signal.SIG_SETMASK, state.mask)  # what came meanwhile comes now
         logs.event("info", "upgraded", was=state.prefork, version=__version__)
         self._bury()  # SIGCHLD may have been heard by the master before
         self._reload(self._upgrades.resume(state.clients, self._control, state.prefork))
-        if adopted.scaled:
-            self._pool.scale(adopted.scaled, monotonic())
+        self._pool.carry_over()
+
+    def _take_in(self, child: Child) -> None:
+        """A worker of the master before."""
+        worker = self._pool.find(child.pid)
+        if worker is not None:
+            child.killed = worker.killed
+            if worker.state is State.READY:
+                self._upkeep.ready(child)
 
     # Wait, and take what has come.
 
@@ -150,8 +185,10 @@ class Master:
         if planned is not None and now - before > planned + _OVERSLEPT:
             self._pool.overslept(now - before - planned)
             self._upgrades.overslept(now - before - planned)
+            self._zygotes.overslept(now - before - planned)
             self._look_at = now + _OVERSLEPT  # the workers' calls stood still too
         self._control.expire(now)
+        self._zygotes.expire(now)
         if self._stop_at is not None and now >= self._stop_at:
             self._stop_now(now)
 
@@ -162,7 +199,9 @@ class Master:
             self._stop_at,
             self._control.next_deadline(),
             self._upgrades.next_deadline(),
+            self._zygotes.next_deadline(),
             self._look_at or None,
+            self._upkeep.look_at,
         )
         soonest = min((time for time in times if time is not None), default=None)
         return None if soonest is None else max(soonest - now, 0.0)
@@ -199,6 +238,8 @@ class Master:
                 self._ask_for_upgrade()
 
     def _hear(self, child: Child, report: channel.Report) -> None:
+        if child.killed:
+            return  # what it said just before that changes nothing any more
         now = monotonic()
         number = child.generation.number
         if isinstance(report, channel.Ready):
@@ -206,12 +247,21 @@ class Master:
             self._pool.ready(child.pid, now)
             if self._pool.current == number:
                 self._reloads.commit(number)
+                if self._watcher is not None:
+                    self._watcher.follow(self._reloads.serving.loaded)
+            worker = self._pool.find(child.pid)
+            if worker is not None and worker.state is State.READY:
+                self._children.tell(child, channel.Serve())
+            self._upkeep.ready(child)
         elif isinstance(report, channel.Leaving):
             logs.event("info", "worker leaving", slot=child.slot, pid=child.pid, generation=number)
             self._pool.leaving(child.pid, now)
-        else:
+            self._settle()
+        elif isinstance(report, channel.Failed):
+            on_trial = number == self._pool.candidate
             self._pool.failed(child.pid, report.why, now)
-            if self._pool.ever_ready:
+            # On trial, or at the first boot, the end of the generation is told, with this cause.
+            if self._pool.ever_ready and not on_trial:
                 logs.event(
                     "error",
                     "worker failed to boot",
@@ -222,15 +272,18 @@ class Master:
                 )
 
     def _bury(self) -> None:
-        for death in self._children.reap():
+        for death in self._children.reap(self._zygotes):
             child = death.child
             worker = self._pool.find(child.pid)
-            # One that we killed ourselves was told of then, with the reason.
-            by_us = worker is None or worker.killed or child.killed or not death.sigkill
-            expected = by_us and (worker is None or worker.state is State.RETIRING)
+            expected = worker is None or (worker.state is State.RETIRING and not death.sigkill)
+            # A kill of ours was announced then, with its reason; the end of a generation is told
+            # with its cause.
+            quiet = expected or (
+                worker is not None and (worker.killed or worker.generation == self._pool.candidate)
+            )
             calls = [call for call in self._calls(child) if call.started]
             logs.event(
-                "info" if expected and not calls else "error",
+                "info" if quiet and not calls else "error",
                 "worker exited" if expected else "worker died",
                 slot=child.slot,
                 pid=child.pid,
@@ -291,22 +344,36 @@ class Master:
                     self._kill(pid, slot, why)
         for outcome in todo.outcomes:
             self._conclude(outcome)
+        self._settle()
+        self._zygotes.keep(self._pool.growing)
         now = monotonic()
         under_way = {listener for listener, drain in self._drains.items() if not drain.over(now)}
         self._reloads.let_go(self._listeners_in_use() | under_way)
         self._wake_at = now if todo.actions else todo.wake_at
 
     def _spawn(self, slot: int, generation: Generation) -> None:
+        parent = self._zygotes if generation.config.workers.preload else self._children
         try:
-            child = self._children.spawn(slot, generation, self._name)
+            parent.spawn(slot, generation)
         except OSError as error:
             why = f"fork failed: {error.strerror}"
             logs.event("error", "fork failed", slot=slot, reason=error.strerror)
             self._pool.spawn_failed(slot, generation.number, why, monotonic())
-            return
+
+    def _welcome(self, child: Child) -> None:
+        """A worker was forked, here or by a zygote."""
+        number = child.generation.number
         self._look_at = 0.0  # its timeout may be shorter than the others'
-        logs.event("debug", "worker forked", slot=slot, pid=child.pid, generation=generation.number)
-        self._pool.spawned(slot, generation.number, child.pid, monotonic())
+        logs.event("debug", "worker forked", slot=child.slot, pid=child.pid, generation=number)
+        self._pool.spawned(child.slot, number, child.pid, monotonic())
+
+    def _not_spawned(self, generation: Generation, slots: list[int], why: str) -> None:
+        """A zygote could not fork these workers."""
+        number = generation.number
+        if self._pool.ever_ready and number in self._pool.growing:
+            logs.event("error", "spawn failed", generation=number, slots=slots, traceback=why)
+        for slot in slots:
+            self._pool.spawn_failed(slot, number, why, monotonic())
 
     def _send_off(self, pid: int, in_use: set[Listener]) -> None:
         """Tells a worker to leave, and to serve the queues that nobody else will.
@@ -322,6 +389,8 @@ class Master:
         for number, listener in enumerate(child.generation.listeners):
             # The queue of an inherited one is served by whoever passed it on.
             if listener not in in_use and not listener.inherited:
+                if listener.fileno() < 0 and listener not in self._drains:
+                    continue  # closed before this worker heard of its end: nothing to prepare
                 drained.append(number)
                 ready = self._drain(listener, child.generation).over(monotonic()) and ready
         if ready:
@@ -340,11 +409,8 @@ class Master:
             return
         worker = self._pool.find(pid)
         if worker is not None and worker.order is None:
-            # One that overslept its boot may have become ready just now, and hold a connection. It
-            # looks for orders between that word and its first accept: so either we hear it, or it
-            # finds this one.
-            if not self._pool.stopping:
-                child.channel.send(channel.Retire())
+            # One that overslept its boot may have become ready just now. (If it does after this
+            # look, nothing is lost: it accepts nothing before it was told to serve.)
             self._children.listen(child)
             if worker.order is not None:
                 return
@@ -359,13 +425,26 @@ class Master:
                 logs.event("error", "first boot failed", traceback=why)
                 self._status = FIRST_BOOT_FAILED
             case plan.Settled(number):
-                self._reloads.settled(number)
+                self._settling.append(number)
             case plan.Abandoned(number, why):
                 self._reloads.failed(number, why)
             case plan.Superseded(number):
                 self._reloads.failed(number, "a later reload took its place")
             case plan.Stopped():
                 self._stopped = True
+
+    def _settle(self) -> None:
+        """Tells of a generation once no older worker accepts any more, and not just when it was
+        told to: whoever has seen a reload succeed gets no answer of the old code."""
+        for number in self._settling:
+            accepting = any(
+                worker.generation < number and not (worker.leaving or worker.killed)
+                for worker in self._pool.members()
+            )
+            if not accepting:
+                self._settling.remove(number)
+                self._reloads.settled(number)
+                return
 
     def _listeners_in_use(self) -> set[Listener]:
         """Those that connections are still accepted from, by workers that stay."""
@@ -383,9 +462,11 @@ class Master:
         others = set(self._reloads.held) - set(generation.listeners)
         return (
             *(listener.fileno() for listener in others),
+            *self._zygotes.descriptors(),
             *(self._signals, self._signal_writer, self._selector.fileno()),
             *self._control.descriptors(),
             *self._upgrades.descriptors(),
+            *(self._watcher.descriptors() if self._watcher is not None else ()),
         )
 
     # Commands, by signal or over the control socket.
@@ -457,7 +538,11 @@ class Master:
             old = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
             self._take_signals(0)
             if self._upgrades.passed:
+                if self._watcher is not None:
+                    self._watcher.close()  # it tells of changes through a pipe of ours
                 self._upgrades.replace(old)
+                if self._watcher is not None:
+                    self._watcher.follow(self._reloads.serving.loaded)
             signal.pthread_sigmask(signal.SIG_SETMASK, old)
 
     def _reopen(self) -> str | None:
@@ -473,11 +558,14 @@ class Master:
         for child in self._children:
             if fds:
                 self._children.tell(child, channel.Reopen(paths), fds)
+        if fds:
+            self._zygotes.reopen(paths, fds)
         logs.event("info", "log files reopened")
         return None
 
     def status(self) -> ServerStatus:
         now = monotonic()
+        bounds = self._pool.bounds
         workers = []
         for worker in self._pool.members():
             child = self._children.find(worker.pid)
@@ -502,6 +590,9 @@ class Master:
             uptime=round(now - self._born, 3),
             listeners=[listener.name for listener in self._reloads.serving.listeners],
             target=self._pool.target,
+            bounds=PoolBounds(min=bounds.min, max=bounds.max, spare=bounds.spare)
+            if bounds
+            else None,
             reloading=self._pool.rollout is not None,
             workers=workers,
         )

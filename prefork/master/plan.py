@@ -3,6 +3,8 @@
 import enum
 from dataclasses import dataclass
 
+from prefork.master.sizing import Bounds
+
 
 class State(enum.Enum):
     """BOOTING until it said ready, READY while it serves, RETIRING from the order to leave on."""
@@ -14,16 +16,20 @@ class State(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a generation wants: `count` workers (at least 1) and timeouts in seconds, 0: no limit"""
+    """What a generation wants: `count` workers (at least 1) and timeouts in seconds, 0: no limit.
+
+    With `bounds`, a dynamic pool, `count` does not count.
+    """
 
     count: int
     boot_timeout: float
     graceful_timeout: float
+    bounds: Bounds | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Spawn:
-    """Fork a worker; answer with `spawned` or `spawn_failed`. It is asked for only once."""
+    """Fork a worker; answer with `spawned` or `spawn_failed`, now or later. It is asked once."""
 
     slot: int
     generation: int
@@ -57,9 +63,9 @@ class Quit:
 class Kill:
     """SIGKILL. `why` is one line for the log.
 
-    A worker with `order` None was never told to leave: it was booting, and may just have said ready
-    and hold a connection. Read its channel first; if that brings `ready`, it has an order now: skip
-    the kill and plan again.
+    A worker with `order` None was never told to leave: it was booting, and may just have said
+    ready. Read its channel first; if that brings `ready`, it has an order now: skip the kill and
+    plan again.
     """
 
     pid: int
@@ -113,6 +119,7 @@ class Worker:
     `since`: when it entered its state. `deadline`: when it is killed unless it is ready (BOOTING)
     or gone (RETIRING). `leaving`: it has confirmed that it goes. `order`: what it is being told,
     None for one that is only waited for or killed. `round`: see `Backoff`.
+    `worn`: since when it is to be replaced, None while it is good.
     """
 
     slot: int
@@ -128,6 +135,7 @@ class Worker:
     order: Order | None = None
     repeat_at: float = 0.0
     why: str = ""
+    worn: float | None = None
 
 
 @dataclass(slots=True)

@@ -15,7 +15,8 @@ Three ideas carry it:
   surplus once it and its successors together are more than the target. So scaling down,
   withdrawing and stopping are the same comparison with another target. And a new generation that
   dies soon after its readiness can't eat up the old one: from its first failure on, an old worker
-  goes only when a new one has served for a while.
+  goes only when a new one has served for a while. A worker that has served long enough is such
+  an old one, too, but only a tenth of the pool at a time.
 - A worker that was told to leave is no member any more: its replacement is not held up by how long
   it takes to go.
 
@@ -48,6 +49,7 @@ from prefork.master.plan import (
     Superseded,
     Worker,
 )
+from prefork.master.sizing import Bounds
 from prefork.master.state import PoolState, WorkerState
 
 __all__ = [
@@ -87,8 +89,16 @@ class _Generation:
     settings: Settings
     backoff: Backoff
     target: int
+    bounds: Bounds | None
     answered: bool = False  # its start has its one outcome
     withdrawn: bool = False
+
+    @property
+    def set_by_hand(self) -> bool:
+        """An operator has said how many workers, or between which bounds."""
+        if self.settings.bounds:
+            return self.bounds != self.settings.bounds
+        return self.target != self.settings.count
 
 
 @dataclass(slots=True)
@@ -96,6 +106,7 @@ class _Workers:
     """The members of the plan, sorted once: retiring ones are none."""
 
     fresh: list[Worker] = field(default_factory=list)  # ready, of the current generation
+    worn: list[Worker] = field(default_factory=list)  # those of them that are being replaced now
     old: list[Worker] = field(default_factory=list)  # ready, of an older one
     booting: list[Worker] = field(default_factory=list)  # of the current generation
     stray: list[Worker] = field(default_factory=list)  # booting, and not wanted any more
@@ -135,10 +146,27 @@ class Pool:
         return self._current.number if self._current and not self._current.answered else None
 
     @property
+    def growing(self) -> set[int]:
+        """The generations of which a worker may still be asked for."""
+        generations = () if self.stopping else (self._current, self._candidate)
+        return {each.number for each in generations if each and not each.withdrawn}
+
+    @property
+    def candidate(self) -> int | None:
+        """The generation that nothing hangs on yet: the first failure of a worker ends it."""
+        return self._candidate.number if self._candidate else None
+
+    @property
     def target(self) -> int:
         """How many workers the serving generation should have; 0 before the first start."""
         generation = self._current or self._candidate
         return generation.target if generation else 0
+
+    @property
+    def bounds(self) -> Bounds | None:
+        """Between which the target of the serving generation moves; None for a fixed pool."""
+        generation = self._current or self._candidate
+        return generation.bounds if generation else None
 
     @property
     def stopping(self) -> bool:
@@ -165,6 +193,7 @@ class Pool:
         return PoolState(
             current=self._current.number,
             target=self._current.target,
+            bounds=self._current.bounds,
             withdrawn=self._current.withdrawn,
             failures=backoff.failures,
             round=backoff.round,
@@ -182,12 +211,24 @@ class Pool:
             settings[state.current],
             Backoff(self._rng, state.failures, state.round, state.not_before),
             state.target,
+            state.bounds,
             answered=True,
             withdrawn=state.withdrawn,
         )
         self._current, self.ever_ready = current, True
         for each in state.workers:
             self._workers[each.pid] = _adopted(each, settings[each.generation])
+
+    def carry_over(self) -> None:
+        """What an operator has set by `scale` or `grow` holds for the generation under way, too.
+
+        Else it is for until the next start; but an upgrade is no reload to an operator.
+        """
+        current, candidate = self._current, self._candidate
+        if current and candidate and current.set_by_hand:
+            candidate.target = current.target
+            if candidate.bounds:
+                candidate.bounds = current.bounds or candidate.bounds.at(current.target)
 
     # What the operator wants.
 
@@ -196,31 +237,54 @@ class Pool:
 
         Each start is answered by exactly one `Settled`, `Abandoned`, `Superseded` or
         `FirstBootFailed`. A committed generation whose successor fails goes on, and may settle.
+        A dynamic pool begins with as many workers as there are, within its bounds: a reload under
+        load must not begin with too few.
         Raises ValueError if `settings.count` is not from 1 to `max_slots` - 1.
         """
         if generation in (self.current, self.rollout):
             return
-        self._check(settings.count)
+        bounds = settings.bounds
+        target = bounds.fit(max(self.target, bounds.spare)) if bounds else settings.count
+        self._check(bounds.max if bounds else target)
         if self.stopping:
             self._outcomes.append(Abandoned(generation, "the server is stopping"))
             return
         if self._candidate:
             self._outcomes.append(Superseded(self._candidate.number))
-        self._candidate = _Generation(generation, settings, Backoff(self._rng), settings.count)
+        self._candidate = _Generation(generation, settings, Backoff(self._rng), target, bounds)
 
     def scale(self, count: int, now: float) -> None:
         """Set the target, of the generation that serves and of one under way, until the next start.
 
-        Both, so that it holds whether the one under way succeeds or fails.
+        Both, so that it holds whether the one under way succeeds or fails. In a dynamic pool both
+        bounds become `count`: it has exactly so many workers until then.
         Raises ValueError if `count` is not from 1 to `max_slots` - 1.
         """
         self._check(count)
-        for generation in filter(None, (self._current, self._candidate)):
+        for generation in self._generations():
             generation.target = count
+            generation.bounds = generation.bounds and generation.bounds.at(count)
 
     def grow(self, n: int, now: float) -> None:
-        """Move the target by `n` (which may be negative), as far as the bounds allow."""
-        self.scale(max(1, min(self.target + n, self._max_slots - 1)), now)
+        """Move the target by `n` (which may be negative), from 1 to `max_slots` - 1.
+
+        In a dynamic pool both bounds move by `n` within these limits, and the target moves with
+        them: one worker more or less now, which demand may change again.
+        """
+        most = self._max_slots - 1
+        target = max(1, min(self.target + n, most))
+        for generation in self._generations():
+            generation.bounds = generation.bounds and generation.bounds.moved(n, most)
+            generation.target = generation.bounds.fit(target) if generation.bounds else target
+
+    def resize(self, target: int) -> None:
+        """Move the target of a dynamic pool within its bounds, as demand has it.
+
+        Of the generation under way, too; that of a fixed pool stays as it is.
+        """
+        for generation in self._generations():
+            if generation.bounds:
+                generation.target = generation.bounds.fit(target)
 
     def withdraw(self, now: float) -> None:
         """Let all workers go; the next start brings workers back, if its canary is good."""
@@ -259,7 +323,7 @@ class Pool:
         if worker is None or worker.state is State.READY or worker.order:
             return
         if worker.state is State.RETIRING:
-            # Condemned at boot, but it made it in time: it may hold a connection already.
+            # Condemned at boot, but it made it in time to be told to leave in good order.
             self._dismiss(worker, now)
             return
         worker.state, worker.since, worker.deadline = State.READY, now, None
@@ -310,6 +374,17 @@ class Pool:
         if worker and worker.state is State.READY:
             self._let_go(worker, now)
 
+    def recycle(self, pid: int, now: float) -> bool:
+        """It has served long enough: replace it, in its turn, and let it serve on until then.
+
+        False where that is not news, or it is leaving already.
+        """
+        worker = self._workers.get(pid)
+        if worker is None or worker.state is not State.READY or worker.worn is not None:
+            return False
+        worker.worn = now
+        return True
+
     def overslept(self, seconds: float) -> None:
         """The loop slept that much longer than planned (a suspended machine, a stopped master).
 
@@ -324,7 +399,7 @@ class Pool:
     # What to do.
 
     def plan(self, now: float) -> Plan:
-        """Compare what is with what should be. Asking again at once brings nothing new."""
+        """Compare what is with what should be. Asking again asks for nothing twice."""
         self._expire_boots(now)
         self._take_proof(now)
         workers = self._sort()
@@ -357,7 +432,27 @@ class Pool:
             elif worker.state is State.BOOTING and not canary:
                 (workers.booting if mine else workers.stray).append(worker)
         workers.pending = sum(asked is current for asked, _ in self._pending.values())
+        if not workers.old:  # a rollout goes first
+            self._take_worn(workers)
         return workers
+
+    def _take_worn(self, workers: _Workers) -> None:
+        """Of those that have served long enough, the first that may be replaced now.
+
+        At most a tenth of the pool is on the way at one time, from the boot of the new worker to
+        the end of the old one; an old one that may stay for ever is not waited for.
+        """
+        under_way = sum(
+            worker.worn is not None
+            and worker.state is State.RETIRING
+            and worker.deadline is not None
+            for worker in self._workers.values()
+        )
+        worn = [worker for worker in workers.fresh if worker.worn is not None]
+        worn.sort(key=lambda worker: worker.worn or 0.0)
+        del worn[max(0, max(1, self._wanted // 10) - under_way) :]
+        workers.worn = worn[::-1]
+        workers.fresh = [worker for worker in workers.fresh if worker not in worn]
 
     @property
     def _wanted(self) -> int:
@@ -371,10 +466,10 @@ class Pool:
         Old ones go first, and among equals the highest slot: so slots stay low and dense, as
         people who watch `worker 0` to `worker 3` expect, and it is the same choice each time.
         """
-        fresh, old, booting = workers.fresh, workers.old, workers.booting
-        while len(fresh) + len(old) > self._wanted + self._on_trial(workers):
-            self._dismiss((old or fresh).pop(), now)
-        if len(fresh) + len(old) > self._wanted:
+        fresh, worn, old, booting = workers.fresh, workers.worn, workers.old, workers.booting
+        while len(fresh) + len(worn) + len(old) > self._wanted + self._on_trial(workers):
+            self._dismiss((old or worn or fresh).pop(), now)
+        if len(fresh) + len(worn) + len(old) > self._wanted:
             wakes.append(self._proof())
         while booting and len(booting) > self._room(workers, over=1):
             workers.stray.append(booting.pop())
@@ -387,7 +482,7 @@ class Pool:
 
     def _on_trial(self, workers: _Workers) -> bool:
         """Whether one old worker stays on until a new one has proved its failing generation."""
-        if not (self._current and self._wanted and workers.old):
+        if not (self._current and self._wanted and (workers.old or workers.worn)):
             return False
         return self._current.backoff.failures > 0 and self._proof() < math.inf
 
@@ -456,11 +551,14 @@ class Pool:
                 self._stopped = True
                 self._outcomes.append(Stopped())
         elif current and not current.answered and not workers.old:
-            current.answered = len(workers.fresh) == self._wanted
+            current.answered = len(workers.fresh) + len(workers.worn) >= self._wanted
             if current.answered:
                 self._outcomes.append(Settled(current.number))
 
     # The parts of it.
+
+    def _generations(self) -> list[_Generation]:
+        return [each for each in (self._current, self._candidate) if each]
 
     def _check(self, count: int) -> None:
         # One slot is left for the canary.
@@ -563,6 +661,7 @@ def _worker_state(worker: Worker) -> WorkerState:
         killed=worker.killed,
         retire=worker.order is not None,
         why=worker.why,
+        worn=worker.worn,
     )
 
 
@@ -581,4 +680,5 @@ def _adopted(state: WorkerState, settings: Settings) -> Worker:
         killed=state.killed,
         order=Retire if state.retire else None,
         why=state.why,
+        worn=state.worn,
     )

@@ -1,32 +1,22 @@
-"""The preflight of an upgrade: after exec(2) there is no way back, so a child tries everything.
+"""The preflight of an upgrade, as the master holds it.
 
-It is a fresh interpreter with the new code, started as the server was. It takes in the real state
-and boots a canary on the real listeners: a worker that finds the order to leave before it would
-accept its first connection, so that no client notices. What it opens for a new configuration it
-passes to the master, so that no connection which comes meanwhile is lost.
+After exec(2) there is no way back, so a child of the new code tries everything first: a fresh
+interpreter, started as the server was (prefork.master.rehearsal is what it does).  The master's
+loop goes on meanwhile; what the child has to tell comes through a socket, and what it or the
+interpreter says in despair is kept from its stderr.
 """
 
 import contextlib
 import os
-import random
 import selectors
 import signal
 import socket
-import traceback
 from collections.abc import Iterable
-from math import inf
 from time import monotonic
 from typing import NoReturn
 
-import setproctitle
-
-from prefork import __version__, linux, logs
-from prefork.channel import Failed, Ready, Report, Retire
-from prefork.config import ConfigError, Source
-from prefork.listeners import Listener, ListenError
-from prefork.master.children import Children
-from prefork.master.generation import Generation, prepare
-from prefork.master.pool import LAST_WORDS, Pool
+from prefork import linux
+from prefork.listeners import Listener
 from prefork.master.state import (
     VERDICT_LIMIT,
     Passed,
@@ -35,33 +25,17 @@ from prefork.master.state import (
     State,
     StateError,
     decode_verdict,
-    encode_verdict,
 )
-from prefork.master.takeover import (
-    Adopted,
-    Handover,
-    adopt,
-    adopt_listener,
-    command,
-    environment,
-    listener_state,
-    receive,
-    store,
-)
-from prefork.scoreboard import SLOTS, Scoreboard, ScoreboardError
+from prefork.master.takeover import adopt_listener, command, environment, store
 
 _MARGIN = 5.0
-"""Seconds beyond the canary's boot timeout, after which a preflight that should have ended it by
-itself is ended."""
+"""Seconds for what it does beside the canary's boot, which it bounds by itself."""
 
 _WORDS = 16 * 1024
 """Bytes that are kept of what it wrote to its stderr."""
 
 _MOST_FDS = 253
 """Descriptors in one message: SCM_MAX_FD, unix(7)."""
-
-
-# The master's side.
 
 
 class Preflight:
@@ -137,10 +111,10 @@ class Preflight:
         except (OSError, StateError) as error:
             return self._fail(str(error))
         match verdict:
-            case Started(version, boot_timeout):
+            case Started(version, patience):
                 self.version = version
-                self.deadline = monotonic() + boot_timeout + _MARGIN if boot_timeout else None
-                self._limit = f"did not end its canary within {boot_timeout:g} s"
+                self.deadline = monotonic() + patience + _MARGIN if patience else None
+                self._limit = f"did not end its canary within {patience:g} s"
             case Refused(why):
                 self.failure = self.failure or why
             case Passed(opened):
@@ -184,99 +158,3 @@ def _execute(
         os.write(2, str(error).encode(errors="replace"))
     finally:
         os._exit(1)
-
-
-# The child's side: the new code.
-
-
-def rehearse(source: Source, handover: Handover) -> int:
-    """Tries all that the master would do, tells it how that went, and returns an exit status."""
-    assert handover.report is not None
-    os.set_inheritable(handover.report, False)
-    with socket.socket(fileno=handover.report) as report:
-        verdict: Passed | Refused
-        opened: list[Listener] = []
-        try:
-            verdict = _try(source, adopt(receive(handover.fd)), report, opened)
-        except (StateError, ScoreboardError, ConfigError, ListenError, logs.LogError) as problem:
-            verdict = Refused(str(problem))
-        except BaseException:
-            verdict = Refused(traceback.format_exc().rstrip())
-        if isinstance(verdict, Refused):
-            for listener in opened:
-                listener.release()
-            opened.clear()
-        fds = [listener.fileno() for listener in opened]
-        socket.send_fds(report, [encode_verdict(verdict)], fds)
-    return 0 if isinstance(verdict, Passed) else 1
-
-
-def _try(
-    source: Source, adopted: Adopted, report: socket.socket, opened: list[Listener]
-) -> Passed | Refused:
-    """Adds the listeners that are new to `opened`."""
-    state = adopted.state
-    name = adopted.serving.config.server.name
-    setproctitle.setproctitle(f"prefork: upgrade [{name}]")
-    log = logs.configure(adopted.serving.config.log)
-    logs.set_role("preflight")
-    settings = {number: each.settings for number, each in adopted.generations.items()}
-    pool = Pool(random.Random())
-    pool.adopt(state.pool, settings)
-    pool.plan(monotonic())
-    generation = prepare(source, state.number + 1, adopted.held)
-    # An inherited one is there for the master as it is for us.
-    opened += [
-        each for each in generation.listeners if each not in adopted.held and not each.inherited
-    ]
-    log.prepare(generation.config.log)
-    report.send(encode_verdict(Started(__version__, generation.config.workers.boot_timeout)))
-    taken = {child.slot for child in state.children}
-    slot = next(slot for slot in range(SLOTS) if slot not in taken)
-    foreign = {*state.descriptors(), report.fileno()}
-    foreign -= {listener.fileno() for listener in generation.listeners}
-    why = _boot_canary(slot, generation, name, log, foreign)
-    return Refused(why) if why else Passed(tuple(map(listener_state, opened)))
-
-
-def _boot_canary(
-    slot: int, generation: Generation, name: str, log: logs.Logs, foreign: set[int]
-) -> str | None:
-    """Why a worker of this generation does not get ready, or None."""
-    heard: list[Report] = []
-    timeout = generation.config.workers.boot_timeout
-    with selectors.DefaultSelector() as selector:
-        children = Children(
-            selector,
-            Scoreboard(),
-            log,
-            lambda _, report: heard.append(report),
-            lambda _: {*foreign, selector.fileno()},
-        )
-        try:
-            child = children.spawn(slot, generation, name, Retire())
-        except OSError as error:
-            return f"fork failed: {error.strerror}"
-        gone = os.pidfd_open(child.pid)
-        selector.register(gone, selectors.EVENT_READ, lambda _: None)
-        deadline = monotonic() + timeout if timeout else inf
-        waited = False
-        while not (deaths := children.reap()):
-            if heard and not waited:
-                # It has nothing to serve; what it still does is the application's way out.
-                waited, deadline = True, monotonic() + LAST_WORDS
-            now = monotonic()
-            if now >= deadline:
-                if not heard:
-                    heard.append(Failed(f"not ready within {timeout:g} s"))
-                children.signal(child, signal.SIGKILL)
-                waited, deadline = True, inf
-            for key, mask in selector.select(None if deadline == inf else deadline - now):
-                key.data(mask)
-        os.close(gone)
-    for report in heard:
-        if isinstance(report, Failed):
-            return report.why
-    if any(isinstance(report, Ready) for report in heard):
-        return None
-    return f"a worker died before it was ready: {deaths[0].how}"

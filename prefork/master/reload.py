@@ -35,7 +35,7 @@ class Reloads:
     def __init__(self, source: Source, log: logs.Logs, first: Generation) -> None:
         self._source = source
         self._log = log
-        self._number = first.number
+        self._first = self._number = first.number
         self._under_way = {first.number: _UnderWay(first, [], None)}
         self._held = list(first.listeners)
         self.serving = first
@@ -130,7 +130,8 @@ class Reloads:
         lost = self._under_way.pop(number, None)
         if lost is None:
             return
-        logs.event("error", "reload failed", generation=number, reason=why)
+        if number != self._first:  # that one is no reload: it was stopped as it began
+            logs.event("error", "reload failed", generation=number, reason=why)
         if lost.waiting is not None:
             lost.waiting.fail(why)
 

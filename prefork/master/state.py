@@ -8,6 +8,7 @@ import msgspec
 
 from prefork import __version__
 from prefork.config import Config
+from prefork.master.sizing import Bounds
 from prefork.unix_socket import Inode
 
 VERSION = 1
@@ -53,6 +54,16 @@ class ChildState(msgspec.Struct, frozen=True, kw_only=True):
     born: float
 
 
+class ZygoteState(msgspec.Struct, frozen=True, kw_only=True):
+    """A zygote at work: its channel, when it is killed unless it is ready, and since when it is."""
+
+    pid: int
+    generation: int
+    fd: int
+    deadline: float | None
+    ready_at: float | None
+
+
 class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
     """A worker as the pool sees it; see `prefork.master.plan.Worker`."""
 
@@ -68,6 +79,7 @@ class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
     retire: bool
     """It is being told to leave."""
     why: str
+    worn: float | None
 
 
 class PoolState(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +87,7 @@ class PoolState(msgspec.Struct, frozen=True, kw_only=True):
 
     current: int
     target: int
+    bounds: Bounds | None
     withdrawn: bool
     failures: int
     round: int
@@ -124,6 +137,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     generations: tuple[GenerationState, ...]
     listeners: tuple[ListenerState, ...]
     children: tuple[ChildState, ...]
+    zygotes: tuple[ZygoteState, ...]
     pool: PoolState
     control: ControlState
     clients: ClientsState = ClientsState()
@@ -136,6 +150,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
         return {
             *(listener.fd for listener in self.listeners),
             *(child.fd for child in self.children),
+            *(zygote.fd for zygote in self.zygotes),
             *(connection.fd for connection in self.control.connections),
             *(self.control.fd, self.scoreboard),
         } - {CLOSED}
@@ -178,10 +193,10 @@ def decode(data: bytes) -> State:
 
 
 class Started(msgspec.Struct, tag="started", frozen=True):
-    """It has taken the state in, and boots a canary: within `boot_timeout` seconds (0: no limit)"""
+    """It has taken the state in, and boots a canary; `patience`: seconds for that, 0: no limit."""
 
     prefork: str
-    boot_timeout: float
+    patience: float
 
 
 class Refused(msgspec.Struct, tag="refused", frozen=True):

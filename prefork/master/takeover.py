@@ -31,6 +31,7 @@ from prefork.master.state import (
     decode,
     encode,
 )
+from prefork.master.zygote import Zygotes
 from prefork.scoreboard import Scoreboard
 
 VARIABLE = "PREFORK_UPGRADE"
@@ -81,6 +82,7 @@ class Parts:
     reloads: Reloads
     pool: Pool
     children: Children
+    zygotes: Zygotes
     control: ControlServer
     scoreboard: Scoreboard
 
@@ -113,6 +115,7 @@ def snapshot(
         ),
         listeners=tuple(map(listener_state, place)),
         children=parts.children.hand_over(),
+        zygotes=parts.zygotes.hand_over(),
         pool=parts.pool.hand_over(),
         control=parts.control.hand_over(),
         clients=clients,
@@ -183,12 +186,6 @@ class Adopted:
     @property
     def serving(self) -> Generation:
         return self.generations[self.state.serving]
-
-    @property
-    def scaled(self) -> int | None:
-        """The number of workers, where an operator has set one: it survives an upgrade."""
-        target = self.state.pool.target
-        return target if target != self.serving.settings.count else None
 
 
 def receive(fd: int) -> State:

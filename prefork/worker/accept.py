@@ -73,10 +73,18 @@ class MainPlace:
     def __init__(self) -> None:
         self.armed = False
 
-    def interrupt(self) -> None:
-        """From a signal handler: raises Leave where the main thread waits."""
-        if self.armed:
-            self.armed = False
+    def disarm(self) -> bool:
+        """The first thing in a signal handler: whether `interrupt` is to raise at its end.
+
+        Another handler that comes in the middle of it would else raise into it, and half of an
+        order would be carried out.
+        """
+        armed, self.armed = self.armed, False
+        return armed
+
+    def interrupt(self, armed: bool) -> None:
+        """The last thing in a signal handler: raises Leave where the main thread waits."""
+        if armed:
             raise Leave
 
     def accept(self, door: Door, got: list[Arrival]) -> OSError | None:

@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Any, Protocol
 
 from prefork import logs
-from prefork.channel import Channel, Expire, Leaving, Order, Ready, Reopen, Retire, Stop
+from prefork.channel import Channel, Expire, Leaving, Order, Ready, Reopen, Retire, Serve, Stop
 from prefork.worker.accept import QUEUE_EMPTY, WAKE, Acceptor, Arrival, Door, MainPlace
 from prefork.worker.parking import Parking
 
@@ -83,6 +83,7 @@ class Loop:
         self._acceptors = [Acceptor(door, self._arrivals, self.wake, self._go_on) for door in doors]
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._handler = self._on_retire  # one object, to be found again
+        self._admitted = False
         self._waiting = False
         self._attention = False
         self._leaving = False
@@ -100,18 +101,20 @@ class Loop:
 
     def _on_wake(self, *_: object) -> None:
         """Signal handler: there is an order in the channel."""
+        armed = self._place.disarm()
         self._read_orders()
-        self._interrupt()
+        self._interrupt(armed)
 
     def _on_retire(self, *_: object) -> None:
         """Signal handler: SIGTERM, from whoever sent it, or by the death of the master."""
+        armed = self._place.disarm()
         self._retire()
-        self._interrupt()
+        self._interrupt(armed)
 
-    def _interrupt(self) -> None:
+    def _interrupt(self, armed: bool) -> None:
         self._attention = True
         self.wake()
-        self._place.interrupt()
+        self._place.interrupt(armed)
 
     def _go_on(self) -> bool:
         # A connection taken while the main thread serves would wait for it, and not for a
@@ -131,7 +134,9 @@ class Loop:
             self._retire()
 
     def _obey(self, order: Order, fds: list[int]) -> None:
-        if isinstance(order, Stop):
+        if isinstance(order, Serve):
+            self._admitted = True
+        elif isinstance(order, Stop):
             self._stop(order.listeners)
         elif isinstance(order, Retire):
             self._retire()
@@ -170,7 +175,7 @@ class Loop:
         self._parking.watch(self._channel.fileno())
         self._install_handlers()
         self._channel.send(Ready())
-        self._read_orders()  # one that came before the handlers were there
+        self._wait_for_admission()
         while True:
             if signal.getsignal(signal.SIGTERM) is not self._handler:
                 self._install_handlers()  # the application, or its event loop, has taken it
@@ -185,6 +190,14 @@ class Loop:
                 self._accept()
             else:
                 self._wait(None)
+
+    def _wait_for_admission(self) -> None:
+        """Accepts nothing before the master knows that the worker is ready.
+
+        It may kill one that it takes to be booting, which must not have a connection by then.
+        """
+        while not (self._admitted or self._leaving):
+            self._listen_to_master(self._parking.wait(monotonic()))
 
     def _install_handlers(self) -> None:
         signal.signal(signal.SIGTERM, self._handler)

@@ -13,7 +13,7 @@ EPOLLIN = select.EPOLLIN
 EPOLLOUT = select.EPOLLOUT
 
 _TICKS = 4  # a second
-_EVENTS = 256  # taken from the kernel at one time
+_WATCHED = 256  # descriptors that are no connections; far fewer than that
 
 
 class Parkable(Protocol):
@@ -105,7 +105,8 @@ class Parking(Generic[P]):
         if self._next:
             until = max(self._next / _TICKS - now, 0.0)
             limit = until if limit is None else min(until, limit)
-        return self._epoll.poll(limit, _EVENTS)
+        # All there is: a connection without an event has nothing to be read before its deadline.
+        return self._epoll.poll(limit, len(self.parked) + _WATCHED)
 
     def expired(self, now: float) -> list[P]:
         """Claims the connections whose deadline has passed."""
@@ -115,10 +116,12 @@ class Parking(Generic[P]):
                 connection.tick = 0
                 if connection.fd not in self.parked:
                     continue  # being served: parked anew, it gets a new place
+                if not connection.deadline:
+                    continue  # it had one when it was put here
                 if connection.deadline <= now:
                     del self.parked[connection.fd]
                     late.append(connection)
-                elif connection.deadline:
+                else:
                     self._turn(connection, int(connection.deadline * _TICKS) + 1)
             self._next = min(self._wheel, default=0)
         return late

@@ -1,7 +1,8 @@
 """A worker's birth and farewell.
 
 The master has forked with every signal blocked; here the child takes leave of what it inherited,
-loads the application, and goes into its loop.  It never returns into the master's code.
+loads the application, and goes into its loop.  It never returns into the master's code.  One that
+a zygote has forked finds the application loaded.
 """
 
 import atexit
@@ -13,15 +14,15 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn, Protocol
 
 import setproctitle
 
 from prefork import __version__, linux, logs
 from prefork.apps.health import Health
-from prefork.apps.load import LoadError, load_application, load_handler
+from prefork.apps.load import LoadError, load_target
 from prefork.apps.wsgi import FileWrapper, errors_stream
 from prefork.channel import Channel, Failed
 from prefork.config import Config
@@ -30,6 +31,7 @@ from prefork.listeners import Listener
 from prefork.scoreboard import Scoreboard
 from prefork.worker.accept import WAKE, Door
 from prefork.worker.conversation import Rules
+from prefork.worker.hooks import Hooks, Worker
 from prefork.worker.http import HttpService, base_environ
 from prefork.worker.loop import Loop, Service
 from prefork.worker.tcp import TcpService
@@ -47,29 +49,65 @@ _IGNORED = (
 
 
 @dataclass(frozen=True)
-class Birth:
-    """What a worker is given."""
+class Heritage:
+    """What every process of a generation is given."""
 
-    slot: int
     generation: int
     name: str
     master: int
     """Process id of the master."""
     config: Config
     listeners: tuple[Listener, ...]
-    channel: Channel
     scoreboard: Scoreboard
     logs: logs.Logs
+
+
+@dataclass(frozen=True)
+class Birth(Heritage):
+    """What a worker is given."""
+
+    slot: int
+    channel: Channel
     foreign: tuple[int, ...]
-    """Descriptors that are the master's alone."""
+    """Descriptors that are the parent's alone."""
 
 
-def live(birth: Birth) -> NoReturn:
-    """The whole life of a worker, in the child of a fork with all signals blocked."""
+@dataclass(frozen=True)
+class Loaded:
+    """What a zygote has imported for its workers."""
+
+    hooks: Hooks
+    application: Any
+
+
+def fork(life: Callable[[], NoReturn]) -> int:
+    """Forks a process that begins with all signals blocked; returns its id. Raises OSError.
+
+    Blocked until the child has handlers of its own: in between, the parent's would run in it.
+    """
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        pid = os.fork()
+        if pid == 0:
+            life()
+        return pid
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
+
+
+def live(birth: Birth, loaded: Loaded | None = None) -> NoReturn:
+    """The whole life of a worker, in the child of a fork with all signals blocked.
+
+    `loaded`: where a zygote has forked it; what was the master's is gone then.
+    """
     status = 1
     try:
-        _take_leave(birth)
-        status = _work(birth)
+        if loaded is None:
+            leave_master(birth.foreign)
+        else:
+            _close(birth.foreign)
+        _take_place(birth)
+        status = _work(birth, loaded)
     except BaseException:
         # Nothing may climb back into the master's stack.
         logs.event("error", "worker failed", traceback=traceback.format_exc())
@@ -77,17 +115,25 @@ def live(birth: Birth) -> NoReturn:
         _exit(status)
 
 
-def _take_leave(birth: Birth) -> None:
-    """Drops what is the master's: signals, descriptors, callbacks, title."""
+def leave_master(foreign: Iterable[int]) -> None:
+    """Drops what is the master's: signals, descriptors, callbacks."""
     signal.set_wakeup_fd(-1)  # an inherited one writes our signals into the master's pipe
     for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     for ignored in _IGNORED:
         signal.signal(ignored, _ignore)
-    for fd in birth.foreign:
-        os.close(fd)
+    _close(foreign)
     atexit._clear()
     atexit.register(logging.shutdown)
+
+
+def _close(fds: Iterable[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+def _take_place(birth: Birth) -> None:
+    """Becomes a worker, for all to see, that does not outlive the master."""
     logs.set_role("worker", slot=birth.slot, generation=birth.generation)
     setproctitle.setproctitle(f"prefork: worker {birth.slot} [{birth.name}]")
     linux.set_parent_death_signal(signal.SIGTERM)
@@ -100,26 +146,40 @@ def _ignore(*_: object) -> None:
     pass
 
 
-def _work(birth: Birth) -> int:
-    config = birth.config
+def _work(birth: Birth, loaded: Loaded | None) -> int:
     doors = [Door(listener.sock) for listener in birth.listeners]
-    _protect_children(birth, doors)
+    protect_children([*(door.sock for door in doors), birth.channel])
     loop = Loop(doors, birth.channel, birth.logs.replace)
+    worker = Worker(birth.slot, birth.generation, os.getpid(), birth.name)
     try:
-        birth.logs.reconfigure(config.log)
-        _settle_in(config)
-        service = _service(birth, doors, loop)
+        hooks = prepare(birth) if loaded is None else loaded.hooks
+        hooks.call("after_fork", worker)
+        application = load_target(birth.config) if loaded is None else loaded.application
+        service = _service(birth, application, doors, loop)
+        hooks.call("ready", worker)
     except (LoadError, WarmupError, logs.LogError) as problem:
         birth.channel.send(Failed(str(problem)))
         return FAILED_TO_BOOT
     except BaseException:  # an application may call sys.exit when it is imported
-        birth.channel.send(Failed(_application_traceback()))
+        birth.channel.send(Failed(application_traceback()))
         return FAILED_TO_BOOT
     signal.signal(signal.SIGQUIT, lambda *_: _leave_now(service))
     # What the import left behind is not looked at again by each collection.
     gc.freeze()
     loop.run(service)
+    hooks.call_last("before_exit", worker)
     return 0
+
+
+def prepare(heritage: Heritage) -> Hooks:
+    """Makes the application's surroundings, and finds its hooks.
+
+    Raises LoadError, LogError, and whatever the hooks' modules raise when they are imported.
+    """
+    config = heritage.config
+    heritage.logs.reconfigure(config.log)
+    _settle_in(config)
+    return Hooks(config.workers.hooks)
 
 
 def _settle_in(config: Config) -> None:
@@ -133,14 +193,12 @@ def _settle_in(config: Config) -> None:
     logs.configure_application(config.log.config)
 
 
-def _service(birth: Birth, doors: list[Door], loop: Loop) -> Service:
+def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> Service:
     config = birth.config
     workers = config.workers
     records = [birth.scoreboard.record(birth.slot, thread) for thread in range(workers.threads)]
     if config.server.protocol == "tcp":
-        return TcpService(
-            load_handler(config), records, loop.wake, request_timeout=workers.request_timeout
-        )
+        return TcpService(application, records, loop.wake, request_timeout=workers.request_timeout)
     http = config.http
     rules = Rules(
         limits=Limits(
@@ -170,7 +228,6 @@ def _service(birth: Birth, doors: list[Door], loop: Loop) -> Service:
                 "prefork.generation": birth.generation,
             },
         )
-    application = load_application(config)
     warm_up(application, workers.warmup, doors[0].base if doors else {})
     if http.health_path is not None:
         scoreboard = birth.scoreboard
@@ -194,27 +251,31 @@ def _server_address(listener: Listener) -> tuple[str, str]:
     return host, str(port)
 
 
-def _protect_children(birth: Birth, doors: Iterable[Door]) -> None:
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+def protect_children(ours: Iterable[_Closable], applies: Callable[[], bool] = lambda: True) -> None:
     """An application's own forks get default signals, and hold none of our sockets open.
 
     With a listener in a forgotten child, a stopped server would go on accepting for nobody; with
-    the channel in it, the master would not see the worker's end.
+    the channel in it, the master would not see the worker's end.  `applies` is asked in the child.
     """
 
     def in_child() -> None:
+        if not applies():
+            return
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGQUIT, *_IGNORED):
             signal.signal(number, signal.SIG_DFL)
-        for door in doors:
+        for each in ours:
             with contextlib.suppress(OSError):
-                door.sock.close()
-        with contextlib.suppress(OSError):
-            birth.channel.close()
+                each.close()
 
     os.register_at_fork(after_in_child=in_child)
 
 
-def _application_traceback() -> str:
+def application_traceback() -> str:
     """The exception under way, without our own frames above the application's."""
     problem = sys.exc_info()[1]
     assert problem is not None

@@ -4,7 +4,6 @@ The main thread reads requests and hands over whole ones; a thread answers and h
 connection back.  At most that many applications run at one time in a worker.
 """
 
-import signal
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -58,7 +57,9 @@ class Threads(Generic[J]):
         return self._done.popleft()
 
     def _run(self, record: Record) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        # No signal is blocked here: the application's programs would inherit that over exec(2),
+        # and nobody could end them. Signals of the process come to the main thread all the same:
+        # the kernel prefers it (signal(7)), and Python runs the handlers there.
         while True:
             job = self._jobs.get()
             self._work(job, record)

@@ -59,21 +59,38 @@ def hold(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[by
     return pid(environ, start_response)
 
 
+def gate(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """A piece, and another when the file ?path= is gone, which it makes itself."""
+    path = Path(query(environ, "path", ""))
+    start_response("200 OK", [("Content-Type", "text/plain")])
+
+    def pieces() -> Iterator[bytes]:
+        yield b"before, "
+        path.touch()
+        while path.exists():
+            time.sleep(0.005)
+        yield b"after"
+
+    return pieces()
+
+
 def big(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     """?n= bytes in one piece."""
     return answer(start_response, b"x" * int(query(environ, "n", "1000000")))
 
 
 def stream(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """?n= pieces with ?delay= seconds before each but the first; the length is not told."""
+    """?n= pieces of at least ?size= bytes with ?delay= seconds before each but the first; the
+    length is not told."""
     n, delay = int(query(environ, "n", "3")), float(query(environ, "delay", "0"))
+    size = int(query(environ, "size", "0"))
     start_response("200 OK", [("Content-Type", "text/plain")])
 
     def pieces() -> Iterator[bytes]:
         for number in range(n):
             if number and delay:
                 time.sleep(delay)
-            yield f"piece {number}\n".encode()
+            yield f"piece {number}\n".encode().rjust(size)
 
     return pieces()
 
@@ -280,6 +297,7 @@ ROUTES: dict[str, Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]] =
     "/pid": pid,
     "/sleep": sleep,
     "/hold": hold,
+    "/gate": gate,
     "/big": big,
     "/stream": stream,
     "/echo": echo,

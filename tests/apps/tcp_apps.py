@@ -1,7 +1,9 @@
 """TCP handlers."""
 
+import itertools
 import os
 import socket
+import threading
 from pathlib import Path
 
 
@@ -37,3 +39,37 @@ def until_eof(sock: socket.socket, address: object) -> None:
     draft.write_text(str(size))
     draft.rename(proof)
     sock.sendall(b"bye\n")
+
+
+_serial = itertools.count()
+_inside: set[int] = set()
+_lock = threading.Lock()
+
+
+def together(sock: socket.socket, address: object) -> None:
+    """Says how many are in here with this one, itself included; stays until a line comes, and
+    then says it again."""
+    me = next(_serial)
+    with _lock:
+        _inside.add(me)
+        sock.sendall(b"%d\n" % len(_inside))
+    sock.recv(100)
+    with _lock:
+        sock.sendall(b"%d\n" % len(_inside))
+        _inside.remove(me)
+
+
+def impolite(sock: socket.socket, address: object) -> None:
+    """Answers and returns without a look at what the client has sent."""
+    sock.sendall(b"not interested\n")
+
+
+def closes(sock: socket.socket, address: object) -> None:
+    """Closes its connection itself."""
+    sock.sendall(b"closed by the handler\n")
+    sock.close()
+
+
+def exits(sock: socket.socket, address: object) -> None:
+    """Raises what is no Exception."""
+    raise SystemExit(5)

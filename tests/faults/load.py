@@ -1,21 +1,23 @@
 """Clients that check every byte, for tests that break things meanwhile.
 
 *Failed* is a connection that was made and did not get its whole right answer.  Refused, or never
-connected, is not failed.
+connected, is not failed; but while a server is to serve on, nobody may be refused either.
 """
 
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
-from tests.system.server import PATIENCE, read_all
+from tests.system.server import PATIENCE
 
-ONE_SHOT = b"GET /big?n=3000 HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
-KEPT = b"GET /big?n=3000 HTTP/1.1\r\nHost: test\r\n\r\n"
 BODY = b"x" * 3000
 
 Connect = Callable[[], socket.socket]
+
+
+class Wrong(Exception):
+    """What came is not a whole right answer."""
 
 
 def tcp(port: int, host: str = "127.0.0.1") -> Connect:
@@ -45,19 +47,29 @@ class Load:
         *,
         one_shot: int,
         kept: int = 0,
+        path: str = "/big?n=3000",
+        right: Collection[bytes] = (BODY,),
         begin: Callable[[], None] = lambda: None,
     ) -> None:
-        """`begin` is called first in each thread."""
+        """`right`: the bodies that `path` may be answered with, looked at again for each answer.
+
+        `begin` is called first in each thread.
+        """
         self._begin = begin
+        self.right = right
+        self.bodies: Counter[bytes] = Counter()
+        """How often each of them came."""
         self.answers = 0
         self.failures: Counter[str] = Counter()
+        self.refused = 0
+        """Clients that ended because nobody listened."""
+        self._head = f"GET {path} HTTP/1.1\r\nHost: test\r\n".encode()
         self._connect = connect
         self._over = threading.Event()
-        self._lock = threading.Lock()
-        self._some = threading.Condition(self._lock)
+        self._some = threading.Condition()
         self._threads = [
-            threading.Thread(target=target, daemon=True)
-            for target, number in ((self._one_shot, one_shot), (self._keep, kept))
+            threading.Thread(target=self._run, args=(converse,), daemon=True)
+            for converse, number in ((self._ask_once, one_shot), (self._keep_asking, kept))
             for _ in range(number)
         ]
         for thread in self._threads:
@@ -72,8 +84,11 @@ class Load:
             )
 
     def end(self) -> None:
+        """Ends the clients of a server that served all the while: nothing may have failed."""
         self._over.set()
         self.join()
+        assert not self.failures, self.failures
+        assert not self.refused, f"{self.refused} were refused"
 
     def join(self) -> None:
         """Waits until every client has stopped by itself."""
@@ -81,62 +96,53 @@ class Load:
             thread.join(PATIENCE * 2)
             assert not thread.is_alive()
 
-    def _answered(self) -> None:
-        with self._some:
-            self.answers += 1
-            self._some.notify_all()
-
-    def _failed(self, why: str) -> None:
-        with self._lock:
-            self.failures[why] += 1
-
-    def _one_shot(self) -> None:
+    def _run(self, converse: Callable[[socket.socket], None]) -> None:
         self._begin()
         while not self._over.is_set():
             try:
                 sock = self._connect()
             except OSError:
+                with self._some:
+                    self.refused += 1
                 return  # nobody listens any more
             with sock:
                 try:
-                    sock.sendall(ONE_SHOT)
-                    answer = read_all(sock)
-                except OSError as error:
-                    self._failed(repr(error))
-                    continue
-                head, _, body = answer.partition(b"\r\n\r\n")
-                if head.startswith(b"HTTP/1.1 200 ") and body == BODY:
-                    self._answered()
-                else:
-                    self._failed(f"{len(answer)} bytes: {answer[:60]!r}")
+                    converse(sock)
+                except (OSError, Wrong) as problem:
+                    with self._some:
+                        self.failures[repr(problem)] += 1
 
-    def _keep(self) -> None:
-        self._begin()
-        while not self._over.is_set():
-            try:
-                sock = self._connect()
-            except OSError:
-                return
-            with sock:
-                try:
-                    self._converse(sock)
-                except OSError as error:
-                    self._failed(f"kept: {error!r}")
+    def _ask_once(self, sock: socket.socket) -> None:
+        sock.sendall(self._head + b"Connection: close\r\n\r\n")
+        self._receive(sock)
+        if rest := sock.recv(1):
+            raise Wrong(f"{rest!r} after the answer")
 
-    def _converse(self, sock: socket.socket) -> None:
+    def _keep_asking(self, sock: socket.socket) -> None:
         while not self._over.is_set():
-            sock.sendall(KEPT)
-            answer = b""
-            while b"\r\n\r\n" not in answer or len(answer.partition(b"\r\n\r\n")[2]) < len(BODY):
-                data = sock.recv(65536)
-                if not data:
-                    self._failed(f"kept: {len(answer)} bytes")
-                    return
-                answer += data
-            head, _, body = answer.partition(b"\r\n\r\n")
-            if not head.startswith(b"HTTP/1.1 200 ") or body != BODY:
-                self._failed(f"kept: {answer[:60]!r}")
+            sock.sendall(self._head + b"\r\n")
+            if b"connection: close" in self._receive(sock):
                 return
-            self._answered()
-            if b"connection: close" in head.lower():
-                return
+
+    def _receive(self, sock: socket.socket) -> bytes:
+        """Takes one whole right answer; its head in lower case."""
+        head, end, body = b"", b"", b""
+        while not end:
+            head, end, body = self._more(sock, head).partition(b"\r\n\r\n")
+        lowered = head.lower()
+        length = int(lowered.partition(b"\r\ncontent-length: ")[2].partition(b"\r\n")[0])
+        while len(body) < length:
+            body = self._more(sock, body)
+        if not head.startswith(b"HTTP/1.1 200 ") or body not in self.right:
+            raise Wrong(f"{head[:60]!r}, {len(body)} bytes: {body[:60]!r}")
+        with self._some:
+            self.answers += 1
+            self.bodies[body] += 1
+            self._some.notify_all()
+        return lowered
+
+    def _more(self, sock: socket.socket, so_far: bytes) -> bytes:
+        data = sock.recv(65536)
+        if not data:
+            raise Wrong(f"the end after {len(so_far)} bytes: {so_far[:60]!r}")
+        return so_far + data

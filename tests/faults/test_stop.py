@@ -96,6 +96,8 @@ def test_a_connection_without_a_byte_yet_is_answered_at_a_stop(start: Start) -> 
 def test_drain_delay_serves_on_while_the_health_path_says_503(start: Start) -> None:
     settings = ("--set", "http.health_path=/health", "--set", "workers.drain_delay=60")
     server = start(APP, "--workers", "2", *settings).wait_ready(2)
+    # Its quick end may come before a worker has written down that it is through with a request.
+    server.expected_errors = {"worker exited"}
     assert server.get("/health") == (200, b"ok\n")
     server.signal(signal.SIGTERM)
     server.wait("draining")

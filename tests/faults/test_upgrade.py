@@ -278,18 +278,89 @@ def test_started_by_the_console_script(install: Install) -> None:
     assert status(server)["version"] == "1.1"
 
 
-def test_the_one_that_watches_files_goes_on_alone(install: Install) -> None:
+def test_files_are_watched_on_by_one_process_of_the_new_code(install: Install) -> None:
     pytest.importorskip("watchfiles")
     server = install.start("--reload")
+    server.wait("watching")
+    upgrade(server)
+    server.wait("watching", 2)
 
     def watchers() -> list[psutil.Process]:
         children = psutil.Process(server.pid).children()
-        return [each for each in children if "prefork.master.watch" in each.cmdline()]
+        return [each for each in children if "prefork: watcher" in " ".join(each.cmdline())]
 
-    before = watchers()
-    assert len(before) == 1
+    until(lambda: len(watchers()) == 1, "one that watches")
+    install.edit("site_app.py", "import os", "import os  # changed")
+    server.wait("generation settled", generation=3)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_with_a_zygote_as_without(install: Install, fails: bool) -> None:
+    """The one of before forks workers of its generation until the new one serves."""
+    server = install.start(more="[workers]\ncount = 2\npreload = true")
+    server.expected_errors = {"upgrade failed"}
+    first = pids(server)
+    load = Load(tcp(server.port), one_shot=4, kept=4)
+    load.wait_answers(50)
+    if fails:
+        with install.repaired_after():
+            reason = broken_application(install)
+            with pytest.raises(ControlError, match=reason):
+                upgrade(server)
+        assert pids(server) == first
+    for generation in (2, 3):
+        load.wait_answers(50)
+        assert upgrade(server)["generation"] == generation
+    load.wait_answers(50)
+    load.end()
+    assert not load.failures, load.failures
+    zygotes = [
+        each.pid
+        for each in psutil.Process(server.pid).children()
+        if "prefork: zygote" in " ".join(each.cmdline())
+    ]
+    assert len(zygotes) == 1
+
+
+@pytest.mark.parametrize("preload", ["true", "false"])
+def test_a_reload_that_fails_after_the_exec_leaves_the_old_workers(
+    install: Install, preload: str
+) -> None:
+    """A new master with the old generation; with a zygote, even its dead are replaced."""
+    server = install.start(more=f"[workers]\ncount = 2\npreload = {preload}")
+    server.expected_errors = {"reload failed", "spawn failed", "worker died"}
+    first = pids(server)
+    install.set_version("1.1")
+    with install.repaired_after():
+        install.edit("site_app.py", "from tests", ONLY_IN_EARNEST + "from tests")
+        with pytest.raises(ControlError, match="not on trial"):
+            upgrade(server)
+        assert pids(server) == first
+        assert (status(server)["version"], status(server)["generation"]) == ("1.1", 1)
+        if preload == "true":
+            os.kill(first[0], signal.SIGKILL)
+            server.wait("worker ready", 3, generation=1)
+    assert server.get("/")[0] == 200
     upgrade(server)
-    assert watchers() == before
+    assert len(server.find("worker ready", generation=3)) == 2
+
+
+ONLY_IN_EARNEST = """
+import psutil
+if psutil.Process(os.getppid()).cmdline()[0].startswith("prefork: master"):
+    raise RuntimeError("not on trial")
+"""
+
+
+def test_a_dynamic_pool_keeps_the_bounds_set_by_hand(install: Install) -> None:
+    server = install.start(more="[workers]\nmin = 2\nmax = 4\nspare = 1")
+    assert status(server)["bounds"] == {"min": 2, "max": 4, "spare": 1}
+    server.command("scale", "3")
+    upgrade(server)
+    assert status(server)["bounds"] == {"min": 3, "max": 3, "spare": 1}
+    assert len(pids(server)) == 3
+    server.command("reload")
+    assert status(server)["bounds"] == {"min": 2, "max": 4, "spare": 1}
 
 
 # Where the sockets came from.

@@ -34,13 +34,20 @@ class Server:
         cwd: Path = ROOT,
         env: dict[str, str] | None = None,
         wrapper: tuple[str, ...] = (),
+        default_control: bool = False,
+        default_format: bool = False,
         **popen: Any,
     ) -> None:
-        """`wrapper`: a program that starts the server in its own place, by exec."""
+        """`wrapper`: a program that starts the server in its own place, by exec.
+        `default_control`: the control socket is where the server would put it.
+        `default_format`: its log is text, all of it in `other`."""
         self.control = tmp / "control.sock"
         command = [*wrapper, sys.executable, "-m", "prefork", "serve", *args]
         command += [part for address in bind for part in ("--bind", address)]
-        command += ["--set", f"control.path={self.control}", "--set", "log.format=json"]
+        if not default_control:
+            command += ["--set", f"control.path={self.control}"]
+        if not default_format:
+            command += ["--set", "log.format=json"]
         self.process = subprocess.Popen(
             command,
             cwd=cwd,

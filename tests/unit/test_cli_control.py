@@ -132,6 +132,12 @@ def test_scale_to_no_number_of_workers_is_a_usage_error(served: Served, count: s
     assert served.asked == []
 
 
+def test_status_of_a_dynamic_pool_has_its_bounds(served: Served) -> None:
+    answer(served, **STATUS, bounds={"min": 1, "max": 8, "spare": 2})
+    lines = run_at(served, "status").stdout.splitlines()
+    assert "target 2 workers (of 1 to 8, 2 spare)" in lines[0]
+
+
 def test_status_as_text(served: Served) -> None:
     answer(served, **STATUS)
     result = run_at(served, "status")

@@ -216,3 +216,19 @@ def test_a_wrong_pwd_is_not_believed(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert working_directory({"PWD": named}) == str(tmp_path.resolve())
+
+
+# The size of the pool
+
+
+def test_a_dynamic_pool_has_at_most_count_workers_where_no_more_is_said() -> None:
+    spare = parse_set("workers.spare=1")
+    dynamic = loaded("a:app", spare, parse_set("workers.count=6"))
+    assert (dynamic.config.workers.min, dynamic.config.workers.max) == (1, 6)
+    assert dynamic.origins["workers.max"] == "workers.count"
+    assert loaded("a:app", spare, parse_set("workers.max=9")).config.workers.max == 9
+
+
+def test_a_pool_of_fixed_size_has_no_bounds() -> None:
+    workers = loaded("a:app", parse_set("workers.count=6")).config.workers
+    assert (workers.min, workers.max, workers.spare) == (1, 0, 0)

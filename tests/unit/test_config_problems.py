@@ -119,6 +119,29 @@ def test_an_unreadable_file_hides_no_problem_of_the_command_line(site: Write) ->
                 'static.mounts: not used with protocol "tcp"',
             ],
         ),
+        (
+            '[server]\napp = "a:b"\n[workers]\nspare = 9\nmin = 8\nmax = 4',
+            [
+                "workers.min: 8 is more than workers.max, 4",
+                "workers.spare: 9 is more than workers.max, 4",
+            ],
+        ),
+        (
+            '[server]\napp = "a:b"\n[workers]\ncount = 2\nspare = 3',
+            ["workers.spare: 3 is more than workers.max, 2"],
+        ),
+        (
+            '[server]\napp = "a:b"\n[workers]\nmin = 2\nmax = 4\nmax_requests_jitter = 5',
+            [
+                "workers.min: has no effect without workers.spare",
+                "workers.max: has no effect without workers.spare",
+                "workers.max_requests_jitter: has no effect without workers.max_requests",
+            ],
+        ),
+        (
+            '[server]\napp = "a:b"\n[workers]\nmin = 2\nspare = "x"',
+            ["workers.spare: expected an integer from 0 to 1023"],
+        ),
     ],
 )
 def test_a_file_that_does_not_agree_with_itself(

@@ -609,6 +609,8 @@ def test_the_places_follow_from_the_environment() -> None:
     )
     assert Places.of({}, 7).own == (Path("/tmp/prefork-7"),)
     assert Places.of({"XDG_RUNTIME_DIR": "run"}, 7).own == (Path("/tmp/prefork-7"),)
+    assert Places.of({"PREFORK_RUN_DIR": "/srv/run"}, 7).run == Path("/srv/run")
+    assert Places.of({"PREFORK_RUN_DIR": "run"}, 7).run == Path("/run/prefork")
 
 
 def test_a_directory_that_others_may_enter_is_refused(places: Places) -> None:

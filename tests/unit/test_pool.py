@@ -24,6 +24,7 @@ from prefork.master.pool import (
     Superseded,
     Worker,
 )
+from prefork.master.sizing import Bounds
 from prefork.master.state import PoolState
 
 
@@ -1227,3 +1228,88 @@ def test_an_unanswered_spawn_is_no_time_to_hand_over():
     assert not master.pool.between_transactions
     master.pool.spawned(spawn.slot, spawn.generation, 5000, master.now)
     assert master.pool.between_transactions
+
+
+def test_what_was_set_by_hand_holds_for_the_start_after_an_adoption():
+    master = serving(2)
+    master.pool.scale(3, master.now)
+    other = next_master(master)
+    other.pool.start(2, other.settings, other.now)
+    other.pool.carry_over()
+    other.turn()
+    while other.booting():
+        other.ready(*other.booting())
+    assert (other.pool.target, len(other.good(2))) == (3, 3)
+    other.pool.start(3, other.settings, other.now)  # an ordinary reload
+    other.turn()
+    other.ready(*other.booting())
+    assert other.pool.target == 2
+
+
+def test_what_nobody_has_set_is_the_new_configurations():
+    other = next_master(serving(2))
+    other.pool.start(2, Settings(5, 30.0, 20.0), other.now)
+    other.pool.carry_over()
+    other.turn()
+    other.ready(*other.booting())
+    assert other.pool.target == 5
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (Bounds(1, 4, 1), Bounds(2, 8, 1), Bounds(2, 8, 1)),
+        (None, Bounds(2, 8, 1), Bounds(2, 8, 1)),
+    ],
+    ids=["dynamic before", "fixed before"],
+)
+def test_bounds_that_nobody_has_moved_are_the_new_configurations(before, after, expected):
+    other = adopted_with(before, lambda pool, now: None)
+    other.pool.start(2, Settings(2, 30.0, 20.0, after), other.now)
+    other.pool.carry_over()
+    other.turn()
+    other.ready(*other.booting())
+    assert other.pool.bounds == expected
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (Bounds(1, 4, 1), Bounds(2, 8, 1), Bounds(2, 5, 1)),
+        (None, Bounds(2, 8, 1), Bounds(3, 3, 1)),
+        (Bounds(1, 4, 1), None, None),
+    ],
+    ids=["dynamic before", "fixed before", "fixed after"],
+)
+def test_bounds_moved_by_hand_hold_after_an_adoption(before, after, expected):
+    other = adopted_with(before, lambda pool, now: pool.grow(1, now))
+    other.pool.start(2, Settings(2, 30.0, 20.0, after), other.now)
+    other.pool.carry_over()
+    other.turn()
+    other.ready(*other.booting())
+    assert (other.pool.target, other.pool.bounds) == (3, expected)
+
+
+def adopted_with(bounds, change) -> Master:
+    """A pool of two workers, changed and handed over."""
+    master = Master()
+    master.settings = Settings(2, 30.0, 20.0, bounds)
+    master.pool.start(1, master.settings, master.now)
+    if bounds:
+        master.pool.resize(2)
+    master.turn()
+    master.ready(*master.booting())
+    change(master.pool, master.now)
+    master.turn()
+    master.ready(*master.booting())
+    return next_master(master)
+
+
+def test_a_worn_worker_is_replaced_after_the_adoption():
+    master = serving(2)
+    worn = master.good()[0]
+    master.pool.recycle(worn.pid, master.now)
+    other = next_master(master)
+    assert only(other.turn().actions, Spawn) == [Spawn(2, 1)]
+    other.ready(*other.booting())
+    assert [worker.pid for worker in other.retiring()] == [worn.pid]

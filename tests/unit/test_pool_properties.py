@@ -28,11 +28,15 @@ from prefork.master.pool import (
     Stopped,
     Superseded,
 )
+from prefork.master.sizing import Bounds
 from prefork.master.state import PoolState
 
 MAX_SLOTS = 16
 COUNTS = st.integers(1, 4)
 CHOICE = st.integers(0, 1000)
+BOUNDS = st.none() | st.builds(
+    lambda low, room, spare: Bounds(low, low + room, spare), COUNTS, COUNTS, st.integers(1, 2)
+)
 
 
 class PoolMachine(RuleBasedStateMachine):
@@ -47,11 +51,12 @@ class PoolMachine(RuleBasedStateMachine):
         self.pool = Pool(random.Random(7), max_slots=MAX_SLOTS)
         self.now = 1000.0
         self.pids = count(1)
-        self.generations = count(1)
+        self.numbers = count(1)
         self.forks = True
         self.current = self.candidate = None
         self.targets = {}
         self.settings = {}
+        self.bounds = {}
         self.most = 0  # the highest target of the candidate
         self.answers = {}
         self.withdrawn = self.stopped = False
@@ -107,7 +112,10 @@ class PoolMachine(RuleBasedStateMachine):
             case Settled(number):
                 assert number == self.current
                 ready = self.members(State.READY)
-                assert [worker.generation for worker in ready] == [number] * self.targets[number]
+                assert {worker.generation for worker in ready} == {number}
+                # One that is to be recycled may stay until its replacement has proved itself.
+                surplus = len(ready) - self.targets[number]
+                assert surplus in (0, any(worker.worn is not None for worker in ready))
             case Superseded(number) | Abandoned(number):
                 assert number != self.current or self.withdrawn or self.pool.stopping
         self.answers[number] += 1
@@ -123,9 +131,19 @@ class PoolMachine(RuleBasedStateMachine):
         idle = self.current is None or self.withdrawn or self.pool.stopping
         return 0 if idle else self.targets[self.current]
 
+    @property
+    def generations(self):
+        return [number for number in (self.current, self.candidate) if number]
+
+    @property
+    def replaced_at_once(self) -> int:
+        return max(1, self.wanted // 10)
+
     def aim(self, target) -> None:
-        self.targets |= {n: target for n in (self.current, self.candidate) if n}
-        self.most = max(self.most, target)
+        for number in self.generations:
+            bounds = self.bounds[number]
+            self.targets[number] = bounds.fit(target) if bounds else target
+        self.most = max(self.most, self.targets.get(self.candidate, 0))
 
     def lose(self, generation) -> None:
         if generation == self.candidate:
@@ -137,24 +155,43 @@ class PoolMachine(RuleBasedStateMachine):
 
     # What the operator does.
 
-    @initialize(count=COUNTS, boot=st.sampled_from([0.0, 10.0]))
-    def first_start(self, count, boot):
-        self.start(count, boot, 5.0)
+    @initialize(count=COUNTS, boot=st.sampled_from([0.0, 10.0]), bounds=BOUNDS)
+    def first_start(self, count, boot, bounds):
+        self.start(count, boot, 5.0, bounds)
 
     @precondition(lambda self: not self.pool.stopping)
-    @rule(count=COUNTS, boot=st.sampled_from([0.0, 10.0]), graceful=st.sampled_from([0.0, 5.0]))
-    def start(self, count, boot, graceful):
-        number = self.candidate = next(self.generations)
+    @rule(
+        count=COUNTS,
+        boot=st.sampled_from([0.0, 10.0]),
+        graceful=st.sampled_from([0.0, 5.0]),
+        bounds=BOUNDS,
+    )
+    def start(self, count, boot, graceful, bounds):
+        if bounds:
+            count = bounds.fit(max(self.pool.target, bounds.spare))
+        number = self.candidate = next(self.numbers)
         self.targets[number] = self.most = count
+        self.bounds[number] = bounds
         self.answers[number] = 0
-        self.settings[number] = Settings(count, boot, graceful)
+        self.settings[number] = Settings(count, boot, graceful, bounds)
         self.pool.start(number, self.settings[number], self.now)
         self.turn()
 
     @rule(count=COUNTS)
     def scale(self, count):
         self.pool.scale(count, self.now)
+        for number in self.generations:
+            self.bounds[number] = self.bounds[number] and self.bounds[number].at(count)
         self.aim(count)
+        self.turn()
+
+    @rule(wish=st.integers(0, 10))
+    def resize(self, wish):
+        self.pool.resize(wish)
+        for number in self.generations:
+            if self.bounds[number]:
+                self.targets[number] = self.bounds[number].fit(wish)
+        self.most = max(self.most, self.targets.get(self.candidate, 0))
         self.turn()
 
     @precondition(lambda self: self.current or self.candidate)
@@ -163,6 +200,9 @@ class PoolMachine(RuleBasedStateMachine):
         target = self.targets[self.current or self.candidate] + n
         target = max(1, min(target, MAX_SLOTS - 1))
         self.pool.grow(n, self.now)
+        for number in self.generations:
+            bounds = self.bounds[number]
+            self.bounds[number] = bounds and bounds.moved(n, MAX_SLOTS - 1)
         self.aim(target)
         self.turn()
 
@@ -259,6 +299,20 @@ class PoolMachine(RuleBasedStateMachine):
             self.pool.expired(worker.pid, self.now)
             self.turn()
 
+    @rule(choice=CHOICE)
+    def recycle(self, choice):
+        worker = self.pick(choice, *State)
+        if worker:
+            news = self.pool.recycle(worker.pid, self.now)
+            assert not news or (worker.state is State.READY and worker.worn == self.now)
+            self.turn()
+
+    @rule()
+    def recycle_all(self):
+        for worker in self.members(State.READY):
+            self.pool.recycle(worker.pid, self.now)
+        self.turn()
+
     @rule()
     def toggle_forks(self):
         self.forks = not self.forks
@@ -290,6 +344,7 @@ class PoolMachine(RuleBasedStateMachine):
         generation = self.current or self.candidate
         if generation:
             assert self.pool.target == self.targets[generation]
+            assert self.pool.bounds == self.bounds[generation]
         assert self.pool.ever_ready == (self.current is not None)
 
     @invariant()
@@ -305,13 +360,18 @@ class PoolMachine(RuleBasedStateMachine):
 
     @invariant()
     def never_over_the_bound(self):
-        """One over the target for a rollout under way, and a canary; or all, at a first boot."""
+        """One over the target for a rollout under way, and a canary; or all, at a first boot.
+
+        While nothing else is under way, a tenth over it for workers that are being recycled.
+        """
         members = self.members(State.BOOTING, State.READY)
         mine = [w for w in members if w.generation == self.current]
         canaries = [w for w in members if w.generation == self.candidate]
         others = len(members) - len(mine) - len(canaries)
-        assert len(mine) <= self.wanted
-        assert len(mine) + others <= self.wanted + (others > 0)
+        recycled = any(w.worn is not None and w.state is State.READY for w in mine)
+        over = self.replaced_at_once if recycled and not others else others > 0
+        assert len(mine) + others <= self.wanted + over
+        assert len(mine) <= self.wanted + self.replaced_at_once * (recycled and not others)
         if self.candidate:
             # A first boot that is scaled down keeps what it has until one of them is ready.
             assert len(canaries) <= (1 if self.current else self.most)
@@ -340,6 +400,19 @@ class PoolMachine(RuleBasedStateMachine):
         if free and len(serving) < self.wanted:
             assert self.wake_at is not None
 
+    @invariant()
+    def recycling_goes_on(self):
+        """While a worker is to be replaced, another boots for it, or leaves, or is waited for."""
+        due = [w for w in self.members(State.READY) if w.worn is not None]
+        serving = [w for w in self.members(State.READY) if w.generation != self.candidate]
+        rollout = any(w.generation != self.current for w in serving)
+        if due and self.wanted and not rollout and len(self.pool.members()) < MAX_SLOTS:
+            booting = any(w.generation == self.current for w in self.members(State.BOOTING))
+            leaving = any(
+                w.worn is not None and w.deadline is not None for w in self.members(State.RETIRING)
+            )
+            assert booting or leaving or self.wake_at is not None
+
     # In the end.
 
     def teardown(self):
@@ -356,11 +429,13 @@ class PoolMachine(RuleBasedStateMachine):
 
     def settle(self):
         if self.withdrawn or not (self.current or self.candidate):
-            self.start(2, 10.0, 5.0)
+            self.start(2, 10.0, 5.0, None)
         for _ in range(100):
             self.reaped()
             self.all_ready()
-            if self.pool.rollout is None and len(self.members(State.READY)) == self.wanted:
+            ready = self.members(State.READY)
+            worn = [worker for worker in ready if worker.worn is not None]
+            if self.pool.rollout is None and len(ready) == self.wanted and not worn:
                 break
             if not self.members(State.BOOTING, State.RETIRING):
                 assert self.wake_at is not None

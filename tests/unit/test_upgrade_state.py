@@ -13,6 +13,7 @@ from prefork import __version__, address
 from prefork.config import Source, load
 from prefork.listeners import Listener
 from prefork.master import state as states
+from prefork.master.sizing import Bounds
 from prefork.master.state import (
     CLOSED,
     ChildState,
@@ -28,6 +29,7 @@ from prefork.master.state import (
     State,
     StateError,
     WorkerState,
+    ZygoteState,
     decode,
     decode_verdict,
     encode,
@@ -64,6 +66,7 @@ def a_state(**fields) -> State:
         killed=False,
         retire=True,
         why="no longer wanted",
+        worn=3.5,
     )
     whole = {
         "born": 0.25,
@@ -83,9 +86,11 @@ def a_state(**fields) -> State:
             ListenerState(address="unix:/run/x", fd=CLOSED, inherited=False, inode=(2, 2**63)),
         ),
         "children": (ChildState(pid=7, slot=0, generation=3, fd=9, born=1.25),),
+        "zygotes": (ZygoteState(pid=6, generation=3, fd=10, deadline=None, ready_at=1.0),),
         "pool": PoolState(
             current=3,
             target=2,
+            bounds=Bounds(1, 4, 1),
             withdrawn=False,
             failures=0,
             round=2,
@@ -168,7 +173,7 @@ def test_a_path_that_is_no_text_is_refused() -> None:
 
 
 def test_the_descriptors_to_keep_are_all_that_are_open() -> None:
-    assert a_state().descriptors() == {4, 5, 6, 8, 9}
+    assert a_state().descriptors() == {4, 5, 6, 8, 9, 10}
 
 
 def test_a_memfd_takes_it_over() -> None:
@@ -305,21 +310,6 @@ def test_generations_share_the_listeners_that_were_taken_over() -> None:
     finally:
         adopted.held[0].close()
         os.close(board.fd)
-
-
-def test_a_number_of_workers_that_was_set_by_hand_is_told_apart() -> None:
-    def scaled(target: int) -> int | None:
-        board = Scoreboard()
-        pool = msgspec.structs.replace(a_state().pool, target=target)
-        state = a_state(listeners=(), scoreboard=board.fd, pool=pool)
-        generation = msgspec.structs.replace(state.generations[0], listeners=())
-        found = adopt(msgspec.structs.replace(state, generations=(generation,))).scaled
-        os.close(board.fd)
-        return found
-
-    count = a_state().generations[0].config.workers.count
-    assert scaled(count) is None
-    assert scaled(count + 1) == count + 1
 
 
 def test_a_scoreboard_is_taken_over_with_what_is_in_it() -> None:

@@ -1,0 +1,240 @@
+"""Packets to connections: who is who, numbers that count from 0, and what each packet means.
+
+All of it is what an onlooker can know. A capture may begin in the middle, and miss packets.
+"""
+
+from dataclasses import dataclass, field
+
+from prefork.wire.packet import Endpoint, Flags, Packet
+
+_CYCLE = 1 << 32
+_HALF = 1 << 31
+_REMEMBERED = 4096
+"""Connections to which a packet can still be counted."""
+
+
+@dataclass(slots=True)
+class Side:
+    """One direction of a connection, as far as it was seen."""
+
+    base: int | None = None
+    """The sequence number that counts as 0."""
+    next: int = 0
+    """The one after the last that was sent."""
+    acked: int = 0
+    """The one after the last that the other side has confirmed."""
+    synced: bool = False
+    fin: int | None = None
+    """The number that its FIN has."""
+    window: int | None = None
+    """The last that it announced: what the other side may send."""
+    gap: tuple[int, int] = (0, 0)
+    """The last stretch that was left out."""
+    probed: bool = False
+    """Its last packet asked whether the other side is there."""
+
+    def relative(self, number: int, near: int) -> int:
+        """Counted from 0, past 4 GiB too: the value of `number` that is closest to `near`."""
+        if self.base is None:
+            # In the middle of a connection; 1 is where data begins.
+            self.base = (number - 1) % _CYCLE
+        apart = (number - self.base - near + _HALF) % _CYCLE - _HALF
+        return near + apart
+
+
+@dataclass(slots=True, frozen=True)
+class Step:
+    """One packet of a conversation, with what it means."""
+
+    connection: "Connection"
+    packet: Packet
+    from_client: bool
+    since: int
+    """Nanoseconds since the connection's last packet; 0 for the first."""
+    seq: int
+    ack: int | None
+    sack: tuple[tuple[int, int], ...]
+    meaning: str
+
+
+@dataclass(slots=True, eq=False)
+class Connection:
+    number: int
+    client: Endpoint
+    server: Endpoint
+    began: int
+    """Nanoseconds since 1970."""
+    interface: str = ""
+    last: int | None = None
+    """When its last packet passed."""
+    open: bool = False
+    """The handshake was seen to its end."""
+    reset: bool = False
+    sides: dict[bool, Side] = field(default_factory=lambda: {True: Side(), False: Side()})
+    """The client's by True."""
+
+    @property
+    def ended(self) -> bool:
+        """Nothing more is to come: both ends are acknowledged, or it was reset."""
+        return self.reset or all(
+            side.fin is not None and side.acked > side.fin for side in self.sides.values()
+        )
+
+    def add(self, packet: Packet) -> Step:
+        """Takes the next packet; it is one of this connection's."""
+        from_client = packet.source == self.client
+        mine, other = self.sides[from_client], self.sides[not from_client]
+        if packet.flags & Flags.SYN and mine.base is None:
+            mine.base = packet.seq
+        seq = mine.relative(packet.seq, mine.next)
+        ack = other.relative(packet.ack, other.acked) if packet.flags & Flags.ACK else None
+        meaning = self._explain(packet, from_client, seq, ack)
+        self._advance(packet, from_client, seq, ack)
+        since = 0 if self.last is None else packet.at - self.last
+        self.last = packet.at
+        sack = tuple(
+            (other.relative(start, other.acked), other.relative(end, other.acked))
+            for start, end in packet.sack
+        )
+        return Step(self, packet, from_client, since, seq, ack, sack, meaning)
+
+    def begins_anew(self, packet: Packet) -> bool:
+        """Whether this SYN opens another connection between the same two endpoints."""
+        if not packet.flags & Flags.SYN or packet.flags & Flags.ACK:
+            return False
+        mine = self.sides[packet.source == self.client]
+        return packet.seq != mine.base or not mine.synced
+
+    def _explain(self, packet: Packet, from_client: bool, seq: int, ack: int | None) -> str:
+        flags = packet.flags
+        if flags & Flags.RST:
+            return self._explain_reset(from_client)
+        if flags & Flags.SYN:
+            return self._explain_syn(packet, from_client)
+        if from_client and not self.open and self.sides[False].synced and flags & Flags.ACK:
+            return "handshake 3 of 3: open" + (", and data" if packet.length else "")
+        parts = []
+        if packet.length:
+            parts.append(self._explain_data(packet, from_client, seq))
+        if flags & Flags.FIN:
+            parts.append(self._explain_fin(from_client))
+        return ", ".join(parts) or self._explain_ack(packet, from_client, seq, ack)
+
+    def _explain_reset(self, from_client: bool) -> str:
+        mine, other = self.sides[from_client], self.sides[not from_client]
+        if not from_client and other.synced and not mine.synced:
+            return "refused: nobody listens on this port"
+        if mine.fin is not None:
+            return "reset: this side has closed, and reads no more"
+        return "reset: cut off, what was not delivered is lost"
+
+    def _explain_syn(self, packet: Packet, from_client: bool) -> str:
+        again = self.sides[from_client].synced
+        if packet.flags & Flags.ACK:
+            return "handshake 2 of 3 again: no third yet" if again else "handshake 2 of 3: agreed"
+        return "handshake 1 of 3 again: no answer yet" if again else "handshake 1 of 3: asks"
+
+    def _explain_data(self, packet: Packet, from_client: bool, seq: int) -> str:
+        mine = self.sides[from_client]
+        if seq == mine.next or not mine.next:
+            return "data"
+        if seq > mine.next:
+            return f"data after a gap of {seq - mine.next} bytes"
+        if mine.gap[0] <= seq < mine.gap[1]:
+            return "data: fills the gap"
+        if packet.length == 1 and seq == mine.next - 1 and mine.acked == mine.next:
+            return "probe: still there?"
+        return "data again: not acknowledged in time"
+
+    def _explain_fin(self, from_client: bool) -> str:
+        mine, other = self.sides[from_client], self.sides[not from_client]
+        who = "client" if from_client else "server"
+        if mine.fin is not None:
+            return "end again: not acknowledged in time"
+        return f"end: the {who} has no more to send" + (" either" if other.fin is not None else "")
+
+    def _explain_ack(self, packet: Packet, from_client: bool, seq: int, ack: int | None) -> str:
+        mine, other = self.sides[from_client], self.sides[not from_client]
+        if not packet.length and mine.next and seq == mine.next - 1 and mine.fin is None:
+            return "probe: still there?"
+        if packet.window == 0:
+            return "full: send no more for now"
+        if mine.window == 0:
+            return "room again: go on"
+        if ack is None:
+            return "nothing that TCP knows"
+        if other.fin is not None and ack > other.fin:
+            both = mine.fin is not None and mine.acked > mine.fin
+            return "end acknowledged" + (": closed" if both else "")
+        if other.probed:
+            return "still there"
+        if packet.sack:
+            return "acknowledged again: a gap"
+        if ack > other.acked:
+            return "acknowledged"
+        return "acknowledged again" if packet.window == mine.window else "room has changed"
+
+    def _advance(self, packet: Packet, from_client: bool, seq: int, ack: int | None) -> None:
+        mine, other = self.sides[from_client], self.sides[not from_client]
+        flags = packet.flags
+        probe = mine.next and seq == mine.next - 1 and packet.length <= 1 and not flags & Flags.FIN
+        mine.probed = bool(probe)
+        mine.window = packet.window
+        if mine.next < seq and mine.next:
+            mine.gap = (mine.next, seq)
+        end = seq + packet.length
+        if flags & Flags.SYN:
+            mine.synced = True
+            end += 1
+        elif from_client and self.sides[False].synced and flags & Flags.ACK:
+            self.open = True
+        if flags & Flags.FIN:
+            mine.fin = end
+            end += 1
+        if flags & Flags.RST:
+            self.reset = True
+        elif end > mine.next:
+            mine.next = end
+        if ack is not None and ack > other.acked:
+            other.acked = ack
+
+
+class Conversations:
+    """All connections that were seen, told apart by their two endpoints and their SYN."""
+
+    def __init__(self, port: int | None) -> None:
+        """`port` is the server's, where that is known."""
+        self._port = port
+        # In the order of their beginning; the oldest are forgotten.
+        self._current: dict[frozenset[Endpoint], Connection] = {}
+        self.count = 0
+
+    def add(self, packet: Packet) -> Step | None:
+        """The packet in its conversation; None for one that was seen on another interface."""
+        pair = frozenset((packet.source, packet.target))
+        connection = self._current.get(pair)
+        if connection is None or connection.begins_anew(packet):
+            self._current.pop(pair, None)
+            connection = self._current[pair] = self._begin(packet)
+            if len(self._current) > _REMEMBERED:
+                del self._current[next(iter(self._current))]
+        elif packet.interface != connection.interface:
+            # With all interfaces, a packet into a container is seen on each that it passes.
+            return None
+        return connection.add(packet)
+
+    def _begin(self, packet: Packet) -> Connection:
+        self.count += 1
+        client, server = packet.source, packet.target
+        if self._is_from_server(packet):
+            client, server = server, client
+        return Connection(self.count, client, server, packet.at, packet.interface)
+
+    def _is_from_server(self, packet: Packet) -> bool:
+        if packet.flags & Flags.SYN:
+            return bool(packet.flags & Flags.ACK)
+        ports = (packet.source.port, packet.target.port)
+        if self._port in ports and ports[0] != ports[1]:
+            return ports[0] == self._port
+        # Clients get high ports from the kernel.
+        return ports[0] < ports[1]

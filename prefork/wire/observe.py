@@ -1,0 +1,187 @@
+"""One request of our own under a capture: its system calls, and the packets of its connections."""
+
+import contextlib
+import os
+import queue
+import socket
+import threading
+import time
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from operator import itemgetter
+
+from prefork.client import Call, Client, ClientError, Request
+from prefork.wire.capture import Capture, CaptureError
+from prefork.wire.conversation import Conversations, Step
+from prefork.wire.dissect import dissect
+from prefork.wire.packet import Endpoint, Flags, Frame, Packet
+
+PATIENCE = 3.0
+"""Seconds after our close() in which the server may say its end; prefork's lingering takes 2."""
+
+_BATCH = 1000
+"""Frames of a long answer that may wait to be looked at."""
+
+_WAITING = ("connect", "do_handshake", "recv", "poll")
+_NOT_JUST_ACK = Flags.SYN | Flags.FIN | Flags.RST
+
+Event = Call | Step
+
+
+@dataclass
+class Observation:
+    """What was seen."""
+
+    calls: list[Call] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    error: ClientError | None = None
+    """Why the request failed, if it did."""
+    interrupted: bool = False
+
+    def events(self) -> list[Event]:
+        """Each call, and after it the packets that it sent or waited for, with their answers.
+
+        What comes from the server belongs to the call that was to read it, be it that it began
+        later; what no call was to read, such as its FIN after our shutdown(), is an answer to
+        what went before.  Both times are of the same clock, and a step of it would show.
+        """
+        starts = [_start(call) for call in self.calls]
+        events: list[tuple[int, Event]] = list(enumerate(self.calls))
+        number = 0
+        for step in self.steps:
+            if step.packet.length or step.packet.flags & _NOT_JUST_ACK:
+                if step.from_client:
+                    number = max(number, bisect_right(starts, step.packet.at) - 1)
+                else:
+                    number = self._reader(number, step.packet.at)
+            events.append((number, step))
+        return [event for _, event in sorted(events, key=itemgetter(0))]
+
+    def _reader(self, number: int, at: int) -> int:
+        """The first call from `number` on that waited and ended after that time, else `number`."""
+        for later in range(number, len(self.calls)):
+            call = self.calls[later]
+            if call.name in _WAITING and _end(call) >= at:
+                return later
+        return number
+
+
+def _start(call: Call) -> int:
+    return int(call.at * 1e9)
+
+
+def _end(call: Call) -> int:
+    # A microsecond more: as a float, its start is some hundred nanoseconds off.
+    return int((call.at + call.seconds) * 1e9) + 1000
+
+
+def observe(
+    request: Request, capture: Capture, keep: Callable[[Frame], None] = lambda _: None
+) -> Observation:
+    """Makes a request and waits until its connections have ended, at most for PATIENCE.
+
+    `keep` gets the frames of those connections.  An interrupt (KeyboardInterrupt) closes the
+    connection and ends the waiting.  Raises CaptureError where the interface goes away.
+    """
+    session = _Session(request.url.port, keep)
+    # Frames are taken out of the kernel's buffer as they come and looked at afterwards: work done
+    # meanwhile would slow the client down, and show in its times.
+    collector = threading.Thread(target=_collect, args=(capture, session.frames), daemon=True)
+    collector.start()
+    try:
+        session.ask(request)
+        session.wait()
+    except KeyboardInterrupt:
+        session.observation.interrupted = True
+    finally:
+        capture.stop()
+        collector.join()
+    session.digest()
+    return session.observation
+
+
+def _collect(capture: Capture, frames: "queue.SimpleQueue[Frame | CaptureError]") -> None:
+    try:
+        for frame in capture.frames():
+            frames.put(frame)
+    except CaptureError as error:
+        frames.put(error)
+
+
+class _Session:
+    def __init__(self, port: int, keep: Callable[[Frame], None]) -> None:
+        self.frames: queue.SimpleQueue[Frame | CaptureError] = queue.SimpleQueue()
+        self.observation = Observation()
+        self._conversations = Conversations(port)
+        self._keep = keep
+        self._ours: set[Endpoint] = set()
+        self._expected: set[Endpoint] = set()
+        """Our ends of the connections that were made."""
+        self._ended: set[Endpoint] = set()
+        self._failed: list[tuple[int, int]] = []
+        """When connect() failed, from and to: its socket no longer says where it was bound."""
+
+    def ask(self, request: Request) -> None:
+        try:
+            with Client(trace=self._note) as client:
+                for _ in client.request(request):
+                    if self.frames.qsize() > _BATCH:
+                        self.digest()
+        except ClientError as error:
+            self.observation.error = error
+
+    def wait(self) -> None:
+        deadline = time.monotonic() + PATIENCE
+        self.digest()
+        while self._expected - self._ended and (left := deadline - time.monotonic()) > 0:
+            with contextlib.suppress(queue.Empty):
+                self._take(self.frames.get(timeout=left))
+
+    def digest(self) -> None:
+        """Looks at all that has been collected."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._take(self.frames.get_nowait())
+
+    def _note(self, call: Call) -> None:
+        self.observation.calls.append(call)
+        if call.name != "connect":
+            return
+        local = _local_end(int(call.arguments.partition(",")[0]))
+        if local.port:
+            self._ours.add(local)
+        if call.result == "0":
+            self._expected.add(local)
+        elif not local.port:
+            self._failed.append((_start(call), _end(call)))
+
+    def _take(self, frame: Frame | CaptureError) -> None:
+        if isinstance(frame, CaptureError):
+            raise frame
+        packet = dissect(frame)
+        if packet is None or not self._is_ours(packet):
+            return
+        step = self._conversations.add(packet)
+        if step is None:
+            return
+        self._keep(frame)
+        self.observation.steps.append(step)
+        if step.connection.ended:
+            self._ended.add(step.connection.client)
+
+    def _is_ours(self, packet: Packet) -> bool:
+        if packet.flags & (Flags.SYN | Flags.ACK) == Flags.SYN and any(
+            start <= packet.at <= end for start, end in self._failed
+        ):
+            # Somebody else's connection to this port in the same moment would pass for ours.
+            self._ours.add(packet.source)
+        return packet.source in self._ours or packet.target in self._ours
+
+
+def _local_end(fd: int) -> Endpoint:
+    """Where a socket of the client's is bound, as its packets show it; port 0 for nowhere."""
+    with socket.socket(fileno=os.dup(fd)) as twin:
+        host, port = twin.getsockname()[:2]
+    host = host.partition("%")[0]
+    return Endpoint(host.removeprefix("::ffff:") if "." in host else host, port)

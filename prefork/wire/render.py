@@ -1,0 +1,51 @@
+"""Steps as lines: a number, the time since the last, an arrow between two columns, the meaning."""
+
+from collections.abc import Iterator
+
+from prefork.client.trace import Call, format_call, format_duration
+from prefork.wire.conversation import Connection, Step
+from prefork.wire.packet import Flags
+
+_WIDTH = 44
+"""Columns from one endpoint to the other."""
+_MARGIN = 14
+
+
+def heading(connection: Connection) -> list[str]:
+    """The two endpoints of a connection over their columns."""
+    client, server = str(connection.client), str(connection.server)
+    between = " " * max(2, _WIDTH + 2 - len(client) - len(server))
+    roles = f"{'client':<{len(client)}}{between}{'server':>{len(server)}}"
+    return [
+        f"{f'connection {connection.number}':<{_MARGIN}}{client}{between}{server}".rstrip(),
+        f"{'':<{_MARGIN}}{roles}",
+    ]
+
+
+def lines(step: Step) -> Iterator[str]:
+    """A packet: its line, and a second one for the options where they matter."""
+    what = [step.meaning, *(f"{line}" for line in step.packet.lines)]
+    since = format_duration(step.since / 1e9)
+    yield f"{step.connection.number:>3} {since:>9} |{_arrow(step)}|  {'  '.join(what)}"
+    options: list[str] = []
+    if step.packet.flags & Flags.SYN:
+        options += step.packet.options
+    options += [f"SACK {start}-{end}" for start, end in step.sack]
+    if options:
+        yield f"{'':<{_MARGIN}}|{'':{_WIDTH}}|  {', '.join(options)}"
+
+
+def call_line(call: Call) -> str:
+    """A system call of the client's, above its packets."""
+    return format_call(call)
+
+
+def _arrow(step: Step) -> str:
+    label = f"{step.packet.flags or 'none'} seq={step.seq}"
+    if step.ack is not None:
+        label += f" ack={step.ack}"
+    label += f" len={step.packet.length}"
+    room = _WIDTH - 4
+    if step.from_client:
+        return f"-- {f'{label} '.ljust(room, '-')}>"
+    return f"<{f' {label}'.rjust(room, '-')} --"

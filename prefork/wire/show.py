@@ -1,0 +1,112 @@
+"""What the command shows: a file, the traffic of a port, or a request of its own."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from prefork.client import URL, Request
+from prefork.wire.capture import Capture
+from prefork.wire.conversation import Conversations, Step
+from prefork.wire.dissect import dissect
+from prefork.wire.files import Writer, read
+from prefork.wire.observe import observe
+from prefork.wire.packet import Frame, WireError
+from prefork.wire.render import call_line, heading, lines
+
+__all__ = ["Told", "WireError", "file", "request", "traffic"]
+
+Out = Callable[[str], object]
+"""Takes a line."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """How it ended."""
+
+    summary: str
+    error: str = ""
+    """What failed at the end, though something could be shown."""
+
+
+class _Screen:
+    """Writes steps as lines, the endpoints of a connection before its first."""
+
+    def __init__(self, out: Out) -> None:
+        self.packets = 0
+        self.connections = 0
+        self._out = out
+
+    def show(self, step: Step) -> None:
+        self.packets += 1
+        if step.connection.number > self.connections:
+            self.connections = step.connection.number
+            for line in heading(step.connection):
+                self._out(line)
+        for line in lines(step):
+            self._out(line)
+
+    def summary(self, lost: int = 0) -> str:
+        told = f"{_count(self.packets, 'packet')}, {_count(self.connections, 'connection')}"
+        return told + (f"; {lost} more came too fast to be looked at" if lost else "")
+
+
+def file(path: str, port: int | None, out: Out) -> Told:
+    """Shows a capture file; of one port, where that is given.  Raises OSError, WireError."""
+    screen, conversations = _Screen(out), Conversations(port)
+    error = ""
+    try:
+        for frame in read(path):
+            packet = dissect(frame)
+            if packet is None or port not in (None, packet.source.port, packet.target.port):
+                continue
+            step = conversations.add(packet)
+            if step is not None:
+                screen.show(step)
+    except WireError as problem:
+        error = f"{path}: {problem}"
+    return Told(screen.summary(), error)
+
+
+def traffic(port: int, interface: str, path: str | None, out: Out, tell: Out) -> Told:
+    """Shows what passes, until KeyboardInterrupt; `tell` is told when it begins to look.
+
+    Raises OSError, WireError.
+    """
+    screen, conversations = _Screen(out), Conversations(port)
+    with Capture(interface, port) as capture, _keeping(path) as keep:
+        with contextlib.suppress(KeyboardInterrupt):
+            tell(f"looking at port {port} on {interface}; Ctrl-C ends it")
+            for frame in capture.frames():
+                packet = dissect(frame)
+                step = None if packet is None else conversations.add(packet)
+                if step is not None:
+                    keep(frame)
+                    screen.show(step)
+        return Told(screen.summary(capture.lost()))
+
+
+def request(url: URL, interface: str, path: str | None, out: Out) -> Told:
+    """Makes a request, and shows its system calls with its packets.  Raises OSError, WireError."""
+    screen = _Screen(out)
+    with Capture(interface, url.port) as capture, _keeping(path) as keep:
+        seen = observe(Request(url), capture, keep)
+        for event in seen.events():
+            if isinstance(event, Step):
+                screen.show(event)
+            else:
+                out(call_line(event))
+        error = f"{url}: {seen.error}" if seen.error else ""
+        return Told(screen.summary(capture.lost()), error or ("interrupted" * seen.interrupted))
+
+
+@contextlib.contextmanager
+def _keeping(path: str | None) -> Iterator[Callable[[Frame], None]]:
+    if path is None:
+        yield lambda _: None
+    else:
+        with Writer(path) as writer:
+            yield writer.write
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

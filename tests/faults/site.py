@@ -1,0 +1,84 @@
+"""A site that is changed while it is served: an application and a configuration in a directory."""
+
+import contextlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from prefork.control import Client, ControlError
+from tests.system.server import PATIENCE, ROOT, Server, Start
+
+# A module is compiled anew when the second or the size of its source has changed (PEP 3147's
+# .pyc): tests change it more often.
+FRESH = {"PYTHONDONTWRITEBYTECODE": "1"}
+
+
+class Site:
+    """`tests.apps.version_app` in a directory of its own, with a configuration of three workers.
+
+    The application answers "one", until it is told another word.
+    """
+
+    def __init__(self, place: Path, **workers: Any) -> None:
+        self.place = place
+        place.mkdir()
+        self.app = place / "changing.py"
+        self.config = place / "site.toml"
+        self.source = Path(shutil.copy(ROOT / "tests/apps/version_app.py", self.app)).read_text()
+        self.server: dict[str, Any] = {"app": "changing:app", "bind": ["127.0.0.1:0"]}
+        self.workers: dict[str, Any] = {"count": 3, **workers}
+        self.configure()
+
+    def start(self, start: Start, **options: Any) -> Server:
+        """Its server, once all workers are ready."""
+        options["env"] = {**FRESH, **options.get("env", {})}
+        server = start(str(self.config), bind=(), **options)
+        return server.wait_ready(self.workers["count"])
+
+    def say(self, word: str, first: str = "", last: str = "") -> None:
+        """The application answers another word; `first` and `last`: code around its own."""
+        body = self.source.replace('"one"', repr(word))
+        rewrite(self.app, "\n".join((first, body, last)))
+
+    def configure(self, **tables: dict[str, Any]) -> None:
+        """Writes the configuration, with other keys or other values in its tables."""
+        base = {"server": self.server, "workers": self.workers}
+        lines = []
+        for name in {**base, **tables}:
+            lines.append(f"[{name}]")
+            table = {**base.get(name, {}), **tables.get(name, {})}
+            # JSON is TOML as far as strings, numbers, truth values and lists of them go.
+            lines += [f"{key} = {json.dumps(value)}" for key, value in table.items()]
+        rewrite(self.config, "\n".join(lines))
+
+
+def rewrite(path: Path, text: str) -> None:
+    """In one step: a reader sees the old or the new."""
+    draft = path.with_suffix(".draft")
+    draft.write_text(text)
+    draft.rename(path)
+
+
+def ask(server: Server, command: str, **args: Any) -> dict[str, Any]:
+    """A command over the control socket.  Raises ControlError with the server's reason."""
+    with contextlib.closing(Client(server.control, PATIENCE)) as client:
+        return client.call(command, **args)
+
+
+def refusal(server: Server, command: str, **args: Any) -> str:
+    """Why the server did not do it."""
+    try:
+        answer = ask(server, command, **args)
+    except ControlError as error:
+        return str(error)
+    raise AssertionError(f"{command} was to fail: {answer}\n{server.log()}")
+
+
+def pids(server: Server) -> dict[int, int]:
+    """The workers that serve: pid by slot."""
+    return {
+        worker["slot"]: worker["pid"]
+        for worker in ask(server, "status")["workers"]
+        if worker["state"] in ("ready", "busy")
+    }

@@ -1,0 +1,349 @@
+"""The commands and the control socket of a real server."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.system.load import Gate
+from tests.system.processes import stopped
+
+from tests.system.server import PATIENCE, ROOT, Server, Start, until
+
+BASIC = "tests.apps.basic:app"
+
+
+def prefork(*args: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """A command as a user gives it."""
+    return subprocess.run(
+        [sys.executable, "-m", "prefork", *args],
+        cwd=ROOT,
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE * 2,
+    )
+
+
+class Place:
+    """A directory with a configuration and its application, both to be changed by a test."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir()
+        self.app = directory / "changing.py"
+        self.config = directory / "site.toml"
+        shutil.copy(ROOT / "tests/apps/version_app.py", self.app)
+        self.configure()
+
+    def configure(self, workers: int = 1, more: str = "") -> None:
+        app = '[server]\napp = "changing:app"\n'
+        self.config.write_text(f"{app}[workers]\ncount = {workers}\n{more}")
+
+    def change(self, version: str, before: str = "") -> None:
+        """Another version; its size must differ from the last one's, by which Python tells."""
+        source = (ROOT / "tests/apps/version_app.py").read_text()
+        self.app.write_text(before + source.replace('"one"', repr(version)))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path / "site")
+
+
+def settled(server: Server, generation: int) -> Server:
+    """That generation serves, and nobody else accepts any more."""
+    server.wait("generation settled", generation=generation)
+    for event in server.find("worker ready"):
+        if event["generation"] < generation:
+            server.wait("worker leaving", pid=event["pid"])
+    return server
+
+
+# Reload.
+
+
+def test_reload_prints_what_changed_and_serves_it(start: Start, place: Place) -> None:
+    server = start(str(place.config)).wait_ready(1)
+    assert server.get() == (200, b"one")
+    place.change("second")
+    place.configure(workers=2, more="[http]\nkeepalive = 7\n")
+    assert server.command("reload").stdout.splitlines() == [
+        "workers.count: 1 -> 2",
+        "http.keepalive: 5 -> 7",
+        "reloaded: generation 2 serves",
+    ]
+    assert settled(server, 2).get() == (200, b"second")
+
+
+def test_reload_waits_for_its_outcome(start: Start, place: Place, tmp_path: Path) -> None:
+    gate = Gate(tmp_path / "gate")
+    server = start(str(place.config)).wait_ready(1)
+    place.change("second", f"open({str(tmp_path / 'gate')!r}).read()\n")
+    with started("reload", server) as reload:
+        gate.arrived()
+        assert server.get() == (200, b"one")
+        assert reload.poll() is None
+        gate.open()
+        assert reload.wait(PATIENCE) == 0
+    assert settled(server, 2).get() == (200, b"second")
+
+
+@contextlib.contextmanager
+def started(command: str, server: Server) -> Iterator[subprocess.Popen[bytes]]:
+    """A command that is on its way."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "prefork", command, "--control", str(server.control)],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_broken_file_changes_nothing(start: Start, place: Place) -> None:
+    server = start(str(place.config)).wait_ready(1)
+    server.expected_errors.add("reload failed")
+    place.configure(more="thread = 3\n")
+    done = server.command("reload", check=False)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "site.toml: workers.thread: " in done.stderr
+    assert "threads" in done.stderr
+    assert server.get() == (200, b"one")
+    place.configure()
+    assert server.command("reload").stdout == "reloaded: generation 2 serves\n"
+
+
+def test_a_broken_application_changes_nothing(start: Start, place: Place) -> None:
+    server = start(str(place.config)).wait_ready(1)
+    server.expected_errors |= {"reload failed", "worker failed to boot"}
+    place.change("second", "raise RuntimeError('not today')\n")
+    done = server.command("reload", check=False)
+    assert done.returncode == 1
+    assert "changing.py" in done.stderr
+    assert done.stderr.rstrip().endswith("RuntimeError: not today")
+    assert server.get() == (200, b"one")
+    place.change("third time")
+    server.command("reload")
+    assert settled(server, 3).get() == (200, b"third time")
+
+
+# The other commands.
+
+
+def test_status_tells_of_each_worker(start: Start) -> None:
+    server = start(BASIC, "--workers", "2", "--set", "server.name=shop").wait_ready(2)
+    for _ in range(6):
+        server.get("/pid")
+    told = json.loads(server.command("status", "--json").stdout)
+    assert {name: told[name] for name in ("name", "pid", "generation", "target", "reloading")} == {
+        "name": "shop",
+        "pid": server.pid,
+        "generation": 1,
+        "target": 2,
+        "reloading": False,
+    }
+    assert told["listeners"] == server.addresses
+    assert told["uptime"] > 0
+    pids = [event["pid"] for event in sorted(server.find("worker ready"), key=lambda e: e["slot"])]
+    workers = told["workers"]
+    assert [(worker["slot"], worker["pid"]) for worker in workers] == list(enumerate(pids))
+    assert all(worker["state"] == "ready" for worker in workers)
+    assert all(worker["generation"] == 1 and worker["age"] > 0 for worker in workers)
+    assert sum(worker["requests"] for worker in workers) == 6
+
+    header, titles, *rows = server.command("status").stdout.splitlines()
+    assert header.startswith(f"shop: pid {server.pid}, prefork ")
+    assert header.endswith(f"listening on {server.addresses[0]}")
+    assert titles.split() == ["SLOT", "PID", "GENERATION", "STATE", "REQUESTS", "AGE"]
+    shown = [row.split()[:5] for row in rows]
+    assert shown == [
+        [str(worker[key]) for key in ("slot", "pid", "generation", "state", "requests")]
+        for worker in workers
+    ]
+
+
+def test_scale_adds_and_takes_away(start: Start) -> None:
+    server = start(BASIC, "--workers", "1").wait_ready(1)
+    assert server.command("scale", "3").stdout == "scaled to 3\n"
+    server.wait_ready(3)
+    server.command("scale", "2")
+    server.wait("worker exited")
+    assert len(server.workers()) == 2
+    assert json.loads(server.command("status", "--json").stdout)["target"] == 2
+    refused = server.command("scale", "5000", check=False)
+    assert refused.returncode == 1
+    assert "5000" in refused.stderr
+    assert len(server.workers()) == 2
+
+
+def test_reopen_goes_on_in_a_new_file(start: Start, tmp_path: Path) -> None:
+    log, moved = tmp_path / "access.log", tmp_path / "moved.log"
+    server = start(BASIC, "--workers", "1", "--set", f"log.access={log}").wait_ready(1)
+    server.get("/?first")
+    log.rename(moved)
+    assert server.command("reopen").stdout == "reopened\n"
+    server.get("/?second")
+    server.stop()
+    assert [line.split()[6] for line in moved.read_text().splitlines()] == ["/?first"]
+    assert [line.split()[6] for line in log.read_text().splitlines()] == ["/?second"]
+
+
+def test_stop_waits_for_the_end_and_takes_the_socket_along(start: Start) -> None:
+    server = start(BASIC, "--workers", "2").wait_ready(2)
+    assert stat.S_IMODE(server.control.stat().st_mode) == 0o600
+    assert server.command("stop").stdout == "stopped\n"
+    assert not server.control.exists()
+    assert server.wait_exit() == 0
+    done = server.command("status", check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f"Error: no server is running at {server.control}: there is no such socket"
+    ]
+
+
+# Which server is meant.
+
+
+@pytest.fixture
+def own_places(tmp_path: Path) -> dict[str, str]:
+    """An environment in which there are no servers but those of the test."""
+    for name in ("run", "user", "tmp"):
+        (tmp_path / name).mkdir(0o700)
+    return {
+        "PREFORK_RUN_DIR": str(tmp_path / "run"),
+        "XDG_RUNTIME_DIR": str(tmp_path / "user"),
+        "TMPDIR": str(tmp_path / "tmp"),
+    }
+
+
+def test_the_only_server_need_not_be_named(
+    start: Start, place: Place, own_places: dict[str, str]
+) -> None:
+    none = prefork("status", env=own_places)
+    assert none.returncode == 1
+    assert none.stderr.startswith("Error: no server of this user is running")
+
+    shop = start(str(place.config), env=own_places, default_control=True).wait_ready(1)
+    socket_file = Path(own_places["PREFORK_RUN_DIR"], "site.sock")
+    assert stat.S_IMODE(socket_file.stat().st_mode) == 0o600
+    assert json.loads(prefork("status", "--json", env=own_places).stdout)["pid"] == shop.pid
+    assert prefork("scale", "2", env=own_places).stdout == "scaled to 2\n"
+    shop.wait_ready(2)
+    assert prefork("reload", env=own_places).stdout == "reloaded: generation 2 serves\n"
+    assert prefork("reopen", env=own_places).returncode == 0
+
+    options = ("--workers", "1", "--set", "server.name=other")
+    other = start(BASIC, *options, env=own_places, default_control=True).wait_ready(1)
+    unclear = prefork("status", env=own_places)
+    assert unclear.returncode == 1
+    (line,) = unclear.stderr.splitlines()
+    assert line.startswith("Error: several servers are running")
+    assert "site (" in line
+    assert "other (" in line
+
+    named = prefork("status", "--json", str(place.config), env=own_places)
+    assert json.loads(named.stdout)["pid"] == shop.pid
+    assert prefork("stop", str(place.config), env=own_places).stdout == "stopped\n"
+    assert shop.wait_exit() == 0
+    assert not socket_file.exists()
+    assert prefork("stop", env=own_places).stdout == "stopped\n"
+    assert other.wait_exit() == 0
+
+
+def test_where_the_systems_directory_cannot_be_had_the_users_is_taken(
+    start: Start, own_places: dict[str, str]
+) -> None:
+    os.rmdir(own_places["PREFORK_RUN_DIR"])
+    Path(own_places["PREFORK_RUN_DIR"]).write_text("a file in its place")
+    options = ("--workers", "1", "--set", "server.name=shop")
+    server = start(BASIC, *options, env=own_places, default_control=True).wait_ready(1)
+    assert Path(own_places["XDG_RUNTIME_DIR"], "prefork", "shop.sock").is_socket()
+    assert json.loads(prefork("status", "--json", env=own_places).stdout)["pid"] == server.pid
+
+
+def test_a_control_socket_in_use_is_not_taken(start: Start, tmp_path: Path) -> None:
+    first = start(BASIC, "--workers", "1").wait_ready(1)
+    path = tmp_path / "second.sock"
+    bind = ("--bind", f"unix:{path}", "--set", f"control.path={first.control}")
+    second = prefork("serve", BASIC, *bind)
+    assert second.returncode == 1
+    (line,) = second.stderr.splitlines()
+    assert f"cannot open the control socket {first.control}: " in line
+    assert f"in use by pid {first.pid}" in line
+    assert not path.exists()
+    assert json.loads(first.command("status", "--json").stdout)["pid"] == first.pid
+    assert first.get("/pid")[0] == 200
+
+
+# Clients that are dead, slow or hostile.
+
+
+def test_a_stopped_client_is_waited_for_by_nobody(
+    start: Start, place: Place, tmp_path: Path
+) -> None:
+    gate = Gate(tmp_path / "gate")
+    server = start(str(place.config)).wait_ready(1)
+    place.change("second", f"open({str(tmp_path / 'gate')!r}).read()\n")
+    with started("reload", server) as reload:
+        gate.arrived()
+        reload.send_signal(signal.SIGSTOP)
+        until(lambda: stopped(reload.pid), "the client is stopped")
+        gate.open()
+        server.wait("generation settled", generation=2)
+        place.change("third time")
+        server.command("reload")
+        assert settled(server, 3).get() == (200, b"third time")
+        reload.send_signal(signal.SIGCONT)
+        assert reload.wait(PATIENCE) == 0
+
+
+def test_a_client_that_is_killed_does_not_end_its_reload(
+    start: Start, place: Place, tmp_path: Path
+) -> None:
+    gate = Gate(tmp_path / "gate")
+    server = start(str(place.config)).wait_ready(1)
+    place.change("second", f"open({str(tmp_path / 'gate')!r}).read()\n")
+    with started("reload", server) as reload:
+        gate.arrived()
+        reload.kill()
+        reload.wait()
+    gate.open()
+    assert settled(server, 2).get() == (200, b"second")
+
+
+def test_a_hundred_hostile_clients_stop_nothing(start: Start, place: Place) -> None:
+    """Garbage, half a request, a flood without an end of line, silence, and all of them stay."""
+    server = start(str(place.config)).wait_ready(1)
+    says = (b"\x00\xff garbage\n", b'{"v": 1, "comm', b"x" * 200_000, b"", b'{"v": 99}\n')
+    clients = []
+    try:
+        for number in range(100):
+            client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            clients.append(client)
+            client.settimeout(PATIENCE)
+            client.connect(str(server.control))
+            client.setblocking(False)
+            with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
+                client.send(says[number % len(says)])
+            if number % 25 == 24:
+                assert server.get() == (200, b"one")
+        place.change("second")
+        server.command("reload")
+        assert settled(server, 2).get() == (200, b"second")
+        assert json.loads(server.command("status", "--json").stdout)["pid"] == server.pid
+    finally:
+        for client in clients:
+            client.close()

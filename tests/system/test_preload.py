@@ -1,0 +1,744 @@
+"""Preloading: one process a generation imports the application and forks its workers; and hooks."""
+
+import json
+import os
+import re
+import selectors
+import shutil
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from prefork import logs
+from prefork.channel import Born, Channel, Ready, Report
+from prefork.config import Log, Source, load
+from prefork.master.children import Children
+from prefork.master.generation import Generation
+from prefork.scoreboard import Scoreboard
+from tests.system.server import ROOT, Server, Start, until
+
+APP = "preloaded:app"
+PRELOAD = ("--set", "workers.preload=true")
+HOOKS = ("before_fork", "after_fork", "ready", "before_exit")
+
+
+@dataclass
+class Site:
+    """A directory with a copy of tests/apps/preloaded.py, and the journal that it keeps."""
+
+    path: Path
+    start_server: Start
+    env: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def journal(self) -> Path:
+        return self.path / "journal"
+
+    def start(self, *args: str, app: str = APP, env: dict[str, str] | None = None) -> Server:
+        environment = {"JOURNAL": str(self.journal), "PYTHONDONTWRITEBYTECODE": "1", **(env or {})}
+        server: Server = self.start_server(app, *args, cwd=self.path, env=environment)
+        return server
+
+    def notes(self, what: str = "") -> list[list[str]]:
+        """The journal's lines that begin with a word, each as its words."""
+        lines = self.journal.read_text().splitlines() if self.journal.exists() else []
+        return [words for line in lines if (words := line.split())[0].startswith(what)]
+
+    def rewrite(self, version: str) -> None:
+        source = (ROOT / "tests/apps/preloaded.py").read_text()
+        self.replace(source.replace('VERSION = "one"', f'VERSION = "{version}"'))
+
+    def replace(self, source: str) -> None:
+        # No bytecode is written (see `start`), whose age in seconds could hide a change.
+        (self.path / "preloaded.py").write_text(source)
+
+
+@pytest.fixture
+def site(tmp_path: Path, start: Start) -> Site:
+    path = tmp_path / "site"
+    path.mkdir()
+    shutil.copy(ROOT / "tests/apps/preloaded.py", path)
+    return Site(path, start)
+
+
+def answer(server: Server) -> dict[str, Any]:
+    status, body = server.get("/")
+    assert status == 200
+    found: dict[str, Any] = json.loads(body)
+    return found
+
+
+def zygote(server: Server, count: int = 1, **fields: Any) -> psutil.Process:
+    """The zygote of the `count`th event that one is ready."""
+    return psutil.Process(server.wait("zygote ready", count, **fields)["pid"])
+
+
+def pids(server: Server) -> set[int]:
+    return {worker.pid for worker in server.workers()}
+
+
+def alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def gone(pid: int) -> Callable[[], bool]:
+    """Where the master is dead, whoever takes in its orphans may be slow to bury them."""
+    return lambda: not alive(pid)
+
+
+def end(server: Server) -> list[int]:
+    """Stops a server, and returns the processes of it that are still there."""
+    known = [server.pid, *(event["pid"] for event in everybody(server))]
+    server.stop()
+    return [pid for pid in known if psutil.pid_exists(pid)]
+
+
+def everybody(server: Server) -> list[dict[str, Any]]:
+    return [*server.find("zygote ready"), *server.find("worker ready")]
+
+
+def fds(pid: int) -> list[str]:
+    """What a process has open, as the kernel names it."""
+    found = []
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            found.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
+        except FileNotFoundError:
+            continue
+    return sorted(found)
+
+
+def listening(pid: int) -> set[int]:
+    """The ports of the listening sockets that a process has open."""
+    inodes = {}
+    for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
+        _, local, _, state, *rest = line.split()
+        if state == "0A":
+            inodes[f"socket:[{rest[5]}]"] = int(local.rpartition(":")[2], 16)
+    return {inodes[name] for name in fds(pid) if name in inodes}
+
+
+class Load:
+    """Clients that ask again and again, keep-alive and one connection a request; every answer is
+    looked at."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._over = threading.Event()
+        self.answers = 0
+        self.failures: list[str] = []
+        self._threads = [
+            threading.Thread(target=self._run, args=(keep,)) for keep in (True, True, False, False)
+        ]
+
+    def _run(self, keep: bool) -> None:
+        connection = self._server.http()
+        while not self._over.is_set():
+            try:
+                connection.request("GET", "/", headers={} if keep else {"Connection": "close"})
+                response = connection.getresponse()
+                assert response.status == 200
+                assert json.loads(response.read())["version"] == "one"
+                self.answers += 1
+            except (AssertionError, ValueError, OSError, HTTPException) as problem:
+                self.failures.append(repr(problem))
+                connection.close()
+        connection.close()
+
+    def __enter__(self) -> "Load":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def wait_for(self, more: int) -> None:
+        goal = self.answers + more
+        until(lambda: self.answers >= goal, f"{more} more answers")
+
+
+# Memory and import.
+
+
+def _pss(processes: list[psutil.Process]) -> int:
+    """Proportional set size in KiB (proc(5), smaps_rollup)."""
+    total = 0
+    for process in processes:
+        rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+        total += int(re.findall(r"^Pss:\s+(\d+) kB", rollup, re.MULTILINE)[0])
+    return total
+
+
+def test_the_workers_share_the_memory_of_the_application(site: Site) -> None:
+    args = ("--workers", "4")
+    apart = site.start(*args, env={"BALLAST": "50"}).wait_ready(4)
+    shared = site.start(*args, *PRELOAD, env={"BALLAST": "50"}).wait_ready(4)
+    for server in (apart, shared):
+        with Load(server) as load:
+            load.wait_for(200)
+        assert not load.failures
+    without = _pss(apart.workers())
+    with_it = _pss([*shared.workers(), zygote(shared)])
+    assert without > 4 * 50_000
+    assert with_it < without / 2
+
+
+def test_the_application_is_imported_once_and_by_no_worker(site: Site) -> None:
+    server = site.start("--workers", "3", *PRELOAD, app="preloaded:factory()").wait_ready(3)
+    imports = [["import", str(zygote(server).pid)], ["factory", str(zygote(server).pid)]]
+    assert site.notes() == imports
+    assert zygote(server).pid not in pids(server)
+    assert zygote(server).cmdline()[0].startswith("prefork: zygote [")
+
+
+def test_the_master_is_the_parent_of_what_the_zygote_forks(site: Site) -> None:
+    server = site.start("--workers", "3", *PRELOAD).wait_ready(3)
+    assert answer(server)["parent"] == server.pid
+    assert {worker.ppid() for worker in server.workers()} == {server.pid}
+    assert zygote(server).ppid() == server.pid
+    assert zygote(server).children() == []
+
+
+def test_each_worker_has_random_numbers_of_its_own(site: Site) -> None:
+    server = site.start("--workers", "4", *PRELOAD).wait_ready(4)
+    seen: dict[int, float] = {}
+    until(lambda: _see(server, seen) == 4, "an answer of each worker")
+    assert len(set(seen.values())) == 4
+
+
+def _see(server: Server, seen: dict[int, float]) -> int:
+    """The first random number of each worker that has answered."""
+    found = answer(server)
+    seen.setdefault(found["pid"], found["random"])
+    return len(seen)
+
+
+@pytest.mark.parametrize("kind", ["tcp", "static"])
+def test_every_protocol_can_be_preloaded(site: Site, start: Start, kind: str) -> None:
+    (site.path / "page.txt").write_text("a page")
+    args = ("examples.echo:handle", "--tcp") if kind == "tcp" else (str(site.path),)
+    server = start(*args, "--workers", "2", *PRELOAD).wait_ready(2)
+    if kind == "tcp":
+        with server.connect() as sock:
+            sock.sendall(b"hello\n")
+            assert sock.recv(100) == b"hello\n"
+    else:
+        assert server.get("/page.txt") == (200, b"a page")
+
+
+# Reload.
+
+
+def test_a_reload_brings_new_code_by_a_zygote_of_its_own(site: Site) -> None:
+    server = site.start("--workers", "2", *PRELOAD).wait_ready(2)
+    first = zygote(server).pid
+    site.rewrite("two")
+    server.command("reload")
+    assert answer(server)["version"] == "two"
+    assert zygote(server, generation=2).is_running()
+    until(gone(first), "the end of the first zygote")
+    assert len(site.notes("import")) == 2
+
+
+def test_a_reload_can_switch_preloading_on_and_off(site: Site, start: Start) -> None:
+    file = site.path / "site.toml"
+
+    def write(preload: str) -> None:
+        file.write_text(f'[server]\napp = "{APP}"\n[workers]\ncount = 2\npreload = {preload}\n')
+
+    write("false")
+    server = site.start(app=str(file)).wait_ready(2)
+    assert not server.find("zygote ready")
+    write("true")
+    server.command("reload")
+    only = zygote(server, generation=2).pid
+    write("false")
+    server.command("reload")
+    until(gone(only), "the end of the zygote")
+    assert len(server.find("zygote ready")) == 1
+    assert answer(server)["parent"] == server.pid
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("raise RuntimeError('broken on purpose')", "RuntimeError: broken on purpose"),
+        ("import sys; sys.exit('leaves at import')", "SystemExit: leaves at import"),
+        ("import os; os._exit(5)", "the zygote died before it was ready: exit status 5"),
+        ("import os; os.kill(os.getpid(), 9)", "before it was ready: killed by SIGKILL"),
+        ("import threading; threading.Event().wait()", "not ready within 1 s"),
+        ("nothing = None", "preloaded:app: preloaded has no 'app'"),
+    ],
+)
+def test_an_import_that_fails(site: Site, source: str, said: str) -> None:
+    """At the first boot it ends the server, at a reload it changes nothing."""
+    args = ("--workers", "2", *PRELOAD, "--set", "workers.boot_timeout=1")
+    server = site.start(*args).wait_ready(2)
+    before = pids(server), zygote(server).pid
+    site.replace(source)
+    server.expected_errors |= {"reload failed", "spawn failed", "zygote died"}
+    done = server.command("reload", check=False)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert (pids(server), zygote(server).pid) == before
+    # The old generation goes on with the code that it has, whatever is on disk now.
+    victim = server.workers()[0].pid
+    server.expected_errors.add("worker died")
+    os.kill(victim, signal.SIGKILL)
+    server.wait("worker ready", 3, generation=1)
+    assert answer(server)["version"] == "one"
+
+    first = site.start(*args)
+    assert first.wait_exit() == 3
+    assert said in first.wait("first boot failed")["traceback"]
+    assert "prefork/" not in first.find("first boot failed")[0]["traceback"]
+    assert not first.find("zygote ready")
+    first.expected_errors |= {"first boot failed", "zygote died"}
+
+
+def test_a_listener_that_a_reload_drops_is_not_kept_open_by_a_zygote(
+    site: Site, start: Start
+) -> None:
+    file = site.path / "site.toml"
+
+    def write(*extra: str) -> None:
+        binds = json.dumps(["127.0.0.1:0", *extra])
+        text = f'[server]\napp = "{APP}"\nbind = {binds}\n[workers]\ncount = 2\npreload = true\n'
+        file.write_text(text)
+
+    write("unix:other.sock")
+    server = site.start_server(str(file), cwd=site.path, bind=()).wait_ready(2)
+    other = str(site.path / "other.sock")
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(other)
+    sockets = sum("socket" in name for name in fds(zygote(server).pid))
+    write()
+    server.command("reload")
+    left = zygote(server, generation=2).pid
+    assert sum("socket" in name for name in fds(left)) == sockets - 1
+    until(lambda: len(server.workers()) == 2, "the end of the old workers")
+    for worker in server.workers():
+        assert sum("socket" in name for name in fds(worker.pid)) == 2  # listener and channel
+
+
+# The zygote's death.
+
+
+def test_the_death_of_the_zygote_costs_no_request_and_no_worker(site: Site) -> None:
+    server = site.start("--workers", "2", *PRELOAD).wait_ready(2)
+    server.expected_errors.add("zygote died")
+    workers = pids(server)
+    with Load(server) as load:
+        for number in range(1, 6):
+            load.wait_for(20)
+            zygote(server, number).kill()
+            server.wait("zygote ready", number + 1)
+        load.wait_for(20)
+    assert not load.failures
+    assert pids(server) == workers
+    assert len(server.find("worker ready")) == 2
+
+    server.expected_errors.add("worker died")
+    os.kill(min(workers), signal.SIGKILL)
+    server.wait("worker ready", 3)
+    assert answer(server)["version"] == "one"
+
+
+def test_a_zygote_that_dies_young_is_replaced_by_the_next_spawn(site: Site) -> None:
+    server = site.start("--workers", "2", *PRELOAD).wait_ready(2)
+    server.expected_errors |= {"zygote died", "spawn failed", "worker died"}
+    zygote(server).terminate()
+    server.wait("zygote died", how="killed by SIGTERM")
+    os.kill(min(pids(server)), signal.SIGKILL)
+    server.wait("worker ready", 3)
+    assert len(server.find("zygote ready")) == 2
+
+
+def test_a_zygote_that_does_not_fork_in_time_is_replaced(site: Site) -> None:
+    args = ("--workers", "2", *PRELOAD, "--set", "workers.boot_timeout=0.5")
+    server = site.start(*args).wait_ready(2)
+    server.expected_errors |= {"zygote died", "spawn failed", "worker died"}
+    zygote(server).suspend()
+    os.kill(min(pids(server)), signal.SIGKILL)
+    server.wait("zygote killed", why="its worker was not ready within 0.5 s")
+    server.wait("worker ready", 3)
+
+
+def test_nothing_is_left_when_the_master_is_killed(site: Site) -> None:
+    server = site.start("--workers", "3", *PRELOAD).wait_ready(3)
+    known = [event["pid"] for event in everybody(server)]
+    server.process.kill()
+    for pid in known:
+        until(gone(pid), f"the end of {pid}")
+
+
+def test_nothing_is_left_when_the_master_is_killed_during_an_import(site: Site) -> None:
+    """An import hears no channel's end: the signal at the parent's death is what ends it."""
+    server = site.start("--workers", "1", *PRELOAD).wait_ready(1)
+    note = f"open({str(site.journal)!r}, 'a').write(f'hanging {{os.getpid()}}\\n')"
+    site.replace(f"import os, threading\n{note}\nthreading.Event().wait()\n")
+    server.signal(signal.SIGHUP)
+    ((_, pid),) = until(lambda: site.notes("hanging"), "an import under way")
+    server.process.kill()
+    until(gone(int(pid)), "the end of the new zygote")
+
+
+# Workers that a zygote forks.
+
+
+def test_a_killed_worker_is_replaced_without_an_import(site: Site) -> None:
+    server = site.start("--workers", "2", *PRELOAD).wait_ready(2)
+    server.expected_errors.add("worker died")
+    only = zygote(server).pid
+    for number in range(10):
+        os.kill(server.workers()[number % 2].pid, signal.SIGKILL)
+        server.wait("worker ready", 3 + number)
+        until(lambda: len(server.workers()) == 2, "two workers")
+    assert len(site.notes("import")) == 1
+    assert zygote(server).pid == only
+    assert [event["slot"] for event in server.find("worker ready")[2:]] == [0, 1] * 5
+
+
+def test_a_worker_that_dies_before_it_has_told_its_pid_is_asked_for_again(site: Site) -> None:
+    flag = site.path / "die"
+    server = site.start("--workers", "2", *PRELOAD, env={"DIE_UNBORN": str(flag)}).wait_ready(2)
+    server.expected_errors |= {"spawn failed", "worker died"}
+    flag.touch()
+    os.kill(min(pids(server)), signal.SIGKILL)
+    server.wait("spawn failed", 3, slots=[0])
+    flag.unlink()
+    server.wait("worker ready", 2, slot=0)
+    for _, pid in site.notes("unborn"):
+        assert not psutil.pid_exists(int(pid))
+    assert answer(server)["version"] == "one"
+
+
+def test_a_first_boot_whose_workers_die_unborn_fails(site: Site) -> None:
+    flag = site.path / "die"
+    flag.touch()
+    server = site.start("--workers", "2", *PRELOAD, env={"DIE_UNBORN": str(flag)})
+    assert server.wait_exit() == 3
+    why = "the worker died before it had told its process id"
+    assert server.find("first boot failed", traceback=why)
+    server.expected_errors.add("first boot failed")
+    assert not psutil.pid_exists(server.find("zygote ready")[0]["pid"])
+
+
+def test_warmup_is_for_each_worker_and_can_fail_its_boot(site: Site) -> None:
+    good = site.start("--workers", "2", *PRELOAD, "--set", 'workers.warmup=["/"]').wait_ready(2)
+    assert len(site.notes("import")) == 1
+    assert answer(good)["version"] == "one"
+    site.replace("def app(environ, start_response):\n    raise RuntimeError('cold')\n")
+    bad = site.start("--workers", "1", *PRELOAD, "--set", 'workers.warmup=["/"]')
+    assert bad.wait_exit() == 3
+    assert bad.find("zygote ready")
+    assert bad.find("first boot failed")[0]["traceback"].endswith("RuntimeError: cold")
+    bad.expected_errors.add("first boot failed")
+
+
+def test_many_workers_are_forked(site: Site) -> None:
+    server = site.start("--workers", "2", *PRELOAD).wait_ready(2)
+    server.command("scale", "24")
+    server.wait("worker ready", 24)
+    server.command("scale", "2")
+    until(lambda: len(server.workers()) == 2, "two workers")
+    assert len(site.notes("import")) == 1
+
+
+def test_a_worker_of_a_zygote_reopens_its_logs(site: Site) -> None:
+    access = site.path / "access.log"
+    args = ("--workers", "1", *PRELOAD, "--set", f"log.access={access}")
+    server = site.start(*args).wait_ready(1)
+    answer(server)
+    access.rename(site.path / "access.log.1")
+    server.command("reopen")
+    server.expected_errors.add("worker died")
+    # A request that the old worker answers could not show what its successor has.
+    os.kill(min(pids(server)), signal.SIGKILL)
+    server.wait("worker ready", 2)
+    answer(server)
+    until(lambda: len(access.read_text().splitlines()) == 1, "a line in the new file")
+    assert len((site.path / "access.log.1").read_text().splitlines()) <= 1
+
+
+class Zygote:
+    """Stands for one whose worker's last words the master has not read yet."""
+
+    def __init__(self, children: Children, generation: Any, channel: Channel) -> None:
+        self.children, self.generation, self.channel = children, generation, channel
+        self.dead: list[int] = []
+
+    def listen(self) -> None:
+        report = self.channel.report()
+        assert isinstance(report, Born)
+        self.children.adopt(report.pid, 7, self.generation, self.channel)
+
+    def died(self, pid: int, how: str, *, sigkill: bool) -> None:
+        self.dead.append(pid)
+
+
+def test_a_worker_that_has_told_its_pid_and_died_is_known_when_it_is_reaped() -> None:
+    """What it told is read before it is reaped, though nobody has looked at its channel since."""
+    selector = selectors.DefaultSelector()
+    heard: list[Report] = []
+    children = Children(
+        "site",
+        selector,
+        Scoreboard(),
+        logs.Logs(Log()),
+        born=lambda child: None,
+        hear=lambda child, report: heard.append(report),
+        foreign=lambda generation: (),
+    )
+    ours, theirs = Channel.pair()
+    generation = Generation(1, load(Source("preloaded:app"), {}), [])
+    others = Zygote(children, generation, ours)
+    pid = os.fork()
+    if pid == 0:
+        theirs.send(Born(os.getpid()))
+        theirs.send(Ready())
+        os._exit(9)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    (death,) = children.reap(others)
+    assert (death.child.pid, death.child.slot, death.how) == (pid, 7, "exit status 9")
+    assert heard == [Ready()]
+    assert others.dead == []
+    assert list(children) == []
+    theirs.close()
+    selector.close()
+
+
+# What is held open, and what is left.
+
+
+def test_a_zygote_holds_the_listeners_and_nothing_else_of_the_master(site: Site) -> None:
+    server = site.start("--workers", "2", *PRELOAD).wait_ready(2)
+    held = [name for name in fds(zygote(server).pid) if name.startswith(("socket", "anon"))]
+    # The listener and its channel: no worker's channel, no control socket, no epoll.
+    assert len(held) == 2
+    assert listening(zygote(server).pid) == {server.port}
+    pipes = [name for name in fds(zygote(server).pid) if name.startswith("pipe")]
+    assert set(pipes) <= set(_standard(server))
+    for worker in server.workers():
+        assert listening(worker.pid) == {server.port}
+        assert sum(name.startswith("socket") for name in fds(worker.pid)) == 2
+
+
+def _standard(server: Server) -> list[str]:
+    return [os.readlink(f"/proc/{server.pid}/fd/{fd}") for fd in (0, 1, 2)]
+
+
+def test_reloads_leak_neither_descriptors_nor_zombies(site: Site) -> None:
+    server = site.start("--workers", "2", *PRELOAD).wait_ready(2)
+
+    def settled() -> bool:
+        return len(psutil.Process(server.pid).children()) == 3
+
+    server.command("reload")
+    until(settled, "the end of the old generation")
+    before = _kinds(server.pid), _kinds(zygote(server, 2).pid)
+    for number in range(3, 13):
+        server.command("reload")
+        server.wait("zygote ready", number)
+        until(settled, "the end of the old generation")
+    assert (_kinds(server.pid), _kinds(zygote(server, 12).pid)) == before
+    family = psutil.Process(server.pid).children(recursive=True)
+    assert len(family) == 3
+    assert all(process.status() != psutil.STATUS_ZOMBIE for process in family)
+    assert end(server) == []
+
+
+def _kinds(pid: int) -> list[str]:
+    """What a process has open, without the inodes."""
+    return sorted(re.sub(r"\[\d+\]", "", name) for name in fds(pid))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_ends_the_zygote_before_the_master(site: Site, number: signal.Signals) -> None:
+    server = site.start("--workers", "2", *PRELOAD).wait_ready(2)
+    where = ("127.0.0.1", server.port)
+    known = [event["pid"] for event in everybody(server)]
+    server.signal(number)
+    assert server.wait_exit() == 0
+    assert not any(map(psutil.pid_exists, known))
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(where)
+        sock.listen()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_does_not_wait_for_an_import(site: Site, number: signal.Signals) -> None:
+    server = site.start("--workers", "2", *PRELOAD).wait_ready(2)
+    server.expected_errors.add("reload failed")
+    note = f"open({str(site.journal)!r}, 'a').write('hanging\\n')"
+    site.replace(f"import threading\n{note}\nthreading.Event().wait()\n")
+    server.signal(signal.SIGHUP)
+    until(lambda: site.notes("hanging"), "an import under way")
+    server.signal(number)
+    assert server.wait_exit() == 0
+    assert server.find("zygote exited", generation=2)
+
+
+def test_a_terminal_s_signals_do_not_reach_the_zygote(site: Site) -> None:
+    server = site.start("--workers", "1", *PRELOAD).wait_ready(1)
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGWINCH, signal.SIGTTIN):
+        zygote(server).send_signal(number)
+    server.expected_errors.add("worker died")
+    os.kill(min(pids(server)), signal.SIGKILL)
+    server.wait("worker ready", 2)
+    assert len(server.find("zygote ready")) == 1
+
+
+@contextmanager
+def fifo(path: Path) -> Iterator[Path]:
+    """A FIFO that whoever reads it waits for."""
+    os.mkfifo(path)
+    fd = os.open(path, os.O_RDWR)
+    try:
+        yield path
+    finally:
+        os.close(fd)
+
+
+def test_a_process_that_the_import_forks_holds_no_listener(site: Site, start: Start) -> None:
+    with fifo(site.path / "fifo") as path:
+        server = site.start("--workers", "1", *PRELOAD, env={"OWN_CHILD": str(path)}).wait_ready(1)
+        (own,) = zygote(server).children()
+        assert listening(own.pid) == set()
+        assert not any(name.startswith("socket") for name in fds(own.pid))
+        server.command("reload")
+        # Its parent is gone; the master takes it in, and buries it.
+        until(lambda: own.ppid() == server.pid, "its adoption")
+    until(gone(own.pid), "its burial")
+
+
+# Threads.
+
+
+def test_threads_of_the_import_are_warned_of(site: Site) -> None:
+    server = site.start("--workers", "1", *PRELOAD, env={"THREAD": "1"}).wait_ready(1)
+    warning = server.wait("threads are not in the workers", generation=1, role="zygote")
+    assert warning["level"] == "warning"
+    assert warning["threads"] == "poller"
+    assert answer(server)["version"] == "one"
+
+
+def test_there_is_no_warning_without_threads(site: Site) -> None:
+    quiet = site.start("--workers", "1", *PRELOAD).wait_ready(1)
+    apart = site.start("--workers", "1", env={"THREAD": "1"}).wait_ready(1)
+    for server in (quiet, apart):
+        server.stop()
+        assert not server.find("threads are not in the workers")
+
+
+# Hooks.
+
+
+def hooks(*moments: str) -> tuple[str, str]:
+    table = ", ".join(f'{moment} = "preloaded:{moment}"' for moment in moments)
+    return "--set", f"workers.hooks={{ {table} }}"
+
+
+@pytest.mark.parametrize("preload", [True, False])
+def test_hooks_are_called_in_order_and_in_their_process(site: Site, preload: bool) -> None:
+    moments = HOOKS if preload else HOOKS[1:]
+    options = PRELOAD if preload else ()
+    server = site.start("--workers", "1", *options, *hooks(*moments)).wait_ready(1)
+    (worker,) = pids(server)
+    (name,) = server.addresses
+    server.stop()
+    name = "127.0.0.1:0"  # as it was asked for
+    forker = zygote_pid(server) if preload else 0
+    where = {"before_fork": forker}
+    assert site.notes()[1:] == [
+        [moment, "0", "1", str(pid), name, str(pid)]
+        for moment in moments
+        for pid in [where.get(moment, worker)]
+    ]
+    assert site.notes()[0] == ["import", str(forker or worker)]
+
+
+def zygote_pid(server: Server) -> int:
+    pid = server.find("zygote ready")[0]["pid"]
+    assert isinstance(pid, int)
+    return pid
+
+
+def test_after_fork_comes_before_the_import_where_it_is_not_preloaded(site: Site) -> None:
+    (site.path / "early.py").write_text(
+        "import os\n"
+        "def after_fork(worker):\n"
+        "    open(os.environ['JOURNAL'], 'a').write(f'early {worker.slot}\\n')\n"
+    )
+    args = ("--set", 'workers.hooks={ after_fork = "early:after_fork" }')
+    site.start("--workers", "1", *args).wait_ready(1)
+    assert [words[0] for words in site.notes()] == ["early", "import"]
+
+
+@pytest.mark.parametrize(
+    ("moment", "options"),
+    [(moment, PRELOAD) for moment in HOOKS[:3]] + [(moment, ()) for moment in HOOKS[1:3]],
+)
+def test_a_hook_that_raises_fails_the_boot(
+    site: Site, moment: str, options: tuple[str, ...]
+) -> None:
+    options = (*options, *hooks(moment))
+    server = site.start("--workers", "2", *options, env={"RAISE_IN": moment})
+    assert server.wait_exit() == 3
+    said = server.find("first boot failed")[0]["traceback"]
+    assert said.endswith(f"RuntimeError: {moment} fails on purpose")
+    assert "prefork/" not in said
+    server.expected_errors |= {"first boot failed", "worker died"}  # the other one, by the master
+
+
+def test_a_hook_that_raises_at_the_end_is_logged(site: Site) -> None:
+    options = (*PRELOAD, *hooks("before_exit"))
+    server = site.start("--workers", "1", *options, env={"RAISE_IN": "before_exit"}).wait_ready(1)
+    server.expected_errors.add("hook failed")
+    server.stop()
+    (event,) = server.find("hook failed", hook="before_exit", slot=0)
+    assert event["traceback"].endswith("RuntimeError: before_exit fails on purpose")
+    assert server.find("worker exited", how="exit status 0")
+
+
+@pytest.mark.parametrize("options", [PRELOAD, ()])
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("nowhere:hook", "nowhere:hook: there is no module 'nowhere'; check workers.hooks.ready"),
+        ("preloaded:reday", "preloaded:reday: preloaded has no 'reday'; did you mean 'ready'?"),
+    ],
+)
+def test_a_hook_that_is_not_there_fails_the_boot(
+    site: Site, options: tuple[str, ...], target: str, said: str
+) -> None:
+    hook = ("--set", f'workers.hooks={{ ready = "{target}" }}')
+    server = site.start("--workers", "1", *options, *hook)
+    assert server.wait_exit() == 3
+    assert server.find("first boot failed")[0]["traceback"].startswith(said)
+    server.expected_errors.add("first boot failed")
+
+
+def test_before_fork_without_preloading_is_refused(site: Site) -> None:
+    server = site.start("--workers", "1", *hooks("before_fork"))
+    assert server.wait_exit() == 1
+    assert (
+        "workers.preload: the hook before_fork is called where the application was preloaded"
+        in (server.log())
+    )

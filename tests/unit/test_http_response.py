@@ -1,0 +1,205 @@
+"""The head of a response: what an application says, and what the server adds, drops and refuses."""
+
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import pytest
+
+from prefork.http import response
+from prefork.http.response import Framing, compose, error
+
+Pairs = list[tuple[str, str]]
+
+
+def composed(
+    headers: Pairs | None = None,
+    status: str = "200 OK",
+    *,
+    method: str = "GET",
+    http11: bool = True,
+    keep_alive: bool = True,
+    known: int = -1,
+) -> response.Head:
+    return compose(
+        status, headers or [], method=method, http11=http11, keep_alive=keep_alive, known=known
+    )
+
+
+def lines(head: response.Head) -> list[str]:
+    assert head.data.endswith(b"\r\n\r\n")
+    return head.data.decode("latin-1")[:-4].split("\r\n")
+
+
+def values(head: response.Head, name: str) -> list[str]:
+    pairs = [line.partition(": ")[::2] for line in lines(head)[1:]]
+    return [value for key, value in pairs if key.lower() == name.lower()]
+
+
+def test_what_the_application_says_is_said_in_its_order() -> None:
+    head = composed([("Set-Cookie", "a=1"), ("X-B", "caf\xe9"), ("Set-Cookie", "b=2")], known=0)
+    assert lines(head)[:4] == [
+        "HTTP/1.1 200 OK",
+        "Set-Cookie: a=1",
+        "X-B: caf\xe9",
+        "Set-Cookie: b=2",
+    ]
+
+
+def test_date_and_server_are_added_once() -> None:
+    head = composed(known=0)
+    (date,) = values(head, "Date")
+    assert parsedate_to_datetime(date).strftime("%a, %d %b %Y %H:%M:%S GMT") == date
+    assert values(head, "Server") == ["prefork"]
+    head = composed([("date", "Mon, 01 Jan 2001 00:00:00 GMT"), ("SERVER", "mine")], known=0)
+    assert values(head, "Date") == ["Mon, 01 Jan 2001 00:00:00 GMT"]
+    assert values(head, "Server") == ["mine"]
+
+
+def test_the_date_follows_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    for now, text in [
+        (0.9, "Thu, 01 Jan 1970 00:00:00 GMT"),
+        (951_827_696.0, "Tue, 29 Feb 2000 12:34:56 GMT"),
+        (951_827_697.1, "Tue, 29 Feb 2000 12:34:57 GMT"),
+    ]:
+        monkeypatch.setattr(response, "time", lambda now=now: now)
+        assert values(composed(known=0), "Date") == [text]
+
+
+@pytest.mark.parametrize(
+    ("asked", "framing", "length", "coding", "kept"),
+    [
+        ({"known": 5}, Framing.LENGTH, ["5"], [], True),
+        ({"known": 0}, Framing.LENGTH, ["0"], [], True),
+        ({}, Framing.CHUNKED, [], ["chunked"], True),
+        ({"http11": False}, Framing.CLOSE, [], [], False),
+        ({"http11": False, "known": 5}, Framing.LENGTH, ["5"], [], True),
+        ({"headers": [("Content-Length", "7")]}, Framing.LENGTH, ["7"], [], True),
+        ({"headers": [("content-length", "7")], "known": 5}, Framing.LENGTH, ["7"], [], True),
+        ({"headers": [("Content-Length", "7")] * 2}, Framing.LENGTH, ["7"], [], True),
+        ({"headers": [("Content-Length", "7")], "http11": False}, Framing.LENGTH, ["7"], [], True),
+        (
+            {"headers": [("Transfer-Encoding", "chunked")], "known": 5},
+            Framing.LENGTH,
+            ["5"],
+            [],
+            True,
+        ),
+        ({"method": "HEAD"}, Framing.NONE, [], [], True),
+        ({"method": "HEAD", "known": 0}, Framing.NONE, [], [], True),
+        ({"method": "HEAD", "known": 5}, Framing.NONE, ["5"], [], True),
+        ({"method": "HEAD", "headers": [("Content-Length", "7")]}, Framing.NONE, ["7"], [], True),
+        ({"status": "204 No Content", "known": 0}, Framing.NONE, [], [], True),
+        ({"status": "204 X", "headers": [("Content-Length", "7")]}, Framing.NONE, [], [], True),
+        ({"status": "304 Not Modified", "known": 0}, Framing.NONE, [], [], True),
+        ({"status": "304 X", "headers": [("Content-Length", "7")]}, Framing.NONE, ["7"], [], True),
+    ],
+)
+def test_how_the_end_of_the_body_is_told(
+    asked: dict[str, Any], framing: Framing, length: list[str], coding: list[str], kept: bool
+) -> None:
+    head = composed(**asked)
+    assert head.framing is framing
+    assert values(head, "Content-Length") == length
+    assert values(head, "Transfer-Encoding") == coding
+    assert head.keep_alive is kept
+
+
+@pytest.mark.parametrize(
+    ("asked", "connection"),
+    [
+        ({}, []),
+        ({"keep_alive": False}, ["close"]),
+        ({"http11": False}, ["keep-alive"]),
+        ({"http11": False, "keep_alive": False}, ["close"]),
+        ({"headers": [("Connection", "close")]}, ["close"]),
+        ({"headers": [("connection", "X-Mine, Close")]}, ["close"]),
+        ({"headers": [("Connection", "keep-alive")], "keep_alive": False}, ["close"]),
+        ({"headers": [("Connection", "upgrade"), ("Upgrade", "websocket")]}, []),
+    ],
+)
+def test_the_connection_is_the_servers_to_speak_of(
+    asked: dict[str, Any], connection: list[str]
+) -> None:
+    head = composed(known=0, **asked)
+    assert values(head, "Connection") == connection
+    assert head.keep_alive is (connection != ["close"])
+
+
+@pytest.mark.parametrize(
+    "name", ["Keep-Alive", "Trailer", "Transfer-Encoding", "Upgrade", "TE", "Proxy-Authenticate"]
+)
+def test_hop_by_hop_headers_are_dropped(name: str) -> None:
+    assert values(composed([(name, "x")], known=0), name) == []
+
+
+@pytest.mark.parametrize(
+    "status", ["", "OK", "20 OK", "2000 OK", "100 Continue", "199 X", "200OK", "200 O\nK", "200 ☃"]
+)
+def test_a_status_that_is_none_is_refused(status: str) -> None:
+    with pytest.raises(ValueError, match="status"):
+        composed(status=status)
+
+
+@pytest.mark.parametrize("status", ["200", "200 ", "299 Any reason at all", "404 Pas trouv\xe9"])
+def test_any_status_from_200_and_any_reason_will_do(status: str) -> None:
+    head = composed(status=status, known=0)
+    assert lines(head)[0].startswith(f"HTTP/1.1 {status[:3]} ")
+    assert head.code == int(status[:3])
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        ("", "x"),
+        ("A b", "x"),
+        ("A:", "x"),
+        ("A\r\nB", "x"),
+        ("\xe9", "x"),
+        ("☃", "x"),
+        ("A", "x\r\nB: injected"),
+        ("A", "x\ny"),
+        ("A", "x\0"),
+        ("A", "\x7f"),
+        ("A", "☃"),
+        ("Content-Length", "-1"),
+        ("Content-Length", "1 2"),
+        ("Content-Length", "١"),
+        ("Content-Length", "9" * 19),
+    ],
+)
+def test_a_header_that_may_not_be_sent_is_refused(pair: tuple[str, str]) -> None:
+    for _ in range(2):  # nothing of it is kept
+        with pytest.raises(ValueError, match=r"header|Content-Length"):
+            composed([pair])
+
+
+def test_two_lengths_that_differ_are_refused() -> None:
+    with pytest.raises(ValueError, match="two different"):
+        composed([("Content-Length", "1"), ("Content-Length", "2")])
+
+
+@pytest.mark.parametrize("pair", [(b"A", "x"), ("A", b"x"), ("A", 1), ("A", None)])
+def test_what_is_no_text_is_refused(pair: Any) -> None:
+    with pytest.raises(TypeError, match="must be str"):
+        composed([pair])
+    with pytest.raises(TypeError, match="must be a str"):
+        composed(status=b"200 OK")  # type: ignore[arg-type]
+
+
+def test_applications_cannot_fill_the_memory_with_headers() -> None:
+    for number in range(3000):
+        assert values(composed([("X-N", str(number))], known=0), "X-N") == [str(number)]
+        composed(status=f"200 {number}", known=0)
+    assert len(response._lines) <= response._KEPT
+    assert len(response._statuses) <= response._KEPT
+
+
+def test_an_error_is_plain_text_that_ends_the_connection() -> None:
+    head, _, body = error(413, "too much").partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 413 ")
+    assert b"Connection: close" in head
+    assert b"Content-Type: text/plain; charset=utf-8" in head
+    assert b"Content-Length: %d\r\n" % len(body) in head
+    assert body.startswith(b"413 ")
+    assert body.endswith(b": too much\n")
+    assert error(500, "x", method="HEAD").endswith(b"\r\n\r\n")

@@ -1,0 +1,72 @@
+"""The pool keeps its promises also where a zygote answers spawns later, or never gets to it."""
+
+from hypothesis import settings
+from hypothesis.stateful import invariant, precondition, rule
+
+from prefork.master.pool import Spawn, State
+from tests.unit.test_pool_properties import CHOICE, MAX_SLOTS, PoolMachine
+
+
+class LatePoolMachine(PoolMachine):
+    """Spawns are answered in any order, at any time, by a birth or a failure."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+        self.prompt = False
+
+    def carry_out(self, action, good):
+        if isinstance(action, Spawn) and not self.prompt:
+            self.asked.append(action)
+        else:
+            super().carry_out(action, good)
+
+    def answer(self, choice):
+        PoolMachine.carry_out(self, self.asked.pop(choice % len(self.asked)), set())
+        self.turn()
+
+    @precondition(lambda self: self.asked)
+    @rule(choice=CHOICE)
+    def one_is_answered(self, choice):
+        self.answer(choice)
+
+    @precondition(lambda self: self.asked)
+    @rule()
+    def all_are_answered(self):
+        for _ in range(len(self.asked)):
+            self.answer(0)
+
+    @invariant()
+    def slots_asked_for_are_free(self):
+        slots = [worker.slot for worker in self.pool.members()]
+        slots += [spawn.slot for spawn in self.asked]
+        assert len(set(slots)) == len(slots)
+
+    @invariant()
+    def whom_it_asks_for_more_is_served_or_boots(self):
+        assert self.pool.growing <= {self.current, self.candidate}
+
+    @invariant()
+    def missing_workers_are_on_their_way_or_waited_for(self):
+        members = self.members(State.BOOTING, State.READY)
+        serving = [worker for worker in members if worker.generation != self.candidate]
+        coming = [spawn for spawn in self.asked if spawn.generation == self.current]
+        free = len(self.pool.members()) + len(self.asked) < MAX_SLOTS
+        if free and len(serving) + len(coming) < self.wanted:
+            assert self.wake_at is not None
+
+    @invariant()
+    def recycling_goes_on(self):
+        if not any(spawn.generation == self.current for spawn in self.asked):
+            PoolMachine.recycling_goes_on(self)
+
+    def teardown(self):
+        """In the end, all are answered, and from then on at once."""
+        self.forks = self.prompt = True
+        while self.asked:
+            self.answer(0)
+        super().teardown()
+
+
+TestLatePool = LatePoolMachine.TestCase
+TestLatePool.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
