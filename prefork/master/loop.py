@@ -6,6 +6,7 @@ step may be repeated safely, so that it does not matter what comes twice, late o
 """
 
 import contextlib
+import errno
 import gc
 import os
 import random
@@ -162,6 +163,8 @@ class Master:
             self._zygotes.take_over(zygote, adopted.generations[zygote.generation])
         signal.pthread_sigmask(signal.SIG_SETMASK, state.mask)  # what came meanwhile comes now
         logs.event("info", "upgraded", was=state.prefork, version=__version__)
+        for listener in adopted.opened:
+            logs.event("info", "listening", address=listener.name)
         self._bury()  # SIGCHLD may have been heard by the master before
         self._reload(self._upgrades.resume(state.clients, self._control, state.prefork))
         self._pool.carry_over()
@@ -599,9 +602,12 @@ class Master:
 
 
 def _has_terminal() -> bool:
-    """Whether this process has a controlling terminal (tty(4)): it sends WINCH on resize."""
+    """Whether this process has a controlling terminal (tty(4)): it sends WINCH on resize.
+
+    True, too, where it can't be told for want of descriptors: workers rather stay than go.
+    """
     try:
         os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
     return True

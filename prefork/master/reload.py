@@ -99,7 +99,10 @@ class Reloads:
                 waiting.fail(why)
             return None
         self._number = number
-        self._held += [listener for listener in generation.listeners if listener not in self._held]
+        for listener in generation.listeners:
+            if listener not in self._held:
+                logs.event("info", "listening", address=listener.name)
+                self._held.append(listener)
         changed = changes(self.serving.config, generation.config)
         self._under_way[number] = _UnderWay(generation, changed, waiting)
         return generation

@@ -187,6 +187,12 @@ class Adopted:
     def serving(self) -> Generation:
         return self.generations[self.state.serving]
 
+    @property
+    def opened(self) -> list[Listener]:
+        """What the preflight has opened for the generation to come."""
+        known = {each for one in self.generations.values() for each in one.listeners}
+        return [listener for listener in self.held if listener not in known]
+
 
 def receive(fd: int) -> State:
     """Reads and closes what `store` made.  Raises StateError for another version, OSError."""

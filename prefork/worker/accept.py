@@ -54,6 +54,8 @@ class Door:
     base: Environ = field(default_factory=dict)
     """What the environ of each request that comes in here begins with."""
     open: bool = True
+    null: int = field(default_factory=lambda: os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    """What takes the listener's place; here from the start, since descriptors can run out."""
 
     def shut(self) -> None:
         """Nothing more comes in here; the listener itself lives on in other processes.
@@ -62,9 +64,7 @@ class Door:
         it fails, and does not accept from whatever would get the number next.
         """
         self.open = False
-        null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        os.dup2(null, self.sock.fileno(), inheritable=False)
-        os.close(null)
+        os.dup2(self.null, self.sock.fileno(), inheritable=False)
 
 
 class MainPlace:
@@ -147,8 +147,14 @@ class Acceptor:
             return
         self.in_place = True
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="acceptor", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="acceptor", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as problem:  # no room for another thread, pthread_create(3)
+                self.in_place = False
+                self.problem = OSError(errno.ENOMEM, str(problem))
+                return
+            self._thread = thread
         self._give_turn()
 
     def dismiss(self) -> None:

@@ -398,6 +398,11 @@ class Conversation:
             self.send(error(408, "the request did not come in time", method=method))
         self.broken = True
 
+    def abandon(self) -> None:
+        """In a child that the application has forked: the connection is the parent's alone."""
+        self.broken = True
+        self._sock.close()
+
     def close(self) -> None:
         for part in self._pending:
             if isinstance(part, _FilePart):

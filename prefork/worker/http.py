@@ -8,6 +8,7 @@ from prefork import logs
 from prefork.apps.wsgi import Application, answer
 from prefork.http.connection import Environ, Request
 from prefork.scoreboard import Record
+from prefork.worker import forked
 from prefork.worker.accept import Arrival, Door
 from prefork.worker.conversation import Conversation, Rules, Wish
 from prefork.worker.parking import EPOLLIN, EPOLLOUT, Parking
@@ -48,7 +49,9 @@ class HttpService:
         limits = [limit for limit in (rules.keepalive, graceful_timeout) if limit]
         self._last_chance = min(limits, default=_LAST_CHANCE)
         self._access = access
+        self._open: set[Conversation] = set()
         self._running: dict[Conversation, float] = {}
+        self._forked = False
         self._last = False
         self._until = 0.0
         self._threads: Threads[Conversation] | None = None
@@ -71,6 +74,7 @@ class HttpService:
         base = door.base.copy()
         sock, base["REMOTE_ADDR"], base["REMOTE_PORT"] = adopt(fd, peer, door.sock)
         conversation = Conversation(sock, base, self._rules, monotonic())
+        self._open.add(conversation)
         conversation.closing = self._last
         conversation.read(monotonic())
         self._proceed(conversation)
@@ -120,6 +124,11 @@ class HttpService:
         if self._access is not None:
             self._access.flush()
 
+    def in_child(self) -> None:
+        self._forked = True
+        for conversation in self._open:
+            conversation.abandon()
+
     # One conversation.
 
     def _proceed(self, conversation: Conversation) -> None:
@@ -139,6 +148,7 @@ class HttpService:
             else:
                 self.parking.forget(conversation)
                 conversation.close()
+                self._open.discard(conversation)
             return
 
     def _run(self, conversation: Conversation, record: Record) -> None:
@@ -154,7 +164,9 @@ class HttpService:
         conversation.begin(request)
         self._running[conversation] = now
         conversation.closing = conversation.closing or self._last
-        keep_alive, response = answer(self._application, request, conversation, _failed)
+        keep_alive, response = answer(self._application, request, conversation, self._failed)
+        if self._forked:
+            forked.leave(None)
         del self._running[conversation]
         conversation.done(keep_alive)
         record.end()
@@ -163,15 +175,18 @@ class HttpService:
             code = response.head.code if response.head is not None else 500
             self._access.add(request.environ, code, response.sent, time() - elapsed, elapsed)
 
-
-def _failed(request: Request, problem: BaseException) -> None:
-    logs.event(
-        "error",
-        "application failed",
-        request=request.line.decode("latin-1"),
-        peer=request.environ["REMOTE_ADDR"],
-        traceback=logs.traceback_of(problem),
-    )
+    def _failed(self, request: Request, problem: BaseException) -> None:
+        if self._forked and isinstance(problem, SystemExit):
+            forked.leave(problem)
+        logs.event(
+            "error",
+            "application failed",
+            request=request.line.decode("latin-1"),
+            peer=request.environ["REMOTE_ADDR"],
+            traceback=logs.traceback_of(problem),
+        )
+        if self._forked:
+            forked.leave(problem)
 
 
 def base_environ(server: tuple[str, str], **more: Any) -> Environ:

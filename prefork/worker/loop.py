@@ -62,6 +62,9 @@ class Service(Protocol):
     def flush(self) -> None:
         """The worker is about to wait: writes what was kept for a batch."""
 
+    def in_child(self) -> None:
+        """In a child that the application has forked: lets go of what is the worker's alone."""
+
 
 class Loop:
     """Runs until the worker may leave."""

@@ -163,6 +163,7 @@ def _work(birth: Birth, loaded: Loaded | None) -> int:
     except BaseException:  # an application may call sys.exit when it is imported
         birth.channel.send(Failed(application_traceback()))
         return FAILED_TO_BOOT
+    os.register_at_fork(after_in_child=service.in_child)
     signal.signal(signal.SIGQUIT, lambda *_: _leave_now(service))
     # What the import left behind is not looked at again by each collection.
     gc.freeze()

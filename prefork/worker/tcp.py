@@ -8,12 +8,14 @@ answer with it.
 
 import contextlib
 import socket
+import threading
 from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
 from prefork import logs
 from prefork.scoreboard import Record
+from prefork.worker import forked
 from prefork.worker.accept import Arrival, Door
 from prefork.worker.parking import EPOLLIN, Parking
 from prefork.worker.sockets import adopt
@@ -33,7 +35,7 @@ class Exchange:
         self.sock = sock
         self.address = address
         self.peer = peer
-        self.started = 0.0
+        self.thread = 0
         self._discarded = 0
         self.fd = sock.fileno()
         self.events = 0
@@ -89,7 +91,9 @@ class TcpService:
         self._handler = handler
         self._record = records[0]
         self._request_timeout = request_timeout
+        self._open: set[Exchange] = set()
         self._running: dict[Exchange, float] = {}
+        self._forked = False
         self._last = False
         self._threads: Threads[Exchange] | None = None
         if len(records) > 1:
@@ -110,6 +114,7 @@ class TcpService:
         fd, address = arrival
         sock, host, port = adopt(fd, address, door.sock)
         exchange = Exchange(sock, address, f"{host}:{port}" if host else "unix")
+        self._open.add(exchange)
         if self._last:
             exchange.shut_for_reading()
         if self._threads is not None:
@@ -151,23 +156,38 @@ class TcpService:
     def flush(self) -> None:
         """Nothing is kept back: a handler's connections are in no access log."""
 
+    def in_child(self) -> None:
+        self._forked = True
+        for exchange in self._open:
+            # The one whose handler has forked may go on in the child.
+            if exchange.thread != threading.get_ident():
+                exchange.sock.close()
+
     # One exchange.
 
     def _call(self, exchange: Exchange, record: Record) -> None:
         now = monotonic()
         record.start(now, exchange.peer.encode())
         self._running[exchange] = now
+        exchange.thread = threading.get_ident()
         if self._last:
             exchange.shut_for_reading()
+        failure: BaseException | None = None
         try:
             self._handler(exchange.sock, exchange.address)
         except BaseException as problem:  # SystemExit too: it ends this connection only
+            failure = problem
+        if failure is not None and not (self._forked and isinstance(failure, SystemExit)):
             logs.event(
                 "error",
                 "handler failed",
                 peer=exchange.peer,
-                traceback=logs.traceback_of(problem),
+                traceback=logs.traceback_of(failure),
             )
+        if self._forked:
+            forked.leave(failure)
+        failure = None  # its traceback holds this frame
+        exchange.thread = 0
         del self._running[exchange]
         record.end()
 
@@ -181,3 +201,4 @@ class TcpService:
     def _close(self, exchange: Exchange) -> None:
         self.parking.forget(exchange)
         exchange.sock.close()
+        self._open.discard(exchange)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prefork.control import Client, ControlError
+from tests.system.load import Gate
 from tests.system.server import PATIENCE, ROOT, Server, Start
 
 # A module is compiled anew when the second or the size of its source has changed (PEP 3147's
@@ -51,6 +52,12 @@ class Site:
             # JSON is TOML as far as strings, numbers, truth values and lists of them go.
             lines += [f"{key} = {json.dumps(value)}" for key, value in table.items()]
         rewrite(self.config, "\n".join(lines))
+
+
+def gated(gate: Gate) -> str:
+    """Code that lets an import wait until the gate is opened."""
+    path = gate.target.partition("=")[2]
+    return f"open({path!r}).read()"
 
 
 def rewrite(path: Path, text: str) -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.system.load import Connection, Gate
-from tests.system.processes import links, listener_inode, sockets
 
 from tests.faults.load import Load, tcp
-from tests.faults.site import Site, ask, pids, refusal
+from tests.faults.site import Site, ask, gated, pids, refusal
+from tests.system.load import Connection, Gate
+from tests.system.processes import links, listener_inode, sockets
 from tests.system.server import Event, Server, Start, until
 
 
@@ -40,12 +40,6 @@ def refused(port: int) -> bool:
 
 def errors(server: Server) -> list[Event]:
     return [event for event in server.events if event["level"] == "error"]
-
-
-def gated(gate: Gate) -> str:
-    """Code that lets an import wait until the gate is opened."""
-    path = gate.target.partition("=")[2]
-    return f"open({path!r}).read()"
 
 
 class Waiting:
@@ -169,7 +163,7 @@ def test_listeners_are_opened_before_kept_as_they_are_and_closed_after(
     load = Load(tcp(kept), one_shot=2, kept=2, path="/", right=(b"one", b"two"))
     reload = Waiting(server, "reload")
     server.wait("reload started")
-    until(lambda: not refused(new), "the new listener")
+    server.wait("listening", address=f"127.0.0.1:{new}")
     with Connection(new) as early, Connection(gone) as late:
         assert late.ask("/").body == b"one", "the old generation serves all its listeners"
         early.send("/", close=True)

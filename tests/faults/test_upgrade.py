@@ -437,6 +437,7 @@ def test_a_new_address_loses_no_connection_from_its_first_moment(install: Instal
         gate.open()
         assert outcome(command)[0] == 0
         assert read_all(sock).partition(b" ")[2].startswith(b"200 ")
+    assert server.addresses == [first, second]
     load = Load(lambda: connect(first), one_shot=4)
     load.wait_answers(50)
     install.write_config(bind=(second,))

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from tests.system.load import Gate
 from tests.system.processes import stopped
-
 from tests.system.server import PATIENCE, ROOT, Server, Start, until
 
 BASIC = "tests.apps.basic:app"

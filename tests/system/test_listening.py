@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.system.processes import alive
 
+from tests.system.processes import alive
 from tests.system.server import PATIENCE, ROOT, Server, Start, read_all, until
 
 BASIC = "tests.apps.basic:app"

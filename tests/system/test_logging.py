@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.system.load import Connection, Gate, load
 
+from tests.system.load import Connection, Gate, load
 from tests.system.server import Server, Start, until
 
 BASIC = "tests.apps.basic:app"

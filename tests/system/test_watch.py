@@ -10,8 +10,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.system.processes import alive, links
 
+from tests.system.processes import alive, links
 from tests.system.server import PATIENCE, ROOT, Server, Start, until
 
 pytest.importorskip("watchfiles")
