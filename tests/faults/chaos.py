@@ -23,6 +23,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -212,7 +213,7 @@ class Faults:
         for pid in victims:
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just left
                 os.kill(pid, signal.SIGSTOP)
-                until(lambda pid=pid: stopped(pid), f"{pid} is stopped")
+                until(partial(stopped, pid), f"{pid} is stopped")
                 self._clients.killed.append(Killed(pid, peers_of(pid, self._clients.port)))
                 os.kill(pid, signal.SIGKILL)
 
@@ -292,7 +293,9 @@ class Outcome:
 
     def table(self) -> str:
         total = Row()
-        lines = [("fault", "times", "slowest, s", "answers", "cut off", "failures")]
+        lines: list[tuple[str, ...]] = [
+            ("fault", "times", "slowest, s", "answers", "cut off", "failures")
+        ]
         for name, row in self.rows.items():
             lines.append(_line(name, row))
             total.times += row.times
