@@ -11,6 +11,8 @@ need strace strace
 need tmux tmux
 need ip iproute2
 need tshark tshark
+need openssl openssl
+need setpriv util-linux
 
 [ -n "$packages" ] || exit 0
 

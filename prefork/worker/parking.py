@@ -125,12 +125,3 @@ class Parking(Generic[P]):
                     self._turn(connection, int(connection.deadline * _TICKS) + 1)
             self._next = min(self._wheel, default=0)
         return late
-
-    def hurry(self, deadline: float) -> None:
-        """Nobody who is parked now may stay past `deadline`."""
-        for connection in list(self.parked.values()):
-            if not connection.deadline or connection.deadline > deadline:
-                connection.deadline = deadline
-                tick = int(deadline * _TICKS) + 1
-                if not connection.tick or tick < connection.tick:
-                    self._turn(connection, tick)

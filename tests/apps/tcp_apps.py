@@ -60,7 +60,8 @@ def together(sock: socket.socket, address: object) -> None:
 
 
 def impolite(sock: socket.socket, address: object) -> None:
-    """Answers and returns without a look at what the client has sent."""
+    """Answers as soon as the client has sent something, and returns without reading it."""
+    sock.recv(1, socket.MSG_PEEK)
     sock.sendall(b"not interested\n")
 
 

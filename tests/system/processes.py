@@ -1,0 +1,113 @@
+"""What the kernel tells about processes: their sockets, threads, signals and system calls."""
+
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+import psutil
+
+
+def links(pid: int) -> dict[int, str]:
+    """What each of a process's descriptors is: a path, or such as "socket:[123]"."""
+    found = {}
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found[int(fd)] = os.readlink(f"/proc/{pid}/fd/{fd}")
+    return found
+
+
+def sockets(pid: int) -> set[str]:
+    """The inodes of a process's sockets, as /proc/net writes them."""
+    return {
+        link.removeprefix("socket:[").removesuffix("]")
+        for link in links(pid).values()
+        if link.startswith("socket:")
+    }
+
+
+def tcp_sockets(port: int) -> dict[str, tuple[int, str]]:
+    """The IPv4 sockets at a port of ours, by inode: (the other side's port, state)."""
+    found = {}
+    ours = f":{port:04X}"
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        # Most are others', on a machine where much is tried: they are not taken apart.
+        if ours in line[:20]:
+            _, local, remote, state, *_, inode = line.split()[:10]
+            if local.endswith(ours):
+                found[inode] = int(remote.rpartition(":")[2], 16), state
+    return found
+
+
+LISTEN = "0A"
+
+
+def listener_inode(port: int) -> str:
+    """The socket that listens at a port, as `sockets` names it."""
+    (inode,) = (inode for inode, (_, state) in tcp_sockets(port).items() if state == LISTEN)
+    return inode
+
+
+def peers_of(pid: int, port: int) -> set[int]:
+    """The clients' ports of the connections at `port` that a stopped process holds.
+
+    /proc/net/tcp is no snapshot: a line can be missed while other connections come and go.  So
+    it is read until each of the process's sockets was found there or is a Unix socket; one that
+    its client has left with a reset is in no list, hence not for ever.
+    """
+    mine = sockets(pid)
+    mine -= {line.split()[6] for line in Path("/proc/net/unix").read_text().splitlines()[1:]}
+    found: dict[str, int] = {}
+    for _ in range(20):
+        for inode, (peer, state) in tcp_sockets(port).items():
+            if inode in mine:
+                found[inode] = peer if state != LISTEN else 0
+        if found.keys() == mine:
+            break
+    return set(found.values()) - {0}
+
+
+def stopped(pid: int) -> bool:
+    """Whether each thread of a process has been stopped by SIGSTOP."""
+    return all(_state(task) == "T" for task in Path(f"/proc/{pid}/task").iterdir())
+
+
+def asleep(pid: int) -> bool:
+    """Whether the main thread of a process waits in the kernel."""
+    return _state(Path(f"/proc/{pid}/task/{pid}")) == "S"
+
+
+def _state(task: Path) -> str:
+    return task.joinpath("stat").read_text().rpartition(")")[2].split()[0]
+
+
+def system_calls(pid: int) -> list[int]:
+    """The number of the system call that each thread waits in, the main thread's first; -1 for
+    one that is in none."""
+    tasks = sorted(Path(f"/proc/{pid}/task").iterdir(), key=lambda task: int(task.name) != pid)
+    calls = []
+    for task in tasks:
+        with contextlib.suppress(FileNotFoundError):
+            word = task.joinpath("syscall").read_text().split()[0]
+            calls.append(-1 if word == "running" else int(word))
+    return calls
+
+
+def signal_set(pid: int, kind: str) -> set[signal.Signals]:
+    """The signals in a mask of /proc/PID/status: SigBlk, SigIgn or SigCgt; real-time ones are
+    left out."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == kind:
+            mask = int(value, 16)
+            return {number for number in signal.Signals if mask >> (number - 1) & 1}
+    raise AssertionError(f"no {kind} of {pid}")
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        status: str = psutil.Process(pid).status()
+    except psutil.NoSuchProcess:
+        return False
+    return status != psutil.STATUS_ZOMBIE

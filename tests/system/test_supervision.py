@@ -1,0 +1,696 @@
+"""The supervisor: what dies is replaced, what fails is told, and nobody else notices."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.system.load import Connection, Cut, Gate, Load, ask
+from tests.system.processes import (
+    alive,
+    links,
+    listener_inode,
+    peers_of,
+    signal_set,
+    sockets,
+    stopped,
+)
+from tests.system.server import PATIENCE, ROOT, Event, Server, Start, until
+
+BASIC = "tests.apps.basic:app"
+SUPERVISED = "tests.apps.supervised:app"
+
+
+def pids(server: Server) -> list[int]:
+    """The workers that are ready and not dead, as the log tells it."""
+    ended = {
+        event["pid"]
+        for name in ("worker died", "worker exited", "worker leaving")
+        for event in server.find(name)
+    }
+    return [event["pid"] for event in server.find("worker ready") if event["pid"] not in ended]
+
+
+def time_of(event: Event) -> float:
+    return datetime.fromisoformat(event["time"]).timestamp()
+
+
+# Killed under load.
+
+
+@dataclass
+class Killed:
+    pid: int
+    held: set[int]
+    """The ports of those clients whose connections it held."""
+
+
+@dataclass
+class Victims(Load):
+    """A load that knows which of its connections may fail, and which did."""
+
+    port: int = 0
+    killed: list[Killed] = field(default_factory=list)
+    failed: int = 0
+
+    def keep_alive(self, rng: random.Random) -> None:
+        self._connection(rng, rng.randint(1, 30), close=False)
+
+    def one_shot(self, rng: random.Random) -> None:
+        self._connection(rng, 1, close=True)
+
+    def _connection(self, rng: random.Random, requests: int, *, close: bool) -> None:
+        before = len(self.killed)
+        with Connection(self.port) as connection:
+            try:
+                for _ in range(requests):
+                    ask(connection, rng, close=close)
+                    self.count()
+            except Cut as cut:
+                self._judge(connection, cut, self.killed[before:])
+
+    def _judge(self, connection: Connection, cut: Cut, killed: list[Killed]) -> None:
+        """`killed`: those that were killed since it connected."""
+        culprits = [dead.pid for dead in killed if connection.port in dead.held]
+        assert culprits, f"no dead worker held port {connection.port}: {cut}"
+        assert connection.pid in (None, *culprits), (
+            f"held by {connection.pid}, which was not killed: {cut}"
+        )
+        assert b"HTTP/1.1 200 OK\r\n".startswith(cut.got[:17]), cut
+        self.failed += 1
+
+
+def test_a_worker_killed_fifty_times_takes_along_only_what_it_held(start: Start) -> None:
+    """Exactly the connections that the killed worker held may fail, and each is looked up.
+
+    The victim is stopped (SIGSTOP) at a moment of its load's choice.  From then on it can neither
+    accept nor answer, so what it holds is what the kernel shows: the sockets among its
+    descriptors.  That is noted, by the clients' ports, and then it is killed: from a stop, too,
+    SIGKILL lets no instruction of the process run.  A client whose connection fails has to find
+    its port among those of a worker that was killed since it connected; where an answer had told
+    it who holds the connection, it has to be that worker.  All else (refused, reset in the queue,
+    a wrong byte, the wrong worker) is an error, and so is a client that waits for ever.
+    """
+    server = start(BASIC, "--workers", "3", "--set", "http.keepalive=0").wait_ready(3)
+    server.expected_errors.add("worker died")
+    rng = random.Random(1)
+    clients = Victims(port=server.port)
+    try:
+        clients.run(clients.keep_alive, 5)
+        clients.run(clients.one_shot, 2)
+        for number in range(1, 51):
+            clients.wait_answers(12)
+            victim = rng.choice(pids(server))
+            os.kill(victim, signal.SIGSTOP)
+            until(lambda pid=victim: stopped(pid), "the victim is stopped")
+            clients.killed.append(Killed(victim, peers_of(victim, server.port)))
+            os.kill(victim, signal.SIGKILL)
+            died = server.wait("worker died", pid=victim)
+            assert died["how"] == "killed by SIGKILL"
+            server.wait("worker ready", 3 + number)
+        clients.wait_answers(30)
+    finally:
+        clients.over.set()
+    clients.end()
+    held = sum(len(killed.held) for killed in clients.killed)
+    # The kills met a load, and what they took along was noticed.
+    assert held >= clients.failed > 0
+    assert clients.answers > 600
+    assert len(server.workers()) == 3
+    # The slots are the same three: each was filled again, and none was filled twice.
+    assert {event["slot"] for event in server.find("worker ready")} == {0, 1, 2}
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_no_accepted_request_fails_at_term_under_load(start: Start, threads: int) -> None:
+    """What must be answered after TERM, whole and right to the byte:
+
+    - a request that the server's kernel had taken before TERM was sent (its bytes were
+      acknowledged, so the connection is in the queue or accepted);
+    - a request on a connection that has had an answer without "Connection: close" (so it was
+      accepted), whenever it was sent;
+    - a request whose answer has begun.
+
+    What may fail is a first request on a connection of which none of that is true: it came as the
+    listener went.  Keep-alive clients learn the end from "Connection: close".
+    """
+    server = start(
+        *(BASIC, "--workers", "2", "--threads", str(threads)),
+        *("--set", "http.keepalive=25"),
+    ).wait_ready(2)
+    clients = Leavers(port=server.port)
+    try:
+        clients.run(clients.keep_alive, 12)
+        clients.run(clients.one_shot, 8)
+        clients.wait_answers(500)
+        clients.term = True
+        server.signal(signal.SIGTERM)
+        assert server.wait_exit() == 0
+    finally:
+        clients.over.set()
+    clients.end()
+    # Each of the keep-alive clients had a connection at that time, and was told.
+    assert clients.told >= 1
+    assert clients.told + clients.refused >= 12
+
+
+@dataclass
+class Leavers(Load):
+    """Clients of a server that stops: each goes on until it is told, or refused."""
+
+    port: int = 0
+    term: bool = False
+    """About to be sent; set before it is."""
+    told: int = 0
+    refused: int = 0
+
+    def keep_alive(self, rng: random.Random) -> None:
+        self._connection(rng, rng.randint(20, 60))
+
+    def one_shot(self, rng: random.Random) -> None:
+        self._connection(rng, 1)
+
+    def _connection(self, rng: random.Random, requests: int) -> None:
+        try:
+            connection = Connection(self.port)
+        except OSError:
+            assert self.term, "refused before TERM"
+            self.refused += 1
+            self.over.wait(0.01)
+            return
+        with connection:
+            for _ in range(requests):
+                body = rng.randbytes(rng.choice((10, 20_000)))
+                promised = connection.answers > 0
+                try:
+                    connection.send("/echo", body, close=requests == 1)
+                    connection.arrived()
+                    promised = promised or not self.term
+                    answer = connection.receive()
+                except Cut as cut:
+                    if promised or cut.got or not self.term:
+                        raise
+                    self.refused += 1
+                    return
+                assert answer.status == 200
+                assert answer.body == body
+                self.count()
+                if answer.last:
+                    assert requests == 1 or self.term, "an end for no reason"
+                    self.told += requests > 1
+                    return
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_term_finishes_what_is_running_queued_begun_and_idle(
+    start: Start, tmp_path: Path, threads: int
+) -> None:
+    server = start(
+        *(SUPERVISED, "--workers", "1", "--threads", str(threads)),
+        *("--set", "http.keepalive=25"),
+    ).wait_ready(1)
+    idle, begun = Connection(server.port), Connection(server.port)
+    assert not idle.ask("/pid").last
+    begun.sock.sendall(b"GET /pid HTTP/1.1\r\nHost: ")
+    running = [Connection(server.port) for _ in range(threads)]
+    gates = [Gate(tmp_path / f"gate-{number}") for number in range(threads)]
+    for connection, gate in zip(running, gates, strict=True):
+        connection.send(gate.target)
+        gate.arrived()
+    # All that could answer is held: these are read by nobody, or stay in the listen queue.
+    queued = [Connection(server.port) for _ in range(20)]
+    for connection in queued:
+        connection.send("/pid")
+        connection.arrived()
+    server.signal(signal.SIGTERM)
+    server.wait("worker leaving")
+    for gate in gates:
+        gate.open()
+    for connection in (*running, *queued):
+        answer = connection.receive()
+        assert answer.status == 200
+        assert answer.last
+    assert idle.ask("/pid").last
+    begun.sock.sendall(b"t\r\n\r\n")
+    assert begun.receive().last
+    for connection in (*running, *queued, idle, begun):
+        assert connection.sock.recv(1) == b""
+        connection.close()
+    assert server.wait_exit() == 0
+
+
+def test_an_idle_client_at_the_end_is_closed_without_a_reset(start: Start) -> None:
+    server = start(BASIC, "--workers", "2", "--set", "http.keepalive=0.5").wait_ready(2)
+    idle = [Connection(server.port) for _ in range(6)]
+    for connection in idle:
+        connection.ask("/pid")
+    server.signal(signal.SIGTERM)
+    for connection in idle:
+        assert connection.sock.recv(1) == b""
+        connection.close()
+    assert server.wait_exit() == 0
+
+
+def test_when_the_master_is_killed_its_workers_finish_and_go(start: Start, tmp_path: Path) -> None:
+    server = start(SUPERVISED, "--workers", "3").wait_ready(3)
+    workers = pids(server)
+    gate = Gate(tmp_path / "gate")
+    with Connection(server.port) as connection:
+        connection.send(gate.target)
+        gate.arrived()
+        server.signal(signal.SIGKILL)
+        server.process.wait(PATIENCE)
+        until(lambda: sum(map(alive, workers)) == 1, "all but the busy worker are gone")
+        gate.open()
+        answer = connection.receive()
+        assert answer.last
+        assert int(answer.body) in workers
+    until(lambda: not any(map(alive, workers)), "the busy worker is gone")
+    with pytest.raises(ConnectionRefusedError):
+        server.connect()
+
+
+def test_a_worker_that_is_stuck_when_the_master_is_killed_goes_with_its_channel(
+    start: Start,
+) -> None:
+    """Parked connections do not keep it: each gets its last chance and no more."""
+    server = start(BASIC, "--workers", "1", "--set", "http.keepalive=0.3").wait_ready(1)
+    (worker,) = pids(server)
+    with Connection(server.port) as idle:
+        idle.ask("/pid")
+        server.signal(signal.SIGKILL)
+        server.process.wait(PATIENCE)
+        assert idle.sock.recv(1) == b""
+    until(lambda: not alive(worker), "the worker is gone")
+
+
+# The first boot.
+
+
+@contextmanager
+def copied(tmp: Path, module: str = "version_app") -> Iterator[Path]:
+    """A directory with a copy of a test application, to be rewritten; sizes must differ, since
+    Python knows a compiled module by the second and the size of its source."""
+    place = tmp / "app"
+    place.mkdir()
+    shutil.copy(ROOT / "tests/apps" / f"{module}.py", place / "changing.py")
+    yield place / "changing.py"
+
+
+def rewrite(path: Path, text: str) -> None:
+    """In one step: a reader sees the old or the new."""
+    draft = path.with_suffix(".draft")
+    draft.write_text(text)
+    draft.rename(path)
+
+
+def failed_boot(server: Server, *, workers: int) -> str:
+    """What a first boot that failed has said; nothing of it may be left."""
+    assert server.wait_exit() == 3
+    server.expected_errors.add("first boot failed")
+    (event,) = server.find("first boot failed")
+    assert not server.find("worker ready")
+    forked = [forked["pid"] for forked in server.find("worker forked")]
+    assert len(forked) <= workers, "it was tried again"
+    assert not any(map(alive, forked))
+    assert not server.control.exists()
+    with pytest.raises(ConnectionRefusedError):
+        server.connect()
+    why: str = event["traceback"]
+    return why
+
+
+DEBUG = ("--set", "log.level=debug")
+
+
+def test_an_application_that_raises_at_import(start: Start) -> None:
+    server = start("tests.apps.broken:app", "--workers", "3", *DEBUG)
+    why = failed_boot(server, workers=3)
+    assert why.startswith("Traceback (most recent call last):\n")
+    assert why.endswith("RuntimeError: this application is broken on purpose")
+    assert 'tests/apps/broken.py", line 3' in why
+    assert "prefork/worker" not in why, "our own frames say nothing about the application"
+
+
+def test_an_application_that_exits_at_import(start: Start) -> None:
+    server = start("tests.apps.exits:app", "--workers", "2", *DEBUG)
+    why = failed_boot(server, workers=2)
+    assert why.endswith("SystemExit: this application exits at import")
+    assert 'tests/apps/exits.py", line 5' in why
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("tests.apps.nowhere:app", ("'tests.apps.nowhere'", "server.pythonpath")),
+        ("nowhere_at_all:app", ("'nowhere_at_all'", "server.pythonpath")),
+        ("tests.apps.basic:ap", ("has no 'ap'", "did you mean 'app'?")),
+        ("tests.apps.basic:PIECE", ("tests.apps.basic.PIECE is not callable, but int",)),
+        ("tests.apps.basic:ROUTES()", ("tests.apps.basic.ROUTES is not callable, but dict",)),
+    ],
+)
+def test_a_target_that_leads_nowhere_is_told_in_one_line(
+    start: Start, target: str, words: tuple[str, ...]
+) -> None:
+    why = failed_boot(start(target, "--workers", "2", *DEBUG), workers=2)
+    assert why.startswith(f"{target}: ")
+    assert "\n" not in why
+    for part in words:
+        assert part in why
+
+
+def test_an_application_that_hangs_at_import(start: Start) -> None:
+    server = start("tests.apps.hang:app", "--workers", "2", "--set", "workers.boot_timeout=1")
+    assert failed_boot(server, workers=2) == "not ready within 1 s"
+
+
+def test_an_application_that_kills_its_worker_at_import(start: Start, tmp_path: Path) -> None:
+    with copied(tmp_path) as app:
+        app.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
+        server = start("changing:app", "--workers", "2", *DEBUG, cwd=app.parent)
+        server.expected_errors.add("worker died")
+        why = failed_boot(server, workers=2)
+    assert why == "a worker died before it was ready: killed by SIGSEGV"
+
+
+def test_a_port_in_use_is_one_line(start: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        server = start(BASIC, bind=(address,))
+        assert server.wait_exit() == 1
+    assert len(server.other) == 1
+    assert server.other[0].startswith(
+        f"prefork: cannot listen on {address}: the address is in use by "
+    )
+    assert f"(pid {os.getpid()})" in server.other[0]
+    assert not server.events
+    assert not server.control.exists()
+
+
+def test_a_bad_configuration_is_told_whole(start: Start, tmp_path: Path) -> None:
+    file = tmp_path / "bad.toml"
+    file.write_text('[server]\napp = "x"\nbnid = ":1"\n[workers]\ncount = 0\nthreads = "many"\n')
+    server = start(str(file))
+    assert server.wait_exit() == 1
+    said = "".join(server.other)
+    for key in ("server.app", "server.bnid", "workers.count", "workers.threads"):
+        assert sum(key in line for line in server.other) == 1, said
+    assert "bind" in said, "the nearest known key"
+    assert "Traceback" not in said
+    assert not server.events
+
+
+# Respawn.
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_killed_worker_is_replaced_at_once(start: Start, workers: int) -> None:
+    server = start(BASIC, "--workers", str(workers)).wait_ready(workers)
+    server.expected_errors.add("worker died")
+    for victim in pids(server):
+        os.kill(victim, signal.SIGKILL)
+    server.wait("worker ready", 2 * workers)
+    assert server.get("/pid") == (200, str(pids(server)[0]).encode()) or workers > 1
+    died = server.find("worker died")
+    assert sorted(event["slot"] for event in died) == list(range(workers))
+    assert sorted(event["slot"] for event in server.find("worker ready")[workers:]) == list(
+        range(workers)
+    )
+
+
+def test_a_worker_dead_in_a_request_is_logged_with_the_request(
+    start: Start, tmp_path: Path
+) -> None:
+    server = start(SUPERVISED, "--workers", "1").wait_ready(1)
+    server.expected_errors.add("worker died")
+    gate = Gate(tmp_path / "gate")
+    with Connection(server.port) as connection:
+        connection.send(gate.target)
+        gate.arrived()
+        os.kill(pids(server)[0], signal.SIGKILL)
+        with pytest.raises(Cut):
+            connection.receive()
+    gate.open()
+    died = server.wait("worker died")
+    assert died["during"].startswith(f"GET /hold?fifo={tmp_path}"[: len("GET /hold?fifo=/")])
+
+
+def test_a_crash_loop_is_backed_off_from_while_the_others_serve(
+    start: Start, tmp_path: Path
+) -> None:
+    with copied(tmp_path) as app:
+        good = app.read_text()
+        server = start("changing:app", "--workers", "2", *DEBUG, cwd=app.parent).wait_ready(2)
+        server.expected_errors |= {"worker died", "worker failed to boot"}
+        rewrite(app, 'raise RuntimeError("broken by a bad deployment")\n')
+        victim, other = pids(server)
+        os.kill(victim, signal.SIGKILL)
+        failures = 5
+        for number in range(1, failures + 1):
+            event = server.wait("worker failed to boot", number)
+            assert event["traceback"].endswith("RuntimeError: broken by a bad deployment")
+            assert server.get("/") == (200, b"one")
+        forks = [time_of(event) for event in server.find("worker forked")][2:]
+        # The first two are free; then 0.1 s, doubled with each failure, less a fifth. The clock
+        # of the log may be set meanwhile, but not by so much.
+        for number, (before, after) in enumerate(pairwise(forks[1:])):
+            assert after - before > 0.8 * 0.1 * 2**number - 0.01
+        assert len(forks) <= failures + 1
+        assert alive(other)
+        rewrite(app, good.replace('"one"', '"repaired"'))
+        server.wait("worker ready", 3)
+        answers = set()
+        until(lambda: answers.add(server.get("/")[1]) or len(answers) > 1, "both answer")
+        assert answers == {b"one", b"repaired"}
+
+
+# Requests that take too long.
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_request_over_its_time_gets_504_and_its_worker_is_replaced(
+    start: Start, tmp_path: Path, threads: int
+) -> None:
+    server = start(
+        *(SUPERVISED, "--workers", "1", "--threads", str(threads)),
+        *("--set", "workers.request_timeout=0.5"),
+    ).wait_ready(1)
+    server.expected_errors |= {"request timed out", "worker exited"}
+    (worker,) = pids(server)
+    gate = Gate(tmp_path / "gate")
+    with Connection(server.port) as connection:
+        connection.send(gate.target)
+        gate.arrived()
+        answer = connection.receive()
+        assert answer.status == 504
+        assert answer.last
+        assert connection.sock.recv(1) == b""
+    late = server.wait("request timed out")
+    assert late["pid"] == worker
+    assert late["elapsed"] >= 0.5
+    assert late["request"].startswith("GET /hold?fifo=/")
+    server.wait("worker leaving", pid=worker)
+    server.wait("worker ready", 2)
+    assert server.get("/pid")[1] == str(pids(server)[0]).encode()
+    assert alive(worker), "it has graceful_timeout"
+    gate.open()
+    exited = server.wait("worker exited", pid=worker)
+    assert exited["how"] == "exit status 0"
+    assert len(server.find("request timed out")) == 1
+
+
+def test_the_siblings_of_a_late_request_are_finished(start: Start, tmp_path: Path) -> None:
+    server = start(
+        *(SUPERVISED, "--workers", "1", "--threads", "3"),
+        *("--set", "workers.request_timeout=2"),
+    ).wait_ready(1)
+    server.expected_errors |= {"request timed out", "worker exited"}
+    (worker,) = pids(server)
+    late, good = Gate(tmp_path / "late"), Gate(tmp_path / "good")
+    with Connection(server.port) as first, Connection(server.port) as second:
+        first.send(late.target)
+        late.arrived()
+        begun = monotonic()
+        # So much younger that it is not late, too, however late the timeout is noticed.
+        until(lambda: monotonic() > begun + 1, "a second has gone by")
+        second.send(good.target)
+        good.arrived()
+        assert first.receive().status == 504
+        good.open()
+        assert second.receive().status == 200
+    late.open()
+    server.wait("worker exited", pid=worker)
+
+
+def test_a_server_stops_while_its_only_worker_is_stuck(start: Start) -> None:
+    """Its listener is closed before the worker has heard a word, and may still be told."""
+    server = start(
+        *(SUPERVISED, "--workers", "1", "--threads", "2"),
+        *("--set", "workers.request_timeout=0.2", "--set", "workers.graceful_timeout=1"),
+    ).wait_ready(1)
+    server.expected_errors |= {"request timed out", "worker died"}
+    with Connection(server.port) as connection:
+        connection.send("/stuck")
+        server.wait("request timed out")
+        server.signal(signal.SIGTERM)
+        assert server.wait_exit() == 0
+    assert not server.other
+
+
+@pytest.mark.parametrize("path", ["/stuck", "/backtrack"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_worker_stuck_in_c_code_is_killed(start: Start, path: str, threads: int) -> None:
+    server = start(
+        *(SUPERVISED, "--workers", "1", "--threads", str(threads)),
+        *("--set", "workers.request_timeout=0.4", "--set", "workers.graceful_timeout=0.6"),
+    ).wait_ready(1)
+    server.expected_errors |= {"request timed out", "worker died"}
+    (worker,) = pids(server)
+    with Connection(server.port) as connection:
+        connection.send(path)
+        late = server.wait("request timed out", pid=worker)
+        assert late["request"] == f"GET {path}"
+        server.wait("worker ready", 2)
+        killed = server.wait("worker killed", pid=worker)
+        assert killed["why"] == "still there 0.6 s after the order to leave"
+        died = server.wait("worker died", pid=worker)
+        assert died["how"] == "killed by SIGKILL"
+        assert died["during"] == f"GET {path}"
+        if (path, threads) == ("/backtrack", 1):
+            # This C code looks for signals now and then, so that the handler could run.
+            assert connection.receive().status == 504
+        else:
+            with pytest.raises(Cut) as cut:
+                connection.receive()
+            assert not cut.value.got
+    assert server.get("/pid")[0] == 200
+    assert len(server.find("worker ready")) == 2
+
+
+# What processes look like, and what they hold.
+
+
+def title(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode()
+
+
+def test_process_titles_name_the_role_the_slot_and_the_server(start: Start) -> None:
+    server = start(BASIC, "--workers", "3", "--set", "server.name=shop").wait_ready(3)
+    assert title(server.pid) == "prefork: master [shop]"
+    for event in server.find("worker ready"):
+        assert title(event["pid"]) == f"prefork: worker {event['slot']} [shop]"
+
+
+def test_a_worker_holds_nothing_of_the_masters(start: Start) -> None:
+    """Of sockets and pipes, master and workers share the listener and what they were started
+    with, and no more: control socket, signal pipe, other channels are where they belong."""
+    server = start(BASIC, "--workers", "3").wait_ready(3)
+    server.expected_errors.add("worker died")
+    os.kill(pids(server)[0], signal.SIGKILL)  # its successor is born among the others' channels
+    server.wait("worker ready", 4)
+    listener = f"socket:[{listener_inode(server.port)}]"
+
+    def held(pid: int) -> set[str]:
+        found = links(pid)
+        inherited = {found.get(fd) for fd in (0, 1, 2)}
+        return {
+            link
+            for link in found.values()
+            if link.startswith(("socket:", "pipe:")) and link not in inherited
+        }
+
+    processes = [server.pid, *pids(server)]
+    assert len(processes) == 4
+    for one in processes:
+        assert listener in held(one)
+        for other in processes:
+            if one != other:
+                assert held(one) & held(other) == {listener}
+    control = [
+        line.split()[6]
+        for line in Path("/proc/net/unix").read_text().splitlines()
+        if line.endswith(f" {server.control}")
+    ]
+    assert set(control) <= sockets(server.pid)
+    assert control
+    for pid in pids(server):
+        assert len(held(pid)) == 2, "the listener and its channel"
+
+
+def test_reloads_leak_no_descriptor(start: Start) -> None:
+    server = start(BASIC, "--workers", "2").wait_ready(2)
+
+    def reload(times: int) -> int:
+        for _ in range(times):
+            generation = len(server.find("reload started")) + 2
+            server.signal(signal.SIGHUP)
+            server.wait("generation settled", generation=generation)
+            server.wait("worker exited", 2 * (generation - 1))
+        return len(os.listdir(f"/proc/{server.pid}/fd"))
+
+    before = reload(2)
+    assert reload(20) == before
+    (one, other) = (len(os.listdir(f"/proc/{pid}/fd")) for pid in pids(server))
+    assert one == other
+
+
+# Children of the application.
+
+
+@contextmanager
+def child(server: Server, path: str) -> Iterator[tuple[int, int]]:
+    """(worker, a child that the application leaves behind); ended with the block."""
+    with Connection(server.port) as connection:
+        told: dict[str, Any] = json.loads(connection.ask(path, close=True).body)
+    try:
+        yield told["pid"], told["child"]
+    finally:
+        os.kill(told["child"], signal.SIGKILL)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("path", ["/fork", "/popen"])
+def test_an_applications_child_has_default_signals_and_no_listener(
+    start: Start, path: str, threads: int
+) -> None:
+    server = start(SUPERVISED, "--workers", "1", "--threads", str(threads)).wait_ready(1)
+    address = ("127.0.0.1", server.port)
+    with child(server, path) as (worker, pid):
+        assert psutil.Process(pid).ppid() == worker
+        ours = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1}
+        ours |= {signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU, signal.SIGWINCH, signal.SIGCHLD}
+        if path == "/popen":
+            until(lambda: title(pid).startswith("sleep"), "it has executed its program")
+        assert not signal_set(pid, "SigBlk")
+        assert not signal_set(pid, "SigIgn") & ours
+        # The first instructions of a forked child see to that.
+        until(lambda: not signal_set(pid, "SigCgt") & ours, "no handler of ours is left")
+        assert listener_inode(server.port) in sockets(worker)
+        assert listener_inode(server.port) not in sockets(pid)
+        unix = {line.split()[6] for line in Path("/proc/net/unix").read_text().splitlines()}
+        channel = sockets(worker) & unix
+        assert len(channel) == 1
+        assert not channel & sockets(pid)
+        server.signal(signal.SIGTERM)
+        assert server.process.wait(PATIENCE) == 0  # the child has its log still open
+        # It lives on, in nobody's way: the port can be had at once.
+        assert alive(pid)
+        with socket.socket() as successor:
+            successor.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            successor.bind(address)
+            successor.listen()
+        os.kill(pid, signal.SIGTERM)
+        until(lambda: not alive(pid), "TERM ends it")

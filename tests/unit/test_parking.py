@@ -1,0 +1,242 @@
+"""Parked connections: who is ready, who is late, and who owns them."""
+
+import contextlib
+import random
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from prefork.worker.parking import EPOLLIN, EPOLLOUT, Parking
+
+
+@dataclass(eq=False)
+class Parked:
+    sock: socket.socket
+    peer: socket.socket
+    deadline: float = 0.0
+    events: int = 0
+    tick: int = 0
+
+    @property
+    def fd(self) -> int:
+        return self.sock.fileno()
+
+
+@pytest.fixture
+def parking() -> Parking[Parked]:
+    return Parking()
+
+
+@pytest.fixture
+def made() -> Iterator[list[Parked]]:
+    connections = []
+    for _ in range(40):
+        ours, theirs = socket.socketpair()
+        connections.append(Parked(ours, theirs))
+    yield connections
+    for connection in connections:
+        connection.sock.close()
+        connection.peer.close()
+
+
+def ready(parking: Parking[Parked]) -> dict[int, int]:
+    return dict(parking.wait(0.0, 0.0))
+
+
+def test_nothing_is_ready_until_a_byte_comes(parking: Parking[Parked], made: list[Parked]) -> None:
+    first, second = made[:2]
+    parking.park(first, EPOLLIN)
+    parking.park(second, EPOLLIN)
+    assert ready(parking) == {}
+    second.peer.send(b"x")
+    assert ready(parking) == {second.fd: EPOLLIN}
+
+
+def test_who_waits_to_write_is_ready_when_there_is_room(
+    parking: Parking[Parked], made: list[Parked]
+) -> None:
+    connection = made[0]
+    connection.sock.setblocking(False)
+    connection.peer.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            connection.sock.send(b"x" * 65536)
+    parking.park(connection, EPOLLOUT)
+    assert ready(parking) == {}
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            connection.peer.recv(1 << 20)
+    assert ready(parking) == {connection.fd: EPOLLOUT}
+
+
+def test_a_connection_is_claimed_once(parking: Parking[Parked], made: list[Parked]) -> None:
+    connection = made[0]
+    parking.park(connection, EPOLLIN)
+    assert parking.claim(connection.fd) is connection
+    assert parking.claim(connection.fd) is None
+    assert not parking.parked
+
+
+def test_parked_anew_it_waits_for_what_it_waits_for_now(
+    parking: Parking[Parked], made: list[Parked]
+) -> None:
+    connection = made[0]
+    connection.peer.send(b"x")
+    parking.park(connection, EPOLLIN)
+    assert ready(parking) == {connection.fd: EPOLLIN}
+    parking.claim(connection.fd)
+    parking.park(connection, EPOLLOUT)
+    assert ready(parking) == {connection.fd: EPOLLOUT}
+    parking.claim(connection.fd)
+    parking.park(connection, EPOLLIN)
+    assert ready(parking) == {connection.fd: EPOLLIN}
+
+
+def test_a_muted_connection_wakes_nobody(parking: Parking[Parked], made: list[Parked]) -> None:
+    connection = made[0]
+    parking.park(connection, EPOLLIN)
+    parking.claim(connection.fd)
+    parking.mute(connection)
+    connection.peer.send(b"x")
+    assert ready(parking) == {}
+    parking.mute(connection)  # as often as one likes
+    parking.park(connection, EPOLLIN)
+    assert ready(parking) == {connection.fd: EPOLLIN}
+
+
+def test_a_forgotten_connection_leaves_nothing_behind(
+    parking: Parking[Parked], made: list[Parked]
+) -> None:
+    """Not even where another process still has it open (epoll(7), question 6)."""
+    connection = made[0]
+    connection.deadline = 1.0
+    parking.park(connection, EPOLLIN)
+    shared = connection.sock.dup()
+    parking.claim(connection.fd)
+    parking.forget(connection)
+    connection.sock.close()
+    with shared:
+        connection.peer.send(b"x")
+        assert ready(parking) == {}
+    assert parking.expired(100.0) == []
+
+
+# Deadlines.
+
+
+def test_nobody_is_late_before_the_deadline_and_everybody_soon_after(
+    parking: Parking[Parked], made: list[Parked]
+) -> None:
+    """The wheel has a quarter of a second: late by that much at most, early never."""
+    rng = random.Random(1)
+    for connection in made:
+        connection.deadline = 1000 + rng.uniform(0, 5)
+        parking.park(connection, EPOLLIN)
+    now, ended = 999.0, set()
+    while now < 1006:
+        for connection in parking.expired(now):
+            assert connection.deadline <= now <= connection.deadline + 0.25 + 0.01
+            assert connection not in ended
+            ended.add(connection)
+        now += 0.01
+    assert ended == set(made)
+    assert not parking.parked
+
+
+def test_a_deadline_that_has_moved_is_the_one_that_counts(
+    parking: Parking[Parked], made: list[Parked]
+) -> None:
+    later, sooner, never = made[:3]
+    for connection in (later, sooner, never):
+        connection.deadline = 10.0
+        parking.park(connection, EPOLLIN)
+    for connection, deadline in ((later, 20.0), (sooner, 5.0), (never, 0.0)):
+        parking.claim(connection.fd)
+        connection.deadline = deadline
+        parking.park(connection, EPOLLIN)
+    assert parking.expired(6.0) == [sooner]
+    assert parking.expired(19.9) == []
+    assert parking.expired(20.3) == [later]
+    assert parking.expired(1e6) == []
+    assert parking.parked == {never.fd: never}
+
+
+def test_what_is_being_served_is_not_late(parking: Parking[Parked], made: list[Parked]) -> None:
+    connection = made[0]
+    connection.deadline = 10.0
+    parking.park(connection, EPOLLIN)
+    parking.claim(connection.fd)
+    assert parking.expired(50.0) == []
+    connection.deadline = 60.0
+    parking.park(connection, EPOLLIN)
+    assert parking.expired(59.9) == []
+    assert parking.expired(60.3) == [connection]
+
+
+def test_a_descriptor_used_again_has_its_own_deadline(
+    parking: Parking[Parked], made: list[Parked]
+) -> None:
+    old, peer = socket.socketpair()
+    first = Parked(old, peer, deadline=10.0)
+    parking.park(first, EPOLLIN)
+    number = first.fd
+    parking.claim(number)
+    parking.forget(first)
+    old.close()
+    new, other = socket.socketpair()
+    second = Parked(new, other, deadline=100.0)
+    with new, other, peer:
+        assert second.fd == number
+        parking.park(second, EPOLLIN)
+        assert parking.expired(50.0) == []
+        assert parking.expired(100.3) == [second]
+
+
+def test_it_waits_no_longer_than_to_the_next_deadline(
+    parking: Parking[Parked], made: list[Parked]
+) -> None:
+    connection = made[0]
+    connection.deadline = 10.0
+    parking.park(connection, EPOLLIN)
+    # Without a limit, and with nothing to come: these return, or the test hangs.
+    assert parking.wait(10.2) == []
+    assert parking.wait(1e6) == []
+    assert parking.expired(10.3) == [connection]
+
+
+def test_with_a_limit_it_comes_back_all_the_same(parking: Parking[Parked]) -> None:
+    assert parking.wait(0.0, 0.0) == []
+
+
+def test_all_that_is_ready_is_told_in_one_look(
+    parking: Parking[Parked], made: list[Parked]
+) -> None:
+    for connection in made:
+        parking.park(connection, EPOLLIN)
+        connection.peer.send(b"x")
+    assert ready(parking) == {connection.fd: EPOLLIN for connection in made}
+
+
+def test_a_watched_descriptor_is_told_and_is_no_connection(
+    parking: Parking[Parked], made: list[Parked]
+) -> None:
+    watched = made[0]
+    parking.watch(watched.fd)
+    watched.peer.send(b"x")
+    assert ready(parking) == {watched.fd: EPOLLIN}
+    assert ready(parking) == {watched.fd: EPOLLIN}, "until it is read"
+    assert parking.claim(watched.fd) is None
+    parking.unwatch(watched.fd)
+    assert ready(parking) == {}
+
+
+def test_an_edge_is_told_once(parking: Parking[Parked], made: list[Parked]) -> None:
+    watched = made[0]
+    parking.watch(watched.fd, edge=True)
+    watched.peer.send(b"x")
+    assert ready(parking) == {watched.fd: EPOLLIN}
+    assert ready(parking) == {}
+    watched.peer.send(b"x")
+    assert ready(parking) == {watched.fd: EPOLLIN}
