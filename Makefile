@@ -34,6 +34,8 @@ bench/.venv/.installed: bench/requirements.txt
 
 bench: $(VENV)/.installed bench/.venv/.installed
 	$(BIN)/python -m bench.run --write
+	$(BIN)/python -m bench.memory --write
+	$(BIN)/python -m bench.respawn --write
 
 # A server under load and under faults by a seeded schedule: make chaos SECONDS=60 SEED=1
 SECONDS ?= 60
