@@ -60,6 +60,11 @@ class Reload(Request, frozen=True):
     """Answered at the outcome: `changes`, a list of texts, and `generation`, the new number."""
 
 
+class Upgrade(Request, frozen=True):
+    """Answered at the outcome, by the new code if there is one: as with Reload, and `was` and
+    `version`, the versions before and now."""
+
+
 class Stop(Request, frozen=True):
     """Answered when it begins; the end of the connection is the end of the server."""
 
@@ -80,6 +85,7 @@ class Status(Request, frozen=True):
 
 COMMANDS: Mapping[str, type[Request]] = {
     "reload": Reload,
+    "upgrade": Upgrade,
     "stop": Stop,
     "reopen": Reopen,
     "scale": Scale,

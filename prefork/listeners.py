@@ -95,6 +95,11 @@ class Listener:
     def is_tcp(self) -> bool:
         return self.sock.family != socket.AF_UNIX
 
+    @property
+    def closed(self) -> bool:
+        """Nothing is open here; workers that drain it have their own descriptors."""
+        return self.sock.fileno() < 0
+
     def fileno(self) -> int:
         return self.sock.fileno()
 

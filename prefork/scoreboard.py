@@ -28,7 +28,14 @@ _LINE = struct.Struct(f"<{LINE}s")
 _END = struct.Struct("<dQ")
 
 _HEADER = mmap.PAGESIZE
-"""The first page is the master's: what it tells all workers."""
+"""The first page is the master's: what it tells all workers, and then how this memory is laid out,
+which a master of other code that takes it over has to understand."""
+
+VERSION = 1
+"""Rises with every change of meaning; a change of size shows by itself."""
+
+_LAYOUT_AT = 16
+_LAYOUT = struct.Struct("<8s4I")
 
 _SLOT_SIZE = -(-_RECORD.size * THREADS // mmap.PAGESIZE) * mmap.PAGESIZE
 
@@ -42,13 +49,30 @@ class Call(NamedTuple):
     line: str
 
 
+class ScoreboardError(Exception):
+    """A scoreboard that was handed over is of another layout; one line."""
+
+
 class Scoreboard:
     """All slots; made once by the master and inherited by every worker."""
 
-    def __init__(self) -> None:
-        self.fd = os.memfd_create("prefork-scoreboard")
+    def __init__(self, fd: int | None = None) -> None:
+        """Makes one, or takes over the one behind a descriptor.
+
+        Raises ScoreboardError where that is of another version.
+        """
+        self.fd = os.memfd_create("prefork-scoreboard") if fd is None else fd
+        os.set_inheritable(self.fd, False)
+        layout = _LAYOUT.pack(b"prefork", VERSION, SLOTS, _SLOT_SIZE, _RECORD.size)
         size = _HEADER + SLOTS * _SLOT_SIZE
-        os.ftruncate(self.fd, size)
+        if fd is None:
+            os.ftruncate(self.fd, size)
+            os.pwrite(self.fd, layout, _LAYOUT_AT)
+        elif os.pread(fd, len(layout), _LAYOUT_AT) != layout:
+            raise ScoreboardError(
+                "the scoreboard that was handed over is of another version: restart the server"
+                " instead"
+            )
         self.memory = mmap.mmap(self.fd, size)
 
     @property

@@ -14,6 +14,8 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 StartResponse = Callable[..., Callable[[bytes], None]]
 Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 
+_NONE, _LENGTH, _CHUNKED = Framing.NONE, Framing.LENGTH, Framing.CHUNKED
+
 _JOINED = 16 * 1024
 """Bytes up to which head and body are copied together: one send(2) costs more than the copy."""
 
@@ -119,7 +121,7 @@ class Response:
             raise MisbehavedApplication(f"the body must be bytes, not {type(body).__name__}")
         head = self._compose(len(body))
         size = len(body)
-        if head.framing is Framing.NONE:
+        if head.framing is _NONE:
             self.head = head
             self._out.send(head.data)
             return
@@ -147,15 +149,15 @@ class Response:
             head = self._begin()
             prefix = head.data
         framing = head.framing
-        if framing is Framing.NONE:
+        if framing is _NONE:
             if prefix:
                 self._out.send(prefix)
             return
-        if framing is Framing.CHUNKED:
+        if framing is _CHUNKED:
             self.sent += len(data)
             self._out.send(b"%b%x\r\n%b\r\n" % (prefix, len(data), data))
             return
-        if framing is Framing.LENGTH:
+        if framing is _LENGTH:
             if len(data) > self._left:
                 # What is over would be read as the head of the next response.
                 self.sent += self._left
@@ -183,7 +185,7 @@ class Response:
         head = self._compose(size)
         self.head = head
         self._left = 0
-        if head.framing is Framing.NONE:
+        if head.framing is _NONE:
             self._out.send(head.data)
             return True
         count = min(size, head.length)
@@ -202,9 +204,9 @@ class Response:
             self.head = head
             self._left = head.length
             self._out.send(head.data)
-        if head.framing is Framing.CHUNKED:
+        if head.framing is _CHUNKED:
             self._out.send(b"0\r\n\r\n")
-        elif head.framing is Framing.LENGTH and self._left:
+        elif head.framing is _LENGTH and self._left:
             raise MisbehavedApplication(
                 f"the body ended {self._left} bytes short of its Content-Length of {head.length}"
             )

@@ -12,6 +12,7 @@ _COMMANDS = {
     "serve": "prefork.cli.serve:command",
     "check": "prefork.cli.check:command",
     "reload": "prefork.cli.control:reload",
+    "upgrade": "prefork.cli.control:upgrade",
     "stop": "prefork.cli.control:stop",
     "reopen": "prefork.cli.control:reopen",
     "scale": "prefork.cli.control:scale",

@@ -1,4 +1,4 @@
-"""The commands for a running server: reload, stop, reopen, scale, status."""
+"""The commands for a running server: reload, upgrade, stop, reopen, scale, status."""
 
 from collections.abc import Callable
 from typing import Any
@@ -48,6 +48,22 @@ def reload(target: str | None, control: str | None) -> None:
     for change in answer.get("changes", []):
         click.echo(change)
     click.echo(f"reloaded: generation {answer.get('generation')} serves")
+
+
+@click.command(cls=_Command)
+@_of_server
+def upgrade(target: str | None, control: str | None) -> None:
+    """Go over to the code that is installed now, prefork's own included, and wait for the outcome.
+
+    Process id, sockets and connections stay. Exits with 1 and the reason where it failed; the
+    server then goes on as it was.
+    """
+    with _client(target, control, timeout=None) as client:
+        answer = client.call("upgrade")
+    for change in answer.get("changes", []):
+        click.echo(change)
+    versions = f"prefork {answer.get('was')} -> {answer.get('version')}"
+    click.echo(f"upgraded: {versions}, generation {answer.get('generation')} serves")
 
 
 @click.command(cls=_Command)
@@ -133,4 +149,4 @@ def _duration(seconds: float) -> str:
     return " ".join(parts[:2]) or "0 s"
 
 
-commands: list[click.Command] = [reload, stop, reopen, scale, status]
+commands: list[click.Command] = [reload, upgrade, stop, reopen, scale, status]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import httptools
 
 from prefork.http.body import Body
-from prefork.http.head import Reject, cgi_name, rejection, split_target
+from prefork.http.head import Reject, cgi_name, path_of, rejection, split_target
 
 Environ = dict[str, Any]
 
@@ -59,6 +59,7 @@ class Connection:
         "_host",
         "_keep_alive",
         "_limits",
+        "_line",
         "_parser",
         "_repeated",
         "_url",
@@ -77,6 +78,7 @@ class Connection:
         self._parser = httptools.HttpRequestParser(self)
         self._environ: Environ | None = None
         self._url = b""
+        self._line = b""
         self._fed = 0
         self._chunk = 0
         self._repeated = 0
@@ -214,10 +216,15 @@ class Connection:
             self._check_header_size(environ, limits.header_size)
         if method == b"CONNECT":  # its target is of a form of its own
             raise Reject(501, "CONNECT is for proxies")
-        path, environ["QUERY_STRING"], host = split_target(url, method)
-        environ["PATH_INFO"] = path
+        host = None
+        usual = path_of(url)
+        if usual is not None:
+            environ["PATH_INFO"], environ["QUERY_STRING"], environ["RAW_URI"] = usual
+        else:
+            environ["PATH_INFO"], environ["QUERY_STRING"], host = split_target(url, method)
+            environ["RAW_URI"] = url.decode("latin-1")
         environ["REQUEST_METHOD"] = method.decode("latin-1")
-        environ["RAW_URI"] = url.decode("latin-1")
+        self._line = method + b" " + url
         if version == "1.1":
             environ["SERVER_PROTOCOL"] = "HTTP/1.1"
             if "HTTP_HOST" not in environ:
@@ -283,7 +290,7 @@ class Connection:
         self.requests.append(
             Request(
                 environ,
-                self._parser.get_method() + b" " + self._url,
+                self._line,
                 environ["SERVER_PROTOCOL"] == "HTTP/1.1",
                 keep_alive,
                 body,

@@ -45,6 +45,24 @@ def cgi_name(name: bytes) -> str:
     return key
 
 
+_TARGETS_KEPT = 1024
+_targets: dict[bytes, tuple[str, str, str]] = {}
+
+
+def path_of(target: bytes) -> tuple[str, str, str] | None:
+    """(PATH_INFO, QUERY_STRING, RAW_URI) of a target that is a path, else None.
+
+    Clients ask for the same few paths again and again; the cache is bounded, since they choose.
+    """
+    found = _targets.get(target)
+    if found is None and target.startswith(b"/"):
+        path, query, _ = split_target(target, b"GET")
+        found = (path, query, target.decode("latin-1"))
+        if len(_targets) < _TARGETS_KEPT and len(target) <= 64:
+            _targets[target] = found
+    return found
+
+
 def split_target(target: bytes, method: bytes) -> tuple[str, str, str | None]:
     """Request target to (PATH_INFO, QUERY_STRING, host of an absolute form or None).
 

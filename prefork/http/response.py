@@ -136,6 +136,12 @@ def _date_line() -> bytes:
     return _date
 
 
+# Bound once: an enum's member is looked up by a descriptor, at 80 ns each time in CPython 3.11.
+_NONE, _LENGTH_FRAMED = Framing.NONE, Framing.LENGTH
+_CHUNKED, _CLOSE_FRAMED = Framing.CHUNKED, Framing.CLOSE
+_IS_LENGTH, _IS_CLOSE, _IS_DROPPED = Kind.LENGTH, Kind.CLOSE, Kind.DROPPED
+
+
 class Head:
     """A composed head."""
 
@@ -182,13 +188,13 @@ def compose(
             continue
         assert isinstance(entry, _Special)
         kind = entry.kind
-        if kind is Kind.LENGTH:
+        if kind is _IS_LENGTH:
             if length >= 0 and length != entry.number:
                 raise ValueError("two different Content-Length headers")
             length = entry.number
-        elif kind is Kind.CLOSE:
+        elif kind is _IS_CLOSE:
             keep_alive = False
-        elif kind is not Kind.DROPPED:
+        elif kind is not _IS_DROPPED:
             lines.append(entry.line)
             dated = dated or kind is Kind.DATE
             named = named or kind is Kind.SERVER
@@ -199,7 +205,7 @@ def compose(
     if code == 204 or code == 304 or method == "HEAD":
         # RFC 9110 section 8.6: no Content-Length with 204, and with the two others only the one
         # that a GET would have had, so that an empty body here tells nothing.
-        framing = Framing.NONE
+        framing = _NONE
         if length < 0 and known > 0 and method == "HEAD":
             length = known
         if code != 204 and length >= 0:
@@ -210,12 +216,12 @@ def compose(
             length = known
         if length >= 0:
             lines.append(b"Content-Length: %d\r\n" % length)
-            framing = Framing.LENGTH
+            framing = _LENGTH_FRAMED
         elif http11:
             lines.append(b"Transfer-Encoding: chunked\r\n")
-            framing = Framing.CHUNKED
+            framing = _CHUNKED
         else:
-            framing = Framing.CLOSE
+            framing = _CLOSE_FRAMED
             keep_alive = False
     if not keep_alive:
         lines.append(b"Connection: close\r\n")

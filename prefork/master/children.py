@@ -13,6 +13,7 @@ from typing import Protocol
 from prefork import logs
 from prefork.channel import Channel, Order, Report
 from prefork.master.generation import Generation
+from prefork.master.state import ChildState
 from prefork.scoreboard import Scoreboard
 from prefork.worker.accept import WAKE
 from prefork.worker.process import Birth, Heritage, fork, live
@@ -125,9 +126,33 @@ class Children:
     def adopt(self, pid: int, slot: int, generation: Generation, channel: Channel) -> None:
         """Takes a new worker, and what it will say on this channel, into account."""
         child = Child(pid, slot, generation, channel, monotonic())
-        self._by_pid[pid] = child
-        self._selector.register(channel, selectors.EVENT_READ, partial(self._readable, child))
+        self._watch(child)
         self._born(child)
+
+    def _watch(self, child: Child) -> None:
+        self._by_pid[child.pid] = child
+        self._selector.register(child.channel, selectors.EVENT_READ, partial(self._readable, child))
+
+    def hand_over(self) -> tuple[ChildState, ...]:
+        """All workers, for the next master."""
+        return tuple(
+            ChildState(
+                pid=child.pid,
+                slot=child.slot,
+                generation=child.generation.number,
+                fd=child.channel.fileno(),
+                born=child.born,
+            )
+            for child in self
+        )
+
+    def take_over(self, state: ChildState, generation: Generation) -> Child:
+        """A worker of the master before; what it said meanwhile waits in its channel."""
+        os.set_inheritable(state.fd, False)
+        channel = Channel.adopt(state.fd)
+        child = Child(state.pid, state.slot, generation, channel, state.born)
+        self._watch(child)
+        return child
 
     def tell(self, child: Child, order: Order, fds: tuple[int, ...] = ()) -> None:
         """Gives an order, and wakes the worker to read it.

@@ -23,6 +23,7 @@ from prefork.control import (
     decode_request,
     encode,
 )
+from prefork.master.state import ConnectionState, ControlState
 
 IDLE_LIMIT = 10.0
 """Seconds in which a client has to send its request, and then to take what is sent to it."""
@@ -66,6 +67,10 @@ class Reply:
         """It began; the client then waits for the end of the connection, which is the server's."""
         self._answer({"ok": True, **fields}, last=True)
 
+    def fileno(self) -> int:
+        """The connection's descriptor, by which the next master knows it; -1: it hung up."""
+        return self._connection.fileno()
+
     def _answer(self, message: Mapping[str, Any], last: bool = False) -> None:
         if not self._answered:
             self._answered = True
@@ -88,19 +93,37 @@ class ControlServer:
         handle: Handler,
         *,
         permits: Callable[[int], bool] = lambda uid: uid in (0, os.geteuid()),
+        adopted: ControlState | None = None,
     ) -> None:
+        """`adopted`: the socket and the clients of the master before, instead of new ones."""
         self.selector = selector
         self.handle = handle
         self.connections: set[_Connection] = set()
         self._permits = permits
         self._path = os.fspath(path)
         self._resume_at: float | None = None
-        self._sock, self._inode = _listen(self._path)
+        self._sock, self._inode = _adopt(adopted) if adopted else _listen(self._path)
         self._watch()
+        for state in adopted.connections if adopted else ():
+            self.connections.add(_Connection(self, _adopt_socket(state.fd), state))
 
     def descriptors(self) -> list[int]:
         """All that are open here, for a forked child to close."""
         return [self._sock.fileno(), *(each.fileno() for each in self.connections)]
+
+    def hand_over(self) -> ControlState:
+        """The socket and all clients, for the next master."""
+        return ControlState(
+            path=self._path,
+            fd=self._sock.fileno(),
+            inode=self._inode,
+            connections=tuple(each.hand_over() for each in self.connections),
+        )
+
+    def reply(self, fd: int) -> Reply | None:
+        """The way back to a client that waits since the master before, if it is still there."""
+        found = (each for each in self.connections if each.fileno() == fd)
+        return next((Reply(connection) for connection in found), None)
 
     def next_deadline(self) -> float | None:
         """When `expire` has something to do, in monotonic seconds."""
@@ -171,16 +194,27 @@ class _Connection:
     """One client.  We wait for its request or for its taking what we send, until a deadline; in
     between it waits for us, and nothing is read."""
 
-    def __init__(self, server: ControlServer, sock: socket.socket) -> None:
+    def __init__(
+        self, server: ControlServer, sock: socket.socket, state: ConnectionState | None = None
+    ) -> None:
         self.deadline: float | None = None
         self._server = server
         self._sock = sock
-        self._input = b""
-        self._output = bytearray()
-        self._busy = False
-        self._closing = False
+        self._input = state.input if state else b""
+        self._output = bytearray(state.output if state else b"")
+        self._busy = state.busy if state else False
+        self._closing = state.closing if state else False
         self._events = 0
         self._watch()
+
+    def hand_over(self) -> ConnectionState:
+        return ConnectionState(
+            fd=self.fileno(),
+            input=self._input,
+            output=bytes(self._output),
+            busy=self._busy,
+            closing=self._closing,
+        )
 
     def fileno(self) -> int:
         return self._sock.fileno()
@@ -295,6 +329,17 @@ def _listen(path: str) -> tuple[socket.socket, unix_socket.Inode | None]:
             " or server.name)"
         ) from None
     return sock, inode
+
+
+def _adopt(state: ControlState) -> tuple[socket.socket, unix_socket.Inode | None]:
+    return _adopt_socket(state.fd), state.inode
+
+
+def _adopt_socket(fd: int) -> socket.socket:
+    os.set_inheritable(fd, False)
+    sock = socket.socket(fileno=fd)
+    sock.setblocking(False)
+    return sock
 
 
 def _refuse(sock: socket.socket, error: str) -> None:

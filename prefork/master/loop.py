@@ -31,6 +31,8 @@ from prefork.master.limits import late_calls
 from prefork.master.plan import State
 from prefork.master.pool import Pool
 from prefork.master.reload import Reloads, Waiting
+from prefork.master.takeover import Adopted, Parts
+from prefork.master.upgrade import Upgrades
 from prefork.master.upkeep import Upkeep
 from prefork.master.watch import Watcher
 from prefork.master.zygote import Zygotes
@@ -55,13 +57,21 @@ class Master:
     """
 
     def __init__(
-        self, reloads: Reloads, log: logs.Logs, control_path: Path, *, watch: bool = False
+        self,
+        reloads: Reloads,
+        log: logs.Logs,
+        control_path: Path,
+        *,
+        watch: bool = False,
+        adopted: Adopted | None = None,
     ) -> None:
-        """`watch`: reload whenever a file of the application or the configuration changes."""
+        """`watch`: reload whenever a file of the application or the configuration changes.
+        `adopted`: from a master that this one replaces, in the same process."""
         self._reloads = reloads
         self._log = log
         self._name = reloads.serving.config.server.name
-        self._born = monotonic()
+        self._adopted = adopted
+        self._born = adopted.state.born if adopted else monotonic()
         self._status = 0
         self._settling: list[int] = []
         self._stopping = False
@@ -69,8 +79,13 @@ class Master:
         self._stopped = False
         self._announced = False
         self._selector = selectors.EpollSelector()
-        self._control = ControlServer(self._selector, control_path, self._command)
-        self._scoreboard = Scoreboard()
+        self._control = ControlServer(
+            self._selector,
+            control_path,
+            self._command,
+            adopted=adopted.state.control if adopted else None,
+        )
+        self._scoreboard = adopted.scoreboard if adopted else Scoreboard()
         self._pool = Pool(random.Random(), max_slots=SLOTS)
         self._children = Children(
             self._name,
@@ -85,6 +100,11 @@ class Master:
         self._upkeep = Upkeep(
             self._pool, self._children, self._calls, lambda: reloads.serving.listeners
         )
+        parts = Parts(
+            *(self._born, reloads, self._pool, self._children, self._zygotes),
+            *(self._control, self._scoreboard),
+        )
+        self._upgrades = Upgrades(self._selector, parts, self._reload)
         self._signals, self._signal_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._selector.register(self._signals, selectors.EVENT_READ, self._take_signals)
         self._watcher = (
@@ -103,6 +123,7 @@ class Master:
             self._look_for_late_calls()
             self._upkeep.look()
             self._act(self._pool.plan(monotonic()))
+            self._upgrade()
         self._control.close()
         if self._watcher is not None:
             self._watcher.close()
@@ -117,16 +138,44 @@ class Master:
         signal.set_wakeup_fd(self._signal_writer, warn_on_full_buffer=False)
         for number in _SIGNALS:
             signal.signal(number, lambda *_: None)
-        first = self._reloads.serving
-        for listener in first.listeners:
-            logs.event("info", "listening", address=listener.name)
         if self._watcher is not None:
-            self._watcher.follow(first.loaded)
+            self._watcher.follow(self._reloads.serving.loaded)
         # What is here now is shared with all workers for as long as nobody writes to it.
         gc.collect()
         gc.freeze()
-        self._pool.start(first.number, first.settings, monotonic())
+        if self._adopted:
+            self._take_over(self._adopted)
+        else:
+            first = self._reloads.serving
+            for listener in first.listeners:
+                logs.event("info", "listening", address=listener.name)
+            self._pool.start(first.number, first.settings, monotonic())
         self._act(self._pool.plan(monotonic()))
+
+    def _take_over(self, adopted: Adopted) -> None:
+        """After an exec: what runs is ours, and is then replaced as by any reload."""
+        state = adopted.state
+        settings = {number: each.settings for number, each in adopted.generations.items()}
+        self._pool.adopt(state.pool, settings)
+        for child in state.children:
+            self._take_in(self._children.take_over(child, adopted.generations[child.generation]))
+        for zygote in state.zygotes:
+            self._zygotes.take_over(zygote, adopted.generations[zygote.generation])
+        signal.pthread_sigmask(signal.SIG_SETMASK, state.mask)  # what came meanwhile comes now
+        logs.event("info", "upgraded", was=state.prefork, version=__version__)
+        for listener in adopted.opened:
+            logs.event("info", "listening", address=listener.name)
+        self._bury()  # SIGCHLD may have been heard by the master before
+        self._reload(self._upgrades.resume(state.clients, self._control, state.prefork))
+        self._pool.carry_over()
+
+    def _take_in(self, child: Child) -> None:
+        """A worker of the master before."""
+        worker = self._pool.find(child.pid)
+        if worker is not None:
+            child.killed = worker.killed
+            if worker.state is State.READY:
+                self._upkeep.ready(child)
 
     # Wait, and take what has come.
 
@@ -138,6 +187,7 @@ class Master:
         now = monotonic()
         if planned is not None and now - before > planned + _OVERSLEPT:
             self._pool.overslept(now - before - planned)
+            self._upgrades.overslept(now - before - planned)
             self._zygotes.overslept(now - before - planned)
             self._look_at = now + _OVERSLEPT  # the workers' calls stood still too
         self._control.expire(now)
@@ -151,6 +201,7 @@ class Master:
             self._wake_at,
             self._stop_at,
             self._control.next_deadline(),
+            self._upgrades.next_deadline(),
             self._zygotes.next_deadline(),
             self._look_at or None,
             self._upkeep.look_at,
@@ -174,6 +225,7 @@ class Master:
                 self._stop(now)
             case signal.SIGINT | signal.SIGQUIT:
                 self._pool.stop(now, graceful=False)
+                self._upgrades.cancel("the server is stopping")
             case signal.SIGHUP:
                 self._reload(None)
             case signal.SIGUSR1:
@@ -184,8 +236,9 @@ class Master:
                 self._pool.grow(-1, now)
             case signal.SIGWINCH if not _has_terminal():
                 self._pool.withdraw(now)
+                self._upgrades.cancel("all workers were withdrawn")
             case signal.SIGUSR2:
-                logs.event("warning", "upgrade in place is not there yet; nothing has changed")
+                self._ask_for_upgrade()
 
     def _hear(self, child: Child, report: channel.Report) -> None:
         if child.killed:
@@ -415,6 +468,7 @@ class Master:
             *self._zygotes.descriptors(),
             *(self._signals, self._signal_writer, self._selector.fileno()),
             *self._control.descriptors(),
+            *self._upgrades.descriptors(),
             *(self._watcher.descriptors() if self._watcher is not None else ()),
         )
 
@@ -426,6 +480,8 @@ class Master:
                 reply.ok(**msgspec.structs.asdict(self.status()))
             case control.Reload():
                 self._reload(reply)
+            case control.Upgrade():
+                self._ask_for_upgrade(reply)
             case control.Reopen():
                 problem = self._reopen()
                 reply.fail(problem) if problem else reply.ok()
@@ -453,6 +509,7 @@ class Master:
         else:
             self._stop_now(now)
         self._stopping = True
+        self._upgrades.cancel("the server is stopping")
 
     def _stop_now(self, now: float) -> None:
         self._scoreboard.draining = True
@@ -464,9 +521,32 @@ class Master:
             if waiting is not None:
                 waiting.fail("the server is stopping")
             return
+        if self._upgrades.defer(waiting):
+            return
         generation = self._reloads.begin(waiting)
         if generation is not None:
             self._pool.start(generation.number, generation.settings, monotonic())
+
+    def _ask_for_upgrade(self, client: Reply | None = None) -> None:
+        if not (self._stopping or self._pool.stopping):
+            self._upgrades.ask(client)
+        elif client is not None:
+            client.fail("the server is stopping")
+
+    def _upgrade(self) -> None:
+        """Starts or ends a preflight; and where one has passed, this code does not come back."""
+        self._upgrades.step(monotonic())
+        if self._upgrades.passed:
+            # Those still to come are kept by the kernel until the new code unblocks them.
+            old = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+            self._take_signals(0)
+            if self._upgrades.passed:
+                if self._watcher is not None:
+                    self._watcher.close()  # it tells of changes through a pipe of ours
+                self._upgrades.replace(old)
+                if self._watcher is not None:
+                    self._watcher.follow(self._reloads.serving.loaded)
+            signal.pthread_sigmask(signal.SIG_SETMASK, old)
 
     def _reopen(self) -> str | None:
         """New files in place of those that were moved away, here and in all workers.

@@ -26,6 +26,7 @@ event about a process that the pool does not know is ignored.
 
 import math
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from prefork.master.backoff import Backoff
@@ -49,6 +50,7 @@ from prefork.master.plan import (
     Worker,
 )
 from prefork.master.sizing import Bounds
+from prefork.master.state import PoolState, WorkerState
 
 __all__ = [
     "Abandoned",
@@ -90,6 +92,13 @@ class _Generation:
     bounds: Bounds | None
     answered: bool = False  # its start has its one outcome
     withdrawn: bool = False
+
+    @property
+    def set_by_hand(self) -> bool:
+        """An operator has said how many workers, or between which bounds."""
+        if self.settings.bounds:
+            return self.bounds != self.settings.bounds
+        return self.target != self.settings.count
 
 
 @dataclass(slots=True)
@@ -169,6 +178,57 @@ class Pool:
 
     def find(self, pid: int) -> Worker | None:
         return self._workers.get(pid)
+
+    # From one master to the next.
+
+    @property
+    def between_transactions(self) -> bool:
+        """Nothing is on trial or unanswered: what there is could be handed over."""
+        return bool(self._current and not (self._candidate or self._pending or self.stopping))
+
+    def hand_over(self) -> PoolState:
+        """All of it, between two transactions."""
+        assert self._current is not None
+        backoff = self._current.backoff
+        return PoolState(
+            current=self._current.number,
+            target=self._current.target,
+            bounds=self._current.bounds,
+            withdrawn=self._current.withdrawn,
+            failures=backoff.failures,
+            round=backoff.round,
+            not_before=backoff.not_before,
+            workers=tuple(map(_worker_state, self.members())),
+        )
+
+    def adopt(self, state: PoolState, settings: Mapping[int, Settings]) -> None:
+        """Goes on where another pool was; `settings` are those of each generation.
+
+        Whoever waits for a rollout of before is not to be answered by this pool.
+        """
+        current = _Generation(
+            state.current,
+            settings[state.current],
+            Backoff(self._rng, state.failures, state.round, state.not_before),
+            state.target,
+            state.bounds,
+            answered=True,
+            withdrawn=state.withdrawn,
+        )
+        self._current, self.ever_ready = current, True
+        for each in state.workers:
+            self._workers[each.pid] = _adopted(each, settings[each.generation])
+
+    def carry_over(self) -> None:
+        """What an operator has set by `scale` or `grow` holds for the generation under way, too.
+
+        Else it is for until the next start; but an upgrade is no reload to an operator.
+        """
+        current, candidate = self._current, self._candidate
+        if current and candidate and current.set_by_hand:
+            candidate.target = current.target
+            if candidate.bounds:
+                candidate.bounds = current.bounds or candidate.bounds.at(current.target)
 
     # What the operator wants.
 
@@ -586,3 +646,39 @@ class Pool:
     def _condemn(self, worker: Worker, deadline: float | None, why: str, now: float) -> None:
         worker.state, worker.since = State.RETIRING, now
         worker.deadline, worker.why = deadline, why
+
+
+def _worker_state(worker: Worker) -> WorkerState:
+    return WorkerState(
+        pid=worker.pid,
+        slot=worker.slot,
+        generation=worker.generation,
+        round=worker.round,
+        since=worker.since,
+        deadline=worker.deadline,
+        state=worker.state.value,
+        leaving=worker.leaving,
+        killed=worker.killed,
+        retire=worker.order is not None,
+        why=worker.why,
+        worn=worker.worn,
+    )
+
+
+def _adopted(state: WorkerState, settings: Settings) -> Worker:
+    """An order that was not confirmed is given again at once."""
+    return Worker(
+        pid=state.pid,
+        slot=state.slot,
+        generation=state.generation,
+        settings=settings,
+        round=state.round,
+        since=state.since,
+        deadline=state.deadline,
+        state=State(state.state),
+        leaving=state.leaving,
+        killed=state.killed,
+        order=Retire if state.retire else None,
+        why=state.why,
+        worn=state.worn,
+    )

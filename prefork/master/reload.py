@@ -41,6 +41,36 @@ class Reloads:
         self.serving = first
         """The generation whose configuration is in force."""
 
+    @classmethod
+    def resume(
+        cls,
+        source: Source,
+        log: logs.Logs,
+        serving: Generation,
+        held: Iterable[Listener],
+        number: int,
+    ) -> "Reloads":
+        """Goes on after an exec; `number` is that of the newest generation there ever was."""
+        reloads = cls(source, log, serving)
+        reloads._under_way.clear()
+        reloads._held = list(held)
+        reloads._number = number
+        return reloads
+
+    @property
+    def source(self) -> Source:
+        return self._source
+
+    @property
+    def number(self) -> int:
+        """Of the newest generation that there ever was."""
+        return self._number
+
+    @property
+    def waiting(self) -> list[Waiting]:
+        """Whoever waits for a rollout under way."""
+        return [each.waiting for each in self._under_way.values() if each.waiting is not None]
+
     @property
     def held(self) -> list[Listener]:
         """All listeners that the master has open."""

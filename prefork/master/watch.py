@@ -111,6 +111,7 @@ class Watcher:
             self._selector.unregister(self._fileno())
             self._process.kill()
             self._forget()
+        self._paths = None
 
     def _forget(self) -> None:
         assert self._process is not None

@@ -23,6 +23,7 @@ from prefork.channel import Born, Channel, Failed, Fork, Ready, Reopen
 from prefork.master.children import Children
 from prefork.master.generation import Generation
 from prefork.master.pool import PROOF
+from prefork.master.state import ZygoteState
 from prefork.worker import process
 from prefork.worker.zygote import Conception, live
 
@@ -80,6 +81,27 @@ class Zygotes:
 
     def _all(self) -> list[Zygote | Unborn]:
         return [*self._by_pid.values(), *self._unborn.values()]
+
+    # From one master to the next.
+
+    def hand_over(self) -> tuple[ZygoteState, ...]:
+        """Those at work; of one that ends, nothing is left to tell."""
+        return tuple(
+            ZygoteState(
+                pid=each.pid,
+                generation=number,
+                fd=each.channel.fileno(),
+                deadline=each.deadline,
+                ready_at=each.ready_at,
+            )
+            for number, each in self._at_work.items()
+        )
+
+    def take_over(self, state: ZygoteState, generation: Generation) -> None:
+        """One of the master before. It, and the workers that it forks, are of that one's code."""
+        os.set_inheritable(state.fd, False)
+        channel = Channel.adopt(state.fd)
+        self._watch(Zygote(state.pid, generation, channel, state.deadline, state.ready_at))
 
     # What the master wants.
 
@@ -186,9 +208,11 @@ class Zygotes:
             raise
         finally:
             theirs.close()
-        zygote = Zygote(pid, generation, ours, _deadline(generation))
-        self._by_pid[pid] = self._at_work[generation.number] = zygote
-        self._selector.register(ours, selectors.EVENT_READ, lambda _: self._hear(zygote))
+        return self._watch(Zygote(pid, generation, ours, _deadline(generation)))
+
+    def _watch(self, zygote: Zygote) -> Zygote:
+        self._by_pid[zygote.pid] = self._at_work[zygote.generation.number] = zygote
+        self._selector.register(zygote.channel, selectors.EVENT_READ, lambda _: self._hear(zygote))
         return zygote
 
     def _hear(self, zygote: Zygote) -> None:

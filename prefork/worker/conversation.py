@@ -55,6 +55,9 @@ class Wish(Enum):
     CLOSE = "close"
 
 
+_READ, _WRITE, _SERVE, _CLOSE = Wish.READ, Wish.WRITE, Wish.SERVE, Wish.CLOSE
+
+
 class _FilePart:
     """Bytes of a file that are still to be sent; owns its descriptor."""
 
@@ -321,7 +324,7 @@ class Conversation:
         connections; 0 when it is not on its way out.
         """
         if self.broken:
-            return Wish.CLOSE
+            return _CLOSE
         rules = self._rules
         connection = self.connection
         if leaving:
@@ -331,9 +334,9 @@ class Conversation:
         if self._pending:
             timeout = rules.write_timeout
             self.deadline = now + timeout if timeout else 0.0
-            return Wish.WRITE
+            return _WRITE
         if connection.requests:
-            return Wish.SERVE
+            return _SERVE
         if connection.last:
             return self._end(now)
         if connection.idle:
@@ -351,7 +354,7 @@ class Conversation:
             # From the first byte of the head on: a byte now and then gains no time.
             timeout = rules.header_timeout
             self.deadline = self._since + timeout if timeout else 0.0
-        return Wish.READ
+        return _READ
 
     def _reject(self, problem: Reject) -> None:
         connection = self.connection
@@ -365,18 +368,18 @@ class Conversation:
         """The last response is sent; a client that still sends must not be reset by our close."""
         if self._lingering:
             self.deadline = min(now + _LINGER_SILENCE, self._since + _LINGER)
-            return Wish.READ
+            return _READ
         if not self.connection.surplus:
-            return Wish.CLOSE
+            return _CLOSE
         self._lingering = True
         self._since = now
         self.deadline = now + _LINGER_SILENCE
         try:
             self._sock.shutdown(socket.SHUT_WR)
         except OSError:
-            return Wish.CLOSE
+            return _CLOSE
         self._discard()
-        return Wish.CLOSE if self.broken else Wish.READ
+        return _CLOSE if self.broken else _READ
 
     def _discard(self) -> None:
         try:

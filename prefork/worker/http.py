@@ -15,6 +15,9 @@ from prefork.worker.parking import EPOLLIN, EPOLLOUT, Parking
 from prefork.worker.sockets import adopt
 from prefork.worker.threads import Threads
 
+# An enum's member is looked up by a descriptor, at 80 ns each time in CPython 3.11.
+_READ, _WRITE, _SERVE = Wish.READ, Wish.WRITE, Wish.SERVE
+
 _LAST_CHANCE = 5.0
 """Seconds that an idle connection gets at the end where no limit is configured."""
 
@@ -85,8 +88,8 @@ class HttpService:
             return
         if events & EPOLLOUT:
             conversation.flush()
-        else:
-            conversation.read(monotonic())
+        elif conversation.read(monotonic()) and self._threads is None:
+            self._call(conversation, self._record)
         self._proceed(conversation)
 
     def collect(self) -> None:
@@ -135,15 +138,15 @@ class HttpService:
         """Does what can be done now, then parks the conversation, hands it over or ends it."""
         while True:
             wish = conversation.settle(monotonic(), self._until)
-            if wish is Wish.READ:
+            if wish is _READ:
                 self.parking.park(conversation, EPOLLIN)
-            elif wish is Wish.SERVE:
+            elif wish is _SERVE:
                 if self._threads is None:
                     self._call(conversation, self._record)
                     continue
                 self.parking.mute(conversation)
                 self._threads.submit(conversation)
-            elif wish is Wish.WRITE:
+            elif wish is _WRITE:
                 self.parking.park(conversation, EPOLLOUT)
             else:
                 self.parking.forget(conversation)

@@ -95,6 +95,25 @@ def test_stop_that_is_refused(served: Served) -> None:
     assert (result.exit_code, result.output) == (1, "Error: not now\n")
 
 
+def test_upgrade_shows_the_versions_and_what_changed(served: Served) -> None:
+    served.handle = lambda request, reply: reply.ok(
+        generation=3, changes=["workers.count: 2 -> 4"], was="1.0", version="1.1"
+    )
+    result = run_at(served, "upgrade")
+    assert (result.exit_code, result.output) == (
+        0,
+        "workers.count: 2 -> 4\nupgraded: prefork 1.0 -> 1.1, generation 3 serves\n",
+    )
+    assert served.asked == [control.Upgrade()]
+
+
+def test_upgrade_that_failed(served: Served) -> None:
+    served.handle = lambda request, reply: reply.fail("the new code did not start within 30 s")
+    result = run_at(served, "upgrade")
+    assert result.exit_code == 1
+    assert result.output == "Error: the new code did not start within 30 s\n"
+
+
 def test_reopen(served: Served) -> None:
     result = run_at(served, "reopen")
     assert (result.exit_code, result.output) == (0, "reopened\n")
@@ -168,7 +187,7 @@ def test_status_of_another_version_points_to_json(served: Served) -> None:
     assert "of another version; try --json" in result.stderr
 
 
-@pytest.mark.parametrize("name", ["reload", "stop", "reopen", "scale", "status"])
+@pytest.mark.parametrize("name", ["reload", "upgrade", "stop", "reopen", "scale", "status"])
 def test_without_a_server_the_reason_is_one_line(tmp_path: Path, name: str) -> None:
     arguments = ["4"] if name == "scale" else []
     result = run(name, *arguments, "--control", str(tmp_path / "none.sock"))
@@ -179,7 +198,7 @@ def test_without_a_server_the_reason_is_one_line(tmp_path: Path, name: str) -> N
     )
 
 
-@pytest.mark.parametrize("name", ["reload", "stop", "reopen", "scale", "status"])
+@pytest.mark.parametrize("name", ["reload", "upgrade", "stop", "reopen", "scale", "status"])
 def test_the_server_of_a_configuration(tmp_path: Path, served: Served, name: str) -> None:
     served.handle = lambda request, reply: reply.fail("enough for this test")
     target = tmp_path / "site.toml"

@@ -72,7 +72,7 @@ def test_the_line_on_the_wire_is_as_documented(served: Served) -> None:
         assert raw.ask(STATUS) == {"v": 1, "ok": True, "name": "site"}
 
 
-@pytest.mark.parametrize("command", ["reload", "stop", "reopen", "status"])
+@pytest.mark.parametrize("command", ["reload", "upgrade", "stop", "reopen", "status"])
 def test_every_command_without_arguments(served: Served, command: str) -> None:
     with Client(served.path) as client:
         client.call(command)

@@ -3,6 +3,7 @@
 import random
 from itertools import count
 
+import msgspec
 import pytest
 
 from prefork.master.backoff import Backoff
@@ -23,6 +24,8 @@ from prefork.master.pool import (
     Superseded,
     Worker,
 )
+from prefork.master.sizing import Bounds
+from prefork.master.state import PoolState
 
 
 class Master:
@@ -1088,3 +1091,225 @@ def test_empty_pool_has_nothing_to_do():
     pool.withdraw(0.0)
     pool.stop(0.0, graceful=True)
     assert pool.plan(0.0).outcomes == [Stopped()]
+
+
+# From one master to the next.
+
+
+def next_master(master) -> Master:
+    """Another master, whose pool has adopted the state, over bytes."""
+    data = msgspec.msgpack.encode(master.pool.hand_over())
+    other = Master()
+    other.settings, other.now, other.pids = master.settings, master.now, master.pids
+    numbers = {1, 2, 3}
+    state = msgspec.msgpack.decode(data, type=PoolState)
+    other.pool.adopt(state, dict.fromkeys(numbers, master.settings))
+    return other
+
+
+def test_adopted_pool_is_the_same_and_has_nothing_to_do():
+    master = serving(3)
+    other = next_master(master)
+    assert other.pool.members() == master.pool.members()
+    assert (other.pool.current, other.pool.target, other.pool.ever_ready) == (1, 3, True)
+    assert other.turn() == Plan([], [], None)
+
+
+def test_adopted_pool_replaces_its_workers_by_an_ordinary_start():
+    other = next_master(serving(2))
+    old = other.good()
+    assert other.start(2).actions == [Spawn(2, 2)]
+    while other.booting():
+        other.ready(*other.booting())
+    assert other.outcomes == [Settled(2)]
+    assert other.retiring() == old
+    assert len(other.good(2)) == 2
+
+
+def test_adopted_pool_keeps_its_workers_when_the_start_fails():
+    other = next_master(serving(2))
+    old = other.good()
+    other.start(2)
+    other.pool.failed(other.booting()[0].pid, "ImportError", other.now)
+    other.turn()
+    assert other.outcomes == [Abandoned(2, "ImportError")]
+    assert other.good() == old
+
+
+def test_a_dead_worker_is_replaced_after_the_adoption():
+    master = serving(2)
+    other = next_master(master)
+    assert other.die(other.good()[0], sigkill=True).actions == [Spawn(0, 1)]
+
+
+def test_a_booting_worker_is_adopted_with_its_deadline():
+    master = serving(2, boot=30.0)
+    master.die(master.good()[0], sigkill=True)
+    other = next_master(master)
+    (worker,) = other.booting()
+    assert worker.deadline == master.now + 30.0
+    assert other.turn().actions == []
+    other.ready(worker)
+    assert len(other.good()) == 2
+
+
+def test_a_retiring_worker_that_has_not_confirmed_is_told_at_once_and_killed_in_time():
+    master = serving(2, graceful=20.0)
+    master.pool.scale(1, master.now)
+    master.turn()
+    other = next_master(master)
+    (worker,) = other.retiring()
+    assert other.turn().actions == [Retire(worker.pid, 1)]
+    other.pool.leaving(worker.pid, other.now)
+    assert other.turn().actions == []
+    assert only(other.turn(20.0).actions, Kill) == [
+        Kill(worker.pid, 1, "still there 20 s after the order to leave")
+    ]
+
+
+def test_a_killed_worker_is_not_killed_again_after_the_adoption():
+    master = serving(2, graceful=20.0)
+    master.pool.scale(1, master.now)
+    master.turn()
+    assert only(master.turn(20.0).actions, Kill)
+    other = next_master(master)
+    assert other.turn(60.0) == Plan([], [], None)
+
+
+def test_scale_is_adopted():
+    master = serving(2)
+    master.pool.scale(5, master.now)
+    master.turn()
+    assert next_master(master).pool.target == 5
+
+
+def test_a_withdrawn_pool_stays_empty_until_the_next_start():
+    master = serving(2)
+    master.pool.withdraw(master.now)
+    master.turn()
+    master.reap()
+    other = next_master(master)
+    assert other.turn() == Plan([], [], None)
+    assert other.start(2).actions == [Spawn(0, 2)]
+
+
+def test_backoff_goes_on_after_the_adoption():
+    master = serving(1)
+    for _ in range(2):
+        master.die(*master.good())
+        master.ready(*master.booting())
+    waiting = master.die(*master.good())
+    assert waiting.actions == []
+    other = next_master(master)
+    assert other.turn() == waiting
+    assert other.turn(waiting.wake_at - other.now).actions == [Spawn(0, 1)]
+
+
+def test_only_between_transactions_there_is_something_to_hand_over():
+    master = Master(2)
+    assert not master.pool.between_transactions
+    master.start(1)
+    assert not master.pool.between_transactions
+    master.ready(master.booting()[0])
+    assert master.pool.between_transactions  # its first worker serves; others come
+    master.ready(*master.booting())
+    master.start(2)
+    assert not master.pool.between_transactions
+    master.ready(*master.booting(2))
+    assert master.pool.between_transactions
+    master.pool.stop(master.now, graceful=True)
+    assert not master.pool.between_transactions
+
+
+def test_an_unanswered_spawn_is_no_time_to_hand_over():
+    master = serving(1)
+    master.pool.died(master.good()[0].pid, "gone", master.now, sigkill=True)
+    (spawn,) = master.pool.plan(master.now).actions
+    assert not master.pool.between_transactions
+    master.pool.spawned(spawn.slot, spawn.generation, 5000, master.now)
+    assert master.pool.between_transactions
+
+
+def test_what_was_set_by_hand_holds_for_the_start_after_an_adoption():
+    master = serving(2)
+    master.pool.scale(3, master.now)
+    other = next_master(master)
+    other.pool.start(2, other.settings, other.now)
+    other.pool.carry_over()
+    other.turn()
+    while other.booting():
+        other.ready(*other.booting())
+    assert (other.pool.target, len(other.good(2))) == (3, 3)
+    other.pool.start(3, other.settings, other.now)  # an ordinary reload
+    other.turn()
+    other.ready(*other.booting())
+    assert other.pool.target == 2
+
+
+def test_what_nobody_has_set_is_the_new_configurations():
+    other = next_master(serving(2))
+    other.pool.start(2, Settings(5, 30.0, 20.0), other.now)
+    other.pool.carry_over()
+    other.turn()
+    other.ready(*other.booting())
+    assert other.pool.target == 5
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (Bounds(1, 4, 1), Bounds(2, 8, 1), Bounds(2, 8, 1)),
+        (None, Bounds(2, 8, 1), Bounds(2, 8, 1)),
+    ],
+    ids=["dynamic before", "fixed before"],
+)
+def test_bounds_that_nobody_has_moved_are_the_new_configurations(before, after, expected):
+    other = adopted_with(before, lambda pool, now: None)
+    other.pool.start(2, Settings(2, 30.0, 20.0, after), other.now)
+    other.pool.carry_over()
+    other.turn()
+    other.ready(*other.booting())
+    assert other.pool.bounds == expected
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (Bounds(1, 4, 1), Bounds(2, 8, 1), Bounds(2, 5, 1)),
+        (None, Bounds(2, 8, 1), Bounds(3, 3, 1)),
+        (Bounds(1, 4, 1), None, None),
+    ],
+    ids=["dynamic before", "fixed before", "fixed after"],
+)
+def test_bounds_moved_by_hand_hold_after_an_adoption(before, after, expected):
+    other = adopted_with(before, lambda pool, now: pool.grow(1, now))
+    other.pool.start(2, Settings(2, 30.0, 20.0, after), other.now)
+    other.pool.carry_over()
+    other.turn()
+    other.ready(*other.booting())
+    assert (other.pool.target, other.pool.bounds) == (3, expected)
+
+
+def adopted_with(bounds, change) -> Master:
+    """A pool of two workers, changed and handed over."""
+    master = Master()
+    master.settings = Settings(2, 30.0, 20.0, bounds)
+    master.pool.start(1, master.settings, master.now)
+    if bounds:
+        master.pool.resize(2)
+    master.turn()
+    master.ready(*master.booting())
+    change(master.pool, master.now)
+    master.turn()
+    master.ready(*master.booting())
+    return next_master(master)
+
+
+def test_a_worn_worker_is_replaced_after_the_adoption():
+    master = serving(2)
+    worn = master.good()[0]
+    master.pool.recycle(worn.pid, master.now)
+    other = next_master(master)
+    assert only(other.turn().actions, Spawn) == [Spawn(2, 1)]
+    other.ready(*other.booting())
+    assert [worker.pid for worker in other.retiring()] == [worn.pid]

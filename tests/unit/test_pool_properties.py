@@ -4,6 +4,7 @@ import random
 from itertools import count
 
 import hypothesis.strategies as st
+import msgspec
 from hypothesis import given, settings
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -28,6 +29,7 @@ from prefork.master.pool import (
     Superseded,
 )
 from prefork.master.sizing import Bounds
+from prefork.master.state import PoolState
 
 MAX_SLOTS = 16
 COUNTS = st.integers(1, 4)
@@ -53,6 +55,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.forks = True
         self.current = self.candidate = None
         self.targets = {}
+        self.settings = {}
         self.bounds = {}
         self.most = 0  # the highest target of the candidate
         self.answers = {}
@@ -170,7 +173,8 @@ class PoolMachine(RuleBasedStateMachine):
         self.targets[number] = self.most = count
         self.bounds[number] = bounds
         self.answers[number] = 0
-        self.pool.start(number, Settings(count, boot, graceful, bounds), self.now)
+        self.settings[number] = Settings(count, boot, graceful, bounds)
+        self.pool.start(number, self.settings[number], self.now)
         self.turn()
 
     @rule(count=COUNTS)
@@ -213,6 +217,18 @@ class PoolMachine(RuleBasedStateMachine):
     def stop(self, graceful):
         self.pool.stop(self.now, graceful)
         self.candidate = None
+        self.turn()
+
+    @precondition(lambda self: self.pool.between_transactions)
+    @rule()
+    def upgrade(self):
+        """Another master goes on with it; whoever waits for a rollout waits there for the next."""
+        state = msgspec.msgpack.decode(
+            msgspec.msgpack.encode(self.pool.hand_over()), type=PoolState
+        )
+        self.pool = Pool(random.Random(7), max_slots=MAX_SLOTS)
+        self.pool.adopt(state, self.settings)
+        self.answers = dict.fromkeys(self.answers, 1)
         self.turn()
 
     # What the world does.

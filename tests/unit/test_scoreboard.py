@@ -102,5 +102,5 @@ def test_pages_that_nobody_touched_cost_nothing() -> None:
     fresh = Scoreboard()
     before = os.fstat(fresh.fd).st_blocks
     fresh.record(7, 0).start(1.0, b"GET /")
-    assert before == 0
+    assert before * 512 <= mmap.PAGESIZE  # the header, which says how it is laid out
     assert os.fstat(fresh.fd).st_blocks * 512 <= 2 * mmap.PAGESIZE

@@ -1,0 +1,813 @@
+"""Upgrading in place loses no connection, and an upgrade that fails has changed nothing.
+
+Each server runs from a copy of the code, so that what is installed can change under it.
+"""
+
+import compileall
+import contextlib
+import json
+import os
+import py_compile
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from prefork.control import Client, ControlError
+from tests.faults.load import Load, tcp, unix
+from tests.system.server import PATIENCE, ROOT, Server, Start, read_all, until
+from tests.unit.control_loop import Raw
+
+SITE = """
+import os
+if os.path.exists("gate"):
+    open("gate").read()
+from tests.apps.basic import app
+"""
+"""Its import waits, where the test wants to do something in the middle of a boot."""
+
+
+class Install:
+    """An installation of prefork and of an application, and a server that runs from it."""
+
+    def __init__(self, start: Start, place: Path, built: Path) -> None:
+        self._start = start
+        self.place = place
+        shutil.copytree(built, place / "prefork")
+        (place / "site_app.py").write_text(SITE)
+
+    def start(
+        self, *args: str, more: str = "", bind: Sequence[str] = ("127.0.0.1:0",), **options: Any
+    ) -> Server:
+        """With two workers; all of the configuration that may change is in a file."""
+        self.write_config(more, bind)
+        env = dict(options.pop("env", {}))
+        env = {
+            **env,
+            "PYTHONPATH": f"{self.place}:{ROOT}:{env.get('PYTHONPATH', '')}",
+            # One that is written is not looked at again when a file changes within a second.
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        server = self._start("site.toml", *args, cwd=self.place, bind=(), env=env, **options)
+        return server.wait_ready(2)
+
+    def write_config(self, more: str = "", bind: Sequence[str] = ("127.0.0.1:0",)) -> None:
+        if "[workers]" not in more:
+            more += "\n[workers]\ncount = 2\n"
+        server = f'[server]\napp = "site_app:app"\nbind = {json.dumps(bind)}\n'
+        (self.place / "site.toml").write_text(server + more)
+
+    def edit(self, file: str, old: str, new: str) -> None:
+        path = self.place / file
+        before = path.read_text()
+        assert old in before
+        path.write_text(before.replace(old, new))
+
+    def set_version(self, version: str) -> None:
+        (self.place / "prefork" / "__init__.py").write_text(f'__version__ = "{version}"\n')
+
+    def gate(self) -> "Gate":
+        """The next worker waits in its import until it is opened."""
+        return Gate(self.place / "gate")
+
+    @contextlib.contextmanager
+    def repaired_after(self) -> Iterator[None]:
+        """Whatever is changed in the block is as before after it."""
+        saved = self.place.with_name("saved")
+        shutil.copytree(self.place, saved, symlinks=True)
+        try:
+            yield
+        finally:
+            shutil.rmtree(self.place)
+            saved.rename(self.place)
+
+
+class Gate:
+    """One process waits before it, and those after it go through."""
+
+    def __init__(self, path: Path) -> None:
+        os.mkfifo(path)
+        self._path = path
+        self._fd = -1
+
+    def wait(self) -> None:
+        """Until somebody waits before it."""
+        self._fd = os.open(self._path, os.O_WRONLY)  # blocks until there is a reader, fifo(7)
+        self._path.unlink()
+
+    def open(self) -> None:
+        os.close(self._fd)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compiled code that is valid for as long as a file's content is the same."""
+    place = tmp_path_factory.mktemp("built") / "prefork"
+    shutil.copytree(ROOT / "prefork", place, ignore=shutil.ignore_patterns("__pycache__"))
+    mode = py_compile.PycInvalidationMode.CHECKED_HASH
+    assert compileall.compile_dir(place, quiet=1, invalidation_mode=mode)
+    return place
+
+
+@pytest.fixture
+def install(start: Start, tmp_path: Path, built: Path) -> Install:
+    place = tmp_path / "install"
+    place.mkdir()
+    return Install(start, place, built)
+
+
+def upgrade(server: Server) -> dict[str, Any]:
+    """As `prefork upgrade` does; raises ControlError where that fails."""
+    with Client(server.control, timeout=PATIENCE * 2) as client:
+        return client.call("upgrade")
+
+
+def status(server: Server) -> dict[str, Any]:
+    with Client(server.control, timeout=PATIENCE) as client:
+        return client.call("status")
+
+
+def pids(server: Server) -> list[int]:
+    """The workers that are to stay."""
+    workers = status(server)["workers"]
+    return [worker["pid"] for worker in workers if worker["state"] != "retiring"]
+
+
+def background(server: Server, *args: str) -> subprocess.Popen[str]:
+    """A command that goes on meanwhile."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "prefork", *args, "--control", str(server.control)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def outcome(command: subprocess.Popen[str]) -> tuple[int, str]:
+    out, err = command.communicate(timeout=PATIENCE * 2)
+    return command.returncode, out + err
+
+
+# It works, and nobody notices.
+
+
+def test_five_upgrades_under_load_lose_nothing(install: Install) -> None:
+    server = install.start()
+    load = Load(tcp(server.port), one_shot=6, kept=6)
+    for number in range(1, 6):
+        load.wait_answers(100)
+        assert upgrade(server)["generation"] == number + 1
+    load.wait_answers(100)
+    load.end()
+    assert not load.failures, load.failures
+
+
+def test_the_new_code_is_really_new_and_the_process_the_same(install: Install) -> None:
+    install.set_version("1.0")
+    server = install.start()
+    before = status(server)
+    assert before["version"] == "1.0"
+    for was, version in (("1.0", "1.1"), ("1.1", "2.0")):
+        install.set_version(version)
+        told = server.command("upgrade").stdout
+        assert told.startswith(f"upgraded: prefork {was} -> {version}, generation ")
+        assert status(server)["version"] == version
+    after = status(server)
+    assert after["pid"] == before["pid"] == server.pid
+    assert after["listeners"] == before["listeners"]
+    assert after["uptime"] >= before["uptime"]
+    assert {worker["generation"] for worker in after["workers"]} == {3}
+    assert not {w["pid"] for w in after["workers"]} & {w["pid"] for w in before["workers"]}
+
+
+def test_the_signal_does_the_same(install: Install) -> None:
+    server = install.start()
+    install.set_version("7.7")
+    server.signal(signal.SIGUSR2)
+    server.wait("generation settled", generation=2)
+    assert status(server)["version"] == "7.7"
+
+
+def test_ten_upgrades_leak_no_descriptor(install: Install, tmp_path: Path) -> None:
+    bind = ("127.0.0.1:0", f"unix:{tmp_path}/app.sock")
+    server = install.start("--set", f"log.access={tmp_path}/access", bind=bind)
+
+    def look() -> list[Counter[str]]:
+        return [descriptors(each.pid) for each in (psutil.Process(server.pid), *server.workers())]
+
+    before = look()
+    assert len(before) == 3
+    for _ in range(10):
+        upgrade(server)
+    # Polled: the last worker on its way out, and our own last connection, pass; a leak does not.
+    until(lambda: look() == before, f"the descriptors of before: {before}")
+
+
+def descriptors(pid: int) -> Counter[str]:
+    """What a process has open, by kind."""
+    found: Counter[str] = Counter()
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found[os.readlink(f"/proc/{pid}/fd/{fd}").partition(":[")[0]] += 1
+    return found
+
+
+def test_a_request_outlives_two_upgrades_in_its_old_worker(
+    install: Install, tmp_path: Path
+) -> None:
+    server = install.start("--set", "workers.graceful_timeout=0")
+    held = tmp_path / "held"
+    with server.connect() as sock:
+        sock.sendall(b"GET /hold?path=%b HTTP/1.0\r\n\r\n" % os.fsencode(held))
+        until(held.exists, "a request in the application")
+        upgrade(server)
+        upgrade(server)
+        (old,) = [each for each in status(server)["workers"] if each["generation"] == 1]
+        assert old["state"] == "retiring"
+        held.unlink()
+        assert read_all(sock).endswith(str(old["pid"]).encode())
+    server.wait("worker exited", pid=old["pid"])
+
+
+def test_a_number_of_workers_set_by_hand_survives_an_upgrade_but_no_reload(
+    install: Install,
+) -> None:
+    server = install.start()
+    server.command("scale", "3")
+    upgrade(server)
+    assert status(server)["target"] == 3
+    assert len(server.find("worker ready", generation=2)) == 3
+    server.command("reload")
+    assert status(server)["target"] == 2
+
+
+def test_a_client_in_the_middle_of_its_request_is_answered_by_the_new_code(
+    install: Install,
+) -> None:
+    server = install.start()
+    install.set_version("1.1")
+    with Raw(server.control) as raw:
+        raw.send(b'{"v":1,"com')
+        until(lambda: status(server), "an answer to a later client: the first bytes are read")
+        upgrade(server)
+        answer = raw.ask(b'mand":"status"}\n')
+    assert answer is not None
+    assert answer["version"] == "1.1"
+
+
+def test_started_by_the_console_script(install: Install) -> None:
+    script = install.place / "prefork-command"
+    script.write_text(f"#!{sys.executable}\nfrom prefork.cli import main\nmain()\n")
+    script.chmod(0o755)
+    # In the place of the three words that a test's server begins with: python -m prefork.
+    take_over = "import os, sys; os.execv(sys.argv[1], [sys.argv[1], *sys.argv[5:]])"
+    server = install.start(wrapper=(sys.executable, "-c", take_over, str(script)))
+    install.set_version("1.1")
+    upgrade(server)
+    upgrade(server)
+    assert status(server)["version"] == "1.1"
+
+
+def test_files_are_watched_on_by_one_process_of_the_new_code(install: Install) -> None:
+    pytest.importorskip("watchfiles")
+    server = install.start("--reload")
+    server.wait("watching")
+    upgrade(server)
+    server.wait("watching", 2)
+
+    def watchers() -> list[psutil.Process]:
+        children = psutil.Process(server.pid).children()
+        return [each for each in children if "prefork: watcher" in " ".join(each.cmdline())]
+
+    until(lambda: len(watchers()) == 1, "one that watches")
+    install.edit("site_app.py", "import os", "import os  # changed")
+    server.wait("generation settled", generation=3)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_with_a_zygote_as_without(install: Install, fails: bool) -> None:
+    """The one of before forks workers of its generation until the new one serves."""
+    server = install.start(more="[workers]\ncount = 2\npreload = true")
+    server.expected_errors = {"upgrade failed"}
+    first = pids(server)
+    load = Load(tcp(server.port), one_shot=4, kept=4)
+    load.wait_answers(50)
+    if fails:
+        with install.repaired_after():
+            reason = broken_application(install)
+            with pytest.raises(ControlError, match=reason):
+                upgrade(server)
+        assert pids(server) == first
+    for generation in (2, 3):
+        load.wait_answers(50)
+        assert upgrade(server)["generation"] == generation
+    load.wait_answers(50)
+    load.end()
+    assert not load.failures, load.failures
+    zygotes = [
+        each.pid
+        for each in psutil.Process(server.pid).children()
+        if "prefork: zygote" in " ".join(each.cmdline())
+    ]
+    assert len(zygotes) == 1
+
+
+@pytest.mark.parametrize("preload", ["true", "false"])
+def test_a_reload_that_fails_after_the_exec_leaves_the_old_workers(
+    install: Install, preload: str
+) -> None:
+    """A new master with the old generation; with a zygote, even its dead are replaced."""
+    server = install.start(more=f"[workers]\ncount = 2\npreload = {preload}")
+    server.expected_errors = {"reload failed", "spawn failed", "worker died"}
+    first = pids(server)
+    install.set_version("1.1")
+    with install.repaired_after():
+        install.edit("site_app.py", "from tests", ONLY_IN_EARNEST + "from tests")
+        with pytest.raises(ControlError, match="not on trial"):
+            upgrade(server)
+        assert pids(server) == first
+        assert (status(server)["version"], status(server)["generation"]) == ("1.1", 1)
+        if preload == "true":
+            os.kill(first[0], signal.SIGKILL)
+            server.wait("worker ready", 3, generation=1)
+    assert server.get("/")[0] == 200
+    upgrade(server)
+    assert len(server.find("worker ready", generation=3)) == 2
+
+
+ONLY_IN_EARNEST = """
+import psutil
+if psutil.Process(os.getppid()).cmdline()[0].startswith("prefork: master"):
+    raise RuntimeError("not on trial")
+"""
+
+
+def test_a_dynamic_pool_keeps_the_bounds_set_by_hand(install: Install) -> None:
+    server = install.start(more="[workers]\nmin = 2\nmax = 4\nspare = 1")
+    assert status(server)["bounds"] == {"min": 2, "max": 4, "spare": 1}
+    server.command("scale", "3")
+    upgrade(server)
+    assert status(server)["bounds"] == {"min": 3, "max": 3, "spare": 1}
+    assert len(pids(server)) == 3
+    server.command("reload")
+    assert status(server)["bounds"] == {"min": 2, "max": 4, "spare": 1}
+
+
+# Where the sockets came from.
+
+
+def test_a_unix_socket_stays_the_same_file(install: Install, tmp_path: Path) -> None:
+    path = tmp_path / "app.sock"
+    server = install.start(bind=(f"unix:{path}",))
+    inode = path.stat().st_ino
+    load = Load(unix(str(path)), one_shot=4, kept=4)
+    for _ in range(2):
+        load.wait_answers(50)
+        upgrade(server)
+        assert path.stat().st_ino == inode
+    load.end()
+    assert not load.failures, load.failures
+    server.stop()
+    assert not path.exists()
+
+
+INHERIT = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ["LISTEN_PID"] = str(os.getpid())
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+@pytest.mark.parametrize("address", ["systemd", "systemd:web", "fd:3"])
+def test_sockets_that_were_passed_stay_through_two_upgrades(install: Install, address: str) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as sock:
+        fd = sock.fileno()
+        server = install.start(
+            bind=(address,),
+            wrapper=(sys.executable, "-c", INHERIT, str(fd)),
+            pass_fds=(fd, 3),
+            env={"LISTEN_FDS": "1", "LISTEN_FDNAMES": "web"},
+        )
+        load = Load(tcp(server.port), one_shot=4, kept=4)
+        for _ in range(2):
+            load.wait_answers(50)
+            upgrade(server)
+        load.wait_answers(50)
+        load.end()
+    assert not load.failures, load.failures
+
+
+@pytest.mark.parametrize("address", ["systemd:web", "fd:3"])
+def test_a_socket_that_was_passed_may_be_used_only_now(install: Install, address: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        fd = sock.fileno()
+        server = install.start(
+            wrapper=(sys.executable, "-c", INHERIT, str(fd)),
+            pass_fds=(fd, 3),
+            env={"LISTEN_FDS": "1", "LISTEN_FDNAMES": "web"},
+        )
+        install.write_config(bind=("127.0.0.1:0", address))
+        upgrade(server)
+        with socket.create_connection(sock.getsockname(), PATIENCE) as client:
+            client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            assert read_all(client).partition(b" ")[2].startswith(b"200 ")
+
+
+def test_a_new_address_loses_no_connection_from_its_first_moment(install: Install) -> None:
+    """The preflight opens it; what connects from then on is answered by the new generation."""
+    first, second = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    server = install.start(bind=(first,))
+    install.write_config(bind=(second, first))
+    gate = install.gate()
+    command = background(server, "upgrade")
+    gate.wait()
+    with connect(second) as sock:
+        sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        gate.open()
+        assert outcome(command)[0] == 0
+        assert read_all(sock).partition(b" ")[2].startswith(b"200 ")
+    assert server.addresses == [first, second]
+    load = Load(lambda: connect(first), one_shot=4)
+    load.wait_answers(50)
+    install.write_config(bind=(second,))
+    upgrade(server)
+    load.join()  # ends by itself: nobody listens there any more
+    assert not load.failures, load.failures
+
+
+def test_what_a_failed_upgrade_has_opened_is_closed_again(install: Install, tmp_path: Path) -> None:
+    server = install.start()
+    server.expected_errors = {"upgrade failed"}
+    path = tmp_path / "new.sock"
+    install.write_config(bind=("127.0.0.1:0", f"unix:{path}"))
+    with install.repaired_after():
+        reason = broken_application(install)
+        with pytest.raises(ControlError, match=reason):
+            upgrade(server)
+        assert not path.exists()
+    upgrade(server)
+    with unix(str(path))() as sock:
+        sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        assert read_all(sock).partition(b" ")[2].startswith(b"200 ")
+
+
+def connect(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    return socket.create_connection((host, int(port)), PATIENCE)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])
+
+
+# It fails, and nothing has changed.
+
+
+def broken_application(install: Install) -> str:
+    install.edit("site_app.py", "from tests", "raise RuntimeError('broken on purpose')\nfrom tests")
+    return "broken on purpose"
+
+
+def broken_configuration(install: Install) -> str:
+    install.write_config("[workers]\ncount = 0")
+    return "workers.count"
+
+
+def torn_release(install: Install) -> str:
+    (install.place / "prefork" / "__init__.py").write_text("raise ImportError('half a release')")
+    return "ImportError: half a release"
+
+
+def other_state(install: Install) -> str:
+    install.edit("prefork/master/state.py", "VERSION = 1", "VERSION = 2")
+    return "in version 1, and prefork 0.1.0 reads version 2: restart the server instead"
+
+
+def other_scoreboard(install: Install) -> str:
+    install.edit("prefork/scoreboard.py", "VERSION = 1", "VERSION = 2")
+    return "the scoreboard that was handed over is of another version"
+
+
+def hangs_at_boot(install: Install) -> str:
+    install.edit("site_app.py", "from tests", "import tests.apps.hang\nfrom tests")
+    install.write_config("[workers]\ncount = 2\nboot_timeout = 1")
+    return "not ready within 1 s"
+
+
+def dies_at_boot(install: Install) -> str:
+    install.edit("site_app.py", "from tests", "os.kill(os.getpid(), 9)\nfrom tests")
+    return "a worker died before it was ready: killed by SIGKILL"
+
+
+def warmup_fails(install: Install) -> str:
+    install.write_config('[workers]\ncount = 2\nwarmup = ["/nowhere"]')
+    return "/nowhere answered 404"
+
+
+def port_taken(install: Install) -> str:
+    install.write_config(bind=("127.0.0.1:0", f"unix:{install.place}/site_app.py"))
+    return "there is a file that is not a socket"
+
+
+def log_not_to_be_opened(install: Install) -> str:
+    os.mkfifo(install.place / "fifo")  # nobody reads it
+    install.write_config(f'[log]\naccess = "{install.place}/fifo"')
+    return "log.access: cannot open"
+
+
+def interpreter_removed(install: Install) -> str:
+    (install.place / "python").unlink()
+    return "the new code ended before it could be tried:\n[Errno 2] No such file or directory"
+
+
+FAULTS = [
+    *(broken_application, broken_configuration, torn_release, other_state, other_scoreboard),
+    *(hangs_at_boot, dies_at_boot, warmup_fails, port_taken, log_not_to_be_opened),
+    interpreter_removed,
+]
+
+
+def start_with_its_own_interpreter(install: Install) -> Server:
+    """`python` in the installation."""
+    program = install.place / "python"
+    program.symlink_to(os.path.realpath(sys.executable))
+    # In the place of the first word that a test's server begins with: python -m prefork.
+    take_over = "import os, sys; os.execv(sys.argv[1], [sys.argv[1], *sys.argv[3:]])"
+    return install.start(
+        wrapper=(sys.executable, "-c", take_over, str(program)),
+        env={"PYTHONPATH": sysconfig.get_path("purelib")},
+    )
+
+
+def test_failed_upgrades_change_nothing_and_the_next_one_works(install: Install) -> None:
+    server = start_with_its_own_interpreter(install)
+    server.expected_errors = {"upgrade failed"}
+    before = pids(server)
+    load = Load(tcp(server.port), one_shot=4, kept=4)
+    for number, fault in enumerate(FAULTS, 1):
+        with install.repaired_after():
+            reason = fault(install)
+            load.wait_answers(50)
+            code, told = outcome(background(server, "upgrade"))
+            load.wait_answers(50)
+        assert code == 1, fault
+        assert reason in told, fault
+        assert reason in server.wait("upgrade failed", number)["reason"]
+        # Every answer so far is the old generation's: there was no other worker.
+        assert pids(server) == before, fault
+        assert status(server)["generation"] == 1
+    upgrade(server)
+    load.wait_answers(50)
+    load.end()
+    assert not load.failures, load.failures
+
+
+def test_an_exec_that_fails_changes_nothing_either(install: Install, tmp_path: Path) -> None:
+    """The interpreter goes while the preflight runs already."""
+    server = start_with_its_own_interpreter(install)
+    server.expected_errors = {"upgrade failed"}
+    before = pids(server)
+    path = tmp_path / "new.sock"
+    install.write_config(bind=("127.0.0.1:0", f"unix:{path}"))
+    gate = install.gate()
+    command = background(server, "upgrade")
+    gate.wait()
+    assert path.exists()
+    with install.repaired_after():
+        (install.place / "python").unlink()
+        gate.open()
+        code, told = outcome(command)
+    assert code == 1
+    assert "the new code cannot be executed: [Errno 2] No such file or directory" in told
+    assert pids(server) == before
+    assert not path.exists()
+    upgrade(server)
+    assert path.exists()
+
+
+def test_code_that_hangs_at_its_start_is_given_up_after_the_boot_timeout(install: Install) -> None:
+    server = install.start(more="[workers]\ncount = 2\nboot_timeout = 3")
+    server.expected_errors = {"upgrade failed"}
+    (install.place / "prefork" / "__init__.py").write_text("import threading\n")
+    install.edit("prefork/__init__.py", "\n", "\nthreading.Event().wait()")
+    with pytest.raises(ControlError, match="the new code did not start within 3 s"):
+        upgrade(server)
+    until(lambda: len(psutil.Process(server.pid).children()) == 2, "the preflight is gone")
+
+
+# What comes in the middle of it.
+
+
+def test_a_reload_in_the_middle_is_answered_by_the_upgrade(install: Install) -> None:
+    server = install.start()
+    gate = install.gate()
+    command = background(server, "upgrade")
+    gate.wait()
+    reload = background(server, "reload")
+    assert reload.stderr is not None
+    assert reload.stderr.readline() == "waits for the upgrade under way\n"
+    server.signal(signal.SIGHUP)
+    server.wait("signal received", signal="SIGHUP")
+    gate.open()
+    assert outcome(command)[0] == 0
+    assert outcome(reload) == (0, "reloaded: generation 2 serves\n")
+    assert status(server)["generation"] == 2
+    assert not server.find("reload started", generation=3)
+
+
+@pytest.mark.parametrize("by", ["signal", "command"])
+def test_a_reload_in_the_middle_goes_on_when_the_upgrade_fails(install: Install, by: str) -> None:
+    server = install.start()
+    server.expected_errors = {"upgrade failed"}
+    with install.repaired_after():
+        broken_application(install)
+        gate = install.gate()
+        command = background(server, "upgrade")
+        gate.wait()
+    if by == "signal":
+        server.signal(signal.SIGHUP)
+        server.wait("signal received", signal="SIGHUP")
+    else:
+        reload = background(server, "reload")
+        assert reload.stderr is not None
+        assert reload.stderr.readline() == "waits for the upgrade under way\n"
+    gate.open()
+    code, text = outcome(command)
+    assert code == 1
+    assert "broken on purpose" in text
+    if by == "command":
+        assert outcome(reload) == (0, "reloaded: generation 2 serves\n")
+    server.wait("generation settled", generation=2)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_in_the_middle_stops(install: Install, number: int) -> None:
+    server = install.start()
+    server.expected_errors = {"upgrade failed"}
+    gate = install.gate()
+    command = background(server, "upgrade")
+    gate.wait()
+    everybody = psutil.Process(server.pid).children(recursive=True)
+    assert len(everybody) == 4  # two workers, the preflight and its canary
+    server.signal(number)
+    assert server.wait_exit() == 0
+    assert outcome(command) == (1, "Error: the server is stopping\n")
+    _, alive = psutil.wait_procs(everybody, PATIENCE)
+    assert not alive
+    gate.open()
+
+
+def test_none_begins_while_the_server_stops(install: Install) -> None:
+    server = install.start("--set", "workers.drain_delay=600")
+    server.signal(signal.SIGTERM)
+    server.wait("draining")
+    server.signal(signal.SIGUSR2)
+    server.wait("signal received", signal="SIGUSR2")
+    assert outcome(background(server, "upgrade")) == (1, "Error: the server is stopping\n")
+    server.signal(signal.SIGTERM)
+    assert server.wait_exit() == 0
+    assert not server.find("upgrade started")
+
+
+def test_a_second_one_in_the_middle_comes_after_it(install: Install) -> None:
+    server = install.start()
+    gate = install.gate()
+    server.signal(signal.SIGUSR2)
+    gate.wait()
+    install.set_version("2.0")  # the one on trial is of before
+    server.signal(signal.SIGUSR2)
+    server.wait("signal received", 2, signal="SIGUSR2")
+    command = background(server, "upgrade")
+    assert command.stderr is not None
+    assert command.stderr.readline() == "waits for the reload or upgrade under way\n"
+    gate.open()
+    assert outcome(command)[0] == 0
+    assert len(server.find("upgraded")) == 2
+    assert status(server)["version"] == "2.0"
+
+
+def test_a_worker_that_dies_in_the_middle_is_replaced(install: Install) -> None:
+    server = install.start()
+    server.expected_errors = {"worker died"}
+    gate = install.gate()
+    command = background(server, "upgrade")
+    gate.wait()
+    victim, other = pids(server)
+    os.kill(victim, signal.SIGKILL)
+    new = server.wait("worker ready", 3, generation=1)["pid"]
+    assert descriptors(new) == descriptors(other)  # none of the preflight's
+    gate.open()
+    assert outcome(command)[0] == 0
+    assert len(pids(server)) == 2
+
+
+def test_a_preflight_that_is_killed_is_a_failed_upgrade(install: Install) -> None:
+    server = install.start()
+    server.expected_errors = {"upgrade failed"}
+    gate = install.gate()
+    command = background(server, "upgrade")
+    gate.wait()
+    os.kill(server.wait("upgrade started")["preflight"], signal.SIGKILL)
+    assert outcome(command) == (1, "Error: the new code ended before it could be tried\n")
+    gate.open()
+    until(lambda: len(psutil.Process(server.pid).children(recursive=True)) == 2, "no canary")
+    upgrade(server)
+
+
+def test_withdrawing_in_the_middle_gives_the_upgrade_up(install: Install) -> None:
+    server = install.start(start_new_session=True)  # WINCH counts where there is no terminal
+    server.expected_errors = {"upgrade failed"}
+    gate = install.gate()
+    command = background(server, "upgrade")
+    gate.wait()
+    server.signal(signal.SIGWINCH)
+    assert outcome(command) == (1, "Error: all workers were withdrawn\n")
+    gate.open()
+    until(lambda: not status(server)["workers"], "no workers")
+    upgrade(server)
+    assert len(pids(server)) == 2
+
+
+def test_an_upgrade_during_a_reload_waits_for_its_canary(install: Install) -> None:
+    server = install.start()
+    gate = install.gate()
+    reload = background(server, "reload")
+    gate.wait()
+    command = background(server, "upgrade")
+    assert command.stderr is not None
+    assert command.stderr.readline() == "waits for the reload or upgrade under way\n"
+    assert not server.find("upgrade started")
+    gate.open()
+    assert outcome(reload)[0] == 0
+    code, text = outcome(command)
+    assert code == 0
+    assert text.endswith("generation 3 serves\n")
+
+
+# What comes while the master is neither old nor new: every signal after this line of the log
+# waits in the kernel.
+
+EXEC = "executing the new code"
+
+
+def test_a_reload_and_a_death_during_the_exec_are_not_lost(install: Install) -> None:
+    server = install.start()
+    server.expected_errors = {"worker died", "reload failed"}  # one that the next one supersedes
+    victim = pids(server)[0]
+    server.signal(signal.SIGUSR2)
+    server.wait(EXEC)
+    os.kill(victim, signal.SIGKILL)
+    server.signal(signal.SIGHUP)
+    server.wait("worker died", pid=victim)
+    server.wait("signal received", signal="SIGHUP")
+    server.wait("generation settled", generation=3)
+    assert len(pids(server)) == 2
+
+
+def test_a_second_one_during_the_exec_is_not_lost(install: Install) -> None:
+    server = install.start()
+    server.signal(signal.SIGUSR2)
+    server.wait(EXEC)
+    server.signal(signal.SIGUSR2)
+    server.wait("upgraded", 2)
+    server.wait("generation settled", generation=3)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_during_the_exec_stops(install: Install, number: int) -> None:
+    server = install.start()
+    server.expected_errors = {"reload failed"}
+    server.signal(signal.SIGUSR2)
+    server.wait(EXEC)
+    server.signal(number)
+    assert server.wait_exit() == 0
+
+
+def test_reloads_and_upgrades_in_the_middle_of_each_other_lose_nothing(install: Install) -> None:
+    server = install.start()
+    server.expected_errors = {"reload failed"}  # superseded
+    load = Load(tcp(server.port), one_shot=4, kept=4)
+    load.wait_answers(50)
+    for number in (1, 2, 3):
+        server.signal(signal.SIGHUP)
+        server.signal(signal.SIGUSR2)
+        server.wait(EXEC, number)
+        server.signal(signal.SIGHUP)
+        server.wait("upgraded", number)
+    load.wait_answers(50)
+    upgrade(server)
+    load.wait_answers(50)
+    load.end()
+    assert not load.failures, load.failures
