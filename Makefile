@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: serve test lint system-packages bench clean
+.PHONY: serve test lint system-packages bench chaos clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -34,6 +34,13 @@ bench/.venv/.installed: bench/requirements.txt
 
 bench: $(VENV)/.installed bench/.venv/.installed
 	$(BIN)/python -m bench.run --write
+	$(BIN)/python -m bench.memory --write
+	$(BIN)/python -m bench.respawn --write
+
+# A server under load and under faults by a seeded schedule: make chaos SECONDS=60 SEED=1
+SECONDS ?= 60
+chaos: $(VENV)/.installed
+	$(BIN)/python -m tests.faults.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 clean:
 	rm -rf $(VENV) bench/.venv bench/build

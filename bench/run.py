@@ -72,10 +72,10 @@ def compare(row: str, rounds: int, connections: int, requests: int) -> Table:
     return table
 
 
-def write(text: str) -> Path:
-    """Keeps a result under the name of its time (UTC)."""
+def write(text: str, what: str = "requests") -> Path:
+    """Keeps a result under the name of its time (UTC) and of what was measured."""
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d-%H%M%S}.md"
+    path = RESULTS / f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d-%H%M%S}-{what}.md"
     path.write_text(text)
     return path
 

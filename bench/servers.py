@@ -40,21 +40,32 @@ class Server:
     name: str
     command: tuple[str, ...]
     """`{port}` stands for the port of 127.0.0.1 to listen on."""
+    probe: str = "/"
+    """What it answers like `bench.hello` once it is up."""
+
+
+BIND = ("--bind", "127.0.0.1:{port}")
+
+
+def prefork(app: str) -> tuple[str, ...]:
+    """The command line of ours, with its defaults."""
+    return (str(Path(sys.executable).with_name("prefork")), "serve", app, *BIND)
+
+
+def gunicorn(app: str) -> tuple[str, ...]:
+    """gunicorn's, without its control socket."""
+    quiet = ("--log-level", "warning", "--no-control-socket")
+    return (str(PEERS / "gunicorn"), app, *BIND, *quiet)
 
 
 def servers(row: str) -> list[Server]:
     """Those to compare in a row: "keepalive" or "close"."""
     app = "bench.hello:app"
-    bind = "127.0.0.1:{port}"
-    prefork = (str(Path(sys.executable).with_name("prefork")), "serve", app)
-    gunicorn = (
-        *(str(PEERS / "gunicorn"), app, "--workers", "1", "--bind", bind),
-        *("--log-level", "warning", "--no-control-socket"),
-    )
+    theirs = (*gunicorn(app), "--workers", "1")
     return [
-        Server("prefork", (*prefork, "--bind", bind, "--workers", "1")),
-        Server("gunicorn gthread", (*gunicorn, "-k", "gthread", "--threads", "1")),
-        Server("gunicorn sync", (*gunicorn, "-k", "sync")),
+        Server("prefork", (*prefork(app), "--workers", "1")),
+        Server("gunicorn gthread", (*theirs, "-k", "gthread", "--threads", "1")),
+        Server("gunicorn sync", (*theirs, "-k", "sync")),
         Server("C accept loop", (str(BUILD / "accept_loop"), row, "{port}")),
     ]
 
@@ -139,7 +150,7 @@ def started(server: Server) -> Iterator[Running]:
             raise BenchError(f"{server.name}: {command[0]}: {error.strerror}") from None
         running = Running(server.name, process, port)
         try:
-            if not _answers(running):
+            if not _answers(running, server.probe):
                 output.seek(0)
                 said = output.read().decode(errors="replace").strip()[-2000:]
                 raise BenchError(f"{server.name} did not start: {said or 'it printed nothing'}")
@@ -148,13 +159,13 @@ def started(server: Server) -> Iterator[Running]:
             _stop(running)
 
 
-def _answers(running: Running) -> bool:
+def _answers(running: Running, path: str) -> bool:
     deadline = time.monotonic() + BOOT_TIMEOUT
     while time.monotonic() < deadline and running.process.poll() is None:
         connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=2)
         try:
             # a server that does not keep connections may close after its answer, and it may be C
-            connection.request("GET", "/", headers={"Connection": "close"})
+            connection.request("GET", path, headers={"Connection": "close"})
             answer = connection.getresponse()
             return answer.status == 200 and answer.read() == BODY
         except (OSError, http.client.HTTPException):

@@ -245,7 +245,7 @@ def a_directory_in_its_place(site: Site) -> None:
     site.config.mkdir()
 
 
-WARM = {"warmup": ["/"]}
+WARM = ["/"]
 WAYS = [
     Way("no file", "cannot be read: No such file", lambda site: site.config.unlink()),
     Way("not a file", "cannot be read: Is a directory", a_directory_in_its_place),
@@ -260,12 +260,14 @@ WAYS = [
     Way("leaves", "exit status 5", with_code("import os; os._exit(5)")),
     Way("is killed", "killed by SIGKILL", with_code(DIE)),
     Way("hangs", "not ready within 1 s", with_code(HANG, boot_timeout=1)),
-    Way("warmup 500", "warmup: / answered 500", with_code(last=CANNOT_ANSWER, **WARM)),
-    Way("killed in warmup", "killed by SIGKILL", with_code(last=f"def app(*_): {DIE}", **WARM)),
+    Way("warmup 500", "warmup: / answered 500", with_code(last=CANNOT_ANSWER, warmup=WARM)),
+    Way(
+        "killed in warmup", "killed by SIGKILL", with_code(last=f"def app(*_): {DIE}", warmup=WARM)
+    ),
     Way(
         "hangs in warmup",
         "not ready within 1 s",
-        with_code(last=f"def app(*_): {HANG}", boot_timeout=1, **WARM),
+        with_code(last=f"def app(*_): {HANG}", boot_timeout=1, warmup=WARM),
     ),
     Way("no error log", "log.error: cannot open", with_config(log={"error": "."})),
     Way("no access log", "log.access: cannot open", with_config(log={"access": "."})),
