@@ -536,7 +536,8 @@ def test_a_worker_killed_while_it_retires_is_missed_by_nobody(start: Start, tmp_
             held.receive()
     gate.open()
     load.wait_answers(20)
-    load.end_with_losses(1)  # at most one was accepted meanwhile, and waited behind it
+    # Each client can have had one connection that was accepted and waited behind it.
+    load.end_with_losses(2)
     assert len(server.find("worker ready")) == 4
 
 

@@ -32,9 +32,10 @@ def served(tmp_path: Path) -> Iterator[Served]:
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> Places:
-    (tmp_path / "run").mkdir()
-    return Places(os.geteuid(), tmp_path / "run/prefork", (tmp_path / "xdg", tmp_path / "tmp"))
+def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
+    top = tmp_path_factory.mktemp("c")  # short: a socket's path has 107 bytes
+    (top / "run").mkdir()
+    return Places(os.geteuid(), top / "run/prefork", (top / "xdg", top / "tmp"))
 
 
 def no_run(places: Places) -> Places:

@@ -222,7 +222,9 @@ def test_the_variable_of_the_parent_asks_for_a_trial() -> None:
     assert handed_over({VARIABLE: f"{os.getppid()}:5:6"}) == Handover(5, 6)
 
 
-@pytest.mark.parametrize("value", ["", "1:5", "1:5:6", "x", f"{os.getpid()}", "::"])
+@pytest.mark.parametrize(
+    "value", ["", "1:5", "1:5:6", "x", pytest.param(f"{os.getpid()}", id="one number"), "::"]
+)
 def test_a_variable_for_another_process_is_dropped(value: str) -> None:
     environ = {VARIABLE: value}
     assert handed_over(environ) is None

@@ -205,7 +205,7 @@ def test_a_fork_that_fails_is_told_on_the_worker_s_channel(master: Master) -> No
     assert not master.processes.killed
 
 
-@pytest.mark.parametrize("pid", [1, 0, -1, FIRST, os.getpid(), WORKER])
+@pytest.mark.parametrize("pid", [1, 0, -1, FIRST, pytest.param(os.getpid(), id="ours"), WORKER])
 def test_a_process_id_that_is_no_new_child_s_is_not_believed(master: Master, pid: int) -> None:
     """It would get our signals: the application's code has run in whoever says so."""
     here = generation()
