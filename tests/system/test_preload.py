@@ -619,7 +619,11 @@ def fifo(path: Path) -> Iterator[Path]:
 def test_a_process_that_the_import_forks_holds_no_listener(site: Site, start: Start) -> None:
     with fifo(site.path / "fifo") as path:
         server = site.start("--workers", "1", *PRELOAD, env={"OWN_CHILD": str(path)}).wait_ready(1)
-        (own,) = zygote(server).children()
+        # Beside it may stand, for a moment, the process between the zygote and its worker.
+        (own,) = until(
+            lambda: len(found := zygote(server).children()) == 1 and found,
+            "one child of the zygote",
+        )
         assert listening(own.pid) == set()
         assert not any(name.startswith("socket") for name in fds(own.pid))
         server.command("reload")
