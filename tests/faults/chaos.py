@@ -40,7 +40,7 @@ from tests.system.server import ROOT, Server, until
 INTERVAL = 0.4
 """Seconds from one fault to the next, in the mean."""
 
-EXPECTED = {"worker died", "reload failed", "zygote died", "spawn failed"}
+EXPECTED = {"worker died", "reload failed", "zygote died", "spawn failed", "upgrade failed"}
 """Errors that a server may log under these faults."""
 
 
@@ -158,6 +158,14 @@ class Faults:
             configure(self._place, self._taken)
         raise Problem(f"a reload that cannot work did: {answer}")
 
+    def upgrade(self, pick: float) -> None:
+        """To the code that is there, waited for."""
+        self._command("upgrade")
+
+    def usr2(self, pick: float) -> None:
+        """An upgrade that is not waited for."""
+        self._server.signal(signal.SIGUSR2)
+
     def scale(self, pick: float) -> None:
         self._command("scale", count=1 + int(pick * 8))
 
@@ -222,6 +230,8 @@ ROWS = {
     "reload": 3,
     "hup": 2,
     "failing_reload": 3,
+    "upgrade": 1,
+    "usr2": 1,
     "scale": 2,
     "more": 1,
     "fewer": 1,
@@ -327,6 +337,7 @@ def run(faults: Iterable[Fault], place: Path, outcome: Outcome) -> None:
             clients = Clients(port=server.wait_ready(4).port)
             clients.run(clients.keep_alive, 6)
             clients.run(clients.one_shot, 3)
+            clients.wait_answers(20)
             actions = Faults(place, server, clients, port)
             _play(faults, actions, clients, outcome)
             _settle(server, place, port, clients, outcome)
