@@ -100,7 +100,9 @@ def test_a_connection_to_a_tcp_handler_is_a_request(start: Start) -> None:
         over.set()
         for thread in clients:
             thread.join(PATIENCE)
-    assert not failures
+    # A worker that leaves shuts its one connection for reading: a message that was only half there
+    # is cut off, which is what a handler is promised.
+    assert len(failures) <= len(server.find("worker leaving")), failures
     assert at_once(server) == (2, 3)
 
 
