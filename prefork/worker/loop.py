@@ -200,7 +200,8 @@ class Loop:
         It may kill one that it takes to be booting, which must not have a connection by then.
         """
         while not (self._admitted or self._leaving):
-            self._listen_to_master(self._parking.wait(monotonic()))
+            self._parking.wait(monotonic())
+            self._listen_to_master()
 
     def _install_handlers(self) -> None:
         signal.signal(signal.SIGTERM, self._handler)
@@ -285,8 +286,12 @@ class Loop:
         events = self._parking.wait(now, limit)
         looked = monotonic()
         self._waiting = False
+        channel = self._channel.fileno()
         for fd, event in events:
-            service.ready(fd, event)
+            if fd == channel:
+                self._listen_to_master()
+            else:
+                service.ready(fd, event)
         service.collect()
         while self._arrivals:
             arrival, door = self._arrivals.popleft()
@@ -298,13 +303,8 @@ class Loop:
             if problem is not None:
                 acceptor.problem = None
                 self._rest(problem)
-        if not self._orphaned:
-            self._listen_to_master(events)
 
-    def _listen_to_master(self, events: list[tuple[int, int]]) -> None:
-        channel = self._channel.fileno()
-        for fd, _ in events:
-            if fd == channel:
-                self._read_orders()
-                if self._orphaned:
-                    self._parking.unwatch(channel)
+    def _listen_to_master(self) -> None:
+        self._read_orders()
+        if self._orphaned:
+            self._parking.unwatch(self._channel.fileno())
