@@ -15,9 +15,9 @@ $(VENV)/.installed: pyproject.toml
 serve: $(VENV)/.installed
 	$(BIN)/prefork serve examples.demo:app
 
-# Most tests wait for a process: two at a time keep two cores busy.
+# Most tests wait for a process: three at a time keep two cores busy.
 test: $(VENV)/.installed lint system-packages
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
