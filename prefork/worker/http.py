@@ -59,7 +59,7 @@ class HttpService:
         self._until = 0.0
         self._threads: Threads[Conversation] | None = None
         if len(records) > 1:
-            self._threads = Threads(records, self._run, wake)
+            self._threads = Threads(records, self._call, wake)
             self._threads.start()
 
     # prefork.worker.loop.Service
@@ -153,10 +153,6 @@ class HttpService:
                 conversation.close()
                 self._open.discard(conversation)
             return
-
-    def _run(self, conversation: Conversation, record: Record) -> None:
-        """In a thread: answers what has been read."""
-        self._call(conversation, record)
 
     def _call(self, conversation: Conversation, record: Record) -> None:
         request = conversation.take()
