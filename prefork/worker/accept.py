@@ -194,7 +194,10 @@ class Acceptor:
                 if not self._go_on():
                     break
                 self._wake()
+            # Looked at before it says that it is out: from then on the main thread may post it
+            # anew and dismiss it after that, and the dismissal waits for the new turn's end.
+            over = self._dismissed
             self.in_place = False
             self._wake()
-            if self._dismissed:
+            if over:
                 return

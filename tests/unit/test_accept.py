@@ -256,6 +256,30 @@ def place(door: Door, handle: Handle) -> Iterator[Place]:
     close_all([arrival for arrival, _ in made.arrivals])
 
 
+@pytest.mark.timeout(PATIENCE)
+def test_an_acceptor_posted_and_dismissed_as_it_leaves_is_waited_for(
+    door: Door, handle: Handle, clients: Connect
+) -> None:
+    handle(lambda: None)
+    arrivals: deque[tuple[Arrival, Door]] = deque()
+    leaving = threading.Event()
+
+    def wake() -> None:
+        # The thread has said that it is out, and has not looked yet whether it is dismissed.
+        leaving.set()
+        until(lambda: acceptor._dismissed)
+
+    acceptor = Acceptor(door, arrivals, wake, lambda: False)
+    clients()
+    acceptor.post()
+    assert leaving.wait(PATIENCE)
+    acceptor.post()
+    door.shut()
+    acceptor.dismiss()  # for ever, where the thread has ended without its second turn
+    assert not acceptor.in_place
+    close_all([arrival for arrival, _ in arrivals])
+
+
 def test_an_acceptor_takes_one_and_leaves_its_place(
     place: Place, door: Door, clients: Connect
 ) -> None:
