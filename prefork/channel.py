@@ -15,6 +15,9 @@ LIMIT = 64 * 1024
 
 _REASON = LIMIT // 6 - 100
 
+_DESCRIPTORS = 253
+"""The most that go with one message: SCM_MAX_FD, unix(7)."""
+
 
 # From a worker, or a zygote, to the master.
 
@@ -81,8 +84,20 @@ class Reopen(msgspec.Struct, tag="reopen", frozen=True):
     paths: tuple[str, ...]
 
 
+class Inboxes(msgspec.Struct, tag="inboxes", frozen=True):
+    """Where to hand connections over: descriptors beside the message (prefork.worker.handover).
+
+    With `own`, the first is where connections for this worker come in, and `kind` what it takes;
+    then those that lead to the workers in `slots`, in that order.
+    """
+
+    slots: tuple[int, ...]
+    own: bool = False
+    kind: int = 0
+
+
 Report = Born | Ready | Leaving | Failed
-Order = Fork | Serve | Retire | Stop | Expire | Reopen
+Order = Fork | Serve | Retire | Stop | Expire | Reopen | Inboxes
 
 _encode = msgspec.json.Encoder().encode
 _decode_report: msgspec.json.Decoder[Report] = msgspec.json.Decoder(Report)
@@ -139,7 +154,7 @@ class Channel:
         fds = array.array("i")
         try:
             data, ancillary, _, _ = self._sock.recvmsg(
-                LIMIT, socket.CMSG_SPACE(4 * 8), socket.MSG_CMSG_CLOEXEC
+                LIMIT, socket.CMSG_SPACE(4 * _DESCRIPTORS), socket.MSG_CMSG_CLOEXEC
             )
         except BlockingIOError:
             return None

@@ -103,6 +103,7 @@ class Workers(Struct, frozen=True, kw_only=True):
     max_requests_jitter: Count = 0
     max_age: Seconds = 0.0
     max_memory: Size = 0
+    handover: Flag = True
 
 
 class Http(Struct, frozen=True, kw_only=True):

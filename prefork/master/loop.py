@@ -23,6 +23,7 @@ from prefork.master.commands import Commands
 from prefork.master.control import ControlServer
 from prefork.master.draining import Drain
 from prefork.master.generation import Generation
+from prefork.master.inboxes import Inboxes
 from prefork.master.plan import State
 from prefork.master.pool import Pool
 from prefork.master.reload import Reloads
@@ -83,10 +84,11 @@ class Master:
             foreign=self._foreign_descriptors,
         )
         self._zygotes = Zygotes(self._selector, self._children, self._not_spawned)
+        self._inboxes = Inboxes(self._selector, self._scoreboard, self._children)
         self._timeouts = Timeouts(self._pool, self._children)
         self._upkeep = Upkeep(self._pool, self._children, lambda: reloads.serving.listeners)
         parts = Parts(
-            *(self._born, reloads, self._pool, self._children, self._zygotes),
+            *(self._born, reloads, self._pool, self._children, self._zygotes, self._inboxes),
             *(self._control, self._scoreboard),
         )
         self._commands = Commands(self._selector, parts, log, watch=watch)
@@ -135,6 +137,7 @@ class Master:
             self._take_in(self._children.take_over(child, adopted.generations[child.generation]))
         for zygote in state.zygotes:
             self._zygotes.take_over(zygote, adopted.generations[zygote.generation])
+        self._inboxes.take_over(state.inboxes)
         signal.pthread_sigmask(signal.SIG_SETMASK, state.mask)  # what came meanwhile comes now
         logs.event("info", "upgraded", was=state.prefork, version=__version__)
         for listener in adopted.opened:
@@ -193,6 +196,7 @@ class Master:
                 self._commands.follow()
             worker = self._pool.find(child.pid)
             if worker is not None and worker.state is State.READY:
+                self._inboxes.admit(child)
                 self._children.tell(child, channel.Serve())
             self._upkeep.ready(child)
         elif isinstance(report, channel.Leaving):
@@ -216,6 +220,7 @@ class Master:
     def _bury(self) -> None:
         for death in self._children.reap(self._zygotes):
             child = death.child
+            self._inboxes.vacate(child)
             worker = self._pool.find(child.pid)
             expected = worker is None or (worker.state is State.RETIRING and not death.sigkill)
             # A kill of ours was announced then, with its reason; the end of a generation is told
@@ -373,6 +378,7 @@ class Master:
         return (
             *(listener.fileno() for listener in others),
             *self._zygotes.descriptors(),
+            *self._inboxes.descriptors(),
             *self._commands.descriptors(),
             *self._control.descriptors(),
             self._selector.fileno(),

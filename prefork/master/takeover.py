@@ -20,6 +20,7 @@ from prefork.listeners import Listener
 from prefork.master.children import Children
 from prefork.master.control import ControlServer
 from prefork.master.generation import Generation
+from prefork.master.inboxes import Inboxes
 from prefork.master.pool import Pool
 from prefork.master.reload import Reloads
 from prefork.master.state import (
@@ -83,6 +84,7 @@ class Parts:
     pool: Pool
     children: Children
     zygotes: Zygotes
+    inboxes: Inboxes
     control: ControlServer
     scoreboard: Scoreboard
 
@@ -116,6 +118,7 @@ def snapshot(
         listeners=tuple(map(listener_state, place)),
         children=parts.children.hand_over(),
         zygotes=parts.zygotes.hand_over(),
+        inboxes=parts.inboxes.hand_over(),
         pool=parts.pool.hand_over(),
         control=parts.control.hand_over(),
         clients=clients,

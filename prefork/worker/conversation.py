@@ -18,6 +18,8 @@ from typing import IO
 from prefork.http.connection import CONTINUE, Connection, Environ, Limits, Request
 from prefork.http.head import Reject
 from prefork.http.response import error
+from prefork.worker.accept import Door
+from prefork.worker.handover import UNREAD, Parcel
 
 _HEAD = 16 * 1024  # bytes read at one time while a head is awaited
 _BODY = 256 * 1024  # and while a body is
@@ -78,7 +80,9 @@ class Conversation:
 
     __slots__ = (
         "_answered",
+        "_continued",
         "_discarded",
+        "_door",
         "_lingering",
         "_memory",
         "_pending",
@@ -88,6 +92,7 @@ class Conversation:
         "_spill",
         "_spilled",
         "_started",
+        "_unfinished",
         "broken",
         "closing",
         "connection",
@@ -98,8 +103,13 @@ class Conversation:
         "tick",
     )
 
-    def __init__(self, sock: socket.socket, base: Environ, rules: Rules, now: float) -> None:
+    def __init__(
+        self, sock: socket.socket, base: Environ, rules: Rules, now: float, door: Door
+    ) -> None:
+        """`base`: what the environ of each request begins with, which is that of the door and
+        what is this client's own."""
         self._sock = sock
+        self._door = door
         self.fd = sock.fileno()
         self._rules = rules
         self.connection = Connection(base, rules.limits)
@@ -109,6 +119,8 @@ class Conversation:
         self._spilled = 0
         self._since = now
         self._answered = False
+        self._continued = False
+        self._unfinished: bytes | bytearray | None = None
         self._lingering = False
         self._discarded = 0
         self._started = False
@@ -144,22 +156,80 @@ class Conversation:
         if not data:
             self.broken = True
             return False
-        if connection.idle:
+        begins = connection.idle
+        if begins:
             self._since = now
             self._answered = False
         elif connection.in_body:
             self._since = now
+        self._feed(data)
+        if connection.requests:
+            # Should there be the beginning of another behind it, nobody can tell where.
+            self._unfinished = None
+            return True
+        self._note(data, begins)
+        return False
+
+    def _feed(self, data: bytes) -> None:
         try:
-            connection.feed(data)
+            self.connection.feed(data)
         except OSError as problem:
-            connection.error = Reject(507, f"the body can't be kept: {problem.strerror}")
-        return bool(connection.requests)
+            self.connection.error = Reject(507, f"the body can't be kept: {problem.strerror}")
+
+    def _note(self, data: bytes, begins: bool) -> None:
+        """Keeps what was read of an unfinished request: another worker may have to read it."""
+        if begins:
+            self._unfinished = data if len(data) <= UNREAD else None
+            self._continued = False
+        elif self._unfinished is not None:
+            if len(self._unfinished) + len(data) > UNREAD:
+                self._unfinished = None
+                return
+            if type(self._unfinished) is bytes:
+                self._unfinished = bytearray(self._unfinished)
+            self._unfinished += data
 
     def take(self) -> Request | None:
         """The next request to answer, if nothing stands before it."""
         if self._pending or self.broken or not self.connection.requests:
             return None
         return self.connection.requests.popleft()
+
+    # To another worker and back.
+
+    def parcel(self) -> Parcel | None:
+        """What another worker needs to go on with it, None where it cannot move: it has something
+        to send, or too much was read of a request, or the end of one was not told."""
+        connection = self.connection
+        if self._pending or self._lingering or self.broken or self.serving is not None:
+            return None
+        if connection.requests or connection.last or connection.error is not None:
+            return None
+        data, deadline = b"", 0.0
+        if connection.idle:
+            deadline = self.deadline
+        elif self._unfinished is None:
+            return None
+        else:
+            data = bytes(self._unfinished)
+        environ = connection.differs(self._door.base)
+        if environ is None:
+            return None
+        return Parcel(
+            *(self._door.inode, None, environ, data, self._since, deadline),
+            *(self._answered, self._continued),
+        )
+
+    def resume(self, parcel: Parcel, now: float) -> None:
+        """Goes on where another worker was."""
+        self._since = parcel.since
+        self._answered = parcel.answered
+        if parcel.data:
+            self._feed(parcel.data)
+            self._note(parcel.data, True)
+            self._continued = parcel.continued
+            if parcel.continued:
+                self.connection.wants_continue = False
 
     # What an application's response is sent with (prefork.apps.wsgi.Out).
 
@@ -347,6 +417,7 @@ class Conversation:
         elif connection.in_body:
             if connection.wants_continue:
                 connection.wants_continue = False
+                self._continued = True
                 self.send(CONTINUE)
             timeout = rules.body_timeout
             self.deadline = now + timeout if timeout else 0.0

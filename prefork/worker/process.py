@@ -31,6 +31,7 @@ from prefork.listeners import Listener
 from prefork.scoreboard import Scoreboard
 from prefork.worker.accept import WAKE, Door
 from prefork.worker.conversation import Rules
+from prefork.worker.handover import Handover
 from prefork.worker.hooks import Hooks, Worker
 from prefork.worker.http import HttpService, base_environ
 from prefork.worker.loop import Loop, Service
@@ -149,7 +150,16 @@ def _ignore(*_: object) -> None:
 def _work(birth: Birth, loaded: Loaded | None) -> int:
     doors = [Door(listener.sock) for listener in birth.listeners]
     protect_children([*(door.sock for door in doors), birth.channel])
-    loop = Loop(doors, birth.channel, birth.logs.replace)
+    threads = birth.config.workers.threads
+    loop = Loop(
+        doors,
+        birth.channel,
+        birth.logs.replace,
+        Handover(birth.scoreboard, birth.slot, threads),
+        [birth.scoreboard.record(birth.slot, thread) for thread in range(threads)],
+        # A protocol of a handler's own may keep its connections.
+        slow=birth.config.server.protocol == "tcp",
+    )
     worker = Worker(birth.slot, birth.generation, os.getpid(), birth.name)
     try:
         hooks = prepare(birth) if loaded is None else loaded.hooks
@@ -164,6 +174,7 @@ def _work(birth: Birth, loaded: Loaded | None) -> int:
         birth.channel.send(Failed(application_traceback()))
         return FAILED_TO_BOOT
     os.register_at_fork(after_in_child=service.in_child)
+    os.register_at_fork(after_in_child=loop.handover.in_child)
     signal.signal(signal.SIGQUIT, lambda *_: _leave_now(service))
     # What the import left behind is not looked at again by each collection.
     gc.freeze()
@@ -197,9 +208,8 @@ def _settle_in(config: Config) -> None:
 def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> Service:
     config = birth.config
     workers = config.workers
-    records = [birth.scoreboard.record(birth.slot, thread) for thread in range(workers.threads)]
     if config.server.protocol == "tcp":
-        return TcpService(application, records, loop.wake, request_timeout=workers.request_timeout)
+        return TcpService(application, loop.crew, request_timeout=workers.request_timeout)
     http = config.http
     rules = Rules(
         limits=Limits(
@@ -236,8 +246,8 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
     return HttpService(
         application,
         rules,
-        records,
-        loop.wake,
+        loop.crew,
+        loop.handover,
         request_timeout=workers.request_timeout,
         graceful_timeout=workers.graceful_timeout,
         access=birth.logs.access_log(),
