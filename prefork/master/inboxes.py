@@ -18,10 +18,11 @@ from weakref import WeakKeyDictionary
 
 from prefork import logs
 from prefork.channel import Inboxes as Told
-from prefork.master.children import Child
+from prefork.master.children import Child, Children
 from prefork.master.generation import Generation
 from prefork.master.state import InboxState
 from prefork.scoreboard import Scoreboard
+from prefork.worker.accept import WAKE
 from prefork.worker.handover import kind_of, receive, send
 
 NEIGHBOURHOOD = 64
@@ -35,7 +36,7 @@ class Inboxes:
     """All inboxes, and who serves from which."""
 
     def __init__(
-        self, selector: selectors.BaseSelector, scoreboard: Scoreboard, children: Iterable[Child]
+        self, selector: selectors.BaseSelector, scoreboard: Scoreboard, children: Children
     ) -> None:
         self._selector = selector
         self._scoreboard = scoreboard
@@ -60,7 +61,7 @@ class Inboxes:
             self._forward(slot)  # what was sent to a worker with other listeners
         self._ignore(slot)
         self._kinds[slot] = kind
-        slots = tuple(each for each in self._pairs if _near(each, slot))
+        slots = tuple(each for each in self._pairs if each != slot and _near(each, slot))
         fds = (pair[0].fileno(), *(self._pairs[each][1].fileno() for each in slots))
         if child.channel.send(Told(slots, own=True, kind=kind), fds):
             self._known[child] = set(slots)
@@ -73,6 +74,7 @@ class Inboxes:
                 and other.channel.send(Told((slot,)), (pair[1].fileno(),))
             ):
                 self._known[other] = {*known, slot}
+                self._children.signal(other, WAKE)  # it may be busy, and want it just therefore
         for vacant in self._pairs.keys() - self._served():
             self._listen(vacant)
 

@@ -11,6 +11,7 @@ import contextlib
 import os
 import select
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -35,6 +36,10 @@ _QUIET = 10
 
 _KICK = 0.001
 """Seconds between two attempts to bring the main thread out of accept4."""
+
+_HURRY = 0.0005
+"""The interpreter's switch interval while somebody waits: each system call of the watcher's gives
+the interpreter away, and an application that computes gives it back only after so many seconds."""
 
 _ROOM = 1.0
 """Seconds between two looks for free descriptors, while there were none."""
@@ -101,6 +106,7 @@ class Watcher:
         self._quiet = 0
         self._over = False
         self._late = 0.0
+        self._interval = 0.0
 
     def start(self, service: Offering) -> None:
         """Begins to watch, if there can be anything to do (main thread)."""
@@ -167,6 +173,9 @@ class Watcher:
             self._handover.look_for_room()
             limits.append(_ROOM)
         since = duty.since
+        if self._interval:
+            sys.setswitchinterval(self._interval)
+            self._interval = 0.0
         if not since:
             self._quiet += 1
             if self._quiet < _QUIET:
@@ -178,6 +187,8 @@ class Watcher:
             return min((*limits, _PATIENCE - stuck)), False
         if self._crew is not None and self._crew.relieve():
             return _TICK, False
+        self._interval = sys.getswitchinterval()
+        sys.setswitchinterval(min(self._interval, _HURRY))
         return min((*limits, _TICK)), self._send_off(now)
 
     # What came out of the inbox.
