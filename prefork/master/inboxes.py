@@ -64,7 +64,7 @@ class Inboxes:
         slots = tuple(each for each in self._pairs if each != slot and _near(each, slot))
         fds = (pair[0].fileno(), *(self._pairs[each][1].fileno() for each in slots))
         if child.channel.send(Told(slots, own=True, kind=kind), fds):
-            self._known[child] = set(slots)
+            self._known[child] = {slot, *slots}
         for other in self._children:
             known = self._known.get(other)
             if (
