@@ -23,6 +23,7 @@ from prefork.master.commands import Commands
 from prefork.master.control import ControlServer
 from prefork.master.draining import Drain
 from prefork.master.generation import Generation
+from prefork.master.ledger import Ledger, Restart
 from prefork.master.plan import State
 from prefork.master.pool import Pool
 from prefork.master.reload import Reloads
@@ -72,6 +73,8 @@ class Master:
             adopted=adopted.state.control if adopted else None,
         )
         self._scoreboard = adopted.scoreboard if adopted else Scoreboard()
+        self._ledger = Ledger.adopt(adopted.state.ledger) if adopted else Ledger()
+        reloads.ended = self._ledger.reloaded
         self._pool = Pool(random.Random(), max_slots=SLOTS)
         self._children = Children(
             self._name,
@@ -83,11 +86,13 @@ class Master:
             foreign=self._foreign_descriptors,
         )
         self._zygotes = Zygotes(self._selector, self._children, self._not_spawned)
-        self._timeouts = Timeouts(self._pool, self._children)
-        self._upkeep = Upkeep(self._pool, self._children, lambda: reloads.serving.listeners)
+        self._timeouts = Timeouts(self._pool, self._children, self._ledger)
+        self._upkeep = Upkeep(
+            self._pool, self._children, self._ledger, lambda: reloads.serving.listeners
+        )
         parts = Parts(
             *(self._born, reloads, self._pool, self._children, self._zygotes),
-            *(self._control, self._scoreboard),
+            *(self._control, self._scoreboard, self._ledger),
         )
         self._commands = Commands(self._selector, parts, log, watch=watch)
         self._drains: dict[Listener, Drain] = {}
@@ -136,6 +141,7 @@ class Master:
         for zygote in state.zygotes:
             self._zygotes.take_over(zygote, adopted.generations[zygote.generation])
         signal.pthread_sigmask(signal.SIG_SETMASK, state.mask)  # what came meanwhile comes now
+        self._ledger.upgraded("success")
         logs.event("info", "upgraded", was=state.prefork, version=__version__)
         for listener in adopted.opened:
             logs.event("info", "listening", address=listener.name)
@@ -233,7 +239,21 @@ class Master:
                 how=death.how,
                 **({"during": "; ".join(call.line for call in calls)} if calls else {}),
             )
+            self._ledger.bury(self._children.counters(child))
+            if reason := self._restart(worker, expected):
+                self._ledger.restarted(reason)
             self._pool.died(child.pid, death.how, monotonic(), sigkill=death.sigkill)
+
+    def _restart(self, worker: plan.Worker | None, expected: bool) -> Restart | None:
+        """Why a dead worker has to be replaced; None where it is not, or was counted before."""
+        if worker is None or self._pool.stopping:
+            return None
+        if not expected:
+            if worker.state is State.RETIRING:  # it was killed on its way out
+                return None
+            return "boot_failed" if worker.state is State.BOOTING else "crashed"
+        replaced = worker.generation < (self._pool.current or 0) and worker.worn is None
+        return "reload" if replaced and worker.state is State.RETIRING else None
 
     # Carry out the plan.
 
@@ -337,7 +357,7 @@ class Master:
             case plan.Abandoned(number, why):
                 self._reloads.failed(number, why)
             case plan.Superseded(number):
-                self._reloads.failed(number, "a later reload took its place")
+                self._reloads.failed(number, "a later reload took its place", "superseded")
             case plan.Stopped():
                 self._stopped = True
 

@@ -198,8 +198,11 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
     config = birth.config
     workers = config.workers
     records = [birth.scoreboard.record(birth.slot, thread) for thread in range(workers.threads)]
+    teller = birth.scoreboard.teller(birth.slot)
     if config.server.protocol == "tcp":
-        return TcpService(application, records, loop.wake, request_timeout=workers.request_timeout)
+        return TcpService(
+            application, records, teller, loop.wake, request_timeout=workers.request_timeout
+        )
     http = config.http
     rules = Rules(
         limits=Limits(
@@ -237,6 +240,7 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
         application,
         rules,
         records,
+        teller,
         loop.wake,
         request_timeout=workers.request_timeout,
         graceful_timeout=workers.graceful_timeout,

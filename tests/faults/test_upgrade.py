@@ -491,12 +491,12 @@ def torn_release(install: Install) -> str:
 
 
 def other_state(install: Install) -> str:
-    install.edit("prefork/master/state.py", "VERSION = 1", "VERSION = 2")
+    install.edit("prefork/master/state.py", "VERSION = 2", "VERSION = 3")
     return "in version 1, and prefork 0.1.0 reads version 2: restart the server instead"
 
 
 def other_scoreboard(install: Install) -> str:
-    install.edit("prefork/scoreboard.py", "VERSION = 1", "VERSION = 2")
+    install.edit("prefork/scoreboard.py", "VERSION = 2", "VERSION = 3")
     return "the scoreboard that was handed over is of another version"
 
 

@@ -52,10 +52,10 @@ def test_the_queue_is_as_long_as_connections_wait(listen: Listen, tmp_path: Path
     with ExitStack() as stack:
         listener = listen(stack, tmp_path)
         for number in range(4):
-            assert linux.queued(listener) == number
+            assert linux.queue(listener).depth == number
             connect(stack, listener)
         listener.accept()[0].close()
-        assert linux.queued(listener) == 3
+        assert linux.queue(listener).depth == 3
 
 
 def test_without_sock_diag_a_unix_queue_is_empty_or_not(
@@ -66,10 +66,10 @@ def test_without_sock_diag_a_unix_queue_is_empty_or_not(
         connect(stack, listener)
         connect(stack, listener)
         monkeypatch.setattr(linux, "_SOCK_DIAG_BY_FAMILY", 1000)  # which the kernel refuses
-        assert linux.queued(listener) == 1
+        assert linux.queue(listener).depth == 1
         listener.accept()[0].close()
         listener.accept()[0].close()
-        assert linux.queued(listener) == 0
+        assert linux.queue(listener).depth == 0
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
