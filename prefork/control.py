@@ -133,13 +133,11 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class QueueStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A listen queue: connections that wait in it, how many it takes, and how many were dropped
-    because it was full since it was opened; -1 where the kernel does not tell (Unix sockets)."""
+    """A listen queue: connections that wait in it, and how many it takes (-1: not known)."""
 
     listener: str
     depth: int
     limit: int
-    dropped: int
 
 
 class PoolBounds(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,7 +153,9 @@ class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     between which that moves with demand, None for a fixed pool.
 
     `requests` counts those of all workers that there ever were, `restarts` workers that were
-    replaced, by reason, and `reloads` those that came to an end, by result."""
+    replaced, by reason, and `reloads` those that came to an end, by result.  `overflows`: how often
+    the kernel has dropped a handshake since the server was started since a TCP listen queue was
+    full, in its whole network namespace."""
 
     name: str
     pid: int
@@ -170,6 +170,7 @@ class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     restarts: dict[str, int] = {}
     reloads: dict[str, int] = {}
     queues: list[QueueStatus] = []
+    overflows: int = 0
     workers: list[WorkerStatus]
 
 

@@ -78,8 +78,6 @@ def drop_new_handshakes(listener: socket.socket) -> None:
 
 
 _TCP_INFO_QUEUE = struct.Struct("=24xII")  # tcpi_unacked, tcpi_sacked
-_SO_MEMINFO = 55  # asm-generic/socket.h
-_MEMINFO_DROPS = struct.Struct("=32xI")  # SK_MEMINFO_DROPS, linux/sock_diag.h
 
 
 class Queue(NamedTuple):
@@ -89,9 +87,6 @@ class Queue(NamedTuple):
     """Connections that wait for accept(2)."""
     limit: int
     """The most that it takes; -1 where the kernel does not tell."""
-    dropped: int
-    """Handshakes that were dropped, mostly because it was full, since the socket was made; modulo
-    2**32, -1 where the kernel does not count."""
 
 
 def queue(listener: socket.socket) -> Queue:
@@ -99,29 +94,37 @@ def queue(listener: socket.socket) -> Queue:
 
     A connection that TCP_DEFER_ACCEPT keeps until its first byte is not in it yet.  TCP:
     tcpi_unacked and tcpi_sacked of TCP_INFO (tcp(7), linux/tcp.h), which for a listening socket
-    are length and limit of that queue, and the drops of SO_MEMINFO (Linux 4.12).  Unix:
-    sock_diag(7); where the kernel has none for Unix sockets, a depth of 1 stands for "some".  A
-    full queue of a Unix socket drops nobody: connect(2) waits, or fails with EAGAIN.
+    are length and limit of that queue.  Unix: sock_diag(7); where the kernel has none for Unix
+    sockets, a depth of 1 stands for "some".
     """
     if listener.family != socket.AF_UNIX:
         data = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_QUEUE.size)
-        depth, limit = _TCP_INFO_QUEUE.unpack(data)
-        return Queue(depth, limit, _drops(listener))
+        return Queue(*_TCP_INFO_QUEUE.unpack(data))
     try:
-        depth, limit = _unix_queue(os.fstat(listener.fileno()).st_ino)
-        return Queue(depth, limit, -1)
+        return Queue(*_unix_queue(os.fstat(listener.fileno()).st_ino))
     except OSError:
         poll = select.poll()
         poll.register(listener, select.POLLIN)
-        return Queue(len(poll.poll(0)), -1, -1)
+        return Queue(len(poll.poll(0)), -1)
 
 
-def _drops(listener: socket.socket) -> int:
+def listen_overflows() -> int:
+    """How often a full listen queue has made the kernel drop a handshake; -1: it does not tell.
+
+    ListenOverflows of /proc/net/netstat (Documentation/networking/snmp_counter.rst): of all TCP
+    sockets in this network namespace.  There is none for a single socket: the drops in its
+    SO_MEMINFO count each acknowledgement that TCP_DEFER_ACCEPT ignores, too.  A full queue of a
+    Unix socket drops nobody: connect(2) waits, or fails with EAGAIN.
+    """
     try:
-        data = listener.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO_DROPS.size)
-        return int(_MEMINFO_DROPS.unpack(data)[0])
-    except (OSError, struct.error):  # an older kernel tells nothing, or less
+        with open("/proc/self/net/netstat", encoding="ascii") as file:
+            lines = [line.split() for line in file]
+    except OSError:
         return -1
+    for names, values in zip(lines[::2], lines[1::2], strict=False):
+        if "ListenOverflows" in names:
+            return int(values[names.index("ListenOverflows")])
+    return -1
 
 
 _NETLINK_SOCK_DIAG = 4

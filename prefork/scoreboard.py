@@ -62,7 +62,7 @@ _pack_start = _START.pack_into
 _RECORD_SIZE = 1024
 
 # What the worker as a whole tells stands before its records: in words, and then a text.
-_HELD, _PARKED, _READING, _WRITING, _CHANGED, _FAILED = range(6)
+_KIND, _THREADS, _HELD, _PARKED, _READING, _WRITING, _CHANGED, _FAILED = range(8)
 _ERROR = struct.Struct(f"<{ERROR}s")
 _ERROR_AT = 128
 _PLACE_SIZE = 512
@@ -71,7 +71,7 @@ _HEADER = mmap.PAGESIZE
 """The first page is the master's: what it tells all workers, and then how this memory is laid out,
 which a master of other code that takes it over has to understand."""
 
-VERSION = 2
+VERSION = 3
 """Rises with every change of meaning; a change of size shows by itself."""
 
 _LAYOUT_AT = 16
@@ -226,7 +226,7 @@ class Scoreboard:
         """What a worker as a whole has told."""
         start = _slot(slot)
         word = start // 8
-        held, parked, reading, writing = self._words[word : word + 4]
+        held, parked, reading, writing = self._words[word + _HELD : word + _CHANGED]
         error = self._settled(start + _ERROR_AT, ERROR, word + _FAILED)
         return Place(
             *(held, parked, reading, writing, self._reals[word + _CHANGED]),
@@ -268,6 +268,33 @@ class Scoreboard:
     def teller(self, slot: int) -> "Teller":
         """Where a worker tells about itself as a whole."""
         return Teller(self.memory, self._words, self._reals, _slot(slot))
+
+    # Who takes connections that another worker hands over (prefork.worker.handover).
+
+    def open(self, slot: int, kind: int, threads: int) -> None:
+        """The worker of a slot takes connections of a kind, not 0 (the worker only)."""
+        word = _slot(slot) // 8
+        self._words[word + _THREADS] = threads
+        self._words[word + _KIND] = kind
+
+    def shut(self, slot: int) -> None:
+        """It takes none: it leaves, is short of descriptors, or (the master says so) is dead."""
+        self._words[_slot(slot) // 8 + _KIND] = 0
+
+    def kind(self, slot: int) -> int:
+        """Of the connections that the worker of a slot takes; 0 for none."""
+        return self._words[_slot(slot) // 8 + _KIND]
+
+    def idle(self, slot: int, kind: int) -> bool:
+        """Whether the worker of a slot takes connections of a kind and has a thread to spare.
+
+        As of this moment: between two short calls a busy worker looks idle.
+        """
+        words, reals, word = self._words, self._reals, _slot(slot) // 8
+        if words[word + _KIND] != kind:
+            return False
+        records = (_record(slot, thread) // 8 for thread in range(words[word + _THREADS]))
+        return any(reals[first + _STARTED] <= reals[first + _ENDED] for first in records)
 
 
 def _slot(slot: int) -> int:
@@ -362,9 +389,12 @@ class Teller:
         if told != self._told:
             self._told = told
             words, word = self._words, self._word
-            words[word], words[word + _PARKED], words[word + _READING], words[word + _WRITING] = (
-                told
-            )
+            (
+                words[word + _HELD],
+                words[word + _PARKED],
+                words[word + _READING],
+                words[word + _WRITING],
+            ) = told
             self._reals[word + _CHANGED] = monotonic()
 
     def failed(self, text: str) -> None:

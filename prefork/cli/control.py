@@ -169,8 +169,7 @@ def _more(worker: WorkerStatus) -> list[str]:
 
 def _queue(queue: QueueStatus) -> str:
     limit = "?" if queue.limit < 0 else queue.limit
-    dropped = "" if queue.dropped < 0 else f", {queue.dropped} dropped"
-    return f"queue of {queue.listener}: {queue.depth} of {limit}{dropped}"
+    return f"queue of {queue.listener}: {queue.depth} of {limit}"
 
 
 def _counted(server: ServerStatus) -> str:
@@ -179,6 +178,8 @@ def _counted(server: ServerStatus) -> str:
         if counts:
             each = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
             groups.append(f"{name}: {each}")
+    if server.overflows:
+        groups.append(f"{server.overflows} overflows of listen queues")
     return "; ".join(groups)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from prefork import linux
 from prefork.master.state import LedgerState
 from prefork.scoreboard import Counters
 
@@ -33,6 +34,8 @@ class Ledger:
     upgrades: Counter[str] = field(default_factory=Counter)
     timeouts: int = 0
     """Requests that passed `request_timeout`."""
+    overflows_before: int = 0
+    """What the kernel had counted when the server was started."""
 
     def bury(self, done: Counters) -> None:
         """Takes a dead worker's counters in, before its slot is cleared."""
@@ -54,6 +57,10 @@ class Ledger:
     def upgraded(self, result: Result) -> None:
         self.upgrades[result] += 1
 
+    def overflows(self, counted: int) -> int:
+        """Of listen queues since the server was started, of what the kernel has counted."""
+        return max(counted - self.overflows_before, 0)
+
     def hand_over(self) -> LedgerState:
         return LedgerState(
             **self.done._asdict(),
@@ -61,6 +68,7 @@ class Ledger:
             reloads=dict(self.reloads),
             upgrades=dict(self.upgrades),
             timeouts=self.timeouts,
+            overflows_before=self.overflows_before,
         )
 
     @staticmethod
@@ -75,4 +83,10 @@ class Ledger:
             Counter(state.reloads),
             Counter(state.upgrades),
             state.timeouts,
+            state.overflows_before,
         )
+
+
+def begin() -> Ledger:
+    """The ledger of a server that starts."""
+    return Ledger(overflows_before=linux.listen_overflows())

@@ -23,7 +23,7 @@ from prefork.master.commands import Commands
 from prefork.master.control import ControlServer
 from prefork.master.draining import Drain
 from prefork.master.generation import Generation
-from prefork.master.ledger import Ledger, Restart
+from prefork.master.ledger import Ledger, Restart, begin
 from prefork.master.plan import State
 from prefork.master.pool import Pool
 from prefork.master.reload import Reloads
@@ -73,7 +73,7 @@ class Master:
             adopted=adopted.state.control if adopted else None,
         )
         self._scoreboard = adopted.scoreboard if adopted else Scoreboard()
-        self._ledger = Ledger.adopt(adopted.state.ledger) if adopted else Ledger()
+        self._ledger = Ledger.adopt(adopted.state.ledger) if adopted else begin()
         reloads.ended = self._ledger.reloaded
         self._pool = Pool(random.Random(), max_slots=SLOTS)
         self._children = Children(
@@ -354,6 +354,8 @@ class Master:
                 self._status = FIRST_BOOT_FAILED
             case plan.Settled(number):
                 self._settling.append(number)
+            case plan.Stalled(number, why):
+                self._reloads.stalled(number, why)
             case plan.Abandoned(number, why):
                 self._reloads.failed(number, why)
             case plan.Superseded(number):

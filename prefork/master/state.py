@@ -117,6 +117,7 @@ class LedgerState(msgspec.Struct, frozen=True, kw_only=True):
     reloads: dict[str, int]
     upgrades: dict[str, int]
     timeouts: int
+    overflows_before: int
 
 
 class ControlState(msgspec.Struct, frozen=True, kw_only=True):

@@ -35,6 +35,7 @@ def status(parts: Parts) -> dict[str, Any]:
         restarts=dict(parts.ledger.restarts),
         reloads=dict(parts.ledger.reloads),
         queues=[_queue(listener) for listener in serving.listeners],
+        overflows=parts.ledger.overflows(linux.listen_overflows()),
         workers=[
             _worker(worker, child, children, counters[child.pid], now)
             for worker in pool.members()
@@ -45,8 +46,8 @@ def status(parts: Parts) -> dict[str, Any]:
 
 
 def _queue(listener: Listener) -> QueueStatus:
-    queue = linux.queue(listener.sock)
-    return QueueStatus(listener=listener.name, **queue._asdict())
+    depth, limit = linux.queue(listener.sock)
+    return QueueStatus(listener=listener.name, depth=depth, limit=limit)
 
 
 def _worker(

@@ -496,7 +496,7 @@ def other_state(install: Install) -> str:
 
 
 def other_scoreboard(install: Install) -> str:
-    install.edit("prefork/scoreboard.py", "VERSION = 2", "VERSION = 3")
+    install.edit("prefork/scoreboard.py", "VERSION = 3", "VERSION = 4")
     return "the scoreboard that was handed over is of another version"
 
 

@@ -26,9 +26,10 @@ STATUS: dict[str, Any] = {
     "requests": 12350,
     "reloads": {"success": 1},
     "restarts": {"crashed": 2, "boot_failed": 1},
+    "overflows": 9,
     "queues": [
-        {"listener": "127.0.0.1:8000", "depth": 3, "limit": 4096, "dropped": 0},
-        {"listener": "unix:/run/site.sock", "depth": 0, "limit": -1, "dropped": -1},
+        {"listener": "127.0.0.1:8000", "depth": 3, "limit": 4096},
+        {"listener": "unix:/run/site.sock", "depth": 0, "limit": -1},
     ],
     "workers": [
         {
@@ -168,9 +169,10 @@ def test_status_as_text(served: Served) -> None:
     assert result.stdout.splitlines() == [
         "site: pid 4711, prefork 0.1.0, generation 2, up 1 d 2 h, target 2 workers,"
         " listening on 127.0.0.1:8000, unix:/run/site.sock",
-        "queue of 127.0.0.1:8000: 3 of 4096, 0 dropped",
+        "queue of 127.0.0.1:8000: 3 of 4096",
         "queue of unix:/run/site.sock: 0 of ?",
-        "12350 requests; reloads: 1 success; restarts: 1 boot_failed, 2 crashed",
+        "12350 requests; reloads: 1 success; restarts: 1 boot_failed, 2 crashed; 9 overflows of"
+        " listen queues",
         "SLOT  PID  GEN    STATE  SINCE  REQUESTS  HELD    MEAN        AGE  NOW",
         "   0  100    2  booting    0 s         0     0    0 ms        0 s",
         "   1   99    2     busy    2 s     12345     7  1.5 ms  1 min 1 s"

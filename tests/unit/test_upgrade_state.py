@@ -108,6 +108,7 @@ def a_state(**fields) -> State:
             reloads={},
             upgrades={},
             timeouts=0,
+            overflows_before=0,
         ),
         "control": ControlState(
             path="/run/prefork/x.sock",
