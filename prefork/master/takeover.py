@@ -85,6 +85,7 @@ class Parts:
     zygotes: Zygotes
     control: ControlServer
     scoreboard: Scoreboard
+    daemon: bool
 
 
 def snapshot(
@@ -120,6 +121,8 @@ def snapshot(
         control=parts.control.hand_over(),
         clients=clients,
         scoreboard=parts.scoreboard.fd,
+        pidfile=reloads.pidfile.hand_over(),
+        daemon=parts.daemon,
         mask=tuple(mask),
     )
 
