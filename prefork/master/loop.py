@@ -344,6 +344,8 @@ class Master:
                 self._notify.failed(self._status, why)
             case plan.Settled(number):
                 self._settling.append(number)
+            case plan.Stalled(number, why):
+                self._reloads.stalled(number, why)
             case plan.Abandoned(number, why):
                 self._reloads.failed(number, why)
             case plan.Superseded(number):
