@@ -155,7 +155,8 @@ class Reloads:
         stuck = self._under_way.get(number)
         if stuck is None:
             return
-        logs.event("error", "reload stalled", generation=number, reason=why)
+        if number != self._first:  # that one is no reload, and each failure is told by itself
+            logs.event("error", "reload stalled", generation=number, reason=why)
         if stuck.waiting is not None:
             stuck.waiting.fail(
                 f"generation {number} serves beside the one before it, but its other workers fail;"
