@@ -21,9 +21,11 @@ from prefork.master import plan
 from prefork.master.children import Child, Children
 from prefork.master.commands import Commands
 from prefork.master.control import ControlServer
+from prefork.master.daemon import Starter
 from prefork.master.draining import Drain
 from prefork.master.generation import Generation
 from prefork.master.ledger import Ledger, Restart, begin
+from prefork.master.notify import Notify
 from prefork.master.plan import State
 from prefork.master.pool import Pool
 from prefork.master.reload import Reloads
@@ -53,9 +55,11 @@ class Master:
         control_path: Path,
         *,
         watch: bool = False,
+        starter: Starter | None = None,
         adopted: Adopted | None = None,
     ) -> None:
         """`watch`: reload whenever a file of the application or the configuration changes.
+        `starter`: who waits for the start of a daemon.
         `adopted`: from a master that this one replaces, in the same process."""
         self._reloads = reloads
         self._log = log
@@ -93,8 +97,10 @@ class Master:
         parts = Parts(
             *(self._born, reloads, self._pool, self._children, self._zygotes),
             *(self._control, self._scoreboard, self._ledger),
+            daemon=adopted.state.daemon if adopted else starter is not None,
         )
         self._commands = Commands(self._selector, parts, log, watch=watch)
+        self._notify = Notify(parts, upgrading=self._commands.upgrading, starter=starter)
         self._drains: dict[Listener, Drain] = {}
         self._wake_at: float | None = None
 
@@ -107,9 +113,11 @@ class Master:
             self._timeouts.look()
             self._upkeep.look()
             self._act(self._pool.plan(monotonic()))
+            self._notify.look(monotonic())
             self._commands.upgrade()
         self._control.close()
         self._commands.close()
+        self._reloads.pidfile.close()
         for listener in self._reloads.held:
             listener.close(unlink=True)
         logs.event("info", "stopped")
@@ -182,6 +190,7 @@ class Master:
             self._zygotes.next_deadline(),
             self._timeouts.look_at,
             self._upkeep.look_at,
+            self._notify.look_at,
         )
         soonest = min((time for time in times if time is not None), default=None)
         return None if soonest is None else max(soonest - now, 0.0)
@@ -352,6 +361,7 @@ class Master:
             case plan.FirstBootFailed(why):
                 logs.event("error", "first boot failed", traceback=why)
                 self._status = FIRST_BOOT_FAILED
+                self._notify.failed(self._status, why)
             case plan.Settled(number):
                 self._settling.append(number)
             case plan.Stalled(number, why):
@@ -395,5 +405,7 @@ class Master:
             *self._zygotes.descriptors(),
             *self._commands.descriptors(),
             *self._control.descriptors(),
+            *self._notify.descriptors(),
+            *self._reloads.pidfile.descriptors(),
             self._selector.fileno(),
         )

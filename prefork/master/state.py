@@ -129,6 +129,13 @@ class ControlState(msgspec.Struct, frozen=True, kw_only=True):
     connections: tuple[ConnectionState, ...]
 
 
+class PidFileState(msgspec.Struct, frozen=True, kw_only=True):
+    """The pidfile in use; the lock on it stays the process's."""
+
+    path: str
+    fd: int
+
+
 class ClientsState(msgspec.Struct, frozen=True, kw_only=True):
     """Who waits for what, by the descriptor of the connection."""
 
@@ -158,6 +165,9 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     control: ControlState
     clients: ClientsState = ClientsState()
     scoreboard: int
+    pidfile: PidFileState | None = None
+    daemon: bool = False
+    """The server was started as one."""
     mask: tuple[int, ...] = ()
     """Signals that were blocked when the server was started."""
 
@@ -169,6 +179,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
             *(zygote.fd for zygote in self.zygotes),
             *(connection.fd for connection in self.control.connections),
             *(self.control.fd, self.scoreboard),
+            *((self.pidfile.fd,) if self.pidfile is not None else ()),
         } - {CLOSED}
 
 

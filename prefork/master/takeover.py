@@ -87,6 +87,7 @@ class Parts:
     control: ControlServer
     scoreboard: Scoreboard
     ledger: Ledger
+    daemon: bool
 
 
 def snapshot(
@@ -123,6 +124,8 @@ def snapshot(
         control=parts.control.hand_over(),
         clients=clients,
         scoreboard=parts.scoreboard.fd,
+        pidfile=reloads.pidfile.hand_over(),
+        daemon=parts.daemon,
         mask=tuple(mask),
     )
 

@@ -115,6 +115,11 @@ class Upgrades:
             self._begin()
 
     @property
+    def trying(self) -> bool:
+        """Whether a preflight is under way."""
+        return self._preflight is not None
+
+    @property
     def passed(self) -> bool:
         """Everything is ready for `replace`."""
         tried = self._preflight is not None and self._preflight.opened is not None

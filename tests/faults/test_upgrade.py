@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import py_compile
+import re
 import shutil
 import signal
 import socket
@@ -73,7 +74,9 @@ class Install:
         path.write_text(before.replace(old, new))
 
     def set_version(self, version: str) -> None:
-        (self.place / "prefork" / "__init__.py").write_text(f'__version__ = "{version}"\n')
+        file = self.place / "prefork" / "__init__.py"
+        line = f'__version__ = "{version}"'
+        file.write_text(re.sub(r'^__version__ = ".*"$', line, file.read_text(), flags=re.MULTILINE))
 
     def gate(self) -> "Gate":
         """The next worker waits in its import until it is opened."""
