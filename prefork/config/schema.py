@@ -95,6 +95,9 @@ class Workers(Struct, frozen=True, kw_only=True):
     ] = field(default_factory=dict)
     boot_timeout: Seconds = 30.0
     request_timeout: Seconds = 30.0  # 0 for tcp where it is not given
+    slow_request: Annotated[
+        float, Meta(ge=0, le=SECONDS_MAX), Kind(f"seconds from 0 (off) to {SECONDS_MAX}")
+    ] = 0.0
     graceful_timeout: Seconds = 30.0
     drain_delay: Annotated[
         float, Meta(ge=0, le=SECONDS_MAX), Kind(f"seconds from 0 to {SECONDS_MAX}")

@@ -29,6 +29,7 @@ from prefork.master.notify import Notify
 from prefork.master.plan import State
 from prefork.master.pool import Pool
 from prefork.master.reload import Reloads
+from prefork.master.slowlog import SlowLog
 from prefork.master.takeover import Adopted, Parts
 from prefork.master.timeouts import Timeouts
 from prefork.master.upkeep import Upkeep
@@ -91,6 +92,7 @@ class Master:
         )
         self._zygotes = Zygotes(self._selector, self._children, self._not_spawned)
         self._timeouts = Timeouts(self._pool, self._children, self._ledger)
+        self._slow = SlowLog(self._children)
         self._upkeep = Upkeep(
             self._pool, self._children, self._ledger, lambda: reloads.serving.listeners
         )
@@ -111,6 +113,8 @@ class Master:
             self._wait()
             self._bury()
             self._timeouts.look()
+            self._slow.look()
+            self._children.stacks.look()
             self._upkeep.look()
             self._act(self._pool.plan(monotonic()))
             self._notify.look(monotonic())
@@ -189,6 +193,8 @@ class Master:
             self._commands.next_deadline(),
             self._zygotes.next_deadline(),
             self._timeouts.look_at,
+            self._slow.look_at,
+            self._children.stacks.look_at,
             self._upkeep.look_at,
             self._notify.look_at,
         )
@@ -301,6 +307,7 @@ class Master:
         """A worker was forked, here or by a zygote."""
         number = child.generation.number
         self._timeouts.look_again()
+        self._slow.look_again()
         logs.event("debug", "worker forked", slot=child.slot, pid=child.pid, generation=number)
         self._pool.spawned(child.slot, number, child.pid, monotonic())
 

@@ -20,7 +20,7 @@ from typing import Any, NoReturn, Protocol
 
 import setproctitle
 
-from prefork import __version__, linux, logs, systemd
+from prefork import __version__, linux, logs, stacks, systemd
 from prefork.apps.health import Health
 from prefork.apps.load import LoadError, load_target
 from prefork.apps.wsgi import FileWrapper, errors_stream
@@ -140,6 +140,7 @@ def _take_place(birth: Birth) -> None:
     linux.set_parent_death_signal(signal.SIGTERM)
     if os.getppid() != birth.master:
         os._exit(0)  # it died before we asked to be told
+    stacks.offer(birth.channel)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
