@@ -367,3 +367,9 @@ def test_empty_lines_before_a_request_are_bounded() -> None:
     connection = tight(b"\r\n" * 20_000, 1000)
     assert connection.error is not None
     assert connection.error.status == 414
+
+
+def test_a_client_of_1_0_that_wants_its_proxy_to_stay_is_still_one_of_1_0() -> None:
+    """llhttp reads Proxy-Connection as it reads Connection."""
+    data = get(b"Proxy-Connection: keep-alive", first=b"GET / HTTP/1.0")
+    assert read(data).requests[0].environ["SERVER_PROTOCOL"] == "HTTP/1.0"
