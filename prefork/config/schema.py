@@ -130,6 +130,7 @@ class Http(Struct, frozen=True, kw_only=True):
     max_header_size: Size = 64 * KIB
     response_memory: Size = 256 * KIB
     response_spill: Size = 64 * MIB
+    server_header: Flag = True
     health_path: Annotated[str | None, Kind('a path such as "/health"', values.read_url_path)] = (
         None
     )

@@ -27,6 +27,7 @@ from prefork.apps.wsgi import FileWrapper, errors_stream
 from prefork.channel import Channel, Failed
 from prefork.config import Config
 from prefork.http.connection import Limits
+from prefork.http.response import name_server
 from prefork.listeners import Listener
 from prefork.scoreboard import Scoreboard
 from prefork.worker.accept import WAKE, Door
@@ -224,6 +225,7 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
         response_memory=http.response_memory,
         response_spill=http.response_spill,
     )
+    name_server(http.server_header)
     for door, listener in zip(doors, birth.listeners, strict=True):
         door.base = base_environ(
             _server_address(listener),
