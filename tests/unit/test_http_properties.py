@@ -1,5 +1,6 @@
 """Any bytes, cut anywhere: never an exception, and one reading, whole and in pieces."""
 
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import example, given, settings
@@ -58,7 +59,7 @@ def reading(pieces: list[bytes]) -> tuple[list[Any], int, bool]:
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:
     at = [0, *sorted({place % (len(data) + 1) for place in places}), len(data)]
-    return [data[start:end] for start, end in zip(at, at[1:], strict=False)]
+    return [data[start:end] for start, end in pairwise(at)]
 
 
 @given(streams, st.lists(st.integers(0, 10_000), max_size=8))
