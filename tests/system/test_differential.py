@@ -221,4 +221,3 @@ def test_nothing_in_a_body_was_taken_for_a_request(
             assert len(smuggled) == len(forwarded), name
     # The corpus does try it.
     assert any(INNER in data for data in corpus().values())
-
