@@ -119,10 +119,14 @@ class Workers(Struct, frozen=True, kw_only=True):
 class Http(Struct, frozen=True, kw_only=True):
     """[http]: how long and how large a conversation may be."""
 
+    max_connections: Count = 10_000
+    max_connections_per_address: Count = 0
     keepalive: Seconds = 5.0
+    keepalive_requests: Count = 0
     header_timeout: Seconds = 10.0
     body_timeout: Seconds = 30.0
     write_timeout: Seconds = 30.0
+    min_body_rate: Count = 500
     body_memory: Size = 64 * KIB
     max_body: Size = 64 * MIB
     max_request_line: Size = 8 * KIB

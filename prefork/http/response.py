@@ -242,12 +242,12 @@ def compose(
     return Head(b"".join(lines), code, framing, length, keep_alive)
 
 
-def error(status: int, reason: str, *, method: str = "GET") -> bytes:
+def error(status: int, reason: str, *, method: str = "GET", headers: Headers = ()) -> bytes:
     """A whole plain response that ends the connection."""
     body = f"{status} {HTTPStatus(status).phrase}: {reason}\n".encode()
     head = compose(
         f"{status} {HTTPStatus(status).phrase}",
-        [("Content-Type", "text/plain; charset=utf-8")],
+        [("Content-Type", "text/plain; charset=utf-8"), *headers],
         method=method,
         http11=True,
         keep_alive=False,

@@ -1,5 +1,7 @@
 """HTTP in a worker: connections to conversations, conversations to the application and back."""
 
+import socket
+import sys
 from collections.abc import Callable
 from time import monotonic, time
 from typing import Any, Protocol
@@ -10,6 +12,7 @@ from prefork.http.connection import Environ, Request
 from prefork.scoreboard import Record, Teller
 from prefork.worker import forked
 from prefork.worker.accept import Arrival, Door
+from prefork.worker.admission import Admission, turn_away
 from prefork.worker.conversation import Conversation, Rules, Wish
 from prefork.worker.parking import EPOLLIN, EPOLLOUT, Parking
 from prefork.worker.sockets import adopt
@@ -17,6 +20,9 @@ from prefork.worker.threads import Threads
 
 # An enum's member is looked up by a descriptor, at 80 ns each time in CPython 3.11.
 _IDLE, _READ, _WRITE, _SERVE = Wish.IDLE, Wish.READ, Wish.WRITE, Wish.SERVE
+
+_COMPLAIN = 5.0
+"""Seconds between two lines in the log about connections that were turned away."""
 
 _LAST_CHANCE = 5.0
 """Seconds that an idle connection gets at the end where no limit is configured."""
@@ -41,6 +47,7 @@ class HttpService:
         teller: Teller,
         wake: Callable[[], None],
         *,
+        admission: Admission[Conversation],
         request_timeout: float,
         graceful_timeout: float,
         access: AccessLog | None,
@@ -51,6 +58,7 @@ class HttpService:
         self._record = records[0]
         self._teller = teller
         self._reading = self._writing = 0
+        self._admission = admission
         self._request_timeout = request_timeout
         limits = [limit for limit in (rules.keepalive, graceful_timeout) if limit]
         self._last_chance = min(limits, default=_LAST_CHANCE)
@@ -58,6 +66,7 @@ class HttpService:
         self._open: set[Conversation] = set()
         self._running: dict[Conversation, float] = {}
         self._forked = False
+        self._complain_from = 0.0
         self._last = False
         self._until = 0.0
         self._threads: Threads[Conversation] | None = None
@@ -79,8 +88,11 @@ class HttpService:
         fd, peer = arrival
         base = door.base.copy()
         sock, base["REMOTE_ADDR"], base["REMOTE_PORT"] = adopt(fd, peer, door.sock)
+        if not self._admitted(sock, base):
+            return
         conversation = Conversation(sock, base, self._rules, monotonic())
         self._open.add(conversation)
+        self._admission.note(base["REMOTE_ADDR"], conversation)
         conversation.closing = self._last
         conversation.read(monotonic())
         self._proceed(conversation)
@@ -137,6 +149,36 @@ class HttpService:
         for conversation in self._open:
             conversation.abandon()
 
+    # Bounds.
+
+    def _admitted(self, sock: socket.socket, base: Environ) -> bool:
+        """Whether a new connection may stay; one that may not is closed."""
+        admission = self._admission
+        if len(self._open) < (admission.limit or sys.maxsize) and not admission.per_address:
+            return True
+        problem = admission.refusal(
+            base["REMOTE_ADDR"], self._open, list(self.parking.parked.values()), self._end_idle
+        )
+        if problem is None:
+            return True
+        turn_away(sock, problem, tls=base["wsgi.url_scheme"] == "https")
+        now = monotonic()
+        if self._complain_from <= now:
+            self._complain_from = now + _COMPLAIN
+            logs.event("warning", "connections refused", reason=problem.reason)
+        return False
+
+    def _end_idle(self, conversation: Conversation) -> bool:
+        if self.parking.claim(conversation.fd) is not conversation:
+            return False
+        self._close(conversation)
+        return True
+
+    def _close(self, conversation: Conversation) -> None:
+        self.parking.forget(conversation)
+        conversation.close()
+        self._open.discard(conversation)
+
     # One conversation.
 
     def _proceed(self, conversation: Conversation) -> None:
@@ -158,9 +200,7 @@ class HttpService:
             elif wish is _WRITE:
                 self.parking.park(conversation, EPOLLOUT)
             else:
-                self.parking.forget(conversation)
-                conversation.close()
-                self._open.discard(conversation)
+                self._close(conversation)
             return
 
     def _count(self, conversation: Conversation, wish: Wish) -> None:

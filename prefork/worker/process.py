@@ -31,6 +31,7 @@ from prefork.http.response import name_server
 from prefork.listeners import Listener
 from prefork.scoreboard import Scoreboard
 from prefork.worker.accept import WAKE, Door
+from prefork.worker.admission import Admission
 from prefork.worker.conversation import Rules
 from prefork.worker.hooks import Hooks, Worker
 from prefork.worker.http import HttpService, base_environ
@@ -219,8 +220,10 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
             body_memory=http.body_memory,
         ),
         keepalive=http.keepalive,
+        keepalive_requests=http.keepalive_requests,
         header_timeout=http.header_timeout,
         body_timeout=http.body_timeout,
+        min_body_rate=http.min_body_rate,
         write_timeout=http.write_timeout,
         response_memory=http.response_memory,
         response_spill=http.response_spill,
@@ -249,6 +252,7 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
         records,
         teller,
         loop.wake,
+        admission=Admission(http.max_connections, http.max_connections_per_address),
         request_timeout=workers.request_timeout,
         graceful_timeout=workers.graceful_timeout,
         access=birth.logs.access_log(),
