@@ -497,7 +497,7 @@ def torn_release(install: Install) -> str:
 
 def other_state(install: Install) -> str:
     install.edit("prefork/master/state.py", f"VERSION = {STATE}", f"VERSION = {STATE + 1}")
-    return f"in version {STATE}, and prefork 0.1.0 reads version {STATE + 1}: restart the server instead"
+    return f"in version {STATE}, and prefork 0.1.0 reads version {STATE + 1}: restart the server"
 
 
 def other_scoreboard(install: Install) -> str:
