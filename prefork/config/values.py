@@ -162,6 +162,13 @@ def read_app(raw: Any, base: str) -> str:
     return text
 
 
+def read_one_address(raw: Any, base: str) -> str:
+    """A canonical address; `systemd` alone may stand for several."""
+    if not isinstance(raw, str):
+        raise Mismatch
+    return _read_address(raw, base)
+
+
 def read_bind(raw: Any, base: str) -> tuple[str, ...]:
     """Canonical addresses; one may be given as a plain string. Every bad one is named."""
     texts = [raw] if isinstance(raw, str) else raw

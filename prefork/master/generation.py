@@ -15,10 +15,17 @@ class Generation:
     number: int
     loaded: Loaded
     listeners: list[Listener]
+    metrics: Listener | None = None
+    """Where the master serves metrics."""
 
     @property
     def config(self) -> Config:
         return self.loaded.config
+
+    @property
+    def held(self) -> list[Listener]:
+        """All listeners: those of the workers, and the master's own."""
+        return [*self.listeners, *([self.metrics] if self.metrics is not None else [])]
 
     @property
     def settings(self) -> Settings:
@@ -53,7 +60,9 @@ def prepare(source: Source, number: int, kept: Sequence[Listener] = ()) -> Gener
     Raises ConfigError or ListenError, and then nothing has changed.
     """
     loaded = load(source)
-    addresses = [address.parse(text) for text in loaded.config.server.bind]
-    return Generation(
-        number, loaded, open_listeners(addresses, listen_options(loaded.config), kept)
-    )
+    config = loaded.config
+    own = [config.metrics.bind] if config.metrics.bind is not None else []
+    addresses = [address.parse(text) for text in (*config.server.bind, *own)]
+    listeners = open_listeners(addresses, listen_options(config), kept)
+    metrics = listeners.pop() if own else None
+    return Generation(number, loaded, listeners, metrics)
