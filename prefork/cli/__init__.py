@@ -20,6 +20,7 @@ _COMMANDS = {
     "get": "prefork.cli.get:command",
     "talk": "prefork.cli.talk:command",
     "wire": "prefork.cli.wire:command",
+    "migrate": "prefork.cli.migrate:command",
 }
 
 
