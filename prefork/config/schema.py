@@ -95,6 +95,9 @@ class Workers(Struct, frozen=True, kw_only=True):
     ] = field(default_factory=dict)
     boot_timeout: Seconds = 30.0
     request_timeout: Seconds = 30.0  # 0 for tcp where it is not given
+    slow_request: Annotated[
+        float, Meta(ge=0, le=SECONDS_MAX), Kind(f"seconds from 0 (off) to {SECONDS_MAX}")
+    ] = 0.0
     graceful_timeout: Seconds = 30.0
     drain_delay: Annotated[
         float, Meta(ge=0, le=SECONDS_MAX), Kind(f"seconds from 0 to {SECONDS_MAX}")
@@ -116,10 +119,14 @@ class Workers(Struct, frozen=True, kw_only=True):
 class Http(Struct, frozen=True, kw_only=True):
     """[http]: how long and how large a conversation may be."""
 
+    max_connections: Count = 10_000
+    max_connections_per_address: Count = 0
     keepalive: Seconds = 5.0
+    keepalive_requests: Count = 0
     header_timeout: Seconds = 10.0
     body_timeout: Seconds = 30.0
     write_timeout: Seconds = 30.0
+    min_body_rate: Count = 500
     body_memory: Size = 64 * KIB
     max_body: Size = 64 * MIB
     max_request_line: Size = 8 * KIB
@@ -127,6 +134,7 @@ class Http(Struct, frozen=True, kw_only=True):
     max_header_size: Size = 64 * KIB
     response_memory: Size = 256 * KIB
     response_spill: Size = 64 * MIB
+    server_header: Flag = True
     health_path: Annotated[str | None, Kind('a path such as "/health"', values.read_url_path)] = (
         None
     )

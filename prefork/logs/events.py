@@ -206,6 +206,11 @@ def traceback_of(problem: BaseException) -> str:
     return "".join(traceback.format_exception(problem)).rstrip("\n")
 
 
+def summary_of(problem: BaseException) -> str:
+    """An exception in one line, as the last of its traceback."""
+    return traceback.format_exception_only(problem)[-1].strip()
+
+
 def _report_loss(target: str, lines: int, reason: str) -> None:
     event("error", "log lines lost", log=target, lines=lines, reason=reason)
 
@@ -220,11 +225,11 @@ def _json_line(level: str, name: str, fields: dict[str, Any]) -> str:
 def _text_lines(level: str, name: str, fields: dict[str, Any]) -> str:
     now = datetime.now().astimezone()
     stamp = f"{now:%Y-%m-%d %H:%M:%S}.{now.microsecond // 1000:03d} {now:%z}"
-    line = [f"{stamp} [{level}] {_escape(name)}"]
+    line = [f"{stamp} [{level}] {printable(name)}"]
     rest = []
     for key, value in fields.items():
         if key == "traceback":
-            rest = [f"    {_escape(text)}" for text in str(value).split("\n")]
+            rest = [f"    {printable(text)}" for text in str(value).split("\n")]
         elif value is not None:
             line.append(f"{key}={_quote(str(value))}")
     return "\n".join([" ".join(line), *rest]) + "\n"
@@ -237,10 +242,10 @@ def _quote(text: str) -> str:
     """A value, in double quotes where it would not read as one word."""
     if text and text.isprintable() and not _TO_QUOTE.search(text):
         return text
-    return '"' + _escape(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
+    return '"' + printable(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
 
 
-def _escape(text: str) -> str:
+def printable(text: str) -> str:
     """No control character, line separator, direction mark or lone surrogate gets out.
 
     They could forge a line, or drive the terminal that shows it.

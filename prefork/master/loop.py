@@ -24,10 +24,12 @@ from prefork.master.control import ControlServer
 from prefork.master.daemon import Starter
 from prefork.master.draining import Drain
 from prefork.master.generation import Generation
+from prefork.master.ledger import Ledger, Restart, begin
 from prefork.master.notify import Notify
 from prefork.master.plan import State
 from prefork.master.pool import Pool
 from prefork.master.reload import Reloads
+from prefork.master.slowlog import SlowLog
 from prefork.master.takeover import Adopted, Parts
 from prefork.master.timeouts import Timeouts
 from prefork.master.upkeep import Upkeep
@@ -76,6 +78,8 @@ class Master:
             adopted=adopted.state.control if adopted else None,
         )
         self._scoreboard = adopted.scoreboard if adopted else Scoreboard()
+        self._ledger = Ledger.adopt(adopted.state.ledger) if adopted else begin()
+        reloads.ended = self._ledger.reloaded
         self._pool = Pool(random.Random(), max_slots=SLOTS)
         self._children = Children(
             self._name,
@@ -87,11 +91,14 @@ class Master:
             foreign=self._foreign_descriptors,
         )
         self._zygotes = Zygotes(self._selector, self._children, self._not_spawned)
-        self._timeouts = Timeouts(self._pool, self._children)
-        self._upkeep = Upkeep(self._pool, self._children, lambda: reloads.serving.listeners)
+        self._timeouts = Timeouts(self._pool, self._children, self._ledger)
+        self._slow = SlowLog(self._children)
+        self._upkeep = Upkeep(
+            self._pool, self._children, self._ledger, lambda: reloads.serving.listeners
+        )
         parts = Parts(
             *(self._born, reloads, self._pool, self._children, self._zygotes),
-            *(self._control, self._scoreboard),
+            *(self._control, self._scoreboard, self._ledger),
             daemon=adopted.state.daemon if adopted else starter is not None,
         )
         self._commands = Commands(self._selector, parts, log, watch=watch)
@@ -106,6 +113,8 @@ class Master:
             self._wait()
             self._bury()
             self._timeouts.look()
+            self._slow.look()
+            self._children.stacks.look()
             self._upkeep.look()
             self._act(self._pool.plan(monotonic()))
             self._notify.look(monotonic())
@@ -144,6 +153,7 @@ class Master:
         for zygote in state.zygotes:
             self._zygotes.take_over(zygote, adopted.generations[zygote.generation])
         signal.pthread_sigmask(signal.SIG_SETMASK, state.mask)  # what came meanwhile comes now
+        self._ledger.upgraded("success")
         logs.event("info", "upgraded", was=state.prefork, version=__version__)
         for listener in adopted.opened:
             logs.event("info", "listening", address=listener.name)
@@ -183,6 +193,8 @@ class Master:
             self._commands.next_deadline(),
             self._zygotes.next_deadline(),
             self._timeouts.look_at,
+            self._slow.look_at,
+            self._children.stacks.look_at,
             self._upkeep.look_at,
             self._notify.look_at,
         )
@@ -242,7 +254,21 @@ class Master:
                 how=death.how,
                 **({"during": "; ".join(call.line for call in calls)} if calls else {}),
             )
+            self._ledger.bury(self._children.counters(child))
+            if reason := self._restart(worker, expected):
+                self._ledger.restarted(reason)
             self._pool.died(child.pid, death.how, monotonic(), sigkill=death.sigkill)
+
+    def _restart(self, worker: plan.Worker | None, expected: bool) -> Restart | None:
+        """Why a dead worker has to be replaced; None where it is not, or was counted before."""
+        if worker is None or self._pool.stopping:
+            return None
+        if not expected:
+            if worker.state is State.RETIRING:  # it was killed on its way out
+                return None
+            return "boot_failed" if worker.state is State.BOOTING else "crashed"
+        replaced = worker.generation < (self._pool.current or 0) and worker.worn is None
+        return "reload" if replaced and worker.state is State.RETIRING else None
 
     # Carry out the plan.
 
@@ -281,6 +307,7 @@ class Master:
         """A worker was forked, here or by a zygote."""
         number = child.generation.number
         self._timeouts.look_again()
+        self._slow.look_again()
         logs.event("debug", "worker forked", slot=child.slot, pid=child.pid, generation=number)
         self._pool.spawned(child.slot, number, child.pid, monotonic())
 
@@ -349,7 +376,7 @@ class Master:
             case plan.Abandoned(number, why):
                 self._reloads.failed(number, why)
             case plan.Superseded(number):
-                self._reloads.failed(number, "a later reload took its place")
+                self._reloads.failed(number, "a later reload took its place", "superseded")
             case plan.Stopped():
                 self._stopped = True
 

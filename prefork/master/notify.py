@@ -159,7 +159,7 @@ class Notify:
         for child in parts.children:
             worker = parts.pool.find(child.pid)
             calls = parts.children.calls(child)
-            requests[child.pid] = sum(call.requests for call in calls)
+            requests[child.pid] = parts.children.requests(child)
             ready += worker is not None and worker.state is State.READY
             busy += any(call.started for call in calls)
         # A worker that is gone has taken its last figures with it.

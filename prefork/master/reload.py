@@ -4,7 +4,7 @@ Whatever fails before its first worker is ready leaves everything as it was.  A 
 in the middle of another supersedes it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,6 +13,7 @@ from prefork.apps import given
 from prefork.config import ConfigError, Source, changes
 from prefork.listeners import Listener, ListenError
 from prefork.master.generation import Generation, prepare
+from prefork.master.ledger import Result
 from prefork.master.pidfile import PidFile, PidFileError
 
 _GIVEN = (
@@ -50,6 +51,8 @@ class Reloads:
         self._held = list(first.listeners)
         self.serving = first
         """The generation whose configuration is in force."""
+        self.ended: Callable[[Result], None] = lambda _: None
+        """Told how each reload ended."""
 
     @classmethod
     def resume(
@@ -110,6 +113,7 @@ class Reloads:
             self._log.prepare(generation.config.log)
         except (ConfigError, ListenError, PidFileError, logs.LogError) as error:
             why = str(error)
+            self.ended("failed")
             logs.event("error", "reload failed", generation=number, reason=why)
             if generation is not None:
                 self._release(set(generation.listeners) - set(self._held))
@@ -146,6 +150,8 @@ class Reloads:
         done = self._under_way.pop(number, None)
         if done is None:
             return
+        if number != self._first:
+            self.ended("success")
         logs.event("info", "generation settled", generation=number, changes=len(done.changed))
         if done.waiting is not None:
             done.waiting.ok(generation=number, changes=done.changed)
@@ -164,7 +170,7 @@ class Reloads:
             )
             stuck.waiting = None
 
-    def failed(self, number: int, why: str) -> None:
+    def failed(self, number: int, why: str, result: Result = "failed") -> None:
         """It was given up, or another took its place."""
         lost = self._under_way.pop(number, None)
         if lost is None:
@@ -172,6 +178,7 @@ class Reloads:
         if not self._under_way:
             self.pidfile.prepare(self.serving.config.process.pidfile)
         if number != self._first:  # that one is no reload: it was stopped as it began
+            self.ended(result)
             logs.event("error", "reload failed", generation=number, reason=why)
         if lost.waiting is not None:
             lost.waiting.fail(why)

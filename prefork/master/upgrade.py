@@ -94,6 +94,7 @@ class Upgrades:
     def cancel(self, why: str) -> None:
         """The server stops, or all workers go: nothing of it is wanted any more."""
         if self._preflight is not None:
+            self._parts.ledger.upgraded("failed")
             logs.event("error", "upgrade failed", reason=why)
             self._end()
         self._clients.fail(why)
@@ -170,6 +171,7 @@ class Upgrades:
 
     def _fail(self, why: str) -> None:
         self._end()
+        self._parts.ledger.upgraded("failed")
         logs.event("error", "upgrade failed", reason=why)
         clients, self._clients = self._clients, Clients()
         Clients(upgrades=clients.upgrades).fail(why)

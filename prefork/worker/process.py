@@ -20,16 +20,18 @@ from typing import Any, NoReturn, Protocol
 
 import setproctitle
 
-from prefork import __version__, linux, logs, systemd
+from prefork import __version__, linux, logs, stacks, systemd
 from prefork.apps.health import Health
 from prefork.apps.load import LoadError, load_target
 from prefork.apps.wsgi import FileWrapper, errors_stream
 from prefork.channel import Channel, Failed
 from prefork.config import Config
 from prefork.http.connection import Limits
+from prefork.http.response import name_server
 from prefork.listeners import Listener
 from prefork.scoreboard import Scoreboard
 from prefork.worker.accept import WAKE, Door
+from prefork.worker.admission import Admission
 from prefork.worker.conversation import Rules
 from prefork.worker.hooks import Hooks, Worker
 from prefork.worker.http import HttpService, base_environ
@@ -140,6 +142,7 @@ def _take_place(birth: Birth) -> None:
     linux.set_parent_death_signal(signal.SIGTERM)
     if os.getppid() != birth.master:
         os._exit(0)  # it died before we asked to be told
+    stacks.offer(birth.channel)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
@@ -202,8 +205,11 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
     config = birth.config
     workers = config.workers
     records = [birth.scoreboard.record(birth.slot, thread) for thread in range(workers.threads)]
+    teller = birth.scoreboard.teller(birth.slot)
     if config.server.protocol == "tcp":
-        return TcpService(application, records, loop.wake, request_timeout=workers.request_timeout)
+        return TcpService(
+            application, records, teller, loop.wake, request_timeout=workers.request_timeout
+        )
     http = config.http
     rules = Rules(
         limits=Limits(
@@ -214,12 +220,15 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
             body_memory=http.body_memory,
         ),
         keepalive=http.keepalive,
+        keepalive_requests=http.keepalive_requests,
         header_timeout=http.header_timeout,
         body_timeout=http.body_timeout,
+        min_body_rate=http.min_body_rate,
         write_timeout=http.write_timeout,
         response_memory=http.response_memory,
         response_spill=http.response_spill,
     )
+    name_server(http.server_header)
     for door, listener in zip(doors, birth.listeners, strict=True):
         door.base = base_environ(
             _server_address(listener),
@@ -241,7 +250,9 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
         application,
         rules,
         records,
+        teller,
         loop.wake,
+        admission=Admission(http.max_connections, http.max_connections_per_address),
         request_timeout=workers.request_timeout,
         graceful_timeout=workers.graceful_timeout,
         access=birth.logs.access_log(),
