@@ -156,7 +156,6 @@ def test_as_a_module_it_is_the_command() -> None:
     done = run("--version")
     assert (done.returncode, done.stderr) == (0, "")
 
-
     assert done.stdout.startswith(f"prefork {__version__}\nPython ")
 
 
