@@ -13,6 +13,7 @@ need ip iproute2
 need tshark tshark
 need openssl openssl
 need setpriv util-linux
+need haproxy haproxy
 
 [ -n "$packages" ] || exit 0
 

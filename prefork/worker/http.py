@@ -76,7 +76,7 @@ class HttpService:
         fd, peer = arrival
         base = door.base.copy()
         sock, base["REMOTE_ADDR"], base["REMOTE_PORT"] = adopt(fd, peer, door.sock)
-        conversation = Conversation(sock, base, self._rules, monotonic())
+        conversation = door.converse(sock, base, self._rules, monotonic())
         self._open.add(conversation)
         conversation.closing = self._last
         conversation.read(monotonic())
