@@ -45,13 +45,11 @@ def server_context(settings: Tls) -> ssl.SSLContext:
             if found is not None:
                 tls.context = found
 
-        context.sni_callback = choose  # type: ignore[assignment]  # typeshed: SSLSocket alone
+        context.sni_callback = choose
     return context
 
 
-def by_name(
-    named: Mapping[str, ssl.SSLContext], name: str | None
-) -> ssl.SSLContext | None:
+def by_name(named: Mapping[str, ssl.SSLContext], name: str | None) -> ssl.SSLContext | None:
     """Of the name itself, or of a wildcard for its first label (RFC 9525 section 6.3)."""
     if name is None:
         return None
@@ -79,9 +77,7 @@ def _context(settings: Tls, key: str, certificate: str, private: str | None) -> 
     return context
 
 
-def _load_pair(
-    context: ssl.SSLContext, key: str, certificate: str, private: str | None
-) -> None:
+def _load_pair(context: ssl.SSLContext, key: str, certificate: str, private: str | None) -> None:
     own = private is not None and key == "tls.certificate"
     _read(key, certificate)
     if private is not None:

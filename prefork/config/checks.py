@@ -133,7 +133,7 @@ def _possible(config: Config) -> Iterator[Finding]:
 
 
 def _certified(settings: Tls) -> Iterator[Finding]:
-    # Imported here: OpenSSL costs each process three megabytes, and most servers have no use for it.
+    # Imported here: OpenSSL costs each process megabytes that few servers have a use for.
     from prefork import tls
 
     try:

@@ -144,7 +144,7 @@ class Tls(Struct, frozen=True, kw_only=True):
         Kind('a table such as { "example.org" = { certificate = "a.pem" } }', values.read_sni),
     ] = field(default_factory=dict)
     bind: Annotated[tuple[str, ...], Kind("an address or a list of them", values.read_some)] = ()
-    min_version: Annotated[TlsVersion, _one_of(TlsVersion)] = "1.2"
+    min_version: Annotated[TlsVersion, Kind('"1.2" or "1.3"', values.read_tls_version)] = "1.2"
     client_ca: OptionalPath = None
     client_auth: Annotated[ClientAuth, _one_of(ClientAuth)] = "none"
     handshake_timeout: Seconds = 10.0

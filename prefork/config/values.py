@@ -324,6 +324,10 @@ def _mount_prefix(prefix: str) -> str:
     return prefix
 
 
+def read_tls_version(raw: Any, base: str) -> Any:
+    return str(raw) if type(raw) is float else raw
+
+
 def read_networks(raw: Any, base: str) -> tuple[str, ...]:
     """Addresses and networks in their canonical form, and "unix". Every bad one is named."""
     texts = [raw] if isinstance(raw, str) else raw

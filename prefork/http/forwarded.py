@@ -143,7 +143,8 @@ def _read_x_forwarded(headers: Mapping[str, str], trusts: Trusts) -> Forwarding:
 
 _PAIR = re.compile(
     r"[ \t]*([!#$%&'*+\-.^_`|~0-9A-Za-z]+)="
-    r"(?:([!#$%&'*+\-.^_`|~0-9A-Za-z:\[\]]+)|\"((?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\xff])*)\")"
+    r"(?:([!#$%&'*+\-.^_`|~0-9A-Za-z:\[\]]+)"
+    r'|"((?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\xff])*)")'
     r"[ \t]*(;|,|$)"
 )
 _EMPTY = re.compile(r"[ \t]*(;|,|$)")
@@ -186,9 +187,7 @@ def _read_forwarded(text: str, trusts: Trusts) -> Forwarding:
     # One that names no address is still the last proxy's word on the rest.
     said = elements[index]
     client = hops[index] if index >= 0 else _Hop(None, None)
-    return Forwarding(
-        client.host, client.port, _scheme(said.get("proto")), _host(said.get("host"))
-    )
+    return Forwarding(client.host, client.port, _scheme(said.get("proto")), _host(said.get("host")))
 
 
 def _scheme(text: str | None) -> str | None:

@@ -42,6 +42,4 @@ class ProxiedConnection(Connection):
 
 def keys(headers: Iterable[str]) -> dict[bytes, str]:
     """The environ's key of each header, by its name in lower case."""
-    return {
-        name.lower().encode(): "HTTP_" + name.upper().replace("-", "_") for name in headers
-    }
+    return {name.lower().encode(): "HTTP_" + name.upper().replace("-", "_") for name in headers}

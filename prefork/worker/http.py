@@ -188,7 +188,7 @@ class HttpService:
             forked.leave(problem)
 
 
-def base_environ(server: tuple[str, str], **more: Any) -> Environ:
+def base_environ(server: tuple[str, str], *, tls: bool = False, **more: Any) -> Environ:
     """What the environ of every request at one listener begins with."""
     name, port = server
     return {
@@ -196,8 +196,9 @@ def base_environ(server: tuple[str, str], **more: Any) -> Environ:
         "SERVER_PORT": port,
         "SCRIPT_NAME": "",
         "wsgi.version": (1, 0),
-        "wsgi.url_scheme": "http",
+        "wsgi.url_scheme": "https" if tls else "http",
         "wsgi.run_once": False,
         "wsgi.input_terminated": True,
+        **({"HTTPS": "on"} if tls else {}),
         **more,
     }

@@ -9,27 +9,55 @@ has plain conversations, and pays nothing for it.
 import contextlib
 import os
 import socket
-import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from prefork import logs
+from prefork.config import Config
 from prefork.http import forwarded, proxy_protocol
 from prefork.http.connection import Environ
 from prefork.http.head import Reject
-from prefork.http.proxied import ProxiedConnection
+from prefork.http.proxied import ProxiedConnection, keys
 from prefork.worker.conversation import Conversation, FilePart, Rules, Wish
-from prefork.worker.tls import PlainHttp, TlsSocket
+
+if TYPE_CHECKING:
+    from prefork.worker.tls import TlsSocket
 
 _FILE = 64 * 1024  # bytes of a file read and sealed at one time
+
+
+def security(config: Config, address: str, context: Any) -> "Security | None":
+    """What the listener of that address asks for; `context`: the server's, an ssl.SSLContext.
+
+    None where its conversations are plain ones.
+    """
+    http, settings = config.http, config.tls
+    seal = None
+    if settings.certificate is not None and (not settings.bind or address in settings.bind):
+        # Imported here: OpenSSL costs each process megabytes that few servers have a use for.
+        from prefork.worker.tls import TlsSocket
+
+        seal = partial(TlsSocket, context=context)
+    if seal is None and not http.trusted_proxies:
+        return None
+    return Security(
+        seal,
+        settings.handshake_timeout,
+        http.proxy_protocol,
+        forwarded.trust(http.trusted_proxies),
+        keys(http.trusted_headers) if http.trusted_proxies else {},
+    )
 
 
 @dataclass(frozen=True)
 class Security:
     """What one listener asks of its connections."""
 
-    context: ssl.SSLContext | None
-    """For TLS."""
+    seal: "Callable[[socket.socket], TlsSocket] | None"
+    """Begins TLS, where that is spoken."""
     handshake_timeout: float
     """Seconds, 0 for no limit."""
     proxy_protocol: bool
@@ -116,12 +144,12 @@ class SecuredConversation(Conversation):
             self.connection = ProxiedConnection(
                 self._base, self._rules.limits, security.trusts, security.headers
             )
-        if security.context is None:
+        if security.seal is None:
             self._owed = _NOTHING
             return
         self._owed = _HANDSHAKE
         self._since = now
-        self._tls = TlsSocket(self._sock, security.context)
+        self._tls = security.seal(self._sock)
 
     # The handshake.
 
@@ -131,14 +159,13 @@ class SecuredConversation(Conversation):
         try:
             if not tls.shake_hands():
                 return False
-        except PlainHttp:
-            self._stay_plain(Reject(400, "this port speaks TLS: use https://"))
+        except Reject as answer:
+            self._stay_plain(answer)
             return False
         except OSError as problem:
-            reason = getattr(problem, "reason", None) or str(problem)
-            logs.event(
-                "debug", "handshake failed", peer=self._base["REMOTE_ADDR"], reason=str(reason)
-            )
+            reason = str(getattr(problem, "reason", None) or problem)
+            peer = self._base["REMOTE_ADDR"]
+            logs.event("debug", "handshake failed", peer=peer, reason=reason)
             self._stay_plain(None)
             return False
         self._owed = _NOTHING

@@ -8,17 +8,16 @@ Two things are kept so that the epoll tells the whole truth:
   could not send stays; the next call must begin with the same bytes, as with SSL_write(3).
 """
 
+import contextlib
 import socket
 import ssl
 from typing import Any
 
+from prefork.http.head import Reject
+
 _PIECE = 64 * 1024  # bytes sealed at one time
 _RECORD = 16 * 1024  # the most that one record holds, RFC 8446 section 5.1
 _DONTWAIT = socket.MSG_DONTWAIT
-
-
-class PlainHttp(Exception):
-    """The client does not speak TLS: a request, and no ClientHello."""
 
 
 class TlsSocket:
@@ -50,8 +49,8 @@ class TlsSocket:
     def shake_hands(self) -> bool:
         """Goes on with the handshake; whether it is complete.
 
-        Raises PlainHttp, and OSError (ssl.SSLError is one) where it has failed: the client has
-        been told why by then, if that could be done.
+        Raises Reject for a client that speaks plain HTTP, to be answered so, and OSError
+        (ssl.SSLError is one) where it has failed: the client was told why, if that could be done.
         """
         try:
             if self.unsent:
@@ -63,7 +62,7 @@ class TlsSocket:
             raise ConnectionError("the client has left")
         # The first byte of a handshake record is 0x16; that of a request is a letter.
         if not self._begun and data[:1].isalpha():
-            raise PlainHttp
+            raise Reject(400, "this port speaks TLS: use https://")
         self._begun = True
         self._incoming.write(data)
         try:
@@ -75,11 +74,9 @@ class TlsSocket:
             self._push_some()
             raise
         self._push_some()
-        try:
+        with contextlib.suppress(BlockingIOError):
             # What came right behind the handshake; the epoll will not tell of it again.
             self._opened = self._open()
-        except BlockingIOError:
-            pass
         return True
 
     def recv(self, size: int, flags: int = 0) -> bytes:
@@ -145,17 +142,13 @@ class TlsSocket:
 
     def _push_some(self) -> None:
         """As much as the client takes now; a lost connection shows at the next read."""
-        try:
+        with contextlib.suppress(OSError):
             self.push()
-        except OSError:
-            pass
 
     def farewell(self) -> None:
         """Tells the client that nothing more comes (close_notify, RFC 8446 section 6.1)."""
-        try:
+        with contextlib.suppress(OSError, ValueError):  # most often: it has not said so yet
             self._tls.unwrap()
-        except (OSError, ValueError):
-            pass  # most often: the client has not said the same yet
         self._push_some()
 
     def shutdown(self, how: int) -> None:
