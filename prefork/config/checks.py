@@ -7,11 +7,13 @@ Each value is of its kind by then. `_coherent` is pure, `_possible` asks the sys
 import grp
 import os
 import pwd
+import resource
 from collections.abc import Callable, Collection, Iterator, Mapping
 
 from prefork.config import files
 from prefork.config.problems import Problem
-from prefork.config.schema import KEYS, Config, Tls, Workers
+from prefork.config.resources import LIMITS, UNLIMITED
+from prefork.config.schema import KEYS, Config, Process, Tls, Workers
 from prefork.config.values import Invalid, toml
 
 Finding = tuple[str, str, str]
@@ -48,6 +50,7 @@ def _coherent(config: Config) -> Iterator[Finding]:
     if config.http.proxy_protocol and not config.http.trusted_proxies:
         reason = "is taken from trusted proxies alone"
         yield "http.proxy_protocol", reason, "name them as http.trusted_proxies"
+    yield from _heard(config)
     if "before_fork" in config.workers.hooks and not config.workers.preload:
         # The master would have to call it, and that never runs an application's code.
         reason = "the hook before_fork is called where the application was preloaded"
@@ -92,6 +95,13 @@ def _secured(config: Config) -> Iterator[Finding]:
         yield "tls.client_ca", reason, 'make that "required" or "optional"'
 
 
+def _heard(config: Config) -> Iterator[Finding]:
+    if config.process.daemon:
+        for key, target in (("log.error", config.log.error), ("log.access", config.log.access)):
+            if target in ("stderr", "stdout"):
+                yield key, f"{toml(target)} leads nowhere in a daemon", 'name a file, or "syslog"'
+
+
 def _sized(workers: Workers) -> Iterator[Finding]:
     """Of two keys that disagree, the one that was given more likely by mistake is named."""
     if workers.spare:
@@ -121,7 +131,7 @@ def _possible(config: Config) -> Iterator[Finding]:
     for prefix, path in static.mounts.items():
         yield from _directory("static.mounts", path, f"{toml(prefix)}: ")
     for key, destination in (("log.error", log.error), ("log.access", log.access)):
-        if destination is not None and destination not in ("stderr", "stdout"):
+        if destination is not None and os.path.isabs(destination):
             yield from _directory(key, os.path.dirname(destination))
     if config.tls.certificate is not None:
         yield from _certified(config.tls)
@@ -130,6 +140,27 @@ def _possible(config: Config) -> Iterator[Finding]:
             files.read_table(log.config)
         except Invalid as problem:
             yield from (("log.config", f"{log.config}: {reason}", "") for reason in problem.reasons)
+    yield from _process(config.process)
+
+
+def _process(process: Process) -> Iterator[Finding]:
+    if process.pidfile is not None:
+        yield from _directory("process.pidfile", os.path.dirname(process.pidfile))
+    usable = os.sched_getaffinity(0)
+    strange = sorted({cpu for cpus in process.cpu_affinity for cpu in cpus} - usable)
+    if strange:
+        may = ", ".join(map(str, sorted(usable)))
+        what = f"CPU {', '.join(map(str, strange))} cannot be used here"
+        yield "process.cpu_affinity", what, f"this process may use {may}"
+    if os.geteuid() != 0:
+        for name, value in process.limits.items():
+            hard = resource.getrlimit(LIMITS[name])[1]
+            if hard != UNLIMITED and (value == UNLIMITED or value > hard):
+                yield (
+                    "process.limits",
+                    f"{name}: only root may go beyond the hard limit, {hard}",
+                    "",
+                )
 
 
 def _certified(settings: Tls) -> Iterator[Finding]:

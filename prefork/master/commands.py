@@ -99,6 +99,10 @@ class Commands:
         self.reload(self._upgrades.resume(clients, control, was))
         self._pool.carry_over()
 
+    def upgrading(self) -> bool:
+        """Whether an upgrade is being tried."""
+        return self._upgrades.trying
+
     def next_deadline(self) -> float | None:
         times = (self._stop_at, self._upgrades.next_deadline())
         return min((time for time in times if time is not None), default=None)
@@ -146,6 +150,8 @@ class Commands:
         match request:
             case control.Status():
                 reply.ok(**status(self._parts))
+            case control.Stack(slot):
+                self._stack(slot, reply)
             case control.Reload():
                 self.reload(reply)
             case control.Upgrade():
@@ -164,6 +170,22 @@ class Commands:
                 if not self._stopping:
                     self.stop(monotonic())
                 reply.ok_until_exit()
+
+    def _stack(self, slot: int, reply: Reply) -> None:
+        children = self._parts.children
+        child = next((child for child in children if child.slot == slot), None)
+        if child is None:
+            slots = ", ".join(map(str, sorted(child.slot for child in children))) or "none"
+            return reply.fail(f"no worker has slot {slot}; there are {slots}")
+
+        def answer(stack: str) -> None:
+            if stack:
+                reply.ok(pid=child.pid, stack=stack)
+            else:
+                why = "is it stopped, or waiting for a disk?"
+                reply.fail(f"worker {child.pid} has not written its stacks: {why}")
+
+        children.stacks.take(child, answer)
 
     def stop(self, now: float) -> None:
         """Gracefully the first time, after the delay in which balancers go elsewhere; then now."""

@@ -2,11 +2,11 @@
 
 import math
 
-import psutil
-
 
 def resident(pid: int) -> int:
     """Bytes of a process's memory that are in RAM (RSS, proc(5)); 0 for one that is gone."""
+    import psutil  # a megabyte that every worker would share, for a limit that few set
+
     try:
         return int(psutil.Process(pid).memory_info().rss)
     except psutil.Error:

@@ -15,6 +15,7 @@ from enum import Enum
 from tempfile import TemporaryFile
 from typing import IO
 
+from prefork.http.body import Body
 from prefork.http.connection import CONTINUE, Connection, Environ, Limits, Request
 from prefork.http.head import Reject
 from prefork.http.response import error
@@ -30,6 +31,9 @@ _LINGER = 10.0
 _LINGER_SILENCE = 2.0
 _LINGER_BYTES = 64 * 1024 * 1024
 _DISCARDS_AT_ONCE = 8  # reads, until other connections get their turn
+_GRACE = 30.0
+"""Seconds before a body's rate is looked at where there is no `body_timeout`."""
+
 _DONTWAIT = socket.MSG_DONTWAIT
 
 
@@ -39,8 +43,12 @@ class Rules:
 
     limits: Limits
     keepalive: float
+    keepalive_requests: int
+    """Requests answered on one connection."""
     header_timeout: float
     body_timeout: float
+    min_body_rate: int
+    """Bytes a second, on the average since the body began, after `body_timeout`."""
     write_timeout: float
     response_memory: int
     response_spill: int
@@ -49,13 +57,17 @@ class Rules:
 class Wish(Enum):
     """What a conversation needs next."""
 
+    IDLE = "idle"
+    """The next request."""
     READ = "read"
+    """The rest of one that has begun, or of what is thrown away."""
     WRITE = "write"
     SERVE = "serve"
     CLOSE = "close"
 
 
-_READ, _WRITE, _SERVE, _CLOSE = Wish.READ, Wish.WRITE, Wish.SERVE, Wish.CLOSE
+_IDLE, _READ, _WRITE = Wish.IDLE, Wish.READ, Wish.WRITE
+_SERVE, _CLOSE = Wish.SERVE, Wish.CLOSE
 
 
 class FilePart:
@@ -78,11 +90,14 @@ class Conversation:
 
     __slots__ = (
         "_answered",
+        "_body",
+        "_body_since",
         "_discarded",
         "_lingering",
         "_memory",
         "_pending",
         "_rules",
+        "_served",
         "_since",
         "_sock",
         "_spill",
@@ -96,6 +111,7 @@ class Conversation:
         "fd",
         "serving",
         "tick",
+        "wish",
     )
 
     def __init__(self, sock: socket.socket, base: Environ, rules: Rules, now: float) -> None:
@@ -108,6 +124,9 @@ class Conversation:
         self._spill: IO[bytes] | None = None
         self._spilled = 0
         self._since = now
+        self._served = 0
+        self._body: Body | None = None
+        self._body_since = 0.0
         self._answered = False
         self._lingering = False
         self._discarded = 0
@@ -118,6 +137,8 @@ class Conversation:
         """The next response is the last."""
         self.serving: Request | None = None
         """The request that the application has now."""
+        self.wish = _CLOSE
+        """What it waits for, as far as that was noted."""
         self.events = 0
         self.deadline = 0.0
         self.tick = 0
@@ -167,6 +188,9 @@ class Conversation:
         """The application gets a request: until something is sent, it can be expired."""
         self._started = False
         self.serving = request
+        self._served += 1
+        if self._served == self._rules.keepalive_requests:
+            self.closing = True
 
     def done(self, keep_alive: bool) -> None:
         """The application is through with its request."""
@@ -348,17 +372,30 @@ class Conversation:
             self.deadline = now + timeout if timeout else 0.0
             if leaving and (not self.deadline or leaving < self.deadline):
                 self.deadline = leaving
-        elif connection.in_body:
+            return _IDLE
+        if connection.in_body:
             if connection.wants_continue:
                 connection.wants_continue = False
                 self.send(CONTINUE)
             timeout = rules.body_timeout
             self.deadline = now + timeout if timeout else 0.0
+            if rules.min_body_rate and connection.body is not None:
+                self._demand_rate(connection.body, now)
         else:
             # From the first byte of the head on: a byte now and then gains no time.
             timeout = rules.header_timeout
             self.deadline = self._since + timeout if timeout else 0.0
         return _READ
+
+    def _demand_rate(self, body: Body, now: float) -> None:
+        """A byte now and then gains no time for ever: a body has to come at some rate."""
+        if body is not self._body:
+            self._body = body
+            self._body_since = now
+        rules = self._rules
+        due = self._body_since + (rules.body_timeout or _GRACE) + body.size / rules.min_body_rate
+        if not self.deadline or due < self.deadline:
+            self.deadline = due
 
     def _reject(self, problem: Reject) -> None:
         connection = self.connection

@@ -1,5 +1,7 @@
 """HTTP in a worker: connections to conversations, conversations to the application and back."""
 
+import socket
+import sys
 from collections.abc import Callable
 from time import monotonic, time
 from typing import Any, Protocol
@@ -7,16 +9,20 @@ from typing import Any, Protocol
 from prefork import logs
 from prefork.apps.wsgi import Application, answer
 from prefork.http.connection import Environ, Request
-from prefork.scoreboard import Record
+from prefork.scoreboard import Record, Teller
 from prefork.worker import forked
 from prefork.worker.accept import Arrival, Door
+from prefork.worker.admission import Admission, turn_away
 from prefork.worker.conversation import Conversation, Rules, Wish
 from prefork.worker.parking import EPOLLIN, EPOLLOUT, Parking
 from prefork.worker.sockets import adopt
 from prefork.worker.threads import Threads
 
 # An enum's member is looked up by a descriptor, at 80 ns each time in CPython 3.11.
-_READ, _WRITE, _SERVE = Wish.READ, Wish.WRITE, Wish.SERVE
+_IDLE, _READ, _WRITE, _SERVE = Wish.IDLE, Wish.READ, Wish.WRITE, Wish.SERVE
+
+_COMPLAIN = 5.0
+"""Seconds between two lines in the log about connections that were turned away."""
 
 _LAST_CHANCE = 5.0
 """Seconds that an idle connection gets at the end where no limit is configured."""
@@ -38,8 +44,10 @@ class HttpService:
         application: Application,
         rules: Rules,
         records: list[Record],
+        teller: Teller,
         wake: Callable[[], None],
         *,
+        admission: Admission[Conversation],
         request_timeout: float,
         graceful_timeout: float,
         access: AccessLog | None,
@@ -48,6 +56,9 @@ class HttpService:
         self._application = application
         self._rules = rules
         self._record = records[0]
+        self._teller = teller
+        self._reading = self._writing = 0
+        self._admission = admission
         self._request_timeout = request_timeout
         limits = [limit for limit in (rules.keepalive, graceful_timeout) if limit]
         self._last_chance = min(limits, default=_LAST_CHANCE)
@@ -55,6 +66,7 @@ class HttpService:
         self._open: set[Conversation] = set()
         self._running: dict[Conversation, float] = {}
         self._forked = False
+        self._complain_from = 0.0
         self._last = False
         self._until = 0.0
         self._threads: Threads[Conversation] | None = None
@@ -76,8 +88,14 @@ class HttpService:
         fd, peer = arrival
         base = door.base.copy()
         sock, base["REMOTE_ADDR"], base["REMOTE_PORT"] = adopt(fd, peer, door.sock)
+        address = base["REMOTE_ADDR"]
+        if door.trusts is not None and door.trusts(address):
+            address = ""  # a proxy has no share of its own: its clients would have to divide it
+        if not self._admitted(sock, address, tls="HTTPS" in base):
+            return
         conversation = door.converse(sock, base, self._rules, monotonic())
         self._open.add(conversation)
+        self._admission.note(address, conversation)
         conversation.closing = self._last
         conversation.read(monotonic())
         self._proceed(conversation)
@@ -124,6 +142,8 @@ class HttpService:
                 conversation.expire()
 
     def flush(self) -> None:
+        parked = len(self.parking.parked)
+        self._teller.holds(len(self._open), parked, self._reading, self._writing)
         if self._access is not None:
             self._access.flush()
 
@@ -132,34 +152,72 @@ class HttpService:
         for conversation in self._open:
             conversation.abandon()
 
+    # Bounds.
+
+    def _admitted(self, sock: socket.socket, address: str, *, tls: bool) -> bool:
+        """Whether a new connection may stay; one that may not is closed."""
+        admission = self._admission
+        if len(self._open) < (admission.limit or sys.maxsize) and not admission.per_address:
+            return True
+        problem = admission.refusal(
+            address, self._open, list(self.parking.parked.values()), self._end_idle
+        )
+        if problem is None:
+            return True
+        turn_away(sock, problem, tls=tls)
+        now = monotonic()
+        if self._complain_from <= now:
+            self._complain_from = now + _COMPLAIN
+            logs.event("warning", "connections refused", reason=problem.reason)
+        return False
+
+    def _end_idle(self, conversation: Conversation) -> bool:
+        if self.parking.claim(conversation.fd) is not conversation:
+            return False
+        self._close(conversation)
+        return True
+
+    def _close(self, conversation: Conversation) -> None:
+        self.parking.forget(conversation)
+        conversation.close()
+        self._open.discard(conversation)
+
     # One conversation.
 
     def _proceed(self, conversation: Conversation) -> None:
         """Does what can be done now, then parks the conversation, hands it over or ends it."""
         while True:
             wish = conversation.settle(monotonic(), self._until)
-            if wish is _READ:
+            # One that is answered on the spot is neither.
+            if wish is not conversation.wish and wish is not _SERVE:
+                self._count(conversation, wish)
+            if wish is _IDLE or wish is _READ:
                 self.parking.park(conversation, EPOLLIN)
             elif wish is _SERVE:
                 if self._threads is None:
                     self._call(conversation, self._record)
                     continue
+                self._count(conversation, wish)
                 self.parking.mute(conversation)
                 self._threads.submit(conversation)
             elif wish is _WRITE:
                 self.parking.park(conversation, EPOLLOUT)
             else:
-                self.parking.forget(conversation)
-                conversation.close()
-                self._open.discard(conversation)
+                self._close(conversation)
             return
+
+    def _count(self, conversation: Conversation, wish: Wish) -> None:
+        """Notes how many conversations wait for a request's rest, and for a client to take."""
+        before, conversation.wish = conversation.wish, wish
+        self._reading += (wish is _READ) - (before is _READ)
+        self._writing += (wish is _WRITE) - (before is _WRITE)
 
     def _call(self, conversation: Conversation, record: Record) -> None:
         request = conversation.take()
         if request is None:
             return
         now = monotonic()
-        record.start(now, request.line)
+        record.start(now, request.line, request.environ["REMOTE_ADDR"])
         conversation.begin(request)
         self._running[conversation] = now
         conversation.closing = conversation.closing or self._last
@@ -168,19 +226,22 @@ class HttpService:
             forked.leave(None)
         del self._running[conversation]
         conversation.done(keep_alive)
-        record.end()
+        ended = monotonic()
+        code = response.head.code if response.head is not None else 500
+        record.end(ended, code, response.sent)
         if self._access is not None:
-            elapsed = monotonic() - now
-            code = response.head.code if response.head is not None else 500
+            elapsed = ended - now
             self._access.add(request.environ, code, response.sent, time() - elapsed, elapsed)
 
     def _failed(self, request: Request, problem: BaseException) -> None:
         if self._forked and isinstance(problem, SystemExit):
             forked.leave(problem)
+        line = request.line.decode("latin-1")
+        self._teller.failed(f"{line}: {logs.summary_of(problem)}")
         logs.event(
             "error",
             "application failed",
-            request=request.line.decode("latin-1"),
+            request=line,
             peer=request.environ["REMOTE_ADDR"],
             traceback=logs.traceback_of(problem),
         )

@@ -79,6 +79,8 @@ class _Owed(Enum):
     NOTHING = "nothing"
 
 
+_WAITING = (Wish.IDLE, Wish.READ)
+
 _PROXY, _HANDSHAKE, _NOTHING = _Owed.PROXY, _Owed.HANDSHAKE, _Owed.NOTHING
 
 
@@ -214,7 +216,7 @@ class SecuredConversation(Conversation):
         tls = self._tls
         if self._owed is _NOTHING:
             wish = super().settle(now, leaving)
-            if wish is Wish.READ and tls is not None and tls.ended and not self._lingering:
+            if tls is not None and tls.ended and wish in _WAITING and not self._lingering:
                 return Wish.CLOSE  # the epoll would not tell of it
             return wish
         if self.broken:
