@@ -46,6 +46,8 @@ Protocol = Literal["wsgi", "static", "tcp"]
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["text", "json"]
 AccessFormat = Literal["common", "combined", "json"]
+TlsVersion = Literal["1.2", "1.3"]
+ClientAuth = Literal["none", "optional", "required"]
 
 
 class Server(Struct, frozen=True, kw_only=True):
@@ -138,6 +140,30 @@ class Http(Struct, frozen=True, kw_only=True):
     health_path: Annotated[str | None, Kind('a path such as "/health"', values.read_url_path)] = (
         None
     )
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        Kind('a list of addresses, networks such as "10.0.0.0/8", or "unix"', values.read_networks),
+    ] = ()
+    trusted_headers: Annotated[
+        tuple[str, ...], Kind("a list of header names", values.read_forwarding_headers)
+    ] = values.FORWARDING_HEADERS
+    proxy_protocol: Flag = False
+
+
+class Tls(Struct, frozen=True, kw_only=True):
+    """[tls]: HTTPS."""
+
+    certificate: OptionalPath = None
+    key: OptionalPath = None  # in the certificate's file
+    sni: Annotated[
+        dict[str, dict[str, str]],
+        Kind('a table such as { "example.org" = { certificate = "a.pem" } }', values.read_sni),
+    ] = field(default_factory=dict)
+    bind: Annotated[tuple[str, ...], Kind("an address or a list of them", values.read_some)] = ()
+    min_version: Annotated[TlsVersion, Kind('"1.2" or "1.3"', values.read_tls_version)] = "1.2"
+    client_ca: OptionalPath = None
+    client_auth: Annotated[ClientAuth, _one_of(ClientAuth)] = "none"
+    handshake_timeout: Seconds = 10.0
 
 
 class Static(Struct, frozen=True, kw_only=True):
@@ -205,6 +231,7 @@ class Config(Struct, frozen=True, kw_only=True):
     server: Server = field(default_factory=Server)
     workers: Workers = field(default_factory=Workers)
     http: Http = field(default_factory=Http)
+    tls: Tls = field(default_factory=Tls)
     static: Static = field(default_factory=Static)
     log: Log = field(default_factory=Log)
     process: Process = field(default_factory=Process)

@@ -113,6 +113,7 @@ class Children:
             master=os.getpid(),
             config=generation.config,
             listeners=tuple(generation.listeners),
+            tls=generation.tls,
             scoreboard=self._scoreboard,
             logs=self._log,
         )

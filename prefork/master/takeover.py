@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from prefork import address
-from prefork.config import Loaded
+from prefork import address, logs
+from prefork.config import ConfigError, Loaded
 from prefork.listeners import Listener
 from prefork.master.children import Children
 from prefork.master.control import ControlServer
-from prefork.master.generation import Generation
+from prefork.master.generation import Generation, tls_context
 from prefork.master.ledger import Ledger
 from prefork.master.pool import Pool
 from prefork.master.reload import Reloads
@@ -238,7 +238,12 @@ def adopt_listener(state: ListenerState, fd: int) -> Listener:
 def _generation(state: GenerationState, listeners: Sequence[Listener]) -> Generation:
     file = Path(state.file) if state.file is not None else None
     loaded = Loaded(state.config, state.origins, file)
+    try:
+        tls = tls_context(loaded)
+    except ConfigError as error:
+        # Its workers serve on; one that has to be forked anew fails, and says so.
+        logs.event("error", "certificate not read", generation=state.number, reason=str(error))
+        tls = None
+    ours = [listeners[index] for index in state.listeners]
     metrics = listeners[state.metrics] if state.metrics is not None else None
-    return Generation(
-        state.number, loaded, [listeners[index] for index in state.listeners], metrics
-    )
+    return Generation(state.number, loaded, ours, tls, metrics)

@@ -32,11 +32,12 @@ from prefork.listeners import Listener
 from prefork.scoreboard import Scoreboard
 from prefork.worker.accept import WAKE, Door
 from prefork.worker.admission import Admission
-from prefork.worker.conversation import Rules
+from prefork.worker.conversation import Conversation, Rules
 from prefork.worker.hooks import Hooks, Worker
 from prefork.worker.http import HttpService, base_environ
 from prefork.worker.loop import Loop, Service
 from prefork.worker.resources import bind_to_cpus, limit
+from prefork.worker.secured import security
 from prefork.worker.tcp import TcpService
 from prefork.worker.warmup import WarmupError, warm_up
 
@@ -61,6 +62,8 @@ class Heritage:
     """Process id of the master."""
     config: Config
     listeners: tuple[Listener, ...]
+    tls: Any
+    """An ssl.SSLContext, or None."""
     scoreboard: Scoreboard
     logs: logs.Logs
 
@@ -228,10 +231,16 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
         response_memory=http.response_memory,
         response_spill=http.response_spill,
     )
+    if config.tls.certificate is not None and birth.tls is None:
+        raise LoadError("the certificate could not be read again at the upgrade: reload")
     name_server(http.server_header)
     for door, listener in zip(doors, birth.listeners, strict=True):
+        secured = security(config, str(listener.address), birth.tls)
+        door.converse = Conversation if secured is None else secured.converse
+        door.trusts = secured.trusts if secured is not None else None
         door.base = base_environ(
             _server_address(listener),
+            tls=secured is not None and secured.seal is not None,
             **{
                 "SERVER_SOFTWARE": f"prefork/{__version__}",
                 "wsgi.errors": errors_stream(),
