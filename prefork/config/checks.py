@@ -5,6 +5,7 @@ Each value is of its kind by then. `_coherent` is pure, `_possible` asks the sys
 """
 
 import grp
+import importlib.util
 import os
 import pwd
 import resource
@@ -110,6 +111,8 @@ def _possible(config: Config) -> Iterator[Finding]:
     for key, destination in (("log.error", log.error), ("log.access", log.access)):
         if destination is not None and os.path.isabs(destination):
             yield from _directory(key, os.path.dirname(destination))
+    if "zstd" in config.http.compress and importlib.util.find_spec("zstandard") is None:
+        yield "http.compress", '"zstd" needs a package', "pip install 'prefork[zstd]'"
     if log.config is not None:
         try:
             files.read_table(log.config)

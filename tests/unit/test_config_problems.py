@@ -204,3 +204,10 @@ def test_a_unix_path_is_measured_as_absolute(site: Write, tmp_path: Path) -> Non
     (line,) = problems(site(APP + f'[control]\npath = "{name}"\n'))
     assert "control.path" in line
     assert "too long" in line
+
+
+def test_a_coding_whose_package_is_not_there(site: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = site(f"{APP}[http]\ncompress = ['zstd']")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    (line,) = problems(name)
+    assert line == "site.toml: http.compress: \"zstd\" needs a package; pip install 'prefork[zstd]'"
