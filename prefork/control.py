@@ -79,6 +79,12 @@ class Scale(Request, frozen=True):
     count: Annotated[int, msgspec.Meta(ge=1)]
 
 
+class Stack(Request, frozen=True):
+    """Answered with `pid`, and `stack`, the Python stacks of all threads of a slot's worker."""
+
+    slot: int
+
+
 class Status(Request, frozen=True):
     """Answered with the fields of `ServerStatus`."""
 
@@ -90,6 +96,7 @@ COMMANDS: Mapping[str, type[Request]] = {
     "reopen": Reopen,
     "scale": Scale,
     "status": Status,
+    "stack": Stack,
 }
 
 

@@ -14,7 +14,7 @@ import os
 import stat
 import string
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
 from urllib.parse import quote
@@ -95,10 +95,10 @@ class Site:
             start_response(f"{answer.status.value} {answer.status.phrase}", answer.headers)
             if isinstance(body, bytes):
                 return [body] if body and environ["REQUEST_METHOD"] != "HEAD" else []
-            wrapper: Callable[[Part, int], Iterable[bytes]] | None
             wrapper = environ.get("wsgi.file_wrapper")
             if wrapper is not None and isinstance(body, Part):
-                return wrapper(body, BLOCK)
+                wrapped: Iterable[bytes] = wrapper(body, BLOCK)
+                return wrapped
             return body
         except BaseException:
             if not isinstance(body, bytes):

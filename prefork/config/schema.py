@@ -46,6 +46,8 @@ Protocol = Literal["wsgi", "static", "tcp"]
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["text", "json"]
 AccessFormat = Literal["common", "combined", "json"]
+TlsVersion = Literal["1.2", "1.3"]
+ClientAuth = Literal["none", "optional", "required"]
 
 
 class Server(Struct, frozen=True, kw_only=True):
@@ -95,6 +97,9 @@ class Workers(Struct, frozen=True, kw_only=True):
     ] = field(default_factory=dict)
     boot_timeout: Seconds = 30.0
     request_timeout: Seconds = 30.0  # 0 for tcp where it is not given
+    slow_request: Annotated[
+        float, Meta(ge=0, le=SECONDS_MAX), Kind(f"seconds from 0 (off) to {SECONDS_MAX}")
+    ] = 0.0
     graceful_timeout: Seconds = 30.0
     drain_delay: Annotated[
         float, Meta(ge=0, le=SECONDS_MAX), Kind(f"seconds from 0 to {SECONDS_MAX}")
@@ -139,6 +144,30 @@ class Http(Struct, frozen=True, kw_only=True):
     health_path: Annotated[str | None, Kind('a path such as "/health"', values.read_url_path)] = (
         None
     )
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        Kind('a list of addresses, networks such as "10.0.0.0/8", or "unix"', values.read_networks),
+    ] = ()
+    trusted_headers: Annotated[
+        tuple[str, ...], Kind("a list of header names", values.read_forwarding_headers)
+    ] = values.FORWARDING_HEADERS
+    proxy_protocol: Flag = False
+
+
+class Tls(Struct, frozen=True, kw_only=True):
+    """[tls]: HTTPS."""
+
+    certificate: OptionalPath = None
+    key: OptionalPath = None  # in the certificate's file
+    sni: Annotated[
+        dict[str, dict[str, str]],
+        Kind('a table such as { "example.org" = { certificate = "a.pem" } }', values.read_sni),
+    ] = field(default_factory=dict)
+    bind: Annotated[tuple[str, ...], Kind("an address or a list of them", values.read_some)] = ()
+    min_version: Annotated[TlsVersion, Kind('"1.2" or "1.3"', values.read_tls_version)] = "1.2"
+    client_ca: OptionalPath = None
+    client_auth: Annotated[ClientAuth, _one_of(ClientAuth)] = "none"
+    handshake_timeout: Seconds = 10.0
 
 
 class Static(Struct, frozen=True, kw_only=True):
@@ -194,6 +223,12 @@ class Control(Struct, frozen=True, kw_only=True):
     path: Annotated[str | None, Kind("a path", values.read_control_path)] = None
 
 
+class Metrics(Struct, frozen=True, kw_only=True):
+    """[metrics]: where the master tells Prometheus what it has counted."""
+
+    bind: Annotated[str | None, Kind("an address", values.read_one_address)] = None
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """Everything that a server runs with; `load` makes it. By hand, give what `load` resolves:
     `workers.count`, `server.name`, `server.chdir` and `server.protocol`."""
@@ -201,10 +236,12 @@ class Config(Struct, frozen=True, kw_only=True):
     server: Server = field(default_factory=Server)
     workers: Workers = field(default_factory=Workers)
     http: Http = field(default_factory=Http)
+    tls: Tls = field(default_factory=Tls)
     static: Static = field(default_factory=Static)
     log: Log = field(default_factory=Log)
     process: Process = field(default_factory=Process)
     control: Control = field(default_factory=Control)
+    metrics: Metrics = field(default_factory=Metrics)
 
 
 class Key(Struct, frozen=True):

@@ -21,6 +21,8 @@ _AUTHORITY = re.compile(
 )
 _PORT_MAX = 65535
 
+_FORWARDING = re.compile(rb"forwarded|x-forwarded-.*", re.IGNORECASE)
+
 _NAMES_KEPT = 1024
 _names: dict[bytes, str] = {b"Content-Type": "CONTENT_TYPE", b"Content-Length": "CONTENT_LENGTH"}
 
@@ -38,11 +40,12 @@ def cgi_name(name: bytes) -> str:
     """The environ key of a header, or "" for one that must not reach the application.
 
     `X_Forwarded_For` and `X-Forwarded-For` would share a key, so that a client could spoof the
-    header that a proxy sets: names with an underscore are dropped.
+    header that a proxy sets: names with an underscore are dropped.  What a proxy may say of its
+    client is dropped too: from who is trusted, prefork.http.proxied takes it.
     """
     key = _names.get(name)
     if key is None:
-        if b"_" in name:
+        if b"_" in name or _FORWARDING.fullmatch(name):
             key = ""
         else:
             key = name.decode("latin-1").upper().replace("-", "_")

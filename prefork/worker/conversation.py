@@ -70,7 +70,7 @@ _IDLE, _READ, _WRITE = Wish.IDLE, Wish.READ, Wish.WRITE
 _SERVE, _CLOSE = Wish.SERVE, Wish.CLOSE
 
 
-class _FilePart:
+class FilePart:
     """Bytes of a file that are still to be sent; owns its descriptor."""
 
     __slots__ = ("count", "fd", "offset", "spilled")
@@ -119,7 +119,7 @@ class Conversation:
         self.fd = sock.fileno()
         self._rules = rules
         self.connection = Connection(base, rules.limits)
-        self._pending: deque[memoryview | _FilePart] = deque()
+        self._pending: deque[memoryview | FilePart] = deque()
         self._memory = 0
         self._spill: IO[bytes] | None = None
         self._spilled = 0
@@ -248,7 +248,7 @@ class Conversation:
         if self.broken:
             return
         # The application may close its file before the client has it all.
-        self._pending.append(_FilePart(os.dup(fd), offset, count))
+        self._pending.append(FilePart(os.dup(fd), offset, count))
         self._sock.setblocking(False)  # sendfile(2) knows no MSG_DONTWAIT
         self.flush()
 
@@ -278,10 +278,10 @@ class Conversation:
                 self._spilled += written
                 data = data[written:]
             last = self._pending[-1] if self._pending else None
-            if isinstance(last, _FilePart) and last.spilled:
+            if isinstance(last, FilePart) and last.spilled:
                 last.count += size
             else:
-                self._pending.append(_FilePart(os.dup(fd), offset, size, spilled=True))
+                self._pending.append(FilePart(os.dup(fd), offset, size, spilled=True))
                 self._sock.setblocking(False)
         except OSError:
             self.broken = True
@@ -313,9 +313,9 @@ class Conversation:
         try:
             while pending and not self.broken and files < _FILES_AT_ONCE:
                 part = pending[0]
-                if isinstance(part, _FilePart):
+                if isinstance(part, FilePart):
                     files += 1
-                    sent = os.sendfile(self.fd, part.fd, part.offset, min(part.count, _SENDFILE))
+                    sent = self._send_part(part)
                     if not sent:
                         self.broken = True  # the file has shrunk since it was promised
                     part.offset += sent
@@ -338,6 +338,10 @@ class Conversation:
             self._spill.close()
             self._spill = None
             self._spilled = 0
+
+    def _send_part(self, part: FilePart) -> int:
+        """Sends bytes of a file as far as the client takes them; 0 where it has no more."""
+        return os.sendfile(self.fd, part.fd, part.offset, min(part.count, _SENDFILE))
 
     # What comes next.
 
@@ -445,7 +449,7 @@ class Conversation:
 
     def close(self) -> None:
         for part in self._pending:
-            if isinstance(part, _FilePart):
+            if isinstance(part, FilePart):
                 part.close()
         self._pending.clear()
         if self._spill is not None:

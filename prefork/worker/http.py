@@ -88,11 +88,14 @@ class HttpService:
         fd, peer = arrival
         base = door.base.copy()
         sock, base["REMOTE_ADDR"], base["REMOTE_PORT"] = adopt(fd, peer, door.sock)
-        if not self._admitted(sock, base):
+        address = base["REMOTE_ADDR"]
+        if door.trusts is not None and door.trusts(address):
+            address = ""  # a proxy has no share of its own: its clients would have to divide it
+        if not self._admitted(sock, address, tls="HTTPS" in base):
             return
-        conversation = Conversation(sock, base, self._rules, monotonic())
+        conversation = door.converse(sock, base, self._rules, monotonic())
         self._open.add(conversation)
-        self._admission.note(base["REMOTE_ADDR"], conversation)
+        self._admission.note(address, conversation)
         conversation.closing = self._last
         conversation.read(monotonic())
         self._proceed(conversation)
@@ -151,17 +154,17 @@ class HttpService:
 
     # Bounds.
 
-    def _admitted(self, sock: socket.socket, base: Environ) -> bool:
+    def _admitted(self, sock: socket.socket, address: str, *, tls: bool) -> bool:
         """Whether a new connection may stay; one that may not is closed."""
         admission = self._admission
         if len(self._open) < (admission.limit or sys.maxsize) and not admission.per_address:
             return True
         problem = admission.refusal(
-            base["REMOTE_ADDR"], self._open, list(self.parking.parked.values()), self._end_idle
+            address, self._open, list(self.parking.parked.values()), self._end_idle
         )
         if problem is None:
             return True
-        turn_away(sock, problem, tls=base["wsgi.url_scheme"] == "https")
+        turn_away(sock, problem, tls=tls)
         now = monotonic()
         if self._complain_from <= now:
             self._complain_from = now + _COMPLAIN
@@ -246,7 +249,7 @@ class HttpService:
             forked.leave(problem)
 
 
-def base_environ(server: tuple[str, str], **more: Any) -> Environ:
+def base_environ(server: tuple[str, str], *, tls: bool = False, **more: Any) -> Environ:
     """What the environ of every request at one listener begins with."""
     name, port = server
     return {
@@ -254,8 +257,9 @@ def base_environ(server: tuple[str, str], **more: Any) -> Environ:
         "SERVER_PORT": port,
         "SCRIPT_NAME": "",
         "wsgi.version": (1, 0),
-        "wsgi.url_scheme": "http",
+        "wsgi.url_scheme": "https" if tls else "http",
         "wsgi.run_once": False,
         "wsgi.input_terminated": True,
+        **({"HTTPS": "on"} if tls else {}),
         **more,
     }

@@ -20,7 +20,7 @@ from typing import Any, NoReturn, Protocol
 
 import setproctitle
 
-from prefork import __version__, linux, logs, systemd
+from prefork import __version__, linux, logs, stacks, systemd
 from prefork.apps.health import Health
 from prefork.apps.load import LoadError, load_target
 from prefork.apps.wsgi import FileWrapper, errors_stream
@@ -32,11 +32,12 @@ from prefork.listeners import Listener
 from prefork.scoreboard import Scoreboard
 from prefork.worker.accept import WAKE, Door
 from prefork.worker.admission import Admission
-from prefork.worker.conversation import Rules
+from prefork.worker.conversation import Conversation, Rules
 from prefork.worker.hooks import Hooks, Worker
 from prefork.worker.http import HttpService, base_environ
 from prefork.worker.loop import Loop, Service
 from prefork.worker.resources import bind_to_cpus, limit
+from prefork.worker.secured import security
 from prefork.worker.tcp import TcpService
 from prefork.worker.warmup import WarmupError, warm_up
 
@@ -61,6 +62,8 @@ class Heritage:
     """Process id of the master."""
     config: Config
     listeners: tuple[Listener, ...]
+    tls: Any
+    """An ssl.SSLContext, or None."""
     scoreboard: Scoreboard
     logs: logs.Logs
 
@@ -142,6 +145,7 @@ def _take_place(birth: Birth) -> None:
     linux.set_parent_death_signal(signal.SIGTERM)
     if os.getppid() != birth.master:
         os._exit(0)  # it died before we asked to be told
+    stacks.offer(birth.channel)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
@@ -227,10 +231,16 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
         response_memory=http.response_memory,
         response_spill=http.response_spill,
     )
+    if config.tls.certificate is not None and birth.tls is None:
+        raise LoadError("the certificate could not be read again at the upgrade: reload")
     name_server(http.server_header)
     for door, listener in zip(doors, birth.listeners, strict=True):
+        secured = security(config, str(listener.address), birth.tls)
+        door.converse = Conversation if secured is None else secured.converse
+        door.trusts = secured.trusts if secured is not None else None
         door.base = base_environ(
             _server_address(listener),
+            tls=secured is not None and secured.seal is not None,
             **{
                 "SERVER_SOFTWARE": f"prefork/{__version__}",
                 "wsgi.errors": errors_stream(),
