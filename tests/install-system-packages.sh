@@ -13,7 +13,6 @@ need ip iproute2
 need tshark tshark
 need openssl openssl
 need setpriv util-linux
-need haproxy haproxy
 need unshare util-linux
 need systemd-analyze systemd
 need haproxy haproxy
