@@ -5,6 +5,7 @@ Each value is of its kind by then. `_coherent` is pure, `_possible` asks the sys
 """
 
 import grp
+import importlib.util
 import os
 import pwd
 import resource
@@ -134,6 +135,7 @@ def _possible(config: Config) -> Iterator[Finding]:
     for key, destination in (("log.error", log.error), ("log.access", log.access)):
         if destination is not None and os.path.isabs(destination):
             yield from _directory(key, os.path.dirname(destination))
+    yield from _metrics(config)
     if config.tls.certificate is not None:
         yield from _certified(config.tls)
     if log.config is not None:
@@ -174,6 +176,18 @@ def _account(process: Process) -> Iterator[Finding]:
     if account is not None and os.geteuid() != 0 and not account.is_current:
         key = "process.group" if process.user is None else "process.user"
         yield key, "only root can become somebody else", "start the server as root, or remove it"
+
+
+def _metrics(config: Config) -> Iterator[Finding]:
+    bind = config.metrics.bind
+    if bind is None:
+        return
+    if importlib.util.find_spec("prometheus_client") is None:
+        yield "metrics.bind", "needs prometheus-client", "pip install 'prefork[metrics]'"
+    if bind in config.server.bind:
+        yield "metrics.bind", f"{bind} is in server.bind, too", "give it an address of its own"
+    elif bind == "systemd":
+        yield "metrics.bind", "expected one address", "give the socket's name: systemd:NAME"
 
 
 def _certified(settings: Tls) -> Iterator[Finding]:

@@ -226,6 +226,12 @@ class Control(Struct, frozen=True, kw_only=True):
     path: Annotated[str | None, Kind("a path", values.read_control_path)] = None
 
 
+class Metrics(Struct, frozen=True, kw_only=True):
+    """[metrics]: where the master tells Prometheus what it has counted."""
+
+    bind: Annotated[str | None, Kind("an address", values.read_one_address)] = None
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """Everything that a server runs with; `load` makes it. By hand, give what `load` resolves:
     `workers.count`, `server.name`, `server.chdir` and `server.protocol`."""
@@ -238,6 +244,7 @@ class Config(Struct, frozen=True, kw_only=True):
     log: Log = field(default_factory=Log)
     process: Process = field(default_factory=Process)
     control: Control = field(default_factory=Control)
+    metrics: Metrics = field(default_factory=Metrics)
 
 
 class Key(Struct, frozen=True):

@@ -173,6 +173,13 @@ def read_app(raw: Any, base: str) -> str:
     return text
 
 
+def read_one_address(raw: Any, base: str) -> str:
+    """A canonical address; `systemd` alone may stand for several."""
+    if not isinstance(raw, str):
+        raise Mismatch
+    return _read_address(raw, base)
+
+
 def read_some(raw: Any, base: str) -> tuple[str, ...]:
     """Addresses as in `read_bind`, or none."""
     return () if raw in ([], ()) else read_bind(raw, base)
