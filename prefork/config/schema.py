@@ -200,8 +200,7 @@ class Process(Struct, frozen=True, kw_only=True):
     group: Annotated[str | None, Kind("a group's name or number", values.read_account)] = None
     no_new_privs: Flag = True
     umask: Annotated[
-        int | None,
-        Meta(ge=0, le=0o777),
+        Annotated[int, Meta(ge=0, le=0o777)] | None,
         Kind('an octal mask such as "0027" or 0o027', values.read_mode, values.show_mode),
     ] = None  # as it was inherited
     daemon: Flag = False
