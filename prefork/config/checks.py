@@ -135,6 +135,8 @@ def _possible(config: Config) -> Iterator[Finding]:
     for key, destination in (("log.error", log.error), ("log.access", log.access)):
         if destination is not None and os.path.isabs(destination):
             yield from _directory(key, os.path.dirname(destination))
+    if "zstd" in config.http.compress and importlib.util.find_spec("zstandard") is None:
+        yield "http.compress", '"zstd" needs a package', "pip install 'prefork[zstd]'"
     yield from _metrics(config)
     if config.tls.certificate is not None:
         yield from _certified(config.tls)

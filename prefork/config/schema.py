@@ -136,6 +136,10 @@ class Http(Struct, frozen=True, kw_only=True):
     max_header_size: Size = 64 * KIB
     response_memory: Size = 256 * KIB
     response_spill: Size = 64 * MIB
+    compress: Annotated[
+        tuple[str, ...], Kind('a list of "zstd" and "gzip"', values.read_codings)
+    ] = ()
+    compress_min_size: Size = KIB
     server_header: Flag = True
     health_path: Annotated[str | None, Kind('a path such as "/health"', values.read_url_path)] = (
         None
@@ -178,6 +182,7 @@ class Static(Struct, frozen=True, kw_only=True):
         str, Kind('a file\'s name without "/" or a leading "."', values.read_index)
     ] = "index.html"
     follow_symlinks: Flag = False
+    precompressed: Flag = False
 
 
 class Log(Struct, frozen=True, kw_only=True):

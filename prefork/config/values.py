@@ -137,6 +137,13 @@ def read_url_paths(raw: Any, base: str) -> tuple[str, ...]:
     return tuple(read_url_path(item, base) for item in raw)
 
 
+def read_codings(raw: Any, base: str) -> tuple[str, ...]:
+    """In the order of preference; each once."""
+    if not isinstance(raw, list | tuple) or not all(item in ("zstd", "gzip") for item in raw):
+        raise Mismatch
+    return tuple(dict.fromkeys(raw))
+
+
 def read_error_log(raw: Any, base: str) -> str:
     if raw in ("stderr", "syslog"):
         return _text(raw)
