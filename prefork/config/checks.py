@@ -5,6 +5,7 @@ Each value is of its kind by then. `_coherent` is pure, `_possible` asks the sys
 """
 
 import grp
+import importlib.util
 import os
 import pwd
 import resource
@@ -133,6 +134,9 @@ def _possible(config: Config) -> Iterator[Finding]:
     for key, destination in (("log.error", log.error), ("log.access", log.access)):
         if destination is not None and os.path.isabs(destination):
             yield from _directory(key, os.path.dirname(destination))
+    if "zstd" in config.http.compress and importlib.util.find_spec("zstandard") is None:
+        yield "http.compress", '"zstd" needs a package', "pip install 'prefork[zstd]'"
+    yield from _metrics(config)
     if config.tls.certificate is not None:
         yield from _certified(config.tls)
     if log.config is not None:
@@ -161,6 +165,18 @@ def _process(process: Process) -> Iterator[Finding]:
                     f"{name}: only root may go beyond the hard limit, {hard}",
                     "",
                 )
+
+
+def _metrics(config: Config) -> Iterator[Finding]:
+    bind = config.metrics.bind
+    if bind is None:
+        return
+    if importlib.util.find_spec("prometheus_client") is None:
+        yield "metrics.bind", "needs prometheus-client", "pip install 'prefork[metrics]'"
+    if bind in config.server.bind:
+        yield "metrics.bind", f"{bind} is in server.bind, too", "give it an address of its own"
+    elif bind == "systemd":
+        yield "metrics.bind", "expected one address", "give the socket's name: systemd:NAME"
 
 
 def _certified(settings: Tls) -> Iterator[Finding]:

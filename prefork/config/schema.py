@@ -136,6 +136,10 @@ class Http(Struct, frozen=True, kw_only=True):
     max_header_size: Size = 64 * KIB
     response_memory: Size = 256 * KIB
     response_spill: Size = 64 * MIB
+    compress: Annotated[
+        tuple[str, ...], Kind('a list of "zstd" and "gzip"', values.read_codings)
+    ] = ()
+    compress_min_size: Size = KIB
     server_header: Flag = True
     health_path: Annotated[str | None, Kind('a path such as "/health"', values.read_url_path)] = (
         None
@@ -178,6 +182,7 @@ class Static(Struct, frozen=True, kw_only=True):
         str, Kind('a file\'s name without "/" or a leading "."', values.read_index)
     ] = "index.html"
     follow_symlinks: Flag = False
+    precompressed: Flag = False
 
 
 class Log(Struct, frozen=True, kw_only=True):
@@ -218,6 +223,12 @@ class Control(Struct, frozen=True, kw_only=True):
     path: Annotated[str | None, Kind("a path", values.read_control_path)] = None
 
 
+class Metrics(Struct, frozen=True, kw_only=True):
+    """[metrics]: where the master tells Prometheus what it has counted."""
+
+    bind: Annotated[str | None, Kind("an address", values.read_one_address)] = None
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """Everything that a server runs with; `load` makes it. By hand, give what `load` resolves:
     `workers.count`, `server.name`, `server.chdir` and `server.protocol`."""
@@ -230,6 +241,7 @@ class Config(Struct, frozen=True, kw_only=True):
     log: Log = field(default_factory=Log)
     process: Process = field(default_factory=Process)
     control: Control = field(default_factory=Control)
+    metrics: Metrics = field(default_factory=Metrics)
 
 
 class Key(Struct, frozen=True):

@@ -137,6 +137,13 @@ def read_url_paths(raw: Any, base: str) -> tuple[str, ...]:
     return tuple(read_url_path(item, base) for item in raw)
 
 
+def read_codings(raw: Any, base: str) -> tuple[str, ...]:
+    """In the order of preference; each once."""
+    if not isinstance(raw, list | tuple) or not all(item in ("zstd", "gzip") for item in raw):
+        raise Mismatch
+    return tuple(dict.fromkeys(raw))
+
+
 def read_error_log(raw: Any, base: str) -> str:
     if raw in ("stderr", "syslog"):
         return _text(raw)
@@ -171,6 +178,13 @@ def read_app(raw: Any, base: str) -> str:
     if not all(part.isidentifier() for part in parts):
         raise Mismatch
     return text
+
+
+def read_one_address(raw: Any, base: str) -> str:
+    """A canonical address; `systemd` alone may stand for several."""
+    if not isinstance(raw, str):
+        raise Mismatch
+    return _read_address(raw, base)
 
 
 def read_some(raw: Any, base: str) -> tuple[str, ...]:

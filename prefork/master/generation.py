@@ -21,10 +21,17 @@ class Generation:
     listeners: list[Listener]
     tls: "ssl.SSLContext | None" = None
     """Read by the master, since its workers may not have the right to read a key."""
+    metrics: Listener | None = None
+    """Where the master serves metrics."""
 
     @property
     def config(self) -> Config:
         return self.loaded.config
+
+    @property
+    def held(self) -> list[Listener]:
+        """All listeners: those of the workers, and the master's own."""
+        return [*self.listeners, *([self.metrics] if self.metrics is not None else [])]
 
     @property
     def settings(self) -> Settings:
@@ -60,9 +67,12 @@ def prepare(source: Source, number: int, kept: Sequence[Listener] = ()) -> Gener
     """
     loaded = load(source)
     context = tls_context(loaded)
-    addresses = [address.parse(text) for text in loaded.config.server.bind]
-    listeners = open_listeners(addresses, listen_options(loaded.config), kept)
-    return Generation(number, loaded, listeners, context)
+    config = loaded.config
+    own = [config.metrics.bind] if config.metrics.bind is not None else []
+    addresses = [address.parse(text) for text in (*config.server.bind, *own)]
+    listeners = open_listeners(addresses, listen_options(config), kept)
+    metrics = listeners.pop() if own else None
+    return Generation(number, loaded, listeners, context, metrics)
 
 
 def tls_context(loaded: Loaded) -> "ssl.SSLContext | None":

@@ -10,6 +10,7 @@ import random
 import selectors
 import signal
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
@@ -23,8 +24,10 @@ from prefork.master.commands import Commands
 from prefork.master.control import ControlServer
 from prefork.master.daemon import Starter
 from prefork.master.draining import Drain
+from prefork.master.exposition import Exposition
 from prefork.master.generation import Generation
 from prefork.master.ledger import Ledger, Restart, begin
+from prefork.master.metrics import page
 from prefork.master.notify import Notify
 from prefork.master.plan import State
 from prefork.master.pool import Pool
@@ -101,6 +104,7 @@ class Master:
             *(self._control, self._scoreboard, self._ledger),
             daemon=adopted.state.daemon if adopted else starter is not None,
         )
+        self._metrics = Exposition(self._selector, partial(page, parts))
         self._commands = Commands(self._selector, parts, log, watch=watch)
         self._notify = Notify(parts, upgrading=self._commands.upgrading, starter=starter)
         self._drains: dict[Listener, Drain] = {}
@@ -115,12 +119,14 @@ class Master:
             self._timeouts.look()
             self._slow.look()
             self._children.stacks.look()
+            self._metrics.look()
             self._upkeep.look()
             self._act(self._pool.plan(monotonic()))
             self._notify.look(monotonic())
             self._commands.upgrade()
         self._control.close()
         self._commands.close()
+        self._metrics.close()
         self._reloads.pidfile.close()
         for listener in self._reloads.held:
             listener.close(unlink=True)
@@ -141,6 +147,7 @@ class Master:
             for listener in first.listeners:
                 logs.event("info", "listening", address=listener.name)
             self._pool.start(first.number, first.settings, monotonic())
+        self._metrics.follow(self._reloads.serving.metrics)
         self._act(self._pool.plan(monotonic()))
 
     def _take_over(self, adopted: Adopted) -> None:
@@ -195,6 +202,7 @@ class Master:
             self._timeouts.look_at,
             self._slow.look_at,
             self._children.stacks.look_at,
+            self._metrics.look_at,
             self._upkeep.look_at,
             self._notify.look_at,
         )
@@ -212,6 +220,7 @@ class Master:
             if self._pool.current == number:
                 self._reloads.commit(number)
                 self._commands.follow()
+                self._metrics.follow(self._reloads.serving.metrics)
             worker = self._pool.find(child.pid)
             if worker is not None and worker.state is State.READY:
                 self._children.tell(child, channel.Serve())
@@ -396,7 +405,8 @@ class Master:
     def _listeners_in_use(self) -> set[Listener]:
         """Those that connections are still accepted from, by workers that stay."""
         if self._pool.stopping:
-            return set()
+            metrics = self._reloads.serving.metrics
+            return {metrics} if metrics is not None else set()
         living = [
             child.generation
             for child in self._children
@@ -411,6 +421,7 @@ class Master:
             *(listener.fileno() for listener in others),
             *self._zygotes.descriptors(),
             *self._commands.descriptors(),
+            *self._metrics.descriptors(),
             *self._control.descriptors(),
             *self._notify.descriptors(),
             *self._reloads.pidfile.descriptors(),

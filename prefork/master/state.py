@@ -42,6 +42,7 @@ class GenerationState(msgspec.Struct, frozen=True, kw_only=True):
     origins: dict[str, str]
     file: str | None
     listeners: tuple[int, ...]
+    metrics: int | None
 
 
 class ChildState(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,6 +14,9 @@ from prefork.master.plan import State, Worker
 from prefork.master.takeover import Parts
 from prefork.scoreboard import Call, Counters, Place
 
+STATES = ("booting", "idle", "reading", "busy", "writing", "retiring")
+"""What a worker can be doing, see `prefork.control.WorkerStatus`."""
+
 
 def status(parts: Parts) -> dict[str, Any]:
     """A `prefork.control.ServerStatus` as it stands, as the fields of an answer."""

@@ -100,7 +100,7 @@ def snapshot(
     reloads = parts.reloads
     living = {child.generation.number: child.generation for child in parts.children}
     generations = [*(living | {reloads.serving.number: reloads.serving}).values()]
-    known = [*reloads.held, *opened, *(each for one in generations for each in one.listeners)]
+    known = [*reloads.held, *opened, *(each for one in generations for each in one.held)]
     place = {listener: index for index, listener in enumerate(dict.fromkeys(known))}
     return State(
         born=parts.born,
@@ -113,6 +113,7 @@ def snapshot(
                 origins=each.loaded.origins,
                 file=str(each.loaded.file) if each.loaded.file else None,
                 listeners=tuple(place[listener] for listener in each.listeners),
+                metrics=place[each.metrics] if each.metrics is not None else None,
             )
             for each in generations
         ),
@@ -196,7 +197,7 @@ class Adopted:
     @property
     def opened(self) -> list[Listener]:
         """What the preflight has opened for the generation to come."""
-        known = {each for one in self.generations.values() for each in one.listeners}
+        known = {each for one in self.generations.values() for each in one.held}
         return [listener for listener in self.held if listener not in known]
 
 
@@ -243,4 +244,6 @@ def _generation(state: GenerationState, listeners: Sequence[Listener]) -> Genera
         # Its workers serve on; one that has to be forked anew fails, and says so.
         logs.event("error", "certificate not read", generation=state.number, reason=str(error))
         tls = None
-    return Generation(state.number, loaded, [listeners[index] for index in state.listeners], tls)
+    ours = [listeners[index] for index in state.listeners]
+    metrics = listeners[state.metrics] if state.metrics is not None else None
+    return Generation(state.number, loaded, ours, tls, metrics)

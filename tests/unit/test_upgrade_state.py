@@ -80,6 +80,7 @@ def a_state(**fields) -> State:
                 origins=loaded.origins,
                 file=str(loaded.file),
                 listeners=(0, 1),
+                metrics=None,
             ),
         ),
         "listeners": (
