@@ -17,6 +17,8 @@ need unshare util-linux
 need systemd-analyze systemd
 need haproxy haproxy
 need logrotate logrotate
+need systemd-sysusers systemd
+need systemd-tmpfiles systemd
 
 [ -n "$packages" ] || exit 0
 

@@ -27,6 +27,7 @@ from prefork.apps.wsgi import FileWrapper, errors_stream
 from prefork.channel import Channel, Failed
 from prefork.config import Config
 from prefork.http.connection import Limits
+from prefork.http.request_id import RequestIds
 from prefork.http.response import name_server
 from prefork.listeners import Listener
 from prefork.scoreboard import Scoreboard
@@ -269,6 +270,7 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
         request_timeout=workers.request_timeout,
         graceful_timeout=workers.graceful_timeout,
         access=birth.logs.access_log(),
+        ids=RequestIds(http.request_id_header) if http.request_id_header is not None else None,
     )
 
 
