@@ -207,6 +207,13 @@ class Log(Struct, frozen=True, kw_only=True):
 class Process(Struct, frozen=True, kw_only=True):
     """[process]: how the server stands among the machine's processes."""
 
+    user: Annotated[str | None, Kind("a user's name or number", values.read_account)] = None
+    group: Annotated[str | None, Kind("a group's name or number", values.read_account)] = None
+    no_new_privs: Flag = True
+    umask: Annotated[
+        Annotated[int, Meta(ge=0, le=0o777)] | None,
+        Kind('an octal mask such as "0027" or 0o027', values.read_mode, values.show_mode),
+    ] = None  # as it was inherited
     daemon: Flag = False
     pidfile: OptionalPath = None
     limits: Annotated[
