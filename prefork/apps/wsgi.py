@@ -121,7 +121,7 @@ class Response:
         request = self._request
         body = request.body
         unread = isinstance(body, Stream) and not body.drainable
-        return compose(
+        head = compose(
             status,
             self._headers,
             method=request.environ["REQUEST_METHOD"],
@@ -129,6 +129,10 @@ class Response:
             keep_alive=request.keep_alive and not (self._out.closing or unread),
             known=known,
         )
+        if request.id_line:
+            # Not one of the headers: each is another one, and they are kept for the next response.
+            head.data = request.marked(head.data)
+        return head
 
     def whole(self, body: bytes) -> None:
         """A body that is all there: head and body leave in one call where they fit."""
@@ -265,13 +269,14 @@ def answer(
         response.failure = problem.status
         if response.head is None and not out.broken:
             method = request.environ["REQUEST_METHOD"]
-            out.send(error(problem.status, problem.reason, method=method))
+            out.send(request.marked(error(problem.status, problem.reason, method=method)))
         return False, response
     except BaseException as raised:  # SystemExit too: it ends the request, not the worker
         failed(request, raised)
         raised.__traceback__ = None
         if response.head is None and not out.broken:
-            out.send(error(500, "the application failed", method=request.environ["REQUEST_METHOD"]))
+            method = request.environ["REQUEST_METHOD"]
+            out.send(request.marked(error(500, "the application failed", method=method)))
         return False, response
     head = response.head
     return head is not None and head.keep_alive and not out.broken, response

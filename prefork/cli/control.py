@@ -184,6 +184,8 @@ def _counted(server: ServerStatus) -> str:
         if counts:
             each = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
             groups.append(f"{name}: {each}")
+    if server.queue_time:
+        groups.append(f"queue time {milliseconds(server.queue_time)}")
     if server.overflows:
         groups.append(f"{server.overflows} overflows of listen queues")
     return "; ".join(groups)

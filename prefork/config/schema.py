@@ -77,6 +77,9 @@ class Server(Struct, frozen=True, kw_only=True):
         str | None, Kind('"user", "user:group" or ":group"', values.read_owner)
     ] = None
     backlog: Count = 0  # what the kernel allows
+    backlog_warning: Annotated[
+        float, Meta(ge=0, le=1), Kind("a share of the backlog from 0 (off) to 1")
+    ] = 0.5
     ipv6_only: Flag = False
 
 
@@ -142,6 +145,9 @@ class Http(Struct, frozen=True, kw_only=True):
     ] = ()
     compress_min_size: Size = KIB
     server_header: Flag = True
+    request_id_header: Annotated[
+        str | None, Kind('a header\'s name such as "X-Request-ID"', values.read_id_header)
+    ] = None
     health_path: Annotated[str | None, Kind('a path such as "/health"', values.read_url_path)] = (
         None
     )
@@ -202,6 +208,13 @@ class Log(Struct, frozen=True, kw_only=True):
 class Process(Struct, frozen=True, kw_only=True):
     """[process]: how the server stands among the machine's processes."""
 
+    user: Annotated[str | None, Kind("a user's name or number", values.read_account)] = None
+    group: Annotated[str | None, Kind("a group's name or number", values.read_account)] = None
+    no_new_privs: Flag = True
+    umask: Annotated[
+        Annotated[int, Meta(ge=0, le=0o777)] | None,
+        Kind('an octal mask such as "0027" or 0o027', values.read_mode, values.show_mode),
+    ] = None  # as it was inherited
     daemon: Flag = False
     pidfile: OptionalPath = None
     limits: Annotated[

@@ -180,6 +180,23 @@ def read_app(raw: Any, base: str) -> str:
     return text
 
 
+_MEANT_OTHERWISE = re.compile(
+    r"(?i)host|cookie|connection|date|server|via|te|trailer|upgrade|range|expect|accept.*|content-.*"
+    r"|transfer-.*|authorization|proxy-.*|forwarded|x-forwarded-.*|if-.*|set-cookie|keep-alive"
+)
+
+
+def read_id_header(raw: Any, base: str) -> str:
+    """The name of a header that HTTP has no other use for."""
+    if not isinstance(raw, str):
+        raise Mismatch
+    if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", raw):
+        raise Invalid(f"{toml(raw)} is not made of letters, digits and hyphens")
+    if _MEANT_OTHERWISE.fullmatch(raw):
+        raise Invalid(f"{raw} means something else in HTTP")
+    return raw
+
+
 def read_one_address(raw: Any, base: str) -> str:
     """A canonical address; `systemd` alone may stand for several."""
     if not isinstance(raw, str):
@@ -259,6 +276,15 @@ def read_mode(raw: Any, base: str) -> Any:
 
 def show_mode(value: int) -> str:
     return f'"{value:04o}"'
+
+
+def read_account(raw: Any, base: str) -> str:
+    if type(raw) is int and raw >= 0:
+        raw = str(raw)
+    text = _text(raw)
+    if " " in text or ":" in text or "/" in text:
+        raise Mismatch
+    return text
 
 
 def read_owner(raw: Any, base: str) -> str:

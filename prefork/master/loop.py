@@ -31,6 +31,7 @@ from prefork.master.metrics import page
 from prefork.master.notify import Notify
 from prefork.master.plan import State
 from prefork.master.pool import Pool
+from prefork.master.queues import QueueWatch
 from prefork.master.reload import Reloads
 from prefork.master.slowlog import SlowLog
 from prefork.master.takeover import Adopted, Parts
@@ -104,6 +105,10 @@ class Master:
             *(self._control, self._scoreboard, self._ledger),
             daemon=adopted.state.daemon if adopted else starter is not None,
         )
+        self._queues = QueueWatch(
+            lambda: reloads.serving.listeners,
+            lambda: reloads.serving.config.server.backlog_warning,
+        )
         self._metrics = Exposition(self._selector, partial(page, parts))
         self._commands = Commands(self._selector, parts, log, watch=watch)
         self._notify = Notify(parts, upgrading=self._commands.upgrading, starter=starter)
@@ -120,6 +125,7 @@ class Master:
             self._slow.look()
             self._children.stacks.look()
             self._metrics.look()
+            self._queues.look(monotonic())
             self._upkeep.look()
             self._act(self._pool.plan(monotonic()))
             self._notify.look(monotonic())
@@ -203,6 +209,7 @@ class Master:
             self._slow.look_at,
             self._children.stacks.look_at,
             self._metrics.look_at,
+            self._queues.look_at,
             self._upkeep.look_at,
             self._notify.look_at,
         )
@@ -221,6 +228,7 @@ class Master:
                 self._reloads.commit(number)
                 self._commands.follow()
                 self._metrics.follow(self._reloads.serving.metrics)
+                self._queues.look_again()
             worker = self._pool.find(child.pid)
             if worker is not None and worker.state is State.READY:
                 self._children.tell(child, channel.Serve())

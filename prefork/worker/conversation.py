@@ -300,7 +300,8 @@ class Conversation:
         with contextlib.suppress(OSError):
             if not started:
                 method = request.environ["REQUEST_METHOD"]
-                self._sock.send(error(504, "the application took too long", method=method))
+                answer = error(504, "the application took too long", method=method)
+                self._sock.send(request.marked(answer))
             self._sock.shutdown(socket.SHUT_RDWR)
         self.broken = True
         return request

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 from prefork import logs
 from prefork.apps.wsgi import Application, answer
 from prefork.http.connection import Environ, Request
+from prefork.http.queue_time import waited
+from prefork.http.request_id import RequestIds
 from prefork.scoreboard import Record, Teller
 from prefork.worker import forked
 from prefork.worker.accept import Arrival, Door
@@ -51,12 +53,14 @@ class HttpService:
         request_timeout: float,
         graceful_timeout: float,
         access: AccessLog | None,
+        ids: RequestIds | None,
     ) -> None:
         self.parking: Parking[Conversation] = Parking()
         self._application = application
         self._rules = rules
         self._record = records[0]
         self._teller = teller
+        self._ids = ids
         self._reading = self._writing = 0
         self._admission = admission
         self._request_timeout = request_timeout
@@ -217,7 +221,14 @@ class HttpService:
         if request is None:
             return
         now = monotonic()
-        record.start(now, request.line, request.environ["REMOTE_ADDR"])
+        environ = request.environ
+        if self._ids is not None:
+            self._ids.give(request)
+        record.start(now, request.line, environ["REMOTE_ADDR"], request.id)
+        if "HTTP_X_REQUEST_START" in environ:
+            seconds = waited(environ["HTTP_X_REQUEST_START"], time())
+            if seconds is not None:
+                record.waited(seconds)
         conversation.begin(request)
         self._running[conversation] = now
         conversation.closing = conversation.closing or self._last
@@ -243,6 +254,7 @@ class HttpService:
             "application failed",
             request=line,
             peer=request.environ["REMOTE_ADDR"],
+            request_id=request.id or None,
             traceback=logs.traceback_of(problem),
         )
         if self._forked:

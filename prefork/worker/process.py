@@ -27,6 +27,7 @@ from prefork.apps.wsgi import FileWrapper, errors_stream
 from prefork.channel import Channel, Failed
 from prefork.config import Config
 from prefork.http.connection import Limits
+from prefork.http.request_id import RequestIds
 from prefork.http.response import name_server
 from prefork.listeners import Listener
 from prefork.scoreboard import Scoreboard
@@ -37,6 +38,7 @@ from prefork.worker.hooks import Hooks, Worker
 from prefork.worker.http import HttpService, base_environ
 from prefork.worker.loop import Loop, Service
 from prefork.worker.resources import bind_to_cpus, limit
+from prefork.worker.rights import restrain
 from prefork.worker.secured import security
 from prefork.worker.tcp import TcpService
 from prefork.worker.warmup import WarmupError, warm_up
@@ -188,16 +190,19 @@ def prepare(heritage: Heritage) -> Hooks:
     config = heritage.config
     limit(config.process.limits)
     heritage.logs.reconfigure(config.log)
-    _settle_in(config)
+    _settle_in(config, restrain(config.process, heritage.master))
     return Hooks(config.workers.hooks)
 
 
-def _settle_in(config: Config) -> None:
-    """Environment, directory and module path of the application."""
+def _settle_in(config: Config, user: dict[str, str]) -> None:
+    """Environment, directory and module path of the application; `user`: variables of its own."""
     server = config.server
     systemd.forget(os.environ)
-    os.environ.update(server.env)
-    os.chdir(server.chdir)
+    os.environ.update(user | server.env)
+    try:
+        os.chdir(server.chdir)
+    except OSError as problem:
+        raise LoadError(f"server.chdir: {server.chdir}: {problem.strerror}") from None
     for path in reversed((server.chdir, *server.pythonpath)):
         if path not in sys.path:
             sys.path.insert(0, path)
@@ -266,6 +271,7 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
         request_timeout=workers.request_timeout,
         graceful_timeout=workers.graceful_timeout,
         access=birth.logs.access_log(),
+        ids=RequestIds(http.request_id_header) if http.request_id_header is not None else None,
     )
 
 
