@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[reload,wire,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[reload,wire,top,metrics,zstd,test]'
 	touch $@
 
 # A real application on http://127.0.0.1:8000, with the embedded default configuration.

@@ -6,6 +6,7 @@ death of the other side.  One type of message goes each way, told apart by its t
 
 import array
 import contextlib
+import os
 import socket
 
 import msgspec
@@ -15,9 +16,6 @@ LIMIT = 64 * 1024
 
 _REASON = LIMIT // 6 - 100
 
-_DESCRIPTORS = 253
-"""The most that go with one message: SCM_MAX_FD, unix(7)."""
-
 
 # From a worker, or a zygote, to the master.
 
@@ -26,6 +24,13 @@ class Born(msgspec.Struct, tag="born", frozen=True):
     """A worker that a zygote has forked is the master's child now."""
 
     pid: int
+
+
+class Stacks(msgspec.Struct, tag="stacks", frozen=True):
+    """The worker writes its stacks into a memfd that comes beside the message (prefork.stacks);
+    `fd`: the receiver's descriptor, -1 where it has none to spare."""
+
+    fd: int = -1
 
 
 class Ready(msgspec.Struct, tag="ready", frozen=True):
@@ -96,7 +101,7 @@ class Inboxes(msgspec.Struct, tag="inboxes", frozen=True):
     kind: int = 0
 
 
-Report = Born | Ready | Leaving | Failed
+Report = Born | Stacks | Ready | Leaving | Failed
 Order = Fork | Serve | Retire | Stop | Expire | Reopen | Inboxes
 
 _encode = msgspec.json.Encoder().encode
@@ -154,7 +159,7 @@ class Channel:
         fds = array.array("i")
         try:
             data, ancillary, _, _ = self._sock.recvmsg(
-                LIMIT, socket.CMSG_SPACE(4 * _DESCRIPTORS), socket.MSG_CMSG_CLOEXEC
+                LIMIT, socket.CMSG_SPACE(4 * 8), socket.MSG_CMSG_CLOEXEC
             )
         except BlockingIOError:
             return None
@@ -175,12 +180,17 @@ class Channel:
         packet = self._receive()
         if packet is None:
             return None
-        if not packet[0]:
+        data, fds = packet
+        report: Report | None = None
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+            report = _decode_report.decode(data)
+        if isinstance(report, Stacks):
+            report = Stacks(fds.pop(0) if fds else -1)
+        for fd in fds:
+            os.close(fd)
+        if report is None:
             raise EOFError
-        try:
-            return _decode_report.decode(packet[0])
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            raise EOFError from None
+        return report
 
     def order(self) -> tuple[Order, list[int]] | None:
         """The next order and its descriptors (worker's side), None when there is none now.

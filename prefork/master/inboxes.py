@@ -166,7 +166,10 @@ def _near(one: int, other: int) -> bool:
 
 def _kind(generation: Generation) -> int:
     socks = [listener.sock for listener in generation.listeners if not listener.closed]
-    return kind_of(generation.config.server.protocol, socks)
+    config = generation.config
+    # A connection that began as one of these can't go on as another.
+    began = (config.tls.certificate is not None, config.tls.bind, config.http.proxy_protocol)
+    return kind_of(repr((config.server.protocol, began)), socks)
 
 
 def _has_room(inbox: socket.socket) -> bool:

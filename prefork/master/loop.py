@@ -10,6 +10,7 @@ import random
 import selectors
 import signal
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
@@ -21,12 +22,19 @@ from prefork.master import plan
 from prefork.master.children import Child, Children
 from prefork.master.commands import Commands
 from prefork.master.control import ControlServer
+from prefork.master.daemon import Starter
 from prefork.master.draining import Drain
+from prefork.master.exposition import Exposition
 from prefork.master.generation import Generation
 from prefork.master.inboxes import Inboxes
+from prefork.master.ledger import Ledger, Restart, begin
+from prefork.master.metrics import page
+from prefork.master.notify import Notify
 from prefork.master.plan import State
 from prefork.master.pool import Pool
+from prefork.master.queues import QueueWatch
 from prefork.master.reload import Reloads
+from prefork.master.slowlog import SlowLog
 from prefork.master.takeover import Adopted, Parts
 from prefork.master.timeouts import Timeouts
 from prefork.master.upkeep import Upkeep
@@ -53,9 +61,11 @@ class Master:
         control_path: Path,
         *,
         watch: bool = False,
+        starter: Starter | None = None,
         adopted: Adopted | None = None,
     ) -> None:
         """`watch`: reload whenever a file of the application or the configuration changes.
+        `starter`: who waits for the start of a daemon.
         `adopted`: from a master that this one replaces, in the same process."""
         self._reloads = reloads
         self._log = log
@@ -73,6 +83,8 @@ class Master:
             adopted=adopted.state.control if adopted else None,
         )
         self._scoreboard = adopted.scoreboard if adopted else Scoreboard()
+        self._ledger = Ledger.adopt(adopted.state.ledger) if adopted else begin()
+        reloads.ended = self._ledger.reloaded
         self._pool = Pool(random.Random(), max_slots=SLOTS)
         self._children = Children(
             self._name,
@@ -85,13 +97,23 @@ class Master:
         )
         self._zygotes = Zygotes(self._selector, self._children, self._not_spawned)
         self._inboxes = Inboxes(self._selector, self._scoreboard, self._children)
-        self._timeouts = Timeouts(self._pool, self._children)
-        self._upkeep = Upkeep(self._pool, self._children, lambda: reloads.serving.listeners)
+        self._timeouts = Timeouts(self._pool, self._children, self._ledger)
+        self._slow = SlowLog(self._children)
+        self._upkeep = Upkeep(
+            self._pool, self._children, self._ledger, lambda: reloads.serving.listeners
+        )
         parts = Parts(
             *(self._born, reloads, self._pool, self._children, self._zygotes, self._inboxes),
-            *(self._control, self._scoreboard),
+            *(self._control, self._scoreboard, self._ledger),
+            daemon=adopted.state.daemon if adopted else starter is not None,
         )
+        self._queues = QueueWatch(
+            lambda: reloads.serving.listeners,
+            lambda: reloads.serving.config.server.backlog_warning,
+        )
+        self._metrics = Exposition(self._selector, partial(page, parts))
         self._commands = Commands(self._selector, parts, log, watch=watch)
+        self._notify = Notify(parts, upgrading=self._commands.upgrading, starter=starter)
         self._drains: dict[Listener, Drain] = {}
         self._wake_at: float | None = None
 
@@ -102,11 +124,18 @@ class Master:
             self._wait()
             self._bury()
             self._timeouts.look()
+            self._slow.look()
+            self._children.stacks.look()
+            self._metrics.look()
+            self._queues.look(monotonic())
             self._upkeep.look()
             self._act(self._pool.plan(monotonic()))
+            self._notify.look(monotonic())
             self._commands.upgrade()
         self._control.close()
         self._commands.close()
+        self._metrics.close()
+        self._reloads.pidfile.close()
         for listener in self._reloads.held:
             listener.close(unlink=True)
         logs.event("info", "stopped")
@@ -126,6 +155,7 @@ class Master:
             for listener in first.listeners:
                 logs.event("info", "listening", address=listener.name)
             self._pool.start(first.number, first.settings, monotonic())
+        self._metrics.follow(self._reloads.serving.metrics)
         self._act(self._pool.plan(monotonic()))
 
     def _take_over(self, adopted: Adopted) -> None:
@@ -139,6 +169,7 @@ class Master:
             self._zygotes.take_over(zygote, adopted.generations[zygote.generation])
         self._inboxes.take_over(state.inboxes)
         signal.pthread_sigmask(signal.SIG_SETMASK, state.mask)  # what came meanwhile comes now
+        self._ledger.upgraded("success")
         logs.event("info", "upgraded", was=state.prefork, version=__version__)
         for listener in adopted.opened:
             logs.event("info", "listening", address=listener.name)
@@ -178,7 +209,12 @@ class Master:
             self._commands.next_deadline(),
             self._zygotes.next_deadline(),
             self._timeouts.look_at,
+            self._slow.look_at,
+            self._children.stacks.look_at,
+            self._metrics.look_at,
+            self._queues.look_at,
             self._upkeep.look_at,
+            self._notify.look_at,
         )
         soonest = min((time for time in times if time is not None), default=None)
         return None if soonest is None else max(soonest - now, 0.0)
@@ -194,6 +230,8 @@ class Master:
             if self._pool.current == number:
                 self._reloads.commit(number)
                 self._commands.follow()
+                self._metrics.follow(self._reloads.serving.metrics)
+                self._queues.look_again()
             worker = self._pool.find(child.pid)
             if worker is not None and worker.state is State.READY:
                 self._inboxes.admit(child)
@@ -238,7 +276,21 @@ class Master:
                 how=death.how,
                 **({"during": "; ".join(call.line for call in calls)} if calls else {}),
             )
+            self._ledger.bury(self._children.counters(child))
+            if reason := self._restart(worker, expected):
+                self._ledger.restarted(reason)
             self._pool.died(child.pid, death.how, monotonic(), sigkill=death.sigkill)
+
+    def _restart(self, worker: plan.Worker | None, expected: bool) -> Restart | None:
+        """Why a dead worker has to be replaced; None where it is not, or was counted before."""
+        if worker is None or self._pool.stopping:
+            return None
+        if not expected:
+            if worker.state is State.RETIRING:  # it was killed on its way out
+                return None
+            return "boot_failed" if worker.state is State.BOOTING else "crashed"
+        replaced = worker.generation < (self._pool.current or 0) and worker.worn is None
+        return "reload" if replaced and worker.state is State.RETIRING else None
 
     # Carry out the plan.
 
@@ -277,6 +329,7 @@ class Master:
         """A worker was forked, here or by a zygote."""
         number = child.generation.number
         self._timeouts.look_again()
+        self._slow.look_again()
         logs.event("debug", "worker forked", slot=child.slot, pid=child.pid, generation=number)
         self._pool.spawned(child.slot, number, child.pid, monotonic())
 
@@ -337,6 +390,7 @@ class Master:
             case plan.FirstBootFailed(why):
                 logs.event("error", "first boot failed", traceback=why)
                 self._status = FIRST_BOOT_FAILED
+                self._notify.failed(self._status, why)
             case plan.Settled(number):
                 self._settling.append(number)
             case plan.Stalled(number, why):
@@ -344,7 +398,7 @@ class Master:
             case plan.Abandoned(number, why):
                 self._reloads.failed(number, why)
             case plan.Superseded(number):
-                self._reloads.failed(number, "a later reload took its place")
+                self._reloads.failed(number, "a later reload took its place", "superseded")
             case plan.Stopped():
                 self._stopped = True
 
@@ -364,7 +418,8 @@ class Master:
     def _listeners_in_use(self) -> set[Listener]:
         """Those that connections are still accepted from, by workers that stay."""
         if self._pool.stopping:
-            return set()
+            metrics = self._reloads.serving.metrics
+            return {metrics} if metrics is not None else set()
         living = [
             child.generation
             for child in self._children
@@ -380,6 +435,9 @@ class Master:
             *self._zygotes.descriptors(),
             *self._inboxes.descriptors(),
             *self._commands.descriptors(),
+            *self._metrics.descriptors(),
             *self._control.descriptors(),
+            *self._notify.descriptors(),
+            *self._reloads.pidfile.descriptors(),
             self._selector.fileno(),
         )

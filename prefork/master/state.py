@@ -42,16 +42,18 @@ class GenerationState(msgspec.Struct, frozen=True, kw_only=True):
     origins: dict[str, str]
     file: str | None
     listeners: tuple[int, ...]
+    metrics: int | None
 
 
 class ChildState(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker's process: its channel, and when it was born."""
+    """A worker's process: its channel, when it was born, and the memfd of its stacks."""
 
     pid: int
     slot: int
     generation: int
     fd: int
     born: float
+    stacks: int | None
 
 
 class ZygoteState(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,6 +116,21 @@ class ConnectionState(msgspec.Struct, frozen=True, kw_only=True):
     closing: bool
 
 
+class LedgerState(msgspec.Struct, frozen=True, kw_only=True):
+    """What was counted, and is not on the scoreboard; see `prefork.master.ledger`."""
+
+    cells: tuple[int, ...]
+    bytes: int
+    seconds: float
+    queued: int
+    waited: float
+    restarts: dict[str, int]
+    reloads: dict[str, int]
+    upgrades: dict[str, int]
+    timeouts: int
+    overflows_before: int
+
+
 class ControlState(msgspec.Struct, frozen=True, kw_only=True):
     """The control socket and its clients."""
 
@@ -121,6 +138,13 @@ class ControlState(msgspec.Struct, frozen=True, kw_only=True):
     fd: int
     inode: Inode | None
     connections: tuple[ConnectionState, ...]
+
+
+class PidFileState(msgspec.Struct, frozen=True, kw_only=True):
+    """The pidfile in use; the lock on it stays the process's."""
+
+    path: str
+    fd: int
 
 
 class ClientsState(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,9 +173,13 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     zygotes: tuple[ZygoteState, ...]
     inboxes: tuple[InboxState, ...] = ()
     pool: PoolState
+    ledger: LedgerState
     control: ControlState
     clients: ClientsState = ClientsState()
     scoreboard: int
+    pidfile: PidFileState | None = None
+    daemon: bool = False
+    """The server was started as one."""
     mask: tuple[int, ...] = ()
     """Signals that were blocked when the server was started."""
 
@@ -160,10 +188,12 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
         return {
             *(listener.fd for listener in self.listeners),
             *(child.fd for child in self.children),
+            *(child.stacks for child in self.children if child.stacks is not None),
             *(zygote.fd for zygote in self.zygotes),
             *(fd for inbox in self.inboxes for fd in (inbox.reader, inbox.writer)),
             *(connection.fd for connection in self.control.connections),
             *(self.control.fd, self.scoreboard),
+            *((self.pidfile.fd,) if self.pidfile is not None else ()),
         } - {CLOSED}
 
 

@@ -4,10 +4,13 @@ The workers send no heartbeats.  The scoreboard says since when each call runs, 
 is due when the oldest can be late: an idle server is looked at once a timeout.
 """
 
+from functools import partial
 from time import monotonic
+from typing import Any
 
 from prefork import channel, logs
 from prefork.master.children import Child, Children
+from prefork.master.ledger import Ledger
 from prefork.master.plan import State
 from prefork.master.pool import Pool
 from prefork.scoreboard import Call
@@ -29,12 +32,36 @@ def late_calls(calls: list[Call], timeout: float, now: float) -> tuple[list[Call
     return late, look
 
 
+def _report(child: Child, late: list[Call], now: float, stacks: str) -> None:
+    for call in late:
+        logs.event(
+            "error",
+            "request timed out",
+            **facts(child, call, now),
+            **({"traceback": stacks} if stacks else {}),
+        )
+
+
+def facts(child: Child, call: Call, now: float) -> dict[str, Any]:
+    """What an event tells of a call that runs."""
+    return {
+        "slot": child.slot,
+        "pid": child.pid,
+        "generation": child.generation.number,
+        "request": call.line,
+        "peer": call.peer or None,
+        "request_id": call.id or None,
+        "elapsed": round(now - call.started, 3),
+    }
+
+
 class Timeouts:
     """When to look next, and what comes of it."""
 
-    def __init__(self, pool: Pool, children: Children) -> None:
+    def __init__(self, pool: Pool, children: Children, ledger: Ledger) -> None:
         self._pool = pool
         self._children = children
+        self._ledger = ledger
         self.look_at: float | None = 0.0
         """Monotonic seconds of the next look; None where there is nothing to look at."""
 
@@ -63,15 +90,10 @@ class Timeouts:
         self.look_at = min(looks, default=None)
 
     def _expire(self, child: Child, late: list[Call], now: float) -> None:
-        for call in late:
-            logs.event(
-                "error",
-                "request timed out",
-                slot=child.slot,
-                pid=child.pid,
-                generation=child.generation.number,
-                request=call.line,
-                elapsed=round(now - call.started, 3),
-            )
+        # Its signal comes before that of the order: where the request stands is told before it
+        # is given up.
+        self._children.stacks.take(child, partial(_report, child, late, now))
+        self._ledger.timeouts += len(late)
+        self._ledger.restarted("request_timeout")
         self._children.tell(child, channel.Expire())
         self._pool.expired(child.pid, now)

@@ -13,11 +13,14 @@ from collections import deque
 from dataclasses import dataclass
 from enum import Enum
 from tempfile import TemporaryFile
+from time import monotonic
 from typing import IO
 
+from prefork.http.body import Body
 from prefork.http.connection import CONTINUE, Connection, Environ, Limits, Request
 from prefork.http.head import Reject
-from prefork.http.response import error
+from prefork.http.response import Headers, early_hints, error
+from prefork.http.stream import DRAIN, Stream
 from prefork.worker.accept import Door
 from prefork.worker.handover import UNREAD, Parcel
 
@@ -32,6 +35,9 @@ _LINGER = 10.0
 _LINGER_SILENCE = 2.0
 _LINGER_BYTES = 64 * 1024 * 1024
 _DISCARDS_AT_ONCE = 8  # reads, until other connections get their turn
+_GRACE = 30.0
+"""Seconds before a body's rate is looked at where there is no `body_timeout`."""
+
 _DONTWAIT = socket.MSG_DONTWAIT
 
 
@@ -41,8 +47,12 @@ class Rules:
 
     limits: Limits
     keepalive: float
+    keepalive_requests: int
+    """Requests answered on one connection."""
     header_timeout: float
     body_timeout: float
+    min_body_rate: int
+    """Bytes a second, on the average since the body began, after `body_timeout`."""
     write_timeout: float
     response_memory: int
     response_spill: int
@@ -51,16 +61,20 @@ class Rules:
 class Wish(Enum):
     """What a conversation needs next."""
 
+    IDLE = "idle"
+    """The next request."""
     READ = "read"
+    """The rest of one that has begun, or of what is thrown away."""
     WRITE = "write"
     SERVE = "serve"
     CLOSE = "close"
 
 
-_READ, _WRITE, _SERVE, _CLOSE = Wish.READ, Wish.WRITE, Wish.SERVE, Wish.CLOSE
+_IDLE, _READ, _WRITE = Wish.IDLE, Wish.READ, Wish.WRITE
+_SERVE, _CLOSE = Wish.SERVE, Wish.CLOSE
 
 
-class _FilePart:
+class FilePart:
     """Bytes of a file that are still to be sent; owns its descriptor."""
 
     __slots__ = ("count", "fd", "offset", "spilled")
@@ -80,13 +94,15 @@ class Conversation:
 
     __slots__ = (
         "_answered",
+        "_body",
+        "_body_since",
         "_continued",
         "_discarded",
-        "_door",
         "_lingering",
         "_memory",
         "_pending",
         "_rules",
+        "_served",
         "_since",
         "_sock",
         "_spill",
@@ -97,27 +113,27 @@ class Conversation:
         "closing",
         "connection",
         "deadline",
+        "door",
         "events",
         "fd",
         "serving",
         "tick",
+        "wish",
     )
 
-    def __init__(
-        self, sock: socket.socket, base: Environ, rules: Rules, now: float, door: Door
-    ) -> None:
-        """`base`: what the environ of each request begins with, which is that of the door and
-        what is this client's own."""
+    def __init__(self, sock: socket.socket, base: Environ, rules: Rules, now: float) -> None:
         self._sock = sock
-        self._door = door
         self.fd = sock.fileno()
         self._rules = rules
         self.connection = Connection(base, rules.limits)
-        self._pending: deque[memoryview | _FilePart] = deque()
+        self._pending: deque[memoryview | FilePart] = deque()
         self._memory = 0
         self._spill: IO[bytes] | None = None
         self._spilled = 0
         self._since = now
+        self._served = 0
+        self._body: Body | Stream | None = None
+        self._body_since = 0.0
         self._answered = False
         self._continued = False
         self._unfinished: bytes | bytearray | None = None
@@ -130,6 +146,10 @@ class Conversation:
         """The next response is the last."""
         self.serving: Request | None = None
         """The request that the application has now."""
+        self.door: Door | None = None
+        """Where it came in, if it may leave for another worker."""
+        self.wish = _CLOSE
+        """What it waits for, as far as that was noted."""
         self.events = 0
         self.deadline = 0.0
         self.tick = 0
@@ -162,6 +182,10 @@ class Conversation:
             self._answered = False
         elif connection.in_body:
             self._since = now
+            if self._draining:
+                self._discarded += len(data)
+                if self._discarded > DRAIN:
+                    connection.finish()
         self._feed(data)
         if connection.requests:
             # Should there be the beginning of another behind it, nobody can tell where.
@@ -200,10 +224,10 @@ class Conversation:
     def parcel(self) -> Parcel | None:
         """What another worker needs to go on with it, None where it cannot move: it has something
         to send, or too much was read of a request, or the end of one was not told."""
-        connection = self.connection
-        if self._pending or self._lingering or self.broken or self.serving is not None:
+        connection, door = self.connection, self.door
+        if door is None or self._pending or self._lingering or self.broken:
             return None
-        if connection.requests or connection.last or connection.error is not None:
+        if self.serving is not None or connection.requests or connection.last or connection.error:
             return None
         data, deadline = b"", 0.0
         if connection.idle:
@@ -212,18 +236,19 @@ class Conversation:
             return None
         else:
             data = bytes(self._unfinished)
-        environ = connection.differs(self._door.base)
+        environ = connection.differs(door.base)
         if environ is None:
             return None
         return Parcel(
-            *(self._door.inode, None, environ, data, self._since, deadline),
-            *(self._answered, self._continued),
+            *(door.inode, None, environ, data, self._since, deadline),
+            *(self._answered, self._continued, self._served),
         )
 
-    def resume(self, parcel: Parcel, now: float) -> None:
+    def resume(self, parcel: Parcel) -> None:
         """Goes on where another worker was."""
         self._since = parcel.since
         self._answered = parcel.answered
+        self._served = parcel.served
         if parcel.data:
             self._feed(parcel.data)
             self._note(parcel.data, True)
@@ -237,13 +262,96 @@ class Conversation:
         """The application gets a request: until something is sent, it can be expired."""
         self._started = False
         self.serving = request
+        request.environ["wsgi.early_hints"] = self.early_hints
+        if isinstance(request.body, Stream):
+            request.body.more = self._pull
+        self._served += 1
+        if self._served == self._rules.keepalive_requests:
+            self.closing = True
 
     def done(self, keep_alive: bool) -> None:
         """The application is through with its request."""
-        self.serving = None
+        request, self.serving = self.serving, None
         self._answered = True
+        if request is not None and isinstance(request.body, Stream):
+            self._let_go(request.body)
         if not keep_alive:
             self.connection.finish()
+
+    # A body that the application reads while it comes.
+
+    def _pull(self) -> None:
+        """Takes more of the body, and waits for it, in the thread of the application."""
+        connection = self.connection
+        body = connection.body
+        assert isinstance(body, Stream)
+        if connection.wants_continue:
+            connection.wants_continue = body.awaited = False
+            self._send_interim(CONTINUE)
+        try:
+            data = b"" if self.broken else self._await_data()
+        except TimeoutError:
+            body.fail(Reject(408, "the request did not come in time"))
+            connection.finish()
+            return
+        except OSError:
+            data = b""
+        if data:
+            connection.feed(data)
+        else:
+            self.broken = True
+            body.fail(Reject(400, "the client is gone"))
+
+    def _await_data(self) -> bytes:
+        """Raises TimeoutError after `body_timeout`, and other OSErrors of a broken connection."""
+        timeout = self._rules.body_timeout
+        due = monotonic() + timeout
+        poll = select.poll()
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                return self._sock.recv(_BODY, _DONTWAIT)
+            # A client may want its answer read before it sends on.
+            poll.register(self.fd, select.POLLIN | (select.POLLOUT if self._pending else 0))
+            left = max(due - monotonic(), 0.0) * 1000 if timeout else None
+            events = poll.poll(left)
+            if not events:
+                raise TimeoutError
+            if events[0][1] & select.POLLOUT:
+                self.flush()
+
+    def _let_go(self, body: Stream) -> None:
+        """The application has answered, and may have left some of the body unread."""
+        body.abandon()
+        connection = self.connection
+        if connection.body is not body:
+            return  # it is complete
+        self._discarded = 0
+        if not body.drainable:
+            connection.wants_continue = False
+            connection.finish()
+
+    @property
+    def _draining(self) -> bool:
+        """What is read now is the rest of a body that nobody wants."""
+        body = self.connection.body
+        return isinstance(body, Stream) and body.unwanted
+
+    def early_hints(self, headers: Headers) -> None:
+        """`wsgi.early_hints`: sends 103 with these headers, such as `Link`, before the response.
+
+        RFC 8297. Nothing is sent to a client of HTTP/1.0, or once the response has begun. Raises
+        TypeError or ValueError for a header that may not be sent.
+        """
+        request = self.serving
+        data = early_hints(headers)
+        if request is not None and request.http11 and not self._started:
+            self._send_interim(data)
+
+    def _send_interim(self, data: bytes) -> None:
+        """What is no response yet: one that takes too long can still become a 504."""
+        started = self._started
+        self.send(data)
+        self._started = started
 
     def expire(self) -> Request | None:
         """Answers 504 for the application where nothing was sent yet, and ends the connection.
@@ -260,7 +368,8 @@ class Conversation:
         with contextlib.suppress(OSError):
             if not started:
                 method = request.environ["REQUEST_METHOD"]
-                self._sock.send(error(504, "the application took too long", method=method))
+                answer = error(504, "the application took too long", method=method)
+                self._sock.send(request.marked(answer))
             self._sock.shutdown(socket.SHUT_RDWR)
         self.broken = True
         return request
@@ -294,7 +403,7 @@ class Conversation:
         if self.broken:
             return
         # The application may close its file before the client has it all.
-        self._pending.append(_FilePart(os.dup(fd), offset, count))
+        self._pending.append(FilePart(os.dup(fd), offset, count))
         self._sock.setblocking(False)  # sendfile(2) knows no MSG_DONTWAIT
         self.flush()
 
@@ -324,10 +433,10 @@ class Conversation:
                 self._spilled += written
                 data = data[written:]
             last = self._pending[-1] if self._pending else None
-            if isinstance(last, _FilePart) and last.spilled:
+            if isinstance(last, FilePart) and last.spilled:
                 last.count += size
             else:
-                self._pending.append(_FilePart(os.dup(fd), offset, size, spilled=True))
+                self._pending.append(FilePart(os.dup(fd), offset, size, spilled=True))
                 self._sock.setblocking(False)
         except OSError:
             self.broken = True
@@ -359,9 +468,9 @@ class Conversation:
         try:
             while pending and not self.broken and files < _FILES_AT_ONCE:
                 part = pending[0]
-                if isinstance(part, _FilePart):
+                if isinstance(part, FilePart):
                     files += 1
-                    sent = os.sendfile(self.fd, part.fd, part.offset, min(part.count, _SENDFILE))
+                    sent = self._send_part(part)
                     if not sent:
                         self.broken = True  # the file has shrunk since it was promised
                     part.offset += sent
@@ -384,6 +493,10 @@ class Conversation:
             self._spill.close()
             self._spill = None
             self._spilled = 0
+
+    def _send_part(self, part: FilePart) -> int:
+        """Sends bytes of a file as far as the client takes them; 0 where it has no more."""
+        return os.sendfile(self.fd, part.fd, part.offset, min(part.count, _SENDFILE))
 
     # What comes next.
 
@@ -414,18 +527,31 @@ class Conversation:
             self.deadline = now + timeout if timeout else 0.0
             if leaving and (not self.deadline or leaving < self.deadline):
                 self.deadline = leaving
-        elif connection.in_body:
+            return _IDLE
+        if connection.in_body:
             if connection.wants_continue:
                 connection.wants_continue = False
                 self._continued = True
                 self.send(CONTINUE)
             timeout = rules.body_timeout
             self.deadline = now + timeout if timeout else 0.0
+            if rules.min_body_rate and connection.body is not None:
+                self._demand_rate(connection.body, now)
         else:
             # From the first byte of the head on: a byte now and then gains no time.
             timeout = rules.header_timeout
             self.deadline = self._since + timeout if timeout else 0.0
         return _READ
+
+    def _demand_rate(self, body: Body | Stream, now: float) -> None:
+        """A byte now and then gains no time for ever: a body has to come at some rate."""
+        if body is not self._body:
+            self._body = body
+            self._body_since = now
+        rules = self._rules
+        due = self._body_since + (rules.body_timeout or _GRACE) + body.size / rules.min_body_rate
+        if not self.deadline or due < self.deadline:
+            self.deadline = due
 
     def _reject(self, problem: Reject) -> None:
         connection = self.connection
@@ -467,7 +593,7 @@ class Conversation:
 
     def overdue(self) -> None:
         """The deadline has passed: 408 for a request that has begun, an end for all else."""
-        if not (self._pending or self._lingering or self.connection.idle):
+        if not (self._pending or self._lingering or self.connection.idle or self._draining):
             method = self.connection.method
             self.send(error(408, "the request did not come in time", method=method))
         self.broken = True
@@ -479,7 +605,7 @@ class Conversation:
 
     def close(self) -> None:
         for part in self._pending:
-            if isinstance(part, _FilePart):
+            if isinstance(part, FilePart):
                 part.close()
         self._pending.clear()
         if self._spill is not None:

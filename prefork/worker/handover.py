@@ -74,6 +74,8 @@ class Parcel(msgspec.Struct, array_like=True):
     """A request on it was answered before."""
     continued: bool
     """100 (Continue) was sent for the unfinished request."""
+    served: int = 0
+    """Requests that were answered on it."""
     hops: int = 0
 
 

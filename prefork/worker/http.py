@@ -1,14 +1,20 @@
 """HTTP in a worker: connections to conversations, conversations to the application and back."""
 
+import socket
+import sys
+import threading
 from time import monotonic, time
 from typing import Any, Protocol
 
 from prefork import logs
 from prefork.apps.wsgi import Application, answer
 from prefork.http.connection import Environ, Request
-from prefork.scoreboard import Record
+from prefork.http.queue_time import waited
+from prefork.http.request_id import RequestIds
+from prefork.scoreboard import Record, Teller
 from prefork.worker import forked
 from prefork.worker.accept import Arrival, Door
+from prefork.worker.admission import Admission, turn_away
 from prefork.worker.conversation import Conversation, Rules, Wish
 from prefork.worker.handover import Handover, Parcel
 from prefork.worker.parking import EPOLLIN, EPOLLOUT, Parking, SharedParking
@@ -16,7 +22,10 @@ from prefork.worker.sockets import adopt
 from prefork.worker.threads import Crew
 
 # An enum's member is looked up by a descriptor, at 80 ns each time in CPython 3.11.
-_READ, _WRITE, _SERVE = Wish.READ, Wish.WRITE, Wish.SERVE
+_IDLE, _READ, _WRITE, _SERVE = Wish.IDLE, Wish.READ, Wish.WRITE, Wish.SERVE
+
+_COMPLAIN = 5.0
+"""Seconds between two lines in the log about connections that were turned away."""
 
 _LAST_CHANCE = 5.0
 """Seconds that an idle connection gets at the end where no limit is configured."""
@@ -39,16 +48,24 @@ class HttpService:
         rules: Rules,
         crew: Crew | None,
         handover: Handover,
+        teller: Teller,
         *,
+        admission: Admission[Conversation],
         request_timeout: float,
         graceful_timeout: float,
         access: AccessLog | None,
+        ids: RequestIds | None,
     ) -> None:
         self.parking: Parking[Conversation] = Parking() if crew is None else SharedParking()
         self._application = application
         self._rules = rules
         self._crew = crew
         self._handover = handover
+        self._teller = teller
+        self._ids = ids
+        self._reading = self._writing = 0
+        self._counting = threading.Lock()
+        self._admission = admission
         self._request_timeout = request_timeout
         limits = [limit for limit in (rules.keepalive, graceful_timeout) if limit]
         self._last_chance = min(limits, default=_LAST_CHANCE)
@@ -56,6 +73,7 @@ class HttpService:
         self._open: set[Conversation] = set()
         self._running: dict[Conversation, float] = {}
         self._forked = False
+        self._complain_from = 0.0
         self._last = False
         self._until = 0.0
 
@@ -65,8 +83,13 @@ class HttpService:
         fd, peer = arrival
         base = door.base.copy()
         sock, base["REMOTE_ADDR"], base["REMOTE_PORT"] = adopt(fd, peer, door.sock)
-        conversation = Conversation(sock, base, self._rules, monotonic(), door)
+        address = _sharer(base, door)
+        if not self._admitted(sock, address, tls="HTTPS" in base):
+            return
+        conversation = door.converse(sock, base, self._rules, monotonic())
+        conversation.door = door
         self._open.add(conversation)
+        self._admission.note(address, conversation)
         conversation.closing = self._last
         conversation.read(monotonic())
         self._proceed(conversation, record)
@@ -78,14 +101,18 @@ class HttpService:
         now = monotonic()
         base = {**door.base, **parcel.environ}
         sock, _, _ = adopt(fd, None, door.sock)
-        conversation = Conversation(sock, base, self._rules, now, door)
+        conversation = door.converse(sock, base, self._rules, now)
+        conversation.door = door
         self._open.add(conversation)
+        # It was admitted where it came from.
+        self._admission.note(_sharer(base, door), conversation)
         conversation.closing = self._last
-        conversation.resume(parcel, now)
+        conversation.resume(parcel)
         complete = conversation.read(now)
         waits = conversation.idle and not (complete or conversation.broken or self._until)
         if waits and parcel.deadline:
             # A reload after the other must not keep it for ever.
+            self._count(conversation, _IDLE)
             conversation.deadline = parcel.deadline
             self.parking.park(conversation, EPOLLIN)
         else:
@@ -137,6 +164,7 @@ class HttpService:
         self.parking.mute(conversation)
         if not self._handover.send(parcel, conversation.fd, only_idle=only_idle):
             return False
+        self._count(conversation, Wish.CLOSE)
         self._open.discard(conversation)
         conversation.close()
         return True
@@ -167,6 +195,8 @@ class HttpService:
                 conversation.expire()
 
     def flush(self) -> None:
+        parked = len(self.parking.parked)
+        self._teller.holds(len(self._open), parked, self._reading, self._writing)
         if self._access is not None:
             self._access.flush()
 
@@ -175,13 +205,46 @@ class HttpService:
         for conversation in self._open:
             conversation.abandon()
 
+    # Bounds.
+
+    def _admitted(self, sock: socket.socket, address: str, *, tls: bool) -> bool:
+        """Whether a new connection may stay; one that may not is closed."""
+        admission = self._admission
+        if len(self._open) < (admission.limit or sys.maxsize) and not admission.per_address:
+            return True
+        problem = admission.refusal(
+            address, self._open, list(self.parking.parked.values()), self._end_idle
+        )
+        if problem is None:
+            return True
+        turn_away(sock, problem, tls=tls)
+        now = monotonic()
+        if self._complain_from <= now:
+            self._complain_from = now + _COMPLAIN
+            logs.event("warning", "connections refused", reason=problem.reason)
+        return False
+
+    def _end_idle(self, conversation: Conversation) -> bool:
+        if self.parking.claim(conversation.fd) is not conversation:
+            return False
+        self._close(conversation)
+        return True
+
+    def _close(self, conversation: Conversation) -> None:
+        self.parking.forget(conversation)
+        conversation.close()
+        self._open.discard(conversation)
+
     # One conversation.
 
     def _proceed(self, conversation: Conversation, record: Record) -> None:
         """Does what can be done now, then parks the conversation, hands it over or ends it."""
         while True:
             wish = conversation.settle(monotonic(), self._until)
-            if wish is _READ:
+            # One that is answered on the spot is neither.
+            if wish is not conversation.wish and wish is not _SERVE:
+                self._count(conversation, wish)
+            if wish is _IDLE or wish is _READ:
                 if self._until and self._sent(conversation, only_idle=False):
                     return
                 self.parking.park(conversation, EPOLLIN)
@@ -191,10 +254,18 @@ class HttpService:
             elif wish is _WRITE:
                 self.parking.park(conversation, EPOLLOUT)
             else:
-                self.parking.forget(conversation)
-                conversation.close()
-                self._open.discard(conversation)
+                self._close(conversation)
             return
+
+    def _count(self, conversation: Conversation, wish: Wish) -> None:
+        """Notes how many conversations wait for a request's rest, and for a client to take."""
+        before, conversation.wish = conversation.wish, wish
+        reading = (wish is _READ) - (before is _READ)
+        writing = (wish is _WRITE) - (before is _WRITE)
+        if reading or writing:
+            with self._counting:
+                self._reading += reading
+                self._writing += writing
 
     def _call(self, conversation: Conversation, record: Record) -> None:
         request = conversation.take()
@@ -202,7 +273,14 @@ class HttpService:
             return
         crew = self._crew
         now = monotonic()
-        record.start(now, request.line)
+        environ = request.environ
+        if self._ids is not None:
+            self._ids.give(request)
+        record.start(now, request.line, environ["REMOTE_ADDR"], request.id)
+        if "HTTP_X_REQUEST_START" in environ:
+            seconds = waited(environ["HTTP_X_REQUEST_START"], time())
+            if seconds is not None:
+                record.waited(seconds)
         if crew is not None:
             crew.enter(record)
         conversation.begin(request)
@@ -213,29 +291,40 @@ class HttpService:
             forked.leave(None)
         del self._running[conversation]
         conversation.done(keep_alive)
-        record.end()
+        ended = monotonic()
+        code = response.head.code if response.head is not None else response.failure
+        record.end(ended, code, response.sent)
         if crew is not None:
-            crew.leave(monotonic() - now)
+            crew.leave(ended - now)
         if self._access is not None:
-            elapsed = monotonic() - now
-            code = response.head.code if response.head is not None else 500
+            elapsed = ended - now
             self._access.add(request.environ, code, response.sent, time() - elapsed, elapsed)
 
     def _failed(self, request: Request, problem: BaseException) -> None:
         if self._forked and isinstance(problem, SystemExit):
             forked.leave(problem)
+        line = request.line.decode("latin-1")
+        self._teller.failed(f"{line}: {logs.summary_of(problem)}")
         logs.event(
             "error",
             "application failed",
-            request=request.line.decode("latin-1"),
+            request=line,
             peer=request.environ["REMOTE_ADDR"],
+            request_id=request.id or None,
             traceback=logs.traceback_of(problem),
         )
         if self._forked:
             forked.leave(problem)
 
 
-def base_environ(server: tuple[str, str], **more: Any) -> Environ:
+def _sharer(base: Environ, door: Door) -> str:
+    """The address whose share of the connections one is, empty for none."""
+    address: str = base["REMOTE_ADDR"]
+    # A proxy has no share of its own: its clients would have to divide it.
+    return "" if door.trusts is not None and door.trusts(address) else address
+
+
+def base_environ(server: tuple[str, str], *, tls: bool = False, **more: Any) -> Environ:
     """What the environ of every request at one listener begins with."""
     name, port = server
     return {
@@ -243,8 +332,9 @@ def base_environ(server: tuple[str, str], **more: Any) -> Environ:
         "SERVER_PORT": port,
         "SCRIPT_NAME": "",
         "wsgi.version": (1, 0),
-        "wsgi.url_scheme": "http",
+        "wsgi.url_scheme": "https" if tls else "http",
         "wsgi.run_once": False,
         "wsgi.input_terminated": True,
+        **({"HTTPS": "on"} if tls else {}),
         **more,
     }

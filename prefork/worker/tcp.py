@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Any
 
 from prefork import logs
-from prefork.scoreboard import Record
+from prefork.scoreboard import Record, Teller
 from prefork.worker import forked
 from prefork.worker.accept import Arrival, Door
 from prefork.worker.handover import Parcel
@@ -84,12 +84,14 @@ class TcpService:
         self,
         handler: Handler,
         crew: Crew | None,
+        teller: Teller,
         *,
         request_timeout: float,
     ) -> None:
         self.parking: Parking[Exchange] = Parking() if crew is None else SharedParking()
         self._handler = handler
         self._crew = crew
+        self._teller = teller
         self._request_timeout = request_timeout
         self._open: set[Exchange] = set()
         self._running: dict[Exchange, float] = {}
@@ -142,7 +144,8 @@ class TcpService:
                 exchange.give_up()
 
     def flush(self) -> None:
-        """Nothing is kept back: a handler's connections are in no access log."""
+        # Nothing else is kept back: a handler's connections are in no access log.
+        self._teller.holds(len(self._open), len(self.parking.parked), 0, 0)
 
     def in_child(self) -> None:
         self._forked = True
@@ -156,7 +159,7 @@ class TcpService:
     def _call(self, exchange: Exchange, record: Record) -> None:
         crew = self._crew
         now = monotonic()
-        record.start(now, exchange.peer.encode())
+        record.start(now, exchange.peer.encode(), exchange.peer)
         if crew is not None:
             crew.enter(record)
         self._running[exchange] = now
@@ -169,6 +172,7 @@ class TcpService:
         except BaseException as problem:  # SystemExit too: it ends this connection only
             failure = problem
         if failure is not None and not (self._forked and isinstance(failure, SystemExit)):
+            self._teller.failed(f"{exchange.peer}: {logs.summary_of(failure)}")
             logs.event(
                 "error",
                 "handler failed",
@@ -180,9 +184,10 @@ class TcpService:
         failure = None  # its traceback holds this frame
         exchange.thread = 0
         del self._running[exchange]
-        record.end()
+        ended = monotonic()
+        record.end(ended)
         if crew is not None:
-            crew.leave(monotonic() - now)
+            crew.leave(ended - now)
 
     def _finish(self, exchange: Exchange) -> None:
         if exchange.finish():

@@ -93,7 +93,7 @@ class Victims(Load):
         self.failed += 1
 
 
-def test_a_worker_killed_fifty_times_takes_along_only_what_it_held(start: Start) -> None:
+def test_a_worker_killed_a_hundred_times_takes_along_only_what_it_held(start: Start) -> None:
     """Exactly the connections that the killed worker held may fail, and each is looked up.
 
     The victim is stopped (SIGSTOP) at a moment of its load's choice.  From then on it can neither
@@ -113,8 +113,8 @@ def test_a_worker_killed_fifty_times_takes_along_only_what_it_held(start: Start)
     try:
         clients.run(clients.keep_alive, 5)
         clients.run(clients.one_shot, 2)
-        for number in range(1, 51):
-            clients.wait_answers(12)
+        for number in range(1, 101):
+            clients.wait_answers(8)
             victim = rng.choice(pids(server))
             os.kill(victim, signal.SIGSTOP)
             until(lambda pid=victim: stopped(pid), "the victim is stopped")
@@ -555,9 +555,12 @@ def test_a_server_stops_while_its_only_worker_is_stuck(start: Start) -> None:
 @pytest.mark.parametrize("path", ["/stuck", "/backtrack"])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_worker_stuck_in_c_code_is_killed(start: Start, path: str, threads: int) -> None:
+    # This C code looks for signals now and then, so that a handler can run, on a busy machine, too.
+    answers = path == "/backtrack"
+    grace = "2" if answers else "0.6"
     server = start(
         *(SUPERVISED, "--workers", "1", "--threads", str(threads)),
-        *("--set", "workers.request_timeout=0.4", "--set", "workers.graceful_timeout=0.6"),
+        *("--set", "workers.request_timeout=0.4", "--set", f"workers.graceful_timeout={grace}"),
     ).wait_ready(1)
     server.expected_errors |= {"request timed out", "worker died"}
     (worker,) = pids(server)
@@ -567,12 +570,11 @@ def test_a_worker_stuck_in_c_code_is_killed(start: Start, path: str, threads: in
         assert late["request"] == f"GET {path}"
         server.wait("worker ready", 2)
         killed = server.wait("worker killed", pid=worker)
-        assert killed["why"] == "still there 0.6 s after the order to leave"
+        assert killed["why"] == f"still there {grace} s after the order to leave"
         died = server.wait("worker died", pid=worker)
         assert died["how"] == "killed by SIGKILL"
         assert died["during"] == f"GET {path}"
-        if path == "/backtrack":
-            # This C code looks for signals now and then, so that the handler could run.
+        if answers:
             assert connection.receive().status == 504
         else:
             with pytest.raises(Cut) as cut:
