@@ -204,6 +204,11 @@ class Handover:
         )
 
     @property
+    def expected(self) -> bool:
+        """Somebody will probably take what this worker has: its successor may be just about to."""
+        return bool(self._siblings) and not self._scoreboard.draining
+
+    @property
     def sibling_idle(self) -> bool:
         kind, board = self._kind, self._scoreboard
         return bool(kind) and any(

@@ -170,7 +170,7 @@ class HttpService:
         return True
 
     def last(self) -> None:
-        if self._handover.wanted:
+        if self._handover.expected:
             return  # what runs now may go on elsewhere
         self._last = True
         for conversation in list(self._running):

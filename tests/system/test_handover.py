@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.load import Connection, Gate
-from tests.system.processes import stopped
+from tests.system.processes import asleep, stopped
 from tests.system.server import Server, Start, servers, until
 
 APP = "tests.apps.crowded:app"
@@ -169,6 +169,7 @@ def test_what_is_in_the_inbox_of_a_killed_worker_is_answered_by_another(
     with Kept(server.port, count=5) as kept:
         busy, *others = kept.mine
         (victim,) = set(pids(server)) - {kept.holder}
+        until(lambda: asleep(victim), "it is idle")
         os.kill(victim, signal.SIGSTOP)
         until(lambda: stopped(victim), "it is stopped")
         busy.send(gate.target)
