@@ -22,8 +22,8 @@ The rules:
 
 The race that is left: between two calls a busy worker looks idle, and an idle one may become busy
 before it has looked into its inbox.  Its watcher then sends the connection on, up to HOPS times,
-and it is served late, but served.  Lost is only what a worker that is killed had taken out of its
-inbox, as is every connection that it held.
+and it is served late, but served.  Lost is what a worker that is killed had taken out of its inbox,
+as is every connection that it held, and what is in an inbox when the master is killed.
 """
 
 import array
@@ -161,6 +161,11 @@ class Handover:
         self._takes = False
         if self._kind:
             self._scoreboard.shut(self._slot)
+
+    def end(self) -> None:
+        """The master is gone: nobody looks after inboxes, and all workers leave (any thread)."""
+        self._siblings = {}
+        self.shut()
 
     @property
     def crowded(self) -> bool:

@@ -114,6 +114,7 @@ class Loop:
         self._watcher = Watcher(
             *(duty, self._place, handover, self.crew), wake=self.wake, attend=self._take_note
         )
+        self._parent = os.getppid()
         self._handler = self._on_retire  # one object, to be found again
         self._admitted = False
         self._attention = False
@@ -138,6 +139,8 @@ class Loop:
     def _on_retire(self, *_: object) -> None:
         """Signal handler: SIGTERM, from whoever sent it, or by the death of the master."""
         armed = self._place.disarm()
+        if os.getppid() != self._parent:
+            self.handover.end()
         self._retire()
         self._interrupt(armed)
 
@@ -168,6 +171,7 @@ class Loop:
                 self._obey(order, fds)
         except EOFError:
             self._orphaned = True
+            self.handover.end()
             self._retire()
 
     def _obey(self, order: Order, fds: list[int]) -> None:
