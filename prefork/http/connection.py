@@ -6,7 +6,7 @@ once.  Nothing here touches a socket; the conversation feeds bytes and takes req
 """
 
 from collections import deque
-from io import BytesIO
+from io import BufferedReader, BytesIO
 from typing import Any, NamedTuple
 
 import httptools
@@ -22,6 +22,7 @@ from prefork.http.head import (
     rejection,
     split_target,
 )
+from prefork.http.stream import BUFFER, Stream
 
 Environ = dict[str, Any]
 
@@ -46,15 +47,22 @@ class Limits(NamedTuple):
     header_size: int
     body: int
     body_memory: int
+    stream: bool = False
+    """The application is called before the body is complete."""
 
 
 class Request:
-    """One complete request."""
+    """One request: complete, or with a body that is still coming (a `Stream`)."""
 
     __slots__ = ("body", "environ", "http11", "id", "id_line", "keep_alive", "line")
 
     def __init__(
-        self, environ: Environ, line: bytes, http11: bool, keep_alive: bool, body: Body | None
+        self,
+        environ: Environ,
+        line: bytes,
+        http11: bool,
+        keep_alive: bool,
+        body: Body | Stream | None,
     ) -> None:
         self.environ = environ
         self.line = line
@@ -118,7 +126,8 @@ class Connection:
         self._trailer_count = 0
         self._trailer_size = 0
         self._keep_alive = False
-        self.body: Body | None = None
+        self.body: Body | Stream | None = None
+        """Of the request that is being read."""
         self.requests: deque[Request] = deque()
         """Complete requests, oldest first (pipelining)."""
         self.error: Reject | None = None
@@ -192,7 +201,12 @@ class Connection:
             else:
                 # Where a message ends is not told: behind one, what was read last is not known.
                 self.error = rejection(error, data if len(self.requests) == complete else b"")
-        if self._fed and self.error is None:
+        if self.error is not None and isinstance(self.body, Stream):
+            # The application has this request: it, or the answer to it, tells the client.
+            self.body.fail(self.error)
+            self.error = None
+            self.last = self.surplus = True
+        elif self._fed and self.error is None:
             if not self.in_body:
                 self._check_unfinished_head()
             elif body is not None and body is self.body:
@@ -352,7 +366,17 @@ class Connection:
                 raise Reject(417, "unknown expectation")
             self.wants_continue = environ["SERVER_PROTOCOL"] == "HTTP/1.1"
         self.in_body = True
-        self.body = Body(limits.body_memory, limits.body)
+        if limits.stream:
+            length = int(environ["CONTENT_LENGTH"]) if coding is None else -1
+            self.body = Stream(limits.body, length, awaited=self.wants_continue)
+            environ["wsgi.input"] = BufferedReader(self.body, BUFFER)
+            self._hand_out(environ, self.body)
+        else:
+            self.body = Body(limits.body_memory, limits.body)
+
+    def _hand_out(self, environ: Environ, body: Body | Stream | None) -> None:
+        http11 = environ["SERVER_PROTOCOL"] == "HTTP/1.1"
+        self.requests.append(Request(environ, self._line, http11, self._keep_alive, body))
 
     def on_body(self, data: bytes) -> None:
         assert self.body is not None
@@ -363,28 +387,23 @@ class Connection:
         environ = self._environ
         assert environ is not None
         body = self.body
-        if body is None:
-            environ["wsgi.input"] = BytesIO()
+        if isinstance(body, Stream):
+            body.complete()
         else:
-            environ["wsgi.input"] = body.whole()
-            if environ.pop("HTTP_TRANSFER_ENCODING", None) is not None:
-                # The coding is undone: the application sees a plain body of known length.
-                environ["CONTENT_LENGTH"] = str(body.size)
+            if body is None:
+                environ["wsgi.input"] = BytesIO()
+            else:
+                environ["wsgi.input"] = body.whole()
+                if environ.pop("HTTP_TRANSFER_ENCODING", None) is not None:
+                    # The coding is undone: the application sees a plain body of known length.
+                    environ["CONTENT_LENGTH"] = str(body.size)
+            self._hand_out(environ, body)
+        if body is not None:
             self.body = None
             self.in_body = False
             self.wants_continue = False
             self._overhead = self._trailer_count = self._trailer_size = 0
-        keep_alive = self._keep_alive
-        self.requests.append(
-            Request(
-                environ,
-                self._line,
-                environ["SERVER_PROTOCOL"] == "HTTP/1.1",
-                keep_alive,
-                body,
-            )
-        )
-        self.last = not keep_alive
+        self.last = not self._keep_alive
         self._environ = None
         self._fed = 0
         self._repeated = 0

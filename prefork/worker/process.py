@@ -227,6 +227,7 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
             header_size=http.max_header_size,
             body=http.max_body,
             body_memory=http.body_memory,
+            stream=http.stream_body,
         ),
         keepalive=http.keepalive,
         keepalive_requests=http.keepalive_requests,
