@@ -17,8 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from prefork import systemd, unix_socket
 from prefork.address import UNIX_PATH_MAX, Address
 from prefork.unix_socket import Refusal
@@ -359,6 +357,8 @@ def _why(address: Address, error: OSError) -> str:
 
 def _holder(address: Address) -> str:
     """Who has an address, as far as it can be seen: " by nginx (pid 12)", or nothing."""
+    import psutil  # a megabyte that only an error needs
+
     with contextlib.suppress(psutil.Error, OSError):
         if address.kind != "tcp":
             name = address.path if address.kind == "unix" else f"\0{address.path}"

@@ -2,8 +2,8 @@
 
 It is a memfd (memfd_create(2), Linux 3.17), mapped before the fork, so that a worker tells what it
 does without a system call: one `pack_into` at the start and one at the end of a request.  A slot
-is a whole number of pages of its own, with one record for each thread that calls the application.
-Untouched pages cost nothing, so there are slots and records to spare.
+is a whole number of pages of its own, with a sign at its door and one record for each thread that
+calls the application.  Untouched pages cost nothing, so there are slots and records to spare.
 """
 
 import mmap
@@ -27,17 +27,21 @@ _START = struct.Struct("<d")
 _LINE = struct.Struct(f"<{LINE}s")
 _END = struct.Struct("<dQ")
 
+# The sign of a slot, in the place of a first record: what its worker takes connections for, 0 for
+# none, and how many threads it has.  Native order: one store of eight bytes, never seen in halves.
+_SIGN = struct.Struct("@QI")
+
 _HEADER = mmap.PAGESIZE
 """The first page is the master's: what it tells all workers, and then how this memory is laid out,
 which a master of other code that takes it over has to understand."""
 
-VERSION = 1
+VERSION = 2
 """Rises with every change of meaning; a change of size shows by itself."""
 
 _LAYOUT_AT = 16
 _LAYOUT = struct.Struct("<8s4I")
 
-_SLOT_SIZE = -(-_RECORD.size * THREADS // mmap.PAGESIZE) * mmap.PAGESIZE
+_SLOT_SIZE = -(-_RECORD.size * (1 + THREADS) // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
 class Call(NamedTuple):
@@ -87,7 +91,8 @@ class Scoreboard:
     def clear(self, slot: int, threads: int) -> None:
         """Empties a slot before a worker is born into it (master only)."""
         start = _HEADER + slot * _SLOT_SIZE
-        self.memory[start : start + _RECORD.size * threads] = bytes(_RECORD.size * threads)
+        size = _RECORD.size * (1 + threads)
+        self.memory[start : start + size] = bytes(size)
 
     def calls(self, slot: int, threads: int) -> list[Call]:
         """The records of a slot's threads, as they stand.
@@ -96,15 +101,43 @@ class Scoreboard:
         """
         found = []
         for thread in range(threads):
-            offset = _HEADER + slot * _SLOT_SIZE + thread * _RECORD.size
-            started, requests, line = _RECORD.unpack_from(self.memory, offset)
+            started, requests, line = _RECORD.unpack_from(self.memory, _offset(slot, thread))
             text = line.rstrip(b"\0").decode("latin-1")
             found.append(Call(thread, started, requests, text))
         return found
 
     def record(self, slot: int, thread: int) -> "Record":
         """The record that one thread of a worker writes."""
-        return Record(self.memory, _HEADER + slot * _SLOT_SIZE + thread * _RECORD.size)
+        return Record(self.memory, _offset(slot, thread))
+
+    # Who takes connections that another worker hands over (prefork.worker.handover).
+
+    def open(self, slot: int, kind: int, threads: int) -> None:
+        """The worker of a slot takes connections of a kind, not 0 (the worker only)."""
+        _SIGN.pack_into(self.memory, _HEADER + slot * _SLOT_SIZE, kind, threads)
+
+    def shut(self, slot: int) -> None:
+        """It takes none: it leaves, is short of descriptors, or (the master says so) is dead."""
+        _SIGN.pack_into(self.memory, _HEADER + slot * _SLOT_SIZE, 0, 0)
+
+    def kind(self, slot: int) -> int:
+        """Of the connections that the worker of a slot takes; 0 for none."""
+        return int(_SIGN.unpack_from(self.memory, _HEADER + slot * _SLOT_SIZE)[0])
+
+    def idle(self, slot: int, kind: int) -> bool:
+        """Whether the worker of a slot takes connections of a kind and has a thread to spare.
+
+        As of this moment: between two short calls a busy worker looks idle.
+        """
+        taken, threads = _SIGN.unpack_from(self.memory, _HEADER + slot * _SLOT_SIZE)
+        if taken != kind:
+            return False
+        starts = (_START.unpack_from(self.memory, _offset(slot, each)) for each in range(threads))
+        return any(started == 0.0 for (started,) in starts)
+
+
+def _offset(slot: int, thread: int) -> int:
+    return _HEADER + slot * _SLOT_SIZE + (1 + thread) * _RECORD.size
 
 
 class Record:

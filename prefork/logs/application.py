@@ -6,7 +6,6 @@ stdout and stderr were pointed at its start, also when `log.error` is a file.
 """
 
 import json
-import logging.config
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,8 @@ def configure_application(path: str | None) -> None:
     """
     if path is None:
         return
+    import logging.config  # with its socket server: 0.7 MB in every process that has no use for it
+
     try:
         logging.config.dictConfig(_read(Path(path)))
     except Exception as problem:  # classes that the file names may raise anything

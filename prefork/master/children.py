@@ -14,7 +14,7 @@ from prefork import logs
 from prefork.channel import Channel, Order, Report
 from prefork.master.generation import Generation
 from prefork.master.state import ChildState
-from prefork.scoreboard import Scoreboard
+from prefork.scoreboard import Call, Scoreboard
 from prefork.worker.accept import WAKE
 from prefork.worker.process import Birth, Heritage, fork, live
 
@@ -82,6 +82,10 @@ class Children:
 
     def find(self, pid: int) -> Child | None:
         return self._by_pid.get(pid)
+
+    def calls(self, child: Child) -> list[Call]:
+        """What each thread of a worker is doing, as the scoreboard has it."""
+        return self._scoreboard.calls(child.slot, child.generation.config.workers.threads)
 
     def heritage(self, generation: Generation) -> Heritage:
         """What a process of this generation is given."""

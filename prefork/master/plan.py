@@ -88,6 +88,17 @@ class Settled:
 
 
 @dataclass(frozen=True, slots=True)
+class Stalled:
+    """It serves, but its other workers fail again and again; `why` is the last one's reason.
+
+    They are tried again, so that one of the outcomes below still follows; who waits should not.
+    """
+
+    generation: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Abandoned:
     """The generation was given up. Before its commit, nothing else has changed."""
 
@@ -109,7 +120,7 @@ class Stopped:
 
 Order = type[Retire] | type[Stop] | type[Quit]
 Action = Spawn | Retire | Stop | Quit | Kill
-Outcome = FirstBootFailed | Settled | Abandoned | Superseded | Stopped
+Outcome = FirstBootFailed | Settled | Stalled | Abandoned | Superseded | Stopped
 
 
 @dataclass(slots=True)

@@ -43,6 +43,7 @@ from prefork.master.plan import (
     Settings,
     Settled,
     Spawn,
+    Stalled,
     State,
     Stop,
     Stopped,
@@ -65,6 +66,7 @@ __all__ = [
     "Settings",
     "Settled",
     "Spawn",
+    "Stalled",
     "State",
     "Stop",
     "Stopped",
@@ -82,6 +84,9 @@ LAST_WORDS = 1.0
 PROOF = 5.0
 """Seconds from readiness after which a worker's death says nothing against its generation."""
 
+STALLED = 5
+"""Failures in a row after which a rollout is said to be stuck: the first second of the backoff."""
+
 
 @dataclass(slots=True)
 class _Generation:
@@ -91,6 +96,7 @@ class _Generation:
     target: int
     bounds: Bounds | None
     answered: bool = False  # its start has its one outcome
+    stalled: bool = False  # that it is stuck was told
     withdrawn: bool = False
 
     @property
@@ -236,7 +242,8 @@ class Pool:
         """Boot a generation: the first, or a reload, which supersedes one that is under way.
 
         Each start is answered by exactly one `Settled`, `Abandoned`, `Superseded` or
-        `FirstBootFailed`. A committed generation whose successor fails goes on, and may settle.
+        `FirstBootFailed`; before that, one `Stalled` can say that it is stuck. A committed
+        generation whose successor fails goes on, and may settle.
         A dynamic pool begins with as many workers as there are, within its bounds: a reload under
         load must not begin with too few.
         Raises ValueError if `settings.count` is not from 1 to `max_slots` - 1.
@@ -598,6 +605,13 @@ class Pool:
         elif self._current and generation == self._current.number:
             self._take_proof(now)
             self._current.backoff.fail(round, now, free=free)
+            self._tell_if_stalled(self._current, why)
+
+    def _tell_if_stalled(self, current: _Generation, why: str) -> None:
+        under_way = not (current.answered or current.stalled)
+        if under_way and current.backoff.failures >= STALLED:
+            current.stalled = True
+            self._outcomes.append(Stalled(current.number, why))
 
     def _grant(self, generation: int, now: float) -> None:
         if self._current and generation == self._current.number:

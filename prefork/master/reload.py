@@ -128,6 +128,19 @@ class Reloads:
         if done.waiting is not None:
             done.waiting.ok(generation=number, changes=done.changed)
 
+    def stalled(self, number: int, why: str) -> None:
+        """It serves beside the generation before it, and its other workers can't be had so far."""
+        stuck = self._under_way.get(number)
+        if stuck is None:
+            return
+        logs.event("error", "reload stalled", generation=number, reason=why)
+        if stuck.waiting is not None:
+            stuck.waiting.fail(
+                f"generation {number} serves beside the one before it, but its other workers fail;"
+                f" they are tried again\n{why}"
+            )
+            stuck.waiting = None
+
     def failed(self, number: int, why: str) -> None:
         """It was given up, or another took its place."""
         lost = self._under_way.pop(number, None)

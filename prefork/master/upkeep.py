@@ -11,12 +11,11 @@ from weakref import WeakKeyDictionary
 from prefork import linux, logs
 from prefork.listeners import Listener
 from prefork.master import sizing
-from prefork.master.children import Child
+from prefork.master.children import Child, Children
 from prefork.master.limits import next_tick, resident
 from prefork.master.plan import State
 from prefork.master.pool import Pool
 from prefork.master.recycling import Allowance, draw
-from prefork.scoreboard import Call
 
 
 class Upkeep:
@@ -25,15 +24,12 @@ class Upkeep:
     def __init__(
         self,
         pool: Pool,
-        children: Iterable[Child],
-        calls: Callable[[Child], list[Call]],
+        children: Children,
         listeners: Callable[[], Iterable[Listener]],
     ) -> None:
-        """`calls` reads what a worker is doing; `listeners` are those of the generation that
-        serves."""
+        """`listeners` are those of the generation that serves."""
         self._pool = pool
         self._children = children
-        self._calls = calls
         self._listeners = listeners
         self._rng = random.Random()
         self._allowances: WeakKeyDictionary[Child, Allowance] = WeakKeyDictionary()
@@ -73,7 +69,7 @@ class Upkeep:
                 continue
             why = allowance.exceeded(
                 now,
-                requests=sum(call.requests for call in self._calls(child)),
+                requests=sum(call.requests for call in self._children.calls(child)),
                 memory=resident(child.pid) if allowance.memory else 0,
             )
             if why is None:
@@ -117,7 +113,7 @@ class Upkeep:
         for child in self._children:
             worker = self._pool.find(child.pid)
             if worker is not None and worker.state is State.READY:
-                records = self._calls(child)
+                records = self._children.calls(child)
                 calls.append((sum(call.started > 0 for call in records), len(records)))
         queued = sum(linux.queued(listener.sock) for listener in self._listeners())
         return sizing.Demand(sizing.busy_workers(calls), queued)

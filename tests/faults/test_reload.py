@@ -379,6 +379,27 @@ def test_later_workers_that_fail_hold_up_the_reload_and_lose_nothing(
     assert [event["generation"] for event in errors(server)] == [2, 2]
 
 
+def test_a_rollout_that_is_stuck_is_told_and_goes_on_once_it_can(start: Start, site: Site) -> None:
+    """Only the canary can boot, for good: whoever asked for the reload does not wait for ever."""
+    server = site.start(start)
+    server.expected_errors = {"worker failed to boot", "reload stalled"}
+    load = Load(tcp(server.port), one_shot=2, kept=2, path="/", right=(b"one", b"two"))
+    mended = site.place / "mended"
+    lock = site.place / "first"
+    first = f"import os\nif not os.path.exists({str(mended)!r}): os.mkdir({str(lock)!r})"
+    site.say("two", first=first)
+    why = refusal(server, "reload")
+    assert why.startswith("generation 2 serves beside the one before it")
+    assert "FileExistsError" in why
+    load.wait_answers(10)
+    assert len(pids(server)) >= 3
+    mended.touch()
+    server.wait("generation settled", generation=2)
+    load.end()
+    assert server.get("/") == (200, b"two")
+    assert len(server.find("reload stalled")) == 1
+
+
 # One in the middle of another.
 
 

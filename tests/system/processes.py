@@ -1,8 +1,10 @@
 """What the kernel tells about processes: their sockets, threads, signals and system calls."""
 
 import contextlib
+import ctypes
 import os
 import signal
+import socket
 from pathlib import Path
 
 import psutil
@@ -48,23 +50,28 @@ def listener_inode(port: int) -> str:
     return inode
 
 
+_PIDFD_GETFD = 438  # one number on every architecture, Linux 5.6
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
 def peers_of(pid: int, port: int) -> set[int]:
     """The clients' ports of the connections at `port` that a stopped process holds.
 
-    /proc/net/tcp is no snapshot: a line can be missed while other connections come and go.  So
-    it is read until each of the process's sockets was found there or is a Unix socket; one that
-    its client has left with a reset is in no list, hence not for ever.
+    Each socket itself is asked, through a copy of its descriptor (pidfd_getfd(2)).
     """
-    mine = sockets(pid)
-    mine -= {line.split()[6] for line in Path("/proc/net/unix").read_text().splitlines()[1:]}
-    found: dict[str, int] = {}
-    for _ in range(20):
-        for inode, (peer, state) in tcp_sockets(port).items():
-            if inode in mine:
-                found[inode] = peer if state != LISTEN else 0
-        if found.keys() == mine:
-            break
-    return set(found.values()) - {0}
+    found = set()
+    pidfd = os.pidfd_open(pid)
+    try:
+        for fd, link in links(pid).items():
+            if link.startswith("socket:"):
+                copy = _libc.syscall(_PIDFD_GETFD, pidfd, fd, 0)
+                assert copy >= 0, os.strerror(ctypes.get_errno())
+                with socket.socket(fileno=copy) as sock, contextlib.suppress(OSError):
+                    if sock.family == socket.AF_INET and sock.getsockname()[1] == port:
+                        found.add(sock.getpeername()[1])  # none: the listener, or one that is reset
+    finally:
+        os.close(pidfd)
+    return found
 
 
 def stopped(pid: int) -> bool:

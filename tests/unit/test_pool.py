@@ -18,6 +18,7 @@ from prefork.master.pool import (
     Settings,
     Settled,
     Spawn,
+    Stalled,
     State,
     Stop,
     Stopped,
@@ -520,6 +521,39 @@ def test_failures_after_the_commit_do_not_eat_up_the_old_generation():
         master.ready(*master.booting(2))
         assert len(master.good(1)) == 3
     assert master.pool.rollout == 2
+
+
+def test_a_rollout_that_is_stuck_says_so_once_and_settles_all_the_same():
+    master = serving(2)
+    master.start(2)
+    master.ready(*master.booting(2))
+    for number in range(1, 8):
+        plan = master.die(*master.booting(2), how=f"failure {number}")
+        assert master.outcomes == (
+            [Stalled(2, "a worker died before it was ready: failure 5")] if number >= 5 else []
+        )
+        while not only(plan.actions, Spawn):
+            master.now = plan.wake_at
+            plan = master.turn()
+        assert master.pool.rollout == 2
+    plan = master.ready(*master.booting(2))
+    while not only(plan.outcomes, Settled):
+        master.now = plan.wake_at
+        plan = master.turn()
+        master.reap()
+    assert master.pool.rollout is None
+    assert master.good(1) == []
+
+
+def test_failures_of_a_settled_generation_are_no_stalled_rollout():
+    master = serving(2)
+    for _ in range(8):
+        plan = master.die(master.good()[0], *master.booting())
+        while not only(plan.actions, Spawn):
+            master.now = plan.wake_at
+            plan = master.turn()
+        master.ready(*master.booting())
+    assert master.outcomes == []
 
 
 def test_after_a_failure_an_old_worker_stays_until_a_new_one_has_proved_itself():

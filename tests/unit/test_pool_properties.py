@@ -24,6 +24,7 @@ from prefork.master.pool import (
     Settings,
     Settled,
     Spawn,
+    Stalled,
     State,
     Stopped,
     Superseded,
@@ -59,6 +60,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.bounds = {}
         self.most = 0  # the highest target of the candidate
         self.answers = {}
+        self.stalled: set[int] = set()
         self.withdrawn = self.stopped = False
         self.wake_at = None
 
@@ -108,6 +110,12 @@ class PoolMachine(RuleBasedStateMachine):
                 assert not self.stopped
                 assert self.pool.members() == []
                 self.stopped = True
+                return
+            case Stalled(number):
+                assert number == self.current
+                assert not self.answers[number]
+                assert number not in self.stalled
+                self.stalled.add(number)
                 return
             case Settled(number):
                 assert number == self.current

@@ -104,3 +104,40 @@ def test_pages_that_nobody_touched_cost_nothing() -> None:
     fresh.record(7, 0).start(1.0, b"GET /")
     assert before * 512 <= mmap.PAGESIZE  # the header, which says how it is laid out
     assert os.fstat(fresh.fd).st_blocks * 512 <= 2 * mmap.PAGESIZE
+
+
+KIND = 2**64 - 2
+
+
+def test_a_worker_takes_connections_of_one_kind_until_it_says_otherwise(board: Scoreboard) -> None:
+    assert (board.kind(1), board.idle(1, KIND)) == (0, False)
+    board.open(1, KIND, 1)
+    assert (board.kind(1), board.idle(1, KIND)) == (KIND, True)
+    assert not board.idle(1, KIND - 1)
+    assert not board.idle(2, KIND)
+    board.shut(1)
+    assert (board.kind(1), board.idle(1, KIND)) == (0, False)
+
+
+def test_a_worker_is_idle_while_one_of_its_threads_is(board: Scoreboard) -> None:
+    board.open(0, KIND, 2)
+    first, second = board.record(0, 0), board.record(0, 1)
+    first.start(1.0, b"GET /")
+    assert board.idle(0, KIND)
+    second.start(2.0, b"GET /")
+    assert not board.idle(0, KIND)
+    first.end()
+    assert board.idle(0, KIND)
+
+
+def test_what_a_dead_worker_took_its_successor_does_not(board: Scoreboard) -> None:
+    board.open(5, KIND, 3)
+    board.clear(5, 3)
+    assert board.kind(5) == 0
+
+
+def test_the_sign_of_a_slot_is_no_part_of_a_record(board: Scoreboard) -> None:
+    board.record(4, THREADS - 1).start(1.0, b"x" * LINE)
+    board.open(5, KIND, THREADS)
+    assert board.calls(5, 1) == [Call(0, 0.0, 0, "")]
+    assert board.calls(4, THREADS)[-1].line == "x" * LINE
