@@ -12,7 +12,7 @@ from prefork.worker import forked
 from prefork.worker.accept import Arrival, Door
 from prefork.worker.conversation import Conversation, Rules, Wish
 from prefork.worker.parking import EPOLLIN, EPOLLOUT, Parking
-from prefork.worker.sockets import adopt
+from prefork.worker.sockets import adopt, peer_name
 from prefork.worker.threads import Threads
 
 # An enum's member is looked up by a descriptor, at 80 ns each time in CPython 3.11.
@@ -75,11 +75,12 @@ class HttpService:
     def welcome(self, arrival: Arrival, door: Door) -> None:
         fd, peer = arrival
         base = door.base.copy()
-        sock, base["REMOTE_ADDR"], base["REMOTE_PORT"] = adopt(fd, peer, door.sock)
-        conversation = Conversation(sock, base, self._rules, monotonic())
+        base["REMOTE_ADDR"], base["REMOTE_PORT"] = peer_name(peer)
+        now = monotonic()
+        conversation = Conversation(adopt(fd), base, self._rules, now)
         self._open.add(conversation)
         conversation.closing = self._last
-        conversation.read(monotonic())
+        conversation.read(now)
         self._proceed(conversation)
 
     def ready(self, fd: int, events: int) -> None:
