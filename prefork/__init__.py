@@ -1,3 +1,50 @@
-"""prefork: a pre-fork server with a supervisor."""
+"""prefork: a pre-fork server with a supervisor.
+
+import prefork
+prefork.serve("shop.wsgi:application", bind=":8000", workers=4)
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 __version__ = "0.1.0"
+
+__all__ = ["StartError", "__version__", "serve"]
+
+
+class StartError(Exception):
+    """Why a server cannot start, a problem a line; `status` is the exit status for it."""
+
+    def __init__(self, why: str, status: int = 1) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+def serve(
+    target: Any,
+    *,
+    bind: str | Sequence[str] | None = None,
+    workers: int | str | None = None,
+    threads: int | None = None,
+    tcp: bool = False,
+    reload: bool = False,
+    settings: Mapping[str, Any] | None = None,
+) -> int:
+    """Runs a server until it is stopped, as `prefork serve` does; returns its exit status.
+
+    `target` is what the command takes ("site.toml", a directory, "module:callable",
+    "module:factory()"), or the application itself: a WSGI application, with `tcp` a function of
+    (sock, address).  The workers then have it from this process by fork, so a reload (HUP) renews
+    the configuration but not its code, and says so; an upgrade (USR2) runs the whole script anew.
+
+    `settings` are any other keys, {"http.keepalive": 30}; they win over a file's, as all the
+    arguments do.  With {"process.daemon": True} it returns, with 0, once the daemon serves.
+
+    It is to be called in the main thread, before others are started: a fork takes along only the
+    thread that forks.  Raises StartError, and RuntimeError in another thread.
+    """
+    from prefork.embed import serve as run  # `prefork get` need not load a server
+
+    named = {"server.bind": bind, "workers.count": workers, "workers.threads": threads}
+    given = {name: value for name, value in named.items() if value is not None}
+    return run(target, {**given, **(settings or {})}, tcp=tcp, watch=reload)

@@ -93,15 +93,51 @@ COMMANDS: Mapping[str, type[Request]] = {
 }
 
 
+class CallStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A call of the application that runs: what it answers, to whom, for how many seconds now.
+
+    Line, peer and id are cut to what fits the scoreboard; any character may be in them."""
+
+    thread: int
+    request: str
+    peer: str
+    request_id: str = ""
+    elapsed: float
+
+
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One worker: its age is in seconds, its state the supervisor's word for it."""
+    """One worker; times are in seconds.
+
+    state: booting, idle, reading (a request has come in part), busy (in the application), writing
+        (a client has not taken its response), or retiring; the first that holds from the end of
+        this list, but busy before reading and writing.  `since`: for how long.
+    held, parked: its connections, and those of them that wait for their client.
+    mean: of the time that calls have taken in the application.
+    error: the last failure of the application, and `error_age`, how long ago that was.
+    """
 
     slot: int
     pid: int
     generation: int
     state: str
+    since: float = 0.0
     requests: int
+    bytes: int = 0
+    held: int = 0
+    parked: int = 0
+    mean: float = 0.0
+    error: str = ""
+    error_age: float = 0.0
+    calls: list[CallStatus] = []
     age: float
+
+
+class QueueStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A listen queue: connections that wait in it, and how many it takes (-1: not known)."""
+
+    listener: str
+    depth: int
+    limit: int
 
 
 class PoolBounds(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,7 +150,12 @@ class PoolBounds(msgspec.Struct, frozen=True, kw_only=True):
 
 class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A server: uptime in seconds, and the number of workers that it is to have (target); `bounds`
-    between which that moves with demand, None for a fixed pool."""
+    between which that moves with demand, None for a fixed pool.
+
+    `requests` counts those of all workers that there ever were, `restarts` workers that were
+    replaced, by reason, and `reloads` those that came to an end, by result.  `overflows`: how often
+    the kernel has dropped a handshake since the server was started since a TCP listen queue was
+    full, in its whole network namespace."""
 
     name: str
     pid: int
@@ -125,6 +166,11 @@ class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     target: int
     bounds: PoolBounds | None = None
     reloading: bool
+    requests: int = 0
+    restarts: dict[str, int] = {}
+    reloads: dict[str, int] = {}
+    queues: list[QueueStatus] = []
+    overflows: int = 0
     workers: list[WorkerStatus]
 
 

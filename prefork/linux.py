@@ -7,6 +7,7 @@ import select
 import socket
 import struct
 from collections.abc import Sequence
+from typing import NamedTuple
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -76,25 +77,54 @@ def drop_new_handshakes(listener: socket.socket) -> None:
     attach_filter(listener, _DROP_SYN)
 
 
-_TCP_INFO_UNACKED = struct.Struct("=24xI")
+_TCP_INFO_QUEUE = struct.Struct("=24xII")  # tcpi_unacked, tcpi_sacked
 
 
-def queued(listener: socket.socket) -> int:
-    """How many connections wait in the queue of a listening stream socket for accept(2).
+class Queue(NamedTuple):
+    """The queue of a listening stream socket."""
 
-    One that TCP_DEFER_ACCEPT keeps until its first byte is not in it yet.  TCP: tcpi_unacked of
-    TCP_INFO (tcp(7), linux/tcp.h), which for a listening socket is the length of that queue.
-    Unix: sock_diag(7); where the kernel has none for Unix sockets, 1 stands for "some".
+    depth: int
+    """Connections that wait for accept(2)."""
+    limit: int
+    """The most that it takes; -1 where the kernel does not tell."""
+
+
+def queue(listener: socket.socket) -> Queue:
+    """How it stands with the queue of a listening stream socket.
+
+    A connection that TCP_DEFER_ACCEPT keeps until its first byte is not in it yet.  TCP:
+    tcpi_unacked and tcpi_sacked of TCP_INFO (tcp(7), linux/tcp.h), which for a listening socket
+    are length and limit of that queue.  Unix: sock_diag(7); where the kernel has none for Unix
+    sockets, a depth of 1 stands for "some".
     """
     if listener.family != socket.AF_UNIX:
-        data = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_UNACKED.size)
-        return int(_TCP_INFO_UNACKED.unpack(data)[0])
+        data = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_QUEUE.size)
+        return Queue(*_TCP_INFO_QUEUE.unpack(data))
     try:
-        return _unix_queue(os.fstat(listener.fileno()).st_ino)
+        return Queue(*_unix_queue(os.fstat(listener.fileno()).st_ino))
     except OSError:
         poll = select.poll()
         poll.register(listener, select.POLLIN)
-        return len(poll.poll(0))
+        return Queue(len(poll.poll(0)), -1)
+
+
+def listen_overflows() -> int:
+    """How often a full listen queue has made the kernel drop a handshake; -1: it does not tell.
+
+    ListenOverflows of /proc/net/netstat (Documentation/networking/snmp_counter.rst): of all TCP
+    sockets in this network namespace.  There is none for a single socket: the drops in its
+    SO_MEMINFO count each acknowledgement that TCP_DEFER_ACCEPT ignores, too.  A full queue of a
+    Unix socket drops nobody: connect(2) waits, or fails with EAGAIN.
+    """
+    try:
+        with open("/proc/self/net/netstat", encoding="ascii") as file:
+            lines = [line.split() for line in file]
+    except OSError:
+        return -1
+    for names, values in zip(lines[::2], lines[1::2], strict=False):
+        if "ListenOverflows" in names:
+            return int(values[names.index("ListenOverflows")])
+    return -1
 
 
 _NETLINK_SOCK_DIAG = 4
@@ -113,7 +143,7 @@ _RTATTR = struct.Struct("=HH")  # length, type; rtnetlink(7)
 _RQLEN = struct.Struct("=II")  # for a listener: waiting connections, backlog
 
 
-def _unix_queue(inode: int) -> int:
+def _unix_queue(inode: int) -> tuple[int, int]:
     request = _UNIX_DIAG_REQ.pack(
         socket.AF_UNIX, 0, 0, _ANY, inode & _ANY, _UDIAG_SHOW_RQLEN, _ANY, _ANY
     )
@@ -122,7 +152,8 @@ def _unix_queue(inode: int) -> int:
     while offset < len(answer):
         length, kind = _RTATTR.unpack_from(answer, offset)
         if kind == _UNIX_DIAG_RQLEN:
-            return int(_RQLEN.unpack_from(answer, offset + _RTATTR.size)[0])
+            depth, limit = _RQLEN.unpack_from(answer, offset + _RTATTR.size)
+            return depth, limit
         offset += max(length + 3 & ~3, _RTATTR.size)
     raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
 

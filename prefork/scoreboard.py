@@ -1,14 +1,22 @@
 """The scoreboard: shared memory, one slot a worker; the worker writes, the master reads.
 
 It is a memfd (memfd_create(2), Linux 3.17), mapped before the fork, so that a worker tells what it
-does without a system call: one `pack_into` at the start and one at the end of a request.  A slot
-is a whole number of pages of its own, with a sign at its door and one record for each thread that
-calls the application.  Untouched pages cost nothing, so there are slots and records to spare.
+does without a system call.  A slot is a whole number of pages of its own: first what the worker
+as a whole tells (`Place`), then one record for each thread that calls the application (`Record`).
+Untouched pages cost nothing, so there are slots and records to spare.
+
+Numbers are aligned words that are stored whole, each for itself: none is ever read torn, and one
+that only grows never seems to go back.  What belongs together, a request's text and its start, is
+a sequence lock, with the start as its number: it is 0 while the text is being written, and another
+one each time.  The reader takes what it has read if the number was the same before and after.
+(Stores keep their order on x86-64; elsewhere they are an interpreter's steps apart.)
 """
 
 import mmap
 import os
 import struct
+from bisect import bisect_left
+from time import monotonic
 from typing import NamedTuple
 
 SLOTS = 1024
@@ -20,37 +28,129 @@ THREADS = 255
 LINE = 104
 """Bytes kept of a request line; the rest is cut."""
 
-# started: monotonic seconds of the call that runs now, 0.0 when none does; requests: answered by
-# this thread since its worker was born; line: what it is answering, padded with NUL.
-_RECORD = struct.Struct(f"<dQ{LINE}s8x")
-_START = struct.Struct("<d")
-_LINE = struct.Struct(f"<{LINE}s")
-_END = struct.Struct("<dQ")
+PEER = 48
+"""Bytes kept of a client's address."""
 
-# The sign of a slot, in the place of a first record: what its worker takes connections for, 0 for
-# none, and how many threads it has.  Native order: one store of eight bytes, never seen in halves.
-_SIGN = struct.Struct("@QI")
+REQUEST_ID = 64
+"""Bytes kept of a request's id."""
+
+ERROR = 200
+"""Bytes kept of a worker's last error."""
+
+BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+"""Seconds: the upper bounds of the classes by which calls are counted; the last class has none."""
+
+CLASSES = 6
+"""Calls are counted by the first digit of their status; 0: no HTTP."""
+
+_ROW = len(BOUNDS) + 1
+CELLS = CLASSES * _ROW
+
+# A record, in words of eight bytes from its beginning.
+_ENDED, _BYTES, _SECONDS, _QUEUED, _WAITED = range(5)
+_COUNTS = 8
+_TEXT = (_COUNTS + CELLS) * 8  # bytes from the record's beginning
+
+_PEER = struct.Struct(f"<{PEER}s")
+_ID = struct.Struct(f"<{REQUEST_ID}s")
+_START = struct.Struct(f"<{LINE}sd")  # line, started
+_REQUEST = struct.Struct(f"<{PEER}s{REQUEST_ID}s{LINE}sd")
+_ID_AT = _TEXT + PEER
+_START_AT = _ID_AT + REQUEST_ID
+_STARTED = (_START_AT + LINE) // 8
+_pack_start = _START.pack_into
+_RECORD_SIZE = 1024
+
+# What the worker as a whole tells stands before its records: in words, and then a text.
+_KIND, _THREADS, _HELD, _PARKED, _READING, _WRITING, _CHANGED, _FAILED = range(8)
+_ERROR = struct.Struct(f"<{ERROR}s")
+_ERROR_AT = 128
+_PLACE_SIZE = 512
 
 _HEADER = mmap.PAGESIZE
 """The first page is the master's: what it tells all workers, and then how this memory is laid out,
 which a master of other code that takes it over has to understand."""
 
-VERSION = 2
+VERSION = 3
 """Rises with every change of meaning; a change of size shows by itself."""
 
 _LAYOUT_AT = 16
 _LAYOUT = struct.Struct("<8s4I")
 
-_SLOT_SIZE = -(-_RECORD.size * (1 + THREADS) // mmap.PAGESIZE) * mmap.PAGESIZE
+_SLOT_SIZE = -(-(_PLACE_SIZE + _RECORD_SIZE * THREADS) // mmap.PAGESIZE) * mmap.PAGESIZE
+
+_ATTEMPTS = 100
+"""Reads of a text that is being written; a writer that was killed meanwhile never ends."""
+
+assert _START_AT + _START.size <= _RECORD_SIZE
+assert _ERROR_AT + ERROR <= _PLACE_SIZE
 
 
 class Call(NamedTuple):
-    """What one thread of a worker is doing."""
+    """What one thread of a worker is doing; times are monotonic seconds."""
 
     thread: int
     started: float
-    requests: int
+    """0.0 where no call runs."""
     line: str
+    peer: str
+    id: str
+    ended: float = 0.0
+    """When the last one was over; 0.0 where there was none."""
+
+
+class Place(NamedTuple):
+    """What a worker as a whole has told; times are monotonic seconds, 0.0 for never."""
+
+    held: int
+    """Connections that it has."""
+    parked: int
+    """Those of them that wait for their client: idle, or as follows."""
+    reading: int
+    """Those of them in the middle of a request that has not come whole."""
+    writing: int
+    """Those of them with a response that the client has not taken whole."""
+    changed: float
+    """When one of these numbers changed last."""
+    error: str
+    failed: float
+    """When the last error was."""
+
+
+class Counters(NamedTuple):
+    """What has been done so far: numbers that only grow."""
+
+    cells: tuple[int, ...] = (0,) * CELLS
+    """Calls by the first digit of the status, and within it by duration (BOUNDS)."""
+    bytes: int = 0
+    """Of response bodies."""
+    seconds: float = 0.0
+    """In the application."""
+    queued: int = 0
+    """Requests of which a proxy said when it had them."""
+    waited: float = 0.0
+    """Seconds that these had waited before the application got them."""
+
+    @property
+    def requests(self) -> int:
+        return sum(self.cells)
+
+    def by_class(self) -> list[int]:
+        """Calls by the first digit of their status."""
+        return [sum(self.cells[row : row + _ROW]) for row in range(0, CELLS, _ROW)]
+
+    def by_duration(self) -> list[int]:
+        """Calls by their duration: a number for each of BOUNDS, and one for what is longer."""
+        return [sum(self.cells[column::_ROW]) for column in range(_ROW)]
+
+    def plus(self, other: "Counters") -> "Counters":
+        return Counters(
+            tuple(map(int.__add__, self.cells, other.cells)),
+            self.bytes + other.bytes,
+            self.seconds + other.seconds,
+            self.queued + other.queued,
+            self.waited + other.waited,
+        )
 
 
 class ScoreboardError(Exception):
@@ -67,7 +167,7 @@ class Scoreboard:
         """
         self.fd = os.memfd_create("prefork-scoreboard") if fd is None else fd
         os.set_inheritable(self.fd, False)
-        layout = _LAYOUT.pack(b"prefork", VERSION, SLOTS, _SLOT_SIZE, _RECORD.size)
+        layout = _LAYOUT.pack(b"prefork", VERSION, SLOTS, _SLOT_SIZE, _RECORD_SIZE)
         size = _HEADER + SLOTS * _SLOT_SIZE
         if fd is None:
             os.ftruncate(self.fd, size)
@@ -78,6 +178,8 @@ class Scoreboard:
                 " instead"
             )
         self.memory = mmap.mmap(self.fd, size)
+        self._words = memoryview(self.memory).cast("Q")
+        self._reals = memoryview(self.memory).cast("d")
 
     @property
     def draining(self) -> bool:
@@ -90,73 +192,215 @@ class Scoreboard:
 
     def clear(self, slot: int, threads: int) -> None:
         """Empties a slot before a worker is born into it (master only)."""
-        start = _HEADER + slot * _SLOT_SIZE
-        size = _RECORD.size * (1 + threads)
+        start = _slot(slot)
+        size = _PLACE_SIZE + _RECORD_SIZE * threads
         self.memory[start : start + size] = bytes(size)
 
-    def calls(self, slot: int, threads: int) -> list[Call]:
-        """The records of a slot's threads, as they stand.
+    # The master's side.
 
-        A record that is being written can be read torn: a line may end in another's tail.
-        """
-        found = []
+    def calls(self, slot: int, threads: int) -> list[Call]:
+        """What each of a slot's threads is doing."""
+        return [self._call(_record(slot, thread), thread) for thread in range(threads)]
+
+    def _call(self, offset: int, thread: int) -> Call:
+        ended = self._reals[offset // 8 + _ENDED]
+        text = self._settled(offset + _TEXT, _REQUEST.size, offset // 8 + _STARTED)
+        peer, request_id, line, started = _REQUEST.unpack(text)
+        running = started > ended
+        return Call(
+            thread, started if running else 0.0, _text(line), _text(peer), _text(request_id), ended
+        )
+
+    def _settled(self, start: int, size: int, sequence: int) -> bytes:
+        """Bytes that belong together; zeros where there are none, or where their writer died in
+        the middle of them."""
+        words = self._words
+        for _ in range(_ATTEMPTS):
+            number = words[sequence]
+            data = self.memory[start : start + size]
+            if words[sequence] == number and (number or not any(data)):
+                return data
+        return bytes(size)
+
+    def place(self, slot: int) -> Place:
+        """What a worker as a whole has told."""
+        start = _slot(slot)
+        word = start // 8
+        held, parked, reading, writing = self._words[word + _HELD : word + _CHANGED]
+        error = self._settled(start + _ERROR_AT, ERROR, word + _FAILED)
+        return Place(
+            *(held, parked, reading, writing, self._reals[word + _CHANGED]),
+            *(_text(error), self._reals[word + _FAILED]),
+        )
+
+    def requests(self, slot: int, threads: int) -> int:
+        """How many calls are over."""
+        return sum(sum(self._counts(_record(slot, thread))) for thread in range(threads))
+
+    def counters(self, slot: int, threads: int) -> Counters:
+        """What a slot's worker has done so far."""
+        total = Counters()
         for thread in range(threads):
-            started, requests, line = _RECORD.unpack_from(self.memory, _offset(slot, thread))
-            text = line.rstrip(b"\0").decode("latin-1")
-            found.append(Call(thread, started, requests, text))
-        return found
+            offset = _record(slot, thread)
+            word = offset // 8
+            words, reals = self._words, self._reals
+            total = total.plus(
+                Counters(
+                    tuple(self._counts(offset)),
+                    words[word + _BYTES],
+                    reals[word + _SECONDS],
+                    words[word + _QUEUED],
+                    reals[word + _WAITED],
+                )
+            )
+        return total
+
+    def _counts(self, offset: int) -> "memoryview[int]":
+        first = offset // 8 + _COUNTS
+        return self._words[first : first + CELLS]
+
+    # The worker's.
 
     def record(self, slot: int, thread: int) -> "Record":
         """The record that one thread of a worker writes."""
-        return Record(self.memory, _offset(slot, thread))
+        return Record(self.memory, self._words, self._reals, _record(slot, thread))
+
+    def teller(self, slot: int) -> "Teller":
+        """Where a worker tells about itself as a whole."""
+        return Teller(self.memory, self._words, self._reals, _slot(slot))
 
     # Who takes connections that another worker hands over (prefork.worker.handover).
 
     def open(self, slot: int, kind: int, threads: int) -> None:
         """The worker of a slot takes connections of a kind, not 0 (the worker only)."""
-        _SIGN.pack_into(self.memory, _HEADER + slot * _SLOT_SIZE, kind, threads)
+        word = _slot(slot) // 8
+        self._words[word + _THREADS] = threads
+        self._words[word + _KIND] = kind
 
     def shut(self, slot: int) -> None:
         """It takes none: it leaves, is short of descriptors, or (the master says so) is dead."""
-        _SIGN.pack_into(self.memory, _HEADER + slot * _SLOT_SIZE, 0, 0)
+        self._words[_slot(slot) // 8 + _KIND] = 0
 
     def kind(self, slot: int) -> int:
         """Of the connections that the worker of a slot takes; 0 for none."""
-        return int(_SIGN.unpack_from(self.memory, _HEADER + slot * _SLOT_SIZE)[0])
+        return self._words[_slot(slot) // 8 + _KIND]
 
     def idle(self, slot: int, kind: int) -> bool:
         """Whether the worker of a slot takes connections of a kind and has a thread to spare.
 
         As of this moment: between two short calls a busy worker looks idle.
         """
-        taken, threads = _SIGN.unpack_from(self.memory, _HEADER + slot * _SLOT_SIZE)
-        if taken != kind:
+        words, reals, word = self._words, self._reals, _slot(slot) // 8
+        if words[word + _KIND] != kind:
             return False
-        starts = (_START.unpack_from(self.memory, _offset(slot, each)) for each in range(threads))
-        return any(started == 0.0 for (started,) in starts)
+        records = (_record(slot, thread) // 8 for thread in range(words[word + _THREADS]))
+        return any(reals[first + _STARTED] <= reals[first + _ENDED] for first in records)
 
 
-def _offset(slot: int, thread: int) -> int:
-    return _HEADER + slot * _SLOT_SIZE + (1 + thread) * _RECORD.size
+def _slot(slot: int) -> int:
+    return _HEADER + slot * _SLOT_SIZE
+
+
+def _record(slot: int, thread: int) -> int:
+    return _slot(slot) + _PLACE_SIZE + thread * _RECORD_SIZE
+
+
+def _text(data: bytes) -> str:
+    return data.rstrip(b"\0").decode("latin-1")
 
 
 class Record:
     """One thread's own record."""
 
-    __slots__ = ("_memory", "_offset", "requests")
+    __slots__ = (
+        *("_bytes", "_bytes_at", "_ended_at", "_first", "_id", "_memory", "_offset", "_peer"),
+        *("_reals", "_seconds", "_seconds_at", "_start_at", "_started", "_started_at", "_words"),
+    )
 
-    def __init__(self, memory: mmap.mmap, offset: int) -> None:
+    def __init__(
+        self, memory: mmap.mmap, words: "memoryview[int]", reals: "memoryview[float]", offset: int
+    ) -> None:
         self._memory = memory
+        self._words = words
+        self._reals = reals
         self._offset = offset
-        self.requests = 0
+        word = offset // 8
+        self._first = word + _COUNTS
+        self._ended_at = word + _ENDED
+        self._bytes_at = word + _BYTES
+        self._seconds_at = word + _SECONDS
+        self._start_at = offset + _START_AT
+        self._started_at = word + _STARTED
+        self._started = 0.0
+        self._seconds = 0.0
+        self._bytes = 0
+        self._peer = ""
+        self._id = ""
 
-    def start(self, now: float, line: bytes) -> None:
-        """A call begins: `now` in monotonic seconds, and the request line."""
-        # The line first: a reader who sees the time must not see the last call's line.
-        _LINE.pack_into(self._memory, self._offset + _END.size, line)
-        _START.pack_into(self._memory, self._offset, now)
+    def start(self, now: float, line: bytes, peer: str = "", request_id: str = "") -> None:
+        """A call begins: `now` in monotonic seconds, the request line and who asks."""
+        self._reals[self._started_at] = 0.0
+        if peer is not self._peer:
+            self._peer = peer
+            _PEER.pack_into(self._memory, self._offset + _TEXT, peer.encode())
+        if request_id is not self._id:
+            self._id = request_id
+            _ID.pack_into(self._memory, self._offset + _ID_AT, request_id.encode())
+        self._started = now
+        _pack_start(self._memory, self._start_at, line, now)
 
-    def end(self) -> None:
-        """The call is over."""
-        self.requests = requests = self.requests + 1
-        _END.pack_into(self._memory, self._offset, 0.0, requests)
+    def end(self, now: float, status: int = 0, size: int = 0) -> None:
+        """The call is over: `now` in monotonic seconds, its status and the bytes of its body."""
+        elapsed = now - self._started
+        cell = self._first + status // 100 * _ROW
+        if elapsed > 0.001:  # most are not, and bisect costs a fifth of all that is done here
+            cell += bisect_left(BOUNDS, elapsed)
+        self._words[cell] += 1
+        reals = self._reals
+        self._seconds = reals[self._seconds_at] = self._seconds + elapsed
+        self._bytes = self._words[self._bytes_at] = self._bytes + size
+        reals[self._ended_at] = now
+
+    def waited(self, seconds: float) -> None:
+        """A proxy has said that the call which begins had waited so long."""
+        word = self._offset // 8
+        self._words[word + _QUEUED] += 1
+        self._reals[word + _WAITED] += seconds
+
+
+class Teller:
+    """A worker's word about itself as a whole, from any of its threads."""
+
+    __slots__ = ("_memory", "_offset", "_reals", "_told", "_word", "_words")
+
+    def __init__(
+        self, memory: mmap.mmap, words: "memoryview[int]", reals: "memoryview[float]", offset: int
+    ) -> None:
+        self._memory = memory
+        self._words = words
+        self._reals = reals
+        self._offset = offset
+        self._word = offset // 8
+        self._told = (0, 0, 0, 0)
+
+    def holds(self, held: int, parked: int, reading: int, writing: int) -> None:
+        """Connections, as Place has them."""
+        told = (held, parked, reading, writing)
+        if told != self._told:
+            self._told = told
+            words, word = self._words, self._word
+            (
+                words[word + _HELD],
+                words[word + _PARKED],
+                words[word + _READING],
+                words[word + _WRITING],
+            ) = told
+            self._reals[word + _CHANGED] = monotonic()
+
+    def failed(self, text: str) -> None:
+        """An error, now; two threads that fail at one time may mix their texts."""
+        word = self._word
+        self._reals[word + _FAILED] = 0.0
+        data = text.encode("latin-1", "backslashreplace")
+        _ERROR.pack_into(self._memory, self._offset + _ERROR_AT, data)
+        self._reals[word + _FAILED] = monotonic()

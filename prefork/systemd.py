@@ -1,9 +1,12 @@
-"""What systemd passes to a service, read from the environment.
+"""What systemd and a service say to each other.
 
-The protocol is a few variables, so there is no library to need: sd_listen_fds(3).
+The protocols are a few variables and datagrams, so there is no library to need: sd_listen_fds(3),
+sd_notify(3), sd_watchdog_enabled(3), sd-daemon(3).
 """
 
-from collections.abc import Mapping
+import os
+import socket
+from collections.abc import Mapping, MutableMapping
 
 FIRST_FD = 3
 """SD_LISTEN_FDS_START: the descriptor of the first socket passed."""
@@ -37,9 +40,78 @@ def listen_fds(environ: Mapping[str, str], pid: int) -> list[tuple[int, str]]:
     return list(enumerate(names, FIRST_FD))
 
 
-def _number(environ: Mapping[str, str], key: str) -> int:
+class Notifier:
+    """Sends states to the service manager, sd_notify(3).  Raises ValueError for a bad address."""
+
+    def __init__(self, address: str) -> None:
+        """`address`: an absolute path, or "@" and an abstract name."""
+        if address[:1] not in ("/", "@") or len(address) < 2:
+            raise ValueError(f"NOTIFY_SOCKET is {address!r}: it must be a path or @name")
+        self._address = f"\0{address[1:]}" if address[0] == "@" else address
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self._sock.setblocking(False)
+
+    @staticmethod
+    def of(environ: Mapping[str, str]) -> "Notifier | None":
+        """The one that NOTIFY_SOCKET names, or None where nobody wants to hear."""
+        address = environ.get("NOTIFY_SOCKET")
+        return Notifier(address) if address else None
+
+    def send(self, **state: str | int) -> bool:
+        """`READY=1`, `STATUS=text` and so on, in one datagram; False where it was not taken.
+
+        A manager that does not read is not waited for: the caller may say it again.
+        """
+        text = "\n".join(f"{name}={value}" for name, value in state.items())
+        try:
+            self._sock.sendto(text.encode(), self._address)
+        except OSError:
+            return False
+        return True
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+
+def watchdog_interval(environ: Mapping[str, str], pid: int) -> float | None:
+    """Seconds within which process `pid` has to say WATCHDOG=1, sd_watchdog_enabled(3).
+
+    None where there is no watchdog, or where it was meant for another process (WATCHDOG_PID).
+    Raises ValueError where a value is malformed.
+    """
+    if "WATCHDOG_USEC" not in environ:
+        return None
+    if "WATCHDOG_PID" in environ and _number(environ, "WATCHDOG_PID") != pid:
+        return None
+    microseconds = _number(environ, "WATCHDOG_USEC", digits=20)
+    return microseconds / 1e6 or None
+
+
+def forget(environ: MutableMapping[str, str]) -> None:
+    """Takes out what was meant for the server alone, before an application sees it."""
+    for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"):
+        environ.pop(name, None)
+    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+        environ.pop(name, None)
+
+
+def is_journal(environ: Mapping[str, str], fd: int) -> bool:
+    """Whether a descriptor leads straight to the journal: JOURNAL_STREAM, systemd.exec(5)."""
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        return False
+    return environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+def with_priority(severity: int, text: str) -> str:
+    """Whole lines with the level that the journal takes off each again, sd-daemon(3)."""
+    return "".join(f"<{severity}>{line}" for line in text.splitlines(keepends=True))
+
+
+def _number(environ: Mapping[str, str], key: str, digits: int = 10) -> int:
     text = environ[key]
     # int() would take "+3", " 3" and "3_0" too; more digits than ten are no descriptor and no pid.
-    if not (text.isascii() and text.isdecimal() and len(text) <= 10):
+    if not (text.isascii() and text.isdecimal() and len(text) <= digits):
         raise ValueError(f"{key} is {text!r}: it must be a decimal number")
     return int(text)

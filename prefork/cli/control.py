@@ -6,9 +6,18 @@ from typing import Any
 import click
 import msgspec
 
-from prefork.control import TIMEOUT, Client, ControlError, PoolBounds, ServerStatus, find
-
-_UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+from prefork.cli._format import call_line, duration, milliseconds
+from prefork.control import (
+    TIMEOUT,
+    Client,
+    ControlError,
+    PoolBounds,
+    QueueStatus,
+    ServerStatus,
+    WorkerStatus,
+    find,
+)
+from prefork.logs import printable
 
 Command = Callable[..., None]
 
@@ -120,33 +129,62 @@ def _status_lines(server: ServerStatus) -> list[str]:
         f"pid {server.pid}",
         f"prefork {server.version}",
         f"generation {server.generation}{', reloading' if server.reloading else ''}",
-        f"up {_duration(server.uptime)}",
+        f"up {duration(server.uptime)}",
         f"target {server.target} workers{_bounds(server.bounds)}",
         f"listening on {', '.join(server.listeners)}",
     ]
-    rows: list[tuple[str, ...]] = [("SLOT", "PID", "GENERATION", "STATE", "REQUESTS", "AGE")]
-    for worker in sorted(server.workers, key=lambda worker: worker.slot):
-        *numbers, age = msgspec.structs.astuple(worker)
-        rows.append((*map(str, numbers), _duration(age)))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    table = ["  ".join(map(str.rjust, row, widths)) for row in rows]
-    return [f"{server.name}: {', '.join(header)}", *table]
+    workers = sorted(server.workers, key=lambda worker: worker.slot)
+    rows = [_TITLES, *map(_row, workers)]
+    widths = [max(map(len, column)) for column in list(zip(*rows, strict=True))[:-1]]
+    table = ["  ".join([*map(str.rjust, row, widths), row[-1]]).rstrip() for row in rows]
+    return [
+        f"{server.name}: {', '.join(header)}",
+        *map(_queue, server.queues),
+        _counted(server),
+        *table,
+        *(line for worker in workers for line in _more(worker)),
+    ]
+
+
+_TITLES = ("SLOT", "PID", "GEN", "STATE", "SINCE", "REQUESTS", "HELD", "MEAN", "AGE", "NOW")
+
+
+def _row(worker: WorkerStatus) -> tuple[str, ...]:
+    return (
+        *(str(worker.slot), str(worker.pid), str(worker.generation), worker.state),
+        *(duration(worker.since), str(worker.requests), str(worker.held)),
+        *(milliseconds(worker.mean), duration(worker.age)),
+        call_line(worker.calls[0]) if worker.calls else "",
+    )
+
+
+def _more(worker: WorkerStatus) -> list[str]:
+    """What does not fit into a row."""
+    lines = [f"slot {worker.slot}: {call_line(call)}" for call in worker.calls[1:]]
+    if worker.error:
+        age = duration(worker.error_age)
+        lines.append(f"slot {worker.slot}, last error {age} ago: {printable(worker.error)}")
+    return lines
+
+
+def _queue(queue: QueueStatus) -> str:
+    limit = "?" if queue.limit < 0 else queue.limit
+    return f"queue of {queue.listener}: {queue.depth} of {limit}"
+
+
+def _counted(server: ServerStatus) -> str:
+    groups = [f"{server.requests} requests"]
+    for name, counts in (("reloads", server.reloads), ("restarts", server.restarts)):
+        if counts:
+            each = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
+            groups.append(f"{name}: {each}")
+    if server.overflows:
+        groups.append(f"{server.overflows} overflows of listen queues")
+    return "; ".join(groups)
 
 
 def _bounds(bounds: PoolBounds | None) -> str:
     return f" (of {bounds.min} to {bounds.max}, {bounds.spare} spare)" if bounds else ""
-
-
-def _duration(seconds: float) -> str:
-    """The two largest units: `4 s`, `2 h 5 min`."""
-    rest, parts = int(seconds), []
-    for unit, size in _UNITS:
-        number, rest = divmod(rest, size)
-        if number:
-            parts.append(f"{number} {unit}")
-        elif parts:
-            break
-    return " ".join(parts[:2]) or "0 s"
 
 
 commands: list[click.Command] = [reload, upgrade, stop, reopen, scale, status]

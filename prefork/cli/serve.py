@@ -4,10 +4,10 @@ import sys
 
 import click
 
-from prefork import __version__
+from prefork import StartError, __version__
 from prefork.config import Override, Source, parse_set
 from prefork.master.generation import Generation
-from prefork.master.start import StartError, serve
+from prefork.master.start import serve
 
 
 @click.command("serve", short_help="Serve an application, a directory or a TCP handler.")
@@ -34,7 +34,7 @@ def command(
     """Serve TARGET: a .toml file, a directory, module:callable or module:factory().
 
     It runs in the foreground until it is stopped: by TERM after what is in flight is answered,
-    by INT (Ctrl-C) at once.
+    by INT (Ctrl-C) at once. With [process] daemon it returns when the first workers are ready.
     """
     overrides = []
     if bind:
@@ -50,11 +50,15 @@ def command(
         raise click.UsageError(str(error)) from None
     source = Source(target, tuple(overrides), tcp)
     try:
-        sys.exit(serve(source, watch=watch, announce=_announce))
+        sys.exit(serve(source, watch=watch, announce=_announce, detached=_tell))
     except StartError as error:
         for line in str(error).splitlines():
             click.echo(f"prefork: {line}", err=True)
-        sys.exit(1)
+        sys.exit(error.status)
+
+
+def _tell(pid: int) -> None:
+    click.echo(f"started: pid {pid}")
 
 
 def _announce(generation: Generation) -> None:

@@ -11,7 +11,17 @@
 from prefork.config.load import Loaded, load
 from prefork.config.problems import ConfigError, Problem
 from prefork.config.report import changes, describe
-from prefork.config.schema import KEYS, Config, Control, Http, Log, Server, Static, Workers
+from prefork.config.schema import (
+    KEYS,
+    Config,
+    Control,
+    Http,
+    Log,
+    Process,
+    Server,
+    Static,
+    Workers,
+)
 from prefork.config.source import Override, Source, parse_set, parse_value, working_directory
 
 __all__ = [
@@ -24,6 +34,7 @@ __all__ = [
     "Log",
     "Override",
     "Problem",
+    "Process",
     "Server",
     "Source",
     "Static",

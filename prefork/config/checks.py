@@ -7,11 +7,13 @@ Each value is of its kind by then. `_coherent` is pure, `_possible` asks the sys
 import grp
 import os
 import pwd
+import resource
 from collections.abc import Callable, Collection, Iterator, Mapping
 
 from prefork.config import files
 from prefork.config.problems import Problem
-from prefork.config.schema import KEYS, Config, Workers
+from prefork.config.resources import LIMITS, UNLIMITED
+from prefork.config.schema import KEYS, Config, Process, Workers
 from prefork.config.values import Invalid, toml
 
 Finding = tuple[str, str, str]
@@ -44,6 +46,7 @@ def every(
 
 def _coherent(config: Config) -> Iterator[Finding]:
     yield from _answerable(config)
+    yield from _heard(config)
     if "before_fork" in config.workers.hooks and not config.workers.preload:
         # The master would have to call it, and that never runs an application's code.
         reason = "the hook before_fork is called where the application was preloaded"
@@ -67,6 +70,13 @@ def _answerable(config: Config) -> Iterator[Finding]:
         yield "static.root", f'not used with protocol "{protocol}"', hint
     if protocol == "tcp" and config.static.mounts:
         yield "static.mounts", 'not used with protocol "tcp"', ""
+
+
+def _heard(config: Config) -> Iterator[Finding]:
+    if config.process.daemon:
+        for key, target in (("log.error", config.log.error), ("log.access", config.log.access)):
+            if target in ("stderr", "stdout"):
+                yield key, f"{toml(target)} leads nowhere in a daemon", 'name a file, or "syslog"'
 
 
 def _sized(workers: Workers) -> Iterator[Finding]:
@@ -98,13 +108,34 @@ def _possible(config: Config) -> Iterator[Finding]:
     for prefix, path in static.mounts.items():
         yield from _directory("static.mounts", path, f"{toml(prefix)}: ")
     for key, destination in (("log.error", log.error), ("log.access", log.access)):
-        if destination is not None and destination not in ("stderr", "stdout"):
+        if destination is not None and os.path.isabs(destination):
             yield from _directory(key, os.path.dirname(destination))
     if log.config is not None:
         try:
             files.read_table(log.config)
         except Invalid as problem:
             yield from (("log.config", f"{log.config}: {reason}", "") for reason in problem.reasons)
+    yield from _process(config.process)
+
+
+def _process(process: Process) -> Iterator[Finding]:
+    if process.pidfile is not None:
+        yield from _directory("process.pidfile", os.path.dirname(process.pidfile))
+    usable = os.sched_getaffinity(0)
+    strange = sorted({cpu for cpus in process.cpu_affinity for cpu in cpus} - usable)
+    if strange:
+        may = ", ".join(map(str, sorted(usable)))
+        what = f"CPU {', '.join(map(str, strange))} cannot be used here"
+        yield "process.cpu_affinity", what, f"this process may use {may}"
+    if os.geteuid() != 0:
+        for name, value in process.limits.items():
+            hard = resource.getrlimit(LIMITS[name])[1]
+            if hard != UNLIMITED and (value == UNLIMITED or value > hard):
+                yield (
+                    "process.limits",
+                    f"{name}: only root may go beyond the hard limit, {hard}",
+                    "",
+                )
 
 
 def _directory(key: str, path: str, prefix: str = "") -> Iterator[Finding]:

@@ -4,7 +4,9 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+
+from prefork.config import cgroup
 
 
 def available(root: Path = Path("/"), affinity: int | None = None) -> int:
@@ -18,37 +20,14 @@ def available(root: Path = Path("/"), affinity: int | None = None) -> int:
     return max(1, min([allowed, *map(math.ceil, _quotas(root))]))
 
 
+_FILES = {1: ("cpu.cfs_quota_us", "cpu.cfs_period_us"), 2: ("cpu.max",)}
+
+
 def _quotas(root: Path) -> Iterator[float]:
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for controllers, group in (line.split(":", 2)[1:] for line in lines if line.count(":") > 1):
-        if not controllers:
-            for directory in _upwards(root / "sys/fs/cgroup", group):
-                yield from _quota(directory, "cpu.max")
-        elif "cpu" in controllers.split(","):
-            for directory in _upwards(root / "sys/fs/cgroup" / controllers, group):
-                yield from _quota(directory, "cpu.cfs_quota_us", "cpu.cfs_period_us")
-
-
-def _upwards(mount: Path, group: str) -> Iterator[Path]:
-    """The group's directory and all above it, up to the mount.
-
-    A container may see a group's name from outside and its own group as the mount: a directory that
-    is not there has no file to read, so the walk finds the mount all the same.
-    """
-    inner = PurePosixPath(group.lstrip("/"))
-    if ".." not in inner.parts:
-        for directory in (inner, *inner.parents):
-            yield mount / directory
-    else:
-        yield mount
-
-
-def _quota(directory: Path, *names: str) -> Iterator[float]:
-    """The quota in CPUs, if there is one: "max" or -1 stand for none."""
-    with suppress(OSError, ValueError, ZeroDivisionError):
-        quota, period = " ".join((directory / name).read_text() for name in names).split()
-        if int(quota) > 0:
-            yield int(quota) / int(period)
+    """In CPUs, where there is one: "max" or -1 stand for none."""
+    for version, directory in cgroup.directories(root, "cpu"):
+        with suppress(OSError, ValueError, ZeroDivisionError):
+            texts = [(directory / name).read_text() for name in _FILES[version]]
+            quota, period = " ".join(texts).split()
+            if int(quota) > 0:
+                yield int(quota) / int(period)

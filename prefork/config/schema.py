@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from msgspec import Meta, Struct, field
 
-from prefork.config import values
+from prefork.config import resources, values
 from prefork.config.values import AUTO, KIB, MIB, WORKERS_MAX, Kind
 
 SECONDS_MAX = 2_000_000
@@ -102,7 +102,15 @@ class Workers(Struct, frozen=True, kw_only=True):
     max_requests: Count = 0
     max_requests_jitter: Count = 0
     max_age: Seconds = 0.0
-    max_memory: Size = 0
+    max_memory: Annotated[
+        int,
+        Meta(ge=0, le=2**63 - 1),
+        Kind(
+            'a size such as "512MiB" or a share such as "25%", 0 for no limit',
+            resources.read_memory,
+            values.show_size,
+        ),
+    ] = 0
 
 
 class Http(Struct, frozen=True, kw_only=True):
@@ -143,12 +151,31 @@ class Log(Struct, frozen=True, kw_only=True):
 
     level: Annotated[Level, _one_of(Level)] = "info"
     format: Annotated[Format, _one_of(Format)] = "text"
-    error: Annotated[str, Kind('"stderr" or a path', values.read_error_log)] = "stderr"
-    access: Annotated[str | None, Kind('"stdout", "stderr" or a path', values.read_access_log)] = (
-        None
-    )
+    error: Annotated[str, Kind('"stderr", "syslog" or a path', values.read_error_log)] = "stderr"
+    access: Annotated[
+        str | None, Kind('"stdout", "stderr", "syslog" or a path', values.read_access_log)
+    ] = None
     access_format: Annotated[AccessFormat, _one_of(AccessFormat)] = "combined"
     config: OptionalPath = None
+
+
+class Process(Struct, frozen=True, kw_only=True):
+    """[process]: how the server stands among the machine's processes."""
+
+    daemon: Flag = False
+    pidfile: OptionalPath = None
+    limits: Annotated[
+        dict[str, int],
+        Kind("a table such as { nofile = 65536 }", resources.read_limits, resources.show_limits),
+    ] = field(default_factory=dict)
+    cpu_affinity: Annotated[
+        tuple[tuple[int, ...], ...],
+        Kind(
+            'a list of CPUs such as [0, 1], or "auto"',
+            resources.read_affinity,
+            resources.show_affinity,
+        ),
+    ] = ()
 
 
 class Control(Struct, frozen=True, kw_only=True):
@@ -166,6 +193,7 @@ class Config(Struct, frozen=True, kw_only=True):
     http: Http = field(default_factory=Http)
     static: Static = field(default_factory=Static)
     log: Log = field(default_factory=Log)
+    process: Process = field(default_factory=Process)
     control: Control = field(default_factory=Control)
 
 

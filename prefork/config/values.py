@@ -127,11 +127,15 @@ def read_url_paths(raw: Any, base: str) -> tuple[str, ...]:
 
 
 def read_error_log(raw: Any, base: str) -> str:
-    return raw if raw == "stderr" else read_path(raw, base)
+    if raw in ("stderr", "syslog"):
+        return _text(raw)
+    if isinstance(raw, str) and raw.startswith("syslog:"):
+        return f"syslog:{read_path(raw.removeprefix('syslog:'), base)}"
+    return read_path(raw, base)
 
 
 def read_access_log(raw: Any, base: str) -> str:
-    return raw if raw in ("stderr", "stdout") else read_path(raw, base)
+    return "stdout" if raw == "stdout" else read_error_log(raw, base)
 
 
 def read_control_path(raw: Any, base: str) -> str:

@@ -7,7 +7,16 @@ not be able to silence, redirect or break it.
 
 from prefork.logs.access import AccessLog
 from prefork.logs.application import configure_application
-from prefork.logs.events import Level, Logs, configure, event, set_role, traceback_of
+from prefork.logs.events import (
+    Level,
+    Logs,
+    configure,
+    event,
+    printable,
+    set_role,
+    summary_of,
+    traceback_of,
+)
 from prefork.logs.sink import LogError, Sink
 
 __all__ = [
@@ -19,6 +28,8 @@ __all__ = [
     "configure",
     "configure_application",
     "event",
+    "printable",
     "set_role",
+    "summary_of",
     "traceback_of",
 ]

@@ -14,6 +14,7 @@ from time import localtime
 from typing import Any, Literal
 
 from prefork.logs.sink import Sink
+from prefork.logs.syslog import Syslog
 
 BATCH = 64 * 1024
 """Bytes at which a batch is written without waiting for `flush`."""
@@ -32,7 +33,7 @@ class AccessLog:
     estimate: a lost race makes a batch longer or shorter, and no line lost or doubled.
     """
 
-    def __init__(self, sink: Sink, format: Literal["common", "combined", "json"]) -> None:
+    def __init__(self, sink: Sink | Syslog, format: Literal["common", "combined", "json"]) -> None:
         self._sink = sink
         self._line: Callable[[Environ, int, int, float, float], str] = {
             "common": self._common,

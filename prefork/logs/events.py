@@ -16,9 +16,11 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Literal
 
+from prefork import systemd
 from prefork.config import Log
 from prefork.logs.access import AccessLog
 from prefork.logs.sink import LogError, Sink
+from prefork.logs.syslog import SEVERITIES, TARGET, Syslog
 
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -32,21 +34,27 @@ class _Opened:
         self.config = config
         self.threshold = _LEVELS[config.level]
         self.render = _json_line if config.format == "json" else _text_lines
-        self.error = Sink("error", config.error, _report_loss)
-        self.access: Sink | None = None
+        self.error = _sink("error", config.error)
+        self.in_journal = config.error == "stderr" and systemd.is_journal(os.environ, 2)
+        self.access: Sink | Syslog | None = None
         if config.access is not None:
             try:
-                self.access = Sink("access", config.access, _report_loss)
+                self.access = _sink("access", config.access)
             except LogError:
                 self.error.close()
                 raise
 
-    def sinks(self) -> list[Sink]:
+    def sinks(self) -> list[Sink | Syslog]:
         return [self.error] if self.access is None else [self.error, self.access]
 
     def close(self) -> None:
         for sink in self.sinks():
             sink.close()
+
+
+def _sink(name: str, target: str) -> Sink | Syslog:
+    kind = Syslog if target.split(":")[0] == TARGET else Sink
+    return kind(name, target, _report_loss)
 
 
 class Logs:
@@ -55,13 +63,14 @@ class Logs:
     def __init__(self, config: Log) -> None:
         self._now = _Opened(config)
         self._next: _Opened | None = None
+        self._holds_standard = False
 
     @property
-    def error(self) -> Sink:
+    def error(self) -> Sink | Syslog:
         return self._now.error
 
     @property
-    def access(self) -> Sink | None:
+    def access(self) -> Sink | Syslog | None:
         return self._now.access
 
     def access_log(self) -> AccessLog | None:
@@ -93,13 +102,34 @@ class Logs:
         else:
             opened = _Opened(config)
         before, self._now = self._now, opened
+        self._redirect()
         before.close()
+
+    def take_standard_streams(self) -> None:
+        """Stdout and stderr, which lead nowhere in a daemon, go to the error log from now on.
+
+        What an application prints is then where its tracebacks are looked for.  With syslog as the
+        error log it is lost: there nobody reads lines that were not sent as messages.
+        """
+        self._holds_standard = True
+        self._redirect()
+
+    def _redirect(self) -> None:
+        if not self._holds_standard:
+            return
+        # A daemon's stdin is /dev/null, open for writing too.
+        fd = self.error.fd if isinstance(self.error, Sink) else 0
+        os.dup2(fd, 1)
+        os.dup2(fd, 2)
 
     def say(self, level: Level, name: str, fields: dict[str, Any]) -> None:
         """Writes an event that is not below the level."""
         now = self._now
         if _LEVELS[level] >= now.threshold:
-            now.error.write(now.render(level, name, fields).encode())
+            text = now.render(level, name, fields)
+            if now.in_journal:
+                text = systemd.with_priority(SEVERITIES[level], text)
+            now.error.write(text.encode(), level)
 
     def reopen(self) -> tuple[tuple[str, ...], tuple[int, ...]]:
         """Goes on in new files after a rotation: all of them, or none and LogError.
@@ -131,11 +161,12 @@ class Logs:
                 if sink.target == path:
                     sink.replace(fd)
             os.close(fd)
+        self._redirect()
 
     def _files(self) -> list[Sink]:
         """Those in use, and those that a reload under way will use."""
         sinks = self._now.sinks() + (self._next.sinks() if self._next is not None else [])
-        return [sink for sink in sinks if sink.is_file]
+        return [sink for sink in sinks if isinstance(sink, Sink) and sink.is_file]
 
     def close(self) -> None:
         """Closes the files."""
@@ -175,6 +206,11 @@ def traceback_of(problem: BaseException) -> str:
     return "".join(traceback.format_exception(problem)).rstrip("\n")
 
 
+def summary_of(problem: BaseException) -> str:
+    """An exception in one line, as the last of its traceback."""
+    return traceback.format_exception_only(problem)[-1].strip()
+
+
 def _report_loss(target: str, lines: int, reason: str) -> None:
     event("error", "log lines lost", log=target, lines=lines, reason=reason)
 
@@ -189,11 +225,11 @@ def _json_line(level: str, name: str, fields: dict[str, Any]) -> str:
 def _text_lines(level: str, name: str, fields: dict[str, Any]) -> str:
     now = datetime.now().astimezone()
     stamp = f"{now:%Y-%m-%d %H:%M:%S}.{now.microsecond // 1000:03d} {now:%z}"
-    line = [f"{stamp} [{level}] {_escape(name)}"]
+    line = [f"{stamp} [{level}] {printable(name)}"]
     rest = []
     for key, value in fields.items():
         if key == "traceback":
-            rest = [f"    {_escape(text)}" for text in str(value).split("\n")]
+            rest = [f"    {printable(text)}" for text in str(value).split("\n")]
         elif value is not None:
             line.append(f"{key}={_quote(str(value))}")
     return "\n".join([" ".join(line), *rest]) + "\n"
@@ -206,10 +242,10 @@ def _quote(text: str) -> str:
     """A value, in double quotes where it would not read as one word."""
     if text and text.isprintable() and not _TO_QUOTE.search(text):
         return text
-    return '"' + _escape(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
+    return '"' + printable(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
 
 
-def _escape(text: str) -> str:
+def printable(text: str) -> str:
     """No control character, line separator, direction mark or lone surrogate gets out.
 
     They could forge a line, or drive the terminal that shows it.

@@ -81,12 +81,12 @@ class Sink:
             fd, self.fd = self.fd, -1  # the number will soon be somebody else's
             os.close(fd)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes, level: str = "info") -> None:
         """Writes whole lines; never raises OSError, and waits PATIENCE seconds at most.
 
         One write(2) to a regular file.  To anything else writes of at most PIPE_BUF (4096) bytes,
         ended at line borders; only a line that is longer itself can be mixed with another
-        process's.  What cannot be written is dropped and counted.
+        process's.  What cannot be written is dropped and counted.  `level` is for `Syslog`.
         """
         with self._lock:
             recovered = self._write(data)

@@ -14,7 +14,7 @@ from prefork import logs
 from prefork.channel import Channel, Order, Report
 from prefork.master.generation import Generation
 from prefork.master.state import ChildState
-from prefork.scoreboard import Call, Scoreboard
+from prefork.scoreboard import Call, Counters, Place, Scoreboard
 from prefork.worker.accept import WAKE
 from prefork.worker.process import Birth, Heritage, fork, live
 
@@ -86,6 +86,18 @@ class Children:
     def calls(self, child: Child) -> list[Call]:
         """What each thread of a worker is doing, as the scoreboard has it."""
         return self._scoreboard.calls(child.slot, child.generation.config.workers.threads)
+
+    def requests(self, child: Child) -> int:
+        """How many calls of the application are over in a worker."""
+        return self._scoreboard.requests(child.slot, child.generation.config.workers.threads)
+
+    def counters(self, child: Child) -> Counters:
+        """What a worker has done so far, alive or dead, until its slot is another's."""
+        return self._scoreboard.counters(child.slot, child.generation.config.workers.threads)
+
+    def place(self, child: Child) -> Place:
+        """What a worker has told about itself as a whole."""
+        return self._scoreboard.place(child.slot)
 
     def heritage(self, generation: Generation) -> Heritage:
         """What a process of this generation is given."""

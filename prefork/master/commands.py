@@ -99,6 +99,10 @@ class Commands:
         self.reload(self._upgrades.resume(clients, control, was))
         self._pool.carry_over()
 
+    def upgrading(self) -> bool:
+        """Whether an upgrade is being tried."""
+        return self._upgrades.trying
+
     def next_deadline(self) -> float | None:
         times = (self._stop_at, self._upgrades.next_deadline())
         return min((time for time in times if time is not None), default=None)

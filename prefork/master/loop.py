@@ -21,8 +21,11 @@ from prefork.master import plan
 from prefork.master.children import Child, Children
 from prefork.master.commands import Commands
 from prefork.master.control import ControlServer
+from prefork.master.daemon import Starter
 from prefork.master.draining import Drain
 from prefork.master.generation import Generation
+from prefork.master.ledger import Ledger, Restart, begin
+from prefork.master.notify import Notify
 from prefork.master.plan import State
 from prefork.master.pool import Pool
 from prefork.master.reload import Reloads
@@ -52,9 +55,11 @@ class Master:
         control_path: Path,
         *,
         watch: bool = False,
+        starter: Starter | None = None,
         adopted: Adopted | None = None,
     ) -> None:
         """`watch`: reload whenever a file of the application or the configuration changes.
+        `starter`: who waits for the start of a daemon.
         `adopted`: from a master that this one replaces, in the same process."""
         self._reloads = reloads
         self._log = log
@@ -72,6 +77,8 @@ class Master:
             adopted=adopted.state.control if adopted else None,
         )
         self._scoreboard = adopted.scoreboard if adopted else Scoreboard()
+        self._ledger = Ledger.adopt(adopted.state.ledger) if adopted else begin()
+        reloads.ended = self._ledger.reloaded
         self._pool = Pool(random.Random(), max_slots=SLOTS)
         self._children = Children(
             self._name,
@@ -83,13 +90,17 @@ class Master:
             foreign=self._foreign_descriptors,
         )
         self._zygotes = Zygotes(self._selector, self._children, self._not_spawned)
-        self._timeouts = Timeouts(self._pool, self._children)
-        self._upkeep = Upkeep(self._pool, self._children, lambda: reloads.serving.listeners)
+        self._timeouts = Timeouts(self._pool, self._children, self._ledger)
+        self._upkeep = Upkeep(
+            self._pool, self._children, self._ledger, lambda: reloads.serving.listeners
+        )
         parts = Parts(
             *(self._born, reloads, self._pool, self._children, self._zygotes),
-            *(self._control, self._scoreboard),
+            *(self._control, self._scoreboard, self._ledger),
+            daemon=adopted.state.daemon if adopted else starter is not None,
         )
         self._commands = Commands(self._selector, parts, log, watch=watch)
+        self._notify = Notify(parts, upgrading=self._commands.upgrading, starter=starter)
         self._drains: dict[Listener, Drain] = {}
         self._wake_at: float | None = None
 
@@ -102,9 +113,11 @@ class Master:
             self._timeouts.look()
             self._upkeep.look()
             self._act(self._pool.plan(monotonic()))
+            self._notify.look(monotonic())
             self._commands.upgrade()
         self._control.close()
         self._commands.close()
+        self._reloads.pidfile.close()
         for listener in self._reloads.held:
             listener.close(unlink=True)
         logs.event("info", "stopped")
@@ -136,6 +149,7 @@ class Master:
         for zygote in state.zygotes:
             self._zygotes.take_over(zygote, adopted.generations[zygote.generation])
         signal.pthread_sigmask(signal.SIG_SETMASK, state.mask)  # what came meanwhile comes now
+        self._ledger.upgraded("success")
         logs.event("info", "upgraded", was=state.prefork, version=__version__)
         for listener in adopted.opened:
             logs.event("info", "listening", address=listener.name)
@@ -176,6 +190,7 @@ class Master:
             self._zygotes.next_deadline(),
             self._timeouts.look_at,
             self._upkeep.look_at,
+            self._notify.look_at,
         )
         soonest = min((time for time in times if time is not None), default=None)
         return None if soonest is None else max(soonest - now, 0.0)
@@ -233,7 +248,21 @@ class Master:
                 how=death.how,
                 **({"during": "; ".join(call.line for call in calls)} if calls else {}),
             )
+            self._ledger.bury(self._children.counters(child))
+            if reason := self._restart(worker, expected):
+                self._ledger.restarted(reason)
             self._pool.died(child.pid, death.how, monotonic(), sigkill=death.sigkill)
+
+    def _restart(self, worker: plan.Worker | None, expected: bool) -> Restart | None:
+        """Why a dead worker has to be replaced; None where it is not, or was counted before."""
+        if worker is None or self._pool.stopping:
+            return None
+        if not expected:
+            if worker.state is State.RETIRING:  # it was killed on its way out
+                return None
+            return "boot_failed" if worker.state is State.BOOTING else "crashed"
+        replaced = worker.generation < (self._pool.current or 0) and worker.worn is None
+        return "reload" if replaced and worker.state is State.RETIRING else None
 
     # Carry out the plan.
 
@@ -332,6 +361,7 @@ class Master:
             case plan.FirstBootFailed(why):
                 logs.event("error", "first boot failed", traceback=why)
                 self._status = FIRST_BOOT_FAILED
+                self._notify.failed(self._status, why)
             case plan.Settled(number):
                 self._settling.append(number)
             case plan.Stalled(number, why):
@@ -339,7 +369,7 @@ class Master:
             case plan.Abandoned(number, why):
                 self._reloads.failed(number, why)
             case plan.Superseded(number):
-                self._reloads.failed(number, "a later reload took its place")
+                self._reloads.failed(number, "a later reload took its place", "superseded")
             case plan.Stopped():
                 self._stopped = True
 
@@ -375,5 +405,7 @@ class Master:
             *self._zygotes.descriptors(),
             *self._commands.descriptors(),
             *self._control.descriptors(),
+            *self._notify.descriptors(),
+            *self._reloads.pidfile.descriptors(),
             self._selector.fileno(),
         )

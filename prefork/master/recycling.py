@@ -12,10 +12,13 @@ that shares its pages goes, and reading it walks the worker's page tables under 
 
 import random
 from dataclasses import dataclass
+from typing import Literal
 
 from prefork.config import Workers
 from prefork.config.values import MIB
 from prefork.master.limits import next_tick
+
+Limit = Literal["max_requests", "max_age", "max_memory"]
 
 LOOK = 1.0
 """Seconds between two looks at requests and memory, where one of them is limited."""
@@ -31,17 +34,17 @@ class Allowance:
     until: float = 0.0
     memory: int = 0
 
-    def exceeded(self, now: float, *, requests: int, memory: int) -> str | None:
-        """What it has reached, for the log; None while it may serve on.
+    def exceeded(self, now: float, *, requests: int, memory: int) -> tuple[Limit, str] | None:
+        """The limit that it has reached, and that in words for the log; None while it may serve on.
 
         `memory` in bytes; what has no limit need not be read, and may be given as 0.
         """
         if self.requests and requests >= self.requests:
-            return f"{requests} requests"
+            return "max_requests", f"{requests} requests"
         if self.until and now >= self.until:
-            return "its age"
+            return "max_age", "its age"
         if self.memory and memory >= self.memory:
-            return f"{memory / MIB:.0f} MiB of memory"
+            return "max_memory", f"{memory / MIB:.0f} MiB of memory"
         return None
 
     def next_look(self, now: float) -> float | None:

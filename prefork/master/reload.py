@@ -4,14 +4,22 @@ Whatever fails before its first worker is ready leaves everything as it was.  A 
 in the middle of another supersedes it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
 from prefork import logs
+from prefork.apps import given
 from prefork.config import ConfigError, Source, changes
 from prefork.listeners import Listener, ListenError
 from prefork.master.generation import Generation, prepare
+from prefork.master.ledger import Result
+from prefork.master.pidfile import PidFile, PidFileError
+
+_GIVEN = (
+    "the application was given as an object, so its code stays as it is: `prefork upgrade` renews"
+    " it, or serve it by name"
+)
 
 
 class Waiting(Protocol):
@@ -32,26 +40,32 @@ class _UnderWay:
 class Reloads:
     """The generation that serves, those under way, and the listeners of all of them."""
 
-    def __init__(self, source: Source, log: logs.Logs, first: Generation) -> None:
+    def __init__(self, source: Source, log: logs.Logs, pidfile: PidFile, first: Generation) -> None:
         self._source = source
         self._log = log
+        self.pidfile = pidfile
+        self.begun = 0
+        """How many reloads there were, those that failed at once included."""
         self._first = self._number = first.number
         self._under_way = {first.number: _UnderWay(first, [], None)}
         self._held = list(first.listeners)
         self.serving = first
         """The generation whose configuration is in force."""
+        self.ended: Callable[[Result], None] = lambda _: None
+        """Told how each reload ended."""
 
     @classmethod
     def resume(
         cls,
         source: Source,
         log: logs.Logs,
+        pidfile: PidFile,
         serving: Generation,
         held: Iterable[Listener],
         number: int,
     ) -> "Reloads":
         """Goes on after an exec; `number` is that of the newest generation there ever was."""
-        reloads = cls(source, log, serving)
+        reloads = cls(source, log, pidfile, serving)
         reloads._under_way.clear()
         reloads._held = list(held)
         reloads._number = number
@@ -65,6 +79,11 @@ class Reloads:
     def number(self) -> int:
         """Of the newest generation that there ever was."""
         return self._number
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a generation is on trial, or its predecessor's workers still accept."""
+        return bool(self._under_way)
 
     @property
     def waiting(self) -> list[Waiting]:
@@ -84,14 +103,17 @@ class Reloads:
 
     def begin(self, waiting: Waiting | None = None) -> Generation | None:
         """Reads the configuration and opens what it adds; None where that failed."""
+        self.begun += 1
         number = self._number + 1
         logs.event("info", "reload started", generation=number)
         generation = None
         try:
             generation = prepare(self._source, number, self._held)
+            self.pidfile.prepare(generation.config.process.pidfile)
             self._log.prepare(generation.config.log)
-        except (ConfigError, ListenError, logs.LogError) as error:
+        except (ConfigError, ListenError, PidFileError, logs.LogError) as error:
             why = str(error)
+            self.ended("failed")
             logs.event("error", "reload failed", generation=number, reason=why)
             if generation is not None:
                 self._release(set(generation.listeners) - set(self._held))
@@ -104,6 +126,9 @@ class Reloads:
                 logs.event("info", "listening", address=listener.name)
                 self._held.append(listener)
         changed = changes(self.serving.config, generation.config)
+        if generation.config.server.app == given.NAME:
+            logs.event("warning", "application not renewed", generation=number, reason=_GIVEN)
+            changed.append(_GIVEN)
         self._under_way[number] = _UnderWay(generation, changed, waiting)
         return generation
 
@@ -113,6 +138,7 @@ class Reloads:
             return
         self.serving = self._under_way[number].generation
         self._log.reconfigure(self.serving.config.log)
+        self.pidfile.commit()
         for listener in self.serving.listeners:
             try:
                 listener.adjust(self.serving.options)
@@ -124,6 +150,8 @@ class Reloads:
         done = self._under_way.pop(number, None)
         if done is None:
             return
+        if number != self._first:
+            self.ended("success")
         logs.event("info", "generation settled", generation=number, changes=len(done.changed))
         if done.waiting is not None:
             done.waiting.ok(generation=number, changes=done.changed)
@@ -133,7 +161,8 @@ class Reloads:
         stuck = self._under_way.get(number)
         if stuck is None:
             return
-        logs.event("error", "reload stalled", generation=number, reason=why)
+        if number != self._first:  # that one is no reload, and each failure is told by itself
+            logs.event("error", "reload stalled", generation=number, reason=why)
         if stuck.waiting is not None:
             stuck.waiting.fail(
                 f"generation {number} serves beside the one before it, but its other workers fail;"
@@ -141,12 +170,15 @@ class Reloads:
             )
             stuck.waiting = None
 
-    def failed(self, number: int, why: str) -> None:
+    def failed(self, number: int, why: str, result: Result = "failed") -> None:
         """It was given up, or another took its place."""
         lost = self._under_way.pop(number, None)
         if lost is None:
             return
+        if not self._under_way:
+            self.pidfile.prepare(self.serving.config.process.pidfile)
         if number != self._first:  # that one is no reload: it was stopped as it began
+            self.ended(result)
             logs.event("error", "reload failed", generation=number, reason=why)
         if lost.waiting is not None:
             lost.waiting.fail(why)

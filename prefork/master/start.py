@@ -1,14 +1,17 @@
 """The start of a server: everything that can fail before anything is forked."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
-from prefork import logs
-from prefork.config import ConfigError, Source
+from prefork import StartError, logs
+from prefork.config import ConfigError, Source, load
 from prefork.control import ControlError, default_path
 from prefork.listeners import ListenError
+from prefork.master.daemon import Detached, Starter, detach
 from prefork.master.generation import Generation, prepare
 from prefork.master.loop import Master
+from prefork.master.pidfile import PidFile, PidFileError
 from prefork.master.rehearsal import rehearse
 from prefork.master.reload import Reloads
 from prefork.master.state import StateError
@@ -17,40 +20,79 @@ from prefork.master.watch import WatchError, require_watcher
 from prefork.scoreboard import ScoreboardError
 
 
-class StartError(Exception):
-    """Why a server cannot start, a problem a line."""
-
-
 def serve(
     source: Source,
     *,
     watch: bool = False,
     announce: Callable[[Generation], None] = lambda generation: None,
+    detached: Callable[[int], None] = lambda pid: None,
 ) -> int:
     """Runs a server until it is stopped, and returns its exit status.
 
+    With [process] daemon it returns, with 0, once the daemon serves; in the daemon, which comes of
+    two forks, it then ends the process.
+
     `watch`: reload whenever a file of the application or the configuration changes.  `announce` is
     told the generation that is about to be served, once its listeners are open; not where this is
-    the new code of a server that runs.  Raises StartError; nothing is left behind then.
+    the new code of a server that runs.  `detached` is told the process id of a daemon that serves.
+    Raises StartError; nothing is left behind then.
     """
     handover = handed_over()
     if handover is not None:
         return _go_on(source, handover, watch)
-    generation = None
+    try:
+        process = load(source).config.process
+    except ConfigError as error:
+        raise StartError(str(error)) from None
+    if not process.daemon:
+        return _begin(source, process.pidfile, watch, announce, None)
+    try:
+        starter = detach()
+    except Detached as outcome:
+        if outcome.status:
+            raise StartError(outcome.why, outcome.status) from None
+        detached(outcome.pid)
+        return 0
+    except OSError as error:
+        raise StartError(f"the daemon cannot be started: {error.strerror}") from None
+    try:
+        status = _begin(source, process.pidfile, watch, announce, starter)
+    except StartError as error:
+        starter.failed(error.status, str(error))
+        status = error.status
+    # What the caller has to do after it is done by the process that was started first.
+    os._exit(status)
+
+
+def _begin(
+    source: Source,
+    pidfile_path: str | None,
+    watch: bool,
+    announce: Callable[[Generation], None],
+    starter: Starter | None,
+) -> int:
+    generation = pidfile = None
     try:
         if watch:
             require_watcher()
+        pidfile = PidFile(pidfile_path)  # first: a server that runs says more by its lock
         generation = prepare(source, number=1)
         log = logs.configure(generation.config.log)
+        if starter is not None:
+            log.take_standard_streams()
         logs.set_role("master")
         path = generation.config.control.path
         name = generation.config.server.name
-        reloads = Reloads(source, log, generation)
+        reloads = Reloads(source, log, pidfile, generation)
         place = Path(path) if path else default_path(name)
-        master = Master(reloads, log, place, watch=watch)
-    except (ConfigError, ListenError, logs.LogError, ControlError, WatchError) as error:
+        master = Master(reloads, log, place, watch=watch, starter=starter)
+    except (
+        *(ConfigError, ListenError, PidFileError, logs.LogError, ControlError, WatchError),
+    ) as error:
         for listener in generation.listeners if generation is not None else ():
             listener.release()
+        if pidfile is not None:
+            pidfile.close()
         raise StartError(str(error)) from None
     announce(generation)
     return master.run()
@@ -67,6 +109,10 @@ def _go_on(source: Source, handover: Handover, watch: bool) -> int:
         raise StartError(str(error)) from None
     logs.set_role("master")
     state = adopted.state
-    reloads = Reloads.resume(source, log, adopted.serving, adopted.held, state.number)
+    if state.daemon:
+        log.take_standard_streams()
+        os.chdir("/")
+    pidfile = PidFile(None, state.pidfile)
+    reloads = Reloads.resume(source, log, pidfile, adopted.serving, adopted.held, state.number)
     place = Path(state.control.path)
     return Master(reloads, log, place, watch=watch, adopted=adopted).run()

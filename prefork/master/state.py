@@ -11,7 +11,7 @@ from prefork.config import Config
 from prefork.master.sizing import Bounds
 from prefork.unix_socket import Inode
 
-VERSION = 1
+VERSION = 2
 """The version of what is handed over. It rises with every change that the other side would
 misread: in these structs, and in the messages of prefork.channel, since workers of the old code
 go on talking to the new master. A new key of the configuration is no such change: one that is
@@ -105,6 +105,21 @@ class ConnectionState(msgspec.Struct, frozen=True, kw_only=True):
     closing: bool
 
 
+class LedgerState(msgspec.Struct, frozen=True, kw_only=True):
+    """What was counted, and is not on the scoreboard; see `prefork.master.ledger`."""
+
+    cells: tuple[int, ...]
+    bytes: int
+    seconds: float
+    queued: int
+    waited: float
+    restarts: dict[str, int]
+    reloads: dict[str, int]
+    upgrades: dict[str, int]
+    timeouts: int
+    overflows_before: int
+
+
 class ControlState(msgspec.Struct, frozen=True, kw_only=True):
     """The control socket and its clients."""
 
@@ -112,6 +127,13 @@ class ControlState(msgspec.Struct, frozen=True, kw_only=True):
     fd: int
     inode: Inode | None
     connections: tuple[ConnectionState, ...]
+
+
+class PidFileState(msgspec.Struct, frozen=True, kw_only=True):
+    """The pidfile in use; the lock on it stays the process's."""
+
+    path: str
+    fd: int
 
 
 class ClientsState(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,9 +161,13 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     children: tuple[ChildState, ...]
     zygotes: tuple[ZygoteState, ...]
     pool: PoolState
+    ledger: LedgerState
     control: ControlState
     clients: ClientsState = ClientsState()
     scoreboard: int
+    pidfile: PidFileState | None = None
+    daemon: bool = False
+    """The server was started as one."""
     mask: tuple[int, ...] = ()
     """Signals that were blocked when the server was started."""
 
@@ -153,6 +179,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
             *(zygote.fd for zygote in self.zygotes),
             *(connection.fd for connection in self.control.connections),
             *(self.control.fd, self.scoreboard),
+            *((self.pidfile.fd,) if self.pidfile is not None else ()),
         } - {CLOSED}
 
 

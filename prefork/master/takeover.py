@@ -20,6 +20,7 @@ from prefork.listeners import Listener
 from prefork.master.children import Children
 from prefork.master.control import ControlServer
 from prefork.master.generation import Generation
+from prefork.master.ledger import Ledger
 from prefork.master.pool import Pool
 from prefork.master.reload import Reloads
 from prefork.master.state import (
@@ -85,6 +86,8 @@ class Parts:
     zygotes: Zygotes
     control: ControlServer
     scoreboard: Scoreboard
+    ledger: Ledger
+    daemon: bool
 
 
 def snapshot(
@@ -117,9 +120,12 @@ def snapshot(
         children=parts.children.hand_over(),
         zygotes=parts.zygotes.hand_over(),
         pool=parts.pool.hand_over(),
+        ledger=parts.ledger.hand_over(),
         control=parts.control.hand_over(),
         clients=clients,
         scoreboard=parts.scoreboard.fd,
+        pidfile=reloads.pidfile.hand_over(),
+        daemon=parts.daemon,
         mask=tuple(mask),
     )
 

@@ -8,6 +8,7 @@ from time import monotonic
 
 from prefork import channel, logs
 from prefork.master.children import Child, Children
+from prefork.master.ledger import Ledger
 from prefork.master.plan import State
 from prefork.master.pool import Pool
 from prefork.scoreboard import Call
@@ -32,9 +33,10 @@ def late_calls(calls: list[Call], timeout: float, now: float) -> tuple[list[Call
 class Timeouts:
     """When to look next, and what comes of it."""
 
-    def __init__(self, pool: Pool, children: Children) -> None:
+    def __init__(self, pool: Pool, children: Children, ledger: Ledger) -> None:
         self._pool = pool
         self._children = children
+        self._ledger = ledger
         self.look_at: float | None = 0.0
         """Monotonic seconds of the next look; None where there is nothing to look at."""
 
@@ -73,5 +75,7 @@ class Timeouts:
                 request=call.line,
                 elapsed=round(now - call.started, 3),
             )
+        self._ledger.timeouts += len(late)
+        self._ledger.restarted("request_timeout")
         self._children.tell(child, channel.Expire())
         self._pool.expired(child.pid, now)

@@ -94,6 +94,7 @@ class Upgrades:
     def cancel(self, why: str) -> None:
         """The server stops, or all workers go: nothing of it is wanted any more."""
         if self._preflight is not None:
+            self._parts.ledger.upgraded("failed")
             logs.event("error", "upgrade failed", reason=why)
             self._end()
         self._clients.fail(why)
@@ -112,6 +113,11 @@ class Upgrades:
                 self._fail(self._preflight.failure)
         if self._preflight is None and self._again and self._parts.pool.between_transactions:
             self._begin()
+
+    @property
+    def trying(self) -> bool:
+        """Whether a preflight is under way."""
+        return self._preflight is not None
 
     @property
     def passed(self) -> bool:
@@ -165,6 +171,7 @@ class Upgrades:
 
     def _fail(self, why: str) -> None:
         self._end()
+        self._parts.ledger.upgraded("failed")
         logs.event("error", "upgrade failed", reason=why)
         clients, self._clients = self._clients, Clients()
         Clients(upgrades=clients.upgrades).fail(why)

@@ -12,6 +12,7 @@ from prefork import linux, logs
 from prefork.listeners import Listener
 from prefork.master import sizing
 from prefork.master.children import Child, Children
+from prefork.master.ledger import Ledger
 from prefork.master.limits import next_tick, resident
 from prefork.master.plan import State
 from prefork.master.pool import Pool
@@ -25,11 +26,13 @@ class Upkeep:
         self,
         pool: Pool,
         children: Children,
+        ledger: Ledger,
         listeners: Callable[[], Iterable[Listener]],
     ) -> None:
         """`listeners` are those of the generation that serves."""
         self._pool = pool
         self._children = children
+        self._ledger = ledger
         self._listeners = listeners
         self._rng = random.Random()
         self._allowances: WeakKeyDictionary[Child, Allowance] = WeakKeyDictionary()
@@ -67,16 +70,18 @@ class Upkeep:
             allowance = self._allowances.get(child)
             if allowance is None:
                 continue
-            why = allowance.exceeded(
+            exceeded = allowance.exceeded(
                 now,
-                requests=sum(call.requests for call in self._children.calls(child)),
+                requests=self._children.requests(child),
                 memory=resident(child.pid) if allowance.memory else 0,
             )
-            if why is None:
+            if exceeded is None:
                 looks.append(allowance.next_look(now))
                 continue
             del self._allowances[child]
             if self._pool.recycle(child.pid, now):
+                limit, why = exceeded
+                self._ledger.restarted(limit)
                 logs.event(
                     "info",
                     "worker to be recycled",
@@ -115,5 +120,5 @@ class Upkeep:
             if worker is not None and worker.state is State.READY:
                 records = self._children.calls(child)
                 calls.append((sum(call.started > 0 for call in records), len(records)))
-        queued = sum(linux.queued(listener.sock) for listener in self._listeners())
+        queued = sum(linux.queue(listener.sock).depth for listener in self._listeners())
         return sizing.Demand(sizing.busy_workers(calls), queued)

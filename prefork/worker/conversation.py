@@ -49,13 +49,17 @@ class Rules:
 class Wish(Enum):
     """What a conversation needs next."""
 
+    IDLE = "idle"
+    """The next request."""
     READ = "read"
+    """The rest of one that has begun, or of what is thrown away."""
     WRITE = "write"
     SERVE = "serve"
     CLOSE = "close"
 
 
-_READ, _WRITE, _SERVE, _CLOSE = Wish.READ, Wish.WRITE, Wish.SERVE, Wish.CLOSE
+_IDLE, _READ, _WRITE = Wish.IDLE, Wish.READ, Wish.WRITE
+_SERVE, _CLOSE = Wish.SERVE, Wish.CLOSE
 
 
 class _FilePart:
@@ -96,6 +100,7 @@ class Conversation:
         "fd",
         "serving",
         "tick",
+        "wish",
     )
 
     def __init__(self, sock: socket.SocketType, base: Environ, rules: Rules, now: float) -> None:
@@ -118,6 +123,8 @@ class Conversation:
         """The next response is the last."""
         self.serving: Request | None = None
         """The request that the application has now."""
+        self.wish = _CLOSE
+        """What it waits for, as far as that was noted."""
         self.events = 0
         self.deadline = 0.0
         self.tick = 0
@@ -351,7 +358,8 @@ class Conversation:
             self.deadline = now + timeout if timeout else 0.0
             if leaving and (not self.deadline or leaving < self.deadline):
                 self.deadline = leaving
-        elif connection.in_body:
+            return _IDLE
+        if connection.in_body:
             if connection.wants_continue:
                 connection.wants_continue = False
                 self.send(CONTINUE)

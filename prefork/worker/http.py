@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from prefork import logs
 from prefork.apps.wsgi import Application, answer
 from prefork.http.connection import Environ, Request
-from prefork.scoreboard import Record
+from prefork.scoreboard import Record, Teller
 from prefork.worker import forked
 from prefork.worker.accept import Arrival, Door
 from prefork.worker.conversation import Conversation, Rules, Wish
@@ -16,7 +16,7 @@ from prefork.worker.sockets import adopt, peer_name
 from prefork.worker.threads import Threads
 
 # An enum's member is looked up by a descriptor, at 80 ns each time in CPython 3.11.
-_READ, _WRITE, _SERVE = Wish.READ, Wish.WRITE, Wish.SERVE
+_IDLE, _READ, _WRITE, _SERVE = Wish.IDLE, Wish.READ, Wish.WRITE, Wish.SERVE
 
 _LAST_CHANCE = 5.0
 """Seconds that an idle connection gets at the end where no limit is configured."""
@@ -38,6 +38,7 @@ class HttpService:
         application: Application,
         rules: Rules,
         records: list[Record],
+        teller: Teller,
         wake: Callable[[], None],
         *,
         request_timeout: float,
@@ -48,6 +49,8 @@ class HttpService:
         self._application = application
         self._rules = rules
         self._record = records[0]
+        self._teller = teller
+        self._reading = self._writing = 0
         self._request_timeout = request_timeout
         limits = [limit for limit in (rules.keepalive, graceful_timeout) if limit]
         self._last_chance = min(limits, default=_LAST_CHANCE)
@@ -125,6 +128,8 @@ class HttpService:
                 conversation.expire()
 
     def flush(self) -> None:
+        parked = len(self.parking.parked)
+        self._teller.holds(len(self._open), parked, self._reading, self._writing)
         if self._access is not None:
             self._access.flush()
 
@@ -139,12 +144,16 @@ class HttpService:
         """Does what can be done now, then parks the conversation, hands it over or ends it."""
         while True:
             wish = conversation.settle(monotonic(), self._until)
-            if wish is _READ:
+            # One that is answered on the spot is neither.
+            if wish is not conversation.wish and wish is not _SERVE:
+                self._count(conversation, wish)
+            if wish is _IDLE or wish is _READ:
                 self.parking.park(conversation, EPOLLIN)
             elif wish is _SERVE:
                 if self._threads is None:
                     self._call(conversation, self._record)
                     continue
+                self._count(conversation, wish)
                 self.parking.mute(conversation)
                 self._threads.submit(conversation)
             elif wish is _WRITE:
@@ -155,12 +164,18 @@ class HttpService:
                 self._open.discard(conversation)
             return
 
+    def _count(self, conversation: Conversation, wish: Wish) -> None:
+        """Notes how many conversations wait for a request's rest, and for a client to take."""
+        before, conversation.wish = conversation.wish, wish
+        self._reading += (wish is _READ) - (before is _READ)
+        self._writing += (wish is _WRITE) - (before is _WRITE)
+
     def _call(self, conversation: Conversation, record: Record) -> None:
         request = conversation.take()
         if request is None:
             return
         now = monotonic()
-        record.start(now, request.line)
+        record.start(now, request.line, request.environ["REMOTE_ADDR"])
         conversation.begin(request)
         self._running[conversation] = now
         conversation.closing = conversation.closing or self._last
@@ -169,19 +184,22 @@ class HttpService:
             forked.leave(None)
         del self._running[conversation]
         conversation.done(keep_alive)
-        record.end()
+        ended = monotonic()
+        code = response.head.code if response.head is not None else 500
+        record.end(ended, code, response.sent)
         if self._access is not None:
-            elapsed = monotonic() - now
-            code = response.head.code if response.head is not None else 500
+            elapsed = ended - now
             self._access.add(request.environ, code, response.sent, time() - elapsed, elapsed)
 
     def _failed(self, request: Request, problem: BaseException) -> None:
         if self._forked and isinstance(problem, SystemExit):
             forked.leave(problem)
+        line = request.line.decode("latin-1")
+        self._teller.failed(f"{line}: {logs.summary_of(problem)}")
         logs.event(
             "error",
             "application failed",
-            request=request.line.decode("latin-1"),
+            request=line,
             peer=request.environ["REMOTE_ADDR"],
             traceback=logs.traceback_of(problem),
         )

@@ -20,7 +20,7 @@ from typing import Any, NoReturn, Protocol
 
 import setproctitle
 
-from prefork import __version__, linux, logs
+from prefork import __version__, linux, logs, systemd
 from prefork.apps.health import Health
 from prefork.apps.load import LoadError, load_target
 from prefork.apps.wsgi import FileWrapper, errors_stream
@@ -34,6 +34,7 @@ from prefork.worker.conversation import Rules
 from prefork.worker.hooks import Hooks, Worker
 from prefork.worker.http import HttpService, base_environ
 from prefork.worker.loop import Loop, Service
+from prefork.worker.resources import bind_to_cpus, limit
 from prefork.worker.tcp import TcpService
 from prefork.worker.warmup import WarmupError, warm_up
 
@@ -152,6 +153,7 @@ def _work(birth: Birth, loaded: Loaded | None) -> int:
     loop = Loop(doors, birth.channel, birth.logs.replace)
     worker = Worker(birth.slot, birth.generation, os.getpid(), birth.name)
     try:
+        bind_to_cpus(birth.config.process.cpu_affinity, birth.slot)
         hooks = prepare(birth) if loaded is None else loaded.hooks
         hooks.call("after_fork", worker)
         application = load_target(birth.config) if loaded is None else loaded.application
@@ -178,6 +180,7 @@ def prepare(heritage: Heritage) -> Hooks:
     Raises LoadError, LogError, and whatever the hooks' modules raise when they are imported.
     """
     config = heritage.config
+    limit(config.process.limits)
     heritage.logs.reconfigure(config.log)
     _settle_in(config)
     return Hooks(config.workers.hooks)
@@ -186,6 +189,7 @@ def prepare(heritage: Heritage) -> Hooks:
 def _settle_in(config: Config) -> None:
     """Environment, directory and module path of the application."""
     server = config.server
+    systemd.forget(os.environ)
     os.environ.update(server.env)
     os.chdir(server.chdir)
     for path in reversed((server.chdir, *server.pythonpath)):
@@ -198,8 +202,11 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
     config = birth.config
     workers = config.workers
     records = [birth.scoreboard.record(birth.slot, thread) for thread in range(workers.threads)]
+    teller = birth.scoreboard.teller(birth.slot)
     if config.server.protocol == "tcp":
-        return TcpService(application, records, loop.wake, request_timeout=workers.request_timeout)
+        return TcpService(
+            application, records, teller, loop.wake, request_timeout=workers.request_timeout
+        )
     http = config.http
     rules = Rules(
         limits=Limits(
@@ -237,6 +244,7 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
         application,
         rules,
         records,
+        teller,
         loop.wake,
         request_timeout=workers.request_timeout,
         graceful_timeout=workers.graceful_timeout,

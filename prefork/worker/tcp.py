@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Any
 
 from prefork import logs
-from prefork.scoreboard import Record
+from prefork.scoreboard import Record, Teller
 from prefork.worker import forked
 from prefork.worker.accept import Arrival, Door
 from prefork.worker.parking import EPOLLIN, Parking
@@ -83,6 +83,7 @@ class TcpService:
         self,
         handler: Handler,
         records: list[Record],
+        teller: Teller,
         wake: Callable[[], None],
         *,
         request_timeout: float,
@@ -90,6 +91,7 @@ class TcpService:
         self.parking: Parking[Exchange] = Parking()
         self._handler = handler
         self._record = records[0]
+        self._teller = teller
         self._request_timeout = request_timeout
         self._open: set[Exchange] = set()
         self._running: dict[Exchange, float] = {}
@@ -156,7 +158,8 @@ class TcpService:
                 exchange.give_up()
 
     def flush(self) -> None:
-        """Nothing is kept back: a handler's connections are in no access log."""
+        # Nothing else is kept back: a handler's connections are in no access log.
+        self._teller.holds(len(self._open), len(self.parking.parked), 0, 0)
 
     def in_child(self) -> None:
         self._forked = True
@@ -169,7 +172,7 @@ class TcpService:
 
     def _call(self, exchange: Exchange, record: Record) -> None:
         now = monotonic()
-        record.start(now, exchange.peer.encode())
+        record.start(now, exchange.peer.encode(), exchange.peer)
         self._running[exchange] = now
         exchange.thread = threading.get_ident()
         if self._last:
@@ -180,6 +183,7 @@ class TcpService:
         except BaseException as problem:  # SystemExit too: it ends this connection only
             failure = problem
         if failure is not None and not (self._forked and isinstance(failure, SystemExit)):
+            self._teller.failed(f"{exchange.peer}: {logs.summary_of(failure)}")
             logs.event(
                 "error",
                 "handler failed",
@@ -191,7 +195,7 @@ class TcpService:
         failure = None  # its traceback holds this frame
         exchange.thread = 0
         del self._running[exchange]
-        record.end()
+        record.end(monotonic())
 
     def _finish(self, exchange: Exchange) -> None:
         if exchange.finish():

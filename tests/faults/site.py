@@ -82,10 +82,14 @@ def refusal(server: Server, command: str, **args: Any) -> str:
     raise AssertionError(f"{command} was to fail: {answer}\n{server.log()}")
 
 
+SERVING = ("idle", "reading", "busy", "writing")
+"""States of a worker that accepts connections."""
+
+
 def pids(server: Server) -> dict[int, int]:
     """The workers that serve: pid by slot."""
     return {
         worker["slot"]: worker["pid"]
         for worker in ask(server, "status")["workers"]
-        if worker["state"] in ("ready", "busy")
+        if worker["state"] in SERVING
     }

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.faults.load import Load, tcp
-from tests.faults.site import Site, ask, gated, pids, refusal
+from tests.faults.site import SERVING, Site, ask, gated, pids, refusal
 from tests.system.load import Connection, Gate
 from tests.system.processes import links, listener_inode, sockets
 from tests.system.server import Event, Server, Start, until
@@ -102,8 +102,8 @@ def test_success_is_told_with_what_changed_once_all_is_done(start: Start, site: 
         "reloaded: generation 2 serves",
     ]
     states = [(worker["generation"], worker["state"]) for worker in status["workers"]]
-    assert states.count((2, "ready")) == 4
-    assert not [state for state in states if state in ((1, "ready"), (2, "booting"))]
+    assert states.count((2, "idle")) == 4
+    assert not [state for state in states if state in ((1, "idle"), (2, "booting"))]
 
 
 def test_a_slow_rollout_replaces_one_after_the_other(
@@ -458,7 +458,7 @@ def test_a_hundred_in_a_row_settle_on_the_last(start: Start, site: Site) -> None
 
     def settled() -> bool:
         workers = ask(server, "status")["workers"]
-        serving = [worker for worker in workers if worker["state"] in ("ready", "busy")]
+        serving = [worker for worker in workers if worker["state"] in SERVING]
         return len(serving) == 3 and server.get("/")[1] == b"the last"
 
     until(settled, "the last word")

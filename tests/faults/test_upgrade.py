@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import py_compile
+import re
 import shutil
 import signal
 import socket
@@ -73,7 +74,9 @@ class Install:
         path.write_text(before.replace(old, new))
 
     def set_version(self, version: str) -> None:
-        (self.place / "prefork" / "__init__.py").write_text(f'__version__ = "{version}"\n')
+        file = self.place / "prefork" / "__init__.py"
+        line = f'__version__ = "{version}"'
+        file.write_text(re.sub(r'^__version__ = ".*"$', line, file.read_text(), flags=re.MULTILINE))
 
     def gate(self) -> "Gate":
         """The next worker waits in its import until it is opened."""
@@ -491,12 +494,12 @@ def torn_release(install: Install) -> str:
 
 
 def other_state(install: Install) -> str:
-    install.edit("prefork/master/state.py", "VERSION = 1", "VERSION = 2")
+    install.edit("prefork/master/state.py", "VERSION = 2", "VERSION = 3")
     return "in version 1, and prefork 0.1.0 reads version 2: restart the server instead"
 
 
 def other_scoreboard(install: Install) -> str:
-    install.edit("prefork/scoreboard.py", "VERSION = 1", "VERSION = 2")
+    install.edit("prefork/scoreboard.py", "VERSION = 3", "VERSION = 4")
     return "the scoreboard that was handed over is of another version"
 
 

@@ -160,18 +160,23 @@ def test_status_tells_of_each_worker(start: Start) -> None:
     pids = [event["pid"] for event in sorted(server.find("worker ready"), key=lambda e: e["slot"])]
     workers = told["workers"]
     assert [(worker["slot"], worker["pid"]) for worker in workers] == list(enumerate(pids))
-    assert all(worker["state"] == "ready" for worker in workers)
+    assert all(worker["state"] == "idle" for worker in workers)
     assert all(worker["generation"] == 1 and worker["age"] > 0 for worker in workers)
     assert sum(worker["requests"] for worker in workers) == 6
 
-    header, titles, *rows = server.command("status").stdout.splitlines()
+    header, queue, counted, titles, *rows = server.command("status").stdout.splitlines()
     assert header.startswith(f"shop: pid {server.pid}, prefork ")
     assert header.endswith(f"listening on {server.addresses[0]}")
-    assert titles.split() == ["SLOT", "PID", "GENERATION", "STATE", "REQUESTS", "AGE"]
-    shown = [row.split()[:5] for row in rows]
+    (listener,) = told["queues"]
+    assert (listener["listener"], listener["depth"]) == (server.addresses[0], 0)
+    limit = listener["limit"]
+    assert queue == f"queue of {server.addresses[0]}: 0 of {limit}"
+    assert counted == "6 requests"
+    titled = ["SLOT", "PID", "GEN", "STATE", "SINCE", "REQUESTS", "HELD", "MEAN", "AGE", "NOW"]
+    assert titles.split() == titled
+    shown = [row.split()[:4] for row in rows]
     assert shown == [
-        [str(worker[key]) for key in ("slot", "pid", "generation", "state", "requests")]
-        for worker in workers
+        [str(worker[key]) for key in ("slot", "pid", "generation", "state")] for worker in workers
     ]
 
 

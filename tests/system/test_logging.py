@@ -389,7 +389,7 @@ def test_a_full_disk_hurts_nobody(start: Start, key: str) -> None:
         return told
 
     def ready() -> bool:
-        return [worker["state"] for worker in status()["workers"]] == ["ready"] * 2
+        return [worker["state"] for worker in status()["workers"]] == ["idle"] * 2
 
     until(ready, "both workers are ready")
     port = int(status()["listeners"][0].rpartition(":")[2])

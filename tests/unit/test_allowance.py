@@ -25,14 +25,17 @@ def test_without_limits_a_worker_serves_for_ever_and_is_not_looked_at():
 def test_requests():
     limited = allowance(max_requests=50)
     assert limited.exceeded(1001.0, requests=49, memory=0) is None
-    assert limited.exceeded(1001.0, requests=53, memory=0) == "53 requests"
+    assert limited.exceeded(1001.0, requests=53, memory=0) == ("max_requests", "53 requests")
     assert 1001.3 < limited.next_look(1001.3) <= 1001.3 + LOOK
 
 
 def test_memory():
     limited = allowance(max_memory=100 << 20)
     assert limited.exceeded(1001.0, requests=9, memory=(100 << 20) - 1) is None
-    assert limited.exceeded(1001.0, requests=9, memory=120 << 20) == "120 MiB of memory"
+    assert limited.exceeded(1001.0, requests=9, memory=120 << 20) == (
+        "max_memory",
+        "120 MiB of memory",
+    )
     assert 1001.3 < limited.next_look(1001.3) <= 1001.3 + LOOK
 
 
@@ -41,7 +44,7 @@ def test_age_is_looked_at_when_it_is_due_and_not_before():
     due = limited.next_look(1001.0)
     assert limited.next_look(2000.0) == due
     assert limited.exceeded(due - 0.001, requests=0, memory=0) is None
-    assert limited.exceeded(due, requests=0, memory=0) == "its age"
+    assert limited.exceeded(due, requests=0, memory=0) == ("max_age", "its age")
 
 
 @given(seed=st.integers(), requests=st.integers(1, 1000), jitter=st.integers(0, 1000))

@@ -23,8 +23,32 @@ STATUS: dict[str, Any] = {
     "listeners": ["127.0.0.1:8000", "unix:/run/site.sock"],
     "target": 2,
     "reloading": False,
+    "requests": 12350,
+    "reloads": {"success": 1},
+    "restarts": {"crashed": 2, "boot_failed": 1},
+    "overflows": 9,
+    "queues": [
+        {"listener": "127.0.0.1:8000", "depth": 3, "limit": 4096},
+        {"listener": "unix:/run/site.sock", "depth": 0, "limit": -1},
+    ],
     "workers": [
-        {"slot": 1, "pid": 99, "generation": 2, "state": "ready", "requests": 12345, "age": 61.9},
+        {
+            "slot": 1,
+            "pid": 99,
+            "generation": 2,
+            "state": "busy",
+            "since": 2.5,
+            "requests": 12345,
+            "held": 7,
+            "mean": 0.0015,
+            "age": 61.9,
+            "error": "GET /b: KeyError: '\x1b[2J'",
+            "error_age": 200.0,
+            "calls": [
+                {"thread": 0, "request": "GET /a\x9b", "peer": "10.0.0.7", "elapsed": 2.5},
+                {"thread": 1, "request": "GET /b", "peer": "", "elapsed": 0.25},
+            ],
+        },
         {"slot": 0, "pid": 100, "generation": 2, "state": "booting", "requests": 0, "age": 0.2},
     ],
 }
@@ -145,9 +169,16 @@ def test_status_as_text(served: Served) -> None:
     assert result.stdout.splitlines() == [
         "site: pid 4711, prefork 0.1.0, generation 2, up 1 d 2 h, target 2 workers,"
         " listening on 127.0.0.1:8000, unix:/run/site.sock",
-        "SLOT  PID  GENERATION    STATE  REQUESTS        AGE",
-        "   0  100           2  booting         0        0 s",
-        "   1   99           2    ready     12345  1 min 1 s",
+        "queue of 127.0.0.1:8000: 3 of 4096",
+        "queue of unix:/run/site.sock: 0 of ?",
+        "12350 requests; reloads: 1 success; restarts: 1 boot_failed, 2 crashed; 9 overflows of"
+        " listen queues",
+        "SLOT  PID  GEN    STATE  SINCE  REQUESTS  HELD    MEAN        AGE  NOW",
+        "   0  100    2  booting    0 s         0     0    0 ms        0 s",
+        "   1   99    2     busy    2 s     12345     7  1.5 ms  1 min 1 s"
+        "  GET /a\\x9b for 10.0.0.7, 2.5 s",
+        "slot 1: GET /b, 250 ms",
+        "slot 1, last error 3 min 20 s ago: GET /b: KeyError: '\\x1b[2J'",
     ]
 
 
@@ -158,8 +189,8 @@ def test_status_says_when_a_reload_is_going_on(served: Served) -> None:
 
 def test_status_without_workers_is_a_table_without_rows(served: Served) -> None:
     answer(served, **STATUS | {"workers": []})
-    assert run_at(served, "status").stdout.splitlines()[1:] == [
-        "SLOT  PID  GENERATION  STATE  REQUESTS  AGE"
+    assert run_at(served, "status").stdout.splitlines()[-1:] == [
+        "SLOT  PID  GEN  STATE  SINCE  REQUESTS  HELD  MEAN  AGE  NOW"
     ]
 
 

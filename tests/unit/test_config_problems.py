@@ -44,7 +44,8 @@ level = "warn"
         "site.toml: workers.threads: expected an integer from 1 to 255, got true",
         'site.toml: log.level: expected "debug", "info", "warning" or "error", got "warn"',
         '--set: workers.count: expected an integer of at least 1 or "auto", got "none"',
-        "--set: a: unknown section; the sections are server, workers, http, static, log, control",
+        "--set: a: unknown section;"
+        " the sections are server, workers, http, static, log, process, control",
         f'site.toml: server.pythonpath: "{Path.cwd() / "nope"}": no such file or directory',
     ]
 

@@ -1,6 +1,7 @@
 """The depth of a listen queue, as the kernel tells it."""
 
 import os
+import select
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -52,10 +53,10 @@ def test_the_queue_is_as_long_as_connections_wait(listen: Listen, tmp_path: Path
     with ExitStack() as stack:
         listener = listen(stack, tmp_path)
         for number in range(4):
-            assert linux.queued(listener) == number
+            assert linux.queue(listener).depth == number
             connect(stack, listener)
         listener.accept()[0].close()
-        assert linux.queued(listener) == 3
+        assert linux.queue(listener).depth == 3
 
 
 def test_without_sock_diag_a_unix_queue_is_empty_or_not(
@@ -66,10 +67,10 @@ def test_without_sock_diag_a_unix_queue_is_empty_or_not(
         connect(stack, listener)
         connect(stack, listener)
         monkeypatch.setattr(linux, "_SOCK_DIAG_BY_FAMILY", 1000)  # which the kernel refuses
-        assert linux.queued(listener) == 1
+        assert linux.queue(listener).depth == 1
         listener.accept()[0].close()
         listener.accept()[0].close()
-        assert linux.queued(listener) == 0
+        assert linux.queue(listener).depth == 0
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
@@ -83,3 +84,27 @@ def test_a_connection_that_waits_in_the_kernel_for_its_first_byte_is_under_way(h
             client.send(b"x")
             listener.accept()[0].close()
         assert not linux.handshakes_under_way(listener)
+
+
+@pytest.mark.parametrize("listen", [tcp, unix])
+def test_the_limit_is_what_was_asked_for(listen: Listen, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        listener = listen(stack, tmp_path)
+        listener.listen(7)
+        assert linux.queue(listener).limit == 7
+
+
+def test_a_queue_that_overflows_is_counted() -> None:
+    before = linux.listen_overflows()
+    assert before >= 0
+    with ExitStack() as stack:
+        listener = tcp(stack, Path())
+        listener.listen(0)
+        connect(stack, listener)
+        late = stack.enter_context(socket.socket())
+        late.setblocking(False)
+        late.connect_ex(listener.getsockname())
+        # Its SYN is dropped, and repeated after a second: nothing comes back.
+        assert not select.select([], [late], [], 0.05)[1]
+        assert linux.queue(listener).depth == 1
+        assert linux.listen_overflows() > before

@@ -172,7 +172,7 @@ def test_no_text_makes_a_second_line(name: str, value: str) -> None:
     line = events._text_lines("info", name, {"value": value})
     assert line.endswith("\n")
     assert line[:-1].isprintable()
-    shown = line.removesuffix("\n").partition(f"[info] {events._escape(name)} value=")[2]
+    shown = line.removesuffix("\n").partition(f"[info] {events.printable(name)} value=")[2]
     if shown.startswith('"'):
         assert not re.search(r'(?<!\\)(\\\\)*"', shown[1:-1])  # it ends at the last quote only
     else:

@@ -1,11 +1,23 @@
 """The scoreboard: what one side writes, the other reads."""
 
 import mmap
+import multiprocessing
 import os
 
 import pytest
 
-from prefork.scoreboard import LINE, SLOTS, THREADS, Call, Scoreboard
+from prefork.scoreboard import (
+    BOUNDS,
+    ERROR,
+    LINE,
+    PEER,
+    REQUEST_ID,
+    SLOTS,
+    THREADS,
+    Call,
+    Counters,
+    Scoreboard,
+)
 
 
 @pytest.fixture
@@ -13,42 +25,79 @@ def board() -> Scoreboard:
     return Scoreboard()
 
 
+def idle(thread: int = 0) -> Call:
+    return Call(thread, 0.0, "", "", "")
+
+
 def test_a_fresh_slot_is_idle(board: Scoreboard) -> None:
-    assert board.calls(0, 2) == [Call(0, 0.0, 0, ""), Call(1, 0.0, 0, "")]
+    assert board.calls(0, 2) == [idle(0), idle(1)]
+    assert board.counters(0, 2) == Counters()
     assert not board.draining
 
 
 def test_a_call_is_seen_while_it_runs_and_counted_when_it_is_over(board: Scoreboard) -> None:
     record = board.record(3, 0)
-    record.start(12.5, b"GET /a")
-    assert board.calls(3, 1) == [Call(0, 12.5, 0, "GET /a")]
-    record.end()
+    record.start(12.5, b"GET /a", "10.0.0.1", "id-1")
+    assert board.calls(3, 1) == [Call(0, 12.5, "GET /a", "10.0.0.1", "id-1")]
+    assert board.requests(3, 1) == 0
+    record.end(12.75, 200, 5)
     (call,) = board.calls(3, 1)
-    assert (call.started, call.requests) == (0.0, 1)
+    assert (call.started, call.ended) == (0.0, 12.75)
+    assert board.requests(3, 1) == 1
     record.start(13.5, b"GET /")
-    record.end()
-    assert board.calls(3, 1)[0].requests == 2
+    record.end(13.75, 404, 7)
+    counters = board.counters(3, 1)
+    assert (counters.requests, counters.bytes, counters.seconds) == (2, 12, 0.5)
+    assert counters.by_class() == [0, 0, 1, 0, 1, 0]
 
 
-def test_a_shorter_line_leaves_nothing_of_the_longer(board: Scoreboard) -> None:
+@pytest.mark.parametrize("place", range(len(BOUNDS)))
+def test_a_duration_belongs_to_the_class_that_its_bound_ends(board: Scoreboard, place: int) -> None:
+    """Prometheus' `le`: less or equal."""
+    bound = BOUNDS[place]
     record = board.record(0, 0)
-    record.start(1.0, b"GET /a-long-path-indeed")
-    record.end()
-    record.start(2.0, b"GET /b")
-    assert board.calls(0, 1)[0].line == "GET /b"
+    for now, seconds in ((0.0, bound), (100.0, bound * 1.0001)):
+        record.start(now, b"GET /")
+        record.end(now + seconds, 200)
+    counts = board.counters(0, 1).by_duration()
+    assert [number for number, count in enumerate(counts) if count] == [place, place + 1]
 
 
-@pytest.mark.parametrize("size", [LINE - 1, LINE, LINE + 1, 100 * LINE])
-def test_a_long_line_is_cut_and_touches_no_neighbour(board: Scoreboard, size: int) -> None:
+def test_threads_are_counted_together(board: Scoreboard) -> None:
+    for thread in range(3):
+        record = board.record(1, thread)
+        record.start(1.0, b"GET /")
+        record.waited(0.25)
+        record.end(2.0, 500, 10)
+    counters = board.counters(1, 3)
+    assert (counters.requests, counters.bytes, counters.seconds) == (3, 30, 3.0)
+    assert (counters.queued, counters.waited) == (3, 0.75)
+    assert counters.plus(counters).by_class() == [0, 0, 0, 0, 0, 6]
+
+
+def test_a_shorter_text_leaves_nothing_of_the_longer(board: Scoreboard) -> None:
+    record = board.record(0, 0)
+    record.start(1.0, b"GET /a-long-path-indeed", "192.168.100.100", "a-long-id")
+    record.end(1.5)
+    record.start(2.0, b"GET /b", "10.1.1.1", "b")
+    assert board.calls(0, 1) == [Call(0, 2.0, "GET /b", "10.1.1.1", "b", 1.5)]
+
+
+@pytest.mark.parametrize("more", [-1, 0, 1, 10_000])
+def test_long_texts_are_cut_and_touch_no_neighbour(board: Scoreboard, more: int) -> None:
     before, after = board.record(0, 0), board.record(0, 2)
-    before.start(1.0, b"before")
-    after.start(3.0, b"after")
-    board.record(0, 1).start(2.0, b"x" * size)
+    before.start(1.0, b"before", "before", "before")
+    after.start(3.0, b"after", "after", "after")
+    board.record(0, 1).start(
+        2.0, b"x" * (LINE + more), "y" * (PEER + more), "z" * (REQUEST_ID + more)
+    )
+    cut = min(more, 0)
     assert board.calls(0, 3) == [
-        Call(0, 1.0, 0, "before"),
-        Call(1, 2.0, 0, "x" * min(size, LINE)),
-        Call(2, 3.0, 0, "after"),
+        Call(0, 1.0, "before", "before", "before"),
+        Call(1, 2.0, "x" * (LINE + cut), "y" * (PEER + cut), "z" * (REQUEST_ID + cut)),
+        Call(2, 3.0, "after", "after", "after"),
     ]
+    assert board.counters(0, 3) == Counters()
 
 
 def test_any_byte_may_stand_in_a_line(board: Scoreboard) -> None:
@@ -56,11 +105,33 @@ def test_any_byte_may_stand_in_a_line(board: Scoreboard) -> None:
     assert board.calls(0, 1)[0].line == "GET /caf\xe9\xff"
 
 
+def test_a_worker_tells_of_its_connections(board: Scoreboard) -> None:
+    teller = board.teller(2)
+    teller.holds(5, 4, 2, 1)
+    place = board.place(2)
+    assert place[:4] == (5, 4, 2, 1)
+    assert place.changed > 0
+    teller.holds(5, 4, 2, 1)
+    assert board.place(2) == place
+    assert board.place(1)[:4] == (0, 0, 0, 0)
+
+
+def test_a_worker_tells_of_its_last_error(board: Scoreboard) -> None:
+    teller = board.teller(2)
+    assert (board.place(2).error, board.place(2).failed) == ("", 0.0)
+    teller.failed("GET /: ValueError: " + "x" * ERROR)
+    teller.failed("GET /b: KeyError: 'b'")
+    place = board.place(2)
+    assert place.error == "GET /b: KeyError: 'b'"
+    assert place.failed > 0
+
+
 def test_the_corners_are_apart(board: Scoreboard) -> None:
     """The last thread of a slot and the first of the next; the very last record there is."""
     places = [(0, 0), (0, THREADS - 1), (1, 0), (SLOTS - 1, THREADS - 1)]
     for number, (slot, thread) in enumerate(places, 1):
         board.record(slot, thread).start(float(number), b"%d" % number)
+        board.teller(slot).failed("x" * ERROR)
     board.draining = True
     for number, (slot, thread) in enumerate(places, 1):
         call = board.calls(slot, THREADS)[thread]
@@ -70,24 +141,66 @@ def test_the_corners_are_apart(board: Scoreboard) -> None:
 
 def test_clearing_a_slot_leaves_the_others(board: Scoreboard) -> None:
     for slot in (1, 2, 3):
+        board.teller(slot).holds(1, 1, 1, 1)
         for thread in (0, 1):
             board.record(slot, thread).start(1.0, b"GET /")
     board.draining = True
     board.clear(2, 2)
-    assert board.calls(2, 2) == [Call(0, 0.0, 0, ""), Call(1, 0.0, 0, "")]
+    assert board.calls(2, 2) == [idle(0), idle(1)]
+    assert board.place(2).held == 0
     assert all(call.started for slot in (1, 3) for call in board.calls(slot, 2))
+    assert board.place(3).held == 1
     assert board.draining
 
 
 def test_a_new_worker_counts_from_nought(board: Scoreboard) -> None:
+    for _ in range(2):
+        board.clear(0, 1)
+        record = board.record(0, 0)
+        record.start(1.0, b"")
+        record.end(2.0, 200, 3)
+        counters = board.counters(0, 1)
+        assert (counters.requests, counters.bytes, counters.seconds) == (1, 3, 1.0)
+
+
+def _write(fd: int, stop: int) -> None:
+    record = Scoreboard(fd).record(0, 0)
+    texts = [(b"a" * LINE, "a" * PEER, "a" * REQUEST_ID), (b"b" * 50, "b" * 20, "b" * 30)]
+    now = 1.0
+    while not os.pread(stop, 1, 0):
+        for line, peer, request_id in texts:
+            record.start(now, line, peer, request_id)
+            record.end(now + 0.5)
+            now += 1.0
+
+
+def test_no_torn_read_gets_out(board: Scoreboard) -> None:
+    """A reader beside a writer that does nothing else: each text is of one request."""
+    stop = os.memfd_create("stop")
+    writer = multiprocessing.get_context("fork").Process(target=_write, args=(board.fd, stop))
+    writer.start()
+    try:
+        seen = set()
+        before = 0
+        for _ in range(20_000):
+            (call,) = board.calls(0, 1)
+            seen.add((call.line[:1], call.peer[:1], call.id[:1], len(set(call.line))))
+            requests = board.requests(0, 1)
+            assert requests >= before
+            before = requests
+        assert seen <= {("", "", "", 0), ("a", "a", "a", 1), ("b", "b", "b", 1)}
+    finally:
+        os.pwrite(stop, b"x", 0)
+        writer.join()
+        os.close(stop)
+
+
+def test_what_a_writer_left_half_written_is_no_call(board: Scoreboard) -> None:
+    """It was killed in the middle of it: no reader waits for the rest."""
     record = board.record(0, 0)
-    record.start(1.0, b"")
-    record.end()
-    board.clear(0, 1)
-    successor = board.record(0, 0)
-    successor.start(2.0, b"")
-    successor.end()
-    assert board.calls(0, 1)[0].requests == 1
+    record.start(1.0, b"GET /", "peer")
+    record._reals[record._started_at] = 0.0
+    assert board.calls(0, 1) == [idle()]
 
 
 def test_it_is_shared_by_its_descriptor(board: Scoreboard) -> None:
@@ -126,7 +239,7 @@ def test_a_worker_is_idle_while_one_of_its_threads_is(board: Scoreboard) -> None
     assert board.idle(0, KIND)
     second.start(2.0, b"GET /")
     assert not board.idle(0, KIND)
-    first.end()
+    first.end(2.5)
     assert board.idle(0, KIND)
 
 
@@ -139,5 +252,5 @@ def test_what_a_dead_worker_took_its_successor_does_not(board: Scoreboard) -> No
 def test_the_sign_of_a_slot_is_no_part_of_a_record(board: Scoreboard) -> None:
     board.record(4, THREADS - 1).start(1.0, b"x" * LINE)
     board.open(5, KIND, THREADS)
-    assert board.calls(5, 1) == [Call(0, 0.0, 0, "")]
+    assert board.calls(5, 1) == [idle()]
     assert board.calls(4, THREADS)[-1].line == "x" * LINE

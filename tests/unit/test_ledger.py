@@ -1,0 +1,30 @@
+"""The ledger: what is told outside never goes back."""
+
+from prefork.master.ledger import Ledger
+from prefork.scoreboard import CELLS, Counters
+
+
+def done(requests: int) -> Counters:
+    return Counters((0,) * (CELLS - 1) + (requests,), 10 * requests, 0.5 * requests, 1, 0.25)
+
+
+def test_the_total_is_that_of_the_living_and_of_the_dead() -> None:
+    ledger = Ledger()
+    first, second = done(3), done(4)
+    total = ledger.total([first, second])
+    assert (total.requests, total.bytes, total.seconds) == (7, 70, 3.5)
+    ledger.bury(first)
+    assert ledger.total([second]) == total
+    assert ledger.total([second, Counters()]) == total
+
+
+def test_it_is_handed_over_whole() -> None:
+    ledger = Ledger(timeouts=2)
+    ledger.bury(done(5))
+    ledger.restarted("crashed")
+    ledger.restarted("crashed")
+    ledger.reloaded("superseded")
+    ledger.upgraded("success")
+    again = Ledger.adopt(ledger.hand_over())
+    assert again == ledger
+    assert again.restarts == {"crashed": 2}
