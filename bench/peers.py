@@ -36,9 +36,13 @@ def bjoern(app: str) -> tuple[str, ...]:
     return (str(PEERS / "python"), "-m", "bench.bjoern_server", app, "{port}")
 
 
-def uwsgi(app: str, *more: str) -> tuple[str, ...]:
-    """uWSGI, speaking HTTP/1.1 itself, without its HTTP router in between."""
-    given = ("--http11-socket", "127.0.0.1:{port}", "--master", "--need-app", "--die-on-term")
+def uwsgi(app: str, *more: str, kept: bool = False) -> tuple[str, ...]:
+    """uWSGI, speaking HTTP itself, without its HTTP router in between.
+
+    `kept`: with keep-alive, in the way that does not close when a client asks for it.
+    """
+    socket = "--http11-socket" if kept else "--http-socket"
+    given = (socket, "127.0.0.1:{port}", "--master", "--need-app", "--die-on-term")
     given = (*given, "--disable-logging", "--listen", "1024", "--virtualenv", str(PEERS.parent))
     return (str(PEERS / "uwsgi"), *given, "--module", app, *more)
 

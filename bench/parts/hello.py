@@ -8,6 +8,8 @@ from bench.servers import Server
 APP = "bench.hello:app"
 LIMIT = "C loop, keep-alive"
 LIMIT_CLOSE = "C loop, closing"
+UWSGI = "uWSGI, keep-alive"
+UWSGI_CLOSE = "uWSGI, closing"
 
 
 def servers(quick: bool) -> list[Server]:
@@ -23,7 +25,8 @@ def servers(quick: bool) -> list[Server]:
         Server(LIMIT_CLOSE, peers.c_loop("close")),
     ]
     more = [
-        Server("uWSGI", peers.uwsgi(APP, "--processes", "1")),
+        Server(UWSGI, peers.uwsgi(APP, "--processes", "1", kept=True)),
+        Server(UWSGI_CLOSE, peers.uwsgi(APP, "--processes", "1")),
         Server("waitress", peers.waitress(APP, 1)),
         Server("uvicorn, WSGI mode", peers.uvicorn(APP)),
     ]
@@ -33,8 +36,8 @@ def servers(quick: bool) -> list[Server]:
 def measure(quick: bool) -> list[Section]:
     contestants = servers(quick)
     names = tuple(server.name for server in contestants)
-    kept = tuple(name for name in names if name != LIMIT_CLOSE)
-    closed = tuple(name for name in names if name != LIMIT)
+    kept = tuple(name for name in names if name not in (LIMIT_CLOSE, UWSGI_CLOSE))
+    closed = tuple(name for name in names if name not in (LIMIT, UWSGI))
     rows = [
         Row(
             loop_section(

@@ -22,7 +22,7 @@ from bench.servers import BenchError, Server, started
 
 APPS = {"lone": "a trivial application", "django": "a Django application with its admin"}
 REFERENCE = "gunicorn"
-TIMEOUT = 20.0
+TIMEOUT = 5.0
 KILLS = 10
 WARM_UP = 2
 """Kills that are not counted."""
@@ -46,8 +46,10 @@ def ask(port: int) -> int:
         host = f"Host: 127.0.0.1:{port}\r\n"
         sock.sendall(f"GET / HTTP/1.1\r\n{host}Connection: close\r\n\r\n".encode())
         answer = b""
+        until = perf_counter() + TIMEOUT
         while data := sock.recv(65536):
             answer += data
+            sock.settimeout(max(until - perf_counter(), 0.001))
     found = re.search(rb"Worker (\d+) answers", answer)
     if not answer.startswith(b"HTTP/1.1 200 ") or found is None:
         raise ValueError(f"answered {answer[:100]!r}")

@@ -15,7 +15,9 @@ def servers(app: str) -> list[Server]:
         Server("prefork, 8 threads", peers.prefork(app, *one, "--threads", many)),
         Server("granian, 8 threads", peers.granian(app, THREADS, *one)),
         Server("gunicorn gthread, 8 threads", peers.gthread(app, THREADS, *one)),
-        Server("uWSGI, 8 threads", peers.uwsgi(app, "--processes", "1", "--threads", many)),
+        Server(
+            "uWSGI, 8 threads", peers.uwsgi(app, "--processes", "1", "--threads", many, kept=True)
+        ),
         Server("waitress, 8 threads", peers.waitress(app, THREADS)),
     ]
 
