@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[reload,wire,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[reload,wire,top,metrics,zstd,test]'
 	touch $@
 
 # A real application on http://127.0.0.1:8000, with the embedded default configuration.
@@ -30,7 +30,8 @@ system-packages:
 
 bench/.venv/.installed: bench/requirements.txt pyproject.toml | bench-packages
 	$(PYTHON) -m venv bench/.venv
-	bench/.venv/bin/python -m pip install --quiet --disable-pip-version-check -e . $$(grep ^matplotlib bench/requirements.txt)
+	bench/.venv/bin/python -m pip install --quiet --disable-pip-version-check -e . \
+	    --config-settings editable_mode=compat $$(grep ^matplotlib bench/requirements.txt)
 	bench/.venv/bin/python -m pip install --quiet --disable-pip-version-check -r bench/requirements.txt || \
 	grep -v '^#' bench/requirements.txt | xargs -n 1 bench/.venv/bin/python -m pip install --quiet --disable-pip-version-check || true
 	touch $@

@@ -6,6 +6,7 @@ children that ended have used.  A live process is read from its CPU clock, in na
 children are known in ticks only; there are none in a good round.
 """
 
+import compileall
 import contextlib
 import http.client
 import os
@@ -56,7 +57,14 @@ def prepare() -> None:
         raise BenchError(f"no gunicorn in {PEERS}: `make bench` puts it there")
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    compile_modules()
     compile_programs()
+
+
+def compile_modules() -> None:
+    """As an installation does: the peers are compiled, and a checkout is not."""
+    for package in ("prefork", "bench"):
+        compileall.compile_dir(ROOT / package, quiet=2)
 
 
 def compile_programs() -> None:

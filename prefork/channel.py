@@ -6,6 +6,7 @@ death of the other side.  One type of message goes each way, told apart by its t
 
 import array
 import contextlib
+import os
 import socket
 
 import msgspec
@@ -23,6 +24,13 @@ class Born(msgspec.Struct, tag="born", frozen=True):
     """A worker that a zygote has forked is the master's child now."""
 
     pid: int
+
+
+class Stacks(msgspec.Struct, tag="stacks", frozen=True):
+    """The worker writes its stacks into a memfd that comes beside the message (prefork.stacks);
+    `fd`: the receiver's descriptor, -1 where it has none to spare."""
+
+    fd: int = -1
 
 
 class Ready(msgspec.Struct, tag="ready", frozen=True):
@@ -81,7 +89,7 @@ class Reopen(msgspec.Struct, tag="reopen", frozen=True):
     paths: tuple[str, ...]
 
 
-Report = Born | Ready | Leaving | Failed
+Report = Born | Stacks | Ready | Leaving | Failed
 Order = Fork | Serve | Retire | Stop | Expire | Reopen
 
 _encode = msgspec.json.Encoder().encode
@@ -160,12 +168,17 @@ class Channel:
         packet = self._receive()
         if packet is None:
             return None
-        if not packet[0]:
+        data, fds = packet
+        report: Report | None = None
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+            report = _decode_report.decode(data)
+        if isinstance(report, Stacks):
+            report = Stacks(fds.pop(0) if fds else -1)
+        for fd in fds:
+            os.close(fd)
+        if report is None:
             raise EOFError
-        try:
-            return _decode_report.decode(packet[0])
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            raise EOFError from None
+        return report
 
     def order(self) -> tuple[Order, list[int]] | None:
         """The next order and its descriptors (worker's side), None when there is none now.

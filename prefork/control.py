@@ -79,6 +79,12 @@ class Scale(Request, frozen=True):
     count: Annotated[int, msgspec.Meta(ge=1)]
 
 
+class Stack(Request, frozen=True):
+    """Answered with `pid`, and `stack`, the Python stacks of all threads of a slot's worker."""
+
+    slot: int
+
+
 class Status(Request, frozen=True):
     """Answered with the fields of `ServerStatus`."""
 
@@ -90,6 +96,7 @@ COMMANDS: Mapping[str, type[Request]] = {
     "reopen": Reopen,
     "scale": Scale,
     "status": Status,
+    "stack": Stack,
 }
 
 
@@ -155,7 +162,7 @@ class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     `requests` counts those of all workers that there ever were, `restarts` workers that were
     replaced, by reason, and `reloads` those that came to an end, by result.  `overflows`: how often
     the kernel has dropped a handshake since the server was started since a TCP listen queue was
-    full, in its whole network namespace."""
+    full, in its whole network namespace.  `queue_time`: the mean, by X-Request-Start, 0 without."""
 
     name: str
     pid: int
@@ -171,6 +178,7 @@ class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     reloads: dict[str, int] = {}
     queues: list[QueueStatus] = []
     overflows: int = 0
+    queue_time: float = 0.0
     workers: list[WorkerStatus]
 
 

@@ -13,6 +13,12 @@ need ip iproute2
 need tshark tshark
 need openssl openssl
 need setpriv util-linux
+need unshare util-linux
+need systemd-analyze systemd
+need haproxy haproxy
+need logrotate logrotate
+need systemd-sysusers systemd
+need systemd-tmpfiles systemd
 
 [ -n "$packages" ] || exit 0
 

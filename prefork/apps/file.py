@@ -6,21 +6,18 @@ that size, validators and bytes are those of the same file.
 
 import mimetypes
 import os
-import re
 import stat
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC
-from email.utils import formatdate, parsedate_to_datetime
+from email.utils import formatdate
 from http import HTTPStatus
 from typing import IO
 
+from prefork.apps import conditions, ranges
+from prefork.apps.ranges import BLOCK, Parts, Range, content_range
 from prefork.http.connection import Environ
-
-BLOCK = 64 * 1024
-"""Bytes read at a time where the kernel does not send the file itself."""
 
 # By the last suffix alone. An instance of `MimeTypes` has nothing of the machine's own files, but
 # it grows from one Python to the next: what the web needs is said here, the rest taken from there.
@@ -59,13 +56,6 @@ _TYPES: dict[str, str] = {
     ".zst": "application/zstd",
 }
 
-_ETAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')  # RFC 9110 section 8.8.3, without W/
-# One range. Python refuses to read thousands of digits, and no file has a size of nineteen.
-_RANGE = re.compile(r"bytes=[ \t]*([0-9]{0,18})-([0-9]{0,18})[ \t]*", re.IGNORECASE)
-
-Range = tuple[int, int]
-"""First byte, and how many."""
-
 
 class Part:
     """A part of an open file, and a file itself: for `wsgi.file_wrapper`, or a body as it is.
@@ -96,7 +86,7 @@ class Answer:
 
     status: HTTPStatus
     headers: list[tuple[str, str]]
-    body: bytes | Part = b""
+    body: bytes | Part | Parts = b""
 
 
 def plain(status: HTTPStatus, *headers: tuple[str, str]) -> Answer:
@@ -110,105 +100,71 @@ def described(kind: str, length: int) -> list[tuple[str, str]]:
     return [("Content-Type", kind), ("Content-Length", str(length))]
 
 
-def from_file(environ: Environ, fd: int, path: bytes) -> Answer:
-    """The answer from an open file, whose descriptor becomes the answer's or is closed."""
+def from_file(environ: Environ, fd: int, path: bytes, coding: str | None = None) -> Answer:
+    """The answer from an open file, whose descriptor becomes the answer's or is closed.
+
+    path: whose name tells the type.  coding: the file is the one of that name in this coding; ""
+    where it is not, but another client would get one that is, and None where none would.
+    """
     with ExitStack() as stack:
         stack.callback(os.close, fd)
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             return plain(HTTPStatus.NOT_FOUND)
-        answer, (first, length) = _represent(environ, status, path)
-        if length and environ["REQUEST_METHOD"] == "GET":
+        answer, part = _represent(environ, status, path)
+        if coding is not None and answer.status is not HTTPStatus.PRECONDITION_FAILED:
+            answer.headers.append(("Vary", "Accept-Encoding"))
+            if coding and answer.status is not HTTPStatus.NOT_MODIFIED:
+                answer.headers.append(("Content-Encoding", coding))
+        if part is not None and environ["REQUEST_METHOD"] == "GET":
             file = os.fdopen(fd, "rb", buffering=0)
             stack.pop_all()
-            answer.body = Part(file, first, length)
+            answer.body = part.of(file) if isinstance(part, Parts) else Part(file, *part)
         return answer
 
 
-def _represent(environ: Environ, status: os.stat_result, path: bytes) -> tuple[Answer, Range]:
-    """The head that a request for a file gets, and the part of the file that goes with it.
+def _represent(
+    environ: Environ, status: os.stat_result, path: bytes
+) -> tuple[Answer, Range | Parts | None]:
+    """The head that a request for a file gets, and what of the file goes with it.
 
-    In the order of RFC 9110 section 13.2.2.  The entity tag is a strong one: it changes with each
-    write, as far as the clock of the file system ticks between two of them, and with each rename
-    of another file into this one's place.
+    The entity tag is a strong one: it changes with each write, as far as the clock of the file
+    system ticks between two of them, and with each rename of another file into this one's place.
     """
     size = status.st_size
     modified = modified_at(status)
     etag = f'"{status.st_mtime_ns:x}-{size:x}-{status.st_ino:x}"'
     headers = [("ETag", etag), ("Last-Modified", formatdate(modified, usegmt=True))]
-    if _is_current(environ, etag, modified):
-        return Answer(HTTPStatus.NOT_MODIFIED, headers), (0, 0)
+    outcome = conditions.outcome(environ, etag, modified)
+    if outcome is HTTPStatus.PRECONDITION_FAILED:
+        return plain(outcome), None
+    if outcome is HTTPStatus.NOT_MODIFIED:
+        return Answer(outcome, headers), None
     headers.append(("Accept-Ranges", "bytes"))
-    part = None
+    kind = _content_type(path)
+    asked = None
     # Section 14.2: a range is for GET alone.
-    if environ["REQUEST_METHOD"] == "GET" and _may_be_partial(environ, etag, modified):
-        part = _range(environ.get("HTTP_RANGE", ""), size)
-    if part is None:
-        headers += described(_content_type(path), size)
-        return Answer(HTTPStatus.OK, headers), (0, size)
-    first, length = part
-    if not length:
+    if environ["REQUEST_METHOD"] == "GET" and conditions.may_be_partial(environ, etag, modified):
+        asked = ranges.parse(environ.get("HTTP_RANGE", ""), size)
+    if asked is None:
+        headers += described(kind, size)
+        return Answer(HTTPStatus.OK, headers), (0, size) if size else None
+    if not asked:
         beyond = ("Content-Range", f"bytes */{size}")
-        return plain(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, beyond), part
-    headers.append(("Content-Range", f"bytes {first}-{first + length - 1}/{size}"))
-    headers += described(_content_type(path), length)
+        return plain(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, beyond), None
+    if len(asked) > 1:
+        parts = Parts(asked, size, kind)
+        headers += described(parts.content_type, parts.length)
+        return Answer(HTTPStatus.PARTIAL_CONTENT, headers), parts
+    (part,) = asked
+    headers.append(("Content-Range", content_range(part, size)))
+    headers += described(kind, part[1])
     return Answer(HTTPStatus.PARTIAL_CONTENT, headers), part
 
 
 def modified_at(status: os.stat_result) -> int:
     """Seconds since 1970, never in the future (RFC 9110 section 8.8.2.1)."""
     return max(0, min(int(status.st_mtime), int(time.time())))
-
-
-def _is_current(environ: Environ, etag: str, modified: int) -> bool:
-    """Whether the client has it already (RFC 9110 sections 13.1.2 and 13.1.3)."""
-    tags = environ.get("HTTP_IF_NONE_MATCH")
-    if tags is not None:
-        # Weak comparison; and If-Modified-Since, if any, is not looked at.
-        return tags.strip() == "*" or etag in _ETAG.findall(tags)
-    since = _date(environ.get("HTTP_IF_MODIFIED_SINCE", ""))
-    return since is not None and modified <= since
-
-
-def _may_be_partial(environ: Environ, etag: str, modified: int) -> bool:
-    """If-Range (RFC 9110 section 13.1.5): a part is of use to who has the rest of this very file.
-
-    The tag is compared strongly, the date exactly.
-    """
-    condition = environ.get("HTTP_IF_RANGE")
-    return condition is None or condition.strip() == etag or _date(condition) == modified
-
-
-def _date(text: str) -> int | None:
-    """An HTTP date in any of its three forms (RFC 9110 section 5.6.7), None where it is none."""
-    try:
-        date = parsedate_to_datetime(text)
-    except (IndexError, OverflowError, TypeError, ValueError):
-        return None
-    if date.tzinfo is None:
-        date = date.replace(tzinfo=UTC)  # the form of asctime(3) has no zone, and means GMT
-    return int(date.timestamp())
-
-
-def _range(text: str, size: int) -> Range | None:
-    """The part that a Range header asks for (RFC 9110 section 14.1.2).
-
-    Its length is 0 where the file has nothing of it.  None: the whole file, for want of one
-    well-formed range; a server may ignore what it does not want to serve, such as several.
-    """
-    match = _RANGE.fullmatch(text)
-    if match is None or match.groups() == ("", ""):
-        return None
-    first, last = match.groups()
-    if not first:
-        length = min(int(last), size)
-        # The last bytes of an empty file: satisfiable, but Content-Range cannot say so.
-        return None if int(last) and not size else (size - length, length)
-    start = int(first)
-    if last and int(last) < start:
-        return None
-    end = min(int(last) + 1, size) if last else size
-    return start, max(end - start, 0)
 
 
 def _content_type(path: bytes) -> str:

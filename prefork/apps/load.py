@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Callable
 from typing import Any
 
+from prefork.apps.compress import Compress
 from prefork.apps.static import Mounts, Site
 from prefork.apps.wsgi import Application
 from prefork.config import Config
@@ -28,6 +29,7 @@ def load_application(config: Config) -> Application:
             listing=static.listing,
             index=static.index,
             follow_symlinks=static.follow_symlinks,
+            precompressed=static.precompressed,
         )
 
     if config.server.protocol == "static":
@@ -39,6 +41,8 @@ def load_application(config: Config) -> Application:
     if static.mounts:
         mounts = {prefix: site(root) for prefix, root in static.mounts.items()}
         application = Mounts(application, mounts)
+    if config.http.compress:
+        application = Compress(application, config.http.compress, config.http.compress_min_size)
     return application
 
 

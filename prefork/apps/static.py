@@ -14,19 +14,24 @@ import os
 import stat
 import string
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
 from urllib.parse import quote
 
-from prefork.apps.file import BLOCK, Answer, Part, described, from_file, modified_at, plain
+from prefork.apps.file import Answer, Part, described, from_file, modified_at, plain
+from prefork.apps.ranges import BLOCK
 from prefork.apps.wsgi import Application, StartResponse
 from prefork.http.connection import Environ
+from prefork.http.negotiation import accepted
 from prefork.linux import open_beneath
 
 _ALLOW = ("Allow", "GET, HEAD, OPTIONS")
 # A FIFO without a writer would block the worker; a terminal would become its controlling one.
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
+
+_SUFFIXES = {"br": b".br", "zstd": b".zst", "gzip": b".gz"}
+"""Codings that may lie beside a file, the smallest first."""
 
 _REFUSALS = {
     # There is nothing of that name here, as far as a client is to know.
@@ -59,6 +64,9 @@ class Site:
     follow_symlinks: a symbolic link may lead out of the root.  One that stays inside is always
         followed, but by its own name: a link in the open to a hidden file shows it.
 
+    precompressed: beside `app.js` may lie `app.js.br`, `app.js.zst` or `app.js.gz`, which is sent
+        in its place to a client that takes it, unless it is older.
+
     Names that begin with "." are hidden: 404, and so is every dot segment.
     """
 
@@ -69,11 +77,13 @@ class Site:
         listing: bool = False,
         index: str = "index.html",
         follow_symlinks: bool = False,
+        precompressed: bool = False,
     ) -> None:
         self._root = os.fsencode(root)
         self._listing = listing
         self._index = os.fsencode(index)
         self._follow_symlinks = follow_symlinks
+        self._precompressed = precompressed
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         try:
@@ -85,11 +95,13 @@ class Site:
             start_response(f"{answer.status.value} {answer.status.phrase}", answer.headers)
             if isinstance(body, bytes):
                 return [body] if body and environ["REQUEST_METHOD"] != "HEAD" else []
-            wrapper: Callable[[Part, int], Iterable[bytes]] | None
             wrapper = environ.get("wsgi.file_wrapper")
-            return wrapper(body, BLOCK) if wrapper is not None else body
+            if wrapper is not None and isinstance(body, Part):
+                wrapped: Iterable[bytes] = wrapper(body, BLOCK)
+                return wrapped
+            return body
         except BaseException:
-            if isinstance(body, Part):
+            if not isinstance(body, bytes):
                 body.close()
             raise
 
@@ -112,7 +124,23 @@ class Site:
             if stat.S_ISDIR(os.fstat(fd).st_mode):
                 os.close(fd)
                 return _redirect(environ)
+            return self._file(environ, root, fd, path[1:])
+
+    def _file(self, environ: Environ, root: int, fd: int, path: bytes) -> Answer:
+        """The answer from a file that was opened, or from the compressed one beside it."""
+        if not self._precompressed:
             return from_file(environ, fd, path)
+        for coding in accepted(environ.get("HTTP_ACCEPT_ENCODING"), _SUFFIXES):
+            try:
+                other = self._open(root, path + _SUFFIXES[coding], _READ)
+            except OSError:
+                continue
+            ours, theirs = os.fstat(fd), os.fstat(other)
+            if stat.S_ISREG(theirs.st_mode) and theirs.st_mtime_ns >= ours.st_mtime_ns:
+                os.close(fd)
+                return from_file(environ, other, path, coding)
+            os.close(other)
+        return from_file(environ, fd, path, "")
 
     def _open(self, root: int, path: bytes, flags: int) -> int:
         if self._follow_symlinks:
@@ -122,9 +150,11 @@ class Site:
     def _directory(self, environ: Environ, root: int, path: bytes) -> Answer:
         if self._index:
             try:
-                return from_file(environ, self._open(root, path + self._index, _READ), self._index)
+                index = self._open(root, path + self._index, _READ)
             except FileNotFoundError:
                 pass
+            else:
+                return self._file(environ, root, index, path + self._index)
         if not self._listing:
             return plain(HTTPStatus.NOT_FOUND)
         return _page(environ, self._entries(root, path))

@@ -106,7 +106,7 @@ class Response:
         if status is None:
             raise MisbehavedApplication("start_response was not called before the body began")
         request = self._request
-        return compose(
+        head = compose(
             status,
             self._headers,
             method=request.environ["REQUEST_METHOD"],
@@ -114,6 +114,10 @@ class Response:
             keep_alive=request.keep_alive and not self._out.closing,
             known=known,
         )
+        if request.id_line:
+            # Not one of the headers: each is another one, and they are kept for the next response.
+            head.data = request.marked(head.data)
+        return head
 
     def whole(self, body: bytes) -> None:
         """A body that is all there: head and body leave in one call where they fit."""
@@ -248,7 +252,8 @@ def answer(
         failed(request, problem)
         problem.__traceback__ = None
         if response.head is None and not out.broken:
-            out.send(error(500, "the application failed", method=request.environ["REQUEST_METHOD"]))
+            method = request.environ["REQUEST_METHOD"]
+            out.send(request.marked(error(500, "the application failed", method=method)))
         return False, response
     head = response.head
     return head is not None and head.keep_alive and not out.broken, response

@@ -5,8 +5,6 @@ from typing import Any
 
 import click
 
-from prefork import __version__
-
 # Looked up when asked for: `prefork get` need not load a server, nor `serve` a client.
 _COMMANDS = {
     "serve": "prefork.cli.serve:command",
@@ -20,6 +18,8 @@ _COMMANDS = {
     "get": "prefork.cli.get:command",
     "talk": "prefork.cli.talk:command",
     "wire": "prefork.cli.wire:command",
+    "migrate": "prefork.cli.migrate:command",
+    "completion": "prefork.cli.completion:command",
 }
 
 
@@ -37,7 +37,22 @@ class _Commands(click.Group):
         return found
 
 
+def _show_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from prefork.cli.version import lines
+
+        click.echo("\n".join(lines()))
+        context.exit()
+
+
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="prefork")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the versions of prefork, Python, the kernel and the libraries.",
+)
 def main() -> None:
     """A pre-fork server with a supervisor: WSGI applications, static sites, TCP handlers."""

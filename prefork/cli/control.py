@@ -107,9 +107,15 @@ def scale(count: int, target: str | None, control: str | None) -> None:
 @click.command(cls=_Command)
 @_of_server
 @click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
-def status(target: str | None, control: str | None, as_json: bool) -> None:
-    """Show the server and its workers."""
+@click.option(
+    "--stack", "slot", metavar="SLOT", type=int, help="Print the Python stacks of one worker."
+)
+def status(target: str | None, control: str | None, as_json: bool, slot: int | None) -> None:
+    """Show the server and its workers: what each does, for whom, and since when."""
     with _client(target, control) as client:
+        if slot is not None:
+            told = client.call("stack", slot=slot)
+            return click.echo(msgspec.json.encode(told) if as_json else str(told.get("stack")))
         answer = client.call("status")
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(answer), indent=2))
@@ -178,6 +184,8 @@ def _counted(server: ServerStatus) -> str:
         if counts:
             each = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
             groups.append(f"{name}: {each}")
+    if server.queue_time:
+        groups.append(f"queue time {milliseconds(server.queue_time)}")
     if server.overflows:
         groups.append(f"{server.overflows} overflows of listen queues")
     return "; ".join(groups)

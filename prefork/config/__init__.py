@@ -20,6 +20,7 @@ from prefork.config.schema import (
     Process,
     Server,
     Static,
+    Tls,
     Workers,
 )
 from prefork.config.source import Override, Source, parse_set, parse_value, working_directory
@@ -38,6 +39,7 @@ __all__ = [
     "Server",
     "Source",
     "Static",
+    "Tls",
     "Workers",
     "changes",
     "describe",

@@ -5,15 +5,17 @@ Each value is of its kind by then. `_coherent` is pure, `_possible` asks the sys
 """
 
 import grp
+import importlib.util
 import os
 import pwd
 import resource
 from collections.abc import Callable, Collection, Iterator, Mapping
 
+from prefork import accounts
 from prefork.config import files
 from prefork.config.problems import Problem
 from prefork.config.resources import LIMITS, UNLIMITED
-from prefork.config.schema import KEYS, Config, Process, Workers
+from prefork.config.schema import KEYS, Config, Process, Tls, Workers
 from prefork.config.values import Invalid, toml
 
 Finding = tuple[str, str, str]
@@ -46,6 +48,10 @@ def every(
 
 def _coherent(config: Config) -> Iterator[Finding]:
     yield from _answerable(config)
+    yield from _secured(config)
+    if config.http.proxy_protocol and not config.http.trusted_proxies:
+        reason = "is taken from trusted proxies alone"
+        yield "http.proxy_protocol", reason, "name them as http.trusted_proxies"
     yield from _heard(config)
     if "before_fork" in config.workers.hooks and not config.workers.preload:
         # The master would have to call it, and that never runs an application's code.
@@ -70,6 +76,25 @@ def _answerable(config: Config) -> Iterator[Finding]:
         yield "static.root", f'not used with protocol "{protocol}"', hint
     if protocol == "tcp" and config.static.mounts:
         yield "static.mounts", 'not used with protocol "tcp"', ""
+
+
+def _secured(config: Config) -> Iterator[Finding]:
+    tls = config.tls
+    if config.server.protocol == "tcp" and tls.certificate is not None:
+        yield "tls.certificate", 'not used with protocol "tcp"', ""
+    if tls.certificate is None:
+        for key in ("key", "sni", "bind", "client_ca"):
+            if getattr(tls, key):
+                yield f"tls.{key}", "has no effect without tls.certificate", ""
+    for address in tls.bind:
+        if address not in config.server.bind:
+            reason = f"{toml(address)} is not in server.bind"
+            yield "tls.bind", reason, "it names those of them that speak TLS"
+    if tls.client_auth != "none" and tls.client_ca is None:
+        yield "tls.client_ca", MISSING, "client certificates are judged by it"
+    elif tls.client_auth == "none" and tls.client_ca is not None:
+        reason = "has no effect without tls.client_auth"
+        yield "tls.client_ca", reason, 'make that "required" or "optional"'
 
 
 def _heard(config: Config) -> Iterator[Finding]:
@@ -110,6 +135,11 @@ def _possible(config: Config) -> Iterator[Finding]:
     for key, destination in (("log.error", log.error), ("log.access", log.access)):
         if destination is not None and os.path.isabs(destination):
             yield from _directory(key, os.path.dirname(destination))
+    if "zstd" in config.http.compress and importlib.util.find_spec("zstandard") is None:
+        yield "http.compress", '"zstd" needs a package', "pip install 'prefork[zstd]'"
+    yield from _metrics(config)
+    if config.tls.certificate is not None:
+        yield from _certified(config.tls)
     if log.config is not None:
         try:
             files.read_table(log.config)
@@ -119,6 +149,7 @@ def _possible(config: Config) -> Iterator[Finding]:
 
 
 def _process(process: Process) -> Iterator[Finding]:
+    yield from _account(process)
     if process.pidfile is not None:
         yield from _directory("process.pidfile", os.path.dirname(process.pidfile))
     usable = os.sched_getaffinity(0)
@@ -136,6 +167,39 @@ def _process(process: Process) -> Iterator[Finding]:
                     f"{name}: only root may go beyond the hard limit, {hard}",
                     "",
                 )
+
+
+def _account(process: Process) -> Iterator[Finding]:
+    try:
+        account = accounts.find(process.user, process.group)
+    except accounts.AccountError as problem:
+        yield f"process.{problem.key}", str(problem), ""
+        return
+    if account is not None and os.geteuid() != 0 and not account.is_current:
+        key = "process.group" if process.user is None else "process.user"
+        yield key, "only root can become somebody else", "start the server as root, or remove it"
+
+
+def _metrics(config: Config) -> Iterator[Finding]:
+    bind = config.metrics.bind
+    if bind is None:
+        return
+    if importlib.util.find_spec("prometheus_client") is None:
+        yield "metrics.bind", "needs prometheus-client", "pip install 'prefork[metrics]'"
+    if bind in config.server.bind:
+        yield "metrics.bind", f"{bind} is in server.bind, too", "give it an address of its own"
+    elif bind == "systemd":
+        yield "metrics.bind", "expected one address", "give the socket's name: systemd:NAME"
+
+
+def _certified(settings: Tls) -> Iterator[Finding]:
+    # Imported here: OpenSSL costs each process megabytes that few servers have a use for.
+    from prefork import tls
+
+    try:
+        tls.server_context(settings)
+    except tls.TlsError as problem:
+        yield problem.key, str(problem), ""
 
 
 def _directory(key: str, path: str, prefix: str = "") -> Iterator[Finding]:

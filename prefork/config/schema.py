@@ -46,6 +46,8 @@ Protocol = Literal["wsgi", "static", "tcp"]
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["text", "json"]
 AccessFormat = Literal["common", "combined", "json"]
+TlsVersion = Literal["1.2", "1.3"]
+ClientAuth = Literal["none", "optional", "required"]
 
 
 class Server(Struct, frozen=True, kw_only=True):
@@ -75,6 +77,9 @@ class Server(Struct, frozen=True, kw_only=True):
         str | None, Kind('"user", "user:group" or ":group"', values.read_owner)
     ] = None
     backlog: Count = 0  # what the kernel allows
+    backlog_warning: Annotated[
+        float, Meta(ge=0, le=1), Kind("a share of the backlog from 0 (off) to 1")
+    ] = 0.5
     ipv6_only: Flag = False
 
 
@@ -95,6 +100,9 @@ class Workers(Struct, frozen=True, kw_only=True):
     ] = field(default_factory=dict)
     boot_timeout: Seconds = 30.0
     request_timeout: Seconds = 30.0  # 0 for tcp where it is not given
+    slow_request: Annotated[
+        float, Meta(ge=0, le=SECONDS_MAX), Kind(f"seconds from 0 (off) to {SECONDS_MAX}")
+    ] = 0.0
     graceful_timeout: Seconds = 30.0
     drain_delay: Annotated[
         float, Meta(ge=0, le=SECONDS_MAX), Kind(f"seconds from 0 to {SECONDS_MAX}")
@@ -116,10 +124,14 @@ class Workers(Struct, frozen=True, kw_only=True):
 class Http(Struct, frozen=True, kw_only=True):
     """[http]: how long and how large a conversation may be."""
 
+    max_connections: Count = 10_000
+    max_connections_per_address: Count = 0
     keepalive: Seconds = 5.0
+    keepalive_requests: Count = 0
     header_timeout: Seconds = 10.0
     body_timeout: Seconds = 30.0
     write_timeout: Seconds = 30.0
+    min_body_rate: Count = 500
     body_memory: Size = 64 * KIB
     max_body: Size = 64 * MIB
     max_request_line: Size = 8 * KIB
@@ -127,9 +139,41 @@ class Http(Struct, frozen=True, kw_only=True):
     max_header_size: Size = 64 * KIB
     response_memory: Size = 256 * KIB
     response_spill: Size = 64 * MIB
+    compress: Annotated[
+        tuple[str, ...], Kind('a list of "zstd" and "gzip"', values.read_codings)
+    ] = ()
+    compress_min_size: Size = KIB
+    server_header: Flag = True
+    request_id_header: Annotated[
+        str | None, Kind('a header\'s name such as "X-Request-ID"', values.read_id_header)
+    ] = None
     health_path: Annotated[str | None, Kind('a path such as "/health"', values.read_url_path)] = (
         None
     )
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        Kind('a list of addresses, networks such as "10.0.0.0/8", or "unix"', values.read_networks),
+    ] = ()
+    trusted_headers: Annotated[
+        tuple[str, ...], Kind("a list of header names", values.read_forwarding_headers)
+    ] = values.FORWARDING_HEADERS
+    proxy_protocol: Flag = False
+
+
+class Tls(Struct, frozen=True, kw_only=True):
+    """[tls]: HTTPS."""
+
+    certificate: OptionalPath = None
+    key: OptionalPath = None  # in the certificate's file
+    sni: Annotated[
+        dict[str, dict[str, str]],
+        Kind('a table such as { "example.org" = { certificate = "a.pem" } }', values.read_sni),
+    ] = field(default_factory=dict)
+    bind: Annotated[tuple[str, ...], Kind("an address or a list of them", values.read_some)] = ()
+    min_version: Annotated[TlsVersion, Kind('"1.2" or "1.3"', values.read_tls_version)] = "1.2"
+    client_ca: OptionalPath = None
+    client_auth: Annotated[ClientAuth, _one_of(ClientAuth)] = "none"
+    handshake_timeout: Seconds = 10.0
 
 
 class Static(Struct, frozen=True, kw_only=True):
@@ -144,6 +188,7 @@ class Static(Struct, frozen=True, kw_only=True):
         str, Kind('a file\'s name without "/" or a leading "."', values.read_index)
     ] = "index.html"
     follow_symlinks: Flag = False
+    precompressed: Flag = False
 
 
 class Log(Struct, frozen=True, kw_only=True):
@@ -162,6 +207,13 @@ class Log(Struct, frozen=True, kw_only=True):
 class Process(Struct, frozen=True, kw_only=True):
     """[process]: how the server stands among the machine's processes."""
 
+    user: Annotated[str | None, Kind("a user's name or number", values.read_account)] = None
+    group: Annotated[str | None, Kind("a group's name or number", values.read_account)] = None
+    no_new_privs: Flag = True
+    umask: Annotated[
+        Annotated[int, Meta(ge=0, le=0o777)] | None,
+        Kind('an octal mask such as "0027" or 0o027', values.read_mode, values.show_mode),
+    ] = None  # as it was inherited
     daemon: Flag = False
     pidfile: OptionalPath = None
     limits: Annotated[
@@ -184,6 +236,12 @@ class Control(Struct, frozen=True, kw_only=True):
     path: Annotated[str | None, Kind("a path", values.read_control_path)] = None
 
 
+class Metrics(Struct, frozen=True, kw_only=True):
+    """[metrics]: where the master tells Prometheus what it has counted."""
+
+    bind: Annotated[str | None, Kind("an address", values.read_one_address)] = None
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """Everything that a server runs with; `load` makes it. By hand, give what `load` resolves:
     `workers.count`, `server.name`, `server.chdir` and `server.protocol`."""
@@ -191,10 +249,12 @@ class Config(Struct, frozen=True, kw_only=True):
     server: Server = field(default_factory=Server)
     workers: Workers = field(default_factory=Workers)
     http: Http = field(default_factory=Http)
+    tls: Tls = field(default_factory=Tls)
     static: Static = field(default_factory=Static)
     log: Log = field(default_factory=Log)
     process: Process = field(default_factory=Process)
     control: Control = field(default_factory=Control)
+    metrics: Metrics = field(default_factory=Metrics)
 
 
 class Key(Struct, frozen=True):

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
+from ipaddress import ip_address, ip_network
 from typing import Any, NamedTuple
 
 import msgspec
@@ -26,6 +27,16 @@ WORKERS_MAX = 1023
 
 HOOKS = ("before_fork", "after_fork", "ready", "before_exit")
 """The moments of a worker's life at which `workers.hooks` may name a function to call."""
+
+FORWARDING_HEADERS = (
+    "Forwarded",
+    "X-Forwarded-For",
+    "X-Forwarded-Proto",
+    "X-Forwarded-Host",
+    "X-Forwarded-Port",
+    "X-Forwarded-Prefix",
+)
+"""What a trusted proxy may say of its client, and `http.trusted_headers` may name."""
 
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": KIB, "MIB": MIB, "GIB": GIB}
 _SIZE = re.compile(r"(\d{1,15}) ?([KMG]?i?B)", re.IGNORECASE | re.ASCII)
@@ -126,6 +137,13 @@ def read_url_paths(raw: Any, base: str) -> tuple[str, ...]:
     return tuple(read_url_path(item, base) for item in raw)
 
 
+def read_codings(raw: Any, base: str) -> tuple[str, ...]:
+    """In the order of preference; each once."""
+    if not isinstance(raw, list | tuple) or not all(item in ("zstd", "gzip") for item in raw):
+        raise Mismatch
+    return tuple(dict.fromkeys(raw))
+
+
 def read_error_log(raw: Any, base: str) -> str:
     if raw in ("stderr", "syslog"):
         return _text(raw)
@@ -160,6 +178,35 @@ def read_app(raw: Any, base: str) -> str:
     if not all(part.isidentifier() for part in parts):
         raise Mismatch
     return text
+
+
+_MEANT_OTHERWISE = re.compile(
+    r"(?i)host|cookie|connection|date|server|via|te|trailer|upgrade|range|expect|accept.*|content-.*"
+    r"|transfer-.*|authorization|proxy-.*|forwarded|x-forwarded-.*|if-.*|set-cookie|keep-alive"
+)
+
+
+def read_id_header(raw: Any, base: str) -> str:
+    """The name of a header that HTTP has no other use for."""
+    if not isinstance(raw, str):
+        raise Mismatch
+    if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", raw):
+        raise Invalid(f"{toml(raw)} is not made of letters, digits and hyphens")
+    if _MEANT_OTHERWISE.fullmatch(raw):
+        raise Invalid(f"{raw} means something else in HTTP")
+    return raw
+
+
+def read_one_address(raw: Any, base: str) -> str:
+    """A canonical address; `systemd` alone may stand for several."""
+    if not isinstance(raw, str):
+        raise Mismatch
+    return _read_address(raw, base)
+
+
+def read_some(raw: Any, base: str) -> tuple[str, ...]:
+    """Addresses as in `read_bind`, or none."""
+    return () if raw in ([], ()) else read_bind(raw, base)
 
 
 def read_bind(raw: Any, base: str) -> tuple[str, ...]:
@@ -229,6 +276,15 @@ def read_mode(raw: Any, base: str) -> Any:
 
 def show_mode(value: int) -> str:
     return f'"{value:04o}"'
+
+
+def read_account(raw: Any, base: str) -> str:
+    if type(raw) is int and raw >= 0:
+        raw = str(raw)
+    text = _text(raw)
+    if " " in text or ":" in text or "/" in text:
+        raise Mismatch
+    return text
 
 
 def read_owner(raw: Any, base: str) -> str:
@@ -310,3 +366,88 @@ def _mount_prefix(prefix: str) -> str:
     if not (prefix.startswith("/") and prefix.endswith("/")):
         raise Invalid('must begin and end with "/"')
     return prefix
+
+
+def read_tls_version(raw: Any, base: str) -> Any:
+    return str(raw) if type(raw) is float else raw
+
+
+def read_networks(raw: Any, base: str) -> tuple[str, ...]:
+    """Addresses and networks in their canonical form, and "unix". Every bad one is named."""
+    texts = [raw] if isinstance(raw, str) else raw
+    if not isinstance(texts, list | tuple):
+        raise Mismatch
+    networks: list[str] = []
+    reasons: list[str] = []
+    for text in texts:
+        try:
+            networks.append(_read_network(text))
+        except ValueError as reason:
+            reasons.append(str(reason))
+    if reasons:
+        raise Invalid(*reasons)
+    return tuple(networks)
+
+
+def _read_network(raw: Any) -> str:
+    if raw == "unix":
+        return "unix"
+    if not isinstance(raw, str):
+        raise Invalid(f"{_excerpt(raw)}: expected a string")
+    try:
+        return str(ip_network(raw) if "/" in raw else ip_address(raw))
+    except ValueError as reason:
+        raise Invalid(f"{_excerpt(raw)}: {_network_problem(raw, reason)}") from None
+
+
+def _network_problem(raw: str, reason: ValueError) -> str:
+    if "host bits" in str(reason):
+        return f'has bits beyond its mask; "{ip_network(raw, strict=False)}" is meant?'
+    return 'neither an IP address, nor a network such as "10.0.0.0/8", nor "unix"'
+
+
+def read_forwarding_headers(raw: Any, base: str) -> tuple[str, ...]:
+    """A part of FORWARDING_HEADERS, in that order and spelling."""
+    if not isinstance(raw, list | tuple):
+        raise Mismatch
+    known = {name.lower(): name for name in FORWARDING_HEADERS}
+    said = {str(name).lower() for name in raw}
+    reasons = [
+        f"{_excerpt(name)} is none that a proxy's word can be read from; they are"
+        f" {', '.join(FORWARDING_HEADERS)}"
+        for name in raw
+        if str(name).lower() not in known
+    ]
+    if reasons:
+        raise Invalid(*reasons)
+    return tuple(name for lower, name in known.items() if lower in said)
+
+
+_SNI_NAME = re.compile(r"(\*\.)?([a-z0-9_]([a-z0-9_-]*[a-z0-9_])?\.)*[a-z0-9]([a-z0-9-]*[a-z0-9])?")
+
+
+def read_sni(raw: Any, base: str) -> dict[str, dict[str, str]]:
+    if not isinstance(raw, dict):
+        raise Mismatch
+    pairs: dict[str, dict[str, str]] = {}
+    reasons: list[str] = []
+    for name, pair in raw.items():
+        try:
+            if not _SNI_NAME.fullmatch(name.lower()):
+                raise Invalid('expected a host name, or one such as "*.example.org"')
+            pairs[name.lower()] = _read_pair(pair, base)
+        except Invalid as problem:
+            reasons += [f"{toml(name)}: {reason}" for reason in problem.reasons]
+    if reasons:
+        raise Invalid(*reasons)
+    return pairs
+
+
+def _read_pair(raw: Any, base: str) -> dict[str, str]:
+    expected = 'expected { certificate = "a path" } and, if it is another file, key'
+    if not isinstance(raw, dict) or "certificate" not in raw or raw.keys() - {"certificate", "key"}:
+        raise Invalid(f"{expected}, got {_excerpt(raw)}")
+    try:
+        return {key: read_path(raw[key], base) for key in ("certificate", "key") if key in raw}
+    except Mismatch:
+        raise Invalid(f"{expected}, got {_excerpt(raw)}") from None

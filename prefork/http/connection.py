@@ -11,7 +11,16 @@ from typing import Any, NamedTuple
 import httptools
 
 from prefork.http.body import Body
-from prefork.http.head import Reject, cgi_name, path_of, rejection, split_target
+from prefork.http.head import (
+    Reject,
+    cgi_name,
+    check_authority,
+    foreign_targets,
+    known_authorities,
+    path_of,
+    rejection,
+    split_target,
+)
 
 Environ = dict[str, Any]
 
@@ -20,6 +29,12 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 # Lists that a client may send on several lines are joined by a comma (RFC 9110 section 5.3);
 # cookies by a semicolon (RFC 9113 section 8.2.3 has the same case).
 _SINGULAR = frozenset({"CONTENT_LENGTH", "CONTENT_TYPE", "HTTP_HOST"})
+
+_START = 16 * 1024
+"""Bytes kept of a head that comes in pieces, to look at its first line."""
+
+_FRAMING_FOR_A_BYTE = 16
+"""Bytes of chunk framing that a byte of body may bring along; a chunk of one byte has five."""
 
 
 class Limits(NamedTuple):
@@ -35,7 +50,7 @@ class Limits(NamedTuple):
 class Request:
     """One complete request."""
 
-    __slots__ = ("body", "environ", "http11", "keep_alive", "line")
+    __slots__ = ("body", "environ", "http11", "id", "id_line", "keep_alive", "line")
 
     def __init__(
         self, environ: Environ, line: bytes, http11: bool, keep_alive: bool, body: Body | None
@@ -45,6 +60,14 @@ class Request:
         self.http11 = http11
         self.keep_alive = keep_alive
         self.body = body
+        self.id = ""
+        self.id_line = b""
+        """The header line that tells the client its id; see `prefork.http.request_id`."""
+
+    def marked(self, response: bytes) -> bytes:
+        """A response, or its head, with the line in it."""
+        end = response.index(b"\r\n") + 2
+        return response[:end] + self.id_line + response[end:]
 
 
 class Connection:
@@ -55,12 +78,18 @@ class Connection:
         "_chunk",
         "_environ",
         "_fed",
+        "_foreign",
+        "_foreign_in",
         "_host",
         "_keep_alive",
         "_limits",
         "_line",
+        "_overhead",
         "_parser",
         "_repeated",
+        "_start",
+        "_trailer_count",
+        "_trailer_size",
         "_url",
         "body",
         "error",
@@ -81,6 +110,12 @@ class Connection:
         self._fed = 0
         self._chunk = 0
         self._repeated = 0
+        self._start = b""
+        self._foreign_in = b""
+        self._foreign: frozenset[bytes] = frozenset()
+        self._overhead = 0
+        self._trailer_count = 0
+        self._trailer_size = 0
         self._keep_alive = False
         self.body: Body | None = None
         self.requests: list[Request] = []
@@ -127,6 +162,13 @@ class Connection:
             self.surplus = True
             return
         complete = len(self.requests)
+        body = self.body
+        size = 0 if body is None else body.size
+        # What came since this request began, at least; only its first line is of interest.
+        if self._fed == 0 and self._environ is None:
+            self._start = data
+        elif not self.in_body and len(self._start) < _START:
+            self._start += data
         try:
             while True:
                 try:
@@ -151,8 +193,11 @@ class Connection:
             else:
                 # Where a message ends is not told: behind one, what was read last is not known.
                 self.error = rejection(error, data if len(self.requests) == complete else b"")
-        if self._fed and not self.in_body and self.error is None:
-            self._check_unfinished_head()
+        if self._fed and self.error is None:
+            if not self.in_body:
+                self._check_unfinished_head()
+            elif body is not None and body is self.body:
+                self._check_overhead(len(data), body.size - size)
 
     def _check_unfinished_head(self) -> None:
         # All of `_fed` belongs to a head that has no end yet, so this is no guess.
@@ -162,6 +207,26 @@ class Connection:
         elif limits.header_size and self._fed > limits.header_size + max(limits.request_line, 8192):
             status = 431 if self._environ and len(self._environ) > len(self._base) else 414
             self.error = Reject(status, f"head is longer than {limits.header_size} bytes")
+
+    def _check_overhead(self, received: int, body: int) -> None:
+        """Bounds what is no body: chunk extensions, zeros before a size, a trailer without an end.
+
+        Chunks of a byte each are legal and mostly framing, so each byte of body pays for some.
+        """
+        limit = self._limits.header_size
+        self._overhead = max(self._overhead + received - _FRAMING_FOR_A_BYTE * body, 0)
+        if limit and self._overhead > limit + _START:
+            self.error = Reject(431, f"chunk framing or trailers are larger than {limit} bytes")
+
+    def _on_trailer(self, name: bytes, value: bytes) -> None:
+        """A trailer is read, and dropped (RFC 9112 section 7.1.2), but has the limits of a head."""
+        limits = self._limits
+        self._trailer_count += 1
+        self._trailer_size += len(name) + len(value) + 4
+        if limits.header_count and self._trailer_count > limits.header_count:
+            raise Reject(431, f"more than {limits.header_count} trailers")
+        if limits.header_size and self._trailer_size > limits.header_size:
+            raise Reject(431, f"trailers are larger than {limits.header_size} bytes")
 
     # What httptools calls.
 
@@ -175,7 +240,8 @@ class Connection:
     def on_header(self, name: bytes, value: bytes) -> None:
         environ = self._environ
         if environ is None or self.in_body:
-            return  # trailers: read, and dropped (RFC 9112 section 7.1.2)
+            self._on_trailer(name, value)
+            return
         key = cgi_name(name)
         # Space around a value is no part of it (RFC 9112 section 5.1); llhttp leaves what trails.
         text = value.decode("latin-1").rstrip(" \t")
@@ -210,7 +276,11 @@ class Connection:
             if version != "1.1" and version != "1.0":
                 raise Reject(505, "this server speaks HTTP/1.0 and HTTP/1.1")
         url = self._url
-        if limits.request_line and len(method) + len(url) + 10 > limits.request_line:
+        line = self._line = method + b" " + url
+        # llhttp reads the request lines of RTSP and ICE, too, and does not tell.
+        if not self._fed or not self._start.startswith(line + b" HTTP/"):
+            self._check_protocol(url)
+        if limits.request_line and len(line) + 9 > limits.request_line:
             raise Reject(414, f"request line is longer than {limits.request_line} bytes")
         headers = len(environ) - len(self._base) + self._repeated
         environ.pop("", None)
@@ -227,20 +297,37 @@ class Connection:
         else:
             environ["PATH_INFO"], environ["QUERY_STRING"], host = split_target(url, method)
             environ["RAW_URI"] = url.decode("latin-1")
+            if host is not None and url[:6].lower() == b"https:":
+                self._check_secured(environ)
         environ["REQUEST_METHOD"] = method.decode("latin-1")
-        self._line = method + b" " + url
         if version == "1.1":
             environ["SERVER_PROTOCOL"] = "HTTP/1.1"
             if "HTTP_HOST" not in environ:
                 raise Reject(400, "Host is missing")
         else:
             environ["SERVER_PROTOCOL"] = "HTTP/1.0"
+        authority = environ.get("HTTP_HOST")
+        if authority is not None and authority not in known_authorities:
+            check_authority(authority)
         if host is not None:
             environ["HTTP_HOST"] = host  # RFC 9112 section 3.2.2
         if "CONTENT_LENGTH" in environ or "HTTP_TRANSFER_ENCODING" in environ:
             self._expect_body(environ)
         elif "HTTP_EXPECT" in environ and environ["HTTP_EXPECT"].lower() != "100-continue":
             raise Reject(417, "unknown expectation")
+
+    def _check_protocol(self, url: bytes) -> None:
+        """For a request that was not the first in its packet, came in pieces, or is odd."""
+        if self._foreign_in is not self._start:  # once for all that a packet holds
+            self._foreign_in = self._start
+            self._foreign = foreign_targets(self._start)
+        if url in self._foreign:
+            raise Reject(505, "this server speaks HTTP/1.0 and HTTP/1.1")
+
+    def _check_secured(self, environ: Environ) -> None:
+        # RFC 9110 section 7.4: an https resource is not served over a connection in the clear.
+        if environ.get("wsgi.url_scheme") == "http":
+            raise Reject(421, "an https URL was asked for over a connection without TLS")
 
     def _check_header_size(self, environ: Environ, limit: int) -> None:
         new = [name for name in environ if name not in self._base]
@@ -290,6 +377,7 @@ class Connection:
             self.body = None
             self.in_body = False
             self.wants_continue = False
+            self._overhead = self._trailer_count = self._trailer_size = 0
         keep_alive = self._keep_alive
         self.requests.append(
             Request(

@@ -116,9 +116,15 @@ def _classify(name: str, value: str, line: bytes) -> bytes | _Special:
     return line
 
 
-_SERVER: Final = b"Server: prefork\r\n"
+_server = b"Server: prefork\r\n"
 _second = -1
 _date = b""
+
+
+def name_server(named: bool) -> None:
+    """Whether this process's responses have a `Server` of ours (RFC 9110 section 10.2.4)."""
+    global _server
+    _server = b"Server: prefork\r\n" if named else b""
 
 
 def _date_line() -> bytes:
@@ -202,7 +208,7 @@ def compose(
     if not dated:
         lines.append(_date_line())
     if not named:
-        lines.append(_SERVER)
+        lines.append(_server)
     if code == 204 or code == 304 or method == "HEAD":
         # RFC 9110 section 8.6: no Content-Length with 204, and with the two others only the one
         # that a GET would have had, so that an empty body here tells nothing.
@@ -211,6 +217,11 @@ def compose(
             length = known
         if code != 204 and length >= 0:
             lines.append(b"Content-Length: %d\r\n" % length)
+        length = 0
+    elif code == 205:
+        # Section 15.3.6: no content, and the client has to be told so.
+        lines.append(b"Content-Length: 0\r\n")
+        framing = _NONE
         length = 0
     else:
         if length >= 0:
@@ -234,12 +245,12 @@ def compose(
     return Head(b"".join(lines), code, framing, length, keep_alive)
 
 
-def error(status: int, reason: str, *, method: str = "GET") -> bytes:
+def error(status: int, reason: str, *, method: str = "GET", headers: Headers = ()) -> bytes:
     """A whole plain response that ends the connection."""
     body = f"{status} {HTTPStatus(status).phrase}: {reason}\n".encode()
     head = compose(
         f"{status} {HTTPStatus(status).phrase}",
-        [("Content-Type", "text/plain; charset=utf-8")],
+        [("Content-Type", "text/plain; charset=utf-8"), *headers],
         method=method,
         http11=True,
         keep_alive=False,

@@ -80,14 +80,14 @@ class AccessLog:
     def _common(
         self, environ: Environ, status: int, size: int, started: float, elapsed: float
     ) -> str:
-        return self._clf(environ, status, size, started) + "\n"
+        return f"{self._clf(environ, status, size, started)}{_id(environ)}\n"
 
     def _combined(
         self, environ: Environ, status: int, size: int, started: float, elapsed: float
     ) -> str:
         referer = _escape(environ.get("HTTP_REFERER") or "-")
         agent = _escape(environ.get("HTTP_USER_AGENT") or "-")
-        return f'{self._clf(environ, status, size, started)} "{referer}" "{agent}"\n'
+        return f'{self._clf(environ, status, size, started)} "{referer}" "{agent}"{_id(environ)}\n'
 
     def _clf(self, environ: Environ, status: int, size: int, started: float) -> str:
         get = environ.get
@@ -125,6 +125,9 @@ class AccessLog:
             "user_agent": get("HTTP_USER_AGENT"),
             "elapsed": round(elapsed, 6),
         }
+        request_id = get("prefork.request_id")
+        if request_id is not None:
+            line["request_id"] = request_id
         return _encode(line) + "\n"
 
     def _iso_date(self, moment: float) -> str:
@@ -140,6 +143,12 @@ class AccessLog:
             tail = _offset(t.tm_gmtoff, ":")
             self._iso_second = (second, head, tail)
         return f"{head}{int((moment - second) * 1000):03d}{tail}"
+
+
+def _id(environ: Environ) -> str:
+    """A last field, where requests have ids."""
+    found = environ.get("prefork.request_id")
+    return "" if found is None else f" {_escape(found)}"
 
 
 _encode = json.JSONEncoder(default=str).encode

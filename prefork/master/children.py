@@ -12,7 +12,9 @@ from typing import Protocol
 
 from prefork import logs
 from prefork.channel import Channel, Order, Report
+from prefork.channel import Stacks as StacksAt
 from prefork.master.generation import Generation
+from prefork.master.stacks import Stacks
 from prefork.master.state import ChildState
 from prefork.scoreboard import Call, Counters, Place, Scoreboard
 from prefork.worker.accept import WAKE
@@ -31,6 +33,8 @@ class Child:
     """Monotonic seconds."""
     killed: bool = False
     """SIGKILL was sent."""
+    stacks: int | None = None
+    """The memfd of its stacks, once it has sent that."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,8 @@ class Children:
         self._hear = hear
         self._foreign = foreign
         self._by_pid: dict[int, Child] = {}
+        self.stacks = Stacks()
+        """Of the workers' threads."""
 
     def __iter__(self) -> Iterator[Child]:
         return iter(list(self._by_pid.values()))
@@ -107,6 +113,7 @@ class Children:
             master=os.getpid(),
             config=generation.config,
             listeners=tuple(generation.listeners),
+            tls=generation.tls,
             scoreboard=self._scoreboard,
             logs=self._log,
         )
@@ -114,7 +121,8 @@ class Children:
     def foreign(self, generation: Generation) -> tuple[int, ...]:
         """Descriptors that a process of this generation has to close."""
         channels = (child.channel.fileno() for child in self._by_pid.values())
-        return (*self._foreign(generation), *channels)
+        memfds = (child.stacks for child in self._by_pid.values() if child.stacks is not None)
+        return (*self._foreign(generation), *channels, *memfds)
 
     def clear(self, slot: int, generation: Generation) -> None:
         """Makes a slot ready for its next worker."""
@@ -158,6 +166,7 @@ class Children:
                 generation=child.generation.number,
                 fd=child.channel.fileno(),
                 born=child.born,
+                stacks=child.stacks,
             )
             for child in self
         )
@@ -166,7 +175,9 @@ class Children:
         """A worker of the master before; what it said meanwhile waits in its channel."""
         os.set_inheritable(state.fd, False)
         channel = Channel.adopt(state.fd)
-        child = Child(state.pid, state.slot, generation, channel, state.born)
+        child = Child(state.pid, state.slot, generation, channel, state.born, stacks=state.stacks)
+        if child.stacks is not None:
+            os.set_inheritable(child.stacks, False)
         self._watch(child)
         return child
 
@@ -186,11 +197,19 @@ class Children:
     def _readable(self, child: Child, _: int) -> None:
         try:
             while (report := child.channel.report()) is not None:
-                self._hear(child, report)
+                if isinstance(report, StacksAt):
+                    self._keep_stacks(child, report.fd)
+                else:
+                    self._hear(child, report)
         except EOFError:
             # It is dying, or has closed its end; the reaping tells which.
             with contextlib.suppress(KeyError):
                 self._selector.unregister(child.channel)
+
+    def _keep_stacks(self, child: Child, fd: int) -> None:
+        if child.stacks is not None:  # its application has its hands on the channel
+            os.close(child.stacks)
+        child.stacks = fd if fd >= 0 else None
 
     def listen(self, child: Child) -> None:
         """Hears what a child has said before now."""
@@ -215,6 +234,8 @@ class Children:
             with contextlib.suppress(KeyError):
                 self._selector.unregister(child.channel)
             child.channel.close()
+            self.stacks.gone(child)
+            self._keep_stacks(child, -1)
             deaths.append(Death(child, _how(status), _is_sigkill(status)))
         return deaths
 

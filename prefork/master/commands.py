@@ -150,6 +150,8 @@ class Commands:
         match request:
             case control.Status():
                 reply.ok(**status(self._parts))
+            case control.Stack(slot):
+                self._stack(slot, reply)
             case control.Reload():
                 self.reload(reply)
             case control.Upgrade():
@@ -168,6 +170,22 @@ class Commands:
                 if not self._stopping:
                     self.stop(monotonic())
                 reply.ok_until_exit()
+
+    def _stack(self, slot: int, reply: Reply) -> None:
+        children = self._parts.children
+        child = next((child for child in children if child.slot == slot), None)
+        if child is None:
+            slots = ", ".join(map(str, sorted(child.slot for child in children))) or "none"
+            return reply.fail(f"no worker has slot {slot}; there are {slots}")
+
+        def answer(stack: str) -> None:
+            if stack:
+                reply.ok(pid=child.pid, stack=stack)
+            else:
+                why = "is it stopped, or waiting for a disk?"
+                reply.fail(f"worker {child.pid} has not written its stacks: {why}")
+
+        children.stacks.take(child, answer)
 
     def stop(self, now: float) -> None:
         """Gracefully the first time, after the delay in which balancers go elsewhere; then now."""

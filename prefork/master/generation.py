@@ -2,12 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from prefork import address
-from prefork.config import Config, Loaded, Source, load
+from prefork.config import Config, ConfigError, Loaded, Problem, Source, load
 from prefork.listeners import Listener, ListenOptions, open_listeners
 from prefork.master.plan import Settings
 from prefork.master.sizing import Bounds
+
+if TYPE_CHECKING:
+    import ssl  # by hand below: it costs each process three megabytes
 
 
 @dataclass(eq=False)
@@ -15,10 +19,19 @@ class Generation:
     number: int
     loaded: Loaded
     listeners: list[Listener]
+    tls: "ssl.SSLContext | None" = None
+    """Read by the master, since its workers may not have the right to read a key."""
+    metrics: Listener | None = None
+    """Where the master serves metrics."""
 
     @property
     def config(self) -> Config:
         return self.loaded.config
+
+    @property
+    def held(self) -> list[Listener]:
+        """All listeners: those of the workers, and the master's own."""
+        return [*self.listeners, *([self.metrics] if self.metrics is not None else [])]
 
     @property
     def settings(self) -> Settings:
@@ -53,7 +66,23 @@ def prepare(source: Source, number: int, kept: Sequence[Listener] = ()) -> Gener
     Raises ConfigError or ListenError, and then nothing has changed.
     """
     loaded = load(source)
-    addresses = [address.parse(text) for text in loaded.config.server.bind]
-    return Generation(
-        number, loaded, open_listeners(addresses, listen_options(loaded.config), kept)
-    )
+    context = tls_context(loaded)
+    config = loaded.config
+    own = [config.metrics.bind] if config.metrics.bind is not None else []
+    addresses = [address.parse(text) for text in (*config.server.bind, *own)]
+    listeners = open_listeners(addresses, listen_options(config), kept)
+    metrics = listeners.pop() if own else None
+    return Generation(number, loaded, listeners, context, metrics)
+
+
+def tls_context(loaded: Loaded) -> "ssl.SSLContext | None":
+    """What [tls] asks for, None where that is nothing. Raises ConfigError."""
+    if loaded.config.tls.certificate is None:
+        return None
+    from prefork import tls
+
+    try:
+        return tls.server_context(loaded.config.tls)
+    except tls.TlsError as error:
+        where = loaded.origins.get(error.key, "")
+        raise ConfigError([Problem(where, error.key, str(error))]) from None

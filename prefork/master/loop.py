@@ -10,6 +10,7 @@ import random
 import selectors
 import signal
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
@@ -23,12 +24,16 @@ from prefork.master.commands import Commands
 from prefork.master.control import ControlServer
 from prefork.master.daemon import Starter
 from prefork.master.draining import Drain
+from prefork.master.exposition import Exposition
 from prefork.master.generation import Generation
 from prefork.master.ledger import Ledger, Restart, begin
+from prefork.master.metrics import page
 from prefork.master.notify import Notify
 from prefork.master.plan import State
 from prefork.master.pool import Pool
+from prefork.master.queues import QueueWatch
 from prefork.master.reload import Reloads
+from prefork.master.slowlog import SlowLog
 from prefork.master.takeover import Adopted, Parts
 from prefork.master.timeouts import Timeouts
 from prefork.master.upkeep import Upkeep
@@ -91,6 +96,7 @@ class Master:
         )
         self._zygotes = Zygotes(self._selector, self._children, self._not_spawned)
         self._timeouts = Timeouts(self._pool, self._children, self._ledger)
+        self._slow = SlowLog(self._children)
         self._upkeep = Upkeep(
             self._pool, self._children, self._ledger, lambda: reloads.serving.listeners
         )
@@ -99,6 +105,11 @@ class Master:
             *(self._control, self._scoreboard, self._ledger),
             daemon=adopted.state.daemon if adopted else starter is not None,
         )
+        self._queues = QueueWatch(
+            lambda: reloads.serving.listeners,
+            lambda: reloads.serving.config.server.backlog_warning,
+        )
+        self._metrics = Exposition(self._selector, partial(page, parts))
         self._commands = Commands(self._selector, parts, log, watch=watch)
         self._notify = Notify(parts, upgrading=self._commands.upgrading, starter=starter)
         self._drains: dict[Listener, Drain] = {}
@@ -111,12 +122,17 @@ class Master:
             self._wait()
             self._bury()
             self._timeouts.look()
+            self._slow.look()
+            self._children.stacks.look()
+            self._metrics.look()
+            self._queues.look(monotonic())
             self._upkeep.look()
             self._act(self._pool.plan(monotonic()))
             self._notify.look(monotonic())
             self._commands.upgrade()
         self._control.close()
         self._commands.close()
+        self._metrics.close()
         self._reloads.pidfile.close()
         for listener in self._reloads.held:
             listener.close(unlink=True)
@@ -137,6 +153,7 @@ class Master:
             for listener in first.listeners:
                 logs.event("info", "listening", address=listener.name)
             self._pool.start(first.number, first.settings, monotonic())
+        self._metrics.follow(self._reloads.serving.metrics)
         self._act(self._pool.plan(monotonic()))
 
     def _take_over(self, adopted: Adopted) -> None:
@@ -189,6 +206,10 @@ class Master:
             self._commands.next_deadline(),
             self._zygotes.next_deadline(),
             self._timeouts.look_at,
+            self._slow.look_at,
+            self._children.stacks.look_at,
+            self._metrics.look_at,
+            self._queues.look_at,
             self._upkeep.look_at,
             self._notify.look_at,
         )
@@ -206,6 +227,8 @@ class Master:
             if self._pool.current == number:
                 self._reloads.commit(number)
                 self._commands.follow()
+                self._metrics.follow(self._reloads.serving.metrics)
+                self._queues.look_again()
             worker = self._pool.find(child.pid)
             if worker is not None and worker.state is State.READY:
                 self._children.tell(child, channel.Serve())
@@ -301,6 +324,7 @@ class Master:
         """A worker was forked, here or by a zygote."""
         number = child.generation.number
         self._timeouts.look_again()
+        self._slow.look_again()
         logs.event("debug", "worker forked", slot=child.slot, pid=child.pid, generation=number)
         self._pool.spawned(child.slot, number, child.pid, monotonic())
 
@@ -389,7 +413,8 @@ class Master:
     def _listeners_in_use(self) -> set[Listener]:
         """Those that connections are still accepted from, by workers that stay."""
         if self._pool.stopping:
-            return set()
+            metrics = self._reloads.serving.metrics
+            return {metrics} if metrics is not None else set()
         living = [
             child.generation
             for child in self._children
@@ -404,6 +429,7 @@ class Master:
             *(listener.fileno() for listener in others),
             *self._zygotes.descriptors(),
             *self._commands.descriptors(),
+            *self._metrics.descriptors(),
             *self._control.descriptors(),
             *self._notify.descriptors(),
             *self._reloads.pidfile.descriptors(),

@@ -124,6 +124,7 @@ class Notify:
         if self._manager.send(**state, STATUS=self._status(phase, now)):
             self._said = phase
             self._shown = now
+            self._extended = float("-inf")  # the time for this begins now
 
     def _tend(self, phase: str, now: float) -> None:
         """What is said again and again."""

@@ -74,9 +74,7 @@ def _try(
     pool.plan(monotonic())
     generation = prepare(source, state.number + 1, adopted.held)
     # An inherited one is there for the master as it is for us.
-    opened += [
-        each for each in generation.listeners if each not in adopted.held and not each.inherited
-    ]
+    opened += [each for each in generation.held if each not in adopted.held and not each.inherited]
     log.prepare(generation.config.log)
     workers = generation.config.workers
     patience = workers.boot_timeout * (_STAGES if workers.preload else 1)

@@ -48,7 +48,7 @@ class Reloads:
         """How many reloads there were, those that failed at once included."""
         self._first = self._number = first.number
         self._under_way = {first.number: _UnderWay(first, [], None)}
-        self._held = list(first.listeners)
+        self._held = first.held
         self.serving = first
         """The generation whose configuration is in force."""
         self.ended: Callable[[Result], None] = lambda _: None
@@ -116,12 +116,12 @@ class Reloads:
             self.ended("failed")
             logs.event("error", "reload failed", generation=number, reason=why)
             if generation is not None:
-                self._release(set(generation.listeners) - set(self._held))
+                self._release(set(generation.held) - set(self._held))
             if waiting is not None:
                 waiting.fail(why)
             return None
         self._number = number
-        for listener in generation.listeners:
+        for listener in generation.held:
             if listener not in self._held:
                 logs.event("info", "listening", address=listener.name)
                 self._held.append(listener)
@@ -188,7 +188,9 @@ class Reloads:
     def in_use(self, living: Iterable[Generation]) -> set[Listener]:
         """Those that somebody still accepts from: `living` generations, and ours."""
         ours = [self.serving, *(each.generation for each in self._under_way.values())]
-        return {listener for generation in (*living, *ours) for listener in generation.listeners}
+        metrics = {each.metrics for each in ours if each.metrics is not None}
+        listening = (listener for each in (*living, *ours) for listener in each.listeners)
+        return {*listening, *metrics}
 
     def let_go(self, in_use: set[Listener]) -> None:
         """Closes what nobody accepts from any more; in the workers that drain it, it lives on."""

@@ -89,7 +89,7 @@ def _begin(
     except (
         *(ConfigError, ListenError, PidFileError, logs.LogError, ControlError, WatchError),
     ) as error:
-        for listener in generation.listeners if generation is not None else ():
+        for listener in generation.held if generation is not None else ():
             listener.release()
         if pidfile is not None:
             pidfile.close()

@@ -42,16 +42,18 @@ class GenerationState(msgspec.Struct, frozen=True, kw_only=True):
     origins: dict[str, str]
     file: str | None
     listeners: tuple[int, ...]
+    metrics: int | None
 
 
 class ChildState(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker's process: its channel, and when it was born."""
+    """A worker's process: its channel, when it was born, and the memfd of its stacks."""
 
     pid: int
     slot: int
     generation: int
     fd: int
     born: float
+    stacks: int | None
 
 
 class ZygoteState(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,6 +178,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
         return {
             *(listener.fd for listener in self.listeners),
             *(child.fd for child in self.children),
+            *(child.stacks for child in self.children if child.stacks is not None),
             *(zygote.fd for zygote in self.zygotes),
             *(connection.fd for connection in self.control.connections),
             *(self.control.fd, self.scoreboard),

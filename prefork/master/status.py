@@ -14,6 +14,9 @@ from prefork.master.plan import State, Worker
 from prefork.master.takeover import Parts
 from prefork.scoreboard import Call, Counters, Place
 
+STATES = ("booting", "idle", "reading", "busy", "writing", "retiring")
+"""What a worker can be doing, see `prefork.control.WorkerStatus`."""
+
 
 def status(parts: Parts) -> dict[str, Any]:
     """A `prefork.control.ServerStatus` as it stands, as the fields of an answer."""
@@ -21,6 +24,7 @@ def status(parts: Parts) -> dict[str, Any]:
     pool, serving, children = parts.pool, parts.reloads.serving, parts.children
     bounds = pool.bounds
     counters = {child.pid: children.counters(child) for child in children}
+    done = parts.ledger.total(counters.values())
     found = ServerStatus(
         name=serving.config.server.name,
         pid=os.getpid(),
@@ -31,10 +35,11 @@ def status(parts: Parts) -> dict[str, Any]:
         target=pool.target,
         bounds=PoolBounds(min=bounds.min, max=bounds.max, spare=bounds.spare) if bounds else None,
         reloading=pool.rollout is not None,
-        requests=parts.ledger.total(counters.values()).requests,
+        requests=done.requests,
         restarts=dict(parts.ledger.restarts),
         reloads=dict(parts.ledger.reloads),
         queues=[_queue(listener) for listener in serving.listeners],
+        queue_time=round(done.waited / done.queued, 6) if done.queued else 0.0,
         overflows=parts.ledger.overflows(linux.listen_overflows()),
         workers=[
             _worker(worker, child, children, counters[child.pid], now)

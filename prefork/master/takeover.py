@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from prefork import address
-from prefork.config import Loaded
+from prefork import address, logs
+from prefork.config import ConfigError, Loaded
 from prefork.listeners import Listener
 from prefork.master.children import Children
 from prefork.master.control import ControlServer
-from prefork.master.generation import Generation
+from prefork.master.generation import Generation, tls_context
 from prefork.master.ledger import Ledger
 from prefork.master.pool import Pool
 from prefork.master.reload import Reloads
@@ -100,7 +100,7 @@ def snapshot(
     reloads = parts.reloads
     living = {child.generation.number: child.generation for child in parts.children}
     generations = [*(living | {reloads.serving.number: reloads.serving}).values()]
-    known = [*reloads.held, *opened, *(each for one in generations for each in one.listeners)]
+    known = [*reloads.held, *opened, *(each for one in generations for each in one.held)]
     place = {listener: index for index, listener in enumerate(dict.fromkeys(known))}
     return State(
         born=parts.born,
@@ -113,6 +113,7 @@ def snapshot(
                 origins=each.loaded.origins,
                 file=str(each.loaded.file) if each.loaded.file else None,
                 listeners=tuple(place[listener] for listener in each.listeners),
+                metrics=place[each.metrics] if each.metrics is not None else None,
             )
             for each in generations
         ),
@@ -196,7 +197,7 @@ class Adopted:
     @property
     def opened(self) -> list[Listener]:
         """What the preflight has opened for the generation to come."""
-        known = {each for one in self.generations.values() for each in one.listeners}
+        known = {each for one in self.generations.values() for each in one.held}
         return [listener for listener in self.held if listener not in known]
 
 
@@ -237,4 +238,12 @@ def adopt_listener(state: ListenerState, fd: int) -> Listener:
 def _generation(state: GenerationState, listeners: Sequence[Listener]) -> Generation:
     file = Path(state.file) if state.file is not None else None
     loaded = Loaded(state.config, state.origins, file)
-    return Generation(state.number, loaded, [listeners[index] for index in state.listeners])
+    try:
+        tls = tls_context(loaded)
+    except ConfigError as error:
+        # Its workers serve on; one that has to be forked anew fails, and says so.
+        logs.event("error", "certificate not read", generation=state.number, reason=str(error))
+        tls = None
+    ours = [listeners[index] for index in state.listeners]
+    metrics = listeners[state.metrics] if state.metrics is not None else None
+    return Generation(state.number, loaded, ours, tls, metrics)

@@ -4,7 +4,9 @@ The workers send no heartbeats.  The scoreboard says since when each call runs, 
 is due when the oldest can be late: an idle server is looked at once a timeout.
 """
 
+from functools import partial
 from time import monotonic
+from typing import Any
 
 from prefork import channel, logs
 from prefork.master.children import Child, Children
@@ -28,6 +30,29 @@ def late_calls(calls: list[Call], timeout: float, now: float) -> tuple[list[Call
             else:
                 look = min(look, call.started + timeout)
     return late, look
+
+
+def _report(child: Child, late: list[Call], now: float, stacks: str) -> None:
+    for call in late:
+        logs.event(
+            "error",
+            "request timed out",
+            **facts(child, call, now),
+            **({"traceback": stacks} if stacks else {}),
+        )
+
+
+def facts(child: Child, call: Call, now: float) -> dict[str, Any]:
+    """What an event tells of a call that runs."""
+    return {
+        "slot": child.slot,
+        "pid": child.pid,
+        "generation": child.generation.number,
+        "request": call.line,
+        "peer": call.peer or None,
+        "request_id": call.id or None,
+        "elapsed": round(now - call.started, 3),
+    }
 
 
 class Timeouts:
@@ -65,16 +90,9 @@ class Timeouts:
         self.look_at = min(looks, default=None)
 
     def _expire(self, child: Child, late: list[Call], now: float) -> None:
-        for call in late:
-            logs.event(
-                "error",
-                "request timed out",
-                slot=child.slot,
-                pid=child.pid,
-                generation=child.generation.number,
-                request=call.line,
-                elapsed=round(now - call.started, 3),
-            )
+        # Its signal comes before that of the order: where the request stands is told before it
+        # is given up.
+        self._children.stacks.take(child, partial(_report, child, late, now))
         self._ledger.timeouts += len(late)
         self._ledger.restarted("request_timeout")
         self._children.tell(child, channel.Expire())

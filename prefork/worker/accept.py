@@ -54,6 +54,10 @@ class Door:
     base: Environ = field(default_factory=dict)
     """What the environ of each request that comes in here begins with."""
     open: bool = True
+    converse: Any = None
+    """What makes a conversation of a connection that comes in here, where the service has some."""
+    trusts: Callable[[str], bool] | None = None
+    """Which peers are proxies that speak for many clients."""
     null: int = field(default_factory=lambda: os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
     """What takes the listener's place; here from the start, since descriptors can run out."""
 

@@ -15,6 +15,7 @@ from enum import Enum
 from tempfile import TemporaryFile
 from typing import IO
 
+from prefork.http.body import Body
 from prefork.http.connection import CONTINUE, Connection, Environ, Limits, Request
 from prefork.http.head import Reject
 from prefork.http.response import error
@@ -30,6 +31,9 @@ _LINGER = 10.0
 _LINGER_SILENCE = 2.0
 _LINGER_BYTES = 64 * 1024 * 1024
 _DISCARDS_AT_ONCE = 8  # reads, until other connections get their turn
+_GRACE = 30.0
+"""Seconds before a body's rate is looked at where there is no `body_timeout`."""
+
 _DONTWAIT = socket.MSG_DONTWAIT
 
 
@@ -39,8 +43,12 @@ class Rules:
 
     limits: Limits
     keepalive: float
+    keepalive_requests: int
+    """Requests answered on one connection."""
     header_timeout: float
     body_timeout: float
+    min_body_rate: int
+    """Bytes a second, on the average since the body began, after `body_timeout`."""
     write_timeout: float
     response_memory: int
     response_spill: int
@@ -62,7 +70,7 @@ _IDLE, _READ, _WRITE = Wish.IDLE, Wish.READ, Wish.WRITE
 _SERVE, _CLOSE = Wish.SERVE, Wish.CLOSE
 
 
-class _FilePart:
+class FilePart:
     """Bytes of a file that are still to be sent; owns its descriptor."""
 
     __slots__ = ("count", "fd", "offset", "spilled")
@@ -82,11 +90,14 @@ class Conversation:
 
     __slots__ = (
         "_answered",
+        "_body",
+        "_body_since",
         "_discarded",
         "_lingering",
         "_memory",
         "_pending",
         "_rules",
+        "_served",
         "_since",
         "_sock",
         "_spill",
@@ -108,11 +119,14 @@ class Conversation:
         self.fd = sock.fileno()
         self._rules = rules
         self.connection = Connection(base, rules.limits)
-        self._pending: deque[memoryview | _FilePart] | tuple[()] = ()
+        self._pending: deque[memoryview | FilePart] | tuple[()] = ()
         self._memory = 0
         self._spill: IO[bytes] | None = None
         self._spilled = 0
         self._since = now
+        self._served = 0
+        self._body: Body | None = None
+        self._body_since = 0.0
         self._answered = False
         self._lingering = False
         self._discarded = 0
@@ -174,6 +188,9 @@ class Conversation:
         """The application gets a request: until something is sent, it can be expired."""
         self._started = False
         self.serving = request
+        self._served += 1
+        if self._served == self._rules.keepalive_requests:
+            self.closing = True
 
     def done(self, keep_alive: bool) -> None:
         """The application is through with its request."""
@@ -197,7 +214,8 @@ class Conversation:
         with contextlib.suppress(OSError):
             if not started:
                 method = request.environ["REQUEST_METHOD"]
-                self._sock.send(error(504, "the application took too long", method=method))
+                answer = error(504, "the application took too long", method=method)
+                self._sock.send(request.marked(answer))
             self._sock.shutdown(socket.SHUT_RDWR)
         self.broken = True
         return request
@@ -231,11 +249,11 @@ class Conversation:
         if self.broken:
             return
         # The application may close its file before the client has it all.
-        self._queue(_FilePart(os.dup(fd), offset, count))
+        self._queue(FilePart(os.dup(fd), offset, count))
         self._sock.setblocking(False)  # sendfile(2) knows no MSG_DONTWAIT
         self.flush()
 
-    def _queue(self, part: memoryview | _FilePart) -> None:
+    def _queue(self, part: memoryview | FilePart) -> None:
         if not isinstance(self._pending, deque):  # which takes 0.6 KB, even where it is empty
             self._pending = deque()
         self._pending.append(part)
@@ -266,10 +284,10 @@ class Conversation:
                 self._spilled += written
                 data = data[written:]
             last = self._pending[-1] if self._pending else None
-            if isinstance(last, _FilePart) and last.spilled:
+            if isinstance(last, FilePart) and last.spilled:
                 last.count += size
             else:
-                self._queue(_FilePart(os.dup(fd), offset, size, spilled=True))
+                self._queue(FilePart(os.dup(fd), offset, size, spilled=True))
                 self._sock.setblocking(False)
         except OSError:
             self.broken = True
@@ -303,9 +321,9 @@ class Conversation:
         try:
             while pending and not self.broken and files < _FILES_AT_ONCE:
                 part = pending[0]
-                if isinstance(part, _FilePart):
+                if isinstance(part, FilePart):
                     files += 1
-                    sent = os.sendfile(self.fd, part.fd, part.offset, min(part.count, _SENDFILE))
+                    sent = self._send_part(part)
                     if not sent:
                         self.broken = True  # the file has shrunk since it was promised
                     part.offset += sent
@@ -328,6 +346,10 @@ class Conversation:
             self._spill.close()
             self._spill = None
             self._spilled = 0
+
+    def _send_part(self, part: FilePart) -> int:
+        """Sends bytes of a file as far as the client takes them; 0 where it has no more."""
+        return os.sendfile(self.fd, part.fd, part.offset, min(part.count, _SENDFILE))
 
     # What comes next.
 
@@ -365,11 +387,23 @@ class Conversation:
                 self.send(CONTINUE)
             timeout = rules.body_timeout
             self.deadline = now + timeout if timeout else 0.0
+            if rules.min_body_rate and connection.body is not None:
+                self._demand_rate(connection.body, now)
         else:
             # From the first byte of the head on: a byte now and then gains no time.
             timeout = rules.header_timeout
             self.deadline = self._since + timeout if timeout else 0.0
         return _READ
+
+    def _demand_rate(self, body: Body, now: float) -> None:
+        """A byte now and then gains no time for ever: a body has to come at some rate."""
+        if body is not self._body:
+            self._body = body
+            self._body_since = now
+        rules = self._rules
+        due = self._body_since + (rules.body_timeout or _GRACE) + body.size / rules.min_body_rate
+        if not self.deadline or due < self.deadline:
+            self.deadline = due
 
     def _reject(self, problem: Reject) -> None:
         connection = self.connection
@@ -423,7 +457,7 @@ class Conversation:
 
     def close(self) -> None:
         for part in self._pending:
-            if isinstance(part, _FilePart):
+            if isinstance(part, FilePart):
                 part.close()
         self._pending = ()
         if self._spill is not None:

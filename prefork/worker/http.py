@@ -1,5 +1,7 @@
 """HTTP in a worker: connections to conversations, conversations to the application and back."""
 
+import socket
+import sys
 from collections.abc import Callable
 from time import monotonic, time
 from typing import Any, Protocol
@@ -7,9 +9,12 @@ from typing import Any, Protocol
 from prefork import logs
 from prefork.apps.wsgi import Application, answer
 from prefork.http.connection import Environ, Request
+from prefork.http.queue_time import waited
+from prefork.http.request_id import RequestIds
 from prefork.scoreboard import Record, Teller
 from prefork.worker import forked
 from prefork.worker.accept import Arrival, Door
+from prefork.worker.admission import Admission, turn_away
 from prefork.worker.conversation import Conversation, Rules, Wish
 from prefork.worker.parking import EPOLLIN, EPOLLOUT, Parking
 from prefork.worker.sockets import adopt, peer_name
@@ -17,6 +22,9 @@ from prefork.worker.threads import Threads
 
 # An enum's member is looked up by a descriptor, at 80 ns each time in CPython 3.11.
 _IDLE, _READ, _WRITE, _SERVE = Wish.IDLE, Wish.READ, Wish.WRITE, Wish.SERVE
+
+_COMPLAIN = 5.0
+"""Seconds between two lines in the log about connections that were turned away."""
 
 _LAST_CHANCE = 5.0
 """Seconds that an idle connection gets at the end where no limit is configured."""
@@ -41,16 +49,20 @@ class HttpService:
         teller: Teller,
         wake: Callable[[], None],
         *,
+        admission: Admission[Conversation],
         request_timeout: float,
         graceful_timeout: float,
         access: AccessLog | None,
+        ids: RequestIds | None,
     ) -> None:
         self.parking: Parking[Conversation] = Parking()
         self._application = application
         self._rules = rules
         self._record = records[0]
         self._teller = teller
+        self._ids = ids
         self._reading = self._writing = 0
+        self._admission = admission
         self._request_timeout = request_timeout
         limits = [limit for limit in (rules.keepalive, graceful_timeout) if limit]
         self._last_chance = min(limits, default=_LAST_CHANCE)
@@ -58,6 +70,7 @@ class HttpService:
         self._open: set[Conversation] = set()
         self._running: dict[Conversation, float] = {}
         self._forked = False
+        self._complain_from = 0.0
         self._last = False
         self._until = 0.0
         self._threads: Threads[Conversation] | None = None
@@ -79,9 +92,16 @@ class HttpService:
         fd, peer = arrival
         base = door.base.copy()
         base["REMOTE_ADDR"], base["REMOTE_PORT"] = peer_name(peer)
+        address = base["REMOTE_ADDR"]
+        if door.trusts is not None and door.trusts(address):
+            address = ""  # a proxy has no share of its own: its clients would have to divide it
+        sock = adopt(fd)
+        if not self._admitted(sock, address, tls="HTTPS" in base):
+            return
         now = monotonic()
-        conversation = Conversation(adopt(fd), base, self._rules, now)
+        conversation = door.converse(sock, base, self._rules, now)
         self._open.add(conversation)
+        self._admission.note(address, conversation)
         conversation.closing = self._last
         conversation.read(now)
         self._proceed(conversation)
@@ -138,6 +158,36 @@ class HttpService:
         for conversation in self._open:
             conversation.abandon()
 
+    # Bounds.
+
+    def _admitted(self, sock: socket.SocketType, address: str, *, tls: bool) -> bool:
+        """Whether a new connection may stay; one that may not is closed."""
+        admission = self._admission
+        if len(self._open) < (admission.limit or sys.maxsize) and not admission.per_address:
+            return True
+        problem = admission.refusal(
+            address, self._open, list(self.parking.parked.values()), self._end_idle
+        )
+        if problem is None:
+            return True
+        turn_away(sock, problem, tls=tls)
+        now = monotonic()
+        if self._complain_from <= now:
+            self._complain_from = now + _COMPLAIN
+            logs.event("warning", "connections refused", reason=problem.reason)
+        return False
+
+    def _end_idle(self, conversation: Conversation) -> bool:
+        if self.parking.claim(conversation.fd) is not conversation:
+            return False
+        self._close(conversation)
+        return True
+
+    def _close(self, conversation: Conversation) -> None:
+        self.parking.forget(conversation)
+        conversation.close()
+        self._open.discard(conversation)
+
     # One conversation.
 
     def _proceed(self, conversation: Conversation) -> None:
@@ -159,9 +209,7 @@ class HttpService:
             elif wish is _WRITE:
                 self.parking.park(conversation, EPOLLOUT)
             else:
-                self.parking.forget(conversation)
-                conversation.close()
-                self._open.discard(conversation)
+                self._close(conversation)
             return
 
     def _count(self, conversation: Conversation, wish: Wish) -> None:
@@ -175,7 +223,14 @@ class HttpService:
         if request is None:
             return
         now = monotonic()
-        record.start(now, request.line, request.environ["REMOTE_ADDR"])
+        environ = request.environ
+        if self._ids is not None:
+            self._ids.give(request)
+        record.start(now, request.line, environ["REMOTE_ADDR"], request.id)
+        if "HTTP_X_REQUEST_START" in environ:
+            seconds = waited(environ["HTTP_X_REQUEST_START"], time())
+            if seconds is not None:
+                record.waited(seconds)
         conversation.begin(request)
         self._running[conversation] = now
         conversation.closing = conversation.closing or self._last
@@ -201,13 +256,14 @@ class HttpService:
             "application failed",
             request=line,
             peer=request.environ["REMOTE_ADDR"],
+            request_id=request.id or None,
             traceback=logs.traceback_of(problem),
         )
         if self._forked:
             forked.leave(problem)
 
 
-def base_environ(server: tuple[str, str], **more: Any) -> Environ:
+def base_environ(server: tuple[str, str], *, tls: bool = False, **more: Any) -> Environ:
     """What the environ of every request at one listener begins with."""
     name, port = server
     return {
@@ -215,8 +271,9 @@ def base_environ(server: tuple[str, str], **more: Any) -> Environ:
         "SERVER_PORT": port,
         "SCRIPT_NAME": "",
         "wsgi.version": (1, 0),
-        "wsgi.url_scheme": "http",
+        "wsgi.url_scheme": "https" if tls else "http",
         "wsgi.run_once": False,
         "wsgi.input_terminated": True,
+        **({"HTTPS": "on"} if tls else {}),
         **more,
     }

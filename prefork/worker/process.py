@@ -20,21 +20,26 @@ from typing import Any, NoReturn, Protocol
 
 import setproctitle
 
-from prefork import __version__, linux, logs, systemd
+from prefork import __version__, linux, logs, stacks, systemd
 from prefork.apps.health import Health
 from prefork.apps.load import LoadError, load_target
 from prefork.apps.wsgi import FileWrapper, errors_stream
 from prefork.channel import Channel, Failed
 from prefork.config import Config
 from prefork.http.connection import Limits
+from prefork.http.request_id import RequestIds
+from prefork.http.response import name_server
 from prefork.listeners import Listener
 from prefork.scoreboard import Scoreboard
 from prefork.worker.accept import WAKE, Door
-from prefork.worker.conversation import Rules
+from prefork.worker.admission import Admission
+from prefork.worker.conversation import Conversation, Rules
 from prefork.worker.hooks import Hooks, Worker
 from prefork.worker.http import HttpService, base_environ
 from prefork.worker.loop import Loop, Service
 from prefork.worker.resources import bind_to_cpus, limit
+from prefork.worker.rights import restrain
+from prefork.worker.secured import security
 from prefork.worker.tcp import TcpService
 from prefork.worker.warmup import WarmupError, warm_up
 
@@ -59,6 +64,8 @@ class Heritage:
     """Process id of the master."""
     config: Config
     listeners: tuple[Listener, ...]
+    tls: Any
+    """An ssl.SSLContext, or None."""
     scoreboard: Scoreboard
     logs: logs.Logs
 
@@ -140,6 +147,7 @@ def _take_place(birth: Birth) -> None:
     linux.set_parent_death_signal(signal.SIGTERM)
     if os.getppid() != birth.master:
         os._exit(0)  # it died before we asked to be told
+    stacks.offer(birth.channel)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
@@ -182,16 +190,19 @@ def prepare(heritage: Heritage) -> Hooks:
     config = heritage.config
     limit(config.process.limits)
     heritage.logs.reconfigure(config.log)
-    _settle_in(config)
+    _settle_in(config, restrain(config.process, heritage.master))
     return Hooks(config.workers.hooks)
 
 
-def _settle_in(config: Config) -> None:
-    """Environment, directory and module path of the application."""
+def _settle_in(config: Config, user: dict[str, str]) -> None:
+    """Environment, directory and module path of the application; `user`: variables of its own."""
     server = config.server
     systemd.forget(os.environ)
-    os.environ.update(server.env)
-    os.chdir(server.chdir)
+    os.environ.update(user | server.env)
+    try:
+        os.chdir(server.chdir)
+    except OSError as problem:
+        raise LoadError(f"server.chdir: {server.chdir}: {problem.strerror}") from None
     for path in reversed((server.chdir, *server.pythonpath)):
         if path not in sys.path:
             sys.path.insert(0, path)
@@ -217,15 +228,24 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
             body_memory=http.body_memory,
         ),
         keepalive=http.keepalive,
+        keepalive_requests=http.keepalive_requests,
         header_timeout=http.header_timeout,
         body_timeout=http.body_timeout,
+        min_body_rate=http.min_body_rate,
         write_timeout=http.write_timeout,
         response_memory=http.response_memory,
         response_spill=http.response_spill,
     )
+    if config.tls.certificate is not None and birth.tls is None:
+        raise LoadError("the certificate could not be read again at the upgrade: reload")
+    name_server(http.server_header)
     for door, listener in zip(doors, birth.listeners, strict=True):
+        secured = security(config, str(listener.address), birth.tls)
+        door.converse = Conversation if secured is None else secured.converse
+        door.trusts = secured.trusts if secured is not None else None
         door.base = base_environ(
             _server_address(listener),
+            tls=secured is not None and secured.seal is not None,
             **{
                 "SERVER_SOFTWARE": f"prefork/{__version__}",
                 "wsgi.errors": errors_stream(),
@@ -246,9 +266,11 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
         records,
         teller,
         loop.wake,
+        admission=Admission(http.max_connections, http.max_connections_per_address),
         request_timeout=workers.request_timeout,
         graceful_timeout=workers.graceful_timeout,
         access=birth.logs.access_log(),
+        ids=RequestIds(http.request_id_header) if http.request_id_header is not None else None,
     )
 
 

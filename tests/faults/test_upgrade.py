@@ -24,6 +24,8 @@ import psutil
 import pytest
 
 from prefork.control import Client, ControlError
+from prefork.master.state import VERSION as STATE
+from prefork.scoreboard import VERSION as BOARD
 from tests.faults.load import Load, tcp, unix
 from tests.system.server import PATIENCE, ROOT, Server, Start, read_all, until
 from tests.unit.control_loop import Raw
@@ -494,12 +496,12 @@ def torn_release(install: Install) -> str:
 
 
 def other_state(install: Install) -> str:
-    install.edit("prefork/master/state.py", "VERSION = 2", "VERSION = 3")
-    return "in version 1, and prefork 0.1.0 reads version 2: restart the server instead"
+    install.edit("prefork/master/state.py", f"VERSION = {STATE}", f"VERSION = {STATE + 1}")
+    return f"in version {STATE}, and prefork 0.1.0 reads version {STATE + 1}: restart the server"
 
 
 def other_scoreboard(install: Install) -> str:
-    install.edit("prefork/scoreboard.py", "VERSION = 3", "VERSION = 4")
+    install.edit("prefork/scoreboard.py", f"VERSION = {BOARD}", f"VERSION = {BOARD + 1}")
     return "the scoreboard that was handed over is of another version"
 
 

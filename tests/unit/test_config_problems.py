@@ -45,7 +45,7 @@ level = "warn"
         'site.toml: log.level: expected "debug", "info", "warning" or "error", got "warn"',
         '--set: workers.count: expected an integer of at least 1 or "auto", got "none"',
         "--set: a: unknown section;"
-        " the sections are server, workers, http, static, log, process, control",
+        " the sections are server, workers, http, tls, static, log, process, control, metrics",
         f'site.toml: server.pythonpath: "{Path.cwd() / "nope"}": no such file or directory',
     ]
 
@@ -204,3 +204,10 @@ def test_a_unix_path_is_measured_as_absolute(site: Write, tmp_path: Path) -> Non
     (line,) = problems(site(APP + f'[control]\npath = "{name}"\n'))
     assert "control.path" in line
     assert "too long" in line
+
+
+def test_a_coding_whose_package_is_not_there(site: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = site(f"{APP}[http]\ncompress = ['zstd']")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    (line,) = problems(name)
+    assert line == "site.toml: http.compress: \"zstd\" needs a package; pip install 'prefork[zstd]'"

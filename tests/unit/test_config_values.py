@@ -144,6 +144,13 @@ def test_bind_names_every_bad_address_and_equal_ones() -> None:
     )
 
 
+def test_codings_keep_their_order() -> None:
+    assert taken("http.compress", ["gzip", "zstd", "gzip"]) == ("gzip", "zstd")
+    assert taken("http.compress", []) == ()
+    for raw in ("gzip", ["br"], [["gzip"]], [1], True):
+        assert refused("http.compress", raw).startswith('expected a list of "zstd" and "gzip"')
+
+
 def test_paths() -> None:
     assert taken("static.root", "../site") == "/site"
     assert taken("static.root", "/srv/site") == "/srv/site"

@@ -11,7 +11,11 @@ from prefork.http.head import Reject, cgi_name, path_of, split_target
     [
         (b"Content-Type", "CONTENT_TYPE"),
         (b"content-length", "CONTENT_LENGTH"),
-        (b"X-Forwarded-For", "HTTP_X_FORWARDED_FOR"),
+        (b"X-Own-Name", "HTTP_X_OWN_NAME"),
+        (b"X-Forwarded-For", ""),
+        (b"x-forwarded-anything", ""),
+        (b"FORWARDED", ""),
+        (b"Forwarded-Not", "HTTP_FORWARDED_NOT"),
         (b"accept", "HTTP_ACCEPT"),
         (b"X_Forwarded_For", ""),
         (b"Content_Length", ""),

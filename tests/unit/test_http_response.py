@@ -90,6 +90,8 @@ def test_the_date_follows_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"method": "HEAD", "headers": [("Content-Length", "7")]}, Framing.NONE, ["7"], [], True),
         ({"status": "204 No Content", "known": 0}, Framing.NONE, [], [], True),
         ({"status": "204 X", "headers": [("Content-Length", "7")]}, Framing.NONE, [], [], True),
+        ({"status": "205 Reset Content", "known": 5}, Framing.NONE, ["0"], [], True),
+        ({"status": "205 X", "headers": [("Content-Length", "7")]}, Framing.NONE, ["0"], [], True),
         ({"status": "304 Not Modified", "known": 0}, Framing.NONE, [], [], True),
         ({"status": "304 X", "headers": [("Content-Length", "7")]}, Framing.NONE, ["7"], [], True),
     ],
@@ -203,3 +205,13 @@ def test_an_error_is_plain_text_that_ends_the_connection() -> None:
     assert body.startswith(b"413 ")
     assert body.endswith(b": too much\n")
     assert error(500, "x", method="HEAD").endswith(b"\r\n\r\n")
+
+
+def test_the_server_need_not_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(response, "_server", response._server)
+    assert values(composed(known=0), "Server") == ["prefork"]
+    response.name_server(False)
+    assert values(composed(known=0), "Server") == []
+    assert values(composed(known=0, headers=[("Server", "mine")]), "Server") == ["mine"]
+    response.name_server(True)
+    assert values(composed(known=0), "Server") == ["prefork"]

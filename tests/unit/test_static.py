@@ -1,5 +1,6 @@
 """Static files, called as the WSGI application that they are."""
 
+import email
 import errno
 import os
 import resource
@@ -336,6 +337,8 @@ def test_a_file_from_before_1970_or_from_the_future_has_a_date_that_can_be_sent(
         ("bytes=-99", TEXT, "bytes 0-9/10"),
         ("bytes=0-", TEXT, "bytes 0-9/10"),
         ("Bytes= 1-2 ", b"12", "bytes 1-2/10"),
+        ("bytes=0-1,", b"01", "bytes 0-1/10"),
+        ("bytes=10-20, 8-", b"89", "bytes 8-9/10"),
     ],
 )
 def test_a_single_range_is_206(site: Site, text: str, body: bytes, content_range: str) -> None:
@@ -350,7 +353,7 @@ def test_a_single_range_is_206(site: Site, text: str, body: bytes, content_range
 @pytest.mark.parametrize(
     "text",
     [
-        *("bytes=0-1,3-4", "bytes=0-1,", "lines=0-1", "bytes", "bytes=", "bytes=-", "bytes=4-2"),
+        *("bytes=0-1,x", "bytes=,", "lines=0-1", "bytes", "bytes=", "bytes=-", "bytes=4-2"),
         *("bytes=a-b", "bytes=+1-2", "bytes=1--2", "bytes=0x0-1", "bytes=1", "bytes 0-1"),
         *("bytes=²-3", "bytes=0-" + "9" * 5000, "0-1", ""),
     ],
@@ -382,6 +385,121 @@ def test_a_range_beyond_the_end_is_416(
 def test_the_last_bytes_of_an_empty_file_are_the_whole_of_it(site: Site) -> None:
     answer = get(site, "/empty.txt", range="bytes=-5")
     assert (answer.code, answer.body) == (200, b"")
+
+
+def test_several_ranges_are_parts_of_one_answer(site: Site) -> None:
+    answer = get(site, "/text.txt", range="bytes=0-1, 5-5,99-,-2")
+    assert answer.code == 206
+    assert "Content-Range" not in answer.headers
+    assert answer.headers["Content-Length"] == str(len(answer.body))
+    kind = answer.headers["Content-Type"]
+    assert kind.startswith("multipart/byteranges; boundary=")
+    message = email.message_from_bytes(f"Content-Type: {kind}\r\n".encode() + answer.body)
+    assert [
+        (part["Content-Type"], part["Content-Range"], part.get_payload(decode=True))
+        for part in message.get_payload()
+    ] == [
+        ("text/plain; charset=utf-8", "bytes 0-1/10", b"01"),
+        ("text/plain; charset=utf-8", "bytes 5-5/10", b"5"),
+        ("text/plain; charset=utf-8", "bytes 8-9/10", b"89"),
+    ]
+    head = get(site, "/text.txt", "HEAD", range="bytes=0-1,3-4")
+    assert (head.code, head.headers["Content-Length"]) == (200, "10")
+
+
+def test_ranges_that_ask_for_more_than_there_is_get_the_whole(site: Site) -> None:
+    for text in ("bytes=0-5,4-9", "bytes=" + "0-,3-," * 2, "bytes=" + ",".join(["0-0"] * 17)):
+        answer = get(site, "/text.txt", range=text)
+        assert (answer.code, answer.body) == (200, TEXT)
+
+
+# If-Match and If-Unmodified-Since
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_if_match_is_412_for_another_file_and_compares_strongly(site: Site, method: str) -> None:
+    tag = get(site, "/text.txt").headers["ETag"]
+    for same in (tag, "*", f'"other", {tag}'):
+        assert get(site, "/text.txt", method, if_match=same).code == 200
+    for other in ('"other"', f"W/{tag}", "", "nonsense"):
+        answer = get(site, "/text.txt", method, if_match=other)
+        assert (answer.code, "ETag" in answer.headers) == (412, False)
+    # It outranks all other conditions.
+    earlier = formatdate(MODIFIED - 1, usegmt=True)
+    assert get(site, "/text.txt", if_match=tag, if_unmodified_since=earlier).code == 200
+    assert get(site, "/text.txt", if_match='"other"', if_none_match=tag).code == 412
+    assert get(site, "/text.txt", if_match=tag, if_none_match=tag).code == 304
+
+
+def test_if_unmodified_since_is_412_for_a_later_file(site: Site) -> None:
+    for step, code in ((-1, 412), (0, 200), (1, 200)):
+        date = formatdate(MODIFIED + step, usegmt=True)
+        assert get(site, "/text.txt", if_unmodified_since=date).code == code
+    assert get(site, "/text.txt", if_unmodified_since="nonsense").code == 200
+
+
+# Compressed files beside the others
+
+
+@pytest.fixture
+def beside(tmp_path: Path) -> Site:
+    for name, content in {
+        "app.js": b"the script",
+        "app.js.gz": b"gzip of it",
+        "app.js.br": b"brotli",
+        "old.css": b"new",
+        "old.css.gz": b"old",
+        "alone.css": b"alone",
+        "index.html": b"index",
+        "index.html.zst": b"zstd of it",
+    }.items():
+        (tmp_path / name).write_bytes(content)
+        os.utime(tmp_path / name, (MODIFIED, MODIFIED))
+    os.utime(tmp_path / "old.css", (MODIFIED + 1, MODIFIED + 1))
+    (tmp_path / "odd.js").write_bytes(b"odd")
+    (tmp_path / "odd.js.gz").mkdir()
+    return Site(str(tmp_path), precompressed=True)
+
+
+@pytest.mark.parametrize(
+    ("path", "accept", "body", "coding"),
+    [
+        ("/app.js", "gzip", b"gzip of it", "gzip"),
+        ("/app.js", "gzip, deflate, br", b"brotli", "br"),
+        ("/app.js", "br;q=0.1, gzip", b"gzip of it", "gzip"),
+        ("/app.js", "*", b"brotli", "br"),
+        ("/app.js", "gzip;q=0", b"the script", None),
+        ("/app.js", "zstd", b"the script", None),
+        ("/app.js", "", b"the script", None),
+        ("/", "zstd", b"zstd of it", "zstd"),
+        ("/old.css", "gzip", b"new", None),
+        ("/alone.css", "gzip", b"alone", None),
+        ("/odd.js", "gzip", b"odd", None),
+        ("/app.js.gz", "", b"gzip of it", None),
+    ],
+)
+def test_the_file_in_a_coding_that_the_client_takes(
+    beside: Site, path: str, accept: str, body: bytes, coding: str | None
+) -> None:
+    headers = {"accept_encoding": accept} if accept else {}
+    answer = get(beside, path, **headers)
+    assert (answer.code, answer.body) == (200, body)
+    assert answer.headers.get("Content-Encoding") == coding
+    assert answer.headers["Vary"] == "Accept-Encoding"
+    assert answer.headers["Content-Length"] == str(len(body))
+    kind = {"j": "text/javascript; charset=utf-8", "g": "application/gzip"}.get(path[-2:-1])
+    assert kind is None or answer.headers["Content-Type"] == kind
+
+
+def test_each_coding_has_its_own_entity_tag(beside: Site) -> None:
+    plain, packed = get(beside, "/app.js"), get(beside, "/app.js", accept_encoding="gzip")
+    tag = packed.headers["ETag"]
+    assert plain.headers["ETag"] != tag
+    answer = get(beside, "/app.js", accept_encoding="gzip", if_none_match=tag)
+    assert (answer.code, answer.headers["Vary"]) == (304, "Accept-Encoding")
+    assert get(beside, "/app.js", if_none_match=tag).code == 200
+    part = get(beside, "/app.js", accept_encoding="gzip", range="bytes=0-3")
+    assert (part.code, part.body, part.headers["Content-Encoding"]) == (206, b"gzip", "gzip")
 
 
 def test_if_range_gives_the_part_only_of_the_very_same_file(site: Site) -> None:

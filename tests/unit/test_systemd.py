@@ -1,8 +1,20 @@
-"""Sockets passed by systemd, as sd_listen_fds(3) tells of them."""
+"""Sockets passed by systemd, as sd_listen_fds(3) tells of them, and what it is told."""
+
+import os
+import socket
+from pathlib import Path
 
 import pytest
 
-from prefork.systemd import MOST_FDS, listen_fds
+from prefork.systemd import (
+    MOST_FDS,
+    Notifier,
+    forget,
+    is_journal,
+    listen_fds,
+    watchdog_interval,
+    with_priority,
+)
 
 PID = 4711
 
@@ -53,3 +65,61 @@ def test_names_and_descriptors_must_be_as_many(names: str) -> None:
     found = len(names.split(":"))
     with pytest.raises(ValueError, match=rf"^LISTEN_FDNAMES has {found} names, .* is 2$"):
         passed(LISTEN_FDS="2", LISTEN_FDNAMES=names)
+
+
+# What is told to the service manager.
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_states_are_sent_in_one_datagram(tmp_path: Path, abstract: bool) -> None:
+    name = f"@prefork-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(name.replace("@", "\0", 1))
+        manager.settimeout(30)
+        notifier = Notifier.of({"NOTIFY_SOCKET": name})
+        assert notifier is not None
+        assert notifier.send(READY=1, STATUS="up")
+        assert manager.recv(4096) == b"READY=1\nSTATUS=up"
+
+
+def test_a_manager_that_is_gone_or_does_not_read_is_not_waited_for(tmp_path: Path) -> None:
+    notifier = Notifier(str(tmp_path / "notify"))
+    assert not notifier.send(READY=1)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        assert any(not notifier.send(WATCHDOG=1) for _ in range(100_000))
+
+
+def test_without_a_socket_nobody_is_told() -> None:
+    assert Notifier.of({}) is None
+    for bad in ("relative", "@", "/"):
+        with pytest.raises(ValueError, match="NOTIFY_SOCKET is"):
+            Notifier.of({"NOTIFY_SOCKET": bad})
+
+
+def test_the_watchdog_is_for_the_process_that_it_names() -> None:
+    assert watchdog_interval({}, 7) is None
+    assert watchdog_interval({"WATCHDOG_USEC": "1500000"}, 7) == 1.5
+    assert watchdog_interval({"WATCHDOG_USEC": "1500000", "WATCHDOG_PID": "7"}, 7) == 1.5
+    assert watchdog_interval({"WATCHDOG_USEC": "1500000", "WATCHDOG_PID": "8"}, 7) is None
+    assert watchdog_interval({"WATCHDOG_USEC": "0"}, 7) is None
+    with pytest.raises(ValueError, match="WATCHDOG_USEC is '-1'"):
+        watchdog_interval({"WATCHDOG_USEC": "-1"}, 7)
+
+
+def test_an_application_finds_nothing_of_it() -> None:
+    environ = dict.fromkeys(("NOTIFY_SOCKET", "WATCHDOG_USEC", "LISTEN_FDS", "LISTEN_PID"), "1")
+    environ["PATH"] = "/bin"
+    forget(environ)
+    assert environ == {"PATH": "/bin"}
+
+
+def test_lines_of_the_journal_have_their_level(tmp_path: Path) -> None:
+    with open(tmp_path / "stream", "w") as stream:
+        status = os.fstat(stream.fileno())
+        named = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+        assert is_journal(named, stream.fileno())
+        assert not is_journal({"JOURNAL_STREAM": "1:2"}, stream.fileno())
+        assert not is_journal({}, stream.fileno())
+    assert not is_journal(named, 9999)
+    assert with_priority(3, "one\n  two\n") == "<3>one\n<3>  two\n"

@@ -1,0 +1,1 @@
+"""Moving in: the configuration of another server as one for prefork."""

@@ -1,0 +1,56 @@
+"""The Python stacks of a process's threads, told from outside: by a signal into a memfd.
+
+`faulthandler` writes them in the signal's handler itself, in C: it needs neither the GIL nor a
+thread that comes back to the interpreter, so it tells of one that is stuck in C code, too.  The
+request that is interrupted goes on unharmed: system calls are resumed (SA_RESTART), and those that
+the kernel does not resume by itself, such as nanosleep(2), are by CPython (PEP 475).  Code in C
+that takes EINTR for an error of its own is the exception.
+"""
+
+import contextlib
+import faulthandler
+import fcntl
+import os
+import re
+import signal
+
+from prefork.channel import Channel, Stacks
+
+SIGNAL = signal.SIGRTMIN + 2
+"""Real-time, since libraries use the others."""
+
+_HERE = re.escape(os.path.dirname(__file__))
+_ENTRY = re.compile(rf'  File "{_HERE}/worker/process\.py", line \d+ in live\n')
+
+
+def offer(channel: Channel) -> None:
+    """In a worker: from now on SIGNAL writes the stacks into a memfd, which the master gets.
+
+    Without a descriptor to spare nothing is offered, and the master sends no such signal.
+    """
+    with contextlib.suppress(OSError):
+        fd = os.memfd_create("prefork-stacks")
+        # The master empties it, and does not know where this end's offset stands.
+        fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND)
+        faulthandler.register(SIGNAL, file=fd, all_threads=True)
+        channel.send(Stacks(), (fd,))
+
+
+def is_whole(text: str) -> bool:
+    """Whether that is all: the main thread's stack comes last and begins at the program's own."""
+    return text.endswith((" in <module>\n", "  ...\n"))
+
+
+def shown(text: str) -> str:
+    """Without what is the same in each worker: how the master came to fork it."""
+    lines: list[str] = []
+    inside = False
+    for line in text.splitlines(keepends=True):
+        if not line.startswith("  "):
+            inside = False
+        if not inside:
+            lines.append(line)
+        if _ENTRY.fullmatch(line):
+            lines.pop()
+            inside = True
+    return "".join(lines).rstrip("\n")

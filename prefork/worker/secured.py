@@ -1,0 +1,237 @@
+"""A conversation that does not begin with HTTP, or whose peer speaks for somebody else.
+
+Before its first request a connection may owe a header of the PROXY protocol, and then a TLS
+handshake.  Each is a state in which the connection is parked like any other, with a time limit;
+once both are behind it, it is a conversation like any other, too.  A listener without any of this
+has plain conversations, and pays nothing for it.
+"""
+
+import contextlib
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from prefork import logs
+from prefork.config import Config
+from prefork.http import forwarded, proxy_protocol
+from prefork.http.connection import Environ
+from prefork.http.head import Reject
+from prefork.http.proxied import ProxiedConnection, keys
+from prefork.worker.conversation import Conversation, FilePart, Rules, Wish
+
+if TYPE_CHECKING:
+    from prefork.worker.tls import TlsSocket
+
+_FILE = 64 * 1024  # bytes of a file read and sealed at one time
+
+
+def security(config: Config, address: str, context: Any) -> "Security | None":
+    """What the listener of that address asks for; `context`: the server's, an ssl.SSLContext.
+
+    None where its conversations are plain ones.
+    """
+    http, settings = config.http, config.tls
+    seal = None
+    if settings.certificate is not None and (not settings.bind or address in settings.bind):
+        # Imported here: OpenSSL costs each process megabytes that few servers have a use for.
+        from prefork.worker.tls import TlsSocket
+
+        seal = partial(TlsSocket, context=context)
+    if seal is None and not http.trusted_proxies:
+        return None
+    return Security(
+        seal,
+        settings.handshake_timeout,
+        http.proxy_protocol,
+        forwarded.trust(http.trusted_proxies),
+        keys(http.trusted_headers) if http.trusted_proxies else {},
+    )
+
+
+@dataclass(frozen=True)
+class Security:
+    """What one listener asks of its connections."""
+
+    seal: "Callable[[socket.SocketType], TlsSocket] | None"
+    """Begins TLS, where that is spoken."""
+    handshake_timeout: float
+    """Seconds, 0 for no limit."""
+    proxy_protocol: bool
+    trusts: forwarded.Trusts
+    headers: dict[bytes, str]
+    """What is believed from whom is trusted; see prefork.http.proxied.keys."""
+
+    def converse(
+        self, sock: socket.SocketType, base: Environ, rules: Rules, now: float
+    ) -> Conversation:
+        return SecuredConversation(sock, base, rules, now, self)
+
+
+class _Owed(Enum):
+    """What has to come first."""
+
+    PROXY = "PROXY header"
+    HANDSHAKE = "TLS handshake"
+    NOTHING = "nothing"
+
+
+_WAITING = (Wish.IDLE, Wish.READ)
+
+_PROXY, _HANDSHAKE, _NOTHING = _Owed.PROXY, _Owed.HANDSHAKE, _Owed.NOTHING
+
+
+class SecuredConversation(Conversation):
+    """One accepted connection."""
+
+    __slots__ = ("_base", "_header", "_owed", "_security", "_tls")
+
+    def __init__(
+        self, sock: socket.SocketType, base: Environ, rules: Rules, now: float, security: Security
+    ) -> None:
+        super().__init__(sock, base, rules, now)
+        self._base = base
+        self._security = security
+        self._header = b""
+        self._tls: TlsSocket | None = None
+        self._owed = _PROXY if security.proxy_protocol else _HANDSHAKE
+        if security.proxy_protocol:
+            if not security.trusts(base["REMOTE_ADDR"]):
+                self._refuse("the peer is not one of http.trusted_proxies")
+        else:
+            self._know_peer(now)
+
+    # The PROXY header.
+
+    def _refuse(self, why: str) -> None:
+        logs.event("warning", "connection refused", peer=self._base["REMOTE_ADDR"], reason=why)
+        self.broken = True
+
+    def _read_proxy_header(self, now: float) -> bool:
+        """Takes the header and not a byte more: what follows is for TLS, or HTTP."""
+        sock = self._sock
+        limit = proxy_protocol.V2_LIMIT + proxy_protocol.V1_LIMIT
+        try:
+            fresh = sock.recv(limit, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            if not fresh:
+                self.broken = True  # a port that was only knocked at, as health checks do
+                return False
+            header = proxy_protocol.read(self._header + fresh)
+            size = len(fresh) if header is None else header.size - len(self._header)
+            self._header += sock.recv(size, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except proxy_protocol.ProxyError as problem:
+            self._refuse(str(problem))
+            return False
+        except OSError:
+            self.broken = True
+            return False
+        if header is None:
+            return False
+        self._header = b""
+        if header.source is not None:
+            self._base["REMOTE_ADDR"], self._base["REMOTE_PORT"] = header.source
+        self._know_peer(now)
+        return True
+
+    def _know_peer(self, now: float) -> None:
+        """Nothing more will be said of the peer but by itself."""
+        security = self._security
+        if security.headers and security.trusts(self._base["REMOTE_ADDR"]):
+            self.connection.close()
+            self.connection = ProxiedConnection(
+                self._base, self._rules.limits, security.trusts, security.headers
+            )
+        if security.seal is None:
+            self._owed = _NOTHING
+            return
+        self._owed = _HANDSHAKE
+        self._since = now
+        self._tls = security.seal(self._sock)
+
+    # The handshake.
+
+    def _shake_hands(self) -> bool:
+        tls = self._tls
+        assert tls is not None
+        try:
+            if not tls.shake_hands():
+                return False
+        except Reject as answer:
+            self._stay_plain(answer)
+            return False
+        except OSError as problem:
+            reason = str(getattr(problem, "reason", None) or problem)
+            peer = self._base["REMOTE_ADDR"]
+            logs.event("debug", "handshake failed", peer=peer, reason=reason)
+            self._stay_plain(None)
+            return False
+        self._owed = _NOTHING
+        self._sock = tls  # type: ignore[assignment]  # it has what a conversation uses of one
+        self._base.update(tls.environ())
+        return True
+
+    def _stay_plain(self, problem: Reject | None) -> None:
+        """No TLS will come of it: the end, with a word to who can read it."""
+        self._owed = _NOTHING
+        self._tls = None
+        self.connection.finish()
+        self.connection.surplus = True
+        if problem is not None:
+            self.connection.error = problem
+
+    # What a conversation does.
+
+    def read(self, now: float) -> bool:
+        if self.broken:
+            return False
+        if self._owed is _PROXY and not self._read_proxy_header(now):
+            return False
+        if self._owed is _HANDSHAKE and not self._shake_hands():
+            return False
+        return super().read(now)
+
+    def flush(self) -> None:
+        if self._owed is _HANDSHAKE:
+            tls = self._tls
+            assert tls is not None
+            with contextlib.suppress(OSError):
+                tls.push()
+            return
+        super().flush()
+
+    def _send_part(self, part: FilePart) -> int:
+        if self._tls is None:
+            return super()._send_part(part)
+        # The kernel can't seal it. Bytes that were sealed but not sent are read again, and are
+        # the same: the file was promised as it is.
+        data = os.pread(part.fd, min(part.count, _FILE), part.offset)
+        return self._sock.send(data, socket.MSG_DONTWAIT) if data else 0
+
+    def settle(self, now: float, leaving: float = 0.0) -> Wish:
+        tls = self._tls
+        if self._owed is _NOTHING:
+            wish = super().settle(now, leaving)
+            if tls is not None and tls.ended and wish in _WAITING and not self._lingering:
+                return Wish.CLOSE  # the epoll would not tell of it
+            return wish
+        if self.broken:
+            return Wish.CLOSE
+        if self._owed is _PROXY:
+            timeout = self._rules.header_timeout
+        else:
+            timeout = self._security.handshake_timeout
+        self.deadline = self._since + timeout if timeout else 0.0
+        if leaving and (not self.deadline or leaving < self.deadline):
+            self.deadline = leaving
+        return Wish.WRITE if tls is not None and tls.unsent else Wish.READ
+
+    def close(self) -> None:
+        # Not where an answer was cut: its client has to see that.
+        if self._tls is not None and self._owed is _NOTHING and not self._pending:
+            self._tls.farewell()
+        super().close()

@@ -1,0 +1,41 @@
+"""The programs that the files in deploy/ are for."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.system.server import PATIENCE, ROOT
+
+DEPLOY = ROOT / "deploy"
+
+_PATH = os.pathsep.join(
+    (str(Path(sys.executable).parent), os.environ.get("PATH", ""), "/usr/sbin", "/sbin")
+)
+
+
+def find(name: str) -> str:
+    """Where a program is, of ours or of the system; a test without it is skipped (not in CI)."""
+    path = shutil.which(name, path=_PATH)
+    if path is None:
+        pytest.skip(f"{name} is not installed")
+    return path
+
+
+def run(
+    name: str, *arguments: str | Path, environ: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs one to its end; it has to be content."""
+    done = subprocess.run(
+        [find(name), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env={**os.environ, **(environ or {})},
+    )
+    assert done.returncode == 0, f"{name}: {done.stdout}\n{done.stderr}"
+    return done

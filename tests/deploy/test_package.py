@@ -1,0 +1,137 @@
+"""What is installed: the wheel and the sdist, in an empty environment of their own."""
+
+import os
+import subprocess
+import sys
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from prefork import __version__
+from tests.system.server import PATIENCE, ROOT, until
+
+
+def run(*command: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        list(map(str, command)),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE * 3,
+        **options,  # type: ignore[call-overload]
+    )
+    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+    return done
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The sdist, and the wheel that is built of it and of nothing else."""
+    place = tmp_path_factory.mktemp("dist")
+    script = (
+        "import sys, setuptools.build_meta as backend;"
+        "print(getattr(backend, 'build_' + sys.argv[1])(sys.argv[2]))"
+    )
+
+    def build(kind: str, source: Path) -> Path:
+        done = run(sys.executable, "-c", script, kind, place, cwd=source)
+        return place / done.stdout.splitlines()[-1]
+
+    # Not in the checkout: setuptools leaves its own files where it works.
+    source = place / "source"
+    source.mkdir()
+    for name in ("prefork", "pyproject.toml", "README.md", "LICENSE"):
+        run("cp", "-r", ROOT / name, source)
+    sdist = build("sdist", source)
+    with tarfile.open(sdist) as archive:
+        archive.extractall(place, filter="data")
+    return sdist, build("wheel", place / sdist.name.removesuffix(".tar.gz"))
+
+
+@pytest.fixture(scope="module")
+def installed(built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The programs of an environment with the wheel in it.
+
+    What it depends on is taken from ours: a test is to run without a package index.
+    """
+    place = tmp_path_factory.mktemp("env")
+    venv.create(place, with_pip=False, symlinks=True)
+    run(
+        *(sys.executable, "-m", "pip", "--python", place / "bin" / "python", "install"),
+        *("--quiet", "--no-index", "--no-deps", "--disable-pip-version-check", built[1]),
+    )
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    site = place / "lib" / version / "site-packages"
+    ours = Path(sys.prefix) / "lib" / version / "site-packages"
+    for name in ("click", "msgspec", "httptools", "psutil", "setproctitle"):
+        for found in ours.glob(f"{name}*"):
+            if not found.name.startswith(f"{name}-") or found.suffix == ".dist-info":
+                (site / found.name).symlink_to(found)
+    return place / "bin"
+
+
+def test_both_have_all_that_is_needed_and_nothing_else(built: tuple[Path, Path]) -> None:
+    sources = {str(path.relative_to(ROOT)) for path in (ROOT / "prefork").rglob("*.py")} | {
+        "prefork/py.typed"
+    }
+    with zipfile.ZipFile(built[1]) as wheel:
+        names = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    assert names == sources
+    with tarfile.open(built[0]) as sdist:
+        inside = {name.partition("/")[2] for name in sdist.getnames()}
+    assert sources | {"LICENSE", "README.md", "pyproject.toml"} <= inside
+
+
+def test_it_runs_in_an_empty_environment(installed: Path, tmp_path: Path) -> None:
+    (tmp_path / "hello.py").write_text(
+        "import prefork\n"
+        "def app(environ, start_response):\n"
+        "    start_response('200 OK', [])\n"
+        "    return [prefork.__file__.encode()]\n"
+    )
+    control = tmp_path / "c"
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    with subprocess.Popen(
+        [
+            *(installed / "prefork", "serve", "hello:app", "--workers", "1"),
+            *("--bind", f"unix:{tmp_path}/s", "--set", f"control.path={control}"),
+        ],
+        cwd=tmp_path,
+        env=environ,
+    ) as server:
+        try:
+            until((tmp_path / "s").exists, "its socket")
+            done = run(
+                installed / "prefork",
+                "get",
+                f"http+unix://{str(tmp_path / 's').replace('/', '%2F')}/",
+                cwd=tmp_path,
+            )
+            assert str(installed.parent) in done.stdout
+            run(installed / "prefork", "stop", "--control", control)
+            assert server.wait(PATIENCE) == 0
+        finally:
+            server.kill()
+
+
+def test_the_version_tells_what_it_stands_on(installed: Path) -> None:
+    lines = run(installed / "prefork", "--version").stdout.splitlines()
+    assert lines[0] == f"prefork {__version__}"
+    told = dict(line.split(" ", 1) for line in lines[1:])
+    assert told["Python"].startswith(".".join(map(str, sys.version_info[:3])))
+    assert told["Linux"].startswith(os.uname().release)
+    for library in ("click", "httptools", "msgspec", "psutil", "setproctitle"):
+        assert told[library][0].isdigit()
+    assert "not installed" in told["scapy"]  # of an extra
+
+
+def test_the_shell_completes_commands(installed: Path) -> None:
+    asked = {"_PREFORK_COMPLETE": "bash_complete", "COMP_WORDS": "prefork re", "COMP_CWORD": "1"}
+    completed = run(installed / "prefork", env={**os.environ, **asked}).stdout
+    assert completed.split() == ["plain,reload", "plain,reopen"]
+    for shell in ("bash", "zsh", "fish"):
+        script = run(installed / "prefork", "completion", shell).stdout
+        assert "_PREFORK_COMPLETE" in script
+    run("bash", "-n", "-c", run(installed / "prefork", "completion", "bash").stdout)

@@ -1,0 +1,342 @@
+"""Behind a proxy: whose word is believed, by hand and with real ones in front."""
+
+import json
+import os
+import shutil
+import socket
+import ssl
+import struct
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.system.certificates import Authority
+from tests.system.raw import Raw, request, talk
+from tests.system.server import PATIENCE, Server, read_all, servers, until
+
+APP = "tests.apps.basic:app"
+PATH = os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin"
+NGINX, HAPROXY = shutil.which("nginx", path=PATH), shutil.which("haproxy", path=PATH)
+TRUSTED = '["127.0.0.1", "10.0.0.0/8", "unix"]'
+
+SPOOFED = (
+    "X-Forwarded-For: 203.0.113.9",
+    "X-Forwarded-Proto: https",
+    "X-Forwarded-Host: spoofed.example",
+    "X-Forwarded-Port: 1",
+    "X-Forwarded-Prefix: /spoofed",
+    "X-Forwarded-Other: 1",
+)
+
+
+def environ_of(client: Raw, *headers: str) -> dict[str, Any]:
+    answer = client.ask(request("/environ", *headers))
+    assert answer.status == 200, answer
+    environ: dict[str, Any] = json.loads(answer.body)
+    return environ
+
+
+# Headers.
+
+
+@pytest.fixture(scope="module")
+def trusting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Believes 127.0.0.1 and who comes through its Unix socket."""
+    tmp = tmp_path_factory.mktemp("trusting")
+    for start in servers(tmp):
+        yield start(
+            *(APP, "--workers", "1", "--set", f"http.trusted_proxies={TRUSTED}"),
+            *("--set", "log.access=" + str(tmp / "access.log")),
+            bind=("127.0.0.1:0", f"unix:{tmp}/sock"),
+        ).wait_ready(1)
+
+
+def test_a_trusted_proxy_speaks_for_its_client(trusting: Server) -> None:
+    with talk(trusting) as client:
+        told = environ_of(
+            client,
+            "X-Forwarded-For: 198.51.100.1, 203.0.113.1, 10.1.1.1",
+            "X-Forwarded-Proto: https",
+            "X-Forwarded-Host: shop.example",
+            "X-Forwarded-Prefix: /shop",
+        )
+        assert told["REMOTE_ADDR"] == "203.0.113.1"
+        assert (told["wsgi.url_scheme"], told["HTTPS"]) == ("https", "on")
+        assert (told["HTTP_HOST"], told["SERVER_NAME"]) == ("shop.example", "shop.example")
+        assert (told["SERVER_PORT"], told["SCRIPT_NAME"]) == ("443", "/shop")
+        # What was said of one request is not said of the next.
+        told = environ_of(client)
+        assert (told["REMOTE_ADDR"], told["wsgi.url_scheme"]) == ("127.0.0.1", "http")
+        assert "HTTPS" not in told
+        told = environ_of(client, 'Forwarded: for="[2001:db8::1]:99";proto=https;host=a.example')
+        assert (told["REMOTE_ADDR"], told["REMOTE_PORT"]) == ("2001:db8::1", "99")
+        assert (told["wsgi.url_scheme"], told["HTTP_HOST"]) == ("https", "a.example")
+        refused = client.ask(request("/", "Forwarded: for=1.2.3.4", "X-Forwarded-For: 1.2.3.5"))
+        assert (refused.status, refused.closes) == (400, True)
+
+
+def test_the_access_log_has_the_client(trusting: Server) -> None:
+    with talk(trusting) as client:
+        environ_of(client, "X-Forwarded-For: 203.0.113.77")
+    log = trusting.control.parent.parent / "access.log"
+    until(lambda: "203.0.113.77" in log.read_text(), "the client's address in the access log")
+
+
+def test_a_proxy_on_a_unix_socket(trusting: Server) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(PATIENCE)
+        sock.connect(trusting.addresses[1].removeprefix("unix:"))
+        assert environ_of(Raw(sock), "X-Forwarded-For: 203.0.113.1")["REMOTE_ADDR"] == "203.0.113.1"
+
+
+def test_nobody_is_believed_unasked(prefork_server: Server) -> None:
+    with talk(prefork_server) as client:
+        told = environ_of(client, *SPOOFED, "Forwarded: for=203.0.113.9")
+    assert told["REMOTE_ADDR"] == "127.0.0.1"
+    assert (told["wsgi.url_scheme"], told["HTTP_HOST"]) == ("http", "test")
+    assert not [name for name in told if "FORWARDED" in name]
+
+
+# The PROXY protocol.
+
+
+def v2(*, command: int = 0x21, tlvs: bytes = b"") -> bytes:
+    addresses = socket.inet_aton("203.0.113.2") + socket.inet_aton("192.0.2.1")
+    body = addresses + struct.pack("!HH", 4242, 443) + tlvs
+    return b"\r\n\r\n\0\r\nQUIT\n" + struct.pack("!BBH", command, 0x11, len(body)) + body
+
+
+V1 = b"PROXY TCP4 203.0.113.1 192.0.2.1 4711 443\r\n"
+
+
+@pytest.fixture(scope="module")
+def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Wants a PROXY header on each connection, and speaks TLS on its second address."""
+    tmp = tmp_path_factory.mktemp("proxied")
+    certificate = Authority(tmp / "authority").issue("site.pem", "localhost")
+    for start in servers(tmp):
+        yield start(
+            *(APP, "--workers", "1", "--set", 'http.trusted_proxies=["127.0.0.1"]'),
+            *("--set", "http.proxy_protocol=true", "--set", f"tls.certificate={certificate}"),
+            *("--set", 'tls.bind=["127.0.0.2:0"]', "--set", "http.header_timeout=60"),
+            bind=("127.0.0.1:0", "127.0.0.2:0"),
+        ).wait_ready(1)
+
+
+@pytest.mark.parametrize(
+    ("header", "peer"),
+    [
+        (V1, ("203.0.113.1", "4711")),
+        (v2(), ("203.0.113.2", "4242")),
+        (v2(tlvs=b"\x02\0\x03abc"), ("203.0.113.2", "4242")),
+        (v2(command=0x20), None),
+        (b"PROXY UNKNOWN\r\n", None),
+    ],
+    ids=["v1", "v2", "v2 with TLVs", "LOCAL", "UNKNOWN"],
+)
+def test_a_proxy_header_names_the_client(
+    proxied: Server, header: bytes, peer: tuple[str, str] | None
+) -> None:
+    with talk(proxied) as client:
+        own = client.sock.getsockname()
+        client.send(header + request("/environ"))
+        for _ in range(2):
+            told = json.loads(client.answer().body)
+            assert (told["REMOTE_ADDR"], told["REMOTE_PORT"]) == (peer or (own[0], str(own[1])))
+            client.send(request("/environ"))
+        client.answer()
+
+
+def test_a_proxy_header_cut_into_bytes(proxied: Server) -> None:
+    for header in (V1, v2()):
+        with talk(proxied) as client:
+            for byte in header:
+                client.send(bytes([byte]))
+            assert environ_of(client)["REMOTE_ADDR"].startswith("203.0.113.")
+
+
+def test_whom_the_header_names_is_not_believed_for_that(proxied: Server) -> None:
+    """Its own X-Forwarded-For comes from an address that nobody trusts."""
+    with talk(proxied) as client:
+        client.send(V1)
+        told = environ_of(client, *SPOOFED)
+    assert told["REMOTE_ADDR"] == "203.0.113.1"
+    assert told["wsgi.url_scheme"] == "http"
+    assert not [name for name in told if "FORWARDED" in name]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [request("/"), b"PROXY TCP4 nonsense\r\n", b"PROXY " + b"x" * 200, v2(command=0x29), b"PROXY"],
+    ids=["none", "malformed", "too long", "unknown command", "cut"],
+)
+def test_a_connection_without_a_header_is_closed_unanswered(proxied: Server, data: bytes) -> None:
+    with proxied.connect() as sock:
+        sock.sendall(data)
+        with suppress(OSError):  # it is closed, and what it had not read resets the connection
+            sock.shutdown(socket.SHUT_WR)
+            assert read_all(sock) == b""
+
+
+def test_a_header_from_a_peer_that_is_not_trusted_closes(proxied: Server) -> None:
+    with socket.socket() as sock:
+        sock.settimeout(PATIENCE)
+        sock.bind(("127.0.0.3", 0))
+        sock.connect(("127.0.0.1", proxied.port))
+        sock.sendall(V1 + request("/"))
+        with suppress(ConnectionResetError):
+            assert read_all(sock) == b""
+    event = proxied.wait("connection refused", peer="127.0.0.3")
+    assert event["reason"] == "the peer is not one of http.trusted_proxies"
+
+
+def test_a_handshake_comes_after_the_header(proxied: Server) -> None:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    port = int(proxied.addresses[1].rpartition(":")[2])
+    with socket.create_connection(("127.0.0.2", port), PATIENCE, ("127.0.0.1", 0)) as sock:
+        sock.sendall(v2())
+        with context.wrap_socket(sock) as tls:
+            told = environ_of(Raw(tls))
+    assert (told["REMOTE_ADDR"], told["wsgi.url_scheme"]) == ("203.0.113.2", "https")
+
+
+# Real ones.
+
+
+@contextmanager
+def in_front(command: list[str | Path], bound: socket.socket, log: Path) -> Iterator[Raw]:
+    """A connection to a proxy that inherits a listener, or has our port by SO_REUSEPORT."""
+
+    def connect() -> socket.socket | None:
+        with suppress(ConnectionRefusedError):
+            return socket.create_connection(bound.getsockname(), PATIENCE, ("127.0.0.9", 0))
+        return None
+
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(command, pass_fds=[bound.fileno()], stdout=stderr, stderr=stderr)
+    try:
+        with until(connect, "a connection to the proxy") as sock:
+            yield Raw(sock)
+    finally:
+        process.kill()
+        process.wait()
+        print(log.read_text())
+
+
+HAPROXY_CONFIG = """
+global
+    log stderr format raw local0
+defaults
+    timeout connect 30s
+    timeout client 30s
+    timeout server 30s
+frontend f
+    mode {mode}
+    {more}
+    bind fd@{fd}
+    default_backend b
+backend b
+    mode {mode}
+    server s {server} {options}
+"""
+
+
+@pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed")
+@pytest.mark.parametrize(
+    ("mode", "number", "options"),
+    [
+        ("tcp", 0, "send-proxy"),
+        ("http", 0, "send-proxy"),
+        ("tcp", 0, "send-proxy-v2 proxy-v2-options unique-id,crc32c"),
+        ("http", 0, "send-proxy-v2"),
+        ("http", 1, "send-proxy-v2 ssl verify none"),
+    ],
+)
+def test_haproxy_in_front(
+    proxied: Server, tmp_path: Path, mode: str, number: int, options: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        config = tmp_path / "haproxy.cfg"
+        config.write_text(
+            HAPROXY_CONFIG.format(
+                mode=mode,
+                fd=listener.fileno(),
+                server=proxied.addresses[number],
+                options=options + (" source 127.0.0.1" if number else ""),
+                more="unique-id-format %[uuid]" if "unique-id" in options else "",
+            )
+        )
+        assert HAPROXY is not None
+        with in_front([HAPROXY, "-f", config, "-db"], listener, tmp_path / "log") as client:
+            for _ in range(3):
+                told = environ_of(client)
+                assert (told["REMOTE_ADDR"], told["REMOTE_PORT"]) == (
+                    "127.0.0.9",
+                    str(client.sock.getsockname()[1]),
+                )
+                assert told["wsgi.url_scheme"] == ("https" if number else "http")
+
+
+NGINX_CONFIG = """
+daemon off;
+master_process off;
+pid {root}/pid;
+error_log stderr notice;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {root}/t1;
+    proxy_temp_path {root}/t2;
+    fastcgi_temp_path {root}/t3;
+    uwsgi_temp_path {root}/t4;
+    scgi_temp_path {root}/t5;
+    upstream prefork {{ server {server}; keepalive 4; }}
+    server {{
+        listen 127.0.0.1:{port} reuseport;
+        location /shop/ {{
+            proxy_pass http://prefork/;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_set_header Host inner;
+            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+            proxy_set_header X-Forwarded-Proto https;
+            proxy_set_header X-Forwarded-Host $host;
+            proxy_set_header X-Forwarded-Port 8443;
+            proxy_set_header X-Forwarded-Prefix /shop;
+        }}
+    }}
+}}
+"""
+
+
+@pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
+def test_nginx_in_front(trusting: Server, tmp_path: Path) -> None:
+    with socket.socket() as bound:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        bound.bind(("127.0.0.1", 0))  # it never listens: it keeps the port for nginx
+        config = tmp_path / "nginx.conf"
+        config.write_text(
+            NGINX_CONFIG.format(
+                root=tmp_path, server=trusting.addresses[0], port=bound.getsockname()[1]
+            )
+        )
+        assert NGINX is not None
+        command = [NGINX, "-p", tmp_path, "-e", "stderr", "-c", config]
+        with in_front([*command], bound, tmp_path / "log") as client:
+            for _ in range(3):
+                answer = client.ask(request("/shop/environ", *SPOOFED))
+                told = json.loads(answer.body)
+                # What the client has claimed stands left of what nginx has seen.
+                assert told["HTTP_X_FORWARDED_FOR"] == "203.0.113.9, 127.0.0.9"
+                assert told["REMOTE_ADDR"] == "127.0.0.9"
+                assert (told["wsgi.url_scheme"], told["HTTP_HOST"]) == ("https", "test:8443")
+                assert (told["SCRIPT_NAME"], told["PATH_INFO"]) == ("/shop", "/environ")
+                assert told["SERVER_PORT"] == "8443"
+            # A client that says more than nginx knows of is found out.
+            forged = client.ask(request("/shop/environ", "Forwarded: for=10.0.0.1"))
+            assert forged.status == 400

@@ -1,0 +1,88 @@
+"""What was slow, and where in the code: told while it runs, and without harm to it."""
+
+import json
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from prefork.scoreboard import LINE
+from tests.system.load import Gate
+from tests.system.server import Event, Server, Start, read_all
+
+SLOW = "tests.apps.slow:app"
+
+
+def entry(server: Server, path: str, event: str = "slow request") -> Event:
+    return server.wait(event, request=f"GET {path}"[:LINE])
+
+
+def test_each_slow_request_is_told_with_its_stack_and_answered(
+    start: Start, tmp_path: Path
+) -> None:
+    gate = Gate(tmp_path / "gate")
+    paths = ["/backtrack?n=26", "/asleep?s=1", f"/locked?fifo={tmp_path / 'gate'}"]
+    server = start(SLOW, "--workers", "4", "--set", "workers.slow_request=0.2").wait_ready(4)
+    with ThreadPoolExecutor(3) as clients:
+        answers = [clients.submit(server.get, path) for path in paths]
+        for path in paths:
+            told = entry(server, path)
+            assert told["level"] == "warning"
+            assert told["peer"] == "127.0.0.1"
+            assert told["elapsed"] >= 0.2
+            function = path[1:].partition("?")[0]
+            stack = told["traceback"]
+            assert f"in {function}\n" in stack
+            assert "in app\n" in stack
+            # What is the same in every worker, how the master came to fork it, is left out.
+            assert "prefork/master" not in stack
+        stuck = entry(server, paths[2])
+        assert "in holder\n" in stuck["traceback"]  # every thread, not only that of the request
+        assert "in match\n" in entry(server, paths[0])["traceback"]
+        asked = server.command("status", "--stack", str(stuck["slot"])).stdout
+        assert "in locked\n" in asked
+        call = _status(server, stuck["slot"])["calls"][0]
+        assert (call["request"], call["peer"]) == (f"GET {paths[2]}"[:LINE], "127.0.0.1")
+        gate.arrived().open()
+        assert [answer.result()[0] for answer in answers] == [200] * 3
+        assert [int(answer.result()[1]) for answer in answers] == [
+            entry(server, path)["pid"] for path in paths
+        ]
+    assert server.get("/pid")[0] == 200
+    assert len(server.find("slow request")) == 3
+
+
+def test_at_the_timeout_the_stack_is_in_the_error(start: Start, tmp_path: Path) -> None:
+    limits = ("request_timeout=0.4", "graceful_timeout=0.4", "preload=true")
+    settings = [part for each in limits for part in ("--set", f"workers.{each}")]
+    server = start(SLOW, "--workers", "1", *settings).wait_ready(1)
+    server.expected_errors |= {"request timed out", "worker died", "worker exited"}
+    with server.connect() as client:
+        client.sendall(b"GET /backtrack?n=64 HTTP/1.1\r\nHost: x\r\n\r\n")
+        told = entry(server, "/backtrack?n=64", "request timed out")
+        assert "in backtrack\n" in told["traceback"]
+        server.wait("worker killed", pid=told["pid"])
+        assert read_all(client).startswith(b"HTTP/1.1 504 ")
+    server.wait("worker ready", 2)
+    assert server.get("/pid")[0] == 200
+    restarts = json.loads(server.command("status", "--json").stdout)["restarts"]
+    assert restarts == {"request_timeout": 1}
+
+
+def test_a_worker_that_cannot_answer_for_itself(start: Start) -> None:
+    server = start(SLOW, "--workers", "1").wait_ready(1)
+    (worker,) = server.workers()
+    worker.suspend()
+    try:
+        failed = server.command("status", "--stack", "0", check=False)
+    finally:
+        worker.send_signal(signal.SIGCONT)
+    assert failed.returncode == 1
+    assert f"worker {worker.pid} has not written its stacks" in failed.stderr
+    unknown = server.command("status", "--stack", "7", check=False)
+    assert "no worker has slot 7; there are 0" in unknown.stderr
+    assert server.get("/pid") == (200, str(worker.pid).encode())
+
+
+def _status(server: Server, slot: int) -> Event:
+    workers: list[Event] = json.loads(server.command("status", "--json").stdout)["workers"]
+    return next(worker for worker in workers if worker["slot"] == slot)

@@ -1,0 +1,115 @@
+"""Which new connection a worker takes, without one: members are anything with `idle`."""
+
+import socket
+from dataclasses import dataclass
+
+import pytest
+
+from prefork.http.head import Reject
+from prefork.worker.admission import Admission, turn_away
+
+PLENTY = 1 << 20
+
+
+@dataclass(eq=False)
+class Member:
+    idle: bool = True
+    free: bool = True
+
+
+class Worker:
+    """What a worker would do with an answer."""
+
+    def __init__(self, limit: int, per_address: int = 0) -> None:
+        self.admission: Admission[Member] = Admission(limit, per_address, descriptors=PLENTY)
+        self.members: list[Member] = []
+        self.ended: list[Member] = []
+
+    def end(self, member: Member) -> bool:
+        if member.free:
+            self.members.remove(member)
+            self.ended.append(member)
+        return member.free
+
+    def comes(self, address: str = "a", member: Member | None = None) -> int:
+        problem = self.admission.refusal(address, self.members, list(self.members), self.end)
+        if problem is not None:
+            return problem.status
+        member = member or Member()
+        self.members.append(member)
+        self.admission.note(address, member)
+        return 0
+
+
+def test_the_longest_idle_goes_when_the_worker_is_full() -> None:
+    worker = Worker(3)
+    busy, first, second = Member(idle=False), Member(), Member()
+    assert [worker.comes(member=one) for one in (busy, first, second)] == [0, 0, 0]
+    assert worker.ended == []
+    assert worker.comes() == 0
+    assert worker.ended == [first]
+    assert worker.comes() == 0
+    assert worker.ended == [first, second]
+
+
+def test_one_that_another_thread_has_is_passed_over() -> None:
+    worker = Worker(2)
+    taken, other = Member(free=False), Member()
+    assert [worker.comes(member=one) for one in (taken, other)] == [0, 0]
+    assert worker.comes() == 0
+    assert worker.ended == [other]
+
+
+def test_503_where_none_is_idle_until_one_ends() -> None:
+    worker = Worker(2)
+    assert [worker.comes(member=Member(idle=False)) for _ in range(4)] == [0, 0, 503, 503]
+    worker.members.pop()
+    assert worker.comes() == 0
+
+
+def test_429_for_an_address_that_has_its_share_whatever_the_others_have() -> None:
+    worker = Worker(0, per_address=2)
+    assert [worker.comes("a") for _ in range(4)] == [0, 0, 429, 429]
+    assert [worker.comes("b") for _ in range(3)] == [0, 0, 429]
+    worker.members.pop(0)
+    assert [worker.comes("a") for _ in range(2)] == [0, 429]
+    assert [worker.comes("") for _ in range(9)] == [0] * 9  # a Unix socket has no addresses
+
+
+def test_addresses_that_are_gone_are_forgotten() -> None:
+    worker = Worker(0, per_address=2)
+    for number in range(1000):
+        assert worker.comes(str(number)) == 0
+        worker.members.clear()
+    assert len(worker.admission._members) < 50
+
+
+@pytest.mark.parametrize(
+    ("limit", "descriptors", "expected"),
+    [(0, 1024, 992), (10_000, 1024, 992), (100, 1024, 100), (0, 20, 16), (7, -1, 7), (0, -1, 0)],
+)
+def test_there_are_no_more_than_descriptors(limit: int, descriptors: int, expected: int) -> None:
+    assert Admission(limit, 0, descriptors=descriptors).limit == expected
+
+
+def test_who_is_turned_away_is_told_when_to_come_again() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.sendall(b"GET / HTTP/1.1\r\n")
+        turn_away(ours, Reject(503, "full"), tls=False)
+        answer = theirs.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"\r\nRetry-After: 1\r\n" in answer
+        assert b"\r\nConnection: close\r\n" in answer
+        assert theirs.recv(1) == b""
+
+
+def test_who_wants_tls_or_is_gone_is_told_nothing() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        turn_away(ours, Reject(503, "full"), tls=True)
+        assert theirs.recv(1) == b""
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    turn_away(ours, Reject(503, "full"), tls=False)
+    assert ours.fileno() == -1

@@ -1,0 +1,109 @@
+"""The time limits of one HTTP client, with an invented clock and a socket that is no network's."""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from prefork.http.connection import Limits
+from prefork.worker.conversation import Conversation, Rules, Wish
+
+HEAD = b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 1000\r\n\r\n"
+START = 1000.0
+
+
+def rules(**changed: float) -> Rules:
+    limits = Limits(8192, 100, 65536, 1 << 20, 65536)
+    values = {"keepalive": 5.0, "header_timeout": 10.0, "body_timeout": 30.0, "write_timeout": 20.0}
+    sizes = {"response_memory": 1 << 20, "response_spill": 1 << 20}
+    counts = {"keepalive_requests": 0, "min_body_rate": 0}
+    return Rules(limits=limits, **{**values, **sizes, **counts, **changed})  # type: ignore[arg-type]
+
+
+class Client:
+    """A conversation, and the other end of its socket."""
+
+    def __init__(self, rules: Rules) -> None:
+        ours, self.sock = socket.socketpair()
+        self.conversation = Conversation(ours, {}, rules, START)
+
+    def sends(self, data: bytes, at: float) -> float:
+        """Seconds after START at which it will be given up."""
+        self.sock.sendall(data)
+        self.conversation.read(START + at)
+        self.conversation.settle(START + at)
+        return self.conversation.deadline - START
+
+    def answered(self) -> bool:
+        """Takes the next request and answers it; whether the connection stays."""
+        request = self.conversation.take()
+        assert request is not None
+        self.conversation.begin(request)
+        keep_alive = not self.conversation.closing
+        self.conversation.done(keep_alive)
+        return self.conversation.settle(START) is not Wish.CLOSE
+
+
+@pytest.fixture
+def clients() -> Iterator[list[Client]]:
+    made: list[Client] = []
+    yield made
+    for client in made:
+        client.conversation.close()
+        client.sock.close()
+
+
+def client(clients: list[Client], **changed: float) -> Client:
+    clients.append(Client(rules(**changed)))
+    return clients[-1]
+
+
+def test_a_head_has_its_time_from_its_first_byte_on(clients: list[Client]) -> None:
+    slow = client(clients)
+    assert slow.sends(HEAD[:1], 3) == 13
+    assert slow.sends(HEAD[1:5], 8) == 13
+
+
+def test_a_body_has_its_time_from_its_last_byte_on_where_no_rate_is_demanded(
+    clients: list[Client],
+) -> None:
+    slow = client(clients)
+    assert slow.sends(HEAD, 0) == 30
+    assert slow.sends(b"x", 29) == 59
+    assert slow.sends(b"x", 58) == 88
+
+
+def test_a_body_has_to_come_at_some_rate(clients: list[Client]) -> None:
+    slow = client(clients, min_body_rate=10)
+    assert slow.sends(HEAD, 0) == 30
+    # 30 seconds, and one more for each ten bytes: a byte now and then does not help for ever.
+    assert slow.sends(b"x" * 10, 20) == 31
+    assert slow.sends(b"x" * 20, 30) == 33
+    # What comes fast enough has the time between two pieces only.
+    assert slow.sends(b"x" * 500, 32) == 62
+
+
+def test_a_rate_is_looked_at_where_silence_has_no_limit(clients: list[Client]) -> None:
+    assert client(clients, min_body_rate=10, body_timeout=0).sends(HEAD + b"x" * 20, 0) == 32
+    assert client(clients, body_timeout=0).sends(HEAD, 0) == -START  # never
+
+
+def test_each_body_has_its_own_rate(clients: list[Client]) -> None:
+    slow = client(clients, min_body_rate=10)
+    slow.sends(HEAD + b"x" * 1000, 0)
+    assert slow.answered()
+    assert slow.sends(HEAD + b"x" * 10, 100) == 130
+    assert slow.sends(b"x", 120) == pytest.approx(131.1)
+
+
+def test_a_connection_answers_so_many_requests_and_no_more(clients: list[Client]) -> None:
+    request = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
+    one = client(clients, keepalive_requests=3)
+    stays = []
+    for _ in range(3):
+        one.sends(request, 0)
+        stays.append(one.answered())
+    assert stays == [True, True, False]
+    several = client(clients)
+    several.sends(request * 50, 0)
+    assert all(several.answered() for _ in range(50))

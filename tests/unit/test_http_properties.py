@@ -1,0 +1,126 @@
+"""Any bytes, cut anywhere: never an exception, and one reading, whole and in pieces."""
+
+from itertools import pairwise
+from typing import Any
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from prefork.http.connection import Connection, Limits
+
+# Far from anything that is made here: which piece finds a limit passed depends on the pieces.
+LIMITS = Limits(8192, 1000, 65536, 1 << 20, 65536)
+
+PIECES = (
+    *(b"GET", b"POST", b"HEAD", b"OPTIONS", b"CONNECT", b"SOURCE", b"BREW", b"PRI"),
+    *(b" ", b"  ", b"\t", b"/", b"/a?b", b"*", b"#", b"http://test/", b"https://u@test:x"),
+    *(b" HTTP/1.1", b" HTTP/1.0", b" HTTP/2.0", b" RTSP/1.1", b" ICE/1.0"),
+    *(b"\r\n", b"\r\n", b"\r\n", b"\r\n\r\n", b"\n", b"\r", b"\0", b"\xff", b":", b";", b","),
+    *(b"Host: test\r\n", b"Host: a b\r\n", b"host:\r\n", b"X: 1\r\n", b"X : 1\r\n", b" fold\r\n"),
+    *(b"Content-Length: 3\r\n", b"Content-Length: 0\r\n", b"Content-Length: 3, 3\r\n"),
+    *(b"Transfer-Encoding: chunked\r\n", b"Transfer-Encoding: gzip, chunked\r\n"),
+    *(b"Connection: close\r\n", b"Connection: upgrade\r\n", b"Upgrade: h2c\r\n"),
+    *(b"Connection: keep-alive\r\n", b"Proxy-Connection: keep-alive\r\n"),
+    *(b"Expect: 100-continue\r\n", b"Expect: x\r\n", b"Content_Length: 9\r\n"),
+    *(b"abc", b"3\r\nabc\r\n", b"3;e=1\r\nabc\r\n", b"0\r\n\r\n", b"0\r\nT: 1\r\n\r\n"),
+    *(b"5\r\n", b"fffffffffffffffff\r\n", b"-1\r\n", b"0"),
+)
+
+WHOLE = (
+    b"GET /a HTTP/1.1\r\nHost: test\r\n\r\n",
+    b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 3\r\n\r\nabc",
+    b"POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"3;x=y\r\nabc\r\n0\r\nT: 1\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\nabc",
+    b"GET http://test/ HTTP/1.1\r\nHost: other\r\nConnection: x, close\r\n\r\n",
+)
+
+streams = st.lists(
+    st.one_of(st.sampled_from(WHOLE), st.sampled_from(PIECES), st.binary(max_size=5)),
+    max_size=14,
+).map(b"".join)
+
+
+def reading(pieces: list[bytes]) -> tuple[list[Any], int, bool]:
+    """(requests as an application sees them, status of the refusal, whether it is the end)."""
+    connection = Connection({"wsgi.url_scheme": "http"}, LIMITS)
+    for piece in pieces:
+        if piece:
+            connection.feed(piece)
+    seen = []
+    for request in connection.requests:
+        body = request.environ.pop("wsgi.input").read()
+        seen.append((request.environ, body, request.line, request.http11, request.keep_alive))
+    error = connection.error
+    return seen, error.status if error is not None else 0, connection.last or error is not None
+
+
+def cut(data: bytes, places: list[int]) -> list[bytes]:
+    at = [0, *sorted({place % (len(data) + 1) for place in places}), len(data)]
+    return [data[start:end] for start, end in pairwise(at)]
+
+
+@given(streams, st.lists(st.integers(0, 10_000), max_size=8))
+@example(WHOLE[0] + b"OPTIONS / RTSP/1.1\r\nHost: test\r\n\r\n", [34, 36])
+@example(WHOLE[0] + b"GET /a RTSP/1.1\r\nHost: test\r\n\r\n", [33, 40])
+@settings(max_examples=600, deadline=None)
+def test_bytes_cut_anywhere_are_read_as_they_are_whole(data: bytes, places: list[int]) -> None:
+    whole = reading([data])
+    for pieces in (cut(data, places), [data[at : at + 1] for at in range(len(data))]):
+        assert_same(reading(pieces), whole)
+
+
+def assert_same(one: tuple[list[Any], int, bool], other: tuple[list[Any], int, bool]) -> None:
+    # A method that nobody knows is 501 where it is known to be one, else 400.
+    assert one[0] == other[0]
+    assert one[1] == other[1] or {one[1], other[1]} == {400, 501}
+    assert one[2] == other[2]
+
+
+@given(st.binary(max_size=2000), st.lists(st.integers(0, 2000), max_size=8))
+@settings(max_examples=500, deadline=None)
+def test_any_bytes_at_all(data: bytes, places: list[int]) -> None:
+    assert_same(reading(cut(data, places)), reading([data]))
+
+
+heads = st.lists(
+    st.tuples(
+        st.from_regex(rb"\A[!#$%&'*+.^`|~0-9A-Za-z-]{1,10}\Z"),
+        st.from_regex(rb"\A[\x21-\x7e\x80-\xff]([\t\x20-\x7e\x80-\xff]{0,10}[\x21-\x7e])?\Z"),
+    ).filter(
+        lambda pair: (
+            pair[0].lower()
+            not in (b"host", b"expect", b"connection", b"upgrade", b"content-length", b"te")
+            and pair[0].lower()
+            not in (b"transfer-encoding", b"content-type", b"proxy-connection", b"cookie")
+        )
+    ),
+    max_size=8,
+    unique_by=lambda pair: pair[0].lower(),
+)
+
+
+@given(heads, st.lists(st.binary(min_size=1, max_size=50), max_size=5), st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_what_is_valid_is_served_as_it_was_sent(
+    fields: list[tuple[bytes, bytes]], body: list[bytes], chunked: bool
+) -> None:
+    lines = [b"POST /x HTTP/1.1", b"Host: test", *(b"%b: %b" % pair for pair in fields)]
+    if chunked:
+        lines.append(b"Transfer-Encoding: chunked")
+        sent = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in body) + b"0\r\n\r\n"
+    else:
+        sent = b"".join(body)
+        lines.append(b"Content-Length: %d" % len(sent))
+    data = b"\r\n".join([*lines, b"", b""]) + sent
+    for pieces in ([data * 2], [data, data]):
+        requests, status, _ = reading(pieces)
+        assert status == 0
+        assert len(requests) == 2
+        for environ, content, *_ in requests:
+            assert content == b"".join(body)
+            for name, value in fields:
+                key = "HTTP_" + name.decode().upper().replace("-", "_")
+                assert environ[key] == value.decode("latin-1")
