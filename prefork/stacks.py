@@ -42,15 +42,15 @@ def is_whole(text: str) -> bool:
 
 
 def shown(text: str) -> str:
-    """Without what is the same in each worker: how the master came to fork it."""
+    """The main thread first, and without what is the same in each worker: how the master came to
+    fork it."""
+    threads = "\n\n".join(reversed(text.rstrip("\n").split("\n\n")))
     lines: list[str] = []
     inside = False
-    for line in text.splitlines(keepends=True):
+    for line in f"{threads}\n".splitlines(keepends=True):
         if not line.startswith("  "):
             inside = False
+        inside = inside or _ENTRY.fullmatch(line) is not None
         if not inside:
             lines.append(line)
-        if _ENTRY.fullmatch(line):
-            lines.pop()
-            inside = True
     return "".join(lines).rstrip("\n")

@@ -134,6 +134,7 @@ class Http(Struct, frozen=True, kw_only=True):
     min_body_rate: Count = 500
     body_memory: Size = 64 * KIB
     max_body: Size = 64 * MIB
+    stream_body: Flag = False
     max_request_line: Size = 8 * KIB
     max_header_count: Count = 100
     max_header_size: Size = 64 * KIB

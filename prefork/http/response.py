@@ -245,6 +245,16 @@ def compose(
     return Head(b"".join(lines), code, framing, length, keep_alive)
 
 
+def early_hints(headers: Headers) -> bytes:
+    """An interim response 103 (RFC 8297).  Raises TypeError or ValueError as `compose` does.
+
+    What only a final response can say, such as a length, is left out.
+    """
+    found = (_lines.get(pair) or _line(pair) for pair in headers)
+    lines = [line for line in found if isinstance(line, bytes)]
+    return b"HTTP/1.1 103 Early Hints\r\n" + b"".join(lines) + b"\r\n"
+
+
 def error(status: int, reason: str, *, method: str = "GET", headers: Headers = ()) -> bytes:
     """A whole plain response that ends the connection."""
     body = f"{status} {HTTPStatus(status).phrase}: {reason}\n".encode()

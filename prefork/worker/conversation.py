@@ -13,12 +13,14 @@ from collections import deque
 from dataclasses import dataclass
 from enum import Enum
 from tempfile import TemporaryFile
+from time import monotonic
 from typing import IO
 
 from prefork.http.body import Body
 from prefork.http.connection import CONTINUE, Connection, Environ, Limits, Request
 from prefork.http.head import Reject
-from prefork.http.response import error
+from prefork.http.response import Headers, early_hints, error
+from prefork.http.stream import DRAIN, Stream
 
 _HEAD = 16 * 1024  # bytes read at one time while a head is awaited
 _BODY = 256 * 1024  # and while a body is
@@ -125,7 +127,7 @@ class Conversation:
         self._spilled = 0
         self._since = now
         self._served = 0
-        self._body: Body | None = None
+        self._body: Body | Stream | None = None
         self._body_since = 0.0
         self._answered = False
         self._lingering = False
@@ -170,6 +172,10 @@ class Conversation:
             self._answered = False
         elif connection.in_body:
             self._since = now
+            if self._draining:
+                self._discarded += len(data)
+                if self._discarded > DRAIN:
+                    connection.finish()
         try:
             connection.feed(data)
         except OSError as problem:
@@ -188,16 +194,96 @@ class Conversation:
         """The application gets a request: until something is sent, it can be expired."""
         self._started = False
         self.serving = request
+        request.environ["wsgi.early_hints"] = self.early_hints
+        if isinstance(request.body, Stream):
+            request.body.more = self._pull
         self._served += 1
         if self._served == self._rules.keepalive_requests:
             self.closing = True
 
     def done(self, keep_alive: bool) -> None:
         """The application is through with its request."""
-        self.serving = None
+        request, self.serving = self.serving, None
         self._answered = True
+        if request is not None and isinstance(request.body, Stream):
+            self._let_go(request.body)
         if not keep_alive:
             self.connection.finish()
+
+    # A body that the application reads while it comes.
+
+    def _pull(self) -> None:
+        """Takes more of the body, and waits for it, in the thread of the application."""
+        connection = self.connection
+        body = connection.body
+        assert isinstance(body, Stream)
+        if connection.wants_continue:
+            connection.wants_continue = body.awaited = False
+            self._send_interim(CONTINUE)
+        try:
+            data = b"" if self.broken else self._await_data()
+        except TimeoutError:
+            body.fail(Reject(408, "the request did not come in time"))
+            connection.finish()
+            return
+        except OSError:
+            data = b""
+        if data:
+            connection.feed(data)
+        else:
+            self.broken = True
+            body.fail(Reject(400, "the client is gone"))
+
+    def _await_data(self) -> bytes:
+        """Raises TimeoutError after `body_timeout`, and other OSErrors of a broken connection."""
+        timeout = self._rules.body_timeout
+        due = monotonic() + timeout
+        poll = select.poll()
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                return self._sock.recv(_BODY, _DONTWAIT)
+            # A client may want its answer read before it sends on.
+            poll.register(self.fd, select.POLLIN | (select.POLLOUT if self._pending else 0))
+            left = max(due - monotonic(), 0.0) * 1000 if timeout else None
+            events = poll.poll(left)
+            if not events:
+                raise TimeoutError
+            if events[0][1] & select.POLLOUT:
+                self.flush()
+
+    def _let_go(self, body: Stream) -> None:
+        """The application has answered, and may have left some of the body unread."""
+        body.abandon()
+        connection = self.connection
+        if connection.body is not body:
+            return  # it is complete
+        self._discarded = 0
+        if not body.drainable:
+            connection.wants_continue = False
+            connection.finish()
+
+    @property
+    def _draining(self) -> bool:
+        """What is read now is the rest of a body that nobody wants."""
+        body = self.connection.body
+        return isinstance(body, Stream) and body.unwanted
+
+    def early_hints(self, headers: Headers) -> None:
+        """`wsgi.early_hints`: sends 103 with these headers, such as `Link`, before the response.
+
+        RFC 8297. Nothing is sent to a client of HTTP/1.0, or once the response has begun. Raises
+        TypeError or ValueError for a header that may not be sent.
+        """
+        request = self.serving
+        data = early_hints(headers)
+        if request is not None and request.http11 and not self._started:
+            self._send_interim(data)
+
+    def _send_interim(self, data: bytes) -> None:
+        """What is no response yet: one that takes too long can still become a 504."""
+        started = self._started
+        self.send(data)
+        self._started = started
 
     def expire(self) -> Request | None:
         """Answers 504 for the application where nothing was sent yet, and ends the connection.
@@ -395,7 +481,7 @@ class Conversation:
             self.deadline = self._since + timeout if timeout else 0.0
         return _READ
 
-    def _demand_rate(self, body: Body, now: float) -> None:
+    def _demand_rate(self, body: Body | Stream, now: float) -> None:
         """A byte now and then gains no time for ever: a body has to come at some rate."""
         if body is not self._body:
             self._body = body
@@ -445,7 +531,7 @@ class Conversation:
 
     def overdue(self) -> None:
         """The deadline has passed: 408 for a request that has begun, an end for all else."""
-        if not (self._pending or self._lingering or self.connection.idle):
+        if not (self._pending or self._lingering or self.connection.idle or self._draining):
             method = self.connection.method
             self.send(error(408, "the request did not come in time", method=method))
         self.broken = True

@@ -240,7 +240,7 @@ class HttpService:
         del self._running[conversation]
         conversation.done(keep_alive)
         ended = monotonic()
-        code = response.head.code if response.head is not None else 500
+        code = response.head.code if response.head is not None else response.failure
         record.end(ended, code, response.sent)
         if self._access is not None:
             elapsed = ended - now

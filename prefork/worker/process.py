@@ -147,6 +147,7 @@ def _take_place(birth: Birth) -> None:
     linux.set_parent_death_signal(signal.SIGTERM)
     if os.getppid() != birth.master:
         os._exit(0)  # it died before we asked to be told
+    birth.scoreboard.confine(birth.slot)
     stacks.offer(birth.channel)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
@@ -226,6 +227,7 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
             header_size=http.max_header_size,
             body=http.max_body,
             body_memory=http.body_memory,
+            stream=http.stream_body,
         ),
         keepalive=http.keepalive,
         keepalive_requests=http.keepalive_requests,
