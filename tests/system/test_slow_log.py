@@ -10,6 +10,7 @@ from tests.system.load import Gate
 from tests.system.server import Event, Server, Start, read_all
 
 SLOW = "tests.apps.slow:app"
+LIMITS = ("--set", "workers.slow_request=0.1", "--set", "workers.request_timeout=0")
 
 
 def entry(server: Server, path: str, event: str = "slow request") -> Event:
@@ -20,15 +21,15 @@ def test_each_slow_request_is_told_with_its_stack_and_answered(
     start: Start, tmp_path: Path
 ) -> None:
     gate = Gate(tmp_path / "gate")
-    paths = ["/backtrack?n=26", "/asleep?s=1", f"/locked?fifo={tmp_path / 'gate'}"]
-    server = start(SLOW, "--workers", "4", "--set", "workers.slow_request=0.2").wait_ready(4)
+    paths = ["/backtrack?n=24", "/asleep?s=1", f"/locked?fifo={tmp_path / 'gate'}"]
+    server = start(SLOW, "--workers", "4", *LIMITS).wait_ready(4)
     with ThreadPoolExecutor(3) as clients:
         answers = [clients.submit(server.get, path) for path in paths]
         for path in paths:
             told = entry(server, path)
             assert told["level"] == "warning"
             assert told["peer"] == "127.0.0.1"
-            assert told["elapsed"] >= 0.2
+            assert told["elapsed"] >= 0.1
             function = path[1:].partition("?")[0]
             stack = told["traceback"]
             assert f"in {function}\n" in stack
