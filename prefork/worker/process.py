@@ -147,6 +147,7 @@ def _take_place(birth: Birth) -> None:
     linux.set_parent_death_signal(signal.SIGTERM)
     if os.getppid() != birth.master:
         os._exit(0)  # it died before we asked to be told
+    birth.scoreboard.confine(birth.slot)
     stacks.offer(birth.channel)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 

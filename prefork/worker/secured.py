@@ -98,10 +98,7 @@ class SecuredConversation(Conversation):
         self._header = b""
         self._tls: TlsSocket | None = None
         self._owed = _PROXY if security.proxy_protocol else _HANDSHAKE
-        if security.proxy_protocol:
-            if not security.trusts(base["REMOTE_ADDR"]):
-                self._refuse("the peer is not one of http.trusted_proxies")
-        else:
+        if not security.proxy_protocol:
             self._know_peer(now)
 
     # The PROXY header.
@@ -112,6 +109,9 @@ class SecuredConversation(Conversation):
 
     def _read_proxy_header(self, now: float) -> bool:
         """Takes the header and not a byte more: what follows is for TLS, or HTTP."""
+        if not self._security.trusts(self._base["REMOTE_ADDR"]):
+            self._refuse("the peer is not one of http.trusted_proxies")
+            return False
         sock = self._sock
         limit = proxy_protocol.V2_LIMIT + proxy_protocol.V1_LIMIT
         try:
