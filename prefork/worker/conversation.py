@@ -110,6 +110,7 @@ class Conversation:
         "connection",
         "deadline",
         "events",
+        "expired",
         "fd",
         "serving",
         "tick",
@@ -135,6 +136,8 @@ class Conversation:
         self._started = False
         self.broken = False
         """The client is gone, or its request was given up."""
+        self.expired = False
+        """Its request was given up, and answered without the application."""
         self.closing = False
         """The next response is the last."""
         self.serving: Request | None = None
@@ -303,7 +306,7 @@ class Conversation:
                 answer = error(504, "the application took too long", method=method)
                 self._sock.send(request.marked(answer))
             self._sock.shutdown(socket.SHUT_RDWR)
-        self.broken = True
+        self.broken = self.expired = True
         return request
 
     def send(self, data: bytes) -> None:

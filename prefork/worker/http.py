@@ -241,6 +241,8 @@ class HttpService:
         conversation.done(keep_alive)
         ended = monotonic()
         code = response.head.code if response.head is not None else response.failure
+        if conversation.expired:
+            code = 504
         record.end(ended, code, response.sent)
         if self._access is not None:
             elapsed = ended - now
