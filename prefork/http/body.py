@@ -1,7 +1,7 @@
 """A request's body, gathered before the application is called: in memory, past a size on disk."""
 
 from tempfile import SpooledTemporaryFile
-from threading import Lock
+from threading import RLock
 
 from prefork.http.head import Reject
 
@@ -18,7 +18,9 @@ class Budget:
         """`limit`: 0 for no limit."""
         self.limit = limit
         self.used = 0
-        self._lock = Lock()  # responses are kept by every thread; one lost update would stay lost
+        # Responses are kept by every thread, and one lost update would stay lost. Reentrant: a
+        # body may be collected while its own thread holds it.
+        self._lock = RLock()
 
     def take(self, size: int) -> bool:
         """Takes so many bytes; False where there are not so many left."""
