@@ -179,6 +179,7 @@ def _work(birth: Birth, loaded: Loaded | None) -> int:
     # What the import left behind is not looked at again by each collection.
     gc.freeze()
     loop.run(service)
+    service.flush()  # a last request may have come after the last wait
     hooks.call_last("before_exit", worker)
     return 0
 
