@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 import trustme
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from prefork.http.head import Reject
@@ -95,7 +95,6 @@ def received(server: TlsSocket) -> bytes:
 SIZES = st.lists(st.integers(1, 3000), max_size=12)
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.lists(st.binary(max_size=20000), max_size=4), SIZES, SIZES)
 def test_any_cut_gives_the_same_bytes(
     pieces: list[bytes], first: list[int], sizes: list[int]
