@@ -56,6 +56,32 @@ def _prctl(option: int, value: int) -> None:
         raise OSError(number, os.strerror(number))
 
 
+_PROT_READ_WRITE = 0x3
+_MAP_SHARED = 0x1
+_libc.mmap.restype = ctypes.c_void_p
+_FAILED = ctypes.c_void_p(-1).value
+
+
+def map_shared(fd: int, offset: int, size: int) -> memoryview:
+    """A part of a file as memory that is shared and can be written, for the process's whole life.
+
+    mmap(2); `offset` and `size` are whole pages.  Unlike the module mmap it keeps no duplicate of
+    the descriptor, by which all of the file could be reached.  Raises OSError.
+    """
+    address = _libc.mmap(
+        None,
+        ctypes.c_size_t(size),
+        _PROT_READ_WRITE,
+        _MAP_SHARED,
+        ctypes.c_int(fd),
+        ctypes.c_long(offset),
+    )
+    if address == _FAILED:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return memoryview((ctypes.c_ubyte * size).from_address(address)).cast("B")
+
+
 _SO_ATTACH_FILTER = 26  # asm-generic/socket.h
 
 Instruction = tuple[int, int, int, int]

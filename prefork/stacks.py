@@ -37,8 +37,9 @@ def offer(channel: Channel) -> None:
 
 
 def is_whole(text: str) -> bool:
-    """Whether that is all: the main thread's stack comes last and begins at the program's own."""
-    return text.endswith((" in <module>\n", "  ...\n"))
+    """Whether that is all, as far as can be told: the main thread is last, and ends where
+    the program began (by name, or by `python -m`), or in dots after a hundred calls."""
+    return text.endswith((" in <module>\n", " in _run_module_as_main\n", "  ...\n"))
 
 
 def shown(text: str) -> str:

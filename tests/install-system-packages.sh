@@ -16,6 +16,9 @@ need setpriv util-linux
 need unshare util-linux
 need systemd-analyze systemd
 need haproxy haproxy
+need curl curl
+need wrk wrk
+need ab apache2-utils
 need logrotate logrotate
 need systemd-sysusers systemd
 need systemd-tmpfiles systemd

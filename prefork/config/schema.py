@@ -141,6 +141,7 @@ class Http(Struct, frozen=True, kw_only=True):
     max_header_size: Size = 64 * KIB
     response_memory: Size = 256 * KIB
     response_spill: Size = 64 * MIB
+    buffer_memory: Size = 256 * MIB
     compress: Annotated[
         tuple[str, ...], Kind('a list of "zstd" and "gzip"', values.read_codings)
     ] = ()
@@ -176,6 +177,10 @@ class Tls(Struct, frozen=True, kw_only=True):
     client_ca: OptionalPath = None
     client_auth: Annotated[ClientAuth, _one_of(ClientAuth)] = "none"
     handshake_timeout: Seconds = 10.0
+
+    def is_spoken_at(self, address: str) -> bool:
+        """Whether one of `server.bind` speaks TLS."""
+        return self.certificate is not None and (not self.bind or address in self.bind)
 
 
 class Static(Struct, frozen=True, kw_only=True):

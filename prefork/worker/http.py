@@ -18,7 +18,7 @@ from prefork.worker.admission import Admission, turn_away
 from prefork.worker.conversation import Conversation, Rules, Wish
 from prefork.worker.handover import Handover, Parcel
 from prefork.worker.parking import EPOLLIN, EPOLLOUT, Parking, SharedParking
-from prefork.worker.sockets import adopt
+from prefork.worker.sockets import adopt, peer_name
 from prefork.worker.threads import Crew
 
 # An enum's member is looked up by a descriptor, at 80 ns each time in CPython 3.11.
@@ -82,16 +82,18 @@ class HttpService:
     def welcome(self, arrival: Arrival, door: Door, record: Record) -> None:
         fd, peer = arrival
         base = door.base.copy()
-        sock, base["REMOTE_ADDR"], base["REMOTE_PORT"] = adopt(fd, peer, door.sock)
+        base["REMOTE_ADDR"], base["REMOTE_PORT"] = peer_name(peer)
         address = _sharer(base, door)
+        sock = adopt(fd)
         if not self._admitted(sock, address, tls="HTTPS" in base):
             return
-        conversation = door.converse(sock, base, self._rules, monotonic())
+        now = monotonic()
+        conversation = door.converse(sock, base, self._rules, now)
         conversation.door = door
         self._open.add(conversation)
         self._admission.note(address, conversation)
         conversation.closing = self._last
-        conversation.read(monotonic())
+        conversation.read(now)
         self._proceed(conversation, record)
 
     def adopt(self, parcel: Parcel, fd: int, door: Door, record: Record) -> None:
@@ -100,8 +102,7 @@ class HttpService:
             return
         now = monotonic()
         base = {**door.base, **parcel.environ}
-        sock, _, _ = adopt(fd, None, door.sock)
-        conversation = door.converse(sock, base, self._rules, now)
+        conversation = door.converse(adopt(fd), base, self._rules, now)
         conversation.door = door
         self._open.add(conversation)
         # It was admitted where it came from.
@@ -207,7 +208,7 @@ class HttpService:
 
     # Bounds.
 
-    def _admitted(self, sock: socket.socket, address: str, *, tls: bool) -> bool:
+    def _admitted(self, sock: socket.SocketType, address: str, *, tls: bool) -> bool:
         """Whether a new connection may stay; one that may not is closed."""
         admission = self._admission
         if len(self._open) < (admission.limit or sys.maxsize) and not admission.per_address:
@@ -293,6 +294,8 @@ class HttpService:
         conversation.done(keep_alive)
         ended = monotonic()
         code = response.head.code if response.head is not None else response.failure
+        if conversation.expired:
+            code = 504
         record.end(ended, code, response.sent)
         if crew is not None:
             crew.leave(ended - now)

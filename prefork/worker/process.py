@@ -26,6 +26,7 @@ from prefork.apps.load import LoadError, load_target
 from prefork.apps.wsgi import FileWrapper, errors_stream
 from prefork.channel import Channel, Failed
 from prefork.config import Config
+from prefork.http.body import Budget
 from prefork.http.connection import Limits
 from prefork.http.request_id import RequestIds
 from prefork.http.response import name_server
@@ -148,6 +149,7 @@ def _take_place(birth: Birth) -> None:
     linux.set_parent_death_signal(signal.SIGTERM)
     if os.getppid() != birth.master:
         os._exit(0)  # it died before we asked to be told
+    birth.scoreboard.confine(birth.slot)
     stacks.offer(birth.channel)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
@@ -189,6 +191,7 @@ def _work(birth: Birth, loaded: Loaded | None) -> int:
     # What the import left behind is not looked at again by each collection.
     gc.freeze()
     loop.run(service)
+    service.flush()  # a last request may have come after the last wait
     hooks.call_last("before_exit", worker)
     return 0
 
@@ -227,6 +230,7 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
     if config.server.protocol == "tcp":
         return TcpService(application, loop.crew, teller, request_timeout=workers.request_timeout)
     http = config.http
+    budget = Budget(http.buffer_memory)
     rules = Rules(
         limits=Limits(
             request_line=http.max_request_line,
@@ -234,6 +238,7 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
             header_size=http.max_header_size,
             body=http.max_body,
             body_memory=http.body_memory,
+            budget=budget,
             stream=http.stream_body,
         ),
         keepalive=http.keepalive,
@@ -244,6 +249,7 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
         write_timeout=http.write_timeout,
         response_memory=http.response_memory,
         response_spill=http.response_spill,
+        budget=budget,
     )
     if config.tls.certificate is not None and birth.tls is None:
         raise LoadError("the certificate could not be read again at the upgrade: reload")

@@ -37,7 +37,7 @@ def security(config: Config, address: str, context: Any) -> "Security | None":
     """
     http, settings = config.http, config.tls
     seal = None
-    if settings.certificate is not None and (not settings.bind or address in settings.bind):
+    if settings.is_spoken_at(address):
         # Imported here: OpenSSL costs each process megabytes that few servers have a use for.
         from prefork.worker.tls import TlsSocket
 
@@ -57,7 +57,7 @@ def security(config: Config, address: str, context: Any) -> "Security | None":
 class Security:
     """What one listener asks of its connections."""
 
-    seal: "Callable[[socket.socket], TlsSocket] | None"
+    seal: "Callable[[socket.SocketType], TlsSocket] | None"
     """Begins TLS, where that is spoken."""
     handshake_timeout: float
     """Seconds, 0 for no limit."""
@@ -67,7 +67,7 @@ class Security:
     """What is believed from whom is trusted; see prefork.http.proxied.keys."""
 
     def converse(
-        self, sock: socket.socket, base: Environ, rules: Rules, now: float
+        self, sock: socket.SocketType, base: Environ, rules: Rules, now: float
     ) -> Conversation:
         return SecuredConversation(sock, base, rules, now, self)
 
@@ -91,7 +91,7 @@ class SecuredConversation(Conversation):
     __slots__ = ("_base", "_header", "_owed", "_security", "_tls")
 
     def __init__(
-        self, sock: socket.socket, base: Environ, rules: Rules, now: float, security: Security
+        self, sock: socket.SocketType, base: Environ, rules: Rules, now: float, security: Security
     ) -> None:
         super().__init__(sock, base, rules, now)
         self._base = base
@@ -99,10 +99,7 @@ class SecuredConversation(Conversation):
         self._header = b""
         self._tls: TlsSocket | None = None
         self._owed = _PROXY if security.proxy_protocol else _HANDSHAKE
-        if security.proxy_protocol:
-            if not security.trusts(base["REMOTE_ADDR"]):
-                self._refuse("the peer is not one of http.trusted_proxies")
-        else:
+        if not security.proxy_protocol:
             self._know_peer(now)
 
     # The PROXY header.
@@ -113,6 +110,9 @@ class SecuredConversation(Conversation):
 
     def _read_proxy_header(self, now: float) -> bool:
         """Takes the header and not a byte more: what follows is for TLS, or HTTP."""
+        if not self._security.trusts(self._base["REMOTE_ADDR"]):
+            self._refuse("the peer is not one of http.trusted_proxies")
+            return False
         sock = self._sock
         limit = proxy_protocol.V2_LIMIT + proxy_protocol.V1_LIMIT
         try:

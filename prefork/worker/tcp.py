@@ -19,7 +19,7 @@ from prefork.worker import forked
 from prefork.worker.accept import Arrival, Door
 from prefork.worker.handover import Parcel
 from prefork.worker.parking import EPOLLIN, Parking, SharedParking
-from prefork.worker.sockets import adopt
+from prefork.worker.sockets import peer_name
 from prefork.worker.threads import Crew
 
 Handler = Callable[[socket.socket, Any], object]
@@ -102,7 +102,9 @@ class TcpService:
 
     def welcome(self, arrival: Arrival, door: Door, record: Record) -> None:
         fd, address = arrival
-        sock, host, port = adopt(fd, address, door.sock)
+        listener = door.sock
+        sock = socket.socket(listener.family, listener.type, listener.proto, fileno=fd)
+        host, port = peer_name(address)
         exchange = Exchange(sock, address, f"{host}:{port}" if host else "unix")
         self._open.add(exchange)
         self._call(exchange, record)

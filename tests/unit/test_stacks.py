@@ -36,6 +36,10 @@ def test_the_main_thread_comes_first_and_what_is_above_the_worker_is_left_out() 
     )
 
 
+def test_a_server_that_was_started_by_python_m_is_no_exception() -> None:
+    assert stacks.is_whole('  File "<frozen runpy>", line 198 in _run_module_as_main\n')
+
+
 @pytest.mark.parametrize("text", ["", "Thread 0x0 (most", '  File "x", line 1 in app\n'])
 def test_what_has_not_come_whole_is_waited_for(text: str) -> None:
     assert not stacks.is_whole(text)
