@@ -286,9 +286,7 @@ class Connection:
         url = self._url
         line = self._line = method + b" " + url
         if self._fed and self._start.startswith(line + b" HTTP/1.1"):
-            version = (
-                "1.1"  # the parser formats the same text, for a thirtieth of the whole request
-            )
+            version = "1.1"  # as the parser would say, which formats it anew each time
         else:
             version = parser.get_http_version()
             if version != "1.1" and version != "1.0":
