@@ -140,6 +140,7 @@ class Http(Struct, frozen=True, kw_only=True):
     max_header_size: Size = 64 * KIB
     response_memory: Size = 256 * KIB
     response_spill: Size = 64 * MIB
+    buffer_memory: Size = 256 * MIB
     compress: Annotated[
         tuple[str, ...], Kind('a list of "zstd" and "gzip"', values.read_codings)
     ] = ()

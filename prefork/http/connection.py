@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import httptools
 
-from prefork.http.body import Body
+from prefork.http.body import Body, Budget
 from prefork.http.head import (
     Reject,
     cgi_name,
@@ -46,6 +46,8 @@ class Limits(NamedTuple):
     header_size: int
     body: int
     body_memory: int
+    budget: Budget = Budget()
+    """What all bodies of a worker may take of its memory."""
     stream: bool = False
     """The application is called before the body is complete."""
 
@@ -376,7 +378,7 @@ class Connection:
             environ["wsgi.input"] = BufferedReader(self.body, BUFFER)
             self._hand_out(environ, self.body)
         else:
-            self.body = Body(limits.body_memory, limits.body)
+            self.body = Body(limits.body_memory, limits.body, limits.budget)
 
     def _hand_out(self, environ: Environ, body: Body | Stream | None) -> None:
         http11 = environ["SERVER_PROTOCOL"] == "HTTP/1.1"

@@ -38,6 +38,8 @@ class Stream(RawIOBase):
         """
         self.size = 0
         """Bytes that have come."""
+        self.since = 0.0
+        """Monotonic seconds at which somebody began to look at its rate."""
         self.more: Callable[[], None] | None = None
         """Waits for bytes, an end or a failure; set while the application has the request."""
         self.unwanted = False

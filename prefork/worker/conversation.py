@@ -16,7 +16,7 @@ from tempfile import TemporaryFile
 from time import monotonic
 from typing import IO
 
-from prefork.http.body import Body
+from prefork.http.body import Body, Budget
 from prefork.http.connection import CONTINUE, Connection, Environ, Limits, Request
 from prefork.http.head import Reject
 from prefork.http.response import Headers, early_hints, error
@@ -54,6 +54,8 @@ class Rules:
     write_timeout: float
     response_memory: int
     response_spill: int
+    budget: Budget
+    """What all bodies and responses of a worker may take of its memory."""
 
 
 class Wish(Enum):
@@ -92,8 +94,6 @@ class Conversation:
 
     __slots__ = (
         "_answered",
-        "_body",
-        "_body_since",
         "_discarded",
         "_lingering",
         "_memory",
@@ -128,8 +128,6 @@ class Conversation:
         self._spilled = 0
         self._since = now
         self._served = 0
-        self._body: Body | Stream | None = None
-        self._body_since = 0.0
         self._answered = False
         self._lingering = False
         self._discarded = 0
@@ -253,6 +251,8 @@ class Conversation:
                 raise TimeoutError
             if events[0][1] & select.POLLOUT:
                 self.flush()
+                if self.broken:
+                    raise ConnectionError
 
     def _let_go(self, body: Stream) -> None:
         """The application has answered, and may have left some of the body unread."""
@@ -350,12 +350,14 @@ class Conversation:
     def _keep(self, data: memoryview) -> None:
         rules = self._rules
         while data:
-            if not rules.response_memory or self._memory + len(data) <= rules.response_memory:
-                self._memory += len(data)
+            size = len(data)
+            room = not rules.response_memory or self._memory + size <= rules.response_memory
+            if room and rules.budget.take(size):
+                self._memory += size
                 # A copy: the tail of a large body would keep all of it in memory.
                 self._queue(memoryview(bytes(data)))
                 return
-            if not rules.response_spill or self._spilled + len(data) <= rules.response_spill:
+            if not rules.response_spill or self._spilled + size <= rules.response_spill:
                 self._spill_over(data)
                 return
             data = self._wait_for_reader(data)
@@ -423,6 +425,7 @@ class Conversation:
                 else:
                     sent = self._sock.send(part, _DONTWAIT)
                     self._memory -= sent
+                    self._rules.budget.give_back(sent)
                     if sent == len(part):
                         pending.popleft()
                     else:
@@ -486,11 +489,10 @@ class Conversation:
 
     def _demand_rate(self, body: Body | Stream, now: float) -> None:
         """A byte now and then gains no time for ever: a body has to come at some rate."""
-        if body is not self._body:
-            self._body = body
-            self._body_since = now
+        if not body.since:
+            body.since = now
         rules = self._rules
-        due = self._body_since + (rules.body_timeout or _GRACE) + body.size / rules.min_body_rate
+        due = body.since + (rules.body_timeout or _GRACE) + body.size / rules.min_body_rate
         if not self.deadline or due < self.deadline:
             self.deadline = due
 
@@ -549,6 +551,9 @@ class Conversation:
             if isinstance(part, FilePart):
                 part.close()
         self._pending = ()
+        if self._memory:
+            self._rules.budget.give_back(self._memory)
+            self._memory = 0
         if self._spill is not None:
             self._spill.close()
         self.connection.close()

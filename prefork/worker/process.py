@@ -26,6 +26,7 @@ from prefork.apps.load import LoadError, load_target
 from prefork.apps.wsgi import FileWrapper, errors_stream
 from prefork.channel import Channel, Failed
 from prefork.config import Config
+from prefork.http.body import Budget
 from prefork.http.connection import Limits
 from prefork.http.request_id import RequestIds
 from prefork.http.response import name_server
@@ -221,6 +222,7 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
             application, records, teller, loop.wake, request_timeout=workers.request_timeout
         )
     http = config.http
+    budget = Budget(http.buffer_memory)
     rules = Rules(
         limits=Limits(
             request_line=http.max_request_line,
@@ -228,6 +230,7 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
             header_size=http.max_header_size,
             body=http.max_body,
             body_memory=http.body_memory,
+            budget=budget,
             stream=http.stream_body,
         ),
         keepalive=http.keepalive,
@@ -238,6 +241,7 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
         write_timeout=http.write_timeout,
         response_memory=http.response_memory,
         response_spill=http.response_spill,
+        budget=budget,
     )
     if config.tls.certificate is not None and birth.tls is None:
         raise LoadError("the certificate could not be read again at the upgrade: reload")
