@@ -214,6 +214,8 @@ class Connection:
                 self._check_unfinished_head()
             elif body is not None and body is self.body:
                 self._check_overhead(len(data), body.size - size)
+        elif self._environ is None:
+            self._start = b""  # what is idle keeps nothing of what it was sent
 
     def _check_unfinished_head(self) -> None:
         # All of `_fed` belongs to a head that has no end yet, so this is no guess.
