@@ -9,8 +9,8 @@ import os
 import shutil
 import signal
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -84,23 +84,17 @@ class Network:
 
     @staticmethod
     def kill(namespace: str) -> None:
-        """All that runs there, at once."""
-        for pid in _ip("netns", "pids", namespace).split():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(pid), signal.SIGKILL)
+        """All that runs there, at once: nobody sees another one die."""
+        pids = [int(pid) for pid in _ip("netns", "pids", namespace).split()]
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
 
     def at_client(self, call: Callable[[], T]) -> T:
         """Does something in the client's namespace: a socket belongs to that of its thread."""
-        found: list[T] = []
-
-        def there() -> None:
-            enter(self.client)
-            found.append(call())
-
-        thread = threading.Thread(target=there)
-        thread.start()
-        thread.join()
-        return found[0]
+        with ThreadPoolExecutor(1, initializer=enter, initargs=(self.client,)) as threads:
+            return threads.submit(call).result()
 
 
 @contextlib.contextmanager

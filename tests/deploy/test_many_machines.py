@@ -146,6 +146,8 @@ def test_a_rolling_deploy_and_faults(name: str, start: Start, tmp_path: Path) ->
             served(load, site.body(2, "two"))
         finally:
             load.end_with_losses(2 * CLIENTS)
+        for server in site.servers.values():
+            server.stop()
 
 
 def served(load: Load, body: bytes) -> None:
