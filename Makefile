@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: serve test lint system-packages bench chaos clean
+.PHONY: serve test lint system-packages bench bench-quick bench-packages chaos clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -28,15 +28,25 @@ lint: $(VENV)/.installed
 system-packages:
 	sh tests/install-system-packages.sh
 
-bench/.venv/.installed: bench/requirements.txt
+bench/.venv/.installed: bench/requirements.txt pyproject.toml | bench-packages
 	$(PYTHON) -m venv bench/.venv
-	bench/.venv/bin/python -m pip install --quiet --disable-pip-version-check -r bench/requirements.txt
+	bench/.venv/bin/python -m pip install --quiet --disable-pip-version-check -e . \
+	    --config-settings editable_mode=compat $$(grep ^matplotlib bench/requirements.txt)
+	bench/.venv/bin/python -m pip install --quiet --disable-pip-version-check -r bench/requirements.txt || \
+	grep -v '^#' bench/requirements.txt | xargs -n 1 bench/.venv/bin/python -m pip install --quiet --disable-pip-version-check || true
 	touch $@
 
-bench: $(VENV)/.installed bench/.venv/.installed
-	$(BIN)/python -m bench.run --write
-	$(BIN)/python -m bench.memory --write
-	$(BIN)/python -m bench.respawn --write
+# What the peers need of the system: nginx, libev for bjoern, a C compiler.
+bench-packages:
+	sh bench/install-system-packages.sh
+
+# Side by side with other servers, about ten minutes: writes docs/performance.md and its charts.
+bench: bench/.venv/.installed
+	bench/.venv/bin/python -m bench --write
+
+# The rows that matter most, in under two minutes; prints only.
+bench-quick: bench/.venv/.installed
+	bench/.venv/bin/python -m bench --quick
 
 # A server under load and under faults by a seeded schedule: make chaos SECONDS=60 SEED=1
 SECONDS ?= 60

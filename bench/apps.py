@@ -1,12 +1,15 @@
-"""Applications of the memory and respawn benches.
+"""Applications that the parts of the bench serve.
 
 All answer `PROBE` with the constant that tells that a server is up; what else they answer is
-`objects`: the same; `lone` and `django`: a text that names the worker.
+`objects`, `sleep`, `reader`, `neighbour`: the same; `worker`, `lone` and `django`: a text that
+names the worker.
 """
 
 import os
 import random
+import re
 import sys
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 from wsgiref.types import StartResponse, WSGIEnvironment
@@ -64,9 +67,12 @@ def _probed(application: Application) -> Application:
     return app
 
 
+worker = _probed(_worker)
+
+
 def lone() -> Application:
     """The least there is."""
-    return _probed(_worker)
+    return worker
 
 
 def django() -> Application:
@@ -74,3 +80,51 @@ def django() -> Application:
     from bench.django_app import application
 
     return _probed(application)
+
+
+def sleep(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """As for a database: 20 ms, with the interpreter free for others."""
+    time.sleep(0.020)
+    return hello(environ, start_response)
+
+
+def reader(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """Reads the whole body."""
+    size = 0
+    while data := environ["wsgi.input"].read(65536):
+        size += len(data)
+    assert size == int(environ.get("CONTENT_LENGTH") or 0)
+    return hello(environ, start_response)
+
+
+SLOW = 0.5
+"""Seconds that a slow request of `neighbour` takes."""
+
+_SLOW_PATTERN = re.compile(r"(a+)+$")  # takes twice as long for each letter more
+
+
+def _compute() -> None:
+    until = time.monotonic() + SLOW
+    while time.monotonic() < until:
+        sum(number * number for number in range(1000))
+
+
+def _search() -> None:
+    """`re` keeps the interpreter's lock to the end of a search; the last takes half of the time."""
+    letters = 16
+    until = time.monotonic() + SLOW
+    while time.monotonic() < until:
+        _SLOW_PATTERN.match("a" * letters + "b")
+        letters += 1
+
+
+def neighbour(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """Fast, but for the paths of the slow."""
+    path = environ["PATH_INFO"]
+    if path == "/sleep":
+        time.sleep(SLOW)
+    elif path == "/python":
+        _compute()
+    elif path == "/regex":
+        _search()
+    return hello(environ, start_response)

@@ -11,6 +11,8 @@ from django.core.wsgi import get_wsgi_application
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
 
+from bench.hello import BODY
+
 settings.configure(
     SECRET_KEY="for this bench only",
     ALLOWED_HOSTS=["127.0.0.1"],
@@ -58,4 +60,8 @@ def index(request: HttpRequest) -> HttpResponse:
     return HttpResponse(f"Worker {os.getpid()} answers\n", content_type="text/plain")
 
 
-urlpatterns = [path("", index), path("admin/", admin.site.urls)]
+def hello(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(BODY, content_type="text/plain")
+
+
+urlpatterns = [path("", index), path("hello", hello), path("admin/", admin.site.urls)]

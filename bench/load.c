@@ -1,24 +1,30 @@
 /* load: a load generator that believes nothing.
  *
- *     load keepalive|close HOST PORT CONNECTIONS REQUESTS BODY
+ *     load [-p PATH] [-t SECONDS] [-u BYTES] keepalive|close HOST PORT CONNECTIONS REQUESTS BODY
  *
- * Sends exactly REQUESTS times "GET /" over CONNECTIONS connections at a time, in a closed loop (a
- * connection asks again when it has its answer), and holds every answer against what it has to be:
- * status 200, a Content-Length equal to the length of BODY, exactly those bytes, nothing after
- * them, and an orderly end where the connection ends.  What differs is counted by its kind, and is
- * left out of the latencies.  One thread and one epoll(7), so that it takes little of the machine.
+ * Sends REQUESTS times "GET PATH" (default /) over CONNECTIONS connections at a time, in a closed
+ * loop (a connection asks again when it has its answer), and holds every answer against what it has
+ * to be: status 200, a Content-Length equal to the length of BODY, exactly those bytes, nothing
+ * after them, and an orderly end where the connection ends.  What differs is counted by its kind,
+ * and is left out of the latencies.  One thread and one epoll(7), so that it takes little of the
+ * machine.  BODY may be @FILE: the file's bytes.
+ *
+ * -t: begins no more requests after so many seconds, even if REQUESTS are not sent by then.
+ * -u: "POST PATH" instead, with so many bytes of body.
  *
  * keepalive: a connection is used until the server says "Connection: close".
  * close: a connection for each request, which says so; the server has to close it.
  *
- * Prints one JSON object: seconds of the wall clock for all of it; latencies in microseconds, from
- * the connect (close) or the send (keepalive) to the last byte of the body; client_us is the CPU
- * time of this program per request; connections is how many were opened.
+ * Prints one JSON object: requests is how many were begun, seconds of the wall clock for all of it;
+ * latencies in microseconds, from the connect (close) or the send (keepalive) to the last byte of
+ * the body; client_us is the CPU time of this program per request; connections is how many were
+ * opened.
  * Exits with 0 whatever the server did, 2 for wrong arguments, 1 where this program can't go on.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
@@ -26,12 +32,14 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { ROOM = 16384, EVENTS = 256 };
+enum { ROOM = 16384, EVENTS = 256, PIECE = 262144, MOST = 10000000 };
 
 #ifndef SILENCE_MS
 #define SILENCE_MS 10000 /* a test has less patience */
@@ -44,10 +52,13 @@ static const char *const names[OUTCOMES] = {"ok",     "connect", "reset",  "shor
 
 struct connection {
     int fd; /* -1: none */
-    int asked; /* the request is on its way */
+    uint32_t watched; /* the events that it is registered for; 0: none */
+    size_t sent; /* bytes of the request that are on their way */
     int closing; /* the answer is whole: only the end of the connection is to come */
     int last; /* the server will close, or was asked to */
-    size_t have;
+    size_t have; /* bytes of the answer in `buffer`: its head, and what came with it */
+    int headed; /* the head is whole */
+    size_t body; /* bytes of the body that have come and were right */
     long long began, took; /* nanoseconds */
     char buffer[ROOM + 1];
 };
@@ -55,9 +66,11 @@ struct connection {
 static int one_shot;
 static struct sockaddr_in server;
 static char request[512];
-static size_t request_size;
+static size_t request_size, upload;
+static char piece[PIECE]; /* what is uploaded, and where large answers are read to */
 static const char *body;
 static size_t body_size;
+static long long deadline; /* nanoseconds; 0: none */
 static long total, begun, done, opened;
 static long counts[OUTCOMES];
 static long long *latencies;
@@ -76,11 +89,14 @@ static long long now(void)
     return t.tv_sec * 1000000000LL + t.tv_nsec;
 }
 
-static void watch(struct connection *c, int operation, uint32_t events)
+static void watch(struct connection *c, uint32_t events)
 {
+    if (c->watched == events)
+        return;
     struct epoll_event event = {.events = events, .data.ptr = c};
-    if (epoll_ctl(epoll, operation, c->fd, &event) < 0)
+    if (epoll_ctl(epoll, c->watched ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, c->fd, &event) < 0)
         fail("epoll_ctl");
+    c->watched = events;
 }
 
 static void drop(struct connection *c)
@@ -88,6 +104,7 @@ static void drop(struct connection *c)
     if (c->fd >= 0)
         close(c->fd);
     c->fd = -1;
+    c->watched = 0;
 }
 
 static void count(struct connection *c, enum outcome outcome)
@@ -98,15 +115,26 @@ static void count(struct connection *c, enum outcome outcome)
     done++;
 }
 
-/* Sends the request; 0 where the connection is not up yet. */
+/* Sends the request, as much as is taken now; 0 where there is more to send, -1 for an error. */
 static int ask(struct connection *c)
 {
-    ssize_t n = send(c->fd, request, request_size, MSG_NOSIGNAL);
-    if (n == (ssize_t)request_size)
-        return c->asked = 1;
-    if (n >= 0)
-        errno = EMSGSIZE; /* a few hundred bytes always fit an empty send buffer */
-    return errno == EAGAIN ? 0 : -1;
+    static char zeros[PIECE];
+    while (c->sent < request_size + upload) {
+        const char *from = request + c->sent;
+        size_t size = request_size - c->sent;
+        if (c->sent >= request_size) {
+            from = zeros;
+            size = request_size + upload - c->sent;
+            if (size > PIECE)
+                size = PIECE;
+        }
+        int more = upload && c->sent < request_size ? MSG_MORE : 0;
+        ssize_t n = send(c->fd, from, size, MSG_NOSIGNAL | more);
+        if (n < 0)
+            return errno == EAGAIN ? 0 : -1;
+        c->sent += n;
+    }
+    return 1;
 }
 
 static enum outcome reason(void)
@@ -118,11 +146,11 @@ static enum outcome reason(void)
  * request of its own, so that a dead server ends the run instead of prolonging it. */
 static void next(struct connection *c)
 {
-    while (begun < total) {
+    while (begun < total && !(deadline && now() > deadline)) {
         int reused = c->fd >= 0;
         begun++;
-        c->have = 0;
-        c->asked = c->closing = 0;
+        c->have = c->sent = c->body = 0;
+        c->headed = c->closing = 0;
         c->last = one_shot;
         c->began = now();
         if (!reused) {
@@ -145,8 +173,7 @@ static void next(struct connection *c)
             drop(c);
             continue;
         }
-        if (!reused)
-            watch(c, EPOLL_CTL_ADD, sent ? EPOLLIN : EPOLLOUT);
+        watch(c, sent ? EPOLLIN : EPOLLIN | EPOLLOUT);
         return;
     }
     drop(c);
@@ -173,39 +200,43 @@ static const char *header(const char *head, const char *name)
     return NULL;
 }
 
+/* What has come of the body is right; 1: and whole, 0: there is more to come, -1: it is wrong. */
+static int body_goes_on(struct connection *c, const char *data, size_t size)
+{
+    if (size > body_size - c->body || memcmp(data, body + c->body, size))
+        return -1;
+    c->body += size;
+    return c->body == body_size;
+}
+
 /* 1: whole and right; 0: there is more to come; -1: wrong, for *why. */
 static int judge(struct connection *c, enum outcome *why)
 {
     c->buffer[c->have] = 0;
     char *blank = strstr(c->buffer, "\r\n\r\n");
-    if (!blank) {
-        *why = BODY;
+    *why = BODY;
+    if (!blank)
         return c->have < ROOM ? 0 : -1;
-    }
     if (strncmp(c->buffer, "HTTP/1.1 200 ", 13)) {
         *why = STATUS;
         return -1;
     }
     size_t head = blank + 4 - c->buffer;
-    *why = BODY;
     blank[2] = 0;
     const char *length = header(c->buffer, "Content-Length");
     const char *connection = header(c->buffer, "Connection");
     int right = length && strtoul(length, NULL, 10) == body_size;
     if (connection && !strncasecmp(connection, "close", 5))
         c->last = 1;
-    blank[2] = '\r';
-    if (!right || c->have > head + body_size)
-        return -1;
-    if (c->have < head + body_size)
-        return 0;
-    return memcmp(c->buffer + head, body, body_size) ? -1 : 1;
+    c->headed = 1;
+    return right ? body_goes_on(c, c->buffer + head, c->have - head) : -1;
 }
 
 static void hear(struct connection *c)
 {
     for (;;) {
-        ssize_t n = recv(c->fd, c->buffer + c->have, ROOM - c->have, 0);
+        char *room = c->headed ? piece : c->buffer + c->have;
+        ssize_t n = recv(c->fd, room, c->headed ? PIECE : ROOM - c->have, 0);
         if (n < 0 && errno == EAGAIN)
             return;
         if (n < 0)
@@ -214,13 +245,20 @@ static void hear(struct connection *c)
             return end(c, c->closing ? OK : SHORT, 0);
         if (c->closing)
             return end(c, BODY, 0); /* bytes after the answer */
-        c->have += n;
-        enum outcome why;
-        int verdict = judge(c, &why);
+        enum outcome why = BODY;
+        int verdict;
+        if (c->headed) {
+            verdict = body_goes_on(c, piece, n);
+        } else {
+            c->have += n;
+            verdict = judge(c, &why);
+        }
         if (verdict < 0)
             return end(c, why, 0);
         if (verdict) {
             c->took = now() - c->began;
+            if (c->sent < request_size + upload)
+                return end(c, BODY, 0); /* an answer to what it has not read */
             if (!c->last)
                 return end(c, OK, 1);
             c->closing = 1;
@@ -230,17 +268,28 @@ static void hear(struct connection *c)
 
 static void turn(struct connection *c, uint32_t events)
 {
-    if (c->asked)
-        return hear(c);
+    if (c->sent) {
+        if (events & EPOLLOUT) {
+            int sent = ask(c);
+            if (sent < 0)
+                return end(c, reason(), 0);
+            if (sent)
+                watch(c, EPOLLIN);
+        }
+        if (events & ~EPOLLOUT)
+            hear(c);
+        return;
+    }
     int error = 0;
     socklen_t size = sizeof error;
     getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &size);
     if (error || !(events & EPOLLOUT))
         return end(c, CONNECT, 0);
-    if (ask(c) < 0)
+    int sent = ask(c);
+    if (sent < 0)
         return end(c, reason(), 0);
-    if (c->asked)
-        watch(c, EPOLL_CTL_MOD, EPOLLIN);
+    if (sent)
+        watch(c, EPOLLIN);
 }
 
 static int by_size(const void *a, const void *b)
@@ -250,10 +299,10 @@ static int by_size(const void *a, const void *b)
 }
 
 /* The nearest-rank percentile, in microseconds. */
-static double percentile(int percent)
+static double percentile(int permille)
 {
     long n = counts[OK];
-    return n ? latencies[(n * percent + 99) / 100 - 1] / 1e3 : 0;
+    return n ? latencies[(n * permille + 999) / 1000 - 1] / 1e3 : 0;
 }
 
 static void report(double seconds)
@@ -263,10 +312,11 @@ static void report(double seconds)
     double cpu = used.ru_utime.tv_sec + used.ru_stime.tv_sec +
                  (used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e6;
     qsort(latencies, counts[OK], sizeof *latencies, by_size);
-    printf("{\"requests\": %ld, \"ok\": %ld, \"connections\": %ld, \"seconds\": %.6f, ", total,
+    printf("{\"requests\": %ld, \"ok\": %ld, \"connections\": %ld, \"seconds\": %.6f, ", begun,
            counts[OK], opened, seconds);
-    printf("\"p50_us\": %.1f, \"p99_us\": %.1f, \"max_us\": %.1f, \"client_us\": %.2f, ",
-           percentile(50), percentile(99), percentile(100), cpu * 1e6 / total);
+    printf("\"p50_us\": %.1f, \"p99_us\": %.1f, \"p999_us\": %.1f, \"max_us\": %.1f, ",
+           percentile(500), percentile(990), percentile(999), percentile(1000));
+    printf("\"client_us\": %.2f, ", cpu * 1e6 / begun);
     printf("\"errors\": {");
     for (int i = CONNECT; i < OUTCOMES; i++)
         printf("%s\"%s\": %ld", i == CONNECT ? "" : ", ", names[i], counts[i]);
@@ -278,14 +328,16 @@ static void run(struct connection *all, int connections)
     struct epoll_event events[EVENTS];
     for (int i = 0; i < connections; i++)
         next(&all[i]);
-    while (done < total) {
+    while (done < begun) {
         int n = epoll_wait(epoll, events, EVENTS, SILENCE_MS);
         if (n < 0 && errno != EINTR)
             fail("epoll_wait");
         for (int i = 0; i < n; i++)
             turn(events[i].data.ptr, events[i].events);
         if (n == 0) { /* nothing from anybody: what is under way is lost, and no more is asked */
-            counts[TIMEOUT] += total - done;
+            if (!deadline)
+                begun = total;
+            counts[TIMEOUT] += begun - done;
             return;
         }
     }
@@ -293,29 +345,68 @@ static void run(struct connection *all, int connections)
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: load keepalive|close HOST PORT CONNECTIONS REQUESTS BODY\n"
-                    "       HOST an IPv4 address, CONNECTIONS 1 to 1000, REQUESTS 1 to 10000000\n");
+    fprintf(stderr, "usage: load [-p PATH] [-t SECONDS] [-u BYTES] keepalive|close HOST PORT "
+                    "CONNECTIONS REQUESTS BODY\n"
+                    "       HOST an IPv4 address, CONNECTIONS 1 to 1000, REQUESTS 1 to 10000000,\n"
+                    "       SECONDS up to 600, BODY may be @FILE\n");
     return 2;
+}
+
+static void expect(const char *text)
+{
+    body = text;
+    body_size = strlen(text);
+    if (*text != '@')
+        return;
+    int fd = open(text + 1, O_RDONLY | O_CLOEXEC);
+    struct stat status;
+    if (fd < 0 || fstat(fd, &status) < 0)
+        fail(text + 1);
+    body_size = status.st_size;
+    body = mmap(NULL, body_size, PROT_READ, MAP_PRIVATE | MAP_POPULATE, fd, 0);
+    if (body == MAP_FAILED)
+        fail("mmap");
+    close(fd);
 }
 
 int main(int argc, char **argv)
 {
-    if (argc != 7 || (strcmp(argv[1], "keepalive") && strcmp(argv[1], "close")))
+    const char *path = "/";
+    double seconds = 0;
+    for (int option; (option = getopt(argc, argv, "p:t:u:")) != -1;) {
+        if (option == 'p')
+            path = optarg;
+        else if (option == 't')
+            seconds = atof(optarg);
+        else if (option == 'u')
+            upload = strtoul(optarg, NULL, 10);
+        else
+            return usage();
+    }
+    argc -= optind;
+    argv += optind;
+    if (argc != 6 || (strcmp(argv[0], "keepalive") && strcmp(argv[0], "close")))
         return usage();
-    one_shot = !strcmp(argv[1], "close");
-    int port = atoi(argv[3]), connections = atoi(argv[4]);
-    total = atol(argv[5]);
-    body = argv[6];
-    body_size = strlen(body);
+    one_shot = !strcmp(argv[0], "close");
+    int port = atoi(argv[2]), connections = atoi(argv[3]);
+    total = atol(argv[4]);
     server.sin_family = AF_INET;
     server.sin_port = htons(port);
-    if (inet_pton(AF_INET, argv[2], &server.sin_addr) != 1 || port < 1 || port > 65535 ||
-        connections < 1 || connections > 1000 || total < 1 || total > 10000000)
+    if (inet_pton(AF_INET, argv[1], &server.sin_addr) != 1 || port < 1 || port > 65535 ||
+        connections < 1 || connections > 1000 || total < 1 || total > MOST || seconds < 0 ||
+        seconds > 600)
         return usage();
+    expect(argv[5]);
+    char length[64] = "";
+    if (upload)
+        snprintf(length, sizeof length, "Content-Length: %zu\r\n", upload);
     request_size = snprintf(request, sizeof request,
-                            "GET / HTTP/1.1\r\nHost: %s:%d\r\nUser-Agent: load\r\n"
-                            "Accept: */*\r\n%s\r\n",
-                            argv[2], port, one_shot ? "Connection: close\r\n" : "");
+                            "%s %s HTTP/1.1\r\nHost: %s:%d\r\nUser-Agent: load\r\n"
+                            "Accept: */*\r\n%s%s\r\n",
+                            upload ? "POST" : "GET", path, argv[1], port, length,
+                            one_shot ? "Connection: close\r\n" : "");
+    if (request_size >= sizeof request)
+        return usage();
     struct connection *all = calloc(connections, sizeof *all);
     latencies = calloc(total, sizeof *latencies);
     epoll = epoll_create1(EPOLL_CLOEXEC);
@@ -324,6 +415,8 @@ int main(int argc, char **argv)
     for (int i = 0; i < connections; i++)
         all[i].fd = -1;
     long long start = now();
+    if (seconds > 0)
+        deadline = start + (long long)(seconds * 1e9);
     run(all, connections);
     report((now() - start) / 1e9);
     return 0;

@@ -2,129 +2,132 @@
 
 import os
 import platform
+import re
+import shutil
 import subprocess
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 
-from bench.servers import PEERS
+import psutil
+
+from bench.aims import AIMS
+from bench.figures import Figures, Measure, Section
 
 CPUINFO = Path("/proc/cpuinfo")
+BEGIN, END = "<!-- figures: written by `make bench` -->", "<!-- end of the figures -->"
+PACKAGES = ("prefork", "httptools", "bjoern", "granian", "gunicorn", "uwsgi", "waitress", "uvicorn")
 
 
-@dataclass(frozen=True)
-class Row:
-    """One way to ask; the CPU time of `reference` is 1.00 in its table."""
-
-    title: str
-    reference: str
+def number(value: float, digits: int) -> str:
+    return f"{value:,.{digits}f}"
 
 
-ROWS = {
-    "keepalive": Row("Keep-alive", "gunicorn gthread"),
-    "close": Row("A connection per request", "gunicorn sync"),
-}
-
-
-@dataclass(frozen=True)
-class Round:
-    """One server, one round; times in microseconds."""
-
-    cpu_us: float
-    per_second: float
-    p50_us: float
-    p99_us: float
-    client_us: float
-    connections: int
-    errors: Counter[str]
-
-    def __str__(self) -> str:
-        if self.errors:
-            return f"invalid: {wrong(self.errors)}"
-        return f"{self.cpu_us:.1f} us CPU a request, {self.per_second:.0f} a second"
-
-
-Table = dict[str, list[Round]]
-
-
-def wrong(errors: Counter[str]) -> str:
-    return ", ".join(f"{number} {kind}" for kind, number in sorted(errors.items()))
-
-
-def spread(rounds: list[Round], value: Callable[[Round], float], digits: int = 0) -> str:
+def cell(values: list[float], digits: int) -> str:
     """The median and the least and the most, such as `12.3 (11.9–13.0)`."""
-    values = [value(one) for one in rounds]
-    middle, least, most = (
-        f"{number:,.{digits}f}" for number in (median(values), min(values), max(values))
-    )
-    return f"{middle} ({least}–{most})"
-
-
-def ratio(rounds: list[Round], reference: list[Round]) -> str:
-    """The medians of CPU time compared; a dash where the reference itself is no figure."""
-    if any(one.errors for one in reference):
+    if not values:
         return "–"
-    mine, theirs = (median(one.cpu_us for one in some) for some in (rounds, reference))
-    return f"{mine / theirs:.3f}"
+    middle = number(median(values), digits)
+    if len(values) == 1:
+        return middle
+    return f"{middle} ({number(min(values), digits)}–{number(max(values), digits)})"
 
 
-def line(name: str, rounds: list[Round], reference: list[Round]) -> str:
-    errors = sum((one.errors for one in rounds), Counter[str]())
-    if errors:
-        return f"| {name} | invalid: {wrong(errors)} | – | – | – | – | – |"
-    cells = (
+def ratio(section: Section, server: str, measure: Measure) -> str:
+    """The medians compared; a dash where either is no figure."""
+    mine, theirs = (section.middle(name, measure) for name in (server, section.reference))
+    return f"{mine / theirs:.2f}" if mine is not None and theirs else "–"
+
+
+def line(section: Section, name: str, figures: Figures) -> str:
+    if not figures.valid:
+        dashes = " | –" * len(section.measures)
+        return f"| {name} | {figures.complaint.replace('|', '/')}{dashes} |"
+    first, *rest = section.measures
+    cells = [
         name,
-        spread(rounds, lambda one: one.cpu_us, 1),
-        ratio(rounds, reference),
-        spread(rounds, lambda one: one.per_second),
-        spread(rounds, lambda one: one.p50_us),
-        spread(rounds, lambda one: one.p99_us),
-        f"{median(one.connections for one in rounds):,.0f}",
-    )
+        cell(figures.values.get(first.title, []), first.digits),
+        ratio(section, name, first),
+        *(cell(figures.values.get(measure.title, []), measure.digits) for measure in rest),
+    ]
     return f"| {' | '.join(cells)} |"
 
 
-def section(row: Row, table: Table) -> str:
-    client = median(one.client_us for rounds in table.values() for one in rounds)
-    lines = [
-        f"## {row.title}",
-        "",
-        f"| server | CPU a request, us | ÷ {row.reference} | requests a second | p50, us | p99, us "
-        "| connections |",
-        "|---|---|---|---|---|---|---|",
-        *(line(name, rounds, table[row.reference]) for name, rounds in table.items()),
-        "",
-        f"The load generator itself took {client:.1f} us of CPU a request (median).",
-    ]
+def table(section: Section) -> str:
+    first, *rest = section.measures
+    titles = ["server", first.title, f"÷ {section.reference}", *(each.title for each in rest)]
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    lines += [line(section, name, figures) for name, figures in section.servers.items()]
     return "\n".join(lines)
+
+
+def aims(sections: dict[str, Section]) -> str:
+    """Those that this run can judge."""
+    lines = ["| aim | limit | measured | |", "|---|---|---|---|"]
+    for aim in AIMS:
+        if aim.section not in sections:
+            continue
+        value = aim.value(sections)
+        sign = "≤" if aim.least else "≥"
+        limit = f"{sign} {aim.limit:.3g}"
+        if value is None:
+            shown, verdict = "–", "no valid figure"
+        else:
+            shown = f"{value:.3g}"
+            over = value / aim.limit if aim.least else aim.limit / max(value, 1e-9)
+            verdict = "met" if aim.met(value) else f"**missed**, {over:.2f} of the limit"
+        lines.append(f"| {aim.text}{' *' if aim.starred else ''} | {limit} | {shown} | {verdict} |")
+    return "\n".join(lines)
+
+
+def _version(package: str) -> str:
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return f"{package} –"
+
+
+def _nginx() -> str:
+    try:
+        done = subprocess.run(["nginx", "-v"], capture_output=True, text=True)
+    except OSError:
+        return "nginx –"
+    return done.stderr.strip().rpartition(": ")[2].replace("/", " ")
 
 
 def machine() -> str:
     """CPU, kernel and versions: without them a figure says little."""
     models = [text for text in CPUINFO.read_text().splitlines() if text.startswith("model name")]
     model = models[0].split(":", 1)[1].strip() if models else platform.machine()
-    peer = subprocess.run([PEERS / "gunicorn", "--version"], capture_output=True, text=True)
-    gunicorn = peer.stdout.split()[-1].strip(")")
+    memory = psutil.virtual_memory().total / 2**30
+    virtual = "hypervisor" in CPUINFO.read_text()
+    system = platform.freedesktop_os_release().get("PRETTY_NAME", "") if shutil.which("cc") else ""
     return "\n".join(
         (
-            f"- CPU: {model}, {len(os.sched_getaffinity(0))} to be used; "
-            f"load average at the end {os.getloadavg()[0]:.2f}",
-            f"- {platform.system()} {platform.release()}, "
+            f"- {len(os.sched_getaffinity(0))} CPUs, {model}{', virtual' if virtual else ''}; "
+            f"{memory:.0f} GiB; load average at the end {os.getloadavg()[0]:.2f}",
+            f"- {system}, {platform.system()} {platform.release()}, "
             f"{platform.python_implementation()} {platform.python_version()}",
-            f"- prefork {version('prefork')}, gunicorn {gunicorn}, httptools "
-            f"{version('httptools')}",
+            f"- {', '.join(map(_version, PACKAGES))}, {_nginx()}",
         )
     )
 
 
-def document(tables: dict[str, Table], rounds: int, connections: int, requests: int) -> str:
-    """The whole result."""
-    sections = [section(ROWS[row], table) for row, table in tables.items()]
-    intro = (
-        f"One worker each; {rounds} interleaved rounds of {requests:,} requests over {connections} "
-        "connections at a time; medians (least–most)."
-    )
-    return "\n\n".join(("# Side by side", intro, machine(), *sections)) + "\n"
+def document(sections: list[Section], about: str, charts: str = "") -> str:
+    """The whole result; `charts` is the directory of the charts, seen from the document."""
+    parts = [about, machine(), "### Aims", aims({each.key: each for each in sections})]
+    parts.append("The rows with a * are the ones that matter most.")
+    for section in sections:
+        parts += [f"### {section.title}", section.about]
+        if charts:
+            title = f"{section.title}: {section.measures[0].title}"
+            parts.append(f"![{title}]({charts}/{section.key}.svg)")
+        parts.append(table(section))
+    return "\n\n".join(parts) + "\n"
+
+
+def put_into(path: Path, text: str) -> None:
+    """Replaces the figures in a document whose other words are written by people."""
+    whole = path.read_text() if path.exists() else f"{BEGIN}\n{END}\n"
+    pattern = re.compile(re.escape(BEGIN) + ".*" + re.escape(END), re.DOTALL)
+    path.write_text(pattern.sub(lambda _: f"{BEGIN}\n\n{text}\n{END}", whole))

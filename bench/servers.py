@@ -6,11 +6,13 @@ children that ended have used.  A live process is read from its CPU clock, in na
 children are known in ticks only; there are none in a good round.
 """
 
+import compileall
 import contextlib
 import http.client
+import os
+import resource
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -39,35 +41,11 @@ class Server:
 
     name: str
     command: tuple[str, ...]
-    """`{port}` stands for the port of 127.0.0.1 to listen on."""
+    """`{port}` stands for the port of 127.0.0.1 to listen on, `{config}` for the file below."""
     probe: str = "/"
     """What it answers like `bench.hello` once it is up."""
-
-
-BIND = ("--bind", "127.0.0.1:{port}")
-
-
-def prefork(app: str) -> tuple[str, ...]:
-    """The command line of ours, with its defaults."""
-    return (str(Path(sys.executable).with_name("prefork")), "serve", app, *BIND)
-
-
-def gunicorn(app: str) -> tuple[str, ...]:
-    """gunicorn's, without its control socket."""
-    quiet = ("--log-level", "warning", "--no-control-socket")
-    return (str(PEERS / "gunicorn"), app, *BIND, *quiet)
-
-
-def servers(row: str) -> list[Server]:
-    """Those to compare in a row: "keepalive" or "close"."""
-    app = "bench.hello:app"
-    theirs = (*gunicorn(app), "--workers", "1")
-    return [
-        Server("prefork", (*prefork(app), "--workers", "1")),
-        Server("gunicorn gthread", (*theirs, "-k", "gthread", "--threads", "1")),
-        Server("gunicorn sync", (*theirs, "-k", "sync")),
-        Server("C accept loop", (str(BUILD / "accept_loop"), row, "{port}")),
-    ]
+    config: str = ""
+    """A configuration file; `{port}` as above, `{directory}` is one of its own to write in."""
 
 
 def prepare() -> None:
@@ -77,7 +55,16 @@ def prepare() -> None:
     """
     if not (PEERS / "gunicorn").exists():
         raise BenchError(f"no gunicorn in {PEERS}: `make bench` puts it there")
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    compile_modules()
     compile_programs()
+
+
+def compile_modules() -> None:
+    """As an installation does: the peers are compiled, and a checkout is not."""
+    for package in ("prefork", "bench"):
+        compileall.compile_dir(ROOT / package, quiet=2)
 
 
 def compile_programs() -> None:
@@ -142,8 +129,14 @@ def started(server: Server) -> Iterator[Running]:
     Raises BenchError where it does not start, with the end of what it printed.
     """
     port = free_port()
-    command = [part.format(port=port) for part in server.command]
-    with tempfile.TemporaryFile() as output:
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-") as directory,
+        tempfile.TemporaryFile() as output,
+    ):
+        os.chmod(directory, 0o755)  # a server may drop its rights
+        config = Path(directory, "config")
+        config.write_text(server.config.format(port=port, directory=directory))
+        command = [part.format(port=port, config=config) for part in server.command]
         try:
             process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)
         except OSError as error:
@@ -169,7 +162,7 @@ def _answers(running: Running, path: str) -> bool:
             answer = connection.getresponse()
             return answer.status == 200 and answer.read() == BODY
         except (OSError, http.client.HTTPException):
-            time.sleep(0.05)
+            time.sleep(0.005)
         finally:
             connection.close()
     return False

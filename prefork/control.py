@@ -79,6 +79,12 @@ class Scale(Request, frozen=True):
     count: Annotated[int, msgspec.Meta(ge=1)]
 
 
+class Retire(Request, frozen=True):
+    """Replaces the worker of a slot: it leaves once another is ready."""
+
+    slot: int
+
+
 class Stack(Request, frozen=True):
     """Answered with `pid`, and `stack`, the Python stacks of all threads of a slot's worker."""
 
@@ -97,6 +103,7 @@ COMMANDS: Mapping[str, type[Request]] = {
     "scale": Scale,
     "status": Status,
     "stack": Stack,
+    "retire": Retire,
 }
 
 

@@ -12,7 +12,9 @@ from typing import NamedTuple
 _libc = ctypes.CDLL(None, use_errno=True)
 
 _PR_SET_PDEATHSIG = 1
+_PR_GET_PDEATHSIG = 2
 _PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_NO_NEW_PRIVS = 38
 
 
 def set_parent_death_signal(signal: int) -> None:
@@ -22,6 +24,21 @@ def set_parent_death_signal(signal: int) -> None:
     Raises OSError.
     """
     _prctl(_PR_SET_PDEATHSIG, signal)
+
+
+def parent_death_signal() -> int:
+    """What was asked for, 0 where nothing was (prctl(2), PR_GET_PDEATHSIG).  Raises OSError."""
+    number = ctypes.c_int()
+    _prctl(_PR_GET_PDEATHSIG, ctypes.addressof(number))
+    return number.value
+
+
+def forbid_new_privileges() -> None:
+    """From now on no execve(2) gives rights that this process does not have, nor to its children.
+
+    prctl(2), PR_SET_NO_NEW_PRIVS, Linux 3.5; there is no way back.  Raises OSError.
+    """
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
 def become_subreaper() -> None:
@@ -34,9 +51,35 @@ def become_subreaper() -> None:
 
 
 def _prctl(option: int, value: int) -> None:
-    if _libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
+    if _libc.prctl(option, *map(ctypes.c_ulong, (value, 0, 0, 0))) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+_PROT_READ_WRITE = 0x3
+_MAP_SHARED = 0x1
+_libc.mmap.restype = ctypes.c_void_p
+_FAILED = ctypes.c_void_p(-1).value
+
+
+def map_shared(fd: int, offset: int, size: int) -> memoryview:
+    """A part of a file as memory that is shared and can be written, for the process's whole life.
+
+    mmap(2); `offset` and `size` are whole pages.  Unlike the module mmap it keeps no duplicate of
+    the descriptor, by which all of the file could be reached.  Raises OSError.
+    """
+    address = _libc.mmap(
+        None,
+        ctypes.c_size_t(size),
+        _PROT_READ_WRITE,
+        _MAP_SHARED,
+        ctypes.c_int(fd),
+        ctypes.c_long(offset),
+    )
+    if address == _FAILED:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return memoryview((ctypes.c_ubyte * size).from_address(address)).cast("B")
 
 
 _SO_ATTACH_FILTER = 26  # asm-generic/socket.h

@@ -10,6 +10,10 @@ that only grows never seems to go back.  What belongs together, a request's text
 a sequence lock, with the start as its number: it is 0 while the text is being written, and another
 one each time.  The reader takes what it has read if the number was the same before and after.
 (Stores keep their order on x86-64; elsewhere they are an interpreter's steps apart.)
+
+A worker can write its own slot and nothing else (`confine`).  What stands in there is its word, and
+an application's code in C can scribble over it: whoever reads it takes what makes sense, so that
+nonsense neither crashes the reader nor lasts in a sum.
 """
 
 import mmap
@@ -18,6 +22,8 @@ import struct
 from bisect import bisect_left
 from time import monotonic
 from typing import NamedTuple
+
+from prefork import linux
 
 SLOTS = 1024
 """Workers alive at one time, retiring ones included."""
@@ -78,6 +84,14 @@ _LAYOUT_AT = 16
 _LAYOUT = struct.Struct("<8s4I")
 
 _SLOT_SIZE = -(-(_PLACE_SIZE + _RECORD_SIZE * THREADS) // mmap.PAGESIZE) * mmap.PAGESIZE
+
+_MOST = 1 << 40
+"""Calls, connections and seconds beyond which a number is nonsense."""
+
+_MOST_BYTES = 1 << 50
+
+_AHEAD = 1.0
+"""Seconds that a time may be in the future: it was read after the clock was."""
 
 _ATTEMPTS = 100
 """Reads of a text that is being written; a writer that was killed meanwhile never ends."""
@@ -177,9 +191,42 @@ class Scoreboard:
                 "the scoreboard that was handed over is of another version: restart the server"
                 " instead"
             )
-        self.memory = mmap.mmap(self.fd, size)
-        self._words = memoryview(self.memory).cast("Q")
-        self._reals = memoryview(self.memory).cast("d")
+        # Not for another user, who may open what /proc shows of a worker's descriptors.
+        os.fchmod(self.fd, 0o600)
+        self._readable = os.open(f"/proc/self/fd/{self.fd}", os.O_RDONLY | os.O_CLOEXEC)
+        self._own: tuple[int, memoryview] | None = None
+        self._look_at(mmap.mmap(self.fd, size))
+
+    def _look_at(self, memory: mmap.mmap) -> None:
+        self.memory = memory
+        self._words = memoryview(memory).cast("Q")
+        self._reals = memoryview(memory).cast("d")
+
+    def confine(self, slot: int | None) -> None:
+        """In a worker, for good: only its own slot can be written, all else only read.
+
+        The mapping that was inherited goes, and with it each descriptor by which another could be
+        made.  None: in a zygote, which has no slot but forks workers that will have one.
+        """
+        everything = mmap.mmap(self._readable, len(self.memory), prot=mmap.PROT_READ)
+        self._words.release()
+        self._reals.release()
+        self.memory.close()
+        self._look_at(everything)
+        if slot is not None:
+            self._own = slot, linux.map_shared(self.fd, _slot(slot), _SLOT_SIZE)
+            os.close(self.fd)
+            os.close(self._readable)
+            self.fd = self._readable = -1
+
+    def _writable(self, slot: int) -> "_Memory":
+        """What can be written of a slot: in the master any, in a worker its own."""
+        if self._own is None:
+            return _Memory(self.memory, self._words, self._reals, _slot(slot))
+        own, memory = self._own
+        if own != slot:
+            raise ValueError(f"slot {slot} is another worker's")
+        return _Memory(memory, memory.cast("Q"), memory.cast("d"), 0)
 
     @property
     def draining(self) -> bool:
@@ -203,9 +250,10 @@ class Scoreboard:
         return [self._call(_record(slot, thread), thread) for thread in range(threads)]
 
     def _call(self, offset: int, thread: int) -> Call:
-        ended = self._reals[offset // 8 + _ENDED]
+        ended = _time(self._reals[offset // 8 + _ENDED])
         text = self._settled(offset + _TEXT, _REQUEST.size, offset // 8 + _STARTED)
-        peer, request_id, line, started = _REQUEST.unpack(text)
+        peer, request_id, line, since = _REQUEST.unpack(text)
+        started = _time(since)
         running = started > ended
         return Call(
             thread, started if running else 0.0, _text(line), _text(peer), _text(request_id), ended
@@ -226,11 +274,12 @@ class Scoreboard:
         """What a worker as a whole has told."""
         start = _slot(slot)
         word = start // 8
-        held, parked, reading, writing = self._words[word + _HELD : word + _CHANGED]
+        numbers = self._words[word + _HELD : word + _CHANGED]
+        held, parked, reading, writing = (_number(each) for each in numbers)
         error = self._settled(start + _ERROR_AT, ERROR, word + _FAILED)
         return Place(
-            *(held, parked, reading, writing, self._reals[word + _CHANGED]),
-            *(_text(error), self._reals[word + _FAILED]),
+            *(held, parked, reading, writing, _time(self._reals[word + _CHANGED])),
+            *(_text(error), _time(self._reals[word + _FAILED])),
         )
 
     def requests(self, slot: int, threads: int) -> int:
@@ -247,39 +296,43 @@ class Scoreboard:
             total = total.plus(
                 Counters(
                     tuple(self._counts(offset)),
-                    words[word + _BYTES],
-                    reals[word + _SECONDS],
-                    words[word + _QUEUED],
-                    reals[word + _WAITED],
+                    _number(words[word + _BYTES], _MOST_BYTES),
+                    _seconds(reals[word + _SECONDS]),
+                    _number(words[word + _QUEUED]),
+                    _seconds(reals[word + _WAITED]),
                 )
             )
         return total
 
-    def _counts(self, offset: int) -> "memoryview[int]":
+    def _counts(self, offset: int) -> list[int]:
         first = offset // 8 + _COUNTS
-        return self._words[first : first + CELLS]
+        return [_number(each) for each in self._words[first : first + CELLS]]
 
     # The worker's.
 
     def record(self, slot: int, thread: int) -> "Record":
         """The record that one thread of a worker writes."""
-        return Record(self.memory, self._words, self._reals, _record(slot, thread))
+        own = self._writable(slot)
+        start = own.offset + _record(slot, thread) - _slot(slot)
+        return Record(own.memory, own.words, own.reals, start)
 
     def teller(self, slot: int) -> "Teller":
         """Where a worker tells about itself as a whole."""
-        return Teller(self.memory, self._words, self._reals, _slot(slot))
+        return Teller(*self._writable(slot))
 
     # Who takes connections that another worker hands over (prefork.worker.handover).
 
     def open(self, slot: int, kind: int, threads: int) -> None:
         """The worker of a slot takes connections of a kind, not 0 (the worker only)."""
-        word = _slot(slot) // 8
-        self._words[word + _THREADS] = threads
-        self._words[word + _KIND] = kind
+        own = self._writable(slot)
+        word = own.offset // 8
+        own.words[word + _THREADS] = threads
+        own.words[word + _KIND] = kind
 
     def shut(self, slot: int) -> None:
         """It takes none: it leaves, is short of descriptors, or (the master says so) is dead."""
-        self._words[_slot(slot) // 8 + _KIND] = 0
+        own = self._writable(slot)
+        own.words[own.offset // 8 + _KIND] = 0
 
     def kind(self, slot: int) -> int:
         """Of the connections that the worker of a slot takes; 0 for none."""
@@ -293,7 +346,8 @@ class Scoreboard:
         words, reals, word = self._words, self._reals, _slot(slot) // 8
         if words[word + _KIND] != kind:
             return False
-        records = (_record(slot, thread) // 8 for thread in range(words[word + _THREADS]))
+        threads = min(words[word + _THREADS], THREADS)
+        records = (_record(slot, thread) // 8 for thread in range(threads))
         return any(reals[first + _STARTED] <= reals[first + _ENDED] for first in records)
 
 
@@ -305,8 +359,36 @@ def _record(slot: int, thread: int) -> int:
     return _slot(slot) + _PLACE_SIZE + thread * _RECORD_SIZE
 
 
+class _Memory(NamedTuple):
+    """Memory that can be written, as bytes, words and reals, and where in it a slot begins."""
+
+    memory: "mmap.mmap | memoryview"
+    words: "memoryview[int]"
+    reals: "memoryview[float]"
+    offset: int
+
+
+# What is read, as far as it makes sense.
+
+
 def _text(data: bytes) -> str:
-    return data.rstrip(b"\0").decode("latin-1")
+    text = data.rstrip(b"\0").decode("latin-1")
+    if text.isprintable():
+        return text
+    # It will be shown on a terminal.
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+def _number(value: int, most: int = _MOST) -> int:
+    return value if value <= most else 0
+
+
+def _seconds(value: float) -> float:
+    return value if 0.0 <= value <= _MOST else 0.0  # a NaN is neither
+
+
+def _time(value: float) -> float:
+    return value if 0.0 <= value <= monotonic() + _AHEAD else 0.0
 
 
 class Record:
@@ -318,7 +400,11 @@ class Record:
     )
 
     def __init__(
-        self, memory: mmap.mmap, words: "memoryview[int]", reals: "memoryview[float]", offset: int
+        self,
+        memory: "mmap.mmap | memoryview",
+        words: "memoryview[int]",
+        reals: "memoryview[float]",
+        offset: int,
     ) -> None:
         self._memory = memory
         self._words = words
@@ -352,10 +438,13 @@ class Record:
     def end(self, now: float, status: int = 0, size: int = 0) -> None:
         """The call is over: `now` in monotonic seconds, its status and the bytes of its body."""
         elapsed = now - self._started
-        cell = self._first + status // 100 * _ROW
+        cell = self._first + (status // 100 * _ROW if status < 600 else 0)
         if elapsed > 0.001:  # most are not, and bisect costs a fifth of all that is done here
             cell += bisect_left(BOUNDS, elapsed)
-        self._words[cell] += 1
+        try:
+            self._words[cell] += 1
+        except ValueError:  # the application has scribbled over it: more does not fit
+            self._words[cell] = 0
         reals = self._reals
         self._seconds = reals[self._seconds_at] = self._seconds + elapsed
         self._bytes = self._words[self._bytes_at] = self._bytes + size
@@ -364,7 +453,7 @@ class Record:
     def waited(self, seconds: float) -> None:
         """A proxy has said that the call which begins had waited so long."""
         word = self._offset // 8
-        self._words[word + _QUEUED] += 1
+        self._words[word + _QUEUED] = _number(self._words[word + _QUEUED]) + 1
         self._reals[word + _WAITED] += seconds
 
 
@@ -374,7 +463,11 @@ class Teller:
     __slots__ = ("_memory", "_offset", "_reals", "_told", "_word", "_words")
 
     def __init__(
-        self, memory: mmap.mmap, words: "memoryview[int]", reals: "memoryview[float]", offset: int
+        self,
+        memory: "mmap.mmap | memoryview",
+        words: "memoryview[int]",
+        reals: "memoryview[float]",
+        offset: int,
     ) -> None:
         self._memory = memory
         self._words = words

@@ -37,20 +37,21 @@ def offer(channel: Channel) -> None:
 
 
 def is_whole(text: str) -> bool:
-    """Whether that is all: the main thread's stack comes last and begins at the program's own."""
-    return text.endswith((" in <module>\n", "  ...\n"))
+    """Whether that is all, as far as can be told: the main thread is last, and ends where
+    the program began (by name, or by `python -m`), or in dots after a hundred calls."""
+    return text.endswith((" in <module>\n", " in _run_module_as_main\n", "  ...\n"))
 
 
 def shown(text: str) -> str:
-    """Without what is the same in each worker: how the master came to fork it."""
+    """The main thread first, and without what is the same in each worker: how the master came to
+    fork it."""
+    threads = "\n\n".join(reversed(text.rstrip("\n").split("\n\n")))
     lines: list[str] = []
     inside = False
-    for line in text.splitlines(keepends=True):
+    for line in f"{threads}\n".splitlines(keepends=True):
         if not line.startswith("  "):
             inside = False
+        inside = inside or _ENTRY.fullmatch(line) is not None
         if not inside:
             lines.append(line)
-        if _ENTRY.fullmatch(line):
-            lines.pop()
-            inside = True
     return "".join(lines).rstrip("\n")

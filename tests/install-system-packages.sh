@@ -13,10 +13,12 @@ need ip iproute2
 need tshark tshark
 need openssl openssl
 need setpriv util-linux
-need haproxy haproxy
 need unshare util-linux
 need systemd-analyze systemd
 need haproxy haproxy
+need curl curl
+need wrk wrk
+need ab apache2-utils
 need logrotate logrotate
 need systemd-sysusers systemd
 need systemd-tmpfiles systemd

@@ -9,6 +9,7 @@ from typing import IO, Any, Protocol
 
 from prefork.http.connection import Environ, Request
 from prefork.http.response import Framing, Head, Headers, compose, error
+from prefork.http.stream import BodyError, Stream
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 StartResponse = Callable[..., Callable[[bytes], None]]
@@ -72,7 +73,17 @@ class MisbehavedApplication(Exception):
 class Response:
     """One response under way."""
 
-    __slots__ = ("_headers", "_known", "_left", "_out", "_request", "_status", "head", "sent")
+    __slots__ = (
+        "_headers",
+        "_known",
+        "_left",
+        "_out",
+        "_request",
+        "_status",
+        "failure",
+        "head",
+        "sent",
+    )
 
     def __init__(self, request: Request, out: Out) -> None:
         self._request = request
@@ -82,6 +93,8 @@ class Response:
         self._left = 0
         self.head: Head | None = None
         """The head, once it is sent."""
+        self.failure = 500
+        """The status of what the client was told in its place."""
         self.sent = 0
         """Bytes of body given to the client, without framing."""
 
@@ -106,12 +119,14 @@ class Response:
         if status is None:
             raise MisbehavedApplication("start_response was not called before the body began")
         request = self._request
+        body = request.body
+        unread = isinstance(body, Stream) and not body.drainable
         head = compose(
             status,
             self._headers,
             method=request.environ["REQUEST_METHOD"],
             http11=request.http11,
-            keep_alive=request.keep_alive and not self._out.closing,
+            keep_alive=request.keep_alive and not (self._out.closing or unread),
             known=known,
         )
         if request.id_line:
@@ -248,9 +263,17 @@ def answer(
             close = getattr(result, "close", None)
             if close is not None:
                 close()
-    except BaseException as problem:  # SystemExit too: it ends the request, not the worker
-        failed(request, problem)
-        problem.__traceback__ = None
+    except BodyError as unread:
+        # The client's doing, and no failure of the application's.
+        problem = unread.problem
+        response.failure = problem.status
+        if response.head is None and not out.broken:
+            method = request.environ["REQUEST_METHOD"]
+            out.send(request.marked(error(problem.status, problem.reason, method=method)))
+        return False, response
+    except BaseException as raised:  # SystemExit too: it ends the request, not the worker
+        failed(request, raised)
+        raised.__traceback__ = None
         if response.head is None and not out.broken:
             method = request.environ["REQUEST_METHOD"]
             out.send(request.marked(error(500, "the application failed", method=method)))

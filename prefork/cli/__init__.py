@@ -15,6 +15,7 @@ _COMMANDS = {
     "reopen": "prefork.cli.control:reopen",
     "scale": "prefork.cli.control:scale",
     "status": "prefork.cli.control:status",
+    "top": "prefork.cli.top:command",
     "get": "prefork.cli.get:command",
     "talk": "prefork.cli.talk:command",
     "wire": "prefork.cli.wire:command",

@@ -22,20 +22,20 @@ from prefork.logs import printable
 Command = Callable[..., None]
 
 
-def _of_server(command: Command) -> Command:
+def of_server(command: Command) -> Command:
     """Adds the ways to say which server is meant."""
     control = click.option("--control", metavar="PATH", help="Path of its control socket.")
     target = click.argument("target", metavar="[CONFIG]", required=False)
     return target(control(command))
 
 
-def _client(target: str | None, control: str | None, timeout: float | None = TIMEOUT) -> Client:
+def client_of(target: str | None, control: str | None, timeout: float | None = TIMEOUT) -> Client:
     if target is not None and control is not None:
         raise click.UsageError("give CONFIG or --control PATH, not both")
     return Client(find(target, control), timeout, lambda text: click.echo(text, err=True))
 
 
-class _Command(click.Command):
+class ControlCommand(click.Command):
     """Shows what went wrong as one line and exit code 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -45,29 +45,29 @@ class _Command(click.Command):
             raise click.ClickException(str(error)) from None
 
 
-@click.command(cls=_Command)
-@_of_server
+@click.command(cls=ControlCommand)
+@of_server
 def reload(target: str | None, control: str | None) -> None:
     """Load the configuration and the application anew, and wait for the outcome.
 
     Exits with 1 and the reason where it failed; the server then goes on as it was.
     """
-    with _client(target, control, timeout=None) as client:
+    with client_of(target, control, timeout=None) as client:
         answer = client.call("reload")
     for change in answer.get("changes", []):
         click.echo(change)
     click.echo(f"reloaded: generation {answer.get('generation')} serves")
 
 
-@click.command(cls=_Command)
-@_of_server
+@click.command(cls=ControlCommand)
+@of_server
 def upgrade(target: str | None, control: str | None) -> None:
     """Go over to the code that is installed now, prefork's own included, and wait for the outcome.
 
     Process id, sockets and connections stay. Exits with 1 and the reason where it failed; the
     server then goes on as it was.
     """
-    with _client(target, control, timeout=None) as client:
+    with client_of(target, control, timeout=None) as client:
         answer = client.call("upgrade")
     for change in answer.get("changes", []):
         click.echo(change)
@@ -75,44 +75,44 @@ def upgrade(target: str | None, control: str | None) -> None:
     click.echo(f"upgraded: {versions}, generation {answer.get('generation')} serves")
 
 
-@click.command(cls=_Command)
-@_of_server
+@click.command(cls=ControlCommand)
+@of_server
 def stop(target: str | None, control: str | None) -> None:
     """Stop the server gracefully, and wait until it has ended."""
-    with _client(target, control, timeout=None) as client:
+    with client_of(target, control, timeout=None) as client:
         client.call("stop")
         client.wait_closed()
     click.echo("stopped")
 
 
-@click.command(cls=_Command)
-@_of_server
+@click.command(cls=ControlCommand)
+@of_server
 def reopen(target: str | None, control: str | None) -> None:
     """Open the log files anew, after they were rotated."""
-    with _client(target, control) as client:
+    with client_of(target, control) as client:
         client.call("reopen")
     click.echo("reopened")
 
 
-@click.command(cls=_Command)
+@click.command(cls=ControlCommand)
 @click.argument("count", metavar="N", type=click.IntRange(min=1))
-@_of_server
+@of_server
 def scale(count: int, target: str | None, control: str | None) -> None:
     """Run N workers until the next reload; in a dynamic pool both bounds become N."""
-    with _client(target, control) as client:
+    with client_of(target, control) as client:
         client.call("scale", count=count)
     click.echo(f"scaled to {count}")
 
 
-@click.command(cls=_Command)
-@_of_server
+@click.command(cls=ControlCommand)
+@of_server
 @click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
 @click.option(
     "--stack", "slot", metavar="SLOT", type=int, help="Print the Python stacks of one worker."
 )
 def status(target: str | None, control: str | None, as_json: bool, slot: int | None) -> None:
     """Show the server and its workers: what each does, for whom, and since when."""
-    with _client(target, control) as client:
+    with client_of(target, control) as client:
         if slot is not None:
             told = client.call("stack", slot=slot)
             return click.echo(msgspec.json.encode(told) if as_json else str(told.get("stack")))
@@ -120,10 +120,10 @@ def status(target: str | None, control: str | None, as_json: bool, slot: int | N
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(answer), indent=2))
     else:
-        click.echo("\n".join(_status_lines(_server_status(answer))))
+        click.echo("\n".join(_status_lines(server_status(answer))))
 
 
-def _server_status(answer: dict[str, Any]) -> ServerStatus:
+def server_status(answer: dict[str, Any]) -> ServerStatus:
     try:
         return msgspec.convert(answer, ServerStatus)
     except msgspec.ValidationError as error:

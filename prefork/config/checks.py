@@ -11,6 +11,7 @@ import pwd
 import resource
 from collections.abc import Callable, Collection, Iterator, Mapping
 
+from prefork import accounts
 from prefork.config import files
 from prefork.config.problems import Problem
 from prefork.config.resources import LIMITS, UNLIMITED
@@ -148,6 +149,7 @@ def _possible(config: Config) -> Iterator[Finding]:
 
 
 def _process(process: Process) -> Iterator[Finding]:
+    yield from _account(process)
     if process.pidfile is not None:
         yield from _directory("process.pidfile", os.path.dirname(process.pidfile))
     usable = os.sched_getaffinity(0)
@@ -165,6 +167,17 @@ def _process(process: Process) -> Iterator[Finding]:
                     f"{name}: only root may go beyond the hard limit, {hard}",
                     "",
                 )
+
+
+def _account(process: Process) -> Iterator[Finding]:
+    try:
+        account = accounts.find(process.user, process.group)
+    except accounts.AccountError as problem:
+        yield f"process.{problem.key}", str(problem), ""
+        return
+    if account is not None and os.geteuid() != 0 and not account.is_current:
+        key = "process.group" if process.user is None else "process.user"
+        yield key, "only root can become somebody else", "start the server as root, or remove it"
 
 
 def _metrics(config: Config) -> Iterator[Finding]:

@@ -1,10 +1,9 @@
 """How much memory this process may use: what a share in `workers.max_memory` is a share of."""
 
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-
-import psutil
 
 from prefork.config import cgroup
 
@@ -18,7 +17,9 @@ def available(root: Path = Path("/"), machine: int | None = None) -> int:
     Reads, below `root`, cgroups(7): memory.max of version 2 and memory.limit_in_bytes of version 1,
     of our own group and of those above it.
     """
-    total = psutil.virtual_memory().total if machine is None else machine
+    total = machine
+    if total is None:
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return min([total, *_limits(root)])
 
 

@@ -134,11 +134,13 @@ class Http(Struct, frozen=True, kw_only=True):
     min_body_rate: Count = 500
     body_memory: Size = 64 * KIB
     max_body: Size = 64 * MIB
+    stream_body: Flag = False
     max_request_line: Size = 8 * KIB
     max_header_count: Count = 100
     max_header_size: Size = 64 * KIB
     response_memory: Size = 256 * KIB
     response_spill: Size = 64 * MIB
+    buffer_memory: Size = 256 * MIB
     compress: Annotated[
         tuple[str, ...], Kind('a list of "zstd" and "gzip"', values.read_codings)
     ] = ()
@@ -207,6 +209,13 @@ class Log(Struct, frozen=True, kw_only=True):
 class Process(Struct, frozen=True, kw_only=True):
     """[process]: how the server stands among the machine's processes."""
 
+    user: Annotated[str | None, Kind("a user's name or number", values.read_account)] = None
+    group: Annotated[str | None, Kind("a group's name or number", values.read_account)] = None
+    no_new_privs: Flag = True
+    umask: Annotated[
+        Annotated[int, Meta(ge=0, le=0o777)] | None,
+        Kind('an octal mask such as "0027" or 0o027', values.read_mode, values.show_mode),
+    ] = None  # as it was inherited
     daemon: Flag = False
     pidfile: OptionalPath = None
     limits: Annotated[

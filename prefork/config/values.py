@@ -278,6 +278,15 @@ def show_mode(value: int) -> str:
     return f'"{value:04o}"'
 
 
+def read_account(raw: Any, base: str) -> str:
+    if type(raw) is int and raw >= 0:
+        raw = str(raw)
+    text = _text(raw)
+    if " " in text or ":" in text or "/" in text:
+        raise Mismatch
+    return text
+
+
 def read_owner(raw: Any, base: str) -> str:
     text = _text(raw)
     _, colon, group = text.partition(":")

@@ -1,30 +1,83 @@
 """A request's body, gathered before the application is called: in memory, past a size on disk."""
 
 from tempfile import SpooledTemporaryFile
-from typing import IO
+from threading import RLock
 
 from prefork.http.head import Reject
+
+
+class Budget:
+    """The memory that all bodies and responses of a worker may take together, in bytes.
+
+    One client's share is small, but there may be thousands that are slow.
+    """
+
+    __slots__ = ("_lock", "limit", "used")
+
+    def __init__(self, limit: int = 0) -> None:
+        """`limit`: 0 for no limit."""
+        self.limit = limit
+        self.used = 0
+        # Responses are kept by every thread, and one lost update would stay lost. Reentrant: a
+        # body may be collected while its own thread holds it.
+        self._lock = RLock()
+
+    def take(self, size: int) -> bool:
+        """Takes so many bytes; False where there are not so many left."""
+        with self._lock:
+            if self.limit and self.used + size > self.limit:
+                return False
+            self.used += size
+        return True
+
+    def give_back(self, size: int) -> None:
+        with self._lock:
+            self.used -= size
 
 
 class Body:
     """What has come of a body so far."""
 
-    __slots__ = ("_limit", "file", "size")
+    __slots__ = ("_budget", "_held", "_limit", "_memory", "_on_disk", "file", "since", "size")
 
-    def __init__(self, memory: int, limit: int) -> None:
-        """`memory`: bytes kept in memory; `limit`: bytes allowed; 0 means no limit."""
-        self.file: IO[bytes] = SpooledTemporaryFile(max_size=memory)  # noqa: SIM115
-        self.size = 0
+    def __init__(self, memory: int, limit: int, budget: Budget) -> None:
+        """`memory`: bytes kept in memory; `limit`: bytes allowed; 0 means no limit.
+
+        Where the budget is used up, the body is on disk from then on.
+        """
+        self._held = 0
+        self._budget = budget
+        self._memory = memory
         self._limit = limit
+        self._on_disk = False
+        self.file: SpooledTemporaryFile[bytes] = SpooledTemporaryFile()  # noqa: SIM115
+        self.size = 0
+        self.since = 0.0
+        """Monotonic seconds at which somebody began to look at its rate."""
 
     def write(self, data: bytes) -> None:
         """Adds a piece. Raises Reject(413) past the limit, OSError where the disk is full."""
-        self.size += len(data)
+        size = len(data)
+        self.size += size
         if self._limit and self.size > self._limit:
             raise Reject(413, f"body is larger than {self._limit} bytes")
+        if not self._on_disk:
+            if (self._memory and self.size > self._memory) or not self._budget.take(size):
+                self._on_disk = True
+                self.file.rollover()
+                self._release()
+            else:
+                self._held += size
         self.file.write(data)
 
-    def whole(self) -> IO[bytes]:
+    def whole(self) -> SpooledTemporaryFile[bytes]:
         """The body from its first byte, as a file."""
         self.file.seek(0)
         return self.file
+
+    def _release(self) -> None:
+        self._budget.give_back(self._held)
+        self._held = 0
+
+    def __del__(self) -> None:
+        self._release()

@@ -5,13 +5,12 @@ PEP 3333: a copy of the connection's base, so that what is the same for each req
 once.  Nothing here touches a socket; the conversation feeds bytes and takes requests.
 """
 
-from collections import deque
-from io import BytesIO
+from io import BufferedReader, BytesIO
 from typing import Any, NamedTuple
 
 import httptools
 
-from prefork.http.body import Body
+from prefork.http.body import Body, Budget
 from prefork.http.head import (
     Reject,
     cgi_name,
@@ -22,6 +21,7 @@ from prefork.http.head import (
     rejection,
     split_target,
 )
+from prefork.http.stream import BUFFER, Stream
 
 Environ = dict[str, Any]
 
@@ -46,15 +46,24 @@ class Limits(NamedTuple):
     header_size: int
     body: int
     body_memory: int
+    budget: Budget = Budget()
+    """What all bodies of a worker may take of its memory."""
+    stream: bool = False
+    """The application is called before the body is complete."""
 
 
 class Request:
-    """One complete request."""
+    """One request: complete, or with a body that is still coming (a `Stream`)."""
 
     __slots__ = ("body", "environ", "http11", "id", "id_line", "keep_alive", "line")
 
     def __init__(
-        self, environ: Environ, line: bytes, http11: bool, keep_alive: bool, body: Body | None
+        self,
+        environ: Environ,
+        line: bytes,
+        http11: bool,
+        keep_alive: bool,
+        body: Body | Stream | None,
     ) -> None:
         self.environ = environ
         self.line = line
@@ -118,9 +127,12 @@ class Connection:
         self._trailer_count = 0
         self._trailer_size = 0
         self._keep_alive = False
-        self.body: Body | None = None
-        self.requests: deque[Request] = deque()
-        """Complete requests, oldest first (pipelining)."""
+        self.body: Body | Stream | None = None
+        """Of the request that is being read."""
+        self.requests: list[Request] = []
+        """Complete requests, oldest first (pipelining).
+
+        A list: an empty deque has 0.6 KB, for each of many idle connections."""
         self.error: Reject | None = None
         """Why nothing more is read; to be answered after `requests`."""
         self.in_body = False
@@ -192,7 +204,12 @@ class Connection:
             else:
                 # Where a message ends is not told: behind one, what was read last is not known.
                 self.error = rejection(error, data if len(self.requests) == complete else b"")
-        if self._fed and self.error is None:
+        if self.error is not None and isinstance(self.body, Stream):
+            # The application has this request: it, or the answer to it, tells the client.
+            self.body.fail(self.error)
+            self.error = None
+            self.last = self.surplus = True
+        elif self._fed and self.error is None:
             if not self.in_body:
                 self._check_unfinished_head()
             elif body is not None and body is self.body:
@@ -266,16 +283,21 @@ class Connection:
         assert environ is not None
         limits = self._limits
         method = parser.get_method()
-        version = parser.get_http_version()
-        if version != "1.1" and version != "1.0":
-            raise Reject(505, "this server speaks HTTP/1.0 and HTTP/1.1")
         # Ask now: the parser answers otherwise once the message is complete.
         self._keep_alive = parser.should_keep_alive()
         url = self._url
         line = self._line = method + b" " + url
-        # llhttp reads the request lines of RTSP and ICE, too, and does not tell.
-        if not self._fed or not self._start.startswith(line + b" HTTP/"):
-            self._check_protocol(url)
+        if self._fed and self._start.startswith(line + b" HTTP/1.1"):
+            version = (
+                "1.1"  # the parser formats the same text, for a thirtieth of the whole request
+            )
+        else:
+            version = parser.get_http_version()
+            if version != "1.1" and version != "1.0":
+                raise Reject(505, "this server speaks HTTP/1.0 and HTTP/1.1")
+            # llhttp reads the request lines of RTSP and ICE, too, and does not tell.
+            if not self._fed or not self._start.startswith(line + b" HTTP/"):
+                self._check_protocol(url)
         if limits.request_line and len(line) + 9 > limits.request_line:
             raise Reject(414, f"request line is longer than {limits.request_line} bytes")
         headers = len(environ) - len(self._base) + self._repeated
@@ -352,7 +374,17 @@ class Connection:
                 raise Reject(417, "unknown expectation")
             self.wants_continue = environ["SERVER_PROTOCOL"] == "HTTP/1.1"
         self.in_body = True
-        self.body = Body(limits.body_memory, limits.body)
+        if limits.stream:
+            length = int(environ["CONTENT_LENGTH"]) if coding is None else -1
+            self.body = Stream(limits.body, length, awaited=self.wants_continue)
+            environ["wsgi.input"] = BufferedReader(self.body, BUFFER)
+            self._hand_out(environ, self.body)
+        else:
+            self.body = Body(limits.body_memory, limits.body, limits.budget)
+
+    def _hand_out(self, environ: Environ, body: Body | Stream | None) -> None:
+        http11 = environ["SERVER_PROTOCOL"] == "HTTP/1.1"
+        self.requests.append(Request(environ, self._line, http11, self._keep_alive, body))
 
     def on_body(self, data: bytes) -> None:
         assert self.body is not None
@@ -363,28 +395,23 @@ class Connection:
         environ = self._environ
         assert environ is not None
         body = self.body
-        if body is None:
-            environ["wsgi.input"] = BytesIO()
+        if isinstance(body, Stream):
+            body.complete()
         else:
-            environ["wsgi.input"] = body.whole()
-            if environ.pop("HTTP_TRANSFER_ENCODING", None) is not None:
-                # The coding is undone: the application sees a plain body of known length.
-                environ["CONTENT_LENGTH"] = str(body.size)
+            if body is None:
+                environ["wsgi.input"] = BytesIO()
+            else:
+                environ["wsgi.input"] = body.whole()
+                if environ.pop("HTTP_TRANSFER_ENCODING", None) is not None:
+                    # The coding is undone: the application sees a plain body of known length.
+                    environ["CONTENT_LENGTH"] = str(body.size)
+            self._hand_out(environ, body)
+        if body is not None:
             self.body = None
             self.in_body = False
             self.wants_continue = False
             self._overhead = self._trailer_count = self._trailer_size = 0
-        keep_alive = self._keep_alive
-        self.requests.append(
-            Request(
-                environ,
-                self._line,
-                environ["SERVER_PROTOCOL"] == "HTTP/1.1",
-                keep_alive,
-                body,
-            )
-        )
-        self.last = not keep_alive
+        self.last = not self._keep_alive
         self._environ = None
         self._fed = 0
         self._repeated = 0

@@ -31,6 +31,9 @@ class ProxiedConnection(Connection):
         else:
             environ[key] = text
 
+    def _check_secured(self, environ: Environ) -> None:
+        """A trusted gateway has seen to it (RFC 9110 section 7.4)."""
+
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
         environ = self._environ

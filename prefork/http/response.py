@@ -102,7 +102,7 @@ def _classify(name: str, value: str, line: bytes) -> bytes | _Special:
     if name == "content-length":
         if not _LENGTH.fullmatch(value):
             raise ValueError(f"Content-Length is not a number: {value!r}")
-        return _Special(Kind.LENGTH, line, int(value))
+        return _Special(Kind.LENGTH, b"Content-Length: %d\r\n" % int(value), int(value))
     if name == "date":
         return _Special(Kind.DATE, line)
     if name == "server":
@@ -130,15 +130,15 @@ def name_server(named: bool) -> None:
 def _date_line() -> bytes:
     """`Date` (RFC 9110 section 6.6.1), made once a second."""
     global _second, _date
-    now = int(time())
-    if now != _second:
-        t = gmtime(now)
+    now = time()
+    if not _second <= now < _second + 1:
+        _second = int(now)
+        t = gmtime(_second)
         # Not strftime: its names follow the locale.
         _date = (
             f"Date: {_DAYS[t.tm_wday]}, {t.tm_mday:02} {_MONTHS[t.tm_mon - 1]} {t.tm_year} "
             f"{t.tm_hour:02}:{t.tm_min:02}:{t.tm_sec:02} GMT\r\n"
         ).encode()
-        _second = now
     return _date
 
 
@@ -184,20 +184,21 @@ def compose(
     line, code = found if found is not None else _status(status)
     lines = [line]
     length = -1
+    length_line = b""
     dated = named = False
     for pair in headers:
         entry = _lines.get(pair)
         if entry is None:
             entry = _line(pair)
-        if type(entry) is bytes:
+        if isinstance(entry, bytes):
             lines.append(entry)
             continue
-        assert isinstance(entry, _Special)
         kind = entry.kind
         if kind is _IS_LENGTH:
             if length >= 0 and length != entry.number:
                 raise ValueError("two different Content-Length headers")
             length = entry.number
+            length_line = entry.line
         elif kind is _IS_CLOSE:
             keep_alive = False
         elif kind is not _IS_DROPPED:
@@ -223,9 +224,11 @@ def compose(
         framing = _NONE
         length = 0
     else:
-        if length < 0 and known >= 0:
-            length = known
         if length >= 0:
+            lines.append(length_line)
+            framing = _LENGTH_FRAMED
+        elif known >= 0:
+            length = known
             lines.append(b"Content-Length: %d\r\n" % length)
             framing = _LENGTH_FRAMED
         elif http11:
@@ -240,6 +243,16 @@ def compose(
         lines.append(b"Connection: keep-alive\r\n")
     lines.append(b"\r\n")
     return Head(b"".join(lines), code, framing, length, keep_alive)
+
+
+def early_hints(headers: Headers) -> bytes:
+    """An interim response 103 (RFC 8297).  Raises TypeError or ValueError as `compose` does.
+
+    What only a final response can say, such as a length, is left out.
+    """
+    found = (_lines.get(pair) or _line(pair) for pair in headers)
+    lines = [line for line in found if isinstance(line, bytes)]
+    return b"HTTP/1.1 103 Early Hints\r\n" + b"".join(lines) + b"\r\n"
 
 
 def error(status: int, reason: str, *, method: str = "GET", headers: Headers = ()) -> bytes:

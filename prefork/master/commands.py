@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from time import monotonic
 
 from prefork import channel, control, logs
+from prefork.master.children import Child
 from prefork.master.control import ControlServer, Reply
 from prefork.master.reload import Waiting
 from prefork.master.state import ClientsState
@@ -150,6 +151,8 @@ class Commands:
         match request:
             case control.Status():
                 reply.ok(**status(self._parts))
+            case control.Retire(slot):
+                self._retire(slot, reply)
             case control.Stack(slot):
                 self._stack(slot, reply)
             case control.Reload():
@@ -171,12 +174,34 @@ class Commands:
                     self.stop(monotonic())
                 reply.ok_until_exit()
 
-    def _stack(self, slot: int, reply: Reply) -> None:
+    def _worker(self, slot: int) -> Child:
+        """Raises ControlError."""
         children = self._parts.children
-        child = next((child for child in children if child.slot == slot), None)
-        if child is None:
-            slots = ", ".join(map(str, sorted(child.slot for child in children))) or "none"
-            return reply.fail(f"no worker has slot {slot}; there are {slots}")
+        for child in children:
+            if child.slot == slot:
+                return child
+        slots = ", ".join(map(str, sorted(child.slot for child in children))) or "none"
+        raise control.ControlError(f"no worker has slot {slot}; there are {slots}")
+
+    def _retire(self, slot: int, reply: Reply) -> None:
+        child = self._worker(slot)
+        if not self._pool.recycle(child.pid, monotonic()):
+            return reply.fail(
+                f"the worker in slot {slot} is not one that serves, or leaves already"
+            )
+        self._parts.ledger.restarted("by_hand")
+        logs.event(
+            "info",
+            "worker to be recycled",
+            slot=slot,
+            pid=child.pid,
+            generation=child.generation.number,
+            reason="by hand",
+        )
+        reply.ok()
+
+    def _stack(self, slot: int, reply: Reply) -> None:
+        child = self._worker(slot)
 
         def answer(stack: str) -> None:
             if stack:
@@ -185,7 +210,7 @@ class Commands:
                 why = "is it stopped, or waiting for a disk?"
                 reply.fail(f"worker {child.pid} has not written its stacks: {why}")
 
-        children.stacks.take(child, answer)
+        self._parts.children.stacks.take(child, answer)
 
     def stop(self, now: float) -> None:
         """Gracefully the first time, after the delay in which balancers go elsewhere; then now."""

@@ -15,7 +15,14 @@ from prefork.master.state import LedgerState
 from prefork.scoreboard import Counters
 
 Restart = Literal[
-    "boot_failed", "crashed", "request_timeout", "max_requests", "max_age", "max_memory", "reload"
+    "boot_failed",
+    "crashed",
+    "request_timeout",
+    "max_requests",
+    "max_age",
+    "max_memory",
+    "reload",
+    "by_hand",
 ]
 """Why a worker was replaced, or its boot has to be tried again."""
 

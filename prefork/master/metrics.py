@@ -9,8 +9,6 @@ from itertools import accumulate
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
-import psutil
-
 from prefork import __version__, linux
 from prefork.master.exposition import Page
 from prefork.master.ledger import Restart
@@ -54,6 +52,8 @@ def page(parts: Parts, accept: str) -> Page:
 
 
 def _figures(slot: int, pid: int) -> Figures | None:
+    import psutil  # a megabyte that every worker would share, for metrics that few ask for
+
     try:
         process = psutil.Process(pid)
         times = process.cpu_times()

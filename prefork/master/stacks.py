@@ -14,7 +14,10 @@ PATIENCE = 1.0
 """Seconds for a worker to write its stacks: one that is stopped, or waits for a disk, does not."""
 
 _LOOK = 0.01
-"""Seconds between two looks; what has not grown in between is whole."""
+"""Seconds between two looks; what looks whole and has not grown in between is whole."""
+
+_QUIET = 0.2
+"""Seconds without growth after which anything is taken for whole."""
 
 _LIMIT = 64 * 1024
 """Bytes of stacks that are read; a hundred threads of a hundred frames would be more."""
@@ -35,6 +38,7 @@ class _Asked:
     def __init__(self, now: float) -> None:
         self.until = now + PATIENCE
         self.size = 0
+        self.grown = now
         self.done: list[Done] = []
 
 
@@ -66,8 +70,10 @@ class Stacks:
             return
         for subject, asked in list(self._asked.items()):
             text = _read(subject)
-            still = len(text) == asked.size and stacks.is_whole(text)
-            asked.size = len(text)
+            if len(text) != asked.size:
+                asked.size, asked.grown = len(text), now
+                continue
+            still = bool(text) and (stacks.is_whole(text) or now >= asked.grown + _QUIET)
             if still or now >= asked.until:
                 self._finish(subject, text)
         self.look_at = now + _LOOK if self._asked else None

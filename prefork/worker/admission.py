@@ -89,7 +89,7 @@ class Admission(Generic[M]):
         return len(alive)
 
 
-def turn_away(sock: socket.socket, problem: Reject, *, tls: bool) -> None:
+def turn_away(sock: socket.SocketType, problem: Reject, *, tls: bool) -> None:
     """Answers and closes without waiting.
 
     What the client has sent is read first, or the kernel would send a reset in place of the

@@ -13,12 +13,14 @@ from collections import deque
 from dataclasses import dataclass
 from enum import Enum
 from tempfile import TemporaryFile
+from time import monotonic
 from typing import IO
 
-from prefork.http.body import Body
+from prefork.http.body import Body, Budget
 from prefork.http.connection import CONTINUE, Connection, Environ, Limits, Request
 from prefork.http.head import Reject
-from prefork.http.response import error
+from prefork.http.response import Headers, early_hints, error
+from prefork.http.stream import DRAIN, Stream
 
 _HEAD = 16 * 1024  # bytes read at one time while a head is awaited
 _BODY = 256 * 1024  # and while a body is
@@ -52,6 +54,8 @@ class Rules:
     write_timeout: float
     response_memory: int
     response_spill: int
+    budget: Budget
+    """What all bodies and responses of a worker may take of its memory."""
 
 
 class Wish(Enum):
@@ -90,8 +94,6 @@ class Conversation:
 
     __slots__ = (
         "_answered",
-        "_body",
-        "_body_since",
         "_discarded",
         "_lingering",
         "_memory",
@@ -108,31 +110,32 @@ class Conversation:
         "connection",
         "deadline",
         "events",
+        "expired",
         "fd",
         "serving",
         "tick",
         "wish",
     )
 
-    def __init__(self, sock: socket.socket, base: Environ, rules: Rules, now: float) -> None:
+    def __init__(self, sock: socket.SocketType, base: Environ, rules: Rules, now: float) -> None:
         self._sock = sock
         self.fd = sock.fileno()
         self._rules = rules
         self.connection = Connection(base, rules.limits)
-        self._pending: deque[memoryview | FilePart] = deque()
+        self._pending: deque[memoryview | FilePart] | tuple[()] = ()
         self._memory = 0
         self._spill: IO[bytes] | None = None
         self._spilled = 0
         self._since = now
         self._served = 0
-        self._body: Body | None = None
-        self._body_since = 0.0
         self._answered = False
         self._lingering = False
         self._discarded = 0
         self._started = False
         self.broken = False
         """The client is gone, or its request was given up."""
+        self.expired = False
+        """Its request was given up, and answered without the application."""
         self.closing = False
         """The next response is the last."""
         self.serving: Request | None = None
@@ -170,6 +173,10 @@ class Conversation:
             self._answered = False
         elif connection.in_body:
             self._since = now
+            if self._draining:
+                self._discarded += len(data)
+                if self._discarded > DRAIN:
+                    connection.finish()
         try:
             connection.feed(data)
         except OSError as problem:
@@ -180,7 +187,7 @@ class Conversation:
         """The next request to answer, if nothing stands before it."""
         if self._pending or self.broken or not self.connection.requests:
             return None
-        return self.connection.requests.popleft()
+        return self.connection.requests.pop(0)
 
     # What an application's response is sent with (prefork.apps.wsgi.Out).
 
@@ -188,16 +195,98 @@ class Conversation:
         """The application gets a request: until something is sent, it can be expired."""
         self._started = False
         self.serving = request
+        request.environ["wsgi.early_hints"] = self.early_hints
+        if isinstance(request.body, Stream):
+            request.body.more = self._pull
         self._served += 1
         if self._served == self._rules.keepalive_requests:
             self.closing = True
 
     def done(self, keep_alive: bool) -> None:
         """The application is through with its request."""
-        self.serving = None
+        request, self.serving = self.serving, None
         self._answered = True
+        if request is not None and isinstance(request.body, Stream):
+            self._let_go(request.body)
         if not keep_alive:
             self.connection.finish()
+
+    # A body that the application reads while it comes.
+
+    def _pull(self) -> None:
+        """Takes more of the body, and waits for it, in the thread of the application."""
+        connection = self.connection
+        body = connection.body
+        assert isinstance(body, Stream)
+        if connection.wants_continue:
+            connection.wants_continue = body.awaited = False
+            self._send_interim(CONTINUE)
+        try:
+            data = b"" if self.broken else self._await_data()
+        except TimeoutError:
+            body.fail(Reject(408, "the request did not come in time"))
+            connection.finish()
+            return
+        except OSError:
+            data = b""
+        if data:
+            connection.feed(data)
+        else:
+            self.broken = True
+            body.fail(Reject(400, "the client is gone"))
+
+    def _await_data(self) -> bytes:
+        """Raises TimeoutError after `body_timeout`, and other OSErrors of a broken connection."""
+        timeout = self._rules.body_timeout
+        due = monotonic() + timeout
+        poll = select.poll()
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                return self._sock.recv(_BODY, _DONTWAIT)
+            # A client may want its answer read before it sends on.
+            poll.register(self.fd, select.POLLIN | (select.POLLOUT if self._pending else 0))
+            left = max(due - monotonic(), 0.0) * 1000 if timeout else None
+            events = poll.poll(left)
+            if not events:
+                raise TimeoutError
+            if events[0][1] & select.POLLOUT:
+                self.flush()
+                if self.broken:
+                    raise ConnectionError
+
+    def _let_go(self, body: Stream) -> None:
+        """The application has answered, and may have left some of the body unread."""
+        body.abandon()
+        connection = self.connection
+        if connection.body is not body:
+            return  # it is complete
+        self._discarded = 0
+        if not body.drainable:
+            connection.wants_continue = False
+            connection.finish()
+
+    @property
+    def _draining(self) -> bool:
+        """What is read now is the rest of a body that nobody wants."""
+        body = self.connection.body
+        return isinstance(body, Stream) and body.unwanted
+
+    def early_hints(self, headers: Headers) -> None:
+        """`wsgi.early_hints`: sends 103 with these headers, such as `Link`, before the response.
+
+        RFC 8297. Nothing is sent to a client of HTTP/1.0, or once the response has begun. Raises
+        TypeError or ValueError for a header that may not be sent.
+        """
+        request = self.serving
+        data = early_hints(headers)
+        if request is not None and request.http11 and not self._started:
+            self._send_interim(data)
+
+    def _send_interim(self, data: bytes) -> None:
+        """What is no response yet: one that takes too long can still become a 504."""
+        started = self._started
+        self.send(data)
+        self._started = started
 
     def expire(self) -> Request | None:
         """Answers 504 for the application where nothing was sent yet, and ends the connection.
@@ -217,7 +306,7 @@ class Conversation:
                 answer = error(504, "the application took too long", method=method)
                 self._sock.send(request.marked(answer))
             self._sock.shutdown(socket.SHUT_RDWR)
-        self.broken = True
+        self.broken = self.expired = True
         return request
 
     def send(self, data: bytes) -> None:
@@ -249,19 +338,26 @@ class Conversation:
         if self.broken:
             return
         # The application may close its file before the client has it all.
-        self._pending.append(FilePart(os.dup(fd), offset, count))
+        self._queue(FilePart(os.dup(fd), offset, count))
         self._sock.setblocking(False)  # sendfile(2) knows no MSG_DONTWAIT
         self.flush()
+
+    def _queue(self, part: memoryview | FilePart) -> None:
+        if not isinstance(self._pending, deque):  # which takes 0.6 KB, even where it is empty
+            self._pending = deque()
+        self._pending.append(part)
 
     def _keep(self, data: memoryview) -> None:
         rules = self._rules
         while data:
-            if not rules.response_memory or self._memory + len(data) <= rules.response_memory:
-                self._memory += len(data)
+            size = len(data)
+            room = not rules.response_memory or self._memory + size <= rules.response_memory
+            if room and rules.budget.take(size):
+                self._memory += size
                 # A copy: the tail of a large body would keep all of it in memory.
-                self._pending.append(memoryview(bytes(data)))
+                self._queue(memoryview(bytes(data)))
                 return
-            if not rules.response_spill or self._spilled + len(data) <= rules.response_spill:
+            if not rules.response_spill or self._spilled + size <= rules.response_spill:
                 self._spill_over(data)
                 return
             data = self._wait_for_reader(data)
@@ -282,7 +378,7 @@ class Conversation:
             if isinstance(last, FilePart) and last.spilled:
                 last.count += size
             else:
-                self._pending.append(FilePart(os.dup(fd), offset, size, spilled=True))
+                self._queue(FilePart(os.dup(fd), offset, size, spilled=True))
                 self._sock.setblocking(False)
         except OSError:
             self.broken = True
@@ -310,6 +406,8 @@ class Conversation:
     def flush(self) -> None:
         """Sends what is kept, as much as the client takes now and others can wait for."""
         pending = self._pending
+        if not isinstance(pending, deque):
+            return
         files = 0
         try:
             while pending and not self.broken and files < _FILES_AT_ONCE:
@@ -327,6 +425,7 @@ class Conversation:
                 else:
                     sent = self._sock.send(part, _DONTWAIT)
                     self._memory -= sent
+                    self._rules.budget.give_back(sent)
                     if sent == len(part):
                         pending.popleft()
                     else:
@@ -388,13 +487,12 @@ class Conversation:
             self.deadline = self._since + timeout if timeout else 0.0
         return _READ
 
-    def _demand_rate(self, body: Body, now: float) -> None:
+    def _demand_rate(self, body: Body | Stream, now: float) -> None:
         """A byte now and then gains no time for ever: a body has to come at some rate."""
-        if body is not self._body:
-            self._body = body
-            self._body_since = now
+        if not body.since:
+            body.since = now
         rules = self._rules
-        due = self._body_since + (rules.body_timeout or _GRACE) + body.size / rules.min_body_rate
+        due = body.since + (rules.body_timeout or _GRACE) + body.size / rules.min_body_rate
         if not self.deadline or due < self.deadline:
             self.deadline = due
 
@@ -438,7 +536,7 @@ class Conversation:
 
     def overdue(self) -> None:
         """The deadline has passed: 408 for a request that has begun, an end for all else."""
-        if not (self._pending or self._lingering or self.connection.idle):
+        if not (self._pending or self._lingering or self.connection.idle or self._draining):
             method = self.connection.method
             self.send(error(408, "the request did not come in time", method=method))
         self.broken = True
@@ -452,7 +550,10 @@ class Conversation:
         for part in self._pending:
             if isinstance(part, FilePart):
                 part.close()
-        self._pending.clear()
+        self._pending = ()
+        if self._memory:
+            self._rules.budget.give_back(self._memory)
+            self._memory = 0
         if self._spill is not None:
             self._spill.close()
         self.connection.close()

@@ -17,7 +17,7 @@ from prefork.worker.accept import Arrival, Door
 from prefork.worker.admission import Admission, turn_away
 from prefork.worker.conversation import Conversation, Rules, Wish
 from prefork.worker.parking import EPOLLIN, EPOLLOUT, Parking
-from prefork.worker.sockets import adopt
+from prefork.worker.sockets import adopt, peer_name
 from prefork.worker.threads import Threads
 
 # An enum's member is looked up by a descriptor, at 80 ns each time in CPython 3.11.
@@ -91,17 +91,19 @@ class HttpService:
     def welcome(self, arrival: Arrival, door: Door) -> None:
         fd, peer = arrival
         base = door.base.copy()
-        sock, base["REMOTE_ADDR"], base["REMOTE_PORT"] = adopt(fd, peer, door.sock)
+        base["REMOTE_ADDR"], base["REMOTE_PORT"] = peer_name(peer)
         address = base["REMOTE_ADDR"]
         if door.trusts is not None and door.trusts(address):
             address = ""  # a proxy has no share of its own: its clients would have to divide it
+        sock = adopt(fd)
         if not self._admitted(sock, address, tls="HTTPS" in base):
             return
-        conversation = door.converse(sock, base, self._rules, monotonic())
+        now = monotonic()
+        conversation = door.converse(sock, base, self._rules, now)
         self._open.add(conversation)
         self._admission.note(address, conversation)
         conversation.closing = self._last
-        conversation.read(monotonic())
+        conversation.read(now)
         self._proceed(conversation)
 
     def ready(self, fd: int, events: int) -> None:
@@ -158,7 +160,7 @@ class HttpService:
 
     # Bounds.
 
-    def _admitted(self, sock: socket.socket, address: str, *, tls: bool) -> bool:
+    def _admitted(self, sock: socket.SocketType, address: str, *, tls: bool) -> bool:
         """Whether a new connection may stay; one that may not is closed."""
         admission = self._admission
         if len(self._open) < (admission.limit or sys.maxsize) and not admission.per_address:
@@ -238,7 +240,9 @@ class HttpService:
         del self._running[conversation]
         conversation.done(keep_alive)
         ended = monotonic()
-        code = response.head.code if response.head is not None else 500
+        code = response.head.code if response.head is not None else response.failure
+        if conversation.expired:
+            code = 504
         record.end(ended, code, response.sent)
         if self._access is not None:
             elapsed = ended - now

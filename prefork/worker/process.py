@@ -26,6 +26,7 @@ from prefork.apps.load import LoadError, load_target
 from prefork.apps.wsgi import FileWrapper, errors_stream
 from prefork.channel import Channel, Failed
 from prefork.config import Config
+from prefork.http.body import Budget
 from prefork.http.connection import Limits
 from prefork.http.request_id import RequestIds
 from prefork.http.response import name_server
@@ -38,6 +39,7 @@ from prefork.worker.hooks import Hooks, Worker
 from prefork.worker.http import HttpService, base_environ
 from prefork.worker.loop import Loop, Service
 from prefork.worker.resources import bind_to_cpus, limit
+from prefork.worker.rights import restrain
 from prefork.worker.secured import security
 from prefork.worker.tcp import TcpService
 from prefork.worker.warmup import WarmupError, warm_up
@@ -146,6 +148,7 @@ def _take_place(birth: Birth) -> None:
     linux.set_parent_death_signal(signal.SIGTERM)
     if os.getppid() != birth.master:
         os._exit(0)  # it died before we asked to be told
+    birth.scoreboard.confine(birth.slot)
     stacks.offer(birth.channel)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
@@ -177,6 +180,7 @@ def _work(birth: Birth, loaded: Loaded | None) -> int:
     # What the import left behind is not looked at again by each collection.
     gc.freeze()
     loop.run(service)
+    service.flush()  # a last request may have come after the last wait
     hooks.call_last("before_exit", worker)
     return 0
 
@@ -189,16 +193,19 @@ def prepare(heritage: Heritage) -> Hooks:
     config = heritage.config
     limit(config.process.limits)
     heritage.logs.reconfigure(config.log)
-    _settle_in(config)
+    _settle_in(config, restrain(config.process, heritage.master))
     return Hooks(config.workers.hooks)
 
 
-def _settle_in(config: Config) -> None:
-    """Environment, directory and module path of the application."""
+def _settle_in(config: Config, user: dict[str, str]) -> None:
+    """Environment, directory and module path of the application; `user`: variables of its own."""
     server = config.server
     systemd.forget(os.environ)
-    os.environ.update(server.env)
-    os.chdir(server.chdir)
+    os.environ.update(user | server.env)
+    try:
+        os.chdir(server.chdir)
+    except OSError as problem:
+        raise LoadError(f"server.chdir: {server.chdir}: {problem.strerror}") from None
     for path in reversed((server.chdir, *server.pythonpath)):
         if path not in sys.path:
             sys.path.insert(0, path)
@@ -215,6 +222,7 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
             application, records, teller, loop.wake, request_timeout=workers.request_timeout
         )
     http = config.http
+    budget = Budget(http.buffer_memory)
     rules = Rules(
         limits=Limits(
             request_line=http.max_request_line,
@@ -222,6 +230,8 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
             header_size=http.max_header_size,
             body=http.max_body,
             body_memory=http.body_memory,
+            budget=budget,
+            stream=http.stream_body,
         ),
         keepalive=http.keepalive,
         keepalive_requests=http.keepalive_requests,
@@ -231,6 +241,7 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
         write_timeout=http.write_timeout,
         response_memory=http.response_memory,
         response_spill=http.response_spill,
+        budget=budget,
     )
     if config.tls.certificate is not None and birth.tls is None:
         raise LoadError("the certificate could not be read again at the upgrade: reload")

@@ -56,7 +56,7 @@ def security(config: Config, address: str, context: Any) -> "Security | None":
 class Security:
     """What one listener asks of its connections."""
 
-    seal: "Callable[[socket.socket], TlsSocket] | None"
+    seal: "Callable[[socket.SocketType], TlsSocket] | None"
     """Begins TLS, where that is spoken."""
     handshake_timeout: float
     """Seconds, 0 for no limit."""
@@ -66,7 +66,7 @@ class Security:
     """What is believed from whom is trusted; see prefork.http.proxied.keys."""
 
     def converse(
-        self, sock: socket.socket, base: Environ, rules: Rules, now: float
+        self, sock: socket.SocketType, base: Environ, rules: Rules, now: float
     ) -> Conversation:
         return SecuredConversation(sock, base, rules, now, self)
 
@@ -90,7 +90,7 @@ class SecuredConversation(Conversation):
     __slots__ = ("_base", "_header", "_owed", "_security", "_tls")
 
     def __init__(
-        self, sock: socket.socket, base: Environ, rules: Rules, now: float, security: Security
+        self, sock: socket.SocketType, base: Environ, rules: Rules, now: float, security: Security
     ) -> None:
         super().__init__(sock, base, rules, now)
         self._base = base
@@ -98,10 +98,7 @@ class SecuredConversation(Conversation):
         self._header = b""
         self._tls: TlsSocket | None = None
         self._owed = _PROXY if security.proxy_protocol else _HANDSHAKE
-        if security.proxy_protocol:
-            if not security.trusts(base["REMOTE_ADDR"]):
-                self._refuse("the peer is not one of http.trusted_proxies")
-        else:
+        if not security.proxy_protocol:
             self._know_peer(now)
 
     # The PROXY header.
@@ -112,6 +109,9 @@ class SecuredConversation(Conversation):
 
     def _read_proxy_header(self, now: float) -> bool:
         """Takes the header and not a byte more: what follows is for TLS, or HTTP."""
+        if not self._security.trusts(self._base["REMOTE_ADDR"]):
+            self._refuse("the peer is not one of http.trusted_proxies")
+            return False
         sock = self._sock
         limit = proxy_protocol.V2_LIMIT + proxy_protocol.V1_LIMIT
         try:

@@ -18,7 +18,7 @@ from prefork.scoreboard import Record, Teller
 from prefork.worker import forked
 from prefork.worker.accept import Arrival, Door
 from prefork.worker.parking import EPOLLIN, Parking
-from prefork.worker.sockets import adopt
+from prefork.worker.sockets import peer_name
 from prefork.worker.threads import Threads
 
 Handler = Callable[[socket.socket, Any], object]
@@ -114,7 +114,9 @@ class TcpService:
 
     def welcome(self, arrival: Arrival, door: Door) -> None:
         fd, address = arrival
-        sock, host, port = adopt(fd, address, door.sock)
+        listener = door.sock
+        sock = socket.socket(listener.family, listener.type, listener.proto, fileno=fd)
+        host, port = peer_name(address)
         exchange = Exchange(sock, address, f"{host}:{port}" if host else "unix")
         self._open.add(exchange)
         if self._last:

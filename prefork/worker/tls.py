@@ -23,7 +23,7 @@ _DONTWAIT = socket.MSG_DONTWAIT
 class TlsSocket:
     """A connected socket that speaks TLS as a server."""
 
-    def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
+    def __init__(self, sock: socket.SocketType, context: ssl.SSLContext) -> None:
         self.plain = sock
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()

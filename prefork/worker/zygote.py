@@ -61,6 +61,7 @@ def _settle(conception: Conception) -> None:
     linux.set_parent_death_signal(signal.SIGKILL)
     if os.getppid() != heritage.master:
         os._exit(0)  # it died before we asked to be told
+    heritage.scoreboard.confine(None)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 

@@ -10,11 +10,15 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
-from bench import report, run, servers
+import bench.__main__ as command
+from bench import closed_loop, report, servers
+from bench.closed_loop import Ask, Row, compare, loop_section
+from bench.figures import Section
 from bench.servers import ROOT, BenchError, Server
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
@@ -101,8 +105,10 @@ def holds(sock: socket.socket) -> None:
         sock.recv(1)
 
 
-def load(binary: str, mode: str, port: int, requests: int = 20) -> dict[str, object]:
-    command = [binary, mode, "127.0.0.1", str(port), "4", str(requests), BODY]
+def load(
+    binary: str, mode: str, port: int, requests: int = 20, body: str = BODY, *options: str
+) -> dict[str, object]:
+    command = [binary, *options, mode, "127.0.0.1", str(port), "4", str(requests), body]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     told = json.loads(done.stdout)
     told["errors"] = {kind: number for kind, number in told["errors"].items() if number}
@@ -214,57 +220,111 @@ Server(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 def whole_run(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, binary: str
 ) -> Callable[[int, list[str]], int]:
-    """bench.run with one server of our own, wrong at each so-manieth request."""
+    """The bench with one part of our own: a server that is wrong at each so-manieth request."""
     script = tmp_path / "erring.py"
     script.write_text(ERRING)
     (tmp_path / "build").mkdir()
     shutil.copy(binary, tmp_path / "build/load")
-    monkeypatch.setattr(run, "prepare", lambda: None)
-    monkeypatch.setattr(run, "BUILD", tmp_path / "build")
-    monkeypatch.setattr(run, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(command, "prepare", lambda: None)
+    monkeypatch.setattr(closed_loop, "BUILD", tmp_path / "build")
     monkeypatch.setattr(report, "machine", lambda: "- a machine")
+    monkeypatch.setattr(command, "PARTS", ("erring",))
 
     def start(each: int, given: list[str]) -> int:
-        def only(row: str) -> list[Server]:
-            command = (sys.executable, str(script), "{port}", str(each))
-            return [Server(report.ROWS[row].reference, command)]
+        def measure(quick: bool) -> list[Section]:
+            row = Row(loop_section("erring", "Erring", "It errs."), Ask(connections=4))
+            own = (sys.executable, str(script), "{port}", str(each))
+            compare([Server("prefork", own), Server("gone", ("/nowhere",))], [row], 2, 0.2)
+            if each == 50:
+                return [row.section]
+            del row.section.servers["gone"]
+            return [row.section]
 
-        monkeypatch.setattr(run, "servers", only)
-        return run.main(["--rounds", "2", "--requests", "100", "--connections", "4", *given])
+        part = SimpleNamespace(measure=measure)
+        monkeypatch.setitem(sys.modules, "bench.parts.erring", part)
+        return command.main(given)
 
     return start
 
 
 def test_a_run_without_errors_prints_its_tables_and_leaves_no_process(
-    whole_run: Callable[[int, list[str]], int],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    whole_run: Callable[[int, list[str]], int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert whole_run(1_000_000, []) == 0
+    assert whole_run(100_000_000, []) == 0
     printed = capsys.readouterr().out
-    assert printed.count("| 1.000 |") == 2
+    assert printed.count("| 1.00 |") == 1
     assert "invalid" not in printed
     assert not psutil.Process().children(recursive=True)
-    assert not (tmp_path / "results").exists()
 
 
-def test_write_keeps_what_was_printed(
+def test_write_puts_the_figures_between_the_words_of_a_document(
     whole_run: Callable[[int, list[str]], int],
+    monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert whole_run(1_000_000, ["--write"]) == 0
-    (kept,) = (tmp_path / "results").iterdir()
-    assert kept.read_text().strip() == capsys.readouterr().out.strip()
+    document = tmp_path / "performance.md"
+    document.write_text(f"Before.\n\n{report.BEGIN}\nold\n{report.END}\n\nAfter.\n")
+    drawn: list[str] = []
+    charts = SimpleNamespace(draw=lambda section, where: (where.mkdir(), drawn.append(section.key)))
+    monkeypatch.setitem(sys.modules, "bench.charts", charts)  # matplotlib is not needed for tests
+    monkeypatch.setattr(command, "DOCUMENT", document)
+    monkeypatch.setattr(command, "CHARTS", tmp_path / "charts")
+    assert whole_run(100_000_000, ["--write"]) == 0
+    text = document.read_text()
+    assert text.startswith("Before.")
+    assert text.endswith("After.\n")
+    assert "old" not in text
+    assert "](charts/erring.svg)" in text
+    assert drawn == ["erring"]
+    (raw,) = json.loads((tmp_path / "charts/figures.json").read_text())
+    (median, _) = raw["servers"]["prefork"]["values"]["CPU a request, us"]
+    assert f"{median:,.1f}" in capsys.readouterr().out
 
 
-def test_a_run_with_errors_is_refused(
+def test_a_run_with_errors_is_refused_and_says_which(
     whole_run: Callable[[int, list[str]], int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert whole_run(50, []) == 1
     printed = capsys.readouterr().out
-    assert printed.count("invalid: ") == 2
+    assert "| prefork | invalid: " in printed
     assert "status" in printed
+    assert "| gone | gone: /nowhere: No such file" in printed
+
+
+def test_a_large_body_and_an_upload_are_held_against_what_they_have_to_be(
+    binary: str, tmp_path: Path
+) -> None:
+    content = bytes(range(256)) * 4000
+    (tmp_path / "right").write_bytes(content)
+    (tmp_path / "wrong").write_bytes(content[:-1] + b"x")
+    bodies: list[bytes] = []
+
+    def answer(sock: socket.socket) -> None:
+        with sock.makefile("rb") as file:
+            while line := file.readline():
+                size = 0
+                while line.strip():
+                    name, _, value = line.partition(b":")
+                    size = int(value) if name == b"Content-Length" else size
+                    line = file.readline()
+                bodies.append(file.read(size))
+                sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(content))
+                sock.sendall(content)
+
+    with serving(answer) as port:
+        right = load(binary, "keepalive", port, 8, f"@{tmp_path}/right", "-u", "300000")
+        wrong = load(binary, "keepalive", port, 8, f"@{tmp_path}/wrong", "-p", "/x")
+    assert (right["ok"], right["errors"]) == (8, {})
+    assert [len(body) for body in bodies[:8]] == [300_000] * 8
+    assert (wrong["ok"], wrong["errors"]) == (0, {"body": 8})
+
+
+def test_a_time_ends_the_run_before_the_requests_do(binary: str) -> None:
+    with serving(keeps) as port:
+        told = load(binary, "keepalive", port, 10_000_000, BODY, "-t", "0.2")
+    assert told["ok"] == told["requests"]
+    assert 4 <= int(str(told["ok"])) < 10_000_000
 
 
 def test_cpu_time_is_that_of_the_whole_tree_with_children_that_ended() -> None:
@@ -301,18 +361,15 @@ def test_missing_peers_are_told_with_what_to_do(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(servers, "PEERS", tmp_path)
-    assert run.main(["--rounds", "1"]) == 1
+    assert command.main(["hello"]) == 1
     assert "`make bench` puts it there" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("given", [["--rounds", "0"], ["--requests", "x"], ["--connections", "²"]])
-def test_numbers_out_of_range_are_refused(
-    given: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_part_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
-        run.main(given)
+        command.main(["hallo"])
     assert left.value.code == 2
-    assert "is not a number from 1 to" in capsys.readouterr().err
+    assert "'hallo' is not one of hello, threads" in capsys.readouterr().err
 
 
 def test_the_c_loop_answers_right_in_both_ways(binary: str, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The memory and respawn benches, with our own server in the place of each peer."""
+"""The parts of the bench that look at a pool, with our own server in the place of each peer."""
 
 import json
 import os
@@ -8,72 +8,101 @@ from types import SimpleNamespace
 
 import pytest
 
-from bench import apps, memory, respawn, run
-from bench.servers import Server, compile_programs, prefork
+from bench import apps
+from bench.parts import balance, idle, memory, neighbour, respawn
+from bench.peers import prefork
+from bench.servers import Server, compile_programs
 from tests.system.server import Start
 
-HELLO = (*prefork("bench.hello:app"), "--workers", "2")
+HELLO = prefork("bench.hello:app", "--workers", "2")
 needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 
 
-@pytest.fixture(autouse=True)
-def without_peers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for bench in (memory, respawn):
-        monkeypatch.setattr(bench, "prepare", compile_programs)
-        monkeypatch.setattr(bench, "machine", lambda: "- a machine")
-    monkeypatch.setattr(run, "RESULTS", tmp_path / "results")
+@pytest.fixture(autouse=True, scope="module")
+def load_generator() -> None:
+    if shutil.which("cc"):
+        compile_programs()
 
 
 @needs_cc
-def test_memory_is_that_of_the_whole_tree(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_memory_is_that_of_the_whole_tree(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "WORKERS", 2)
-    monkeypatch.setattr(
-        memory, "servers", lambda: [Server("gunicorn", HELLO), Server("prefork", HELLO)]
-    )
-    assert memory.main(["--rounds", "2", "--requests", "50", "--write"]) == 0
-    text = capsys.readouterr().out
-    sizes = [line.split(" | ")[1] for line in text.splitlines() if line.startswith("| gunicorn")]
-    assert 10 < float(sizes[0].split()[0]) < 500, "megabytes of three Python processes"
-    assert "| gunicorn | " in text
-    assert "- a machine" in text
-    (kept,) = (tmp_path / "results").iterdir()
-    assert kept.name.endswith("-memory.md")
-    assert kept.read_text() == text[: len(kept.read_text())]
+    monkeypatch.setattr(memory, "REQUESTS", 50)
+    monkeypatch.setattr(memory, "servers", lambda: [Server("gunicorn", HELLO)])
+    (section,) = memory.measure(True)
+    size = section.middle("gunicorn", memory.PSS)
+    assert size is not None
+    assert 10 < size < 500, "megabytes of three Python processes"
 
 
 @needs_cc
 def test_memory_of_a_server_that_lacks_workers_is_no_figure(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(memory, "REQUESTS", 50)
     monkeypatch.setattr(memory, "servers", lambda: [Server("gunicorn", HELLO)])
-    assert memory.main(["--rounds", "1", "--requests", "50"]) == 1
-    assert "gunicorn: only 3 processes" in capsys.readouterr().err
+    (section,) = memory.measure(True)
+    assert section.servers["gunicorn"].complaint == "only 3 processes"
 
 
-@needs_cc
-def test_each_kill_is_answered_by_another_worker(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command = (*prefork("bench.apps:lone()"), "--workers", "1")
+def respawned(monkeypatch: pytest.MonkeyPatch) -> list[respawn.Section]:
+    command = prefork("bench.apps:lone()", "--workers", "1")
+    monkeypatch.setattr(respawn, "KILLS", 3)
     monkeypatch.setattr(respawn, "servers", lambda app: [Server("gunicorn", command, apps.PROBE)])
-    assert respawn.main(["--kills", "3"]) == 0
-    output = capsys.readouterr().out
-    assert "killed 3 times" in output
-    assert output.count("| gunicorn | ") == 2
-    assert output.count("| 1.000 |") == 2
+    return respawn.measure(True)
 
 
-@needs_cc
-def test_a_worker_that_outlives_its_kill_is_no_figure(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command = (*prefork("bench.apps:lone()"), "--workers", "1")
-    monkeypatch.setattr(respawn, "servers", lambda app: [Server("gunicorn", command, apps.PROBE)])
+def test_each_kill_is_answered_by_another_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    sections = respawned(monkeypatch)
+    assert [section.key for section in sections] == ["respawn-lone", "respawn-django"]
+    for section in sections:
+        assert len(section.servers["gunicorn"].values[respawn.AWAY.title]) == 3
+
+
+def test_a_worker_that_outlives_its_kill_is_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(respawn, "os", SimpleNamespace(kill=lambda pid, number: None))
-    assert respawn.main(["--kills", "3"]) == 1
-    assert "answers after its death" in capsys.readouterr().err
+    for section in respawned(monkeypatch):
+        assert "answers after its death" in section.servers["gunicorn"].problem
+
+
+def test_balance_counts_the_connections_of_every_worker(start: Start) -> None:
+    server = start("bench.apps:worker", "--workers", "4").wait_ready(4)
+    shares = balance.shares(server.port, 40)
+    assert len(shares) == 4
+    assert sum(shares) == 40
+    assert shares == sorted(shares)
+
+
+@needs_cc
+def test_a_slow_neighbour_and_its_fast_clients_are_all_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(apps, "SLOW", 0.1)
+    command = prefork("bench.apps:neighbour", "--workers", "2")
+    monkeypatch.setattr(neighbour, "servers", lambda: [Server("prefork", command)])
+    (section,) = neighbour.measure(True)
+    figures = section.servers["prefork"]
+    assert figures.valid, figures.complaint
+    assert set(figures.values) == {measure.title for measure in neighbour.MEASURES}
+
+
+def test_idle_connections_are_kept_and_counted(start: Start) -> None:
+    server = start("bench.hello:app", "--workers", "1").wait_ready(1)
+    with idle.kept_open(server.port, 20) as socks:
+        assert idle._still_open(socks) == 20
+        server.process.kill()
+        server.process.wait()
+        for sock in socks:
+            sock.settimeout(30)
+            while sock.recv(1):
+                pass
+        assert idle._still_open(socks) == 0
+
+
+@pytest.mark.parametrize("way", neighbour.WAYS)
+def test_the_slow_ways_of_the_neighbour_answer(start: Start, way: str) -> None:
+    server = start("bench.apps:neighbour", "--workers", "1").wait_ready(1)
+    assert server.get(f"/{way}") == (200, b"hello world\n")
 
 
 @pytest.mark.parametrize("app", respawn.APPS)

@@ -10,6 +10,7 @@ from tests.system.load import Gate
 from tests.system.server import Event, Server, Start, read_all
 
 SLOW = "tests.apps.slow:app"
+LIMITS = ("--set", "workers.slow_request=0.1", "--set", "workers.request_timeout=0")
 
 
 def entry(server: Server, path: str, event: str = "slow request") -> Event:
@@ -20,15 +21,15 @@ def test_each_slow_request_is_told_with_its_stack_and_answered(
     start: Start, tmp_path: Path
 ) -> None:
     gate = Gate(tmp_path / "gate")
-    paths = ["/backtrack?n=26", "/asleep?s=1", f"/locked?fifo={tmp_path / 'gate'}"]
-    server = start(SLOW, "--workers", "4", "--set", "workers.slow_request=0.2").wait_ready(4)
+    paths = ["/backtrack?n=24", "/asleep?s=1", f"/locked?fifo={tmp_path / 'gate'}"]
+    server = start(SLOW, "--workers", "4", *LIMITS).wait_ready(4)
     with ThreadPoolExecutor(3) as clients:
         answers = [clients.submit(server.get, path) for path in paths]
         for path in paths:
             told = entry(server, path)
             assert told["level"] == "warning"
             assert told["peer"] == "127.0.0.1"
-            assert told["elapsed"] >= 0.2
+            assert told["elapsed"] >= 0.1
             function = path[1:].partition("?")[0]
             stack = told["traceback"]
             assert f"in {function}\n" in stack
@@ -54,6 +55,8 @@ def test_each_slow_request_is_told_with_its_stack_and_answered(
 def test_at_the_timeout_the_stack_is_in_the_error(start: Start, tmp_path: Path) -> None:
     limits = ("request_timeout=0.4", "graceful_timeout=0.4", "preload=true")
     settings = [part for each in limits for part in ("--set", f"workers.{each}")]
+    access = tmp_path / "access.log"
+    settings += ["--set", f"log.access={access}", "--set", "log.access_format=common"]
     server = start(SLOW, "--workers", "1", *settings).wait_ready(1)
     server.expected_errors |= {"request timed out", "worker died", "worker exited"}
     with server.connect() as client:
@@ -63,9 +66,15 @@ def test_at_the_timeout_the_stack_is_in_the_error(start: Start, tmp_path: Path) 
         server.wait("worker killed", pid=told["pid"])
         assert read_all(client).startswith(b"HTTP/1.1 504 ")
     server.wait("worker ready", 2)
+    # One that comes to an end after all had the answer of the timeout, not its own.
+    assert server.get("/asleep?s=0.6")[0] == 504
+    server.wait("worker exited", pid=server.find("worker ready")[1]["pid"])
+    server.wait("worker ready", 3)
     assert server.get("/pid")[0] == 200
     restarts = json.loads(server.command("status", "--json").stdout)["restarts"]
-    assert restarts == {"request_timeout": 1}
+    assert restarts == {"request_timeout": 2}
+    (line,) = (line for line in access.read_text().splitlines() if "/asleep" in line)
+    assert line.split()[-2] == "504"
 
 
 def test_a_worker_that_cannot_answer_for_itself(start: Start) -> None:

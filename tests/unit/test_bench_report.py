@@ -1,55 +1,111 @@
 """What the side-by-side run says of its figures."""
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
-from bench import report
-from bench.report import ROWS, Round, document, line, ratio, spread
+from bench import aims, report
+from bench.aims import Aim
+from bench.figures import CPU, RATE, Section, attempt
+from bench.report import cell, document, line, put_into, ratio, table
+from bench.servers import BenchError
 
 
-def a_round(cpu_us: float, **errors: int) -> Round:
-    return Round(
-        cpu_us=cpu_us,
-        per_second=1000.0,
-        p50_us=10.0,
-        p99_us=20.0,
-        client_us=5.0,
-        connections=32,
-        errors=Counter(errors),
-    )
+def section(**servers: list[float]) -> Section:
+    made = Section("row", "A row", "How it was asked.", (CPU, RATE))
+    for name, rounds in servers.items():
+        for cpu in rounds:
+            made.add(name, {CPU: cpu, RATE: 1000.0})
+    return made
 
 
 def test_a_cell_is_the_median_with_the_least_and_the_most() -> None:
-    rounds = [a_round(cpu) for cpu in (12.0, 30.0, 11.0)]
-    assert spread(rounds, lambda one: one.cpu_us, 1) == "12.0 (11.0–30.0)"
+    assert cell([12.0, 30.0, 11.0], 1) == "12.0 (11.0–30.0)"
+    assert cell([1234.5], 0) == "1,234"
+    assert cell([], 0) == "–"
 
 
 def test_the_ratio_is_of_medians_to_the_reference_of_the_same_run() -> None:
-    assert ratio([a_round(5), a_round(10), a_round(99)], [a_round(100)]) == "0.100"
+    made = section(prefork=[100], other=[5, 10, 99])
+    assert ratio(made, "other", CPU) == "0.10"
 
 
 def test_one_wrong_answer_in_any_round_leaves_a_server_without_figures() -> None:
-    shown = line("some", [a_round(5), a_round(5, reset=2), a_round(5, reset=1, short=1)], [])
+    made = section(prefork=[5, 5, 5])
+    made.add("prefork", {CPU: 5.0}, Counter(reset=3, short=1))
+    shown = line(made, "prefork", made.servers["prefork"])
     assert "invalid: 3 reset, 1 short" in shown
     assert "5.0" not in shown
+    assert made.middle("prefork", CPU) is None
+    assert not made.valid
 
 
 def test_nothing_is_compared_with_an_invalid_reference() -> None:
-    assert ratio([a_round(5)], [a_round(100, status=1)]) == "–"
+    made = section(prefork=[100], other=[5])
+    made.of("prefork").errors["status"] += 1
+    assert ratio(made, "other", CPU) == "–"
 
 
-def test_the_document_has_a_line_for_each_server_in_each_row(
+def test_what_stops_a_server_stands_in_its_line_and_it_is_not_tried_again() -> None:
+    made = section(prefork=[5])
+    tries = []
+
+    def fails() -> None:
+        tries.append(1)
+        raise BenchError("other did not start: it said\nno | such thing")
+
+    attempt([made], "other", fails)
+    attempt([made], "other", fails)
+    assert len(tries) == 1
+    assert "| other | no / such thing | – | – |" in table(made)
+    assert not made.valid
+
+
+def test_all_lines_of_a_table_have_as_many_cells() -> None:
+    made = section(prefork=[5], other=[6])
+    made.of("third").problem = "gone"
+    assert len({one.count("|") for one in table(made).splitlines()}) == 1
+
+
+@pytest.mark.parametrize(
+    ("aim", "shown"),
+    [
+        (Aim("a", "row", 1.0, "other"), "| a | ≤ 1 | 0.5 | met |"),
+        (Aim("a", "row", 0.4, "other", starred=True), "| a * | ≤ 0.4 | 0.5 | **missed**, 1.25"),
+        (Aim("a", "row", 6.0), "| a | ≤ 6 | 5 | met |"),
+        (Aim("a", "row", 10.0, least=False), "| a | ≥ 10 | 5 | **missed**, 2.00"),
+        (Aim("a", "row", 1.0, "nobody"), "| a | ≤ 1 | – | no valid figure |"),
+        (Aim("a", "row", 1.0, "row/other"), "| a | ≤ 1 | 0.5 | met |"),
+    ],
+)
+def test_an_aim_is_judged_by_medians(monkeypatch: pytest.MonkeyPatch, aim: Aim, shown: str) -> None:
+    monkeypatch.setattr(report, "AIMS", (aim,))
+    assert shown in report.aims({"row": section(prefork=[5], other=[10])})
+
+
+def test_the_aims_speak_of_what_is_measured() -> None:
+    keys = {aim.section for aim in aims.AIMS}
+    assert {"keepalive-32", "close-32", "neighbour-sleep", "balance", "idle-server"} <= keys
+    assert sum(aim.starred for aim in aims.AIMS) >= 10
+
+
+def test_the_document_has_a_table_and_a_chart_for_each_section(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(report, "machine", lambda: "- a machine")
-    tables = {
-        name: {"prefork": [a_round(10)], row.reference: [a_round(200)]}
-        for name, row in ROWS.items()
-    }
-    text = document(tables, rounds=1, connections=32, requests=20_000)
-    lines = [one for one in text.splitlines() if one.startswith("| prefork | 10.0")]
-    assert len(lines) == 2
-    assert all("| 0.050 |" in one for one in lines)
-    assert "1 interleaved rounds of 20,000 requests" in text
+    text = document([section(prefork=[10])], "About.", "charts")
+    assert "| prefork | 10.0 | 1.00 | 1,000 |" in text
+    assert "](charts/row.svg)" in text
     assert "- a machine" in text
+
+
+def test_figures_are_put_where_the_last_ones_were(tmp_path: Path) -> None:
+    path = tmp_path / "document.md"
+    put_into(path, "first")
+    path.write_text("Words.\n" + path.read_text() + "More words.\n")
+    put_into(path, r"second \1")
+    assert path.read_text().split("\n")[0] == "Words."
+    assert "first" not in path.read_text()
+    assert r"second \1" in path.read_text()
+    assert path.read_text().endswith("More words.\n")

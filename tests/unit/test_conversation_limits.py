@@ -2,9 +2,11 @@
 
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from prefork.http.body import Budget
 from prefork.http.connection import Limits
 from prefork.worker.conversation import Conversation, Rules, Wish
 
@@ -12,12 +14,13 @@ HEAD = b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 1000\r\n\r\n"
 START = 1000.0
 
 
-def rules(**changed: float) -> Rules:
+def rules(**changed: Any) -> Rules:
     limits = Limits(8192, 100, 65536, 1 << 20, 65536)
     values = {"keepalive": 5.0, "header_timeout": 10.0, "body_timeout": 30.0, "write_timeout": 20.0}
     sizes = {"response_memory": 1 << 20, "response_spill": 1 << 20}
     counts = {"keepalive_requests": 0, "min_body_rate": 0}
-    return Rules(limits=limits, **{**values, **sizes, **counts, **changed})  # type: ignore[arg-type]
+    given: dict[str, Any] = {**values, **sizes, **counts, "budget": Budget(), **changed}
+    return Rules(limits=limits._replace(budget=given["budget"]), **given)
 
 
 class Client:
@@ -53,7 +56,7 @@ def clients() -> Iterator[list[Client]]:
         client.sock.close()
 
 
-def client(clients: list[Client], **changed: float) -> Client:
+def client(clients: list[Client], **changed: Any) -> Client:
     clients.append(Client(rules(**changed)))
     return clients[-1]
 
@@ -107,3 +110,56 @@ def test_a_connection_answers_so_many_requests_and_no_more(clients: list[Client]
     several = client(clients)
     several.sends(request * 50, 0)
     assert all(several.answered() for _ in range(50))
+
+
+# Memory that all clients share.
+
+
+def rolled(client: Client) -> bool:
+    body = client.conversation.connection.body
+    assert body is not None
+    return bool(body.file._rolled)  # type: ignore[union-attr]
+
+
+def test_bodies_go_to_disk_when_all_of_them_take_too_much(clients: list[Client]) -> None:
+    budget = Budget(1500)
+    first, second, third = (client(clients, budget=budget) for _ in range(3))
+    first.sends(HEAD + b"x" * 999, 0)
+    second.sends(HEAD + b"x" * 500, 0)
+    assert (rolled(first), rolled(second), budget.used) == (False, False, 1499)
+    second.sends(b"x" * 2, 0)
+    assert (rolled(second), budget.used) == (True, 999)
+    # What is answered is given back.
+    first.sends(b"x", 0)
+    assert budget.used == 1000
+    assert first.answered()
+    assert budget.used == 0
+    third.sends(HEAD + b"x" * 999, 0)
+    assert (rolled(third), budget.used) == (False, 999)
+    third.conversation.close()
+    clients.remove(third)
+    third.sock.close()
+    del third
+    assert budget.used == 0
+
+
+def test_responses_go_to_disk_when_all_of_them_take_too_much(clients: list[Client]) -> None:
+    budget = Budget(100_000)
+    data = bytes(1 << 20)  # more than a socket takes unread
+    slow = client(clients, budget=budget, response_memory=0, response_spill=0)
+    for piece in (data, b"kept", bytes(200_000), b"end"):
+        slow.conversation.send(piece)
+    assert budget.used <= 100_000
+    got = b""
+    slow.sock.settimeout(30)
+    while len(got) < len(data) + 200_007:
+        got += slow.sock.recv(1 << 20)
+        slow.conversation.flush()
+    assert got == data + b"kept" + bytes(200_000) + b"end"
+    assert budget.used == 0
+    slow.conversation.send(data)
+    slow.conversation.send(b"kept" * 10)
+    clients.remove(slow)
+    slow.sock.close()
+    slow.conversation.close()
+    assert budget.used == 0

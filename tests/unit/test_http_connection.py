@@ -347,13 +347,13 @@ def test_a_connection_is_idle_only_between_requests() -> None:
 
 def test_the_end_may_be_said_while_a_request_is_under_way() -> None:
     connection = fed(get() + get())
-    connection.requests.popleft()
+    connection.requests.pop(0)
     connection.finish()
     assert connection.last
     assert connection.surplus
     assert not connection.requests
 
     clean = fed(get())
-    clean.requests.popleft()
+    clean.requests.pop(0)
     clean.finish()
     assert not clean.surplus

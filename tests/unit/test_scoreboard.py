@@ -3,8 +3,13 @@
 import mmap
 import multiprocessing
 import os
+import struct
+from collections.abc import Callable
+from time import monotonic
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from prefork.scoreboard import (
     BOUNDS,
@@ -17,6 +22,7 @@ from prefork.scoreboard import (
     Call,
     Counters,
     Scoreboard,
+    _slot,
 )
 
 
@@ -254,3 +260,90 @@ def test_the_sign_of_a_slot_is_no_part_of_a_record(board: Scoreboard) -> None:
     board.open(5, KIND, THREADS)
     assert board.calls(5, 1) == [idle()]
     assert board.calls(4, THREADS)[-1].line == "x" * LINE
+
+
+# A worker's own slot, and what it may have written there.
+
+
+def in_child(board: Scoreboard, slot: int | None, deed: Callable[[], object]) -> str:
+    """What comes of a deed in a process that is confined to a slot."""
+    told, tell = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            board.confine(slot)
+            os.write(tell, str(deed()).encode())
+        except BaseException as problem:
+            os.write(tell, f"{type(problem).__name__}: {problem}".encode())
+        finally:
+            os._exit(0)
+    os.close(tell)
+    os.waitpid(pid, 0)
+    with open(told) as file:
+        return file.read()
+
+
+def test_a_confined_worker_writes_its_own_slot_and_reads_the_others(board: Scoreboard) -> None:
+    board.open(4, KIND, 1)
+    board.draining = True
+
+    def work() -> object:
+        board.record(3, 1).start(12.5, b"GET /own")
+        board.teller(3).failed("an error")
+        board.open(3, KIND, 2)
+        return board.draining, board.idle(4, KIND), board.kind(3) == KIND, board.fd
+
+    assert in_child(board, 3, work) == "(True, True, True, -1)"
+    assert board.calls(3, 2)[1].line == "GET /own"
+    assert board.place(3).error == "an error"
+    assert board.idle(3, KIND)
+    assert in_child(board, 3, lambda: board.record(4, 0)).startswith("ValueError: slot 4 ")
+    assert in_child(board, 3, lambda: board.shut(4)).startswith("ValueError: slot 4 ")
+    assert in_child(board, 3, lambda: board.clear(4, 1)).startswith("TypeError: ")
+    assert in_child(board, None, lambda: board.clear(4, 1)).startswith("TypeError: ")
+    assert board.kind(4) == KIND
+
+
+def test_a_status_that_http_does_not_know_is_counted_with_none(board: Scoreboard) -> None:
+    record = board.record(0, THREADS - 1)
+    record.start(1.0, b"GET /")
+    record.end(2.0, 999, 1)
+    assert board.counters(0, THREADS).by_class() == [1, 0, 0, 0, 0, 0]
+
+
+NONSENSE = [
+    b"\xff" * 8,
+    struct.pack("<d", float("nan")),
+    struct.pack("<d", 1e300),
+    b"\x1b[2J\n\0\r\x9b",
+]
+WRITTEN = st.one_of(
+    st.sampled_from(NONSENSE).map(lambda word: word * 600),
+    st.binary(max_size=4096),
+    st.lists(st.sampled_from([*NONSENSE, bytes(8)]), max_size=400).map(b"".join),
+)
+
+
+@given(WRITTEN)
+def test_whatever_a_worker_writes_is_read_as_something_that_makes_sense(data: bytes) -> None:
+    start = _slot(7)
+    SCRIBBLED.memory[start : start + 4096] = data.ljust(4096, b"\0")[:4096]
+    calls, place = SCRIBBLED.calls(7, 3), SCRIBBLED.place(7)
+    counters = SCRIBBLED.counters(7, 3)
+    for call in calls:
+        assert 0.0 <= call.started <= monotonic() + 1
+        assert 0.0 <= call.ended <= monotonic() + 1
+        assert (call.line + call.peer + call.id).isprintable()
+    assert all(0 <= number < 2**63 for number in (*place[:4], *counters.cells, counters.bytes))
+    assert place.error.isprintable()
+    assert 0.0 <= place.failed <= monotonic() + 1
+    assert 0.0 <= counters.seconds < 2**63
+    assert 0.0 <= counters.waited < 2**63
+    assert SCRIBBLED.idle(7, KIND) in (False, True)
+    record = SCRIBBLED.record(7, 0)
+    record.start(1.0, b"GET /")
+    record.waited(0.5)
+    record.end(2.0, 200, 1)
+
+
+SCRIBBLED = Scoreboard()

@@ -13,7 +13,7 @@ from prefork.master import stacks as master
 OURS = os.path.dirname(prefork.__file__)
 
 
-def test_how_the_master_came_to_fork_the_worker_is_left_out() -> None:
+def test_the_main_thread_comes_first_and_what_is_above_the_worker_is_left_out() -> None:
     text = (
         "Thread 0x00007f (most recent call first):\n"
         '  File "/usr/lib/python3/threading.py", line 5 in run\n'
@@ -26,7 +26,18 @@ def test_how_the_master_came_to_fork_the_worker_is_left_out() -> None:
         '  File "<frozen runpy>", line 88 in <module>\n'
     )
     assert stacks.is_whole(text)
-    assert stacks.shown(text) == text.partition(f'  File "{OURS}/worker/process.py')[0].rstrip("\n")
+    assert stacks.shown(text) == (
+        "Current thread 0x00008a (most recent call first):\n"
+        '  File "/srv/shop.py", line 3 in app\n'
+        f'  File "{OURS}/worker/loop.py", line 9 in run\n'
+        "\n"
+        "Thread 0x00007f (most recent call first):\n"
+        '  File "/usr/lib/python3/threading.py", line 5 in run'
+    )
+
+
+def test_a_server_that_was_started_by_python_m_is_no_exception() -> None:
+    assert stacks.is_whole('  File "<frozen runpy>", line 198 in _run_module_as_main\n')
 
 
 @pytest.mark.parametrize("text", ["", "Thread 0x0 (most", '  File "x", line 1 in app\n'])

@@ -1,0 +1,141 @@
+"""What is aimed at, each a ratio of two medians in one run; docs/performance.md shows them."""
+
+from dataclasses import dataclass
+
+from bench import figures
+from bench.figures import Measure, Section
+from bench.parts import balance, frameworks, idle, neighbour
+
+
+@dataclass(frozen=True)
+class Aim:
+    """`ours` divided by `theirs`; without theirs, the figure itself."""
+
+    text: str
+    section: str
+    limit: float
+    theirs: str = ""
+    """A server of the section, or "KEY/SERVER" for one of another."""
+    measure: Measure = figures.CPU
+    ours: str = "prefork"
+    least: bool = True
+    """The aim is not to exceed `limit`; else not to fall short of it."""
+    starred: bool = False
+
+    def value(self, sections: dict[str, Section]) -> float | None:
+        """None where it was not measured, or is invalid."""
+        mine = _middle(sections, f"{self.section}/{self.ours}", self.measure)
+        if not self.theirs:
+            return mine
+        name = self.theirs if "/" in self.theirs else f"{self.section}/{self.theirs}"
+        theirs = _middle(sections, name, self.measure)
+        return mine / theirs if mine is not None and theirs else None
+
+    def met(self, value: float) -> bool:
+        return value <= self.limit if self.least else value >= self.limit
+
+
+def _middle(sections: dict[str, Section], name: str, measure: Measure) -> float | None:
+    key, _, server = name.partition("/")
+    section = sections.get(key)
+    return None if section is None else section.middle(server, measure)
+
+
+_EIGHT = "prefork, 8 threads"
+_KEPT_32, _KEPT_1, _CLOSE = "keepalive-32", "keepalive-1", "close-32"
+
+AIMS = (
+    Aim("keep-alive, 32 connections: CPU ÷ bjoern's", _KEPT_32, 1.0, "bjoern", starred=True),
+    Aim(
+        "keep-alive, 32 connections: CPU ÷ gunicorn gthread's",
+        _KEPT_32,
+        1 / 25,
+        "gunicorn gthread",
+        starred=True,
+    ),
+    Aim("keep-alive, 1 connection: CPU ÷ bjoern's", _KEPT_1, 1.1, "bjoern", starred=True),
+    Aim("connection per request: CPU ÷ bjoern's", _CLOSE, 1.1, "bjoern", starred=True),
+    Aim(
+        "connection per request: CPU ÷ gunicorn sync's",
+        _CLOSE,
+        1 / 4,
+        "gunicorn sync",
+        starred=True,
+    ),
+    Aim(
+        "8 threads, trivial: CPU ÷ our own 1 thread's",
+        "threads-trivial",
+        1.3,
+        "prefork, 1 thread",
+        ours=_EIGHT,
+        starred=True,
+    ),
+    Aim(
+        "8 threads, trivial: p99 ÷ our own 1 thread's",
+        "threads-trivial",
+        2.0,
+        "prefork, 1 thread",
+        figures.P99,
+        _EIGHT,
+        starred=True,
+    ),
+    Aim(
+        "8 threads, application sleeps 20 ms: requests a second",
+        "threads-sleep",
+        0.95 * 400,
+        measure=figures.RATE,
+        ours=_EIGHT,
+        least=False,
+    ),
+    *(
+        Aim(
+            f"neighbour sleeps: {measure.title}",
+            "neighbour-sleep",
+            limit,
+            "",
+            measure,
+            starred=True,
+        )
+        for measure, limit in (
+            (neighbour.P99, 2.0),
+            (neighbour.P999, 10.0),
+            (neighbour.NEW_P99, 2.0),
+            (neighbour.NEW_P999, 10.0),
+        )
+    ),
+    *(
+        Aim(f"neighbour, {way}: {measure.title} ÷ {peer}'s", f"neighbour-{way}", 1.0, peer, measure)
+        for way in ("python", "regex")
+        for peer in ("granian", "gunicorn gthread")
+        for measure in (neighbour.P999, neighbour.WORST)
+    ),
+    Aim(
+        "balance of 4 workers: coefficient of variation",
+        "balance",
+        0.02,
+        measure=balance.VARIATION,
+        starred=True,
+    ),
+    Aim("static 1 KB: CPU ÷ nginx's", "static-1k", 2.5, "nginx"),
+    Aim("static 100 MB: CPU ÷ nginx's", "static-100m", 1.1, "nginx"),
+    Aim("POST of 1 MB: CPU ÷ gunicorn gthread's", "post-1m", 1 / 3, "gunicorn gthread"),
+    Aim("Flask: CPU beyond the framework's ÷ bjoern's", "flask", 1.0, "bjoern", frameworks.BEYOND),
+    Aim(
+        "Django: CPU beyond the framework's ÷ bjoern's", "django", 1.0, "bjoern", frameworks.BEYOND
+    ),
+    Aim("idle server: wake-ups a second", "idle-server", 2.0, measure=idle.WAKE_UPS),
+    Aim(
+        "memory of 4 idle workers ÷ gunicorn sync's",
+        "idle-server",
+        1.0,
+        "gunicorn sync",
+        idle.PSS,
+    ),
+    Aim(
+        "start to first answer, 8 workers ÷ gunicorn sync's",
+        "idle-server",
+        1.0,
+        "gunicorn sync",
+        idle.START,
+    ),
+)

@@ -1,0 +1,1 @@
+"""What is measured: each module has `measure(quick)`, which gives sections of figures."""

@@ -1,0 +1,58 @@
+"""Memory of a pool: what eight workers take that hold the same 100 MB of small objects.
+
+PSS of the whole process tree after the requests (proc_pid_smaps(5)): each page counts once, divided
+among those that share it.  A page is shared until somebody writes to it, and to look at a Python
+object is to write to its reference count.
+"""
+
+import sys
+from collections import Counter
+
+from bench import peers
+from bench.apps import MEGABYTES, PROBE, TOUCHED
+from bench.closed_loop import Ask, load
+from bench.figures import Measure, Section, attempt
+from bench.parts.idle import pss
+from bench.servers import BenchError, Server, started
+
+WORKERS = 8
+REFERENCE = "gunicorn"
+REQUESTS = 1000
+PSS = Measure("memory of the tree, MB")
+
+
+def servers() -> list[Server]:
+    workers = ("--workers", str(WORKERS))
+    ours = peers.prefork("bench.apps:objects()", *workers)
+    theirs = peers.gunicorn("bench.apps:objects()", *workers)
+    return [
+        Server("prefork", ours, PROBE),
+        Server("prefork, preload", (*ours, "--set", "workers.preload=true"), PROBE),
+        Server(REFERENCE, theirs, PROBE),
+        Server("gunicorn --preload", (*theirs, "--preload"), PROBE),
+    ]
+
+
+def measure(quick: bool) -> list[Section]:
+    section = Section(
+        "memory",
+        "Memory of a large application",
+        f"{WORKERS} workers, {MEGABYTES} MB of small objects made at import, {REQUESTS:,} requests "
+        f"that each look at {TOUCHED} records; PSS of the tree.",
+        (PSS,),
+        reference=REFERENCE,
+    )
+    for _ in range(1 if quick else 2):
+        for server in servers():
+
+            def once(server: Server = server) -> None:
+                with started(server) as running:
+                    told = load(Ask("close", WORKERS), running.port, requests=REQUESTS)
+                    if len(running.tree()) <= WORKERS:
+                        raise BenchError(f"only {len(running.tree())} processes")
+                    size = pss(running) / 1e6
+                section.add(server.name, {PSS: size}, Counter(told["errors"]))
+                print(f"memory: {server.name}: {size:,.0f} MB", file=sys.stderr)
+
+            attempt([section], server.name, once)
+    return [section]
