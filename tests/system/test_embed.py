@@ -122,7 +122,7 @@ def test_what_it_cannot_serve() -> None:
         prefork.serve(3)
     with pytest.raises(prefork.StartError, match=r"prefork.serve\(\): workers.count: expected"):
         prefork.serve("a:b", workers=0)
-    with pytest.raises(prefork.StartError, match="unknown key; did you mean http.keepalive"):
+    with pytest.raises(prefork.StartError, match=r"unknown key; did you mean http\.keepalive"):
         prefork.serve("a:b", settings={"http.keepalve": 3})
     raised = []
 
