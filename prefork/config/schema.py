@@ -177,6 +177,10 @@ class Tls(Struct, frozen=True, kw_only=True):
     client_auth: Annotated[ClientAuth, _one_of(ClientAuth)] = "none"
     handshake_timeout: Seconds = 10.0
 
+    def is_spoken_at(self, address: str) -> bool:
+        """Whether one of `server.bind` speaks TLS."""
+        return self.certificate is not None and (not self.bind or address in self.bind)
+
 
 class Static(Struct, frozen=True, kw_only=True):
     """[static]: directories that are served as they are."""

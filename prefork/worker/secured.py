@@ -36,7 +36,7 @@ def security(config: Config, address: str, context: Any) -> "Security | None":
     """
     http, settings = config.http, config.tls
     seal = None
-    if settings.certificate is not None and (not settings.bind or address in settings.bind):
+    if settings.is_spoken_at(address):
         # Imported here: OpenSSL costs each process megabytes that few servers have a use for.
         from prefork.worker.tls import TlsSocket
 
