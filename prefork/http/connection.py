@@ -217,6 +217,8 @@ class Connection:
                 self._check_unfinished_head()
             elif body is not None and body is self.body:
                 self._check_overhead(len(data), body.size - size)
+        elif self._environ is None:
+            self._start = b""  # what is idle keeps nothing of what it was sent
 
     def _check_unfinished_head(self) -> None:
         # All of `_fed` belongs to a head that has no end yet, so this is no guess.
@@ -295,9 +297,7 @@ class Connection:
         url = self._url
         line = self._line = method + b" " + url
         if self._fed and self._start.startswith(line + b" HTTP/1.1"):
-            version = (
-                "1.1"  # the parser formats the same text, for a thirtieth of the whole request
-            )
+            version = "1.1"  # as the parser would say, which formats it anew each time
         else:
             version = parser.get_http_version()
             if version != "1.1" and version != "1.0":

@@ -1,5 +1,6 @@
 """Bytes to requests, without a socket: each test is named by what a client sends."""
 
+import gc
 from collections.abc import Iterator
 from typing import Any
 
@@ -360,3 +361,15 @@ def test_the_end_may_be_said_while_a_request_is_under_way() -> None:
     clean.requests.pop(0)
     clean.finish()
     assert not clean.surplus
+
+
+def test_an_idle_connection_keeps_no_bytes_of_the_last_request() -> None:
+    data = get(b"X-Long: " + b"a" * 3000)
+    connection = Connection({}, LIMITS)
+    connection.feed(data[:-1])
+    held = gc.get_referents(connection)
+    assert any(isinstance(each, bytes) and len(each) > 3000 for each in held)
+    connection.feed(data[-1:])
+    only(connection)
+    held = gc.get_referents(connection)
+    assert not any(isinstance(each, bytes) and len(each) > 3000 for each in held)
