@@ -7,7 +7,6 @@ another one, however long that took.
 import os
 import resource
 import signal
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pytest
 
 from tests.system.load import Connection, Gate
 from tests.system.processes import asleep, stopped
-from tests.system.server import PATIENCE, Server, Start, servers, until
+from tests.system.server import Server, Start, servers, until
 
 APP = "tests.apps.crowded:app"
 PATIENT = ("--set", "http.keepalive=0", "--set", "http.header_timeout=0")
@@ -142,28 +141,6 @@ def test_what_waits_for_100_is_told_once(shared: Server, gate: Gate) -> None:
         assert half.receive().body == b"01234"
         gate.open()
         assert int(busy.receive().body) == kept.holder
-
-
-def test_a_worker_that_never_rests_gives_connections_to_one_that_does(start: Start) -> None:
-    """Each request is short, so none waits for long; but one worker does the work of two."""
-    server = start("tests.apps.basic:app", "--workers", "2", *PATIENT).wait_ready(2)
-    with Kept(server.port, count=4) as kept:
-        over = threading.Event()
-
-        def keep_asking(connection: Connection) -> None:
-            while not over.is_set():
-                if int(connection.ask("/sleep?s=0.0005").body) != kept.holder:
-                    over.set()
-
-        clients = [threading.Thread(target=keep_asking, args=(each,)) for each in kept.mine]
-        for client in clients:
-            client.start()
-        try:
-            assert over.wait(PATIENCE)
-        finally:
-            over.set()
-            for client in clients:
-                client.join()
 
 
 def test_switched_off_everybody_serves_what_he_has(start: Start, gate: Gate) -> None:
