@@ -11,16 +11,28 @@ import argparse
 import os
 import sys
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 import psutil
 
-from bench.run import WARM_UP, count, load
+from bench.closed_loop import Ask, load
 from bench.servers import BenchError, Running, Server, compile_programs, started
 
-CONNECTIONS = 16
+ASK = Ask(connections=16)
+
+
+def count(most: int) -> Callable[[str], int]:
+    """An argument that is a number from 1 to `most`."""
+
+    def convert(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {most}")
+        return int(text)
+
+    return convert
 
 
 @dataclass(frozen=True)
@@ -70,9 +82,9 @@ def pools(work: Work, number: int) -> list[Server]:
 def play(work: Work, server: Server) -> Round:
     """One round; raises BenchError, also where an answer was wrong."""
     with started(server) as running:
-        warm = load("keepalive", running.port, CONNECTIONS, work.requests // WARM_UP)
+        warm = load(ASK, running.port, requests=work.requests // 10)
         before = running.cpu()
-        told = load("keepalive", running.port, CONNECTIONS, work.requests)
+        told = load(ASK, running.port, requests=work.requests)
         cpu = running.cpu() - before
         memory = pss(running)
     errors = Counter(warm["errors"]) + Counter(told["errors"])

@@ -5,7 +5,8 @@ import sys
 import click
 
 from prefork import StartError, __version__
-from prefork.config import Override, Source, parse_set
+from prefork.config import Config, Override, Source, parse_set
+from prefork.listeners import Listener
 from prefork.master.generation import Generation
 from prefork.master.start import serve
 
@@ -66,18 +67,22 @@ def _announce(generation: Generation) -> None:
     if not sys.stderr.isatty():
         return
     config = generation.config
-    scheme = "" if config.server.protocol == "tcp" else "http://"
     what = config.static.root if config.server.protocol == "static" else config.server.app
     workers = config.workers
     count = f"{workers.min} to {workers.max}" if workers.spare else str(workers.count)
     lines = [
         f"prefork {__version__} serves {what}",
-        *(
-            f"  at    {scheme if listener.is_tcp else ''}{listener.name}"
-            for listener in generation.listeners
-        ),
+        *(f"  at    {listen_url(config, listener)}" for listener in generation.listeners),
         f"  with  {count} worker{'' if count == '1' else 's'}"
         + (f" of {workers.threads} threads" if workers.threads > 1 else ""),
         "  stop  Ctrl-C at once; prefork stop, or TERM, when all is answered",
     ]
     click.echo("\n".join(lines), err=True)
+
+
+def listen_url(config: Config, listener: Listener) -> str:
+    """What a user types to get there."""
+    if config.server.protocol == "tcp" or not listener.is_tcp:
+        return listener.name
+    secured = config.tls.is_spoken_at(str(listener.address))
+    return f"{'https' if secured else 'http'}://{listener.name}"

@@ -119,6 +119,7 @@ class Workers(Struct, frozen=True, kw_only=True):
             values.show_size,
         ),
     ] = 0
+    handover: Flag = True
 
 
 class Http(Struct, frozen=True, kw_only=True):
@@ -176,6 +177,10 @@ class Tls(Struct, frozen=True, kw_only=True):
     client_ca: OptionalPath = None
     client_auth: Annotated[ClientAuth, _one_of(ClientAuth)] = "none"
     handshake_timeout: Seconds = 10.0
+
+    def is_spoken_at(self, address: str) -> bool:
+        """Whether one of `server.bind` speaks TLS."""
+        return self.certificate is not None and (not self.bind or address in self.bind)
 
 
 class Static(Struct, frozen=True, kw_only=True):

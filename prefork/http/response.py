@@ -102,7 +102,7 @@ def _classify(name: str, value: str, line: bytes) -> bytes | _Special:
     if name == "content-length":
         if not _LENGTH.fullmatch(value):
             raise ValueError(f"Content-Length is not a number: {value!r}")
-        return _Special(Kind.LENGTH, b"Content-Length: %d\r\n" % int(value), int(value))
+        return _Special(Kind.LENGTH, line, int(value))
     if name == "date":
         return _Special(Kind.DATE, line)
     if name == "server":
@@ -130,15 +130,15 @@ def name_server(named: bool) -> None:
 def _date_line() -> bytes:
     """`Date` (RFC 9110 section 6.6.1), made once a second."""
     global _second, _date
-    now = time()
-    if not _second <= now < _second + 1:
-        _second = int(now)
-        t = gmtime(_second)
+    now = int(time())
+    if now != _second:
+        t = gmtime(now)
         # Not strftime: its names follow the locale.
         _date = (
             f"Date: {_DAYS[t.tm_wday]}, {t.tm_mday:02} {_MONTHS[t.tm_mon - 1]} {t.tm_year} "
             f"{t.tm_hour:02}:{t.tm_min:02}:{t.tm_sec:02} GMT\r\n"
         ).encode()
+        _second = now
     return _date
 
 
@@ -184,7 +184,6 @@ def compose(
     line, code = found if found is not None else _status(status)
     lines = [line]
     length = -1
-    length_line = b""
     dated = named = False
     for pair in headers:
         entry = _lines.get(pair)
@@ -198,7 +197,6 @@ def compose(
             if length >= 0 and length != entry.number:
                 raise ValueError("two different Content-Length headers")
             length = entry.number
-            length_line = entry.line
         elif kind is _IS_CLOSE:
             keep_alive = False
         elif kind is not _IS_DROPPED:
@@ -224,11 +222,9 @@ def compose(
         framing = _NONE
         length = 0
     else:
-        if length >= 0:
-            lines.append(length_line)
-            framing = _LENGTH_FRAMED
-        elif known >= 0:
+        if length < 0 and known >= 0:
             length = known
+        if length >= 0:
             lines.append(b"Content-Length: %d\r\n" % length)
             framing = _LENGTH_FRAMED
         elif http11:

@@ -1,6 +1,7 @@
 """The start of a server: everything that can fail before anything is forked."""
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -101,7 +102,9 @@ def _begin(
 def _go_on(source: Source, handover: Handover, watch: bool) -> int:
     """Takes the place of a running master, or tries whether that could be done."""
     if handover.report is not None:
-        return rehearse(source, handover, watch)
+        status = rehearse(source, handover, watch)
+        sys.stderr.flush()
+        os._exit(status)  # what a program does after prefork.serve() is not for a trial to do
     try:
         adopted = adopt(receive(handover.fd))
         log = logs.configure(adopted.serving.config.log)

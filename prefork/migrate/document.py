@@ -23,10 +23,8 @@ class Document:
     """What has no equivalent, and why."""
 
     def set(self, name: str, value: Any, comment: str = "") -> None:
-        if name in KEYS:
-            self.settings[name] = (value, comment)
-        else:
-            self.note(f"{name} = {toml(value)}", "this version has no such key yet")
+        assert name in KEYS, name
+        self.settings[name] = (value, comment)
 
     def note(self, what: str, why: str) -> None:
         self.notes.append(f"{what}: {why}")

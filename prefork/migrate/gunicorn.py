@@ -30,6 +30,7 @@ SAME = {
     "pidfile": "process.pidfile",
     "certfile": "tls.certificate",
     "keyfile": "tls.key",
+    "ca_certs": "tls.client_ca",
     "control_socket": "control.path",
 }
 """Settings that mean the same."""
@@ -106,6 +107,7 @@ NO_EQUIVALENT = {
     "post_request": "wrap the application (WSGI middleware)",
     "ssl_context": "the [tls] keys make the context",
     "ssl_version": "TLS 1.2 and 1.3 are spoken, as Python's default context does",
+    "ciphers": "those of Python's default context, which are the safe ones, are offered",
     "permit_obsolete_folding": _LENIENT,
     "strip_header_spaces": _LENIENT,
     "permit_unconventional_http_method": _LENIENT,
@@ -321,8 +323,9 @@ def _protocol(document: Document, value: Any, settings: Settings) -> None:
 
 
 def _client_certificates(document: Document, value: Any, settings: Settings) -> None:
-    why = "see [tls] for certificates of clients, versions and ciphers"
-    document.note("ca_certs, cert_reqs, ciphers", why)
+    asked = ("none", "optional", "required")[int(value)]  # ssl.CERT_NONE and so on
+    if asked != "none":
+        document.set("tls.client_auth", asked)
 
 
 TRANSLATED: dict[str, Callable[[Document, Any, Settings], None]] = {
@@ -346,9 +349,7 @@ TRANSLATED: dict[str, Callable[[Document, Any, Settings], None]] = {
     "forwarded_allow_ips": _trusted,
     "proxy_protocol": _proxy_protocol,
     "protocol": _protocol,
-    "ca_certs": _client_certificates,
     "cert_reqs": _client_certificates,
-    "ciphers": _client_certificates,
 }
 """Settings that are written in another way."""
 

@@ -104,6 +104,8 @@ class TlsSocket:
             self.ended = True
         except ssl.SSLWantReadError:
             pass
+        except ssl.SSLZeroReturnError:
+            self.ended = True
         except ssl.SSLError:
             self._push_some()  # the alert
             if not parts:

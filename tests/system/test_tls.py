@@ -45,6 +45,8 @@ def server(
             *("--set", f"tls.client_ca={authority.path}", "--set", "tls.client_auth=optional"),
             *("--set", "http.response_memory=64KiB", "--set", "http.response_spill=256KiB"),
             *("--set", "log.level=debug"),
+            # With several threads the application reads bodies while they come.
+            *("--set", f"http.stream_body={str(request.param != '1').lower()}"),
         ).wait_ready(1)
 
 
@@ -275,7 +277,8 @@ def test_a_handshake_has_its_own_time_limit(start: Start, authority: Authority) 
         *(APP, "--workers", "1", "--set", "tls.handshake_timeout=0.3"),
         *("--set", "http.header_timeout=60", "--set", "http.keepalive=60"),
         *("--set", f"tls.certificate={authority.issue('limit.pem', 'localhost')}"),
-        *("--set", "tls.min_version=1.3"),
+        *("--set", "tls.min_version=1.3", "--set", "workers.request_timeout=1"),
+        *("--set", "workers.graceful_timeout=0.3"),
     ).wait_ready(1)
     with server.connect() as silent, server.connect() as slow, talking(server, authority) as done:
         slow.sendall(b"\x16\x03\x01")
@@ -286,6 +289,10 @@ def test_a_handshake_has_its_own_time_limit(start: Start, authority: Authority) 
     old.maximum_version = ssl.TLSVersion.TLSv1_2
     with pytest.raises(ssl.SSLError), talk_tls(server, old):
         pass
+    # What the application does not answer in time is answered by a signal handler.
+    server.expected_errors = {"request timed out", "worker died"}
+    with talking(server, authority) as client:
+        assert client.ask(request("/sleep?s=60")).status == 504
 
 
 def test_some_addresses_ask_for_certificates_and_others_are_plain(
@@ -354,11 +361,17 @@ def test_a_reload_reads_certificates_anew_and_loses_no_connection(
     refused = server.command("reload", check=False)
     assert refused.returncode == 1
     assert str(path) in refused.stderr
+    refused = server.command("upgrade", check=False)
+    assert refused.returncode == 1
+    assert str(path) in refused.stderr
     with talking(server, authority) as client:
         assert isinstance(client.sock, ssl.SSLSocket)
         assert serial(client.sock) == new
-    until(lambda: len(serials) == 2 or problems, "an answer from before and one from after")
+    # New code in the master reads them, too.
+    authority.issue("renewed.pem", "localhost")
+    server.command("upgrade")
+    until(lambda: len(serials) == 3 or problems, "answers with each certificate")
     stop.set()
     asking.join(PATIENCE)
     assert not problems
-    server.expected_errors.add("reload failed")
+    server.expected_errors |= {"reload failed", "upgrade failed", "certificate not read"}

@@ -1,12 +1,17 @@
 """[tls] and what [http] says of proxies: what is taken, and what is said of what is not."""
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import trustme
 
+from prefork import address
+from prefork.cli.serve import listen_url
+from prefork.config import Config, Tls
 from prefork.config.values import FORWARDING_HEADERS
+from prefork.listeners import Listener
 from tests.unit.config_site import APP, loaded, problems, site_in
 
 Write = Callable[..., str]
@@ -175,3 +180,17 @@ def test_the_proxy_protocol_is_for_somebody(site: Write) -> None:
         "site.toml: http.proxy_protocol: is taken from trusted proxies alone; name them as"
         " http.trusted_proxies"
     ]
+
+
+def test_a_terminal_is_told_which_addresses_speak_tls() -> None:
+    tls = Tls(certificate="one.pem", bind=("127.0.0.2:0",))
+    config = Config(tls=tls)
+    shown = []
+    for text in ("127.0.0.1:0", "127.0.0.2:0", "unix:@secured"):
+        with socket.socket(address.parse(text).family) as sock:
+            listener = Listener(address.parse(text), sock)
+            listener.name = text
+            shown.append(listen_url(config, listener))
+    assert shown == ["http://127.0.0.1:0", "https://127.0.0.2:0", "unix:@secured"]
+    assert Tls(certificate="one.pem").is_spoken_at("127.0.0.1:0")
+    assert not Tls().is_spoken_at("127.0.0.1:0")

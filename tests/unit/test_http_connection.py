@@ -1,5 +1,6 @@
 """Bytes to requests, without a socket: each test is named by what a client sends."""
 
+import gc
 from collections.abc import Iterator
 from typing import Any
 
@@ -341,7 +342,10 @@ def test_a_connection_is_idle_only_between_requests() -> None:
     connection.feed(b"\r\n")
     assert connection.idle
     # A next one that has begun in the packet that ends the last one.
-    assert not fed(get() + b"GET /").idle
+    for begun in (b"G", b"GET", b"GET /", b"GET / HTTP/1.1\r\nHo"):
+        assert not fed(get() + begun).idle
+        assert not fed(post(b"abc") + begun).idle
+    assert fed(get() + b"\r\n").idle
     assert not fed(post(b"abc")[:-1]).idle
 
 
@@ -357,3 +361,15 @@ def test_the_end_may_be_said_while_a_request_is_under_way() -> None:
     clean.requests.pop(0)
     clean.finish()
     assert not clean.surplus
+
+
+def test_an_idle_connection_keeps_no_bytes_of_the_last_request() -> None:
+    data = get(b"X-Long: " + b"a" * 3000)
+    connection = Connection({}, LIMITS)
+    connection.feed(data[:-1])
+    held = gc.get_referents(connection)
+    assert any(isinstance(each, bytes) and len(each) > 3000 for each in held)
+    connection.feed(data[-1:])
+    only(connection)
+    held = gc.get_referents(connection)
+    assert not any(isinstance(each, bytes) and len(each) > 3000 for each in held)

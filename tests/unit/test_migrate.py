@@ -2,11 +2,13 @@
 
 import grp
 import os
+import pwd
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from click.testing import CliRunner
 
 from prefork.cli.migrate import command
@@ -122,8 +124,10 @@ proxy_allow_ips = "127.0.0.1"
 protocol = "http"
 uwsgi_allow_ips = "127.0.0.1"
 ssl_version = 2
-cert_reqs = 0
-ca_certs = "/etc/ssl/ca.pem"
+cert_reqs = 2
+certfile = "{tmp}/site.pem"
+keyfile = "{tmp}/site.key"
+ca_certs = "{tmp}/ca.pem"
 suppress_ragged_eofs = True
 do_handshake_on_connect = False
 ciphers = "ECDHE+AESGCM"
@@ -178,7 +182,15 @@ def test_each_documented_setting_is_in_one_table() -> None:
 
 def test_a_file_with_every_setting_passes_the_check(tmp_path: Path) -> None:
     (tmp_path / "logging.json").write_text("{}")
-    user, group = "nobody", grp.getgrgid(os.getgid()).gr_name
+    authority = trustme.CA()
+    issued = authority.issue_cert("site.example")
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    issued.cert_chain_pems[0].write_to_path(str(tmp_path / "site.pem"))
+    issued.private_key_pem.write_to_path(str(tmp_path / "site.key"))
+    (tmp_path / "site.key").chmod(0o600)
+    # Only root may name another one.
+    user = "nobody" if os.geteuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
+    group = grp.getgrgid(os.getgid()).gr_name
     source = tmp_path / "gunicorn.conf.py"
     source.write_text(EVERYTHING.format(tmp=tmp_path, user=user, group=group))
     done = CliRunner().invoke(command, ["gunicorn", str(source)])
@@ -205,6 +217,13 @@ def test_a_file_with_every_setting_passes_the_check(tmp_path: Path) -> None:
     assert (log.level, log.access_format) == ("error", "combined")
     assert (log.error, log.access) == (f"{tmp_path}/error.log", f"{tmp_path}/access.log")
     assert (config.process.daemon, config.process.pidfile) == (True, f"{tmp_path}/shop.pid")
+    assert (config.process.user, config.process.group) == (user, group)
+    assert config.process.umask == 0o027
+    assert config.http.trusted_proxies == ("10.0.0.1", "10.0.0.2")
+    assert config.http.proxy_protocol
+    tls = config.tls
+    assert (tls.certificate, tls.key) == (f"{tmp_path}/site.pem", f"{tmp_path}/site.key")
+    assert (tls.client_ca, tls.client_auth) == (f"{tmp_path}/ca.pem", "required")
     # Whatever was not taken over is named, with the reason.
     taken = {*gunicorn.SAME, *gunicorn.TRANSLATED}
     told = done.stdout.partition("# Not taken over:")[2]

@@ -1,0 +1,138 @@
+"""`prefork.serve`: a server that a Python program starts."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+import prefork
+from tests.system.server import PATIENCE, ROOT, until
+
+SCRIPT = """
+import sys
+import prefork
+
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return [b"VERSION"]
+
+status = prefork.serve(
+    TARGET,
+    bind="unix:s",
+    workers=1,
+    settings={"control.path": "c", "log.error": "log", "process.pidfile": "pid", **SETTINGS},
+)
+print("returned", status)
+sys.exit(status + 40)
+"""
+
+
+class Program:
+    """A script in a directory of its own."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.write("one")
+
+    def write(self, version: str, target: str = "app", settings: str = "{}") -> None:
+        text = SCRIPT.replace("VERSION", version).replace("TARGET", target)
+        (self.place / "run.py").write_text(text.replace("SETTINGS", settings))
+
+    def start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "run.py"],
+            cwd=self.place,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def command(self, *args: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "prefork", *args],
+            cwd=self.place,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE * 2,
+        )
+        assert done.returncode == 0, done.stderr + self.log()
+        return done.stdout
+
+    def get(self) -> str:
+        return self.command("get", f"http+unix://{str(self.place / 's').replace('/', '%2F')}/")
+
+    def log(self) -> str:
+        return (self.place / "log").read_text()
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Iterator[Program]:
+    program = Program(tmp_path)
+    yield program
+    if (tmp_path / "pid").exists():
+        master = psutil.Process(int((tmp_path / "pid").read_text()))
+        for process in (*master.children(recursive=True), master):
+            process.kill()
+
+
+def test_an_application_that_is_an_object(program: Program) -> None:
+    with program.start() as running:
+        until(lambda: (program.place / "log").exists() and "settled" in program.log(), "it serves")
+        assert program.get() == "one"
+        program.write("two")
+        told = program.command("reload", "--control", "c")
+        assert "was given as an object, so its code stays as it is" in told
+        assert "application not renewed" in program.log()
+        assert program.get() == "one"
+        program.command("upgrade", "--control", "c")  # runs the script anew, in the same process
+        assert program.get() == "two"
+        assert running.pid == int((program.place / "pid").read_text())
+        program.command("stop", "--control", "c")
+        assert running.stdout is not None
+        assert running.stdout.read() == "returned 0\n"
+        assert running.wait(PATIENCE) == 40
+
+
+def test_a_name_is_served_and_its_code_renewed_in_a_daemon(program: Program) -> None:
+    module = program.place / "named.py"
+    module.write_text(SCRIPT.split("status =")[0].replace("VERSION", "first"))
+    program.write("", target='"named:app"', settings='{"process.daemon": True}')
+    with program.start() as running:
+        # It has returned in the process that was started, and nowhere else.
+        assert running.communicate(timeout=PATIENCE)[0] == "returned 0\n"
+        assert running.returncode == 40
+    assert program.get() == "first"
+    module.write_text(module.read_text().replace("first", "second"))
+    program.command("reload", "--control", "c")
+    assert program.get() == "second"
+    program.command("stop", "--control", "c")
+    assert "returned" not in program.log()  # the daemon does not go on in the caller's code
+
+
+def test_what_it_cannot_serve() -> None:
+    with pytest.raises(prefork.StartError, match="3 is no application: it cannot be called"):
+        prefork.serve(3)
+    with pytest.raises(prefork.StartError, match=r"prefork.serve\(\): workers.count: expected"):
+        prefork.serve("a:b", workers=0)
+    with pytest.raises(prefork.StartError, match=r"unknown key; did you mean http\.keepalive"):
+        prefork.serve("a:b", settings={"http.keepalve": 3})
+    raised = []
+
+    def elsewhere() -> None:
+        try:
+            prefork.serve("a:b")
+        except RuntimeError as error:
+            raised.append(str(error))
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert raised == ["prefork.serve() is to be called in the main thread: it takes signals"]
