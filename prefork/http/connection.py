@@ -155,6 +155,11 @@ class Connection:
         """Between two requests: nothing of the next has come."""
         return self._fed == 0 and not self._begun
 
+    def differs(self, other: Environ) -> dict[str, str] | None:
+        """What its requests' environ begins with beside `other`; None for what is no text."""
+        own = {key: value for key, value in self._base.items() if other.get(key) is not value}
+        return own if all(isinstance(value, str) for value in own.values()) else None
+
     @property
     def method(self) -> str:
         """Of the request that is being read; "GET" where that is not known yet."""
