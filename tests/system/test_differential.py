@@ -1,7 +1,8 @@
 """With nginx in front: where it forwards, both sides read the same requests, one by one.
 
-One nginx and one server for the whole corpus, for each of two ways to read a body. nginx writes down what it believes that it forwards,
-the application what it gets; the PROXY protocol's port names the framing in both logs.
+One nginx and one server for the whole corpus, for each of two ways to read a body. nginx writes
+down what it believes that it forwards, the application what it gets; the PROXY protocol's port
+names the framing in both logs.
 """
 
 import contextlib
