@@ -277,9 +277,12 @@ class Loop:
 
     def _again(self) -> float | None:
         """Offers what is left to those who had no room for it; when to come back."""
-        if not (self._told and self._parking.parked and self.handover.wanted):
+        if not (self._told and self._parking.parked):
             return None
-        self._service.hand_over_all()
+        if self.handover.wanted:
+            self._service.hand_over_all()
+        elif not self.handover.expected:
+            return None
         return _AGAIN
 
     def _finished(self) -> bool:

@@ -227,12 +227,13 @@ class Watcher:
         """The main thread has not taken it yet."""
         if self._place.armed:
             signal.pthread_kill(self._main, WAKE)
-        elif now >= self._late:
+            return _KICK
+        if now >= self._late:
             self._late = now + _TICK
             self._pass_on()
             if not self._duty.since:
                 self._wake_holder()
-        return _KICK
+        return _TICK
 
     def _pass_on(self) -> None:
         incoming = self._duty.incoming

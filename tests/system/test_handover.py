@@ -259,6 +259,7 @@ def test_a_kept_connection_outlives_reloads(start: Start, gate: Gate) -> None:
         gate.arrived()
         former = set(pids(server))
         server.command("reload")
+        assert int(server.get("/pid")[1]) not in former  # their successors are at work
         gate.open()
         answer = busy.receive()
         assert int(answer.body) in former

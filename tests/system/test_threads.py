@@ -130,6 +130,7 @@ def test_told_to_leave_it_answers_what_its_threads_are_at(
         (worker,) = server.workers()
         server.command("reload")
         server.wait("worker leaving", pid=worker.pid)
+        assert int(server.get("/pid")[1]) != worker.pid  # its successor is at work
         for gate, connection in zip(shut, (one, other), strict=True):
             gate.open()
             answer = connection.receive()
