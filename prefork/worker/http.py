@@ -182,7 +182,9 @@ class HttpService:
 
     def last(self) -> None:
         if self._handover.expected:
-            return  # what runs now may go on elsewhere
+            # What runs now goes on elsewhere, also before the main thread gets to `leave`.
+            self._until = monotonic() + self._last_chance
+            return
         self._last = True
         for conversation in list(self._running):
             conversation.closing = True
