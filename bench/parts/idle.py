@@ -160,8 +160,8 @@ def nothing_to_do(quick: bool) -> Section:
             Server("uWSGI", peers.uwsgi(APP, "--processes", str(workers))),
         ]
 
-    watched = 2.0 if quick else 5.0
-    for _ in range(1 if quick else 3):
+    watched = 2.0 if quick else 3.0
+    for _ in range(1 if quick else 2):
         for four, eight in zip(contestants(4), contestants(8), strict=True):
 
             def once(four: Server = four, eight: Server = eight) -> None:
