@@ -89,8 +89,20 @@ class Reopen(msgspec.Struct, tag="reopen", frozen=True):
     paths: tuple[str, ...]
 
 
+class Inboxes(msgspec.Struct, tag="inboxes", frozen=True):
+    """Where to hand connections over: descriptors beside the message (prefork.worker.handover).
+
+    With `own`, the first is where connections for this worker come in, and `kind` what it takes;
+    then those that lead to the workers in `slots`, in that order.
+    """
+
+    slots: tuple[int, ...]
+    own: bool = False
+    kind: int = 0
+
+
 Report = Born | Stacks | Ready | Leaving | Failed
-Order = Fork | Serve | Retire | Stop | Expire | Reopen
+Order = Fork | Serve | Retire | Stop | Expire | Reopen | Inboxes
 
 _encode = msgspec.json.Encoder().encode
 _decode_report: msgspec.json.Decoder[Report] = msgspec.json.Decoder(Report)

@@ -119,6 +119,7 @@ class Workers(Struct, frozen=True, kw_only=True):
             values.show_size,
         ),
     ] = 0
+    handover: Flag = True
 
 
 class Http(Struct, frozen=True, kw_only=True):

@@ -85,6 +85,7 @@ class Connection:
 
     __slots__ = (
         "_base",
+        "_begun",
         "_chunk",
         "_environ",
         "_fed",
@@ -117,6 +118,7 @@ class Connection:
         self._environ: Environ | None = None
         self._url = b""
         self._line = b""
+        self._begun = False
         self._fed = 0
         self._chunk = 0
         self._repeated = 0
@@ -151,7 +153,12 @@ class Connection:
     @property
     def idle(self) -> bool:
         """Between two requests: nothing of the next has come."""
-        return self._environ is None and self._fed == 0
+        return self._fed == 0 and not self._begun
+
+    def differs(self, other: Environ) -> dict[str, str] | None:
+        """What its requests' environ begins with beside `other`; None for what is no text."""
+        own = {key: value for key, value in self._base.items() if other.get(key) is not value}
+        return own if all(isinstance(value, str) for value in own.values()) else None
 
     @property
     def method(self) -> str:
@@ -176,8 +183,9 @@ class Connection:
         body = self.body
         size = 0 if body is None else body.size
         # What came since this request began, at least; only its first line is of interest.
-        if self._fed == 0 and self._environ is None:
-            self._start = data
+        if self._fed == 0:
+            # One that began in the packet of another is never the first in `_start`.
+            self._start = b"\n" + self._start + data if self._begun else data
         elif not self.in_body and len(self._start) < _START:
             self._start += data
         try:
@@ -189,7 +197,7 @@ class Connection:
                     break
                 except httptools.HttpParserUpgrade as upgrade:
                     # We upgrade to nothing: what follows is the next request.
-                    data = data[upgrade.args[0] :]
+                    data = self._start = data[upgrade.args[0] :]
                     if not data:
                         break
         except httptools.HttpParserCallbackError as error:
@@ -247,6 +255,10 @@ class Connection:
             raise Reject(431, f"trailers are larger than {limits.header_size} bytes")
 
     # What httptools calls.
+
+    def on_message_begin(self) -> None:
+        # Behind another request in its packet, the first letters of a method show nowhere else.
+        self._begun = True
 
     def on_url(self, url: bytes) -> None:
         if self._environ is None:
@@ -413,5 +425,6 @@ class Connection:
             self._overhead = self._trailer_count = self._trailer_size = 0
         self.last = not self._keep_alive
         self._environ = None
+        self._begun = False
         self._fed = 0
         self._repeated = 0

@@ -26,6 +26,7 @@ from prefork.master.daemon import Starter
 from prefork.master.draining import Drain
 from prefork.master.exposition import Exposition
 from prefork.master.generation import Generation
+from prefork.master.inboxes import Inboxes
 from prefork.master.ledger import Ledger, Restart, begin
 from prefork.master.metrics import page
 from prefork.master.notify import Notify
@@ -95,13 +96,14 @@ class Master:
             foreign=self._foreign_descriptors,
         )
         self._zygotes = Zygotes(self._selector, self._children, self._not_spawned)
+        self._inboxes = Inboxes(self._selector, self._scoreboard, self._children)
         self._timeouts = Timeouts(self._pool, self._children, self._ledger)
         self._slow = SlowLog(self._children)
         self._upkeep = Upkeep(
             self._pool, self._children, self._ledger, lambda: reloads.serving.listeners
         )
         parts = Parts(
-            *(self._born, reloads, self._pool, self._children, self._zygotes),
+            *(self._born, reloads, self._pool, self._children, self._zygotes, self._inboxes),
             *(self._control, self._scoreboard, self._ledger),
             daemon=adopted.state.daemon if adopted else starter is not None,
         )
@@ -165,6 +167,7 @@ class Master:
             self._take_in(self._children.take_over(child, adopted.generations[child.generation]))
         for zygote in state.zygotes:
             self._zygotes.take_over(zygote, adopted.generations[zygote.generation])
+        self._inboxes.take_over(state.inboxes)
         signal.pthread_sigmask(signal.SIG_SETMASK, state.mask)  # what came meanwhile comes now
         self._ledger.upgraded("success")
         logs.event("info", "upgraded", was=state.prefork, version=__version__)
@@ -231,6 +234,7 @@ class Master:
                 self._queues.look_again()
             worker = self._pool.find(child.pid)
             if worker is not None and worker.state is State.READY:
+                self._inboxes.admit(child)
                 self._children.tell(child, channel.Serve())
             self._upkeep.ready(child)
         elif isinstance(report, channel.Leaving):
@@ -254,6 +258,7 @@ class Master:
     def _bury(self) -> None:
         for death in self._children.reap(self._zygotes):
             child = death.child
+            self._inboxes.vacate(child)
             worker = self._pool.find(child.pid)
             expected = worker is None or (worker.state is State.RETIRING and not death.sigkill)
             # A kill of ours was announced then, with its reason; the end of a generation is told
@@ -428,6 +433,7 @@ class Master:
         return (
             *(listener.fileno() for listener in others),
             *self._zygotes.descriptors(),
+            *self._inboxes.descriptors(),
             *self._commands.descriptors(),
             *self._metrics.descriptors(),
             *self._control.descriptors(),

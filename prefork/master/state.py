@@ -11,7 +11,7 @@ from prefork.config import Config
 from prefork.master.sizing import Bounds
 from prefork.unix_socket import Inode
 
-VERSION = 2
+VERSION = 3
 """The version of what is handed over. It rises with every change that the other side would
 misread: in these structs, and in the messages of prefork.channel, since workers of the old code
 go on talking to the new master. A new key of the configuration is no such change: one that is
@@ -64,6 +64,15 @@ class ZygoteState(msgspec.Struct, frozen=True, kw_only=True):
     fd: int
     deadline: float | None
     ready_at: float | None
+
+
+class InboxState(msgspec.Struct, frozen=True, kw_only=True):
+    """The inbox of a slot: both its ends, and what kind of connections is in there."""
+
+    slot: int
+    reader: int
+    writer: int
+    kind: int
 
 
 class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,6 +171,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     listeners: tuple[ListenerState, ...]
     children: tuple[ChildState, ...]
     zygotes: tuple[ZygoteState, ...]
+    inboxes: tuple[InboxState, ...] = ()
     pool: PoolState
     ledger: LedgerState
     control: ControlState
@@ -180,6 +190,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
             *(child.fd for child in self.children),
             *(child.stacks for child in self.children if child.stacks is not None),
             *(zygote.fd for zygote in self.zygotes),
+            *(fd for inbox in self.inboxes for fd in (inbox.reader, inbox.writer)),
             *(connection.fd for connection in self.control.connections),
             *(self.control.fd, self.scoreboard),
             *((self.pidfile.fd,) if self.pidfile is not None else ()),

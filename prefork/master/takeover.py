@@ -20,6 +20,7 @@ from prefork.listeners import Listener
 from prefork.master.children import Children
 from prefork.master.control import ControlServer
 from prefork.master.generation import Generation, tls_context
+from prefork.master.inboxes import Inboxes
 from prefork.master.ledger import Ledger
 from prefork.master.pool import Pool
 from prefork.master.reload import Reloads
@@ -84,6 +85,7 @@ class Parts:
     pool: Pool
     children: Children
     zygotes: Zygotes
+    inboxes: Inboxes
     control: ControlServer
     scoreboard: Scoreboard
     ledger: Ledger
@@ -120,6 +122,7 @@ def snapshot(
         listeners=tuple(map(listener_state, place)),
         children=parts.children.hand_over(),
         zygotes=parts.zygotes.hand_over(),
+        inboxes=parts.inboxes.hand_over(),
         pool=parts.pool.hand_over(),
         ledger=parts.ledger.hand_over(),
         control=parts.control.hand_over(),

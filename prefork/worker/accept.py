@@ -60,6 +60,11 @@ class Door:
     """Which peers are proxies that speak for many clients."""
     null: int = field(default_factory=lambda: os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
     """What takes the listener's place; here from the start, since descriptors can run out."""
+    inode: int = field(init=False)
+    """Of the listener's socket: its name among all processes that have it."""
+
+    def __post_init__(self) -> None:
+        self.inode = os.fstat(self.sock.fileno()).st_ino
 
     def shut(self) -> None:
         """Nothing more comes in here; the listener itself lives on in other processes.

@@ -21,6 +21,8 @@ from prefork.http.connection import CONTINUE, Connection, Environ, Limits, Reque
 from prefork.http.head import Reject
 from prefork.http.response import Headers, early_hints, error
 from prefork.http.stream import DRAIN, Stream
+from prefork.worker.accept import Door
+from prefork.worker.handover import UNREAD, Parcel
 
 _HEAD = 16 * 1024  # bytes read at one time while a head is awaited
 _BODY = 256 * 1024  # and while a body is
@@ -94,6 +96,7 @@ class Conversation:
 
     __slots__ = (
         "_answered",
+        "_continued",
         "_discarded",
         "_lingering",
         "_memory",
@@ -105,10 +108,12 @@ class Conversation:
         "_spill",
         "_spilled",
         "_started",
+        "_unfinished",
         "broken",
         "closing",
         "connection",
         "deadline",
+        "door",
         "events",
         "expired",
         "fd",
@@ -129,6 +134,8 @@ class Conversation:
         self._since = now
         self._served = 0
         self._answered = False
+        self._continued = False
+        self._unfinished: bytes | bytearray | None = None
         self._lingering = False
         self._discarded = 0
         self._started = False
@@ -140,6 +147,8 @@ class Conversation:
         """The next response is the last."""
         self.serving: Request | None = None
         """The request that the application has now."""
+        self.door: Door | None = None
+        """Where it came in, if it may leave for another worker."""
         self.wish = _CLOSE
         """What it waits for, as far as that was noted."""
         self.events = 0
@@ -168,7 +177,8 @@ class Conversation:
         if not data:
             self.broken = True
             return False
-        if connection.idle:
+        begins = connection.idle
+        if begins:
             self._since = now
             self._answered = False
         elif connection.in_body:
@@ -177,17 +187,75 @@ class Conversation:
                 self._discarded += len(data)
                 if self._discarded > DRAIN:
                     connection.finish()
+        self._feed(data)
+        if connection.requests:
+            # Should there be the beginning of another behind it, nobody can tell where.
+            self._unfinished = None
+            return True
+        self._note(data, begins)
+        return False
+
+    def _feed(self, data: bytes) -> None:
         try:
-            connection.feed(data)
+            self.connection.feed(data)
         except OSError as problem:
-            connection.error = Reject(507, f"the body can't be kept: {problem.strerror}")
-        return bool(connection.requests)
+            self.connection.error = Reject(507, f"the body can't be kept: {problem.strerror}")
+
+    def _note(self, data: bytes, begins: bool) -> None:
+        """Keeps what was read of an unfinished request: another worker may have to read it."""
+        if begins:
+            self._unfinished = data if len(data) <= UNREAD else None
+            self._continued = False
+        elif self._unfinished is not None:
+            if len(self._unfinished) + len(data) > UNREAD:
+                self._unfinished = None
+                return
+            if type(self._unfinished) is bytes:
+                self._unfinished = bytearray(self._unfinished)
+            self._unfinished += data
 
     def take(self) -> Request | None:
         """The next request to answer, if nothing stands before it."""
         if self._pending or self.broken or not self.connection.requests:
             return None
         return self.connection.requests.pop(0)
+
+    # To another worker and back.
+
+    def parcel(self) -> Parcel | None:
+        """What another worker needs to go on with it, None where it cannot move: it has something
+        to send, or too much was read of a request, or the end of one was not told."""
+        connection, door = self.connection, self.door
+        if door is None or self._pending or self._lingering or self.broken:
+            return None
+        if self.serving is not None or connection.requests or connection.last or connection.error:
+            return None
+        data, deadline = b"", 0.0
+        if connection.idle:
+            deadline = self.deadline
+        elif self._unfinished is None:
+            return None
+        else:
+            data = bytes(self._unfinished)
+        environ = connection.differs(door.base)
+        if environ is None:
+            return None
+        return Parcel(
+            *(door.inode, None, environ, data, self._since, deadline),
+            *(self._answered, self._continued, self._served),
+        )
+
+    def resume(self, parcel: Parcel) -> None:
+        """Goes on where another worker was."""
+        self._since = parcel.since
+        self._answered = parcel.answered
+        self._served = parcel.served
+        if parcel.data:
+            self._feed(parcel.data)
+            self._note(parcel.data, True)
+            self._continued = parcel.continued
+            if parcel.continued:
+                self.connection.wants_continue = False
 
     # What an application's response is sent with (prefork.apps.wsgi.Out).
 
@@ -476,6 +544,7 @@ class Conversation:
         if connection.in_body:
             if connection.wants_continue:
                 connection.wants_continue = False
+                self._continued = True
                 self.send(CONTINUE)
             timeout = rules.body_timeout
             self.deadline = now + timeout if timeout else 0.0

@@ -2,7 +2,7 @@
 
 import socket
 import sys
-from collections.abc import Callable
+import threading
 from time import monotonic, time
 from typing import Any, Protocol
 
@@ -16,9 +16,10 @@ from prefork.worker import forked
 from prefork.worker.accept import Arrival, Door
 from prefork.worker.admission import Admission, turn_away
 from prefork.worker.conversation import Conversation, Rules, Wish
-from prefork.worker.parking import EPOLLIN, EPOLLOUT, Parking
+from prefork.worker.handover import Handover, Parcel
+from prefork.worker.parking import EPOLLIN, EPOLLOUT, Parking, SharedParking
 from prefork.worker.sockets import adopt, peer_name
-from prefork.worker.threads import Threads
+from prefork.worker.threads import Crew
 
 # An enum's member is looked up by a descriptor, at 80 ns each time in CPython 3.11.
 _IDLE, _READ, _WRITE, _SERVE = Wish.IDLE, Wish.READ, Wish.WRITE, Wish.SERVE
@@ -45,9 +46,9 @@ class HttpService:
         self,
         application: Application,
         rules: Rules,
-        records: list[Record],
+        crew: Crew | None,
+        handover: Handover,
         teller: Teller,
-        wake: Callable[[], None],
         *,
         admission: Admission[Conversation],
         request_timeout: float,
@@ -55,13 +56,15 @@ class HttpService:
         access: AccessLog | None,
         ids: RequestIds | None,
     ) -> None:
-        self.parking: Parking[Conversation] = Parking()
+        self.parking: Parking[Conversation] = Parking() if crew is None else SharedParking()
         self._application = application
         self._rules = rules
-        self._record = records[0]
+        self._crew = crew
+        self._handover = handover
         self._teller = teller
         self._ids = ids
         self._reading = self._writing = 0
+        self._counting = threading.Lock()
         self._admission = admission
         self._request_timeout = request_timeout
         limits = [limit for limit in (rules.keepalive, graceful_timeout) if limit]
@@ -73,60 +76,103 @@ class HttpService:
         self._complain_from = 0.0
         self._last = False
         self._until = 0.0
-        self._threads: Threads[Conversation] | None = None
-        if len(records) > 1:
-            self._threads = Threads(records, self._call, wake)
-            self._threads.start()
 
     # prefork.worker.loop.Service
 
-    @property
-    def idle(self) -> bool:
-        return self._threads is None or not self._threads.busy
-
-    @property
-    def full(self) -> bool:
-        return self._threads is not None and self._threads.full
-
-    def welcome(self, arrival: Arrival, door: Door) -> None:
+    def welcome(self, arrival: Arrival, door: Door, record: Record) -> None:
         fd, peer = arrival
         base = door.base.copy()
         base["REMOTE_ADDR"], base["REMOTE_PORT"] = peer_name(peer)
-        address = base["REMOTE_ADDR"]
-        if door.trusts is not None and door.trusts(address):
-            address = ""  # a proxy has no share of its own: its clients would have to divide it
+        address = _sharer(base, door)
         sock = adopt(fd)
         if not self._admitted(sock, address, tls="HTTPS" in base):
             return
         now = monotonic()
         conversation = door.converse(sock, base, self._rules, now)
+        conversation.door = door
         self._open.add(conversation)
         self._admission.note(address, conversation)
         conversation.closing = self._last
         conversation.read(now)
-        self._proceed(conversation)
+        self._proceed(conversation, record)
 
-    def ready(self, fd: int, events: int) -> None:
+    def adopt(self, parcel: Parcel, fd: int, door: Door, record: Record) -> None:
+        if parcel.peer is not None:  # nothing was read yet
+            self.welcome((fd, parcel.peer), door, record)
+            return
+        now = monotonic()
+        base = {**door.base, **parcel.environ}
+        conversation = door.converse(adopt(fd), base, self._rules, now)
+        conversation.door = door
+        self._open.add(conversation)
+        # It was admitted where it came from.
+        self._admission.note(_sharer(base, door), conversation)
+        conversation.closing = self._last
+        conversation.resume(parcel)
+        complete = conversation.read(now)
+        waits = conversation.idle and not (complete or conversation.broken or self._until)
+        if waits and parcel.deadline:
+            # A reload after the other must not keep it for ever.
+            self._count(conversation, _IDLE)
+            conversation.deadline = parcel.deadline
+            self.parking.park(conversation, EPOLLIN)
+        else:
+            self._proceed(conversation, record)
+
+    def ready(self, fd: int, events: int, record: Record) -> None:
         conversation = self.parking.claim(fd)
         if conversation is None:
             return
         if events & EPOLLOUT:
             conversation.flush()
-        elif conversation.read(monotonic()) and self._threads is None:
-            self._call(conversation, self._record)
-        self._proceed(conversation)
+        elif conversation.read(monotonic()):
+            self._call(conversation, record)
+        self._proceed(conversation, record)
 
-    def collect(self) -> None:
-        threads = self._threads
-        while threads is not None and (conversation := threads.done()) is not None:
-            self._proceed(conversation)
-
-    def overdue(self, now: float) -> None:
+    def overdue(self, now: float, record: Record) -> None:
         for conversation in self.parking.expired(now):
             conversation.overdue()
-            self._proceed(conversation)
+            self._proceed(conversation, record)
+
+    def offer(self, fd: int) -> bool:
+        conversation = self.parking.parked.get(fd)
+        return conversation is not None and self._move(conversation, only_idle=True)
+
+    def hand_over_all(self) -> None:
+        for conversation in list(self.parking.parked.values()):
+            self._move(conversation, only_idle=False)
+
+    def _move(self, conversation: Conversation, *, only_idle: bool) -> bool:
+        """Hands a parked conversation over; False where it stays, or is somebody else's."""
+        if conversation.parcel() is None:  # only a look: it is not ours yet
+            return False
+        claimed = self.parking.claim(conversation.fd)
+        if claimed is not conversation:
+            if claimed is not None:  # its descriptor has got this number meanwhile
+                self.parking.park(claimed, claimed.events)
+            return False
+        events = conversation.events
+        if self._sent(conversation, only_idle=only_idle):
+            return True
+        self.parking.park(conversation, events)
+        return False
+
+    def _sent(self, conversation: Conversation, *, only_idle: bool) -> bool:
+        """Hands over a conversation that this thread owns; False where it stays."""
+        parcel = conversation.parcel()
+        if parcel is None:
+            return False
+        self.parking.mute(conversation)
+        if not self._handover.send(parcel, conversation.fd, only_idle=only_idle):
+            return False
+        self._count(conversation, Wish.CLOSE)
+        self._open.discard(conversation)
+        conversation.close()
+        return True
 
     def last(self) -> None:
+        if self._handover.expected:
+            return  # what runs now may go on elsewhere
         self._last = True
         for conversation in list(self._running):
             conversation.closing = True
@@ -134,13 +180,15 @@ class HttpService:
     def leave(self) -> None:
         now = monotonic()
         self._until = now + self._last_chance
+        if self._handover.wanted:
+            self.hand_over_all()
         for conversation in list(self.parking.parked.values()):
-            if self.parking.claim(conversation.fd) is not None:
+            if self.parking.claim(conversation.fd) is conversation:
                 if conversation.idle:
-                    self._proceed(conversation)
+                    conversation.settle(now, self._until)
                 else:
                     conversation.closing = True
-                    self.parking.park(conversation, conversation.events)
+                self.parking.park(conversation, conversation.events)
 
     def expire(self, now: float) -> None:
         for conversation, started in list(self._running.items()):
@@ -190,7 +238,7 @@ class HttpService:
 
     # One conversation.
 
-    def _proceed(self, conversation: Conversation) -> None:
+    def _proceed(self, conversation: Conversation, record: Record) -> None:
         """Does what can be done now, then parks the conversation, hands it over or ends it."""
         while True:
             wish = conversation.settle(monotonic(), self._until)
@@ -198,14 +246,12 @@ class HttpService:
             if wish is not conversation.wish and wish is not _SERVE:
                 self._count(conversation, wish)
             if wish is _IDLE or wish is _READ:
+                if self._until and self._sent(conversation, only_idle=False):
+                    return
                 self.parking.park(conversation, EPOLLIN)
             elif wish is _SERVE:
-                if self._threads is None:
-                    self._call(conversation, self._record)
-                    continue
-                self._count(conversation, wish)
-                self.parking.mute(conversation)
-                self._threads.submit(conversation)
+                self._call(conversation, record)
+                continue
             elif wish is _WRITE:
                 self.parking.park(conversation, EPOLLOUT)
             else:
@@ -215,13 +261,18 @@ class HttpService:
     def _count(self, conversation: Conversation, wish: Wish) -> None:
         """Notes how many conversations wait for a request's rest, and for a client to take."""
         before, conversation.wish = conversation.wish, wish
-        self._reading += (wish is _READ) - (before is _READ)
-        self._writing += (wish is _WRITE) - (before is _WRITE)
+        reading = (wish is _READ) - (before is _READ)
+        writing = (wish is _WRITE) - (before is _WRITE)
+        if reading or writing:
+            with self._counting:
+                self._reading += reading
+                self._writing += writing
 
     def _call(self, conversation: Conversation, record: Record) -> None:
         request = conversation.take()
         if request is None:
             return
+        crew = self._crew
         now = monotonic()
         environ = request.environ
         if self._ids is not None:
@@ -231,6 +282,8 @@ class HttpService:
             seconds = waited(environ["HTTP_X_REQUEST_START"], time())
             if seconds is not None:
                 record.waited(seconds)
+        if crew is not None:
+            crew.enter(record)
         conversation.begin(request)
         self._running[conversation] = now
         conversation.closing = conversation.closing or self._last
@@ -244,6 +297,8 @@ class HttpService:
         if conversation.expired:
             code = 504
         record.end(ended, code, response.sent)
+        if crew is not None:
+            crew.leave(ended - now)
         if self._access is not None:
             elapsed = ended - now
             self._access.add(request.environ, code, response.sent, time() - elapsed, elapsed)
@@ -263,6 +318,13 @@ class HttpService:
         )
         if self._forked:
             forked.leave(problem)
+
+
+def _sharer(base: Environ, door: Door) -> str:
+    """The address whose share of the connections one is, empty for none."""
+    address: str = base["REMOTE_ADDR"]
+    # A proxy has no share of its own: its clients would have to divide it.
+    return "" if door.trusts is not None and door.trusts(address) else address
 
 
 def base_environ(server: tuple[str, str], *, tls: bool = False, **more: Any) -> Environ:

@@ -2,21 +2,36 @@
 
 There are two places for the main thread.  Nothing parked: it blocks in accept4 and serves on the
 spot.  Something parked: it waits in the epoll, and an acceptor thread waits in accept4 for it.
-With several listeners it always waits in the epoll, with an acceptor for each.
+With several listeners it always waits in the epoll, with an acceptor for each.  Where a worker has
+several threads, another one may have the place in the epoll instead.
 """
 
 import errno
 import os
 import signal
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, Protocol
 
 from prefork import logs
-from prefork.channel import Channel, Expire, Leaving, Order, Ready, Reopen, Retire, Serve, Stop
+from prefork.channel import (
+    Channel,
+    Expire,
+    Inboxes,
+    Leaving,
+    Order,
+    Ready,
+    Reopen,
+    Retire,
+    Serve,
+    Stop,
+)
+from prefork.scoreboard import Record
 from prefork.worker.accept import QUEUE_EMPTY, WAKE, Acceptor, Arrival, Door, MainPlace
+from prefork.worker.handover import Handover, Parcel
 from prefork.worker.parking import Parking
+from prefork.worker.threads import Crew
+from prefork.worker.watcher import Duty, Watcher
 
 # Without the enum that signal.getsignal makes of its answer, or tries to: 0.6 us at each wait.
 _getsignal = getattr(signal.getsignal, "__wrapped__", signal.getsignal)
@@ -27,31 +42,34 @@ _REST = 0.1
 _COMPLAIN = 5.0
 """Seconds between two lines in the log about that."""
 
+_AGAIN = 0.05
+"""Seconds until a worker that leaves offers again what nobody had room for."""
+
 
 class Service(Protocol):
     """What is done with connections: prefork.worker.http or prefork.worker.tcp."""
 
     parking: Parking[Any]
 
-    @property
-    def idle(self) -> bool:
-        """Nothing runs in a thread of the application's."""
+    # By any thread, which is told by its record.
 
-    @property
-    def full(self) -> bool:
-        """Another request would have to wait for a thread."""
-
-    def welcome(self, arrival: Arrival, door: Door) -> None:
+    def welcome(self, arrival: Arrival, door: Door, record: Record) -> None:
         """Serves or parks a new connection."""
 
-    def ready(self, fd: int, events: int) -> None:
+    def adopt(self, parcel: Parcel, fd: int, door: Door, record: Record) -> None:
+        """Serves or parks a connection that a sibling has handed over."""
+
+    def ready(self, fd: int, events: int, record: Record) -> None:
         """Goes on with a parked connection."""
 
-    def collect(self) -> None:
-        """Goes on with what threads have handed back."""
-
-    def overdue(self, now: float) -> None:
+    def overdue(self, now: float, record: Record) -> None:
         """Ends what has passed its deadline."""
+
+    def offer(self, fd: int) -> bool:
+        """Hands a parked connection over to an idle sibling; False where it stays."""
+
+    def hand_over_all(self) -> None:
+        """Hands over all that is parked and can move, to whoever takes it."""
 
     def last(self) -> None:
         """What runs now is the last on its connection (may be called by a signal handler)."""
@@ -77,22 +95,32 @@ class Loop:
         doors: list[Door],
         channel: Channel,
         reopen: Callable[[tuple[str, ...], list[int]], None],
+        handover: Handover,
+        records: Sequence[Record],
+        *,
+        slow: bool = False,
     ) -> None:
-        """`reopen`: takes the paths of log files and their new descriptors."""
+        """`reopen`: takes the paths of log files and their new descriptors.  `records`: of the
+        threads, first the main one's.  `slow`: what is assumed of the application at first."""
         self._doors = doors
         self._reopen = reopen
         self._channel = channel
         self._parking: Parking[Any]
         self._service: Service
         self._place = MainPlace()
-        self._arrivals: deque[tuple[Arrival, Door]] = deque()
-        self._acceptors = [Acceptor(door, self._arrivals, self.wake, self._go_on) for door in doors]
+        self._duty = duty = Duty()
+        self._acceptors = [Acceptor(door, duty.arrivals, self.wake, self._go_on) for door in doors]
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._record = records[0]
+        self.crew = Crew(list(records), self.wake, slow=slow) if len(records) > 1 else None
+        self.handover = handover
+        self._watcher = Watcher(
+            *(duty, self._place, handover, self.crew), wake=self.wake, attend=self._take_note
+        )
+        self._parent = os.getppid()
         self._handler = self._on_retire  # one object, to be found again
         self._admitted = False
-        self._waiting = False
         self._attention = False
-        self._leaving = False
         self._told = False
         self._draining = False
         self._orphaned = False
@@ -114,6 +142,8 @@ class Loop:
     def _on_retire(self, *_: object) -> None:
         """Signal handler: SIGTERM, from whoever sent it, or by the death of the master."""
         armed = self._place.disarm()
+        if os.getppid() != self._parent:
+            self.handover.end()
         self._retire()
         self._interrupt(armed)
 
@@ -122,10 +152,17 @@ class Loop:
         self.wake()
         self._place.interrupt(armed)
 
+    def _take_note(self, fd: int) -> bool:
+        """Another thread was told of an event: whether it is the main thread's to see to."""
+        if fd != self._wake and fd != self._channel.fileno():
+            return False
+        self._attention = True
+        return True
+
     def _go_on(self) -> bool:
-        # A connection taken while the main thread serves would wait for it, and not for a
-        # sibling that is idle. With nothing parked, the main thread wants its place back.
-        return self._waiting and bool(self._parking.parked)
+        # A connection taken while nobody waits would wait for a thread, and not for a sibling that
+        # is idle. With nothing parked, the main thread wants its place back.
+        return not self._duty.since and bool(self._parking.parked)
 
     # Orders. A handler may carry them out in the middle of a request of the main thread, which is
     # how a worker that is stuck in its application still stops accepting.
@@ -137,6 +174,7 @@ class Loop:
                 self._obey(order, fds)
         except EOFError:
             self._orphaned = True
+            self.handover.end()
             self._retire()
 
     def _obey(self, order: Order, fds: list[int]) -> None:
@@ -151,6 +189,8 @@ class Loop:
             self._retire()
         elif isinstance(order, Reopen):
             self._reopen(order.paths, fds)
+        elif isinstance(order, Inboxes):
+            self.handover.learn(order.kind, order.slots, fds, own=order.own)
 
     def _retire(self) -> None:
         """Leave without accepting more: the queue belongs to those who stay."""
@@ -158,10 +198,11 @@ class Loop:
 
     def _stop(self, drained: tuple[int, ...]) -> None:
         """Leave, and accept from some listeners until their queue is empty."""
-        if self._leaving:
+        if self._duty.leaving:
             return
-        self._leaving = self._attention = True
+        self._duty.leaving = self._attention = True
         self._draining = bool(drained)
+        self.handover.shut()
         for number, door in enumerate(self._doors):
             if number not in drained:
                 door.shut()
@@ -176,33 +217,45 @@ class Loop:
         """Serves until the worker was told to leave and has nothing left to do."""
         self._service = service
         self._parking = service.parking
-        # Edge-triggered: each write wakes the epoll once, and nobody has to read it.
+        # Edge-triggered: each event wakes one thread once, and that need not be the one to read.
         self._parking.watch(self._wake, edge=True)
-        self._parking.watch(self._channel.fileno())
+        self._parking.watch(self._channel.fileno(), edge=True)
         self._install_handlers()
         self._channel.send(Ready())
         self._wait_for_admission()
+        self._start_others()
+        crew, record = self.crew, self._record
         while True:
             if _getsignal(signal.SIGTERM) is not self._handler:
                 self._install_handlers()  # the application, or its event loop, has taken it
             if self._attention:
                 self._attend()
-            if self._leaving and self._finished():
+            if crew is not None:
+                crew.take()
+            if self._duty.leaving and self._finished():
                 return
             if self._draining:
                 self._drain()
-                self._wait(0.0)
+                self._wait(0.0, record)
             elif self._alone():
                 self._accept()
             else:
-                self._wait(None)
+                self._wait(self._again(), record)
+
+    def _start_others(self) -> None:
+        """Threads of ours, once nothing can end the worker but an order to leave."""
+        if self.crew is not None:
+            self.crew.start(lambda record: self._wait(None, record))
+        self._watcher.start(self._service)
+        if not self._duty.leaving:
+            self.handover.open()
 
     def _wait_for_admission(self) -> None:
         """Accepts nothing before the master knows that the worker is ready.
 
         It may kill one that it takes to be booting, which must not have a connection by then.
         """
-        while not (self._admitted or self._leaving):
+        while not (self._admitted or self._duty.leaving):
             self._parking.wait(monotonic())
             self._listen_to_master()
 
@@ -213,24 +266,48 @@ class Loop:
     def _attend(self) -> None:
         self._attention = False
         self._read_orders()
-        if self._leaving and not self._told:
+        if self._duty.leaving and not self._told:
             self._told = True
+            if self.crew is not None:
+                self.crew.report = True
             self._service.leave()
 
+    def _again(self) -> float | None:
+        """Offers what is left to those who had no room for it; when to come back."""
+        if not (self._told and self._parking.parked and self.handover.wanted):
+            return None
+        self._service.hand_over_all()
+        return _AGAIN
+
     def _finished(self) -> bool:
+        if not self._nothing_left():
+            return False
+        # It may just have taken a connection out of the inbox.
+        self._watcher.dismiss()
+        return self._nothing_left()
+
+    def _nothing_left(self) -> bool:
+        duty = self._duty
         return not (
-            self._draining or self._parking.parked or self._arrivals or not self._service.idle
+            self._draining
+            or self._parking.parked
+            or duty.arrivals
+            or duty.incoming
+            or duty.events
+            or (self.crew is not None and not self.crew.idle)
         )
 
     def _alone(self) -> bool:
         """The main thread can wait in accept4: nothing could want it elsewhere."""
+        duty = self._duty
         return (
             len(self._doors) == 1
-            and not self._leaving
+            and not duty.leaving
             and not self._parking.parked
-            and not self._arrivals
+            and not duty.arrivals
+            and not duty.incoming
             and not self._acceptors[0].in_place
-            and self._service.idle
+            and (self.crew is None or (self.crew.idle and not duty.events))
             and not self._rest_until
         )
 
@@ -239,11 +316,22 @@ class Loop:
         service.flush()
         got: list[Arrival] = []
         door = self._doors[0]
+        self._duty.since = 0.0
         problem = self._place.accept(door, got)
+        if self.crew is not None:
+            self._begin_to_serve()
         for arrival in got:
-            service.welcome(arrival, door)
+            if arrival[0] >= self.handover.brim:
+                self.handover.crowd()
+            service.welcome(arrival, door, self._record)
         if problem is not None:
             self._rest(problem)
+
+    def _begin_to_serve(self) -> None:
+        """Should this thread take long over it, others have to see to the rest."""
+        self._duty.since = monotonic()
+        if self._duty.watcher_sleeps:
+            self._watcher.rouse()
 
     def _drain(self) -> None:
         """One connection from each listener, until its queue is empty."""
@@ -253,7 +341,7 @@ class Loop:
                 got: list[Arrival] = []
                 problem = self._place.accept(door, got)
                 for arrival in got:
-                    self._service.welcome(arrival, door)
+                    self._service.welcome(arrival, door, self._record)
                 if problem is not None and problem.errno in QUEUE_EMPTY:
                     door.shut()
                 else:
@@ -262,7 +350,7 @@ class Loop:
                         self._rest(problem)
 
     def _rest(self, problem: OSError) -> None:
-        if self._leaving and problem.errno == errno.ENOTSOCK:
+        if self._duty.leaving and problem.errno == errno.ENOTSOCK:
             return  # the door was shut
         self._rest_until = monotonic() + _REST
         if problem.errno in QUEUE_EMPTY:
@@ -271,43 +359,94 @@ class Loop:
             self._complain_from = self._rest_until + _COMPLAIN
             logs.event("error", "accept failed", reason=problem.strerror)
 
-    def _wait(self, limit: float | None) -> None:
-        service = self._service
+    # Whoever has the place in the epoll: the main thread, or another of the crew.
+
+    def _wait(self, limit: float | None, record: Record) -> None:
+        """Waits once, and serves what has come."""
+        service, duty = self._service, self._duty
         now = monotonic()
         if self._rest_until:
             if now < self._rest_until:
                 limit = self._rest_until - now if limit is None else limit
             else:
                 self._rest_until = 0.0
-        if not (self._leaving or self._rest_until or service.full):
+        if not (duty.leaving or self._rest_until):
             for acceptor in self._acceptors:
                 acceptor.post()
         service.flush()
-        if self._arrivals or self._attention:
+        if duty.arrivals or duty.incoming or (self._attention and record is self._record):
             limit = 0.0
-        self._waiting = True
-        events = self._parking.wait(now, limit)
-        looked = monotonic()
-        self._waiting = False
-        channel = self._channel.fileno()
-        for fd, event in events:
-            if fd == channel:
-                self._listen_to_master()
-            else:
-                service.ready(fd, event)
-        service.collect()
-        while self._arrivals:
-            arrival, door = self._arrivals.popleft()
-            service.welcome(arrival, door)
-        # As of that look, not of now: what has come while the main thread served is in time.
-        service.overdue(looked)
+        if self.crew is None:
+            duty.since = 0.0
+            events = self._parking.wait(now, limit)
+            duty.since = looked = monotonic()
+            if duty.watcher_sleeps:
+                self._watcher.rouse()
+            channel = self._channel.fileno()
+            for fd, event in events:
+                if fd == channel:
+                    self._listen_to_master()
+                else:
+                    service.ready(fd, event, record)
+        else:
+            looked = self._wait_in_turn(self.crew, now, limit, record)
+            if self.crew.holder is not record:
+                return
+        if duty.arrivals or duty.incoming:
+            self._welcome(record)
+        # As of that look, not of now: what has come while this thread served is in time.
+        service.overdue(looked, record)
         for acceptor in self._acceptors:
             problem = acceptor.problem
             if problem is not None:
                 acceptor.problem = None
                 self._rest(problem)
 
+    def _wait_in_turn(self, crew: Crew, now: float, limit: float | None, record: Record) -> float:
+        """The same where another thread may take this one's place meanwhile."""
+        duty = self._duty
+        if duty.events:
+            limit = 0.0
+        duty.since = 0.0
+        events = self._parking.wait(now, limit)
+        looked = monotonic()
+        duty.events.extend(event for event in events if not self._take_note(event[0]))
+        if crew.holder is record:
+            duty.since = looked
+            if duty.watcher_sleeps:
+                self._watcher.rouse()
+        while duty.events and crew.holder is record:
+            try:
+                fd, event = duty.events.popleft()
+            except IndexError:  # the watcher has taken it
+                break
+            self._service.ready(fd, event, record)
+        return looked
+
+    def _welcome(self, record: Record) -> None:
+        """Those that acceptor threads took, and those that siblings have sent."""
+        duty, crew = self._duty, self.crew
+        while (duty.arrivals or duty.incoming) and (crew is None or crew.holder is record):
+            try:
+                if duty.incoming:
+                    self._take_in(*duty.incoming.popleft(), record)
+                else:
+                    arrival, door = duty.arrivals.popleft()
+                    if arrival[0] >= self.handover.brim:
+                        self.handover.crowd()
+                    self._service.welcome(arrival, door, record)
+            except IndexError:  # the watcher has taken it
+                continue
+
+    def _take_in(self, parcel: Parcel, fd: int, record: Record) -> None:
+        door = next((door for door in self._doors if door.inode == parcel.listener), None)
+        if door is None:
+            # Sent to the slot's last worker, that had other listeners: the master looks to it that
+            # this does not happen.
+            os.close(fd)
+            logs.event("error", "connection lost", reason="of a listener that is not ours")
+            return
+        self._service.adopt(parcel, fd, door, record)
+
     def _listen_to_master(self) -> None:
         self._read_orders()
-        if self._orphaned:
-            self._parking.unwatch(self._channel.fileno())

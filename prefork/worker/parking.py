@@ -7,6 +7,7 @@ or before its deadline, and is moved on when the tick comes and the deadline has
 """
 
 import select
+import threading
 from typing import Generic, Protocol, TypeVar
 
 EPOLLIN = select.EPOLLIN
@@ -30,7 +31,7 @@ P = TypeVar("P", bound=Parkable)
 
 
 class Parking(Generic[P]):
-    """The epoll of one worker; used by its main thread."""
+    """The epoll of one worker, for one thread that parks; others may `claim` and then `mute`."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
@@ -42,13 +43,16 @@ class Parking(Generic[P]):
         """Wakes `wait` when a descriptor that is no connection becomes readable."""
         self._epoll.register(fd, EPOLLIN | select.EPOLLET if edge else EPOLLIN)
 
+    def fileno(self) -> int:
+        """Of the epoll: it is readable while it has events (epoll(7))."""
+        return self._epoll.fileno()
+
     def unwatch(self, fd: int) -> None:
         self._epoll.unregister(fd)
 
     def park(self, connection: P, events: int) -> None:
         """Waits for a connection to become readable or writable, until its deadline."""
         fd = connection.fd
-        self.parked[fd] = connection
         if connection.events != events:
             if connection.events:
                 self._epoll.modify(fd, events)
@@ -60,6 +64,8 @@ class Parking(Generic[P]):
             tick = int(deadline * _TICKS) + 1
             if not connection.tick or tick < connection.tick:
                 self._turn(connection, tick)
+        # The last thing: from here on it may be another thread's.
+        self.parked[fd] = connection
 
     def _turn(self, connection: P, tick: int) -> None:
         if connection.tick:
@@ -82,7 +88,7 @@ class Parking(Generic[P]):
         return self.parked.pop(fd, None)
 
     def mute(self, connection: P) -> None:
-        """Asks the epoll for nothing while another thread serves the connection."""
+        """Takes a claimed connection out of the epoll; on the wheel it is passed over."""
         if connection.events:
             self._epoll.unregister(connection.fd)
             connection.events = 0
@@ -114,14 +120,58 @@ class Parking(Generic[P]):
         while self._next and self._next <= now * _TICKS:
             for connection in self._wheel.pop(self._next, ()):
                 connection.tick = 0
-                if connection.fd not in self.parked:
-                    continue  # being served: parked anew, it gets a new place
+                if self.parked.get(connection.fd) is not connection:
+                    continue  # being served: parked anew, it gets a new place; or handed over
                 if not connection.deadline:
                     continue  # it had one when it was put here
                 if connection.deadline <= now:
-                    del self.parked[connection.fd]
-                    late.append(connection)
+                    if self.claim(connection.fd) is connection:
+                        late.append(connection)
                 else:
                     self._turn(connection, int(connection.deadline * _TICKS) + 1)
             self._next = min(self._wheel, default=0)
         return late
+
+
+class SharedParking(Parking[P]):
+    """The epoll of a worker in which several threads serve, and one at a time waits.
+
+    An event is told once (EPOLLONESHOT, epoll_ctl(2)), so that whoever waits next is not told
+    of a connection that another serves: it costs an epoll_ctl for each time that one is parked.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = threading.Lock()
+
+    def park(self, connection: P, events: int) -> None:
+        fd = connection.fd
+        with self._lock:
+            deadline = connection.deadline
+            if deadline:
+                tick = int(deadline * _TICKS) + 1
+                if not connection.tick or tick < connection.tick:
+                    self._turn(connection, tick)
+            self.parked[fd] = connection
+            if connection.events:
+                connection.events = events
+                self._epoll.modify(fd, events | select.EPOLLONESHOT)
+            else:
+                connection.events = events
+                self._epoll.register(fd, events | select.EPOLLONESHOT)
+
+    def mute(self, connection: P) -> None:
+        with self._lock:  # it may be claimed before it is parked to the end
+            super().mute(connection)
+
+    def forget(self, connection: P) -> None:
+        with self._lock:
+            Parking.mute(self, connection)
+            if connection.tick:
+                self._leave_wheel(connection)
+
+    def expired(self, now: float) -> list[P]:
+        if not self._next or self._next > now * _TICKS:
+            return []
+        with self._lock:
+            return super().expired(now)

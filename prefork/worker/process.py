@@ -35,6 +35,7 @@ from prefork.scoreboard import Scoreboard
 from prefork.worker.accept import WAKE, Door
 from prefork.worker.admission import Admission
 from prefork.worker.conversation import Conversation, Rules
+from prefork.worker.handover import Handover
 from prefork.worker.hooks import Hooks, Worker
 from prefork.worker.http import HttpService, base_environ
 from prefork.worker.loop import Loop, Service
@@ -160,7 +161,16 @@ def _ignore(*_: object) -> None:
 def _work(birth: Birth, loaded: Loaded | None) -> int:
     doors = [Door(listener.sock) for listener in birth.listeners]
     protect_children([*(door.sock for door in doors), birth.channel])
-    loop = Loop(doors, birth.channel, birth.logs.replace)
+    threads = birth.config.workers.threads
+    loop = Loop(
+        doors,
+        birth.channel,
+        birth.logs.replace,
+        Handover(birth.scoreboard, birth.slot, threads),
+        [birth.scoreboard.record(birth.slot, thread) for thread in range(threads)],
+        # A protocol of a handler's own may keep its connections.
+        slow=birth.config.server.protocol == "tcp",
+    )
     worker = Worker(birth.slot, birth.generation, os.getpid(), birth.name)
     try:
         bind_to_cpus(birth.config.process.cpu_affinity, birth.slot)
@@ -176,6 +186,7 @@ def _work(birth: Birth, loaded: Loaded | None) -> int:
         birth.channel.send(Failed(application_traceback()))
         return FAILED_TO_BOOT
     os.register_at_fork(after_in_child=service.in_child)
+    os.register_at_fork(after_in_child=loop.handover.in_child)
     signal.signal(signal.SIGQUIT, lambda *_: _leave_now(service))
     # What the import left behind is not looked at again by each collection.
     gc.freeze()
@@ -215,12 +226,9 @@ def _settle_in(config: Config, user: dict[str, str]) -> None:
 def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> Service:
     config = birth.config
     workers = config.workers
-    records = [birth.scoreboard.record(birth.slot, thread) for thread in range(workers.threads)]
     teller = birth.scoreboard.teller(birth.slot)
     if config.server.protocol == "tcp":
-        return TcpService(
-            application, records, teller, loop.wake, request_timeout=workers.request_timeout
-        )
+        return TcpService(application, loop.crew, teller, request_timeout=workers.request_timeout)
     http = config.http
     budget = Budget(http.buffer_memory)
     rules = Rules(
@@ -270,9 +278,9 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
     return HttpService(
         application,
         rules,
-        records,
+        loop.crew,
+        loop.handover,
         teller,
-        loop.wake,
         admission=Admission(http.max_connections, http.max_connections_per_address),
         request_timeout=workers.request_timeout,
         graceful_timeout=workers.graceful_timeout,

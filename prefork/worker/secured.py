@@ -22,6 +22,7 @@ from prefork.http.connection import Environ
 from prefork.http.head import Reject
 from prefork.http.proxied import ProxiedConnection, keys
 from prefork.worker.conversation import Conversation, FilePart, Rules, Wish
+from prefork.worker.handover import Parcel
 
 if TYPE_CHECKING:
     from prefork.worker.tls import TlsSocket
@@ -194,6 +195,13 @@ class SecuredConversation(Conversation):
         if self._owed is _HANDSHAKE and not self._shake_hands():
             return False
         return super().read(now)
+
+    def parcel(self) -> Parcel | None:
+        """The state of a TLS session can't be sent; a PROXY header is said once."""
+        security = self._security
+        if security.proxy_protocol or security.seal is not None:
+            return None
+        return super().parcel()
 
     def flush(self) -> None:
         if self._owed is _HANDSHAKE:

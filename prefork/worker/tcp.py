@@ -17,9 +17,10 @@ from prefork import logs
 from prefork.scoreboard import Record, Teller
 from prefork.worker import forked
 from prefork.worker.accept import Arrival, Door
-from prefork.worker.parking import EPOLLIN, Parking
+from prefork.worker.handover import Parcel
+from prefork.worker.parking import EPOLLIN, Parking, SharedParking
 from prefork.worker.sockets import peer_name
-from prefork.worker.threads import Threads
+from prefork.worker.threads import Crew
 
 Handler = Callable[[socket.socket, Any], object]
 
@@ -82,52 +83,37 @@ class TcpService:
     def __init__(
         self,
         handler: Handler,
-        records: list[Record],
+        crew: Crew | None,
         teller: Teller,
-        wake: Callable[[], None],
         *,
         request_timeout: float,
     ) -> None:
-        self.parking: Parking[Exchange] = Parking()
+        self.parking: Parking[Exchange] = Parking() if crew is None else SharedParking()
         self._handler = handler
-        self._record = records[0]
+        self._crew = crew
         self._teller = teller
         self._request_timeout = request_timeout
         self._open: set[Exchange] = set()
         self._running: dict[Exchange, float] = {}
         self._forked = False
         self._last = False
-        self._threads: Threads[Exchange] | None = None
-        if len(records) > 1:
-            self._threads = Threads(records, self._call, wake)
-            self._threads.start()
 
     # prefork.worker.loop.Service
 
-    @property
-    def idle(self) -> bool:
-        return self._threads is None or not self._threads.busy
-
-    @property
-    def full(self) -> bool:
-        return self._threads is not None and self._threads.full
-
-    def welcome(self, arrival: Arrival, door: Door) -> None:
+    def welcome(self, arrival: Arrival, door: Door, record: Record) -> None:
         fd, address = arrival
         listener = door.sock
         sock = socket.socket(listener.family, listener.type, listener.proto, fileno=fd)
         host, port = peer_name(address)
         exchange = Exchange(sock, address, f"{host}:{port}" if host else "unix")
         self._open.add(exchange)
-        if self._last:
-            exchange.shut_for_reading()
-        if self._threads is not None:
-            self._threads.submit(exchange)
-            return
-        self._call(exchange, self._record)
+        self._call(exchange, record)
         self._finish(exchange)
 
-    def ready(self, fd: int, events: int) -> None:
+    def adopt(self, parcel: Parcel, fd: int, door: Door, record: Record) -> None:
+        self.welcome((fd, parcel.peer), door, record)
+
+    def ready(self, fd: int, events: int, record: Record) -> None:
         exchange = self.parking.claim(fd)
         if exchange is not None:
             if exchange.discard():
@@ -135,14 +121,16 @@ class TcpService:
             else:
                 self._close(exchange)
 
-    def collect(self) -> None:
-        threads = self._threads
-        while threads is not None and (exchange := threads.done()) is not None:
-            self._finish(exchange)
-
-    def overdue(self, now: float) -> None:
+    def overdue(self, now: float, record: Record) -> None:
         for exchange in self.parking.expired(now):
             self._close(exchange)
+
+    def offer(self, fd: int) -> bool:
+        """Only fresh connections move: what is parked here is at its end."""
+        return False
+
+    def hand_over_all(self) -> None:
+        """The same."""
 
     def last(self) -> None:
         self._last = True
@@ -171,8 +159,11 @@ class TcpService:
     # One exchange.
 
     def _call(self, exchange: Exchange, record: Record) -> None:
+        crew = self._crew
         now = monotonic()
         record.start(now, exchange.peer.encode(), exchange.peer)
+        if crew is not None:
+            crew.enter(record)
         self._running[exchange] = now
         exchange.thread = threading.get_ident()
         if self._last:
@@ -195,7 +186,10 @@ class TcpService:
         failure = None  # its traceback holds this frame
         exchange.thread = 0
         del self._running[exchange]
-        record.end(monotonic())
+        ended = monotonic()
+        record.end(ended)
+        if crew is not None:
+            crew.leave(ended - now)
 
     def _finish(self, exchange: Exchange) -> None:
         if exchange.finish():

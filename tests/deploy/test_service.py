@@ -47,6 +47,7 @@ class Manager:
         self.said: list[dict[str, str]] = []
         self.came = 0
         """Datagrams that have come, read by `next` or not."""
+        self._marks = 0
         self._states: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._sock.bind(str(path))
@@ -55,6 +56,9 @@ class Manager:
 
     def _read(self) -> None:
         while (data := self._sock.recv(65536)) != b"end":
+            if data == b"mark":
+                self._marks += 1
+                continue
             self.came += 1
             self._states.put(dict(line.split("=", 1) for line in data.decode().split("\n")))
 
@@ -80,9 +84,19 @@ class Manager:
             "WATCHDOG_USEC": str(int(WATCHDOG * 1e6)),
         }
 
+    def read_so_far(self) -> int:
+        """How many datagrams have come, when all that were sent before now are read."""
+        marks = self._marks
+        self._send(b"mark")
+        until(lambda: self._marks > marks, "the mark is read")
+        return self.came
+
+    def _send(self, data: bytes) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.sendto(data, str(self.path))
+
     def close(self) -> None:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as last:
-            last.sendto(b"end", str(self.path))
+        self._send(b"end")
         self._reader.join(PATIENCE)
         self._sock.close()
 
@@ -131,11 +145,9 @@ def test_the_order_of_what_is_told(start: Start, tmp_path: Path, manager: Manage
         manager.next()
     server.signal(signal.SIGSTOP)
     until(lambda: stopped(server.pid), "the master stands still")
-    # What it sent before is read by the time that twice the watchdog's is over.
-    threading.Event().wait(WATCHDOG * 2)
-    before = manager.came
+    before = manager.read_so_far()
     threading.Event().wait(WATCHDOG * 3)
-    assert manager.came == before
+    assert manager.read_so_far() == before
     server.signal(signal.SIGCONT)
     while manager.watchdogs < fed + 6:
         manager.next()

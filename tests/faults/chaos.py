@@ -104,7 +104,7 @@ class Clients(Load):
             with Connection(self.port) as connection:
                 try:
                     for _ in range(requests):
-                        last = ask(connection, rng, close=close).last
+                        last = ask(connection, rng, close=close, moves=True).last
                         self.count()
                         if last:
                             return

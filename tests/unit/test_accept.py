@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from prefork.channel import Channel, Leaving, Ready, Retire, Stop
+from prefork.scoreboard import Record, Scoreboard
 from prefork.worker.accept import QUEUE_EMPTY, WAKE, Acceptor, Arrival, Door, Leave, MainPlace
+from prefork.worker.handover import Handover, Parcel
 from prefork.worker.loop import Loop
 from prefork.worker.parking import Parking
 
@@ -161,6 +163,9 @@ class Failing:
 
     def __init__(self, number: int) -> None:
         self._number = number
+
+    def fileno(self) -> int:
+        return 0
 
     def _accept(self) -> Arrival:
         raise OSError(self._number, os.strerror(self._number))
@@ -374,20 +379,23 @@ class Quiet:
 
     def __init__(self) -> None:
         self.parking: Parking[Any] = Parking()
-        self.idle = True
-        self.full = False
         self.arrivals: list[Arrival] = []
         self.on_last: Callable[[], None] = lambda: None
         self.left = 0
 
-    def welcome(self, arrival: Arrival, door: Door) -> None:
+    def welcome(self, arrival: Arrival, door: Door, record: Record) -> None:
         self.arrivals.append(arrival)
 
-    def ready(self, fd: int, events: int) -> None: ...
+    def adopt(self, parcel: Parcel, fd: int, door: Door, record: Record) -> None: ...
 
-    def collect(self) -> None: ...
+    def ready(self, fd: int, events: int, record: Record) -> None: ...
 
-    def overdue(self, now: float) -> None: ...
+    def overdue(self, now: float, record: Record) -> None: ...
+
+    def offer(self, fd: int) -> bool:
+        return False
+
+    def hand_over_all(self) -> None: ...
 
     def last(self) -> None:
         self.on_last()
@@ -448,7 +456,10 @@ def run(door: Door, handle: Handle) -> Iterator[Callable[..., Quiet]]:
         # As in the master: whoever forks has the signal blocked or handled.
         signal.signal(WAKE, lambda *_: None)
         master = Master(ours, work)
-        Loop(list(doors) or [door], theirs, lambda paths, fds: None).run(service)
+        board = Scoreboard()
+        handover = Handover(board, 0, 1)
+        records = [board.record(0, 0)]
+        Loop(list(doors) or [door], theirs, lambda paths, fds: None, handover, records).run(service)
         master.join()
         return service
 

@@ -67,6 +67,9 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
 @given(streams, st.lists(st.integers(0, 10_000), max_size=8))
 @example(WHOLE[0] + b"OPTIONS / RTSP/1.1\r\nHost: test\r\n\r\n", [34, 36])
 @example(WHOLE[0] + b"GET /a RTSP/1.1\r\nHost: test\r\n\r\n", [33, 40])
+@example(WHOLE[0] + b"GET /a HTTP/1.0\r\n\r\n", [41])
+@example(WHOLE[0] + b"GET /a RTSP/1.1\r\nHost: test\r\n\r\n", [41])
+@example(WHOLE[4] + b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", [])
 @settings(max_examples=400, deadline=None)
 def test_bytes_cut_anywhere_are_read_as_they_are_whole(data: bytes, places: list[int]) -> None:
     whole = reading([data])

@@ -1,0 +1,310 @@
+"""Hand-over: nobody waits behind a busy worker while a sibling is idle, and nothing is lost.
+
+A gate holds a worker in its application.  What is answered while it is shut was answered by
+another one, however long that took.
+"""
+
+import os
+import resource
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system.load import Connection, Gate
+from tests.system.processes import asleep, stopped
+from tests.system.server import Server, Start, servers, until
+
+APP = "tests.apps.crowded:app"
+PATIENT = ("--set", "http.keepalive=0", "--set", "http.header_timeout=0")
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of two workers, for what leaves it as it was."""
+    for start in servers(tmp_path_factory.mktemp("shared")):
+        yield start(APP, "--workers", "2", *PATIENT).wait_ready(2)
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    gate = Gate(tmp_path / "gate")
+    yield gate
+    gate.open()
+
+
+class Kept:
+    """Kept connections, each known by the worker that holds it."""
+
+    def __init__(self, port: int, holder: int | None = None, count: int = 4) -> None:
+        """`count` connections that one worker holds, which is `holder` if that is given."""
+        self._others: list[Connection] = []
+        self.mine: list[Connection] = []
+        while len(self.mine) < count:
+            connection = Connection(port)
+            pid = int(connection.ask("/pid").body)
+            holder = holder or pid
+            (self.mine if pid == holder else self._others).append(connection)
+        assert holder is not None
+        self.holder = holder
+
+    def __enter__(self) -> "Kept":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for connection in (*self.mine, *self._others):
+            connection.close()
+
+
+def pids(server: Server) -> list[int]:
+    return [worker.pid for worker in server.workers()]
+
+
+def test_kept_connections_of_a_busy_worker_are_answered_by_its_sibling(
+    shared: Server, gate: Gate
+) -> None:
+    with Kept(shared.port) as kept:
+        busy, *others = kept.mine
+        busy.send(gate.target)
+        gate.arrived()
+        for connection in (*others, *others):
+            answered = int(connection.ask("/pid").body)
+            assert answered in pids(shared)
+            assert answered != kept.holder
+        gate.open()
+        assert int(busy.receive().body) == kept.holder
+
+
+def test_fresh_connections_are_answered_while_a_worker_is_busy(shared: Server, gate: Gate) -> None:
+    """One of them may have been accepted by the busy one, just before it was busy."""
+    with Kept(shared.port, count=2) as kept:
+        busy = kept.mine[0]
+        busy.send(gate.target)
+        gate.arrived()
+        for _ in range(6):
+            status, body = shared.get("/pid")
+            assert status == 200
+            assert int(body) != kept.holder
+        gate.open()
+        assert int(busy.receive().body) == kept.holder
+
+
+@pytest.mark.parametrize(
+    ("first", "rest", "answer"),
+    [
+        (b"G", b"ET /pid HTTP/1.1\r\nHost: t\r\n\r\n", None),
+        (b"GET /pid HTTP/1.1\r\nHost: t\r\nX-One: 1\r\nX-Tw", b"o: 2\r\n\r\n", None),
+        (b"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 10\r\n\r\n", b"0123456789", b"0"),
+        (b"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 10\r\n\r\n01234", b"56789", b"0"),
+        (
+            b"POST /echo HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n01234\r\n5",
+            b"\r\n56789\r\n0\r\n\r\n",
+            b"0",
+        ),
+    ],
+    ids=["a letter", "half a head", "a head", "half a body", "half a chunk"],
+)
+def test_a_half_read_request_is_gone_on_with_by_the_sibling(
+    shared: Server, gate: Gate, first: bytes, rest: bytes, answer: bytes | None
+) -> None:
+    with Kept(shared.port, count=3) as kept:
+        half, other, busy = kept.mine
+        half.sock.sendall(first)
+        half.arrived()
+        other.ask("/pid")  # after that, the worker has read what came before
+        busy.send(gate.target)
+        gate.arrived()
+        half.sock.sendall(rest)
+        got = half.receive().body
+        if answer is None:
+            assert int(got) != kept.holder
+        else:
+            assert got == b"0123456789"
+        # It is a connection like any other.
+        assert int(half.ask("/pid").body) != kept.holder
+        gate.open()
+        assert int(busy.receive().body) == kept.holder
+
+
+def test_what_waits_for_100_is_told_once(shared: Server, gate: Gate) -> None:
+    with Kept(shared.port, count=2) as kept:
+        half, busy = kept.mine
+        half.sock.sendall(
+            b"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
+        )
+        assert half.sock.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        busy.send(gate.target)
+        gate.arrived()
+        half.sock.sendall(b"01")
+        half.sock.sendall(b"234")
+        assert half.receive().body == b"01234"
+        gate.open()
+        assert int(busy.receive().body) == kept.holder
+
+
+def test_switched_off_everybody_serves_what_he_has(start: Start, gate: Gate) -> None:
+    server = start(APP, "--workers", "2", *PATIENT, "--set", "workers.handover=false")
+    server.wait_ready(2)
+    with Kept(server.port, count=2) as kept:
+        busy, other = kept.mine
+        (idle,) = set(pids(server)) - {kept.holder}
+        with Kept(server.port, idle, count=1) as theirs:
+            busy.send(gate.target)
+            gate.arrived()
+            other.send("/pid")
+            other.arrived()
+            for _ in range(50):
+                assert int(theirs.mine[0].ask("/pid").body) == idle
+        gate.open()
+        assert int(other.receive().body) == kept.holder
+        assert int(busy.receive().body) == kept.holder
+
+
+def test_what_is_in_the_inbox_of_a_killed_worker_is_answered_by_another(
+    start: Start, gate: Gate
+) -> None:
+    server = start(APP, "--workers", "2", *PATIENT).wait_ready(2)
+    server.expected_errors.add("worker died")
+    with Kept(server.port, count=5) as kept:
+        busy, *others = kept.mine
+        (victim,) = set(pids(server)) - {kept.holder}
+        until(lambda: asleep(victim), "it is idle")
+        os.kill(victim, signal.SIGSTOP)
+        until(lambda: stopped(victim), "it is stopped")
+        busy.send(gate.target)
+        gate.arrived()
+        ports = {connection.port for connection in others}
+        for connection in others:
+            connection.send("/pid")
+        until(lambda: not ports & peers(kept.holder), "they are in the inbox of the stopped one")
+        assert not ports & peers(victim)
+        os.kill(victim, signal.SIGKILL)
+        # The busy one is still busy: only the successor can answer.
+        answers = {int(connection.receive().body) for connection in others}
+        assert answers == set(pids(server)) - {kept.holder}
+        gate.open()
+        assert int(busy.receive().body) == kept.holder
+
+
+def peers(pid: int) -> set[int]:
+    """The ports of the clients whose connections a process holds."""
+    inodes = set()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            name = os.readlink(link)
+        except FileNotFoundError:
+            continue
+        if name.startswith("socket:["):
+            inodes.add(name[8:-1])
+    found = set()
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[9] in inodes:
+            found.add(int(fields[2].rpartition(":")[2], 16))
+    return found
+
+
+def test_a_worker_short_of_descriptors_is_sent_nothing(start: Start, gate: Gate) -> None:
+    limit = 128
+    server = start(
+        *(APP, "--workers", "2", *PATIENT),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit)),
+    ).wait_ready(2)
+    with Kept(server.port, count=3) as kept:
+        busy, other, third = kept.mine
+        (crowded,) = set(pids(server)) - {kept.holder}
+        with Kept(server.port, crowded, count=1) as theirs:
+            theirs.mine[0].ask("/crowd")
+            # accept4 has a number already when it begins to wait; the next is at the brim.
+            with Kept(server.port, crowded, count=2):
+                busy.send(gate.target)
+                gate.arrived()
+                other.send("/pid")
+                other.arrived()
+                for _ in range(50):
+                    assert int(theirs.mine[0].ask("/pid").body) == crowded
+                gate.open()
+                assert int(other.receive().body) == kept.holder
+                assert int(busy.receive().body) == kept.holder
+            theirs.mine[0].ask("/free")
+        # It looks again by itself.
+        again = Gate(gate.path.with_name("again"))
+        busy.send(again.target)
+        again.arrived()
+        assert int(third.ask("/pid").body) == crowded
+        again.open()
+        assert int(busy.receive().body) == kept.holder
+
+
+def test_a_kept_connection_outlives_reloads(start: Start, gate: Gate) -> None:
+    """Idle ones, and one that is being answered; the old workers do not wait for their clients."""
+    server = start(APP, "--workers", "2", *PATIENT).wait_ready(2)
+    with Kept(server.port, count=4) as kept:
+        busy, half, *idle = kept.mine
+        half.sock.sendall(b"GET /pid HT")
+        half.arrived()
+        for number in (2, 3):
+            former = set(pids(server))
+            server.command("reload")
+            for pid in former:
+                server.wait("worker exited", pid=pid)
+            for connection in idle:
+                assert int(connection.ask("/pid").body) in set(pids(server)) - former
+            assert server.find("generation settled", generation=number)
+        half.sock.sendall(b"TP/1.1\r\nHost: t\r\n\r\n")
+        assert int(half.receive().body) in pids(server)
+        # In the middle of an answer: it ends where it began, and goes on elsewhere.
+        busy.send(gate.target)
+        gate.arrived()
+        former = set(pids(server))
+        server.command("reload")
+        gate.open()
+        answer = busy.receive()
+        assert int(answer.body) in former
+        assert not answer.last
+        assert int(busy.ask("/pid").body) not in former
+        for pid in former:
+            server.wait("worker exited", pid=pid)
+
+
+def test_a_kept_connection_outlives_an_upgrade(start: Start) -> None:
+    server = start(APP, "--workers", "2", *PATIENT).wait_ready(2)
+    with Kept(server.port, count=3) as kept:
+        former = set(pids(server))
+        server.command("upgrade")
+        for pid in former:
+            server.wait("worker exited", pid=pid)
+        for connection in kept.mine:
+            assert int(connection.ask("/pid").body) not in former
+
+
+def test_at_the_end_of_the_server_kept_connections_end(start: Start) -> None:
+    server = start(APP, "--workers", "2", "--set", "http.keepalive=0.5").wait_ready(2)
+    with Kept(server.port, count=3) as kept:
+        server.signal(signal.SIGTERM)
+        assert server.wait_exit() == 0
+        for connection in kept.mine:
+            assert connection.sock.recv(1) == b""
+
+
+def test_what_a_stuck_worker_has_parked_goes_on_before_it_is_killed(
+    start: Start, gate: Gate
+) -> None:
+    server = start(
+        *(APP, "--workers", "1", *PATIENT),
+        *("--set", "workers.request_timeout=0.5", "--set", "workers.graceful_timeout=20"),
+    ).wait_ready(1)
+    server.expected_errors |= {"request timed out", "application failed"}
+    with Kept(server.port, count=3) as kept:
+        busy, *idle = kept.mine
+        busy.send(gate.target)
+        gate.arrived()
+        server.wait("request timed out", pid=kept.holder)
+        server.wait("worker ready", 2)
+        # It is stuck still, and for as long as the test likes.
+        for connection in idle:
+            assert int(connection.ask("/pid").body) != kept.holder
+        assert busy.receive().status == 504
+        gate.open()
+        server.wait("worker exited", pid=kept.holder)
