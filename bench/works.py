@@ -1,6 +1,5 @@
-"""Applications that spend their time in different ways; each answers the same bytes."""
+"""Three applications that spend their time in different ways; each answers the same bytes."""
 
-import re
 import time
 from collections.abc import Iterable
 from wsgiref.types import StartResponse, WSGIEnvironment
@@ -29,23 +28,4 @@ def wait(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[by
     return app(environ, start_response)
 
 
-LONG = 0.5
-
-
-def neighbour(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Answers at once, but for three paths on which it takes half a second."""
-    path = environ["PATH_INFO"]
-    end = time.perf_counter() + LONG
-    if path == "/sleep":
-        time.sleep(LONG)
-    elif path == "/compute":
-        while time.perf_counter() < end:
-            sum(range(1000))
-    elif path == "/hold":
-        # C code that keeps the interpreter to itself: each match takes some 100 ms.
-        while time.perf_counter() < end:
-            re.match(r"(a+)+$", "a" * 20 + "b")
-    return app(environ, start_response)
-
-
-__all__ = ["BODY", "compute", "neighbour", "nothing", "wait"]
+__all__ = ["BODY", "compute", "nothing", "wait"]

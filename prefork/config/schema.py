@@ -133,6 +133,7 @@ class Http(Struct, frozen=True, kw_only=True):
     body_timeout: Seconds = 30.0
     write_timeout: Seconds = 30.0
     min_body_rate: Count = 500
+    min_write_rate: Count = 500
     body_memory: Size = 64 * KIB
     max_body: Size = 64 * MIB
     stream_body: Flag = False

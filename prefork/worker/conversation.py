@@ -36,7 +36,7 @@ _LINGER_SILENCE = 2.0
 _LINGER_BYTES = 64 * 1024 * 1024
 _DISCARDS_AT_ONCE = 8  # reads, until other connections get their turn
 _GRACE = 30.0
-"""Seconds before a body's rate is looked at where there is no `body_timeout`."""
+"""Seconds before a rate is looked at where silence has no limit."""
 
 _DONTWAIT = socket.MSG_DONTWAIT
 
@@ -54,6 +54,8 @@ class Rules:
     min_body_rate: int
     """Bytes a second, on the average since the body began, after `body_timeout`."""
     write_timeout: float
+    min_write_rate: int
+    """Bytes a second that a client takes, since it began to lag behind, after `write_timeout`."""
     response_memory: int
     response_spill: int
     budget: Budget
@@ -98,6 +100,7 @@ class Conversation:
         "_answered",
         "_continued",
         "_discarded",
+        "_lagging_since",
         "_lingering",
         "_memory",
         "_pending",
@@ -108,6 +111,7 @@ class Conversation:
         "_spill",
         "_spilled",
         "_started",
+        "_taken",
         "_unfinished",
         "broken",
         "closing",
@@ -139,6 +143,8 @@ class Conversation:
         self._lingering = False
         self._discarded = 0
         self._started = False
+        self._lagging_since = 0.0
+        self._taken = 0
         self.broken = False
         """The client is gone, or its request was given up."""
         self.expired = False
@@ -406,9 +412,16 @@ class Conversation:
         if self.broken:
             return
         # The application may close its file before the client has it all.
+        self._lag()
         self._queue(FilePart(os.dup(fd), offset, count))
         self._sock.setblocking(False)  # sendfile(2) knows no MSG_DONTWAIT
         self.flush()
+
+    def _lag(self) -> None:
+        """The client does not take what is sent to it."""
+        if not self._pending:
+            self._lagging_since = monotonic()
+            self._taken = 0
 
     def _queue(self, part: memoryview | FilePart) -> None:
         if not isinstance(self._pending, deque):  # which takes 0.6 KB, even where it is empty
@@ -417,6 +430,7 @@ class Conversation:
 
     def _keep(self, data: memoryview) -> None:
         rules = self._rules
+        self._lag()
         while data:
             size = len(data)
             room = not rules.response_memory or self._memory + size <= rules.response_memory
@@ -455,8 +469,9 @@ class Conversation:
         """Waits until the client takes something; returns what is left of `data`."""
         poll = select.poll()
         poll.register(self.fd, select.POLLOUT)
-        timeout = self._rules.write_timeout
-        if not poll.poll(timeout * 1000 if timeout else None):
+        now = monotonic()
+        due = self._write_due(now)
+        if not poll.poll(max(due - now, 0.0) * 1000 if due else None):
             self.broken = True
         self.flush()
         if self.broken:
@@ -464,7 +479,9 @@ class Conversation:
         if self._pending:
             return data
         try:
-            return data[self._sock.send(data, _DONTWAIT) :]
+            sent = self._sock.send(data, _DONTWAIT)
+            self._taken += sent
+            return data[sent:]
         except BlockingIOError:
             return data
         except OSError:
@@ -485,6 +502,7 @@ class Conversation:
                     sent = self._send_part(part)
                     if not sent:
                         self.broken = True  # the file has shrunk since it was promised
+                    self._taken += sent
                     part.offset += sent
                     part.count -= sent
                     if not part.count:
@@ -492,6 +510,7 @@ class Conversation:
                         pending.popleft()
                 else:
                     sent = self._sock.send(part, _DONTWAIT)
+                    self._taken += sent
                     self._memory -= sent
                     self._rules.budget.give_back(sent)
                     if sent == len(part):
@@ -528,8 +547,7 @@ class Conversation:
         if not self._pending and not connection.requests and connection.error is not None:
             self._reject(connection.error)
         if self._pending:
-            timeout = rules.write_timeout
-            self.deadline = now + timeout if timeout else 0.0
+            self.deadline = self._write_due(now)
             return _WRITE
         if connection.requests:
             return _SERVE
@@ -555,6 +573,17 @@ class Conversation:
             timeout = rules.header_timeout
             self.deadline = self._since + timeout if timeout else 0.0
         return _READ
+
+    def _write_due(self, now: float) -> float:
+        """When a client that has something to take is given up; 0 for never."""
+        rules = self._rules
+        due = now + rules.write_timeout if rules.write_timeout else 0.0
+        if rules.min_write_rate:
+            grace = rules.write_timeout or _GRACE
+            slowest = self._lagging_since + grace + self._taken / rules.min_write_rate
+            if not due or slowest < due:
+                return slowest
+        return due
 
     def _demand_rate(self, body: Body | Stream, now: float) -> None:
         """A byte now and then gains no time for ever: a body has to come at some rate."""

@@ -220,6 +220,24 @@ class Handover:
             board.idle(slot, kind) for slot in self._siblings if slot != self._slot
         )
 
+    def work_done(self) -> tuple[tuple[int, float], dict[int, tuple[int, float]]]:
+        """(requests, seconds in the application) so far, of this worker and of its siblings."""
+        board, kind = self._scoreboard, self._kind
+        slots = [slot for slot in self._siblings if board.kind(slot) == kind]
+
+        def of(slot: int) -> tuple[int, float]:
+            counters = board.counters(slot, self._threads)
+            return counters.requests, counters.seconds
+
+        return of(self._slot), {slot: of(slot) for slot in slots}
+
+    def send_to(self, slot: int, parcel: Parcel, fd: int) -> bool:
+        """Sends a connection to one sibling; False where that does not take it."""
+        inbox = self._siblings.get(slot)
+        if inbox is None or self._scoreboard.kind(slot) != self._kind:
+            return False
+        return send(inbox, _encode(parcel), fd)
+
     def send(self, parcel: Parcel, fd: int, *, only_idle: bool) -> bool:
         """Sends a connection to a sibling; False where none takes it.
 

@@ -134,15 +134,17 @@ class HttpService:
             conversation.overdue()
             self._proceed(conversation, record)
 
-    def offer(self, fd: int) -> bool:
+    def offer(self, fd: int, slot: int | None = None) -> bool:
         conversation = self.parking.parked.get(fd)
-        return conversation is not None and self._move(conversation, only_idle=True)
+        return conversation is not None and self._move(conversation, only_idle=True, slot=slot)
 
     def hand_over_all(self) -> None:
         for conversation in list(self.parking.parked.values()):
             self._move(conversation, only_idle=False)
 
-    def _move(self, conversation: Conversation, *, only_idle: bool) -> bool:
+    def _move(
+        self, conversation: Conversation, *, only_idle: bool, slot: int | None = None
+    ) -> bool:
         """Hands a parked conversation over; False where it stays, or is somebody else's."""
         if conversation.parcel() is None:  # only a look: it is not ours yet
             return False
@@ -152,18 +154,26 @@ class HttpService:
                 self.parking.park(claimed, claimed.events)
             return False
         events = conversation.events
-        if self._sent(conversation, only_idle=only_idle):
+        if self._sent(conversation, only_idle=only_idle, slot=slot):
             return True
         self.parking.park(conversation, events)
         return False
 
-    def _sent(self, conversation: Conversation, *, only_idle: bool) -> bool:
+    def _sent(
+        self, conversation: Conversation, *, only_idle: bool, slot: int | None = None
+    ) -> bool:
         """Hands over a conversation that this thread owns; False where it stays."""
         parcel = conversation.parcel()
         if parcel is None:
             return False
         self.parking.mute(conversation)
-        if not self._handover.send(parcel, conversation.fd, only_idle=only_idle):
+        fd, handover = conversation.fd, self._handover
+        sent = (
+            handover.send(parcel, fd, only_idle=only_idle)
+            if slot is None
+            else handover.send_to(slot, parcel, fd)
+        )
+        if not sent:
             return False
         self._count(conversation, Wish.CLOSE)
         self._open.discard(conversation)

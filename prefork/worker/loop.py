@@ -65,8 +65,9 @@ class Service(Protocol):
     def overdue(self, now: float, record: Record) -> None:
         """Ends what has passed its deadline."""
 
-    def offer(self, fd: int) -> bool:
-        """Hands a parked connection over to an idle sibling; False where it stays."""
+    def offer(self, fd: int, slot: int | None = None) -> bool:
+        """Hands a parked connection over, to an idle sibling or to the one in a slot; False where
+        it stays."""
 
     def hand_over_all(self) -> None:
         """Hands over all that is parked and can move, to whoever takes it."""

@@ -247,6 +247,7 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
         body_timeout=http.body_timeout,
         min_body_rate=http.min_body_rate,
         write_timeout=http.write_timeout,
+        min_write_rate=http.min_write_rate,
         response_memory=http.response_memory,
         response_spill=http.response_spill,
         budget=budget,

@@ -125,7 +125,7 @@ class TcpService:
         for exchange in self.parking.expired(now):
             self._close(exchange)
 
-    def offer(self, fd: int) -> bool:
+    def offer(self, fd: int, slot: int | None = None) -> bool:
         """Only fresh connections move: what is parked here is at its end."""
         return False
 

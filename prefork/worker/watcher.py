@@ -41,6 +41,12 @@ _HURRY = 0.0005
 """The interpreter's switch interval while somebody waits: each system call of the watcher's gives
 the interpreter away, and an application that computes gives it back only after so many seconds."""
 
+_WINDOW = 0.1
+"""Seconds over which the work of siblings is compared."""
+
+_BUSY = 0.8
+"""The share of looks at which a worker was busy, from which on it has too much to do."""
+
 _ROOM = 1.0
 """Seconds between two looks for free descriptors, while there were none."""
 
@@ -70,8 +76,9 @@ class Offering(Protocol):
     def parking(self) -> Parking[Any]:
         """Where its connections are parked."""
 
-    def offer(self, fd: int) -> bool:
-        """Hands a parked connection over to an idle sibling; False where it stays."""
+    def offer(self, fd: int, slot: int | None = None) -> bool:
+        """Hands a parked connection over, to an idle sibling or to the one in a slot; False where
+        it stays."""
 
     def hand_over_all(self) -> None:
         """Hands over all that is parked and can move, to whoever takes it."""
@@ -107,6 +114,9 @@ class Watcher:
         self._over = False
         self._late = 0.0
         self._interval = 0.0
+        self._looks = self._busy = 0
+        self._window_ends = 0.0
+        self._work: tuple[tuple[int, float], dict[int, tuple[int, float]]] | None = None
 
     def start(self, service: Offering) -> None:
         """Begins to watch, if there can be anything to do (main thread)."""
@@ -173,6 +183,10 @@ class Watcher:
             self._handover.look_for_room()
             limits.append(_ROOM)
         since = duty.since
+        self._looks += 1
+        self._busy += bool(since)
+        if now >= self._window_ends and self._crew is None and self._handover.inbox is not None:
+            self._balance(now)
         if self._interval:
             sys.setswitchinterval(self._interval)
             self._interval = 0.0
@@ -252,6 +266,40 @@ class Watcher:
                 if self._crew is not None:
                     duty.events.append((fd, event))  # nobody will tell of it again
         return not stayed  # what stays is still ready
+
+    # What this worker has too much of.
+
+    def _balance(self, now: float) -> None:
+        """Gives connections to a sibling that does less, where this worker never rests.
+
+        Kept connections stay where they are: after a hand-over one worker may have all of them,
+        and a request on none of them waits long.  So they come back, an eighth at a time.
+        """
+        busy = self._looks and self._busy / self._looks >= _BUSY
+        before, in_time = self._work, now < self._window_ends + _WINDOW
+        self._looks = self._busy = 0
+        self._window_ends = now + _WINDOW
+        self._work = None
+        if not busy:
+            return
+        self._work = own, others = self._handover.work_done()
+        if before is None or not in_time:
+            return
+        done = own[0] - before[0][0]
+        for slot, (requests, seconds) in others.items():
+            was = before[1].get(slot)
+            if was is None or seconds - was[1] > _WINDOW / 2:
+                continue
+            # Less than two thirds: else it would go to and fro.
+            if (requests - was[0]) * 3 < done * 2:
+                parking = self._service.parking
+                left = max(len(parking.parked) // 8, 1)
+                for fd, _ in parking.wait(now, 0.0):
+                    if not self._attend(fd) and self._service.offer(fd, slot):
+                        left -= 1
+                        if not left:
+                            return
+                return
 
     def _take_events(self) -> list[tuple[int, int]]:
         events = []

@@ -392,7 +392,7 @@ class Quiet:
 
     def overdue(self, now: float, record: Record) -> None: ...
 
-    def offer(self, fd: int) -> bool:
+    def offer(self, fd: int, slot: int | None = None) -> bool:
         return False
 
     def hand_over_all(self) -> None: ...

@@ -18,7 +18,7 @@ def rules(**changed: Any) -> Rules:
     limits = Limits(8192, 100, 65536, 1 << 20, 65536)
     values = {"keepalive": 5.0, "header_timeout": 10.0, "body_timeout": 30.0, "write_timeout": 20.0}
     sizes = {"response_memory": 1 << 20, "response_spill": 1 << 20}
-    counts = {"keepalive_requests": 0, "min_body_rate": 0}
+    counts = {"keepalive_requests": 0, "min_body_rate": 0, "min_write_rate": 0}
     given: dict[str, Any] = {**values, **sizes, **counts, "budget": Budget(), **changed}
     return Rules(limits=limits._replace(budget=given["budget"]), **given)
 
@@ -110,6 +110,45 @@ def test_a_connection_answers_so_many_requests_and_no_more(clients: list[Client]
     several = client(clients)
     several.sends(request * 50, 0)
     assert all(several.answered() for _ in range(50))
+
+
+def test_a_reader_has_to_take_at_some_rate(
+    clients: list[Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [START]
+    monkeypatch.setattr("prefork.worker.conversation.monotonic", lambda: clock[0])
+    data = bytes(1 << 20)
+
+    def due(slow: Client, at: float) -> float:
+        clock[0] = START + at
+        slow.conversation.flush()
+        assert slow.conversation.settle(clock[0]) is Wish.WRITE
+        return slow.conversation.deadline - START
+
+    idle, slow = client(clients), client(clients, min_write_rate=100)
+    for one in (idle, slow):
+        one.conversation.send(data)
+        assert due(one, 0) == 20
+    # Without a rate, any sign of life gains the whole time.
+    assert due(idle, 19) == 39
+    assert due(slow, 19) == 20
+    # One more second for each hundred bytes that it has taken.
+    before = slow.conversation._memory
+    while slow.conversation._memory == before:
+        slow.sock.recv(1 << 16)
+        slow.conversation.flush()
+    taken = before - slow.conversation._memory
+    assert due(slow, 19.5) == pytest.approx(min(20 + taken / 100, 39.5))
+    # The next time it lags behind counts from there.
+    slow.sock.settimeout(30)
+    left = len(data)
+    while slow.conversation._pending:
+        left -= len(slow.sock.recv(1 << 16))
+        slow.conversation.flush()
+    clock[0] = START + 1000
+    slow.conversation.send(data)
+    slow.conversation.send(data)
+    assert due(slow, 1000) == 1020
 
 
 # Memory that all clients share.
