@@ -90,7 +90,7 @@ def connections(quick: bool) -> Section:
         "to keep that many, for that long.",
         (BYTES, P50, P99, CPU),
     )
-    keep = ("--set", "http.keepalive=300")
+    keep = ("--set", "http.keepalive=300", "--set", f"http.max_connections={peers.MANY}")
     hold = ("--worker-connections", peers.MANY, "--keep-alive", "300")
     one = ("--workers", "1")
     contestants = [
