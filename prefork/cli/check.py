@@ -4,11 +4,12 @@ import sys
 
 import click
 
+from prefork.cli._files import files
 from prefork.config import ConfigError, Source, describe, load
 
 
 @click.command("check")
-@click.argument("config", metavar="CONFIG")
+@click.argument("config", metavar="CONFIG", shell_complete=files)
 @click.option("--show", is_flag=True, help="Print every value that holds and where it came from.")
 def command(config: str, show: bool) -> None:
     """Check CONFIG: a .toml file, a directory, or module:callable.

@@ -6,6 +6,7 @@ from typing import Any
 import click
 import msgspec
 
+from prefork.cli._files import files
 from prefork.cli._format import call_line, duration, milliseconds
 from prefork.control import (
     TIMEOUT,
@@ -25,7 +26,7 @@ Command = Callable[..., None]
 def of_server(command: Command) -> Command:
     """Adds the ways to say which server is meant."""
     control = click.option("--control", metavar="PATH", help="Path of its control socket.")
-    target = click.argument("target", metavar="[CONFIG]", required=False)
+    target = click.argument("target", metavar="[CONFIG]", required=False, shell_complete=files)
     return target(control(command))
 
 

@@ -2,6 +2,7 @@
 
 import click
 
+from prefork.cli._files import files
 from prefork.migrate import gunicorn as settings
 from prefork.migrate.gunicorn_source import SourceError, read_command, read_file
 
@@ -16,7 +17,12 @@ def command() -> None:
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
 )
 @click.argument(
-    "arguments", metavar="FILE | ARGUMENTS...", nargs=-1, required=True, type=click.UNPROCESSED
+    "arguments",
+    metavar="FILE | ARGUMENTS...",
+    nargs=-1,
+    required=True,
+    type=click.UNPROCESSED,
+    shell_complete=files,
 )
 def gunicorn(arguments: tuple[str, ...]) -> None:
     """Print the TOML for FILE, a gunicorn.conf.py, or for the ARGUMENTS of a gunicorn command.

@@ -5,6 +5,7 @@ import sys
 import click
 
 from prefork import StartError, __version__
+from prefork.cli._files import files
 from prefork.config import Config, Override, Source, parse_set
 from prefork.listeners import Listener
 from prefork.master.generation import Generation
@@ -12,7 +13,7 @@ from prefork.master.start import serve
 
 
 @click.command("serve", short_help="Serve an application, a directory or a TCP handler.")
-@click.argument("target", required=False)
+@click.argument("target", required=False, shell_complete=files)
 @click.option("--tcp", is_flag=True, help="TARGET is module:function, called with (sock, address).")
 @click.option(
     "--bind", multiple=True, metavar="ADDR", help="host:port, :port, unix:/path, fd:N, systemd."

@@ -144,7 +144,10 @@ def migrate(settings: Settings, source: str) -> Document:
 
     `source`: where it comes from, for the title.
     """
-    document = Document(f"From {source}, by `prefork migrate gunicorn`.")
+    document = Document(
+        f"From {source}, by `prefork migrate gunicorn`. Its place is the directory that gunicorn"
+        " was started in: relative paths, and server.chdir, are relative to this file."
+    )
     translated = {"workers": 1, **settings}  # gunicorn's default is one worker, ours "auto"
     for name, value in translated.items():
         if value is None:

@@ -121,6 +121,7 @@ class Loop:
         self._parent = os.getppid()
         self._handler = self._on_retire  # one object, to be found again
         self._admitted = False
+        self._new_first = False
         self._attention = False
         self._told = False
         self._draining = False
@@ -416,6 +417,10 @@ class Loop:
             duty.since = looked
             if duty.watcher_sleeps:
                 self._watcher.rouse()
+        # The place may be gone after the first call: every other time new connections come first.
+        self._new_first = not self._new_first
+        if self._new_first and (duty.arrivals or duty.incoming):
+            self._welcome(record)
         while duty.events and crew.holder is record:
             try:
                 fd, event = duty.events.popleft()

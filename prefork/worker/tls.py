@@ -15,8 +15,9 @@ from typing import Any
 
 from prefork.http.head import Reject
 
-_PIECE = 64 * 1024  # bytes sealed at one time
-_RECORD = 16 * 1024  # the most that one record holds, RFC 8446 section 5.1
+# The most that one record holds, RFC 8446 section 5.1. Bytes are sealed by the record, and so seen
+# to be taken by the record: of a slow client the time limits must not miss more.
+_RECORD = 16 * 1024
 _DONTWAIT = socket.MSG_DONTWAIT
 
 
@@ -126,7 +127,7 @@ class TlsSocket:
         try:
             while sent < len(view):
                 if not self._sealed:
-                    self._sealed = self._tls.write(view[sent : sent + _PIECE])
+                    self._sealed = self._tls.write(view[sent : sent + _RECORD])
                 self.push()
                 sent += self._sealed
                 self._sealed = 0

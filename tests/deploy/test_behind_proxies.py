@@ -81,7 +81,6 @@ def test_nginx_by_a_unix_socket(start: Start, tmp_path: Path) -> None:
             check(environ)
         # Upstream keep-alive: two requests, and one connection for both, which is still there.
         assert len(sockets(worker.pid) - before) == 1
-        server.stop()
 
 
 @pytest.mark.parametrize("protocol", [False, True])

@@ -1,7 +1,9 @@
 """In a container: process 1 of its own process namespace, within a control group's limits."""
 
 import contextlib
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,7 +12,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
+from tests.deploy.programs import DEPLOY
 from tests.system.load import Gate
 from tests.system.server import PATIENCE, ROOT, Server, Start, until
 
@@ -170,3 +174,53 @@ def test_a_share_of_the_memory_of_the_group(tmp_path: Path) -> None:
     config.write_text(f'[server]\napp = "a:b"\nchdir = "{ROOT}"\n[workers]\nmax_memory = "25%"\n')
     with group("memory", memory__limit_in_bytes=size, memory__max=size) as place:
         assert 'workers.max_memory = "128MiB"' in shown_in(place, str(config))
+
+
+@NEEDS_ROOT
+def test_the_checks_of_image_and_cluster_tell_what_is(start: Start, tmp_path: Path) -> None:
+    """The image's own configuration in namespaces, asked by the commands of the files."""
+    config = tmp_path / "site.toml"
+    text = (DEPLOY / "container" / "site.toml").read_text()
+    config.write_text(text.replace('chdir = "/srv/site"', f'chdir = "{ROOT}"'))
+    environ = {"PREFORK_RUN_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    server = start(
+        *(str(config), "--set", "workers.count=1", "--set", "workers.drain_delay=60"),
+        env=environ,
+        bind=(),
+        default_control=True,
+        wrapper=(
+            *("unshare", "--net", "--pid", "--fork", "--mount-proc"),
+            *("sh", "-c", 'ip link set lo up && exec "$@"', "sh"),
+        ),
+    ).wait_ready(1)
+    (master,) = psutil.Process(server.pid).children()
+
+    def inside(command: list[str]) -> int:
+        assert command[0] == "prefork"
+        words = [str(config) if word.startswith("/etc/prefork/") else word for word in command[1:]]
+        done = subprocess.run(
+            [
+                *("nsenter", "--target", str(master.pid), "--net", "--"),
+                *(sys.executable, "-m", "prefork", *words),
+            ],
+            env={**os.environ, **environ},
+            capture_output=True,
+            timeout=PATIENCE,
+        )
+        return done.returncode
+
+    dockerfile = (DEPLOY / "container" / "Dockerfile").read_text()
+    health = json.loads(re.findall(r"HEALTHCHECK .*\\\n +CMD (\[.*\])", dockerfile)[0])
+    pods = yaml.safe_load_all((DEPLOY / "kubernetes" / "site.yaml").read_text())
+    (deployment,) = (each for each in pods if each["kind"] == "Deployment")
+    container = deployment["spec"]["template"]["spec"]["containers"][0]
+    alive = container["livenessProbe"]["exec"]["command"]
+
+    assert inside(health) == 0
+    assert inside(alive) == 0
+    master.send_signal(signal.SIGTERM)
+    server.wait("draining")
+    assert inside(health) != 0  # nothing new, please
+    assert inside(alive) == 0  # but it is not to be killed
+    master.send_signal(signal.SIGTERM)  # the second one: now
+    assert server.wait_exit() == 0

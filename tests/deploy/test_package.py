@@ -127,10 +127,16 @@ def test_the_version_tells_what_it_stands_on(installed: Path) -> None:
     assert "not installed" in told["scapy"]  # of an extra
 
 
-def test_the_shell_completes_commands(installed: Path) -> None:
-    asked = {"_PREFORK_COMPLETE": "bash_complete", "COMP_WORDS": "prefork re", "COMP_CWORD": "1"}
-    completed = run(installed / "prefork", env={**os.environ, **asked}).stdout
-    assert completed.split() == ["plain,reload", "plain,reopen"]
+def test_the_shell_completes_commands_and_files(installed: Path) -> None:
+    def completed(words: str) -> list[str]:
+        asked = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        environ = {**os.environ, **asked, "_PREFORK_COMPLETE": "bash_complete"}
+        return run(installed / "prefork", env=environ).stdout.split()
+
+    assert completed("prefork re") == ["plain,reload", "plain,reopen"]
+    assert completed("prefork serve --thr") == ["plain,--threads"]
+    for command in ("serve", "check", "reload", "migrate gunicorn"):
+        assert completed(f"prefork {command} si") == ["file,si"]
     for shell in ("bash", "zsh", "fish"):
         script = run(installed / "prefork", "completion", shell).stdout
         assert "_PREFORK_COMPLETE" in script

@@ -1,7 +1,8 @@
 """With nginx in front: where it forwards, both sides read the same requests, one by one.
 
-One nginx and one server for the whole corpus. nginx writes down what it believes that it forwards,
-the application what it gets; the PROXY protocol's port names the framing in both logs.
+One nginx and one server for the whole corpus, for each of two ways to read a body. nginx writes
+down what it believes that it forwards, the application what it gets; the PROXY protocol's port
+names the framing in both logs.
 """
 
 import contextlib
@@ -94,17 +95,24 @@ class Outcome:
     """What the application got."""
 
 
+@pytest.fixture(scope="module", params=["false", "true"], ids=["gathered", "stream_body"])
+def stream_body(request: pytest.FixtureRequest) -> str:
+    """Whether the application reads a body while it comes."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: Any) -> Path:
+def place(tmp_path_factory: Any, stream_body: str) -> Path:
     path: Path = tmp_path_factory.mktemp("differential")
     return path
 
 
 @pytest.fixture(scope="module")
-def server(place: Path) -> Iterator[Server]:
+def server(place: Path, stream_body: str) -> Iterator[Server]:
     for start in servers(place):
         yield start(
             *("tests.apps.witness:app", "--workers", "1"),
+            *("--set", f"http.stream_body={stream_body}"),
             bind=(f"unix:{place}/prefork.sock",),
             env={"WITNESS": f"{place}/seen.log"},
         ).wait_ready(1)

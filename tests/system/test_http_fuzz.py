@@ -16,7 +16,7 @@ from tests.system.server import PATIENCE, Server, read_all, servers
 from tests.system.test_http import APP, settings
 from tests.unit.test_http_properties import PIECES, WHOLE
 
-STREAMS = 600
+STREAMS = 320
 AT_ONCE = 40
 
 

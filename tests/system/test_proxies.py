@@ -51,6 +51,7 @@ def trusting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield start(
             *(APP, "--workers", "1", "--set", f"http.trusted_proxies={TRUSTED}"),
             *("--set", "log.access=" + str(tmp / "access.log")),
+            *("--set", "http.max_connections_per_address=1"),
             bind=("127.0.0.1:0", f"unix:{tmp}/sock"),
         ).wait_ready(1)
 
@@ -84,6 +85,18 @@ def test_the_access_log_has_the_client(trusting: Server) -> None:
         environ_of(client, "X-Forwarded-For: 203.0.113.77")
     log = trusting.control.parent.parent / "access.log"
     until(lambda: "203.0.113.77" in log.read_text(), "the client's address in the access log")
+
+
+def test_a_proxy_has_more_connections_than_one_address_may(trusting: Server) -> None:
+    with talk(trusting) as first, talk(trusting) as second:
+        assert environ_of(first)["REMOTE_ADDR"] == environ_of(second)["REMOTE_ADDR"]
+    place, own = ("127.0.0.1", trusting.port), ("127.0.0.3", 0)
+    with (
+        socket.create_connection(place, PATIENCE, own) as third,
+        socket.create_connection(place, PATIENCE, own) as fourth,
+    ):
+        assert Raw(third).ask(request("/nolength")).status == 200
+        assert Raw(fourth).ask(request("/nolength")).status == 429
 
 
 def test_a_proxy_on_a_unix_socket(trusting: Server) -> None:
