@@ -118,3 +118,13 @@ def test_nothing_that_a_client_sends_drives_the_terminal() -> None:
     assert "\x1b" not in text
     assert "\x9b" not in text
     assert r"\x1b[2J[bold]\x9b1A 10.0.0.7" in text
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (20, 4), (40, 8), (200, 60)])
+def test_no_terminal_is_too_small_to_be_drawn_on(width: int, height: int) -> None:
+    model = Model(Look(1.0, server(*(worker(slot) for slot in range(9))), {}))
+    for stack in (None, "", "Thread 1:\n  line"):
+        model.stack = stack
+        assert max(map(len, screen(model, width, height))) <= max(width, 1)
+    model = Model(Look(1.0, server(), {}))
+    assert screen(model, width, height)

@@ -1,0 +1,100 @@
+"""Who is told in the slow log, and when it is looked again; without a process."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from prefork import logs
+from prefork.master import slowlog
+from prefork.scoreboard import Call
+
+
+@dataclass(eq=False)
+class Worker:
+    """A child, as far as the slow log knows it."""
+
+    limit: float
+    running: list[Call] = field(default_factory=list)
+    slot: int = 0
+    pid: int = 7
+
+    @property
+    def generation(self) -> Any:
+        workers = SimpleNamespace(slow_request=self.limit)
+        return SimpleNamespace(number=1, config=SimpleNamespace(workers=workers))
+
+
+class Workers:
+    def __init__(self, *workers: Worker) -> None:
+        self.workers = list(workers)
+        self.stacks = self
+
+    def __iter__(self) -> Iterator[Worker]:
+        return iter(self.workers)
+
+    def calls(self, worker: Worker) -> list[Call]:
+        return worker.running
+
+    def take(self, worker: Worker, done: Callable[[str], None]) -> None:
+        done("the stacks")
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
+    entries: list[tuple[str, float]] = []
+
+    def event(level: str, name: str, **fields: Any) -> None:
+        assert (level, name, fields["traceback"]) == ("warning", "slow request", "the stacks")
+        entries.append((fields["request"], fields["elapsed"]))
+
+    monkeypatch.setattr(logs, "event", event)
+    return entries
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [100.0]
+    monkeypatch.setattr(slowlog, "monotonic", lambda: now[0])
+    return now
+
+
+def call(line: str, started: float, thread: int = 0) -> Call:
+    return Call(thread, started, line, "peer", "")
+
+
+def test_each_call_is_told_once_also_of_two_in_one_worker(
+    told: list[tuple[str, float]], clock: list[float]
+) -> None:
+    worker = Worker(2.0, [call("GET /a", 99.0, 0), call("GET /b", 99.5, 1)])
+    log = slowlog.SlowLog(Workers(worker))  # type: ignore[arg-type]
+    log.look()
+    assert (told, log.look_at) == ([], 101.0)
+    clock[0] = 101.0
+    log.look()
+    assert (told, log.look_at) == ([("GET /a", 2.0)], 101.5)
+    clock[0] = 101.5
+    log.look()
+    assert told == [("GET /a", 2.0), ("GET /b", 2.0)]
+    clock[0] = 105.0
+    log.look()
+    assert len(told) == 2
+    worker.running = [call("GET /a", 103.0, 0)]  # the same request anew is another call
+    clock[0] = 107.0
+    log.look()
+    assert told[2:] == [("GET /a", 4.0)]
+
+
+def test_without_a_limit_nobody_looks(told: list[tuple[str, float]], clock: list[float]) -> None:
+    worker = Worker(0.0, [call("GET /a", 1.0)])
+    log = slowlog.SlowLog(Workers(worker))  # type: ignore[arg-type]
+    log.look()
+    assert (told, log.look_at) == ([], None)
+    worker.limit = 1.0
+    log.look()
+    assert told == []
+    log.look_again()
+    log.look()
+    assert told == [("GET /a", 99.0)]
