@@ -209,6 +209,11 @@ class Handover:
         )
 
     @property
+    def alone(self) -> bool:
+        """No sibling is known."""
+        return not self._siblings
+
+    @property
     def expected(self) -> bool:
         """Somebody will probably take what this worker has: its successor may be just about to."""
         return bool(self._siblings) and not self._scoreboard.draining

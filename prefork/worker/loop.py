@@ -193,6 +193,7 @@ class Loop:
             self._reopen(order.paths, fds)
         elif isinstance(order, Inboxes):
             self.handover.learn(order.kind, order.slots, fds, own=order.own)
+            self._watcher.rouse()
 
     def _retire(self) -> None:
         """Leave without accepting more: the queue belongs to those who stay."""

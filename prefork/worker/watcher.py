@@ -159,7 +159,7 @@ class Watcher:
         stuck.register(self._epoll, select.POLLIN)
         while not self._over:
             limit, look_into_epoll = self._look(monotonic())
-            if limit is None:
+            if limit is None and not self._alone:
                 duty.watcher_sleeps = True
                 # Whoever began to serve before this has not seen it.
                 if duty.since:
@@ -183,6 +183,8 @@ class Watcher:
             self._handover.look_for_room()
             limits.append(_ROOM)
         since = duty.since
+        if self._alone:
+            return min(limits, default=None), False
         self._looks += 1
         self._busy += bool(since)
         if now >= self._window_ends and self._crew is None and self._handover.inbox is not None:
@@ -204,6 +206,11 @@ class Watcher:
         self._interval = sys.getswitchinterval()
         sys.setswitchinterval(min(self._interval, _HURRY))
         return min((*limits, _TICK)), self._send_off(now)
+
+    @property
+    def _alone(self) -> bool:
+        """Nobody could take anything over, so that there is nothing to look for."""
+        return self._crew is None and self._handover.alone
 
     # What came out of the inbox.
 

@@ -41,6 +41,7 @@ class Handover:
     """What the scoreboard says, as a test wants it."""
 
     inbox = object()
+    alone = False
     crowded = False
     sibling_idle = False
     wanted = False
