@@ -29,7 +29,9 @@ class Aim:
             return mine
         name = self.theirs if "/" in self.theirs else f"{self.section}/{self.theirs}"
         theirs = _middle(sections, name, self.measure)
-        return mine / theirs if mine is not None and theirs else None
+        if mine is None or theirs is None or mine <= 0 or theirs <= 0:
+            return None  # a difference of two figures can be lost in their noise
+        return mine / theirs
 
     def met(self, value: float) -> bool:
         return value <= self.limit if self.least else value >= self.limit

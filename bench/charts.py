@@ -37,6 +37,7 @@ def draw(section: Section, directory: Path) -> None:
     positive = [middle for _, middle, _ in bars if middle > 0]
     if positive and max(positive) > SKEWED * min(positive):
         axes.set_xscale("log")
+        axes.set_xlabel("logarithmic scale", fontsize=8)
     axes.margins(x=0.12)
     better = "less is better" if measure.least else "more is better"
     axes.set_title(f"{section.title}\n{measure.title} ({better})", fontsize=10, loc="left")

@@ -91,4 +91,4 @@ def compared(key: str, rounds: int, seconds: float) -> Section:
 
 
 def measure(quick: bool) -> list[Section]:
-    return [compared(key, 1 if quick else 3, 0.5 if quick else 0.8) for key in APPS]
+    return [compared(key, 1 if quick else 3, 0.5) for key in APPS]

@@ -69,5 +69,5 @@ def measure(quick: bool) -> list[Section]:
             closed,
         ),
     ]
-    compare(contestants, rows, rounds=2 if quick else 5, seconds=0.4 if quick else 0.8)
+    compare(contestants, rows, rounds=2 if quick else 5, seconds=0.4 if quick else 0.6)
     return [row.section for row in rows]

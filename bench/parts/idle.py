@@ -90,7 +90,7 @@ def connections(quick: bool) -> Section:
         "to keep that many, for that long.",
         (BYTES, P50, P99, CPU),
     )
-    keep = ("--set", "http.keepalive=300")
+    keep = ("--set", "http.keepalive=300", "--set", f"http.max_connections={peers.MANY}")
     hold = ("--worker-connections", peers.MANY, "--keep-alive", "300")
     one = ("--workers", "1")
     contestants = [
@@ -160,8 +160,8 @@ def nothing_to_do(quick: bool) -> Section:
             Server("uWSGI", peers.uwsgi(APP, "--processes", str(workers))),
         ]
 
-    watched = 2.0 if quick else 5.0
-    for _ in range(1 if quick else 3):
+    watched = 2.0 if quick else 3.0
+    for _ in range(1 if quick else 2):
         for four, eight in zip(contestants(4), contestants(8), strict=True):
 
             def once(four: Server = four, eight: Server = eight) -> None:

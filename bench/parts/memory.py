@@ -42,17 +42,16 @@ def measure(quick: bool) -> list[Section]:
         (PSS,),
         reference=REFERENCE,
     )
-    for _ in range(1 if quick else 2):
-        for server in servers():
+    for server in servers():
 
-            def once(server: Server = server) -> None:
-                with started(server) as running:
-                    told = load(Ask("close", WORKERS), running.port, requests=REQUESTS)
-                    if len(running.tree()) <= WORKERS:
-                        raise BenchError(f"only {len(running.tree())} processes")
-                    size = pss(running) / 1e6
-                section.add(server.name, {PSS: size}, Counter(told["errors"]))
-                print(f"memory: {server.name}: {size:,.0f} MB", file=sys.stderr)
+        def once(server: Server = server) -> None:
+            with started(server) as running:
+                told = load(Ask("close", WORKERS), running.port, requests=REQUESTS)
+                if len(running.tree()) <= WORKERS:
+                    raise BenchError(f"only {len(running.tree())} processes")
+                size = pss(running) / 1e6
+            section.add(server.name, {PSS: size}, Counter(told["errors"]))
+            print(f"memory: {server.name}: {size:,.0f} MB", file=sys.stderr)
 
-            attempt([section], server.name, once)
+        attempt([section], server.name, once)
     return [section]

@@ -122,7 +122,7 @@ def measure(quick: bool) -> list[Section]:
             def once(server: Server = server) -> None:
                 with started(server) as running:
                     for way, section in sections.items():
-                        play(section, way, running, 1.2 if quick else 1.6)
+                        play(section, way, running, 1.2)
 
             attempt(list(sections.values()), server.name, once)
     return list(sections.values())

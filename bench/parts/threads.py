@@ -46,6 +46,6 @@ def measure(quick: bool) -> list[Section]:
     if quick:
         hello, sleep = hello[:3], sleep[:3]
     rounds = 2 if quick else 5
-    compare([alone, *hello], [trivial], rounds, 0.4 if quick else 0.8)
+    compare([alone, *hello], [trivial], rounds, 0.4 if quick else 0.6)
     compare(sleep, [sleepers], min(rounds, 3), 0.8 if quick else 1.0)
     return [trivial.section, sleepers.section]

@@ -48,7 +48,7 @@ def static(quick: bool) -> list[Section]:
             Server("prefork", peers.prefork(f"{name}/", "--workers", "1"), "/hello"),
             peers.nginx("nginx", f"root {name};", "/hello"),
         ]
-        compare(contestants, rows, 1 if quick else 5, 0.4 if quick else 0.8)
+        compare(contestants, rows, 1 if quick else 5, 0.4 if quick else 0.6)
     return sections
 
 
@@ -68,7 +68,7 @@ def upload(quick: bool) -> Section:
         Server("granian", peers.granian(app, 1, *one)),
         Server("gunicorn gthread", peers.gthread(app, 1, *one)),
     ]
-    compare(contestants, [row], 1 if quick else 5, 0.4 if quick else 0.8)
+    compare(contestants, [row], 1 if quick else 5, 0.4 if quick else 0.6)
     return row.section
 
 

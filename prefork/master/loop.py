@@ -98,7 +98,7 @@ class Master:
         self._zygotes = Zygotes(self._selector, self._children, self._not_spawned)
         self._inboxes = Inboxes(self._selector, self._scoreboard, self._children)
         self._timeouts = Timeouts(self._pool, self._children, self._ledger)
-        self._slow = SlowLog(self._children)
+        self._slow = SlowLog(self._children, self._pool)
         self._upkeep = Upkeep(
             self._pool, self._children, self._ledger, lambda: reloads.serving.listeners
         )

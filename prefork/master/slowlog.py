@@ -1,13 +1,17 @@
-"""The slow log: one entry for each call over `[workers] slow_request`, with where it stands.
+"""The slow log: an entry for each call over `[workers] slow_request`, with where it stands, and one
+for each boot that has used up half of its time.
 
-A call that is told here goes on; it is `request_timeout` that ends one.
+What is told here goes on; it is `request_timeout` or `boot_timeout` that ends it.
 """
 
 from functools import partial
 from time import monotonic
+from weakref import WeakSet
 
 from prefork import logs
 from prefork.master.children import Child, Children
+from prefork.master.plan import State
+from prefork.master.pool import Pool
 from prefork.master.timeouts import facts, late_calls
 from prefork.scoreboard import Call
 
@@ -18,8 +22,10 @@ _Mark = tuple[int, float]
 class SlowLog:
     """When to look next, and who was told of."""
 
-    def __init__(self, children: Children) -> None:
+    def __init__(self, children: Children, pool: Pool) -> None:
         self._children = children
+        self._pool = pool
+        self._boots: WeakSet[Child] = WeakSet()
         self._told: dict[Child, set[_Mark]] = {}
         self.look_at: float | None = 0.0
         """Monotonic seconds of the next look; None where there is nothing to look at."""
@@ -36,6 +42,7 @@ class SlowLog:
         looks = []
         told: dict[Child, set[_Mark]] = {}
         for child in self._children:
+            looks += self._look_at_boot(child, now)
             limit = child.generation.config.workers.slow_request
             if not limit:
                 continue
@@ -48,6 +55,32 @@ class SlowLog:
             told[child] = {_mark(call) for call in slow}
         self._told = told
         self.look_at = min(looks, default=None)
+
+    def _look_at_boot(self, child: Child, now: float) -> list[float]:
+        """When to look at it, if it is not ready before."""
+        timeout = child.generation.config.workers.boot_timeout
+        worker = self._pool.find(child.pid)
+        if not timeout or worker is None or worker.state is not State.BOOTING:
+            return []
+        due = child.born + timeout / 2
+        if now < due:
+            return [due]
+        if child not in self._boots:
+            self._boots.add(child)
+            self._children.stacks.take(child, partial(_tell_boot, child, now))
+        return []
+
+
+def _tell_boot(child: Child, now: float, stacks: str) -> None:
+    logs.event(
+        "warning",
+        "worker boots slowly",
+        slot=child.slot,
+        pid=child.pid,
+        generation=child.generation.number,
+        elapsed=round(now - child.born, 3),
+        **({"traceback": stacks} if stacks else {}),
+    )
 
 
 def _mark(call: Call) -> _Mark:

@@ -114,26 +114,28 @@ def test_the_order_of_what_is_told(start: Start, tmp_path: Path, manager: Manage
     config.write_text('[server]\napp = "told:app"\n[workers]\ncount = 2\n')
     server = start(str(config), env=manager.environ())
     ready = manager.until("READY")
-    assert len(server.find("worker ready")) == 2
+    server.wait_ready(2)  # its log may be read a little later
     assert re.fullmatch(
         r"generation 1, 2 of 2 workers ready, 0 busy, \S+ requests/s", ready["STATUS"]
     )
     assert manager.extensions  # a start that takes long is given its time
     assert server.get("/") == (200, b"")  # no application thinks that all this is meant for it
 
-    # A reload; one that fails at once; one whose application fails; an upgrade.
+    # A reload; one that fails at once; one whose application fails, and an upgrade to that; an
+    # upgrade.
     before = int(monotonic() * 1e6)
     server.command("reload")
     reloading = manager.until("RELOADING")
     assert before <= int(reloading["MONOTONIC_USEC"]) <= monotonic() * 1e6
     assert manager.until("READY")["STATUS"].startswith("generation 2, ")
     text = config.read_text()
-    for broken in ("[server]\nap = 1\n", text.replace("told:app", "tests.apps.broken:app")):
-        config.write_text(broken)
-        assert server.command("reload", check=False).returncode == 1
+    unreadable, broken = "[server]\nap = 1\n", text.replace("told:app", "tests.apps.broken:app")
+    for wrong, command in ((unreadable, "reload"), (broken, "reload"), (broken, "upgrade")):
+        config.write_text(wrong)
+        assert server.command(command, check=False).returncode == 1
         manager.until("RELOADING")
         assert manager.until("READY")["STATUS"].startswith("generation 2, ")
-    server.expected_errors.add("reload failed")
+    server.expected_errors |= {"reload failed", "upgrade failed"}
     config.write_text(text)
     server.command("upgrade")
     manager.until("RELOADING")

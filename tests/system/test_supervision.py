@@ -375,8 +375,9 @@ def test_a_target_that_leads_nowhere_is_told_in_one_line(
 
 
 def test_an_application_that_hangs_at_import(start: Start) -> None:
-    server = start("tests.apps.hang:app", "--workers", "2", "--set", "workers.boot_timeout=1")
-    assert failed_boot(server, workers=2) == "not ready within 1 s"
+    server = start("tests.apps.hang:app", "--workers", "2", "--set", "workers.boot_timeout=3")
+    assert "tests/apps/hang.py" in server.wait("worker boots slowly")["traceback"]
+    assert failed_boot(server, workers=2) == "not ready within 3 s"
 
 
 def test_an_application_that_kills_its_worker_at_import(start: Start, tmp_path: Path) -> None:

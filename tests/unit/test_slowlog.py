@@ -9,6 +9,7 @@ import pytest
 
 from prefork import logs
 from prefork.master import slowlog
+from prefork.master.plan import State
 from prefork.scoreboard import Call
 
 
@@ -20,10 +21,12 @@ class Worker:
     running: list[Call] = field(default_factory=list)
     slot: int = 0
     pid: int = 7
+    born: float = 95.0
+    boot_timeout: float = 20.0
 
     @property
     def generation(self) -> Any:
-        workers = SimpleNamespace(slow_request=self.limit)
+        workers = SimpleNamespace(slow_request=self.limit, boot_timeout=self.boot_timeout)
         return SimpleNamespace(number=1, config=SimpleNamespace(workers=workers))
 
 
@@ -61,6 +64,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
+def slow_log(worker: Worker, state: State = State.READY) -> slowlog.SlowLog:
+    pool = SimpleNamespace(find=lambda pid: SimpleNamespace(state=state))
+    return slowlog.SlowLog(Workers(worker), pool)  # type: ignore[arg-type]
+
+
 def call(line: str, started: float, thread: int = 0) -> Call:
     return Call(thread, started, line, "peer", "")
 
@@ -69,7 +77,7 @@ def test_each_call_is_told_once_also_of_two_in_one_worker(
     told: list[tuple[str, float]], clock: list[float]
 ) -> None:
     worker = Worker(2.0, [call("GET /a", 99.0, 0), call("GET /b", 99.5, 1)])
-    log = slowlog.SlowLog(Workers(worker))  # type: ignore[arg-type]
+    log = slow_log(worker)
     log.look()
     assert (told, log.look_at) == ([], 101.0)
     clock[0] = 101.0
@@ -89,7 +97,7 @@ def test_each_call_is_told_once_also_of_two_in_one_worker(
 
 def test_without_a_limit_nobody_looks(told: list[tuple[str, float]], clock: list[float]) -> None:
     worker = Worker(0.0, [call("GET /a", 1.0)])
-    log = slowlog.SlowLog(Workers(worker))  # type: ignore[arg-type]
+    log = slow_log(worker)
     log.look()
     assert (told, log.look_at) == ([], None)
     worker.limit = 1.0
@@ -98,3 +106,26 @@ def test_without_a_limit_nobody_looks(told: list[tuple[str, float]], clock: list
     log.look_again()
     log.look()
     assert told == [("GET /a", 99.0)]
+
+
+def test_a_boot_is_told_once_it_has_used_half_its_time(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, float]] = []
+    monkeypatch.setattr(
+        logs, "event", lambda level, name, **fields: told.append((name, fields["elapsed"]))
+    )
+    log = slow_log(Worker(0.0), State.BOOTING)
+    log.look()
+    assert (told, log.look_at) == ([], 105.0)
+    for clock[0] in (105.0, 106.0):
+        log.look_again()
+        log.look()
+    assert (told, log.look_at) == ([("worker boots slowly", 10.0)], None)
+
+
+def test_a_boot_without_a_limit_may_take_its_time(clock: list[float]) -> None:
+    log = slow_log(Worker(0.0, boot_timeout=0.0), State.BOOTING)
+    clock[0] = 1e6
+    log.look()
+    assert log.look_at is None
