@@ -421,6 +421,8 @@ class Loop:
             duty.since = looked
             if duty.watcher_sleeps:
                 self._watcher.rouse()
+        elif events:
+            self.wake()  # it was relieved while it waited: the new holder has to look
         # The place may be gone after the first call: every other time new connections come first.
         self._new_first = not self._new_first
         if self._new_first and (duty.arrivals or duty.incoming):
