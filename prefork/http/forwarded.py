@@ -145,9 +145,9 @@ _PAIR = re.compile(
     r"[ \t]*([!#$%&'*+\-.^_`|~0-9A-Za-z]+)="
     r"(?:([!#$%&'*+\-.^_`|~0-9A-Za-z:\[\]]+)"
     r'|"((?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\xff])*)")'
-    r"[ \t]*(;|,|$)"
+    r"[ \t]*(;|,|\Z)"
 )
-_EMPTY = re.compile(r"[ \t]*(;|,|$)")
+_EMPTY = re.compile(r"[ \t]*(;|,|\Z)")
 
 
 def _elements(text: str) -> list[dict[str, str]]:

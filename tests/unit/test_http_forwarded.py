@@ -252,6 +252,13 @@ def test_a_trailer_says_nothing() -> None:
     assert inside.requests[0].environ["REMOTE_ADDR"] == "10.0.0.1"
 
 
+def test_an_end_of_line_ends_no_list() -> None:
+    """No parser lets one through; `$` in a pattern would stop before it, for ever."""
+    for text in ("\n", "for=10.0.0.2\n", ",\n"):
+        with pytest.raises(Reject):
+            read({"HTTP_FORWARDED": text}, TRUSTS)
+
+
 WORDS = ["203.0.113.1", "10.0.0.2", "unknown", "for=203.0.113.1", "for=10.0.0.2", '"', ";"]
 LISTS = st.lists(st.sampled_from(WORDS), max_size=5).map(",".join)
 VALUES = st.one_of(st.text(st.characters(max_codepoint=255), max_size=60), LISTS)
