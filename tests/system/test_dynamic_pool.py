@@ -5,9 +5,9 @@ import json
 import os
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import psutil
@@ -183,9 +183,10 @@ def test_an_idle_server_wakes_less_than_twice_a_second(start: Start) -> None:
         lines = [line for thread in threads for line in thread.read_text().splitlines()]
         return sum(int(line.split()[1]) for line in lines if line.startswith("voluntary"))
 
-    # From one wake-up to the eighth after it: on a machine that is late, all of them are.
-    first = wake_ups()
-    until(lambda: wake_ups() > first, "the first wake-up")
-    first, began = wake_ups(), monotonic()
-    until(lambda: wake_ups() >= first + 8, "eight more")
-    assert (wake_ups() - first) / (monotonic() - began) < 2
+    def in_three_seconds() -> int:
+        first = wake_ups()
+        threading.Event().wait(3)
+        return wake_ups() - first
+
+    # What the request left behind ends within a few seconds; one that never rests never gets there.
+    until(lambda: in_three_seconds() < 6, "fewer than two a second")
