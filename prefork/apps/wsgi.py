@@ -120,7 +120,7 @@ class Response:
             raise MisbehavedApplication("start_response was not called before the body began")
         request = self._request
         body = request.body
-        unread = isinstance(body, Stream) and not body.drainable
+        unread = type(body) is Stream and not body.drainable
         head = compose(
             status,
             self._headers,

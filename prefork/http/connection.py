@@ -407,7 +407,7 @@ class Connection:
         environ = self._environ
         assert environ is not None
         body = self.body
-        if isinstance(body, Stream):
+        if type(body) is Stream:
             body.complete()
         else:
             if body is None:

@@ -7,7 +7,7 @@ the conversation then waits for the client, in the thread that called the applic
 from collections import deque
 from collections.abc import Callable
 from io import RawIOBase
-from typing import Any
+from typing import Any, final
 
 from prefork.http.head import Reject
 
@@ -29,6 +29,7 @@ class BodyError(OSError):
         self.problem = problem
 
 
+@final
 class Stream(RawIOBase):
     """What has come of a body and was not read yet."""
 

@@ -270,7 +270,7 @@ class Conversation:
         self._started = False
         self.serving = request
         request.environ["wsgi.early_hints"] = self.early_hints
-        if isinstance(request.body, Stream):
+        if type(request.body) is Stream:
             request.body.more = self._pull
         self._served += 1
         if self._served == self._rules.keepalive_requests:
@@ -280,7 +280,7 @@ class Conversation:
         """The application is through with its request."""
         request, self.serving = self.serving, None
         self._answered = True
-        if request is not None and isinstance(request.body, Stream):
+        if request is not None and type(request.body) is Stream:
             self._let_go(request.body)
         if not keep_alive:
             self.connection.finish()
@@ -291,7 +291,7 @@ class Conversation:
         """Takes more of the body, and waits for it, in the thread of the application."""
         connection = self.connection
         body = connection.body
-        assert isinstance(body, Stream)
+        assert type(body) is Stream
         if connection.wants_continue:
             connection.wants_continue = body.awaited = False
             self._send_interim(CONTINUE)
@@ -343,7 +343,7 @@ class Conversation:
     def _draining(self) -> bool:
         """What is read now is the rest of a body that nobody wants."""
         body = self.connection.body
-        return isinstance(body, Stream) and body.unwanted
+        return type(body) is Stream and body.unwanted
 
     def early_hints(self, headers: Headers) -> None:
         """`wsgi.early_hints`: sends 103 with these headers, such as `Link`, before the response.

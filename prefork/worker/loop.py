@@ -9,6 +9,7 @@ several threads, another one may have the place in the epoll instead.
 import errno
 import os
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, Protocol
@@ -34,7 +35,7 @@ from prefork.worker.threads import Crew
 from prefork.worker.watcher import Duty, Watcher
 
 # Without the enum that signal.getsignal makes of its answer, or tries to: 0.6 us at each wait.
-_getsignal = getattr(signal.getsignal, "__wrapped__", signal.getsignal)
+_getsignal: Callable[[int], object] = sys.modules["_signal"].getsignal
 
 _REST = 0.1
 """Seconds without accepting after an error of the kind that does not pass at once (EMFILE)."""
