@@ -7,17 +7,21 @@ object is to write to its reference count.
 
 import sys
 from collections import Counter
+from time import monotonic, sleep
 
 from bench import peers
 from bench.apps import MEGABYTES, PROBE, TOUCHED
 from bench.closed_loop import Ask, load
 from bench.figures import Measure, Section, attempt
 from bench.parts.idle import pss
-from bench.servers import BenchError, Server, started
+from bench.servers import BenchError, Running, Server, started
 
 WORKERS = 8
 REFERENCE = "gunicorn"
 REQUESTS = 1000
+PATIENCE = 30.0
+"""Seconds for all workers to be there."""
+
 PSS = Measure("memory of the tree, MB")
 
 
@@ -33,6 +37,15 @@ def servers() -> list[Server]:
     ]
 
 
+def wait_for_workers(running: Running) -> None:
+    """The first one answers before the last is forked.  Raises BenchError."""
+    until = monotonic() + PATIENCE
+    while len(running.tree()) <= WORKERS:
+        if monotonic() > until:
+            raise BenchError(f"only {len(running.tree())} processes")
+        sleep(0.05)
+
+
 def measure(quick: bool) -> list[Section]:
     section = Section(
         "memory",
@@ -46,9 +59,8 @@ def measure(quick: bool) -> list[Section]:
 
         def once(server: Server = server) -> None:
             with started(server) as running:
+                wait_for_workers(running)
                 told = load(Ask("close", WORKERS), running.port, requests=REQUESTS)
-                if len(running.tree()) <= WORKERS:
-                    raise BenchError(f"only {len(running.tree())} processes")
                 size = pss(running) / 1e6
             section.add(server.name, {PSS: size}, Counter(told["errors"]))
             print(f"memory: {server.name}: {size:,.0f} MB", file=sys.stderr)

@@ -180,7 +180,7 @@ def _queue(queue: QueueStatus) -> str:
 
 
 def _counted(server: ServerStatus) -> str:
-    groups = [f"{server.requests} requests"]
+    groups = [f"{server.requests} request{'' if server.requests == 1 else 's'}"]
     for name, counts in (("reloads", server.reloads), ("restarts", server.restarts)):
         if counts:
             each = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
