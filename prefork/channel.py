@@ -41,6 +41,10 @@ class Leaving(msgspec.Struct, tag="leaving", frozen=True):
     """The order to leave was heard: no need to repeat it."""
 
 
+class Crowded(msgspec.Struct, tag="crowded", frozen=True):
+    """No descriptor is left for what is in the inbox: somebody else has to take it."""
+
+
 class Failed(msgspec.Struct, tag="failed", frozen=True):
     """The worker cannot boot; `why` is a line, or the application's traceback."""
 
@@ -101,7 +105,7 @@ class Inboxes(msgspec.Struct, tag="inboxes", frozen=True):
     kind: int = 0
 
 
-Report = Born | Stacks | Ready | Leaving | Failed
+Report = Born | Stacks | Ready | Leaving | Crowded | Failed
 Order = Fork | Serve | Retire | Stop | Expire | Reopen | Inboxes
 
 _encode = msgspec.json.Encoder().encode

@@ -2,7 +2,8 @@
 
 Each slot that ever had a worker has one, and the slot's next worker gets the same.  Workers hand
 connections to each other, and the master only looks to it that none is lost: while nobody serves
-in a slot it listens to the inbox itself, and passes on what is in there.
+in a slot, or its worker is out of descriptors, it listens to the inbox itself, and passes on what
+is in there.
 
 Workers know those of their neighbourhood, slots that are near: each holds a descriptor for each
 of them, which in a pool of hundreds is more than a process may have.
@@ -78,6 +79,11 @@ class Inboxes:
         for vacant in self._pairs.keys() - self._served():
             self._listen(vacant)
 
+    def relieve(self, child: Child) -> None:
+        """A worker can't take what is in its inbox: it goes elsewhere, until the worker can."""
+        if child.slot in self._pairs:
+            self._listen(child.slot)
+
     def vacate(self, child: Child) -> None:
         """A worker is dead: nobody sends to it any more, and what it was sent goes elsewhere."""
         self._scoreboard.shut(child.slot)
@@ -112,6 +118,9 @@ class Inboxes:
 
     def _forward(self, slot: int, _: int = 0) -> None:
         """Passes on all that is there; what nobody takes stays, until another is admitted."""
+        if self._scoreboard.kind(slot) and slot in self._served():
+            self._ignore(slot)  # its worker takes connections again
+            return
         source = self._pairs[slot][0]
         for target in self._takers(slot):
             # Only what is sure to have room: what was taken out can't be put back.

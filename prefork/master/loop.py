@@ -241,6 +241,8 @@ class Master:
             logs.event("info", "worker leaving", slot=child.slot, pid=child.pid, generation=number)
             self._pool.leaving(child.pid, now)
             self._settle()
+        elif isinstance(report, channel.Crowded):
+            self._inboxes.relieve(child)
         elif isinstance(report, channel.Failed):
             on_trial = number == self._pool.candidate
             self._pool.failed(child.pid, report.why, now)

@@ -11,7 +11,7 @@ from prefork.config import Config
 from prefork.master.sizing import Bounds
 from prefork.unix_socket import Inode
 
-VERSION = 3
+VERSION = 4
 """The version of what is handed over. It rises with every change that the other side would
 misread: in these structs, and in the messages of prefork.channel, since workers of the old code
 go on talking to the new master. A new key of the configuration is no such change: one that is

@@ -14,7 +14,8 @@ The rules:
   or closed: a closed descriptor that is still shared leaves events that can't be deleted.
 - A worker says on the scoreboard what kind of connections it takes: of the same listeners, the
   same protocol, the same version of this message.  It takes none while it leaves, or is short of
-  descriptors: recvmsg(2) drops what the table has no room for.
+  descriptors: recvmsg(2) drops what the table has no room for.  What was sent before that was seen
+  stays in the inbox, and the master is asked to pass it on.
 - Where the inbox is full (EAGAIN) the next sibling is asked, and at last the sender keeps it.
 - What moves is fresh, or between two requests, or in the middle of one of which at most
   64 KiB have come (`Conversation.parcel`).  Its bytes are read anew by the receiver's parser: the
@@ -131,6 +132,8 @@ class Handover:
         """Where connections come in; None until the master has told."""
         self.brim = 1 << 31
         """A descriptor of this number says that there are few left."""
+        self.stuck = False
+        """There was no descriptor left for what is in the inbox."""
         self._scoreboard = scoreboard
         self._slot = slot
         self._threads = threads
@@ -271,9 +274,9 @@ class Handover:
     # Receiving.
 
     def receive(self) -> tuple[Parcel, int] | None:
-        """The next connection from the inbox, or None."""
+        """The next connection from the inbox; None where that is empty, or `stuck`."""
         assert self.inbox is not None
-        while (packet := receive(self.inbox)) is not None:
+        while self._has_room_for_one() and (packet := receive(self.inbox)) is not None:
             data, fd = packet
             if fd >= self.brim:
                 self.crowd()
@@ -289,6 +292,19 @@ class Handover:
             parcel.hops += 1
             return parcel, fd
         return None
+
+    def _has_room_for_one(self) -> bool:
+        # The application may have taken all descriptors since the last look. (It may still take
+        # the last one between this look and recvmsg.)
+        assert self.inbox is not None
+        try:
+            os.close(os.dup(self.inbox.fileno()))
+        except OSError:
+            self.stuck = True
+            self.crowd()
+        else:
+            self.stuck = False
+        return not self.stuck
 
     def in_child(self) -> None:
         """In a child that the application has forked."""

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from prefork import logs
 from prefork.channel import (
     Channel,
+    Crowded,
     Expire,
     Inboxes,
     Leaving,
@@ -117,7 +118,10 @@ class Loop:
         self.crew = Crew(list(records), self.wake, slow=slow) if len(records) > 1 else None
         self.handover = handover
         self._watcher = Watcher(
-            *(duty, self._place, handover, self.crew), wake=self.wake, attend=self._take_note
+            *(duty, self._place, handover, self.crew),
+            wake=self.wake,
+            attend=self._take_note,
+            crowded=lambda: channel.send(Crowded()),
         )
         self._parent = os.getppid()
         self._handler = self._on_retire  # one object, to be found again

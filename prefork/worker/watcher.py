@@ -16,7 +16,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, Protocol
 
 from prefork import logs
@@ -46,6 +46,9 @@ _WINDOW = 0.1
 
 _BUSY = 0.8
 """The share of looks at which a worker was busy, from which on it has too much to do."""
+
+_STUCK = 0.1
+"""Seconds until the inbox is looked into again, where there was no descriptor for what is in it."""
 
 _ROOM = 1.0
 """Seconds between two looks for free descriptors, while there were none."""
@@ -96,15 +99,18 @@ class Watcher:
         *,
         wake: Callable[[], None],
         attend: Callable[[int], bool],
+        crowded: Callable[[], object],
     ) -> None:
         """`wake` brings the holder out of the epoll; `attend` is told of each descriptor that was
-        ready in there, and says whether that is for the main thread."""
+        ready in there, and says whether that is for the main thread; `crowded` tells the master
+        that there is no descriptor left for what is in the inbox."""
         self._duty = duty
         self._place = place
         self._handover = handover
         self._crew = crew
         self._wake_holder = wake
         self._attend = attend
+        self._crowded = crowded
         self._service: Offering
         self._epoll = -1
         self._kick = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -222,6 +228,10 @@ class Watcher:
             duty.incoming.append(packet)
         if duty.incoming:
             self._wake_holder()
+        if self._handover.stuck:
+            # Said again until somebody has taken it. The inbox stays readable: no spinning.
+            self._crowded()
+            sleep(_STUCK)
 
     def _look_at_incoming(self, now: float) -> float:
         """The main thread has not taken it yet."""

@@ -18,7 +18,7 @@ import pytest
 from tests.faults.load import Load, tcp
 from tests.faults.site import Site, ask, gated, pids, refusal, rewrite
 from tests.system.load import Connection, Cut, Gate
-from tests.system.processes import alive, stopped, system_calls
+from tests.system.processes import alive, asleep, stopped, system_calls
 from tests.system.server import ROOT, Event, Server, Start, read_all, until
 
 APP = "tests.apps.faulty:app"
@@ -163,6 +163,8 @@ def test_a_worker_without_descriptors_rests_and_recovers(start: Start) -> None:
     server = start(APP, "--workers", "1").wait_ready(1)
     server.expected_errors = {"accept failed"}
     (worker,) = pids(server).values()
+    assert server.get("/pid")[0] == 200
+    until(lambda: asleep(worker), "it waits for the next")
     with contextlib.ExitStack() as stack:
         with limited(worker, "nofile", 3):
             server.get("/pid")  # the accept under way had its descriptor before

@@ -1,5 +1,6 @@
 """Inboxes: what is sent arrives, and where it can't be sent it stays. No fork; real sockets."""
 
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -151,6 +152,25 @@ def test_short_of_descriptors_it_takes_nothing_until_there_are_some(pair: Pair) 
     pair.other.look_for_room()
     assert not pair.other.crowded
     assert pair.one.wanted
+
+
+def test_without_a_descriptor_for_it_a_connection_stays_in_the_inbox(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert pair.send()
+
+    def full(fd: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "dup", full)
+        assert pair.other.receive() is None
+        assert pair.other.stuck
+        assert not pair.send()  # it has said so
+    packet = pair.other.receive()
+    assert packet is not None
+    assert not pair.other.stuck
+    os.close(packet[1])
 
 
 def test_when_the_master_is_gone_nothing_moves(pair: Pair) -> None:

@@ -71,6 +71,7 @@ def play() -> Play:
             *(duty, MainPlace(), handover, None),  # type: ignore[arg-type]
             wake=lambda: None,
             attend=lambda fd: False,
+            crowded=lambda: None,
         )
         watcher._service = service  # type: ignore[assignment]  # without its thread
         for tick in range(100):
