@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import errno
 import os
 import signal
 import socket
@@ -55,9 +56,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def peers_of(pid: int, port: int) -> set[int]:
-    """The clients' ports of the connections at `port` that a stopped process holds.
+    """The clients' ports of the connections at `port` that a process holds.
 
-    Each socket itself is asked, through a copy of its descriptor (pidfd_getfd(2)).
+    Each socket itself is asked, through a copy of its descriptor (pidfd_getfd(2)).  Of one that is
+    not stopped it is no snapshot: descriptors come and go.
     """
     found = set()
     pidfd = os.pidfd_open(pid)
@@ -65,7 +67,10 @@ def peers_of(pid: int, port: int) -> set[int]:
         for fd, link in links(pid).items():
             if link.startswith("socket:"):
                 copy = _libc.syscall(_PIDFD_GETFD, pidfd, fd, 0)
-                assert copy >= 0, os.strerror(ctypes.get_errno())
+                if copy < 0:
+                    problem = ctypes.get_errno()
+                    assert problem == errno.EBADF, os.strerror(problem)
+                    continue  # closed meanwhile
                 with socket.socket(fileno=copy) as sock, contextlib.suppress(OSError):
                     if sock.family == socket.AF_INET and sock.getsockname()[1] == port:
                         found.add(sock.getpeername()[1])  # none: the listener, or one that is reset

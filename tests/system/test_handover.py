@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.load import Connection, Gate
-from tests.system.processes import asleep, stopped
+from tests.system.processes import asleep, peers_of, stopped
 from tests.system.server import Server, Start, servers, until
 
 APP = "tests.apps.crowded:app"
@@ -177,32 +177,17 @@ def test_what_is_in_the_inbox_of_a_killed_worker_is_answered_by_another(
         ports = {connection.port for connection in others}
         for connection in others:
             connection.send("/pid")
-        until(lambda: not ports & peers(kept.holder), "they are in the inbox of the stopped one")
-        assert not ports & peers(victim)
+        until(
+            lambda: not ports & peers_of(kept.holder, server.port),
+            "they are in the inbox of the stopped one",
+        )
+        assert not ports & peers_of(victim, server.port)
         os.kill(victim, signal.SIGKILL)
         # The busy one is still busy: only the successor can answer.
         answers = {int(connection.receive().body) for connection in others}
         assert answers == set(pids(server)) - {kept.holder}
         gate.open()
         assert int(busy.receive().body) == kept.holder
-
-
-def peers(pid: int) -> set[int]:
-    """The ports of the clients whose connections a process holds."""
-    inodes = set()
-    for link in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            name = os.readlink(link)
-        except FileNotFoundError:
-            continue
-        if name.startswith("socket:["):
-            inodes.add(name[8:-1])
-    found = set()
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        fields = line.split()
-        if fields[9] in inodes:
-            found.add(int(fields[2].rpartition(":")[2], 16))
-    return found
 
 
 def test_a_worker_short_of_descriptors_is_sent_nothing(start: Start, gate: Gate) -> None:
