@@ -141,7 +141,7 @@ class SecuredConversation(Conversation):
     def _know_peer(self, now: float) -> None:
         """Nothing more will be said of the peer but by itself."""
         security = self._security
-        if security.headers and security.trusts(self._base["REMOTE_ADDR"]):
+        if security.trusts(self._base["REMOTE_ADDR"]):
             self.connection.close()
             self.connection = ProxiedConnection(
                 self._base, self._rules.limits, security.trusts, security.headers
