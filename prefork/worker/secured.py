@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from prefork import logs
 from prefork.config import Config
 from prefork.http import forwarded, proxy_protocol
-from prefork.http.connection import Environ
 from prefork.http.head import Reject
 from prefork.http.proxied import ProxiedConnection, keys
+from prefork.http.request import Environ
 from prefork.worker.conversation import Conversation, Wish
 from prefork.worker.handover import Parcel
 from prefork.worker.rules import Rules
