@@ -293,7 +293,7 @@ class HttpService:
         if self._ids is not None:
             self._ids.give(request)
         record.start(now, request.line, environ["REMOTE_ADDR"], request.id)
-        if "HTTP_X_REQUEST_START" in environ:
+        if "HTTP_X_REQUEST_START" in environ and conversation.connection.proxied:
             seconds = waited(environ["HTTP_X_REQUEST_START"], time())
             if seconds is not None:
                 record.waited(seconds)

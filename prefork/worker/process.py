@@ -28,6 +28,7 @@ from prefork.channel import Channel, Failed
 from prefork.config import Config
 from prefork.http.body import Budget
 from prefork.http.connection import Limits
+from prefork.http.forwarded import trust
 from prefork.http.recall import Recall
 from prefork.http.request_id import RequestIds
 from prefork.http.response import name_server
@@ -228,10 +229,15 @@ def _settle_in(config: Config, user: dict[str, str]) -> None:
 def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> Service:
     config = birth.config
     workers = config.workers
+    http = config.http
     teller = birth.scoreboard.teller(birth.slot)
     if config.server.protocol == "tcp":
-        return TcpService(application, loop.crew, teller, request_timeout=workers.request_timeout)
-    http = config.http
+        return TcpService(
+            *(application, loop.crew, teller),
+            request_timeout=workers.request_timeout,
+            header_timeout=http.header_timeout,
+            proxies=trust(http.trusted_proxies) if http.proxy_protocol else None,
+        )
     budget = Budget(http.buffer_memory)
     rules = Rules(
         limits=Limits(
