@@ -237,7 +237,7 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
             header_timeout=http.header_timeout,
             proxies=trust(http.trusted_proxies) if http.proxy_protocol else None,
         )
-    budget = Budget(http.buffer_memory)
+    budget, disk = Budget(http.buffer_memory), Budget(http.buffer_disk)
     rules = Rules(
         limits=Limits(
             request_line=http.max_request_line,
@@ -246,6 +246,7 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
             body=http.max_body,
             body_memory=http.body_memory,
             budget=budget,
+            disk=disk,
             stream=http.stream_body,
         ),
         keepalive=http.keepalive,
@@ -258,6 +259,7 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
         response_memory=http.response_memory,
         response_spill=http.response_spill,
         budget=budget,
+        disk=disk,
     )
     if config.tls.certificate is not None and birth.tls is None:
         raise LoadError("the certificate could not be read again at the upgrade: reload")
