@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from prefork.http.connection import Environ
+from prefork.http.request import Environ
 
 WAKE = signal.SIGRTMIN + 1
 """What brings a thread out of its place. Real-time, since libraries use SIGURG and SIGUSR1."""
@@ -56,6 +56,8 @@ class Door:
     open: bool = True
     converse: Any = None
     """What makes a conversation of a connection that comes in here, where the service has some."""
+    recall: Any = None
+    """Where heads that come again are found, where the service looks for them."""
     trusts: Callable[[str], bool] | None = None
     """Which peers are proxies that speak for many clients."""
     null: int = field(default_factory=lambda: os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))

@@ -11,8 +11,9 @@ from enum import Enum
 from functools import partial
 
 from prefork import linux, logs
-from prefork.http.connection import CONTINUE, Connection, Environ, Request
+from prefork.http.connection import CONTINUE, Connection
 from prefork.http.head import Reject
+from prefork.http.request import Environ, Request
 from prefork.http.response import Headers, early_hints, error
 from prefork.http.stream import DRAIN, Stream
 from prefork.worker.accept import Door

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 from prefork import logs
 from prefork.apps.wsgi import Application, answer
-from prefork.http.connection import Environ, Request
 from prefork.http.queue_time import waited
+from prefork.http.request import Environ, Request
 from prefork.http.request_id import RequestIds
 from prefork.scoreboard import Record, Teller
 from prefork.worker import forked
@@ -95,6 +95,7 @@ class HttpService:
         now = monotonic()
         conversation = door.converse(sock, base, self._rules, now)
         conversation.door = door
+        conversation.connection.recall = door.recall
         self._open.add(conversation)
         self._admission.note(address, conversation)
         conversation.closing = self._last
@@ -109,6 +110,7 @@ class HttpService:
         base = {**door.base, **parcel.environ}
         conversation = door.converse(adopt(fd), base, self._rules, now)
         conversation.door = door
+        conversation.connection.recall = door.recall
         self._open.add(conversation)
         # It was admitted where it came from.
         self._admission.note(_sharer(base, door), conversation)
