@@ -284,9 +284,13 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
             },
         )
     warm_up(application, workers.warmup, doors[0].base if doors else {})
+    scoreboard = birth.scoreboard
+
+    def draining() -> bool:
+        return scoreboard.draining
+
     if http.health_path is not None:
-        scoreboard = birth.scoreboard
-        application = Health(application, http.health_path, lambda: scoreboard.draining)
+        application = Health(application, http.health_path, draining)
     return HttpService(
         application,
         rules,
@@ -298,6 +302,7 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
         graceful_timeout=workers.graceful_timeout,
         access=birth.logs.access_log(),
         ids=RequestIds(http.request_id_header) if http.request_id_header is not None else None,
+        draining=draining if workers.drain_delay else None,
     )
 
 
