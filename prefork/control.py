@@ -19,12 +19,12 @@ import os
 import socket
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import msgspec
+from msgspec import Struct
 
 from prefork import unix_socket
 from prefork.address import UNIX_PATH_MAX
@@ -224,8 +224,7 @@ def decode_request(line: bytes) -> Request:
 # The place.
 
 
-@dataclass(frozen=True)
-class Places:
+class Places(Struct, frozen=True):
     """The directories in which the sockets of a user's servers may be, the first that can be had.
 
     run: of the whole system: /run/prefork, or what PREFORK_RUN_DIR names.

@@ -1,8 +1,9 @@
 """A generation: one loaded configuration and its listeners; its workers hold the application."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from prefork import address
 from prefork.config import Config, ConfigError, Loaded, Problem, Source, load
@@ -14,8 +15,7 @@ if TYPE_CHECKING:
     import ssl  # by hand below: it costs each process three megabytes
 
 
-@dataclass(eq=False)
-class Generation:
+class Generation(Struct, eq=False):
     number: int
     loaded: Loaded
     listeners: list[Listener]

@@ -27,7 +27,8 @@ event about a process that the pool does not know is ignored.
 import math
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from prefork.master.backoff import Backoff
 from prefork.master.plan import (
@@ -88,8 +89,7 @@ STALLED = 5
 """Failures in a row after which a rollout is said to be stuck: the first second of the backoff."""
 
 
-@dataclass(slots=True)
-class _Generation:
+class _Generation(Struct):
     number: int
     settings: Settings
     backoff: Backoff
@@ -107,8 +107,7 @@ class _Generation:
         return self.target != self.settings.count
 
 
-@dataclass(slots=True)
-class _Workers:
+class _Workers(Struct):
     """The members of the plan, sorted once: retiring ones are none."""
 
     fresh: list[Worker] = field(default_factory=list)  # ready, of the current generation

@@ -10,9 +10,10 @@ import os
 import socket
 import sys
 from collections.abc import Iterable, MutableMapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
+
+from msgspec import Struct
 
 from prefork import address, logs
 from prefork.config import ConfigError, Loaded
@@ -39,8 +40,7 @@ from prefork.scoreboard import Scoreboard
 VARIABLE = "PREFORK_UPGRADE"
 
 
-@dataclass(frozen=True)
-class Handover:
+class Handover(Struct, frozen=True):
     """What the environment says: where the state is, and in a preflight where to report."""
 
     fd: int
@@ -76,8 +76,7 @@ def command(directory: str) -> list[str]:
 # To the state.
 
 
-@dataclass(frozen=True)
-class Parts:
+class Parts(Struct, frozen=True):
     """A master, as far as it is handed over."""
 
     born: float
@@ -184,8 +183,7 @@ def become(state: State, directory: str) -> NoReturn:
 # And back.
 
 
-@dataclass(frozen=True)
-class Adopted:
+class Adopted(Struct, frozen=True):
     """What was handed over, as far as it is not a part of the loop."""
 
     state: State

@@ -10,11 +10,12 @@ import os
 import select
 import socket
 from collections import deque
-from dataclasses import dataclass
 from enum import Enum
 from tempfile import TemporaryFile
 from time import monotonic
 from typing import IO
+
+from msgspec import Struct
 
 from prefork.http.body import Body, Budget
 from prefork.http.connection import CONTINUE, Connection, Environ, Limits, Request
@@ -41,8 +42,7 @@ _GRACE = 30.0
 _DONTWAIT = socket.MSG_DONTWAIT
 
 
-@dataclass(frozen=True)
-class Rules:
+class Rules(Struct, frozen=True):
     """Time limits in seconds and size limits in bytes, 0 for none."""
 
     limits: Limits

@@ -15,10 +15,10 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
 import setproctitle
+from msgspec import Struct
 
 from prefork import __version__, linux, logs, stacks, systemd
 from prefork.apps.health import Health
@@ -56,8 +56,7 @@ _IGNORED = (
 )
 
 
-@dataclass(frozen=True)
-class Heritage:
+class Heritage(Struct, frozen=True):
     """What every process of a generation is given."""
 
     generation: int
@@ -72,8 +71,7 @@ class Heritage:
     logs: logs.Logs
 
 
-@dataclass(frozen=True)
-class Birth(Heritage):
+class Birth(Heritage, frozen=True):
     """What a worker is given."""
 
     slot: int
@@ -82,8 +80,7 @@ class Birth(Heritage):
     """Descriptors that are the parent's alone."""
 
 
-@dataclass(frozen=True)
-class Loaded:
+class Loaded(Struct, frozen=True):
     """What a zygote has imported for its workers."""
 
     hooks: Hooks

@@ -10,10 +10,11 @@ import contextlib
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from prefork import logs
 from prefork.config import Config
@@ -53,8 +54,7 @@ def security(config: Config, address: str, context: Any) -> "Security | None":
     )
 
 
-@dataclass(frozen=True)
-class Security:
+class Security(Struct, frozen=True):
     """What one listener asks of its connections."""
 
     seal: "Callable[[socket.SocketType], TlsSocket] | None"
