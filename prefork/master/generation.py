@@ -10,6 +10,7 @@ from prefork.config import Config, ConfigError, Loaded, Problem, Source, load
 from prefork.listeners import Listener, ListenOptions, open_listeners
 from prefork.master.plan import Settings
 from prefork.master.sizing import Bounds
+from prefork.worker.process import import_parts
 
 if TYPE_CHECKING:
     import ssl  # by hand below: it costs each process three megabytes
@@ -66,6 +67,7 @@ def prepare(source: Source, number: int, kept: Sequence[Listener] = ()) -> Gener
     Raises ConfigError or ListenError, and then nothing has changed.
     """
     loaded = load(source)
+    import_parts(loaded.config)
     context = tls_context(loaded)
     config = loaded.config
     own = [config.metrics.bind] if config.metrics.bind is not None else []

@@ -36,6 +36,7 @@ from prefork.master.state import (
 )
 from prefork.master.zygote import Zygotes
 from prefork.scoreboard import Scoreboard
+from prefork.worker.process import import_parts
 
 VARIABLE = "PREFORK_UPGRADE"
 
@@ -239,6 +240,7 @@ def adopt_listener(state: ListenerState, fd: int) -> Listener:
 def _generation(state: GenerationState, listeners: Sequence[Listener]) -> Generation:
     file = Path(state.file) if state.file is not None else None
     loaded = Loaded(state.config, state.origins, file)
+    import_parts(loaded.config)
     try:
         tls = tls_context(loaded)
     except ConfigError as error:

@@ -8,12 +8,10 @@ a zygote has forked finds the application loaded.
 import atexit
 import contextlib
 import gc
-import logging
 import os
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn, Protocol
 
@@ -21,6 +19,7 @@ import setproctitle
 from msgspec import Struct
 
 from prefork import __version__, linux, logs, stacks, systemd
+from prefork.apps import load
 from prefork.apps.health import Health
 from prefork.apps.load import LoadError, load_target
 from prefork.apps.wsgi import FileWrapper, errors_stream
@@ -41,8 +40,6 @@ from prefork.worker.http import HttpService, base_environ
 from prefork.worker.loop import Loop, Service
 from prefork.worker.resources import bind_to_cpus, limit
 from prefork.worker.rights import restrain
-from prefork.worker.secured import security
-from prefork.worker.tcp import TcpService
 from prefork.worker.warmup import WarmupError, warm_up
 
 FAILED_TO_BOOT = 3
@@ -115,11 +112,27 @@ def live(birth: Birth, loaded: Loaded | None = None) -> NoReturn:
             _close(birth.foreign)
         _take_place(birth)
         status = _work(birth, loaded)
-    except BaseException:
+    except BaseException as problem:
         # Nothing may climb back into the master's stack.
-        logs.event("error", "worker failed", traceback=traceback.format_exc())
+        logs.event("error", "worker failed", traceback=logs.traceback_of(problem))
     finally:
         _exit(status)
+
+
+def import_parts(config: Config) -> None:
+    """As `prefork.apps.load.import_parts`, for all that a worker needs."""
+    load.import_parts(config)
+    if config.server.protocol == "tcp":
+        import prefork.worker.tcp
+    if _is_secured(config):
+        import prefork.worker.secured
+    if config.tls.certificate is not None:
+        import prefork.worker.tls  # noqa: F401
+
+
+def _is_secured(config: Config) -> bool:
+    """Whether a listener may ask for more than plain HTTP."""
+    return config.tls.certificate is not None or bool(config.http.trusted_proxies)
 
 
 def leave_master(foreign: Iterable[int]) -> None:
@@ -131,7 +144,8 @@ def leave_master(foreign: Iterable[int]) -> None:
         signal.signal(ignored, _ignore)
     _close(foreign)
     atexit._clear()
-    atexit.register(logging.shutdown)
+    if "logging" in sys.modules:  # of a program that called prefork.serve()
+        atexit.register(sys.modules["logging"].shutdown)
 
 
 def _close(fds: Iterable[int]) -> None:
@@ -225,6 +239,8 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
     workers = config.workers
     teller = birth.scoreboard.teller(birth.slot)
     if config.server.protocol == "tcp":
+        from prefork.worker.tcp import TcpService
+
         return TcpService(application, loop.crew, teller, request_timeout=workers.request_timeout)
     http = config.http
     budget = Budget(http.buffer_memory)
@@ -253,7 +269,11 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
         raise LoadError("the certificate could not be read again at the upgrade: reload")
     name_server(http.server_header)
     for door, listener in zip(doors, birth.listeners, strict=True):
-        secured = security(config, str(listener.address), birth.tls)
+        secured = None
+        if _is_secured(config):
+            from prefork.worker.secured import security
+
+            secured = security(config, str(listener.address), birth.tls)
         door.converse = Conversation if secured is None else secured.converse
         door.trusts = secured.trusts if secured is not None else None
         door.base = base_environ(
@@ -323,6 +343,8 @@ def application_traceback() -> str:
     """The exception under way, without our own frames above the application's."""
     problem = sys.exc_info()[1]
     assert problem is not None
+    import traceback
+
     frames = traceback.extract_tb(problem.__traceback__)
     here = os.path.dirname(os.path.dirname(__file__))
     ours = 0
