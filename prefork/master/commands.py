@@ -49,10 +49,10 @@ class Commands:
         selector.register(self._signals, selectors.EVENT_READ, self._take_signals)
         self._watcher: Watcher | None = None
         if watch:
-            from prefork.master.watch import Watcher
+            from prefork.master import watch as files  # with what starts its process
 
             name = parts.reloads.serving.config.server.name
-            self._watcher = Watcher(selector, name, lambda: self.reload(None))
+            self._watcher = files.Watcher(selector, name, lambda: self.reload(None))
 
     def listen(self) -> None:
         """From now on, signals are heard."""

@@ -22,7 +22,8 @@ from prefork.config import ConfigError, Source
 from prefork.listeners import Listener, ListenError
 from prefork.master.children import Child, Children, Death
 from prefork.master.generation import Generation, prepare
-from prefork.master.pool import LAST_WORDS, Pool
+from prefork.master.pool import Pool
+from prefork.master.roster import LAST_WORDS
 from prefork.master.state import Passed, Refused, Started, StateError, encode_verdict
 from prefork.master.takeover import Adopted, Handover, adopt, listener_state, receive
 from prefork.master.watch import WatchError, require_watcher

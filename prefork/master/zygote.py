@@ -23,7 +23,7 @@ from prefork import linux, logs
 from prefork.channel import Born, Channel, Failed, Fork, Ready, Reopen
 from prefork.master.children import Children
 from prefork.master.generation import Generation
-from prefork.master.pool import PROOF
+from prefork.master.roster import PROOF
 from prefork.master.state import ZygoteState
 from prefork.worker import process
 from prefork.worker.zygote import Conception, live

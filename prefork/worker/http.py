@@ -15,9 +15,10 @@ from prefork.scoreboard import Record, Teller
 from prefork.worker import forked
 from prefork.worker.accept import Arrival, Door
 from prefork.worker.admission import Admission, turn_away
-from prefork.worker.conversation import Conversation, Rules, Wish
+from prefork.worker.conversation import Conversation, Wish
 from prefork.worker.handover import Handover, Parcel
 from prefork.worker.parking import EPOLLIN, EPOLLOUT, Parking, SharedParking
+from prefork.worker.rules import Rules
 from prefork.worker.sockets import adopt, peer_name
 from prefork.worker.threads import Crew
 

@@ -33,13 +33,14 @@ from prefork.listeners import Listener
 from prefork.scoreboard import Scoreboard
 from prefork.worker.accept import WAKE, Door
 from prefork.worker.admission import Admission
-from prefork.worker.conversation import Conversation, Rules
+from prefork.worker.conversation import Conversation
 from prefork.worker.handover import Handover
 from prefork.worker.hooks import Hooks, Worker
 from prefork.worker.http import HttpService, base_environ
 from prefork.worker.loop import Loop, Service
 from prefork.worker.resources import bind_to_cpus, limit
 from prefork.worker.rights import restrain
+from prefork.worker.rules import Rules
 from prefork.worker.warmup import WarmupError, warm_up
 
 FAILED_TO_BOOT = 3

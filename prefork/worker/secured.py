@@ -7,7 +7,6 @@ has plain conversations, and pays nothing for it.
 """
 
 import contextlib
-import os
 import socket
 from collections.abc import Callable
 from enum import Enum
@@ -22,13 +21,13 @@ from prefork.http import forwarded, proxy_protocol
 from prefork.http.connection import Environ
 from prefork.http.head import Reject
 from prefork.http.proxied import ProxiedConnection, keys
-from prefork.worker.conversation import Conversation, FilePart, Rules, Wish
+from prefork.worker.conversation import Conversation, Wish
 from prefork.worker.handover import Parcel
+from prefork.worker.rules import Rules
+from prefork.worker.unsent import SendFile
 
 if TYPE_CHECKING:
     from prefork.worker.tls import TlsSocket
-
-_FILE = 64 * 1024  # bytes of a file read and sealed at one time
 
 
 def security(config: Config, address: str, context: Any) -> "Security | None":
@@ -212,19 +211,14 @@ class SecuredConversation(Conversation):
             return
         super().flush()
 
-    def _send_part(self, part: FilePart) -> int:
-        if self._tls is None:
-            return super()._send_part(part)
-        # The kernel can't seal it. Bytes that were sealed but not sent are read again, and are
-        # the same: the file was promised as it is.
-        data = os.pread(part.fd, min(part.count, _FILE), part.offset)
-        return self._sock.send(data, socket.MSG_DONTWAIT) if data else 0
+    def _file_sender(self) -> SendFile:
+        return super()._file_sender() if self._tls is None else self._tls.send_file
 
     def settle(self, now: float, leaving: float = 0.0) -> Wish:
         tls = self._tls
         if self._owed is _NOTHING:
             wish = super().settle(now, leaving)
-            if tls is not None and tls.ended and wish in _WAITING and not self._lingering:
+            if tls is not None and tls.ended and wish in _WAITING and self._lingering is None:
                 return Wish.CLOSE  # the epoll would not tell of it
             return wish
         if self.broken:
@@ -240,6 +234,6 @@ class SecuredConversation(Conversation):
 
     def close(self) -> None:
         # Not where an answer was cut: its client has to see that.
-        if self._tls is not None and self._owed is _NOTHING and not self._pending:
+        if self._tls is not None and self._owed is _NOTHING and self._unsent is None:
             self._tls.farewell()
         super().close()

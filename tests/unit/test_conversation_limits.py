@@ -8,7 +8,8 @@ import pytest
 
 from prefork.http.body import Budget
 from prefork.http.connection import Limits
-from prefork.worker.conversation import Conversation, Rules, Wish
+from prefork.worker.conversation import Conversation, Wish
+from prefork.worker.rules import Rules
 
 HEAD = b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 1000\r\n\r\n"
 START = 1000.0
@@ -116,7 +117,7 @@ def test_a_reader_has_to_take_at_some_rate(
     clients: list[Client], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [START]
-    monkeypatch.setattr("prefork.worker.conversation.monotonic", lambda: clock[0])
+    monkeypatch.setattr("prefork.worker.unsent.monotonic", lambda: clock[0])
     data = bytes(1 << 20)
 
     def due(slow: Client, at: float) -> float:
@@ -133,16 +134,18 @@ def test_a_reader_has_to_take_at_some_rate(
     assert due(idle, 19) == 39
     assert due(slow, 19) == 20
     # One more second for each hundred bytes that it has taken.
-    before = slow.conversation._memory
-    while slow.conversation._memory == before:
+    unsent = slow.conversation._unsent
+    assert unsent is not None
+    before = unsent.memory
+    while unsent.memory == before:
         slow.sock.recv(1 << 16)
         slow.conversation.flush()
-    taken = before - slow.conversation._memory
+    taken = before - unsent.memory
     assert due(slow, 19.5) == pytest.approx(min(20 + taken / 100, 39.5))
     # The next time it lags behind counts from there.
     slow.sock.settimeout(30)
     left = len(data)
-    while slow.conversation._pending:
+    while slow.conversation.lagging:
         left -= len(slow.sock.recv(1 << 16))
         slow.conversation.flush()
     clock[0] = START + 1000

@@ -7,12 +7,11 @@ import msgspec
 import pytest
 
 from prefork.master.backoff import Backoff
-from prefork.master.pool import (
+from prefork.master.plan import (
     Abandoned,
     FirstBootFailed,
     Kill,
     Plan,
-    Pool,
     Quit,
     Retire,
     Settings,
@@ -25,6 +24,7 @@ from prefork.master.pool import (
     Superseded,
     Worker,
 )
+from prefork.master.pool import Pool
 from prefork.master.sizing import Bounds
 from prefork.master.state import PoolState
 

@@ -15,12 +15,11 @@ from hypothesis.stateful import (
 )
 
 from prefork.master.backoff import JITTER, Backoff
-from prefork.master.pool import (
+from prefork.master.plan import (
     Abandoned,
     FirstBootFailed,
     Kill,
     Plan,
-    Pool,
     Settings,
     Settled,
     Spawn,
@@ -29,6 +28,7 @@ from prefork.master.pool import (
     Stopped,
     Superseded,
 )
+from prefork.master.pool import Pool
 from prefork.master.sizing import Bounds
 from prefork.master.state import PoolState
 

@@ -2,15 +2,7 @@
 
 import pytest
 
-from prefork.master.pool import (
-    Abandoned,
-    Kill,
-    Retire,
-    Settings,
-    Settled,
-    Spawn,
-    State,
-)
+from prefork.master.plan import Abandoned, Kill, Retire, Settings, Settled, Spawn, State
 from prefork.master.sizing import Bounds
 from tests.unit.test_pool import Master, only, serving, slots
 
@@ -103,7 +95,7 @@ def test_the_old_one_serves_on_while_its_replacement_cannot_boot():
         assert old in master.good()
         assert len(master.good()) == 2
         assert len(master.booting()) == 1
-    assert master.pool._current.backoff.delay > 0.1
+    assert master.pool._roster.current.backoff.delay > 0.1
 
 
 def test_after_failures_the_old_one_stays_until_the_new_one_has_proved_itself():

@@ -19,7 +19,9 @@ from prefork.config import Log, Override, Source, load
 from prefork.listeners import Listener
 from prefork.master.children import Child, Children
 from prefork.master.generation import Generation
-from prefork.master.pool import PROOF, Abandoned, Plan, Pool, Spawn, Stopped
+from prefork.master.plan import Abandoned, Plan, Spawn, Stopped
+from prefork.master.pool import Pool
+from prefork.master.roster import PROOF
 from prefork.master.zygote import Zygotes
 from prefork.scoreboard import Scoreboard
 from prefork.worker.zygote import Conception

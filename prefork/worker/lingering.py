@@ -1,0 +1,51 @@
+"""The end of a connection whose client may still be sending (RFC 9112 section 9.6).
+
+A close with bytes unread resets the connection, and the reset may destroy the last answer before
+it was read. So our side alone is closed, and what comes is thrown away for a while: such a client
+may read the answer only when it has sent all that it wanted to.
+"""
+
+import socket
+
+_SECONDS = 10.0
+"""The longest time in all."""
+
+_SILENCE = 2.0
+_BYTES = 64 * 1024 * 1024
+
+_SIZE = 256 * 1024  # bytes read at one time
+_AT_ONCE = 8  # such reads, until other connections get their turn
+
+
+class Lingering:
+    """One such end under way."""
+
+    __slots__ = ("_bytes", "_since", "_sock", "over")
+
+    def __init__(self, sock: socket.SocketType, now: float) -> None:
+        """Raises OSError where there is nobody left to wait for."""
+        self._sock = sock
+        self._since = now
+        self._bytes = 0
+        self.over = False
+        """The connection can be closed."""
+        sock.shutdown(socket.SHUT_WR)
+        self.discard()
+
+    def due(self, now: float) -> float:
+        """Monotonic seconds at which nothing more is waited for."""
+        return min(now + _SILENCE, self._since + _SECONDS)
+
+    def discard(self) -> None:
+        """Throws away what has come."""
+        try:
+            for _ in range(_AT_ONCE):
+                size = len(self._sock.recv(_SIZE, socket.MSG_DONTWAIT))
+                self._bytes += size
+                if not size or self._bytes > _BYTES:
+                    self.over = True
+                    return
+        except BlockingIOError:
+            return
+        except OSError:
+            self.over = True

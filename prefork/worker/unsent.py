@@ -1,0 +1,214 @@
+"""What a client has not taken yet: in memory, past a size on disk, or in a file of the application.
+
+It goes out in the order in which it came, whenever the client takes more. Only where that outgrows
+all limits the thread that has more to send waits for the client.
+"""
+
+import os
+import select
+import socket
+from collections import deque
+from collections.abc import Callable
+from tempfile import TemporaryFile
+from time import monotonic
+from typing import IO
+
+from prefork.worker.rules import Rules, due
+
+_FILES_AT_ONCE = 8  # pieces of files sent at one time, until other connections get their turn
+
+_DONTWAIT = socket.MSG_DONTWAIT
+
+SendFile = Callable[[int, int, int], int]
+"""(descriptor, offset, bytes): sends some of a file, and returns how many bytes; 0 where it has no
+more. Raises OSError as sendfile(2) does."""
+
+
+class FilePart:
+    """Bytes of a file that are still to be sent; owns its descriptor."""
+
+    __slots__ = ("count", "fd", "offset", "spilled")
+
+    def __init__(self, fd: int, offset: int, count: int, *, spilled: bool = False) -> None:
+        self.fd = fd
+        self.offset = offset
+        self.count = count
+        self.spilled = spilled
+        """It is ours, and can grow."""
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+class Unsent:
+    """What one client still has to take; made when it begins to lag behind."""
+
+    __slots__ = (
+        "_lagging_since",
+        "_memory",
+        "_parts",
+        "_rules",
+        "_send_file",
+        "_sock",
+        "_spill",
+        "_spilled",
+        "_taken",
+    )
+
+    def __init__(self, sock: socket.SocketType, send_file: SendFile, rules: Rules) -> None:
+        self._sock = sock
+        self._send_file = send_file
+        self._rules = rules
+        self._parts: deque[bytearray | FilePart] = deque()
+        self._memory = 0
+        self._spill: IO[bytes] | None = None
+        self._spilled = 0
+        self._lagging_since = monotonic()
+        self._taken = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._parts)
+
+    @property
+    def memory(self) -> int:
+        """Bytes of it that are in memory."""
+        return self._memory
+
+    def due(self, now: float) -> float:
+        """Monotonic seconds at which a client is given up that takes nothing, or too little of it;
+        0 for never."""
+        rules = self._rules
+        return due(
+            now,
+            silence=rules.write_timeout,
+            rate=rules.min_write_rate,
+            since=self._lagging_since,
+            done=self._taken,
+        )
+
+    # What is to be sent.
+
+    def add(self, data: memoryview) -> None:
+        """Keeps bytes behind all that is kept, or waits until the client takes them.
+
+        Raises OSError where the client is gone or too slow, or the disk is full: the connection is
+        of no more use.
+        """
+        rules = self._rules
+        while data:
+            size = len(data)
+            room = not rules.response_memory or self._memory + size <= rules.response_memory
+            if room and rules.budget.take(size):
+                self._memory += size
+                self._keep(data)
+                return
+            if not rules.response_spill or self._spilled + size <= rules.response_spill:
+                self._spill_over(data)
+                return
+            data = self._wait_for_reader(data)
+
+    def add_file(self, fd: int, offset: int, count: int) -> None:
+        """Keeps bytes of a file; the application may close its own before the client has them."""
+        self._append_file(FilePart(os.dup(fd), offset, count))
+
+    def _keep(self, data: memoryview) -> None:
+        # A copy: the tail of a large body would keep all of it in memory. And many small pieces
+        # are one: an object for each would take more memory than what is in it.
+        last = self._parts[-1] if self._parts else None
+        if isinstance(last, bytearray):
+            last += data
+        else:
+            self._parts.append(bytearray(data))
+
+    def _append_file(self, part: FilePart) -> None:
+        self._parts.append(part)
+        self._sock.setblocking(False)  # sendfile(2) knows no MSG_DONTWAIT
+
+    def _spill_over(self, data: memoryview) -> None:
+        size = len(data)
+        offset = self._spilled
+        if self._spill is None:
+            self._spill = TemporaryFile(buffering=0)  # noqa: SIM115
+        fd = self._spill.fileno()
+        while data:
+            written = os.pwrite(fd, data, self._spilled)
+            self._spilled += written
+            data = data[written:]
+        last = self._parts[-1] if self._parts else None
+        if isinstance(last, FilePart) and last.spilled:
+            last.count += size
+        else:
+            self._append_file(FilePart(os.dup(fd), offset, size, spilled=True))
+
+    def _wait_for_reader(self, data: memoryview) -> memoryview:
+        """Waits until the client takes something; returns what is left of `data`."""
+        poll = select.poll()
+        poll.register(self._sock, select.POLLOUT)
+        now = monotonic()
+        until = self.due(now)
+        if not poll.poll(max(until - now, 0.0) * 1000 if until else None):
+            raise TimeoutError
+        self.flush()
+        if self._parts:
+            return data
+        try:
+            sent = self._sock.send(data, _DONTWAIT)
+        except BlockingIOError:
+            return data
+        self._taken += sent
+        return data[sent:]
+
+    # What is sent.
+
+    def flush(self) -> None:
+        """Sends as much as the client takes now, and others can wait for.
+
+        Raises OSError where the client is gone, or a file has shrunk since it was promised.
+        """
+        parts = self._parts
+        files = 0
+        try:
+            while parts and files < _FILES_AT_ONCE:
+                part = parts[0]
+                if isinstance(part, FilePart):
+                    files += 1
+                    if self._flush_file(part):
+                        parts.popleft()
+                        part.close()
+                elif self._flush_memory(part):
+                    parts.popleft()
+        except BlockingIOError:
+            return
+        if not parts and self._spill is not None:
+            self._spill.close()
+            self._spill = None
+            self._spilled = 0
+
+    def _flush_file(self, part: FilePart) -> bool:
+        sent = self._send_file(part.fd, part.offset, part.count)
+        if not sent:
+            raise OSError("a file has shrunk while it was sent")
+        self._taken += sent
+        part.offset += sent
+        part.count -= sent
+        return not part.count
+
+    def _flush_memory(self, part: bytearray) -> bool:
+        sent = self._sock.send(part, _DONTWAIT)
+        self._taken += sent
+        self._memory -= sent
+        self._rules.budget.give_back(sent)
+        del part[:sent]
+        return not part
+
+    def close(self) -> None:
+        """Lets go of all of it."""
+        for part in self._parts:
+            if isinstance(part, FilePart):
+                part.close()
+        self._parts.clear()
+        self._rules.budget.give_back(self._memory)
+        self._memory = 0
+        if self._spill is not None:
+            self._spill.close()
+            self._spill = None

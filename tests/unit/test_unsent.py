@@ -1,0 +1,238 @@
+"""What a client has not taken yet, with a client that takes as much as a test says."""
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prefork.http.body import Budget
+from prefork.http.connection import Limits
+from prefork.worker.rules import Rules
+from prefork.worker.unsent import Unsent
+
+
+class Wire:
+    """What a socket and sendfile(2) are to it."""
+
+    def __init__(self) -> None:
+        self.room = 0
+        self.got = b""
+        self.calls = 0
+        self.blocking = True
+
+    def _take(self, data: bytes) -> int:
+        if not self.room:
+            raise BlockingIOError
+        self.calls += 1
+        taken = data[: self.room]
+        self.room -= len(taken)
+        self.got += taken
+        return len(taken)
+
+    def send(self, data: bytearray, flags: int) -> int:
+        assert flags == socket.MSG_DONTWAIT
+        return self._take(bytes(data))
+
+    def send_file(self, fd: int, offset: int, count: int) -> int:
+        assert not self.blocking
+        data = os.pread(fd, count, offset)
+        return self._take(data) if data else 0
+
+    def setblocking(self, flag: bool) -> None:
+        self.blocking = flag
+
+
+def rules(**changed: Any) -> Rules:
+    limits = Limits(8192, 100, 65536, 1 << 20, 65536)
+    times = {"keepalive": 5.0, "header_timeout": 10.0, "body_timeout": 30.0, "write_timeout": 20.0}
+    sizes = {"response_memory": 100, "response_spill": 1000}
+    counts = {"keepalive_requests": 0, "min_body_rate": 0, "min_write_rate": 0}
+    return Rules(limits=limits, **{**times, **sizes, **counts, "budget": Budget(), **changed})  # type: ignore[arg-type]
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.fixture
+def wire() -> Wire:
+    return Wire()
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_open() -> Iterator[None]:
+    before = descriptors()
+    yield
+    assert descriptors() == before
+
+
+def kept(wire: Wire, *pieces: bytes, **changed: Any) -> Unsent:
+    unsent = Unsent(wire, wire.send_file, rules(**changed))  # type: ignore[arg-type]
+    for piece in pieces:
+        unsent.add(memoryview(piece))
+    return unsent
+
+
+def drain(unsent: Unsent, wire: Wire, step: int = 7) -> bytes:
+    """All of it, taken by the step."""
+    while unsent:
+        wire.room = step
+        unsent.flush()
+    return wire.got
+
+
+def test_what_is_kept_goes_out_as_the_client_takes_it(wire: Wire) -> None:
+    unsent = kept(wire, b"one", b"two", b"three")
+    unsent.flush()
+    assert wire.got == b""
+    wire.room = 4
+    unsent.flush()
+    assert (wire.got, unsent.memory, bool(unsent)) == (b"onet", 7, True)
+    unsent.add(memoryview(b"four"))
+    wire.room = 100
+    unsent.flush()
+    assert (wire.got, unsent.memory, bool(unsent)) == (b"onetwothreefour", 0, False)
+
+
+def test_many_small_pieces_are_sent_as_one(wire: Wire) -> None:
+    unsent = kept(wire, *(b"%d" % (n % 10) for n in range(100)))
+    wire.room = 1000
+    unsent.flush()
+    assert (wire.got, wire.calls) == (b"0123456789" * 10, 1)
+
+
+@pytest.mark.parametrize("step", [1, 7, 1000])
+def test_memory_then_disk_then_memory_go_out_in_their_order(wire: Wire, step: int) -> None:
+    pieces = b"a" * 90, b"b" * 200, b"c" * 5, b"d" * 300, b"e" * 5
+    unsent = kept(wire, *pieces)
+    # Beyond the memory only what is too large for what is left of it is on disk.
+    assert unsent.memory == 100
+    assert drain(unsent, wire, step) == b"".join(pieces)
+    assert unsent.memory == 0
+    # And once more: the disk is used anew from its beginning.
+    unsent.add(memoryview(b"f" * 990))
+    assert drain(unsent, wire, step) == b"".join(pieces) + b"f" * 990
+
+
+def test_no_memory_left_to_the_worker_is_as_none_left_to_the_response(wire: Wire) -> None:
+    budget = Budget(10)
+    unsent = kept(wire, b"a" * 8, b"b" * 8, b"c" * 2, budget=budget)
+    assert (unsent.memory, budget.used) == (10, 10)
+    assert drain(unsent, wire) == b"a" * 8 + b"b" * 8 + b"c" * 2
+    assert budget.used == 0
+
+
+def test_a_file_stands_in_its_place_and_may_be_closed_at_once(wire: Wire, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"0123456789")
+    unsent = kept(wire, b"before ")
+    with open(tmp_path / "file", "rb") as file:
+        unsent.add_file(file.fileno(), 2, 5)
+    unsent.add(memoryview(b" behind"))
+    assert drain(unsent, wire, 3) == b"before 23456 behind"
+
+
+def test_a_file_that_has_shrunk_is_the_end(wire: Wire, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"0123456789")
+    unsent = kept(wire)
+    with open(path, "rb") as file:
+        unsent.add_file(file.fileno(), 0, 10)
+    path.write_bytes(b"01")
+    wire.room = 100
+    with pytest.raises(OSError, match="shrunk"):
+        unsent.flush()
+    assert wire.got == b"01"
+    unsent.close()
+
+
+def test_others_get_a_turn_between_many_pieces_of_files(wire: Wire, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    unsent = kept(wire)
+    with open(tmp_path / "file", "rb") as file:
+        for _ in range(20):
+            unsent.add_file(file.fileno(), 0, 1)
+    wire.room = 1000
+    unsent.flush()
+    assert unsent
+    assert 0 < len(wire.got) < 20
+    assert drain(unsent, wire) == b"x" * 20
+
+
+def test_all_is_let_go_of_when_the_client_is_gone(wire: Wire, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    budget = Budget(100)
+    unsent = kept(wire, b"a" * 50, b"b" * 500, b"c" * 20, budget=budget)
+    with open(tmp_path / "file", "rb") as file:
+        unsent.add_file(file.fileno(), 0, 1)
+    assert budget.used == 70
+    unsent.close()
+    assert (budget.used, bool(unsent)) == (0, False)
+
+
+def test_when_a_client_is_given_up(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr("prefork.worker.unsent.monotonic", lambda: clock[0])
+    assert kept(wire, write_timeout=0.0).due(1000) == 0  # never
+    assert kept(wire).due(1019) == 1039
+    assert kept(wire, write_timeout=0.0, min_write_rate=10).due(1019) == 1030
+    slow = kept(wire, b"a" * 100, min_write_rate=10)
+    assert slow.due(1019) == 1020
+    # A second for each ten bytes, but never more than the time of silence.
+    wire.room = 50
+    slow.flush()
+    assert slow.due(1019) == 1025
+    assert slow.due(1001) == 1021
+
+
+# With a real socket: the only thing that is waited for.
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.settimeout(30)
+        while True:  # until nothing more goes in
+            try:
+                ours.send(b"x" * 65536)
+            except BlockingIOError:
+                break
+        yield ours, theirs
+
+
+def test_what_outgrows_all_limits_waits_for_the_client(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    ours, theirs = pair
+
+    def never(fd: int, offset: int, count: int) -> int:
+        raise AssertionError
+
+    unsent = Unsent(ours, never, rules(response_spill=1, write_timeout=0.01))
+    unsent.add(memoryview(b"a" * 100))
+    with pytest.raises(TimeoutError):
+        unsent.add(memoryview(b"b" * 100))
+    theirs.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while theirs.recv(1 << 20):
+            pass
+    unsent.add(memoryview(b"b" * 100))
+    assert not unsent
+    assert theirs.recv(1 << 20) == b"a" * 100 + b"b" * 100
+
+
+def test_who_leaves_while_it_is_waited_for_is_gone(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    ours, theirs = pair
+    unsent = Unsent(ours, os.sendfile, rules(response_spill=1))  # type: ignore[arg-type]
+    unsent.add(memoryview(b"a" * 100))
+    theirs.close()
+    with pytest.raises(OSError, match=r"."):
+        unsent.add(memoryview(b"b" * 100))
+    unsent.close()
