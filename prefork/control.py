@@ -14,7 +14,6 @@ changes the meaning of one takes another version.
 """
 
 import contextlib
-import hashlib
 import os
 import socket
 import stat
@@ -314,6 +313,8 @@ def _in(directory: Path, name: str) -> Path:
     encoded = quote_from_bytes(os.fsencode(name), safe=":@[]")
     room = UNIX_PATH_MAX - len(os.fsencode(directory)) - len("/") - len(_SUFFIX)
     if len(encoded) > room:
+        import hashlib  # with OpenSSL, megabytes that no other name has a use for
+
         # "+" is always encoded above, so no other name can give this.
         digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:_DIGEST]
         encoded = f"{encoded[: max(room - _DIGEST - 1, 0)]}+{digest}"

@@ -1,7 +1,8 @@
 """A request's body, gathered before the application is called: in memory, past a size on disk."""
 
-from tempfile import SpooledTemporaryFile
+from io import BytesIO
 from threading import RLock
+from typing import IO
 
 from prefork.http.head import Reject
 
@@ -38,7 +39,7 @@ class Budget:
 class Body:
     """What has come of a body so far."""
 
-    __slots__ = ("_budget", "_held", "_limit", "_memory", "_on_disk", "file", "since", "size")
+    __slots__ = ("_budget", "_file", "_held", "_limit", "_memory", "on_disk", "since", "size")
 
     def __init__(self, memory: int, limit: int, budget: Budget) -> None:
         """`memory`: bytes kept in memory; `limit`: bytes allowed; 0 means no limit.
@@ -49,8 +50,8 @@ class Body:
         self._budget = budget
         self._memory = memory
         self._limit = limit
-        self._on_disk = False
-        self.file: SpooledTemporaryFile[bytes] = SpooledTemporaryFile()  # noqa: SIM115
+        self._file: IO[bytes] = BytesIO()
+        self.on_disk = False
         self.size = 0
         self.since = 0.0
         """Monotonic seconds at which somebody began to look at its rate."""
@@ -61,19 +62,27 @@ class Body:
         self.size += size
         if self._limit and self.size > self._limit:
             raise Reject(413, f"body is larger than {self._limit} bytes")
-        if not self._on_disk:
+        if not self.on_disk:
             if (self._memory and self.size > self._memory) or not self._budget.take(size):
-                self._on_disk = True
-                self.file.rollover()
-                self._release()
+                self._go_to_disk()
             else:
                 self._held += size
-        self.file.write(data)
+        self._file.write(data)
 
-    def whole(self) -> SpooledTemporaryFile[bytes]:
-        """The body from its first byte, as a file."""
-        self.file.seek(0)
-        return self.file
+    def _go_to_disk(self) -> None:
+        from tempfile import TemporaryFile  # with what only few bodies need
+
+        assert isinstance(self._file, BytesIO)
+        file = TemporaryFile()  # noqa: SIM115 - it is closed with the last reference
+        file.write(self._file.getbuffer())
+        self._file = file
+        self.on_disk = True
+        self._release()
+
+    def whole(self) -> IO[bytes]:
+        """The body from its first byte, as a file. Raises OSError where the disk is full."""
+        self._file.seek(0)
+        return self._file
 
     def _release(self) -> None:
         self._budget.give_back(self._held)

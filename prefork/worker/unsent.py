@@ -9,7 +9,6 @@ import select
 import socket
 from collections import deque
 from collections.abc import Callable
-from tempfile import TemporaryFile
 from time import monotonic
 from typing import IO
 
@@ -128,6 +127,8 @@ class Unsent:
         size = len(data)
         offset = self._spilled
         if self._spill is None:
+            from tempfile import TemporaryFile  # with what few responses need
+
             self._spill = TemporaryFile(buffering=0)  # noqa: SIM115
         fd = self._spill.fileno()
         while data:
