@@ -1,6 +1,8 @@
 """The command line: a module for each group of commands; arguments in, exit status out."""
 
+import gc
 import importlib
+from types import ModuleType
 from typing import Any
 
 import click
@@ -33,9 +35,19 @@ class _Commands(click.Group):
         if place is None:
             return None
         module, _, attribute = place.partition(":")
-        found: Any = getattr(importlib.import_module(module), attribute)
+        found: Any = getattr(_imported(module), attribute)
         assert isinstance(found, click.Command)
         return found
+
+
+def _imported(module: str) -> ModuleType:
+    """What stays for the life of the process is not looked through for garbage again and again."""
+    gc.disable()
+    try:
+        return importlib.import_module(module)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _show_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
