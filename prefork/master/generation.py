@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from prefork import address
-from prefork.config import Config, ConfigError, Loaded, Problem, Source, load
+from prefork.config import Config, ConfigError, Loaded, Problem, Source, cpus, load
 from prefork.listeners import Listener, ListenOptions, open_listeners
 from prefork.master.plan import Settings
 from prefork.master.sizing import Bounds
@@ -42,6 +42,8 @@ class Generation(Struct, eq=False):
             boot_timeout=workers.boot_timeout,
             graceful_timeout=workers.graceful_timeout,
             bounds=Bounds(workers.min, workers.max, workers.spare) if workers.spare else None,
+            # What a zygote forks has nothing left to import.
+            at_once=0 if workers.preload else cpus.available(),
         )
 
     @property

@@ -18,13 +18,15 @@ class State(enum.Enum):
 class Settings(Struct, frozen=True):
     """What a generation wants: `count` workers (at least 1) and timeouts in seconds, 0: no limit.
 
-    With `bounds`, a dynamic pool, `count` does not count.
+    With `bounds`, a dynamic pool, `count` does not count.  `at_once`: how many workers boot at the
+    same time without being waited for, 0: all of them; see `prefork.master.comparison.PACE`.
     """
 
     count: int
     boot_timeout: float
     graceful_timeout: float
     bounds: Bounds | None = None
+    at_once: int = 0
 
 
 class Spawn(Struct, frozen=True):
