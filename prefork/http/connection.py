@@ -111,6 +111,9 @@ class Connection:
         "wants_continue",
     )
 
+    proxied = False
+    """The peer is a trusted proxy: its word on how a request came to it is taken."""
+
     def __init__(self, base: Environ, limits: Limits) -> None:
         self._base = base
         self._limits = limits

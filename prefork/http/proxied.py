@@ -11,6 +11,8 @@ class ProxiedConnection(Connection):
 
     __slots__ = ("_names", "_trusts")
 
+    proxied = True
+
     def __init__(
         self, base: Environ, limits: Limits, trusts: forwarded.Trusts, names: dict[bytes, str]
     ) -> None:

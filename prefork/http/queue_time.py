@@ -2,7 +2,7 @@
 
 Proxies write seconds, milliseconds or microseconds since the epoch, some after `t=`: nginx's
 `t=${msec}` is seconds with a fraction, Apache httpd's `t=%t` microseconds, HAProxy and Heroku's
-router write milliseconds.
+router write milliseconds.  Taken from trusted proxies alone: a client can write anything.
 """
 
 import re

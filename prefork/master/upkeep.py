@@ -13,10 +13,10 @@ from prefork.listeners import Listener
 from prefork.master import sizing
 from prefork.master.children import Child, Children
 from prefork.master.ledger import Ledger
-from prefork.master.limits import next_tick, resident
 from prefork.master.plan import State
 from prefork.master.pool import Pool
 from prefork.master.recycling import Allowance, draw
+from prefork.master.ticks import next_tick
 
 
 class Upkeep:
@@ -122,3 +122,13 @@ class Upkeep:
                 calls.append((sum(call.started > 0 for call in records), len(records)))
         queued = sum(linux.queue(listener.sock).depth for listener in self._listeners())
         return sizing.Demand(sizing.busy_workers(calls), queued)
+
+
+def resident(pid: int) -> int:
+    """Bytes of a process's memory that are in RAM (RSS, proc(5)); 0 for one that is gone."""
+    import psutil  # a megabyte that every worker would share, for a limit that few set
+
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return 0

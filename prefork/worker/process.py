@@ -238,12 +238,18 @@ def _settle_in(config: Config, user: dict[str, str]) -> None:
 def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> Service:
     config = birth.config
     workers = config.workers
+    http = config.http
     teller = birth.scoreboard.teller(birth.slot)
     if config.server.protocol == "tcp":
+        from prefork.http.forwarded import trust
         from prefork.worker.tcp import TcpService
 
-        return TcpService(application, loop.crew, teller, request_timeout=workers.request_timeout)
-    http = config.http
+        return TcpService(
+            *(application, loop.crew, teller),
+            request_timeout=workers.request_timeout,
+            header_timeout=http.header_timeout,
+            proxies=trust(http.trusted_proxies) if http.proxy_protocol else None,
+        )
     budget = Budget(http.buffer_memory)
     rules = Rules(
         limits=Limits(

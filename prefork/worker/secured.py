@@ -17,12 +17,14 @@ from msgspec import Struct
 
 from prefork import logs
 from prefork.config import Config
-from prefork.http import forwarded, proxy_protocol
+from prefork.http import forwarded
 from prefork.http.connection import Environ
 from prefork.http.head import Reject
 from prefork.http.proxied import ProxiedConnection, keys
+from prefork.http.proxy_protocol import ProxyError
 from prefork.worker.conversation import Conversation, Wish
 from prefork.worker.handover import Parcel
+from prefork.worker.proxy_header import ProxyHeader
 from prefork.worker.rules import Rules
 from prefork.worker.unsent import SendFile
 
@@ -95,7 +97,7 @@ class SecuredConversation(Conversation):
         super().__init__(sock, base, rules, now)
         self._base = base
         self._security = security
-        self._header = b""
+        self._header = ProxyHeader() if security.proxy_protocol else None
         self._tls: TlsSocket | None = None
         self._owed = _PROXY if security.proxy_protocol else _HANDSHAKE
         if not security.proxy_protocol:
@@ -108,23 +110,15 @@ class SecuredConversation(Conversation):
         self.broken = True
 
     def _read_proxy_header(self, now: float) -> bool:
-        """Takes the header and not a byte more: what follows is for TLS, or HTTP."""
+        """Whether it is behind us: what follows is for TLS, or HTTP."""
         if not self._security.trusts(self._base["REMOTE_ADDR"]):
             self._refuse("the peer is not one of http.trusted_proxies")
             return False
-        sock = self._sock
-        limit = proxy_protocol.V2_LIMIT + proxy_protocol.V1_LIMIT
+        owed = self._header
+        assert owed is not None
         try:
-            fresh = sock.recv(limit, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-            if not fresh:
-                self.broken = True  # a port that was only knocked at, as health checks do
-                return False
-            header = proxy_protocol.read(self._header + fresh)
-            size = len(fresh) if header is None else header.size - len(self._header)
-            self._header += sock.recv(size, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return False
-        except proxy_protocol.ProxyError as problem:
+            header = owed.read(self._sock)
+        except ProxyError as problem:
             self._refuse(str(problem))
             return False
         except OSError:
@@ -132,7 +126,7 @@ class SecuredConversation(Conversation):
             return False
         if header is None:
             return False
-        self._header = b""
+        self._header = None
         if header.source is not None:
             self._base["REMOTE_ADDR"], self._base["REMOTE_PORT"] = header.source
         self._know_peer(now)
@@ -141,7 +135,7 @@ class SecuredConversation(Conversation):
     def _know_peer(self, now: float) -> None:
         """Nothing more will be said of the peer but by itself."""
         security = self._security
-        if security.headers and security.trusts(self._base["REMOTE_ADDR"]):
+        if security.trusts(self._base["REMOTE_ADDR"]):
             self.connection.close()
             self.connection = ProxiedConnection(
                 self._base, self._rules.limits, security.trusts, security.headers

@@ -1,9 +1,10 @@
 """TCP handlers in a worker: one call for each connection, `handler(sock, address)`.
 
 A handler has its connection to itself for as long as it likes, in the thread that called it.
-Only what is left over when it returns, bytes of the client's that nobody read, is parked for a
-moment: a close with unread data is a reset (RFC 2525 section 2.17), which could take the last
-answer with it.
+Parked is only what needs no handler.  Before it is called: a connection that owes a header of the
+PROXY protocol.  When it has returned: what is left over, bytes of the client's that nobody read,
+for a moment: a close with unread data is a reset (RFC 2525 section 2.17), which could take the
+last answer with it.
 """
 
 import contextlib
@@ -14,11 +15,14 @@ from time import monotonic
 from typing import Any
 
 from prefork import logs
+from prefork.http.forwarded import Trusts
+from prefork.http.proxy_protocol import ProxyError
 from prefork.scoreboard import Record, Teller
 from prefork.worker import forked
 from prefork.worker.accept import Arrival, Door
 from prefork.worker.handover import Parcel
 from prefork.worker.parking import EPOLLIN, Parking, SharedParking
+from prefork.worker.proxy_header import ProxyHeader
 from prefork.worker.sockets import peer_name
 from prefork.worker.threads import Crew
 
@@ -32,16 +36,23 @@ _PIECE = 64 * 1024
 class Exchange:
     """One accepted connection and its handler."""
 
-    def __init__(self, sock: socket.socket, address: Any, peer: str) -> None:
+    def __init__(self, sock: socket.socket, address: Any) -> None:
         self.sock = sock
-        self.address = address
-        self.peer = peer
+        self.introduce(address)
+        self.header: ProxyHeader | None = None
+        """What has to come before the handler is called."""
         self.thread = 0
         self._discarded = 0
         self.fd = sock.fileno()
         self.events = 0
         self.deadline = 0.0
         self.tick = 0
+
+    def introduce(self, address: Any) -> None:
+        """Names the client, as accept(2) does."""
+        self.address = address
+        host, port = peer_name(address)
+        self.peer = f"{host}:{port}" if host else "unix"
 
     def shut_for_reading(self) -> None:
         """The handler finds the end of its input, and comes to its own end."""
@@ -87,12 +98,18 @@ class TcpService:
         teller: Teller,
         *,
         request_timeout: float,
+        header_timeout: float,
+        proxies: Trusts | None,
     ) -> None:
+        """`proxies`: who speaks the PROXY protocol, and all others are refused; None: nobody does.
+        `header_timeout`: seconds for its header, 0 for no limit."""
         self.parking: Parking[Exchange] = Parking() if crew is None else SharedParking()
         self._handler = handler
         self._crew = crew
         self._teller = teller
         self._request_timeout = request_timeout
+        self._header_timeout = header_timeout
+        self._proxies = proxies
         self._open: set[Exchange] = set()
         self._running: dict[Exchange, float] = {}
         self._forked = False
@@ -104,29 +121,37 @@ class TcpService:
         fd, address = arrival
         listener = door.sock
         sock = socket.socket(listener.family, listener.type, listener.proto, fileno=fd)
-        host, port = peer_name(address)
-        exchange = Exchange(sock, address, f"{host}:{port}" if host else "unix")
+        exchange = Exchange(sock, address)
         self._open.add(exchange)
-        self._call(exchange, record)
-        self._finish(exchange)
+        if self._proxies is not None:
+            exchange.header = ProxyHeader()
+            if self._header_timeout:
+                exchange.deadline = monotonic() + self._header_timeout
+            if not self._proxies(peer_name(address)[0]):
+                self._refuse(exchange, "the peer is not one of http.trusted_proxies")
+                return
+        self._proceed(exchange, record)
 
     def adopt(self, parcel: Parcel, fd: int, door: Door, record: Record) -> None:
         self.welcome((fd, parcel.peer), door, record)
 
     def ready(self, fd: int, events: int, record: Record) -> None:
         exchange = self.parking.claim(fd)
-        if exchange is not None:
-            if exchange.discard():
-                self.parking.park(exchange, EPOLLIN)
-            else:
-                self._close(exchange)
+        if exchange is None:
+            return
+        if exchange.header is not None:
+            self._proceed(exchange, record)
+        elif exchange.discard():
+            self.parking.park(exchange, EPOLLIN)
+        else:
+            self._close(exchange)
 
     def overdue(self, now: float, record: Record) -> None:
         for exchange in self.parking.expired(now):
             self._close(exchange)
 
     def offer(self, fd: int, slot: int | None = None) -> bool:
-        """Only fresh connections move: what is parked here is at its end."""
+        """Only fresh connections move: most of what is parked here is at its end."""
         return False
 
     def hand_over_all(self) -> None:
@@ -138,7 +163,12 @@ class TcpService:
             exchange.shut_for_reading()
 
     def leave(self) -> None:
-        """What is parked here ends by itself within two seconds."""
+        """What is parked here ends by itself within two seconds, whatever it still owes."""
+        until = monotonic() + _LINGER
+        for exchange in list(self.parking.parked.values()):
+            if exchange.header is not None and self.parking.claim(exchange.fd) is exchange:
+                exchange.deadline = min(exchange.deadline or until, until)
+                self.parking.park(exchange, EPOLLIN)
 
     def expire(self, now: float) -> None:
         for exchange, started in list(self._running.items()):
@@ -157,6 +187,34 @@ class TcpService:
                 exchange.sock.close()
 
     # One exchange.
+
+    def _proceed(self, exchange: Exchange, record: Record) -> None:
+        if exchange.header is None or self._introduced(exchange, exchange.header):
+            self._call(exchange, record)
+            self._finish(exchange)
+
+    def _introduced(self, exchange: Exchange, owed: ProxyHeader) -> bool:
+        """Whether the PROXY header is there; where not, the connection is parked or closed."""
+        try:
+            header = owed.read(exchange.sock)
+        except ProxyError as problem:
+            self._refuse(exchange, str(problem))
+            return False
+        except OSError:
+            self._close(exchange)
+            return False
+        if header is None:
+            self.parking.park(exchange, EPOLLIN)
+            return False
+        self.parking.mute(exchange)  # its events are the handler's
+        exchange.header = None
+        if header.source is not None:
+            exchange.introduce(_as_accepted(*header.source))
+        return True
+
+    def _refuse(self, exchange: Exchange, why: str) -> None:
+        logs.event("warning", "connection refused", peer=exchange.peer, reason=why)
+        self._close(exchange)
 
     def _call(self, exchange: Exchange, record: Record) -> None:
         crew = self._crew
@@ -202,3 +260,10 @@ class TcpService:
         self.parking.forget(exchange)
         exchange.sock.close()
         self._open.discard(exchange)
+
+
+def _as_accepted(host: str, port: str) -> Any:
+    """The address of a PROXY header in the form that accept(2) gives it to Python."""
+    if not host:
+        return ""  # a Unix socket
+    return (host, int(port), 0, 0) if ":" in host else (host, int(port))

@@ -18,6 +18,12 @@ def whoami(sock: socket.socket, address: object) -> None:
     sock.sendall(f"{os.getpid()} {address}\n".encode())
 
 
+def greets(sock: socket.socket, address: object) -> None:
+    """The client's address in a line, then every byte back."""
+    sock.sendall(f"{address!r}\n".encode())
+    echo(sock, address)
+
+
 def fails(sock: socket.socket, address: object) -> None:
     """Says one line, then raises: that ends this connection and no other."""
     sock.sendall(b"about to fail\n")

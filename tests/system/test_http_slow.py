@@ -1,9 +1,15 @@
-"""Two hundred slow clients of all four kinds at once, and one thread: who is quick is served."""
+"""Slow clients of all kinds at once, and one thread: who is quick is served."""
 
-from contextlib import ExitStack
+import re
+import shutil
+import subprocess
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pytest
 
 from tests.system.raw import Raw, request, talk
-from tests.system.server import Start
+from tests.system.server import PATIENCE, Start
 from tests.system.test_http import APP, settings
 
 EACH = 50
@@ -12,7 +18,7 @@ SMALL = 4096  # bytes of receive buffer: the answer does not fit
 
 
 def test_slow_heads_bodies_chunks_and_readers_keep_nobody_waiting(start: Start) -> None:
-    """Every one moves on between two good requests, and every one gets its answer in the end."""
+    """Two hundred: every one moves on between two good requests, and gets its answer in the end."""
     server = start(
         *(APP, "--workers", "1", "--threads", "1"),
         *settings("http", header_timeout=120, response_memory=65536, min_body_rate=0),
@@ -45,3 +51,70 @@ def test_slow_heads_bodies_chunks_and_readers_keep_nobody_waiting(start: Start) 
         for number, (client, _) in enumerate(writers):
             expected = (b"no length given", b"b" * 60, b"c" * 10)[number % 3]
             assert client.answer().body == expected
+
+
+# slowhttptest(1): the modes, and how fast each goes about it.
+ATTACKS = {
+    "slow headers": ("-H", "-i", "1", "-x", "8"),
+    "slow bodies": ("-B", "-i", "1", "-x", "8", "-s", "8192"),
+    "ranges": ("-R", "-t", "GET", "-a", "5", "-b", "900"),
+    "slow readers": ("-X", "-n", "1", "-w", "10", "-y", "20", "-z", "32", "-k", "1"),
+}
+TARGETS = {
+    "slow headers": "/nolength",
+    "slow bodies": "/echo",
+    "ranges": "/static/file",
+    "slow readers": f"/big?n={BIG // 10}",
+}
+COUNT = 200
+FILE = b"0123456789" * 1000
+
+
+def test_slowhttptest_in_its_four_modes_at_once_harms_nobody(start: Start, tmp_path: Path) -> None:
+    if shutil.which("slowhttptest") is None:
+        pytest.skip("slowhttptest is not installed")
+    (tmp_path / "file").write_bytes(FILE)
+    access = tmp_path / "access.log"
+    server = start(
+        *(APP, "--workers", "1", "--threads", "1"),
+        *settings("http", header_timeout=120, min_body_rate=0),
+        *("--set", f'static.mounts={{ "/static/" = "{tmp_path}" }}'),
+        *settings("log", access=access, access_format="common"),
+    ).wait_ready(1)
+    command = ["slowhttptest", "-c", str(COUNT), "-r", str(COUNT), "-l", "3", "-p", str(PATIENCE)]
+    with ExitStack() as stack:
+        tools = {
+            name: stack.enter_context(
+                subprocess.Popen(
+                    [*command, *flags, "-u", f"http://127.0.0.1:{server.port}{TARGETS[name]}"],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                )
+            )
+            for name, flags in ATTACKS.items()
+        }
+        for tool in tools.values():
+            stack.callback(tool.kill)
+        (worker,) = server.workers()
+        held = 0
+        good = stack.enter_context(talk(server))
+        for tool in tools.values():
+            while tool.poll() is None:
+                if tools["ranges"].poll() is not None:  # the others keep all that they have
+                    held = max(held, worker.num_fds())
+                assert good.ask(request("/nolength")).body == b"no length given"
+                with talk(server) as fresh:
+                    assert fresh.ask(request("/static/file")).body == FILE
+                with suppress(subprocess.TimeoutExpired):
+                    tool.wait(0.02)
+        told = {name: tool.communicate()[0].decode() for name, tool in tools.items()}
+    assert held > 3 * COUNT
+    for name, words in told.items():
+        words = re.sub(r"\x1b\[[0-9;]*m", "", words)
+        assert re.findall(r"service available: *(\w+)", words)[-1] == "YES", words
+        end = "No open connections left" if name == "ranges" else "Hit test time limit"
+        assert end in words, words
+    # So many ranges get the whole, once, and not each of them.
+    log = access.read_text()
+    assert set(re.findall(r'"GET /static/file HTTP/1.1" (.*)', log)) == {f"200 {len(FILE)}"}
+    assert log.count("GET /static/file") >= COUNT

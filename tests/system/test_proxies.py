@@ -3,24 +3,27 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import ssl
 import struct
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.system.certificates import Authority
+from tests.system.nginx import nginx_command
+from tests.system.processes import peers_of
 from tests.system.raw import Raw, request, talk
-from tests.system.server import PATIENCE, Server, read_all, servers, until
+from tests.system.server import PATIENCE, Server, Start, read_all, servers, until
 
 APP = "tests.apps.basic:app"
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin"
-NGINX, HAPROXY = shutil.which("nginx", path=PATH), shutil.which("haproxy", path=PATH)
+HAPROXY = shutil.which("haproxy", path=PATH)
 TRUSTED = '["127.0.0.1", "10.0.0.0/8", "unix"]'
 
 SPOOFED = (
@@ -218,6 +221,96 @@ def test_a_handshake_comes_after_the_header(proxied: Server) -> None:
     assert (told["REMOTE_ADDR"], told["wsgi.url_scheme"]) == ("203.0.113.2", "https")
 
 
+# The same before a protocol of one's own.
+
+
+@pytest.fixture(scope="module", params=["1", "2"], ids=["1 thread", "2 threads"])
+def greeting(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """A handler that says whom it was called for, and answers with what it gets."""
+    for start in servers(tmp_path_factory.mktemp("greeting")):
+        yield start(
+            *("--tcp", "tests.apps.tcp_apps:greets", "--workers", "1", "--threads", request.param),
+            *("--set", f"http.trusted_proxies={TRUSTED}", "--set", "http.proxy_protocol=true"),
+            *("--set", "http.header_timeout=60"),
+        ).wait_ready(1)
+
+
+@pytest.mark.parametrize(
+    ("header", "address"),
+    [
+        (V1, ("203.0.113.1", 4711)),
+        (v2(tlvs=b"\x02\0\x03abc"), ("203.0.113.2", 4242)),
+        (b"PROXY TCP6 2001:db8::1 2001:db8::2 4711 443\r\n", ("2001:db8::1", 4711, 0, 0)),
+        (v2(command=0x20), None),
+        (b"PROXY UNKNOWN\r\n", None),
+    ],
+    ids=["v1", "v2", "IPv6", "LOCAL", "UNKNOWN"],
+)
+def test_a_handler_is_called_with_the_address_in_the_header(
+    greeting: Server, header: bytes, address: tuple[Any, ...] | None
+) -> None:
+    for pieces in ((header + b"behind it",), (bytes([byte]) for byte in header + b"behind it")):
+        with greeting.connect() as sock:
+            told = f"{address or sock.getsockname()!r}\n".encode()
+            for piece in pieces:
+                sock.sendall(piece)
+            sock.shutdown(socket.SHUT_WR)
+            assert read_all(sock) == told + b"behind it"
+
+
+def test_who_owes_a_header_keeps_no_handler_from_others(greeting: Server) -> None:
+    with ExitStack() as stack:
+        owing = [stack.enter_context(greeting.connect()) for _ in range(5)]
+        for number, sock in enumerate(owing):
+            sock.sendall(V1[:number])
+        with greeting.connect() as other:
+            other.sendall(v2())
+            other.shutdown(socket.SHUT_WR)
+            assert read_all(other) == b"('203.0.113.2', 4242)\n"
+        for number, sock in enumerate(owing):
+            sock.sendall(V1[number:])
+            sock.shutdown(socket.SHUT_WR)
+            assert read_all(sock) == b"('203.0.113.1', 4711)\n"
+
+
+@pytest.mark.parametrize("data", [b"hello", V1[:-2] + b"x\r\n", b"PROXY", b""])
+def test_a_handler_is_not_called_without_a_header(greeting: Server, data: bytes) -> None:
+    with greeting.connect() as sock:
+        sock.sendall(data)
+        with suppress(OSError):
+            sock.shutdown(socket.SHUT_WR)
+            assert read_all(sock) == b""
+
+
+def test_a_handler_is_not_called_for_a_peer_that_is_not_trusted(greeting: Server) -> None:
+    place = ("127.0.0.1", greeting.port)
+    with socket.create_connection(place, PATIENCE, ("127.0.0.3", 0)) as sock:
+        sock.sendall(V1)
+        with suppress(ConnectionResetError):
+            assert read_all(sock) == b""
+        peer = f"127.0.0.3:{sock.getsockname()[1]}"
+    event = greeting.wait("connection refused", peer=peer)
+    assert event["reason"] == "the peer is not one of http.trusted_proxies"
+
+
+def test_a_header_that_does_not_come_ends_the_connection_and_holds_up_no_stop(start: Start) -> None:
+    target = ("--tcp", "tests.apps.tcp_apps:greets", "--workers", "1")
+    proxy = ("--set", f"http.trusted_proxies={TRUSTED}", "--set", "http.proxy_protocol=true")
+    impatient = start(*target, *proxy, "--set", "http.header_timeout=0.2").wait_ready(1)
+    with impatient.connect() as sock:
+        assert sock.recv(1) == b""
+    patient = start(*target, *proxy, "--set", "http.header_timeout=0").wait_ready(1)
+    with patient.connect() as sock:
+        (worker,) = patient.workers()
+        own = sock.getsockname()[1]
+        until(lambda: own in peers_of(worker.pid, patient.port), "the worker has it")
+        patient.signal(signal.SIGTERM)
+        assert sock.recv(1) == b""
+        assert patient.wait_exit() == 0
+
+
 # Real ones.
 
 
@@ -295,19 +388,7 @@ def test_haproxy_in_front(
                 assert told["wsgi.url_scheme"] == ("https" if number else "http")
 
 
-NGINX_CONFIG = """
-daemon off;
-master_process off;
-pid {root}/pid;
-error_log stderr notice;
-events {{}}
-http {{
-    access_log off;
-    client_body_temp_path {root}/t1;
-    proxy_temp_path {root}/t2;
-    fastcgi_temp_path {root}/t3;
-    uwsgi_temp_path {root}/t4;
-    scgi_temp_path {root}/t5;
+NGINX_SITE = """
     upstream prefork {{ server {server}; keepalive 4; }}
     server {{
         listen 127.0.0.1:{port} reuseport;
@@ -323,24 +404,16 @@ http {{
             proxy_set_header X-Forwarded-Prefix /shop;
         }}
     }}
-}}
 """
 
 
-@pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 def test_nginx_in_front(trusting: Server, tmp_path: Path) -> None:
     with socket.socket() as bound:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         bound.bind(("127.0.0.1", 0))  # it never listens: it keeps the port for nginx
-        config = tmp_path / "nginx.conf"
-        config.write_text(
-            NGINX_CONFIG.format(
-                root=tmp_path, server=trusting.addresses[0], port=bound.getsockname()[1]
-            )
-        )
-        assert NGINX is not None
-        command = [NGINX, "-p", tmp_path, "-e", "stderr", "-c", config]
-        with in_front([*command], bound, tmp_path / "log") as client:
+        site = NGINX_SITE.format(server=trusting.addresses[0], port=bound.getsockname()[1])
+        command = nginx_command(tmp_path, site)
+        with in_front(command, bound, tmp_path / "log") as client:
             for _ in range(3):
                 answer = client.ask(request("/shop/environ", *SPOOFED))
                 told = json.loads(answer.body)

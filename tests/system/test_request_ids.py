@@ -2,10 +2,12 @@
 
 import json
 import re
+import socket
 from pathlib import Path
 from time import time
 
-from tests.system.server import Start, until
+from tests.system.raw import Raw, request
+from tests.system.server import PATIENCE, Start, until
 
 KEYS = "tests.apps.named:app"
 
@@ -62,9 +64,18 @@ def test_nobody_has_a_name_where_none_is_asked_for(start: Start) -> None:
 
 
 def test_the_time_in_a_proxys_queue_is_told(start: Start) -> None:
-    server = start(KEYS, "--workers", "1").wait_ready(1)
-    server.get("/")
-    assert json.loads(server.command("status", "--json").stdout)["queue_time"] == 0
-    server.get("/", **{"X-Request-Start": f"t={time() - 2:.3f}"})
-    assert json.loads(server.command("status", "--json").stdout)["queue_time"] >= 2
+    proxies = ("--set", 'http.trusted_proxies=["127.0.0.1"]')
+    server = start(KEYS, "--workers", "1", *proxies).wait_ready(1)
+
+    def ask(address: str) -> float:
+        place = ("127.0.0.1", server.port)
+        with socket.create_connection(place, PATIENCE, (address, 0)) as sock:
+            client = Raw(sock)
+            assert client.ask(request("/", f"X-Request-Start: t={time() - 2:.3f}")).status == 200
+        told: float = json.loads(server.command("status", "--json").stdout)["queue_time"]
+        return told
+
+    # Not of somebody else's word.
+    assert ask("127.0.0.2") == 0
+    assert ask("127.0.0.1") >= 2
     assert "queue time 2." in server.command("status").stdout

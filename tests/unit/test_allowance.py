@@ -6,8 +6,8 @@ import hypothesis.strategies as st
 from hypothesis import given
 
 from prefork.config import Workers
-from prefork.master.limits import resident
 from prefork.master.recycling import AGE_JITTER, LOOK, Allowance, draw
+from prefork.master.upkeep import resident
 
 RNG = random.Random(3)
 

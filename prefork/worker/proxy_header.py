@@ -1,0 +1,32 @@
+"""The PROXY header that an accepted connection begins with, taken off its socket."""
+
+import socket
+
+from prefork.http import proxy_protocol
+
+
+class ProxyHeader:
+    """What has come of it so far."""
+
+    __slots__ = ("_had",)
+
+    def __init__(self) -> None:
+        self._had = b""
+
+    def read(self, sock: socket.SocketType) -> proxy_protocol.Header | None:
+        """Takes the header and not a byte more: what follows is the protocol's own.
+
+        None while more of it has to come.  Raises ProxyError where it can't become one, and
+        OSError where the connection is at its end.
+        """
+        limit = proxy_protocol.V2_LIMIT + proxy_protocol.V1_LIMIT
+        try:
+            fresh = sock.recv(limit, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            if not fresh:  # a port that was only knocked at, as health checks do
+                raise ConnectionAbortedError("the end before the PROXY header")
+            header = proxy_protocol.read(self._had + fresh)
+            size = len(fresh) if header is None else header.size - len(self._had)
+            self._had += sock.recv(size, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        return header
