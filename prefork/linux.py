@@ -9,6 +9,7 @@ import socket
 import struct
 import sys
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -305,15 +306,24 @@ def open_beneath(directory: int, path: bytes, flags: int) -> int:
     raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), path)
 
 
-def _openat2(directory: int, path: bytes, flags: int) -> int:
+# syscall(2) with the types of openat2's arguments, which are then converted in C.
+_syscall_openat2 = ctypes.CFUNCTYPE(
+    *(ctypes.c_long, ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p),
+    ctypes.c_size_t,
+    use_errno=True,
+)(("syscall", _libc))
+
+
+@lru_cache(maxsize=16)
+def _how(flags: int) -> tuple[_OpenHow, int]:
+    """What the kernel reads, and its address; made once for each of the few flags in use."""
     how = _OpenHow(flags, 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
-    fd: int = _libc.syscall(
-        ctypes.c_long(_SYS_OPENAT2),
-        ctypes.c_int(directory),
-        ctypes.c_char_p(path),
-        ctypes.byref(how),
-        ctypes.c_size_t(ctypes.sizeof(how)),
-    )
+    return how, ctypes.addressof(how)
+
+
+def _openat2(directory: int, path: bytes, flags: int) -> int:
+    how, address = _how(flags)
+    fd: int = _syscall_openat2(_SYS_OPENAT2, directory, path, address, ctypes.sizeof(how))
     if fd < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), path)
