@@ -24,8 +24,8 @@ from prefork.apps.conditions import is_plain_get
 from prefork.apps.file import Answer, Part, described, from_file, modified_at, plain
 from prefork.apps.ranges import BLOCK
 from prefork.apps.wsgi import Application, StartResponse
-from prefork.http.connection import Environ
 from prefork.http.negotiation import accepted
+from prefork.http.request import Environ
 from prefork.linux import open_beneath
 
 _ALLOW = ("Allow", "GET, HEAD, OPTIONS")

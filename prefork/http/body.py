@@ -8,7 +8,7 @@ from prefork.http.head import Reject
 
 
 class Budget:
-    """The memory that all bodies and responses of a worker may take together, in bytes.
+    """The memory, or disk, that all bodies and responses of a worker may take together, in bytes.
 
     One client's share is small, but there may be thousands that are slow.
     """
@@ -39,15 +39,27 @@ class Budget:
 class Body:
     """What has come of a body so far."""
 
-    __slots__ = ("_budget", "_file", "_held", "_limit", "_memory", "on_disk", "since", "size")
+    __slots__ = (
+        "_budget",
+        "_disk",
+        "_file",
+        "_held",
+        "_limit",
+        "_memory",
+        "_stored",
+        "on_disk",
+        "since",
+        "size",
+    )
 
-    def __init__(self, memory: int, limit: int, budget: Budget) -> None:
+    def __init__(self, memory: int, limit: int, budget: Budget, disk: Budget) -> None:
         """`memory`: bytes kept in memory; `limit`: bytes allowed; 0 means no limit.
 
-        Where the budget is used up, the body is on disk from then on.
+        Where the budget of memory is used up, the body is on disk from then on.
         """
-        self._held = 0
+        self._held = self._stored = 0
         self._budget = budget
+        self._disk = disk
         self._memory = memory
         self._limit = limit
         self._file: IO[bytes] = BytesIO()
@@ -57,27 +69,36 @@ class Body:
         """Monotonic seconds at which somebody began to look at its rate."""
 
     def write(self, data: bytes) -> None:
-        """Adds a piece. Raises Reject(413) past the limit, OSError where the disk is full."""
+        """Adds a piece. Raises Reject(413) past the limit, Reject(507) where bodies and responses
+        have taken all of the disk that they may, OSError where it is full."""
         size = len(data)
         self.size += size
         if self._limit and self.size > self._limit:
             raise Reject(413, f"body is larger than {self._limit} bytes")
         if not self.on_disk:
             if (self._memory and self.size > self._memory) or not self._budget.take(size):
-                self._go_to_disk()
+                self._go_to_disk(self.size - size)
             else:
                 self._held += size
+        if self.on_disk:
+            self._store(size)
         self._file.write(data)
 
-    def _go_to_disk(self) -> None:
+    def _go_to_disk(self, size: int) -> None:
         from tempfile import TemporaryFile  # with what only few bodies need
 
         assert isinstance(self._file, BytesIO)
+        self.on_disk = True
+        self._store(size)
         file = TemporaryFile()  # noqa: SIM115 - it is closed with the last reference
         file.write(self._file.getbuffer())
         self._file = file
-        self.on_disk = True
         self._release()
+
+    def _store(self, size: int) -> None:
+        if not self._disk.take(size):
+            raise Reject(507, "the body can't be kept: no more room for it")
+        self._stored += size
 
     def whole(self) -> IO[bytes]:
         """The body from its first byte, as a file. Raises OSError where the disk is full."""
@@ -90,3 +111,4 @@ class Body:
 
     def __del__(self) -> None:
         self._release()
+        self._disk.give_back(self._stored)

@@ -25,7 +25,7 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
-from prefork.http.connection import Environ
+from prefork.http.request import Environ
 
 WAKE = signal.SIGRTMIN + 1
 """What brings a thread out of its place. Real-time, since libraries use SIGURG and SIGUSR1."""
@@ -48,7 +48,7 @@ class Leave(BaseException):
 class Door:
     """One listener as one worker sees it."""
 
-    __slots__ = ("base", "converse", "inode", "null", "open", "sock", "trusts")
+    __slots__ = ("base", "converse", "inode", "null", "open", "recall", "sock", "trusts")
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -58,6 +58,8 @@ class Door:
         self.converse: Any = None
         """What makes a conversation of a connection that comes in here, where the service has
         some."""
+        self.recall: Any = None
+        """Where heads that come again are found, where the service looks for them."""
         self.trusts: Callable[[str], bool] | None = None
         """Which peers are proxies that speak for many clients."""
         self.null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)

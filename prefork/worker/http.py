@@ -3,13 +3,14 @@
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from time import monotonic, time
 from typing import Any, Protocol
 
 from prefork import logs
 from prefork.apps.wsgi import Application, answer
-from prefork.http.connection import Environ, Request
 from prefork.http.queue_time import waited
+from prefork.http.request import Environ, Request
 from prefork.http.request_id import RequestIds
 from prefork.scoreboard import Record, Teller
 from prefork.worker import forked
@@ -60,7 +61,10 @@ class HttpService:
         graceful_timeout: float,
         access: AccessLog | None,
         ids: RequestIds | None,
+        draining: Callable[[], bool] | None,
     ) -> None:
+        """`draining`: whether the server is about to stop, though it serves on; None where it
+        never does both."""
         self.parking: Parking[Conversation] = Parking() if crew is None else SharedParking()
         self._application = application
         self._rules = rules
@@ -68,6 +72,7 @@ class HttpService:
         self._handover = handover
         self._teller = teller
         self._ids = ids
+        self._draining = draining
         self._reading = self._writing = 0
         self._counting = threading.Lock()
         self._admission = admission
@@ -95,6 +100,7 @@ class HttpService:
         now = monotonic()
         conversation = door.converse(sock, base, self._rules, now)
         conversation.door = door
+        conversation.connection.recall = door.recall
         self._open.add(conversation)
         self._admission.note(address, conversation)
         conversation.closing = self._last
@@ -109,6 +115,7 @@ class HttpService:
         base = {**door.base, **parcel.environ}
         conversation = door.converse(adopt(fd), base, self._rules, now)
         conversation.door = door
+        conversation.connection.recall = door.recall
         self._open.add(conversation)
         # It was admitted where it came from.
         self._admission.note(_sharer(base, door), conversation)
@@ -317,7 +324,8 @@ class HttpService:
             crew.enter(record)
         conversation.begin(request)
         self._running[conversation] = now
-        conversation.closing = conversation.closing or self._last
+        if self._last or (self._draining is not None and self._draining()):
+            conversation.closing = True
         keep_alive, response = answer(self._application, request, conversation, self._failed)
         if self._forked:
             forked.leave(None)

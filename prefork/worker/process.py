@@ -27,6 +27,7 @@ from prefork.channel import Channel, Failed
 from prefork.config import Config
 from prefork.http.body import Budget
 from prefork.http.connection import Limits
+from prefork.http.recall import Recall
 from prefork.http.request_id import RequestIds
 from prefork.http.response import name_server
 from prefork.listeners import Listener
@@ -250,7 +251,7 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
             header_timeout=http.header_timeout,
             proxies=trust(http.trusted_proxies) if http.proxy_protocol else None,
         )
-    budget = Budget(http.buffer_memory)
+    budget, disk = Budget(http.buffer_memory), Budget(http.buffer_disk)
     rules = Rules(
         limits=Limits(
             request_line=http.max_request_line,
@@ -259,6 +260,7 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
             body=http.max_body,
             body_memory=http.body_memory,
             budget=budget,
+            disk=disk,
             stream=http.stream_body,
         ),
         keepalive=http.keepalive,
@@ -271,6 +273,7 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
         response_memory=http.response_memory,
         response_spill=http.response_spill,
         budget=budget,
+        disk=disk,
     )
     if config.tls.certificate is not None and birth.tls is None:
         raise LoadError("the certificate could not be read again at the upgrade: reload")
@@ -282,6 +285,7 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
 
             secured = security(config, str(listener.address), birth.tls)
         door.converse = Conversation if secured is None else secured.converse
+        door.recall = Recall() if secured is None else None
         door.trusts = secured.trusts if secured is not None else None
         door.base = base_environ(
             _server_address(listener),
@@ -297,9 +301,13 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
             },
         )
     warm_up(application, workers.warmup, doors[0].base if doors else {})
+    scoreboard = birth.scoreboard
+
+    def draining() -> bool:
+        return scoreboard.draining
+
     if http.health_path is not None:
-        scoreboard = birth.scoreboard
-        application = Health(application, http.health_path, lambda: scoreboard.draining)
+        application = Health(application, http.health_path, draining)
     return HttpService(
         application,
         rules,
@@ -311,6 +319,7 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
         graceful_timeout=workers.graceful_timeout,
         access=birth.logs.access_log(),
         ids=RequestIds(http.request_id_header) if http.request_id_header is not None else None,
+        draining=draining if workers.drain_delay else None,
     )
 
 

@@ -58,7 +58,7 @@ ATTACKS = {
     "slow headers": ("-H", "-i", "1", "-x", "8"),
     "slow bodies": ("-B", "-i", "1", "-x", "8", "-s", "8192"),
     "ranges": ("-R", "-t", "GET", "-a", "5", "-b", "900"),
-    "slow readers": ("-X", "-n", "1", "-w", "10", "-y", "20", "-z", "32", "-k", "1"),
+    "slow readers": ("-X", "-n", "1", "-w", "10", "-y", "20", "-z", "32", "-k", "3"),
 }
 TARGETS = {
     "slow headers": "/nolength",
