@@ -1,8 +1,7 @@
 """A request's body, gathered before the application is called: in memory, past a size on disk."""
 
-from io import BytesIO
+from io import BufferedReader, BufferedWriter, BytesIO, FileIO
 from threading import RLock
-from typing import IO
 
 from prefork.http.head import Reject
 
@@ -62,7 +61,7 @@ class Body:
         self._disk = disk
         self._memory = memory
         self._limit = limit
-        self._file: IO[bytes] = BytesIO()
+        self._file: BytesIO | BufferedWriter[FileIO] = BytesIO()
         self.on_disk = False
         self.size = 0
         self.since = 0.0
@@ -90,7 +89,8 @@ class Body:
         assert isinstance(self._file, BytesIO)
         self.on_disk = True
         self._store(size)
-        file = TemporaryFile()  # noqa: SIM115 - it is closed with the last reference
+        # What is large goes straight to the file, what is small is gathered.
+        file = BufferedWriter(TemporaryFile(buffering=0))  # noqa: SIM115
         file.write(self._file.getbuffer())
         self._file = file
         self._release()
@@ -100,10 +100,17 @@ class Body:
             raise Reject(507, "the body can't be kept: no more room for it")
         self._stored += size
 
-    def whole(self) -> IO[bytes]:
+    def whole(self) -> "BytesIO | BufferedReader[FileIO]":
         """The body from its first byte, as a file. Raises OSError where the disk is full."""
-        self._file.seek(0)
-        return self._file
+        file = self._file
+        if isinstance(file, BytesIO):
+            file.seek(0)
+            return file
+        # Not one for both, which would look for its place at each read (lseek(2)).
+        raw = file.detach()
+        assert isinstance(raw, FileIO)
+        raw.seek(0)
+        return BufferedReader(raw)
 
     def _release(self) -> None:
         self._budget.give_back(self._held)

@@ -24,7 +24,8 @@ from prefork.worker.rules import Rules, due
 from prefork.worker.unsent import SendFile, Unsent
 
 _HEAD = 16 * 1024  # bytes read at one time while a head is awaited
-_BODY = 256 * 1024  # and while a body is
+_BODY = 64 * 1024  # and while a body is: more would be given back to the kernel after each piece
+PIECES = 4  # of a body in a row, until other connections get their turn
 _SMALL_FILE = 32 * 1024  # read and sent with the head: one call in place of three
 _SENDFILE = 1024 * 1024  # bytes asked of the kernel at one time
 # Bytes of a response that the kernel may still have for the client when its next request is served.
@@ -124,7 +125,7 @@ class Conversation:
         """The client has something to take."""
         return self._unsent is not None
 
-    def read(self, now: float) -> bool:
+    def read(self, now: float, pieces: int = PIECES) -> bool:
         """Takes what has come; True where a request is complete."""
         if self._lingering is not None:
             self._lingering.discard()
@@ -157,6 +158,8 @@ class Conversation:
                 self._look_ahead()
             return True
         self._note(data, begins)
+        if len(data) == _BODY and pieces > 1:
+            return self.read(now, pieces - 1)  # there is more, most likely
         return False
 
     def receive(self) -> bytes:

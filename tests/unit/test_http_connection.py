@@ -318,7 +318,7 @@ def test_a_body_is_on_disk_beyond_what_memory_it_may_take() -> None:
 
 
 def test_a_full_disk_is_told_to_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.TemporaryFile", lambda: open("/dev/full", "w+b"))  # noqa: SIM115
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: open("/dev/full", "w+b", 0))  # noqa: SIM115
     with pytest.raises(OSError, match="No space left"):
         fed(post(b"x" * 101))
 
