@@ -246,7 +246,7 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
         from prefork.worker.tcp import TcpService
 
         return TcpService(
-            *(application, loop.crew, teller),
+            *(application, loop.crew, loop.handover, teller),
             request_timeout=workers.request_timeout,
             header_timeout=http.header_timeout,
             proxies=trust(http.trusted_proxies) if http.proxy_protocol else None,
