@@ -1,5 +1,7 @@
 """`prefork serve`, without the library that reads command lines: see `prefork.cli.main`."""
 
+import contextlib
+import os
 import sys
 
 from msgspec import Struct
@@ -78,7 +80,8 @@ def run(source: Source, *, watch: bool) -> int:
 
 
 def _tell(pid: int) -> None:
-    print(f"started: pid {pid}", flush=True)
+    with contextlib.suppress(OSError):  # nobody reads it: the daemon runs all the same
+        os.write(1, f"started: pid {pid}\n".encode())
 
 
 def _announce(generation: Generation) -> None:
