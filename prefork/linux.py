@@ -2,10 +2,12 @@
 
 import ctypes
 import errno
+import fcntl
 import os
 import select
 import socket
 import struct
+import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -240,6 +242,29 @@ _SYS_OPENAT2 = 437  # the same on every architecture but alpha
 _RESOLVE_NO_MAGICLINKS = 0x02  # which BENEATH implies, but the manual says: not for ever
 _RESOLVE_BENEATH = 0x08
 _ATTEMPTS = 16
+
+
+_SIOCOUTQ = 0x5411  # asm-generic/ioctls.h, as TIOCOUTQ
+_SIOCOUTQNSD = 0x894B  # linux/sockios.h
+
+
+def not_acknowledged(sock: int) -> int:
+    """Bytes that the other side of a socket has not acknowledged, or not read where it is a Unix
+    socket (tcp(7) and unix(7), SIOCOUTQ).  Raises OSError."""
+    return _bytes_of(sock, _SIOCOUTQ)
+
+
+def not_sent(sock: int) -> int:
+    """Bytes that the kernel has not even sent yet (SIOCOUTQNSD, Linux 2.6.37).
+
+    Unlike those that are not acknowledged they are not under way: it is the other side that has
+    no room for them, or the net between.  Raises OSError where it is no TCP socket.
+    """
+    return _bytes_of(sock, _SIOCOUTQNSD)
+
+
+def _bytes_of(sock: int, question: int) -> int:
+    return int.from_bytes(fcntl.ioctl(sock, question, bytes(4)), sys.byteorder, signed=True)
 
 
 class _OpenHow(ctypes.Structure):

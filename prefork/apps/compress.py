@@ -11,8 +11,8 @@ from importlib import import_module
 from typing import Any, Protocol
 
 from prefork.apps.wsgi import Application, ExcInfo, StartResponse
-from prefork.http.connection import Environ
 from prefork.http.negotiation import accepted
+from prefork.http.request import Environ
 
 Headers = list[tuple[str, str]]
 

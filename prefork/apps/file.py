@@ -17,7 +17,7 @@ from typing import IO
 
 from prefork.apps import conditions, ranges
 from prefork.apps.ranges import BLOCK, Parts, Range, content_range
-from prefork.http.connection import Environ
+from prefork.http.request import Environ
 
 # By the last suffix alone. An instance of `MimeTypes` has nothing of the machine's own files, but
 # it grows from one Python to the next: what the web needs is said here, the rest taken from there.

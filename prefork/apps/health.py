@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 
 from prefork.apps.wsgi import Application, StartResponse
-from prefork.http.connection import Environ
+from prefork.http.request import Environ
 
 
 class Health:

@@ -22,8 +22,8 @@ from urllib.parse import quote
 from prefork.apps.file import Answer, Part, described, from_file, modified_at, plain
 from prefork.apps.ranges import BLOCK
 from prefork.apps.wsgi import Application, StartResponse
-from prefork.http.connection import Environ
 from prefork.http.negotiation import accepted
+from prefork.http.request import Environ
 from prefork.linux import open_beneath
 
 _ALLOW = ("Allow", "GET, HEAD, OPTIONS")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import IO, Any, Protocol
 
-from prefork.http.connection import Environ, Request
+from prefork.http.request import Environ, Request
 from prefork.http.response import Framing, Head, Headers, compose, error
 from prefork.http.stream import BodyError, Stream
 

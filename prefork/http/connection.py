@@ -21,9 +21,9 @@ from prefork.http.head import (
     rejection,
     split_target,
 )
+from prefork.http.recall import Line, Recall, Section
+from prefork.http.request import Environ, Request
 from prefork.http.stream import BUFFER, Stream
-
-Environ = dict[str, Any]
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -52,34 +52,6 @@ class Limits(NamedTuple):
     """The application is called before the body is complete."""
 
 
-class Request:
-    """One request: complete, or with a body that is still coming (a `Stream`)."""
-
-    __slots__ = ("body", "environ", "http11", "id", "id_line", "keep_alive", "line")
-
-    def __init__(
-        self,
-        environ: Environ,
-        line: bytes,
-        http11: bool,
-        keep_alive: bool,
-        body: Body | Stream | None,
-    ) -> None:
-        self.environ = environ
-        self.line = line
-        self.http11 = http11
-        self.keep_alive = keep_alive
-        self.body = body
-        self.id = ""
-        self.id_line = b""
-        """The header line that tells the client its id; see `prefork.http.request_id`."""
-
-    def marked(self, response: bytes) -> bytes:
-        """A response, or its head, with the line in it."""
-        end = response.index(b"\r\n") + 2
-        return response[:end] + self.id_line + response[end:]
-
-
 class Connection:
     """The reading side of a connection; also what httptools calls back."""
 
@@ -98,6 +70,7 @@ class Connection:
         "_overhead",
         "_parser",
         "_repeated",
+        "_section",
         "_start",
         "_trailer_count",
         "_trailer_size",
@@ -106,6 +79,7 @@ class Connection:
         "error",
         "in_body",
         "last",
+        "recall",
         "requests",
         "surplus",
         "wants_continue",
@@ -117,7 +91,7 @@ class Connection:
     def __init__(self, base: Environ, limits: Limits) -> None:
         self._base = base
         self._limits = limits
-        self._parser = httptools.HttpRequestParser(self)
+        self._parser: Any = None  # made for the first head that has to be read
         self._environ: Environ | None = None
         self._url = b""
         self._line = b""
@@ -132,6 +106,9 @@ class Connection:
         self._trailer_count = 0
         self._trailer_size = 0
         self._keep_alive = False
+        self._section: Section | None = None
+        self.recall: Recall | None = None
+        """Where heads that come again are found, if they are looked for."""
         self.body: Body | Stream | None = None
         """Of the request that is being read."""
         self.requests: list[Request] = []
@@ -151,7 +128,7 @@ class Connection:
 
     def close(self) -> None:
         """Lets go of the parser, which holds us as we hold it: a cycle for each connection."""
-        del self._parser
+        self._parser = None
 
     @property
     def idle(self) -> bool:
@@ -182,6 +159,23 @@ class Connection:
         if self.error is not None or self.last:
             self.surplus = True
             return
+        tail = b""
+        recall = self.recall
+        if recall is not None and self._fed == 0 and not self._begun:
+            section = self._section
+            if section is None or not data.endswith(section.data):
+                tail = recall.tail(data)
+                section = recall.sections.get(tail)
+                if section is not None:
+                    self._section = section
+                    recall.succeed()
+            if section is not None:
+                line = recall.line(data[: -section.size], self._limits.request_line)
+                if line is not None:
+                    self._take(line, section)
+                    return
+        if self._parser is None:
+            self._parser = httptools.HttpRequestParser(self)
         complete = len(self.requests)
         body = self.body
         size = 0 if body is None else body.size
@@ -227,6 +221,20 @@ class Connection:
                 self._check_overhead(len(data), body.size - size)
         elif self._environ is None:
             self._start = b""  # what is idle keeps nothing of what it was sent
+            if tail and recall is not None and len(self.requests) == complete + 1:
+                recall.note(data, tail, self.requests[-1])
+
+    def _take(self, line: Line, section: Section) -> None:
+        """A request whose head was read before."""
+        environ = section.environ.copy()
+        base = self._base
+        environ["REMOTE_ADDR"] = base["REMOTE_ADDR"]
+        environ["REMOTE_PORT"] = base["REMOTE_PORT"]
+        environ["REQUEST_METHOD"] = line.method
+        environ["PATH_INFO"], environ["QUERY_STRING"], environ["RAW_URI"] = line.target
+        environ["wsgi.input"] = BytesIO()
+        self.last = not section.keep_alive
+        self.requests.append(Request(environ, line.line, True, section.keep_alive, None))
 
     def _check_unfinished_head(self) -> None:
         # All of `_fed` belongs to a head that has no end yet, so this is no guess.

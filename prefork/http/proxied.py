@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 
 from prefork.http import forwarded
-from prefork.http.connection import Connection, Environ, Limits
+from prefork.http.connection import Connection, Limits
+from prefork.http.request import Environ
 
 
 class ProxiedConnection(Connection):

@@ -4,8 +4,8 @@ import itertools
 import os
 import re
 
-from prefork.http.connection import Request
 from prefork.http.head import cgi_name
+from prefork.http.request import Request
 
 KEY = "prefork.request_id"
 """In the environ."""

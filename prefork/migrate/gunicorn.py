@@ -30,7 +30,6 @@ SAME = {
     "pidfile": "process.pidfile",
     "certfile": "tls.certificate",
     "keyfile": "tls.key",
-    "ca_certs": "tls.client_ca",
     "control_socket": "control.path",
 }
 """Settings that mean the same."""
@@ -327,8 +326,22 @@ def _protocol(document: Document, value: Any, settings: Settings) -> None:
 
 def _client_certificates(document: Document, value: Any, settings: Settings) -> None:
     asked = ("none", "optional", "required")[int(value)]  # ssl.CERT_NONE and so on
-    if asked != "none":
-        document.set("tls.client_auth", asked)
+    if asked == "none":
+        return
+    document.set("tls.client_auth", asked)
+    if not settings.get("ca_certs"):
+        document.note(
+            "cert_reqs",
+            "where no ca_certs are named, every authority that this machine trusts is"
+            " believed about clients: name yours as tls.client_ca",
+        )
+
+
+def _client_authorities(document: Document, value: Any, settings: Settings) -> None:
+    if int(settings.get("cert_reqs") or 0):
+        document.set("tls.client_ca", value)
+    else:
+        document.note("ca_certs", "not needed, without cert_reqs no client is asked for its own")
 
 
 TRANSLATED: dict[str, Callable[[Document, Any, Settings], None]] = {
@@ -352,6 +365,7 @@ TRANSLATED: dict[str, Callable[[Document, Any, Settings], None]] = {
     "forwarded_allow_ips": _trusted,
     "proxy_protocol": _proxy_protocol,
     "protocol": _protocol,
+    "ca_certs": _client_authorities,
     "cert_reqs": _client_certificates,
 }
 """Settings that are written in another way."""

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from prefork.http.connection import Environ
+from prefork.http.request import Environ
 from prefork.worker.turns import Turn
 
 WAKE = signal.SIGRTMIN + 1
@@ -59,6 +59,8 @@ class Door:
     """What makes a conversation of a connection that comes in here, where the service has some."""
     turn: Turn | None = None
     """Who of several workers is to accept next, where that can be told."""
+    recall: Any = None
+    """Where heads that come again are found, where the service looks for them."""
     trusts: Callable[[str], bool] | None = None
     """Which peers are proxies that speak for many clients."""
     null: int = field(default_factory=lambda: os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))

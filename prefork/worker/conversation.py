@@ -10,8 +10,10 @@ import socket
 from enum import Enum
 from functools import partial
 
-from prefork.http.connection import CONTINUE, Connection, Environ, Request
+from prefork import linux
+from prefork.http.connection import CONTINUE, Connection
 from prefork.http.head import Reject
+from prefork.http.request import Environ, Request
 from prefork.http.response import Headers, early_hints, error
 from prefork.http.stream import DRAIN, Stream
 from prefork.worker.accept import Door
@@ -25,6 +27,9 @@ _HEAD = 16 * 1024  # bytes read at one time while a head is awaited
 _BODY = 256 * 1024  # and while a body is
 _SMALL_FILE = 32 * 1024  # read and sent with the head: one call in place of three
 _SENDFILE = 1024 * 1024  # bytes asked of the kernel at one time
+# Bytes of a response that the kernel may still have for the client when its next request is served.
+# For one that does not read, it keeps up to net.ipv4.tcp_wmem, which are megabytes.
+_AHEAD = 128 * 1024
 
 _DONTWAIT = socket.MSG_DONTWAIT
 
@@ -60,6 +65,7 @@ class Conversation:
         "_started",
         "_unfinished",
         "_unsent",
+        "_weight",
         "broken",
         "closing",
         "connection",
@@ -87,6 +93,7 @@ class Conversation:
         self._lingering: Lingering | None = None
         self._discarded = 0
         self._started = False
+        self._weight = 0  # of the last response, in bytes
         self.broken = False
         """The client is gone, or its request was given up."""
         self.expired = False
@@ -144,6 +151,8 @@ class Conversation:
         if connection.requests:
             # Should there be the beginning of another behind it, nobody can tell where.
             self._unfinished = None
+            if self._weight > _AHEAD:
+                self._look_ahead()
             return True
         self._note(data, begins)
         return False
@@ -229,8 +238,9 @@ class Conversation:
         if self._served == self._rules.keepalive_requests:
             self.closing = True
 
-    def done(self, keep_alive: bool) -> None:
-        """The application is through with its request."""
+    def done(self, keep_alive: bool, sent: int) -> None:
+        """The application is through with its request, whose response had so many bytes."""
+        self._weight = sent
         request, self.serving = self.serving, None
         self._answered = True
         if request is not None and type(request.body) is Stream:
@@ -325,6 +335,26 @@ class Conversation:
     def _file_sender(self) -> SendFile:
         return partial(_send_file, self.fd)
 
+    def _look_ahead(self) -> bool:
+        """Before the next request is served: whether its client has to take more of the last
+        response first, of which the kernel has much.
+
+        A client that asks for more than it reads would otherwise have its worker make, and keep,
+        as many responses as it cares to ask for.
+        """
+        try:
+            if linux.not_sent(self.fd) <= _AHEAD:
+                self._weight = 0
+                return False
+            # From now on the epoll calls it writable only with less than half of that unsent
+            # (tcp(7)); and for this client the kernel will keep no more.
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _AHEAD)
+        except OSError:  # a Unix socket, for which the kernel keeps little
+            self._weight = 0
+            return False
+        self._lag()
+        return True
+
     def flush(self) -> None:
         """Sends what is kept, as much as the client takes now and others can wait for."""
         unsent = self._unsent
@@ -356,7 +386,10 @@ class Conversation:
         if self._unsent is not None:
             self.deadline = self._unsent.due(now)
             return _WRITE
-        if connection.requests:
+        if connection.requests:  # a pipeline
+            if self._weight > _AHEAD and self._look_ahead():
+                return self.settle(now, leaving)
+            self.deadline = 0.0
             return _SERVE
         if connection.last:
             return self._end(now)
@@ -409,6 +442,8 @@ class Conversation:
 
     def overdue(self) -> None:
         """The deadline has passed: 408 for a request that has begun, an end for all else."""
+        if self._unsent is not None and not (self.broken or self._unsent.given_up()):
+            return
         given_up = (
             self._unsent is not None or self._lingering is not None or draining(self.connection)
         )

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 from prefork import logs
 from prefork.apps.wsgi import Application, answer
-from prefork.http.connection import Environ, Request
 from prefork.http.queue_time import waited
+from prefork.http.request import Environ, Request
 from prefork.http.request_id import RequestIds
 from prefork.scoreboard import Record, Teller
 from prefork.worker import forked
@@ -27,6 +27,10 @@ _IDLE, _READ, _WRITE, _SERVE = Wish.IDLE, Wish.READ, Wish.WRITE, Wish.SERVE
 
 _COMPLAIN = 5.0
 """Seconds between two lines in the log about connections that were turned away."""
+
+_TURN = 0.001
+"""Seconds after which a connection with more requests in its pipeline waits behind others.  A
+switch costs some microseconds, so that a pipeline of trivial requests loses next to nothing."""
 
 _LAST_CHANCE = 5.0
 """Seconds that an idle connection gets at the end where no limit is configured."""
@@ -91,6 +95,7 @@ class HttpService:
         now = monotonic()
         conversation = door.converse(sock, base, self._rules, now)
         conversation.door = door
+        conversation.connection.recall = door.recall
         self._open.add(conversation)
         self._admission.note(address, conversation)
         conversation.closing = self._last
@@ -105,6 +110,7 @@ class HttpService:
         base = {**door.base, **parcel.environ}
         conversation = door.converse(adopt(fd), base, self._rules, now)
         conversation.door = door
+        conversation.connection.recall = door.recall
         self._open.add(conversation)
         # It was admitted where it came from.
         self._admission.note(_sharer(base, door), conversation)
@@ -126,8 +132,10 @@ class HttpService:
             return
         if events & EPOLLOUT:
             conversation.flush()
-        elif conversation.read(monotonic()):
+        elif conversation.read(now := monotonic()):
             self._call(conversation, record)
+            self._proceed(conversation, record, now)
+            return
         self._proceed(conversation, record)
 
     def overdue(self, now: float, record: Record) -> None:
@@ -251,10 +259,16 @@ class HttpService:
 
     # One conversation.
 
-    def _proceed(self, conversation: Conversation, record: Record) -> None:
-        """Does what can be done now, then parks the conversation, hands it over or ends it."""
+    def _proceed(
+        self, conversation: Conversation, record: Record, began: float | None = None
+    ) -> None:
+        """Does what can be done now, then parks the conversation, hands it over or ends it.
+
+        `began`: monotonic seconds at which its turn began, if it was served already.
+        """
         while True:
-            wish = conversation.settle(monotonic(), self._until)
+            now = monotonic()
+            wish = conversation.settle(now, self._until)
             # One that is answered on the spot is neither.
             if wish is not conversation.wish and wish is not _SERVE:
                 self._count(conversation, wish)
@@ -263,6 +277,12 @@ class HttpService:
                     return
                 self.parking.park(conversation, EPOLLIN)
             elif wish is _SERVE:
+                if began is None:
+                    began = now
+                elif now - began > _TURN:
+                    # As good as ready: it comes back at once, behind all that is ready by then.
+                    self.parking.park(conversation, EPOLLOUT)
+                    return
                 self._call(conversation, record)
                 continue
             elif wish is _WRITE:
@@ -304,7 +324,7 @@ class HttpService:
         if self._forked:
             forked.leave(None)
         del self._running[conversation]
-        conversation.done(keep_alive)
+        conversation.done(keep_alive, response.sent)
         ended = monotonic()
         code = response.head.code if response.head is not None else response.failure
         if conversation.expired:

@@ -29,6 +29,7 @@ from prefork.config import Config
 from prefork.http.body import Budget
 from prefork.http.connection import Limits
 from prefork.http.forwarded import trust
+from prefork.http.recall import Recall
 from prefork.http.request_id import RequestIds
 from prefork.http.response import name_server
 from prefork.listeners import Listener
@@ -266,6 +267,7 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
     for door, listener in zip(doors, birth.listeners, strict=True):
         secured = security(config, str(listener.address), birth.tls)
         door.converse = Conversation if secured is None else secured.converse
+        door.recall = Recall() if secured is None else None
         door.trusts = secured.trusts if secured is not None else None
         door.base = base_environ(
             _server_address(listener),

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 from prefork import logs
 from prefork.config import Config
 from prefork.http import forwarded
-from prefork.http.connection import Environ
 from prefork.http.head import Reject
 from prefork.http.proxied import ProxiedConnection, keys
 from prefork.http.proxy_protocol import ProxyError
+from prefork.http.request import Environ
 from prefork.worker.conversation import Conversation, Wish
 from prefork.worker.handover import Parcel
 from prefork.worker.proxy_header import ProxyHeader

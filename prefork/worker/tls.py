@@ -46,6 +46,12 @@ class TlsSocket:
     def fileno(self) -> int:
         return self.plain.fileno()
 
+    def setsockopt(self, level: int, option: int, value: int) -> None:
+        self.plain.setsockopt(level, option, value)
+
+    def getsockopt(self, level: int, option: int) -> int:
+        return self.plain.getsockopt(level, option)
+
     def setblocking(self, flag: bool) -> None:
         self.plain.setblocking(flag)
 

@@ -13,6 +13,7 @@ from tempfile import TemporaryFile
 from time import monotonic
 from typing import IO
 
+from prefork import linux
 from prefork.worker.rules import Rules, due
 
 _FILES_AT_ONCE = 8  # pieces of files sent at one time, until other connections get their turn
@@ -47,6 +48,8 @@ class Unsent:
         "_lagging_since",
         "_memory",
         "_parts",
+        "_pushed",
+        "_queued",
         "_rules",
         "_send_file",
         "_sock",
@@ -64,7 +67,8 @@ class Unsent:
         self._spill: IO[bytes] | None = None
         self._spilled = 0
         self._lagging_since = monotonic()
-        self._taken = 0
+        self._queued = linux.not_acknowledged(sock.fileno())
+        self._pushed = self._taken = 0
 
     def __bool__(self) -> bool:
         return bool(self._parts)
@@ -73,6 +77,22 @@ class Unsent:
     def memory(self) -> int:
         """Bytes of it that are in memory."""
         return self._memory
+
+    def given_up(self) -> bool:
+        """When it is due: whether the client has taken nothing since the last look, or too little.
+
+        What the epoll tells is no measure of it: a socket becomes writable again when a third of
+        what the kernel keeps for it is gone (tcp(7), tcp_wmem), and that may be a megabyte.
+        """
+        before = self._taken
+        self._look()
+        now = monotonic()
+        return self._taken <= before or 0 < self.due(now) <= now
+
+    def _look(self) -> None:
+        """Notes how much the client has taken since it lags behind."""
+        in_kernel = linux.not_acknowledged(self._sock.fileno())
+        self._taken = self._queued + self._pushed - in_kernel
 
     def due(self, now: float) -> float:
         """Monotonic seconds at which a client is given up that takes nothing, or too little of it;
@@ -146,7 +166,7 @@ class Unsent:
         poll.register(self._sock, select.POLLOUT)
         now = monotonic()
         until = self.due(now)
-        if not poll.poll(max(until - now, 0.0) * 1000 if until else None):
+        if not poll.poll(max(until - now, 0.0) * 1000 if until else None) and self.given_up():
             raise TimeoutError
         self.flush()
         if self._parts:
@@ -155,7 +175,7 @@ class Unsent:
             sent = self._sock.send(data, _DONTWAIT)
         except BlockingIOError:
             return data
-        self._taken += sent
+        self._pushed += sent
         return data[sent:]
 
     # What is sent.
@@ -167,6 +187,10 @@ class Unsent:
         """
         parts = self._parts
         files = 0
+        if not parts:  # it was the kernel's to send, and no call of ours would tell of an error
+            problem = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if problem:
+                raise OSError(problem, os.strerror(problem))
         try:
             while parts and files < _FILES_AT_ONCE:
                 part = parts[0]
@@ -178,8 +202,10 @@ class Unsent:
                 elif self._flush_memory(part):
                     parts.popleft()
         except BlockingIOError:
-            return
-        if not parts and self._spill is not None:
+            pass
+        if parts:
+            self._look()
+        elif self._spill is not None:
             self._spill.close()
             self._spill = None
             self._spilled = 0
@@ -188,14 +214,14 @@ class Unsent:
         sent = self._send_file(part.fd, part.offset, part.count)
         if not sent:
             raise OSError("a file has shrunk while it was sent")
-        self._taken += sent
+        self._pushed += sent
         part.offset += sent
         part.count -= sent
         return not part.count
 
     def _flush_memory(self, part: bytearray) -> bool:
         sent = self._sock.send(part, _DONTWAIT)
-        self._taken += sent
+        self._pushed += sent
         self._memory -= sent
         self._rules.budget.give_back(sent)
         del part[:sent]

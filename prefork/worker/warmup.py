@@ -7,7 +7,8 @@ any client waits for it; and an application that imports well but cannot answer 
 from collections.abc import Iterable
 
 from prefork.apps.wsgi import Application, answer
-from prefork.http.connection import Connection, Environ, Limits, Request
+from prefork.http.connection import Connection, Limits
+from prefork.http.request import Environ, Request
 
 _NO_LIMITS = Limits(0, 0, 0, 0, 0)
 

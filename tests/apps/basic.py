@@ -6,6 +6,7 @@ can be held against another server.
 
 import hashlib
 import io
+import itertools
 import json
 import os
 import sys
@@ -77,6 +78,17 @@ def gate(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[by
 def big(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     """?n= bytes in one piece."""
     return answer(start_response, b"x" * int(query(environ, "n", "1000000")))
+
+
+_turns = itertools.count(1)
+
+
+def turn(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """Which call of this path it was in this worker, after ?s= seconds in the application; filled
+    up with spaces to ?n= bytes."""
+    number = next(_turns)
+    time.sleep(float(query(environ, "s", "0")))
+    return answer(start_response, b"%d" % number + b" " * int(query(environ, "n", "0")))
 
 
 def stream(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -299,6 +311,7 @@ ROUTES: dict[str, Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]] =
     "/hold": hold,
     "/gate": gate,
     "/big": big,
+    "/turn": turn,
     "/stream": stream,
     "/echo": echo,
     "/digest": digest,

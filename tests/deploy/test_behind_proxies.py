@@ -9,6 +9,7 @@ import pytest
 
 from tests.deploy.machines import PROXY, Network, needs_namespaces, network, proxy, within
 from tests.deploy.programs import DEPLOY, find
+from tests.system.nginx import nginx_command
 from tests.system.processes import sockets
 from tests.system.server import PATIENCE, Start, until
 
@@ -61,11 +62,6 @@ def test_nginx_by_a_unix_socket(start: Start, tmp_path: Path) -> None:
     path = tmp_path / "site.http"
     text = (DEPLOY / "nginx" / "prefork.conf").read_text()
     text = text.replace("unix:/run/prefork/site.http", f"unix:{path}")
-    config = tmp_path / "nginx.conf"
-    config.write_text(
-        f"daemon off; master_process off; pid {tmp_path}/pid; error_log stderr crit;\n"
-        f"events {{}}\nhttp {{\naccess_log off;\n{text}\n}}\n"
-    )
     trusted = '["X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host"]'
     server = start(
         BASIC,
@@ -73,7 +69,7 @@ def test_nginx_by_a_unix_socket(start: Start, tmp_path: Path) -> None:
         *("--set", f"http.trusted_headers={trusted}"),
         bind=(f"unix:{path}",),
     ).wait_ready(1)
-    command = (find("nginx"), "-p", tmp_path, "-e", "stderr", "-c", config)
+    command = nginx_command(tmp_path, text, level="crit")
     with network() as net, proxy(net.proxy, *command):
         (worker,) = server.workers()
         before = sockets(worker.pid)

@@ -12,6 +12,7 @@ from tests.deploy.machines import MACHINES, PROXY, Network, needs_namespaces, ne
 from tests.deploy.programs import DEPLOY, find
 from tests.faults.load import Load, tcp
 from tests.faults.network import enter
+from tests.system.nginx import nginx_command
 from tests.system.server import PATIENCE, Server, Start, until
 
 pytestmark = needs_namespaces
@@ -97,12 +98,7 @@ def nginx(net: Network, tmp: Path) -> Iterator[None]:
     ):
         assert old in text
         text = text.replace(old, new)
-    config = tmp / "nginx.conf"
-    config.write_text(
-        f"daemon off; master_process off; pid {tmp}/nginx.pid; error_log stderr crit;\n"
-        f"events {{}}\nhttp {{\naccess_log off;\n{text}\n}}\n"
-    )
-    with proxy(net.proxy, find("nginx"), "-p", tmp, "-e", "stderr", "-c", config):
+    with proxy(net.proxy, *nginx_command(tmp, text, level="crit")):
         yield
 
 

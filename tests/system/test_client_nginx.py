@@ -1,34 +1,17 @@
 """The client against nginx, on a Unix socket."""
 
 import gzip
-import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 
 import pytest
 
 from prefork.client import Body, Client, Request, Response, parse_url
-
-NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
-
-pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
+from tests.system.nginx import nginx_command
 
 MIB = 1 << 20
 
-CONFIG = """
-daemon off;
-master_process off;
-pid {root}/pid;
-error_log stderr notice;
-events {{}}
-http {{
-    access_log off;
-    client_body_temp_path {root}/t1;
-    proxy_temp_path {root}/t2;
-    fastcgi_temp_path {root}/t3;
-    uwsgi_temp_path {root}/t4;
-    scgi_temp_path {root}/t5;
+SITE = """
     types {{ text/plain txt; }}
     gzip on;
     gzip_types text/plain;
@@ -38,7 +21,6 @@ http {{
         location /old {{ return 301 /big.txt; }}
         location /sink {{ client_max_body_size 0; return 200 "taken"; }}
     }}
-}}
 """
 
 BIG = b"".join(b"line %d\n" % number for number in range(200_000))
@@ -50,11 +32,8 @@ def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     root = tmp_path_factory.mktemp("nginx")
     (root / "www").mkdir()
     (root / "www" / "big.txt").write_bytes(BIG)
-    (root / "nginx.conf").write_text(CONFIG.format(root=root))
-    assert NGINX is not None
-    process = subprocess.Popen(
-        [NGINX, "-p", root, "-e", "stderr", "-c", root / "nginx.conf"], stderr=subprocess.PIPE
-    )
+    command = nginx_command(root, SITE.format(root=root))
+    process = subprocess.Popen(command, stderr=subprocess.PIPE)
     assert process.stderr is not None
     # It listens before it tells how it waits for events.
     log = b""

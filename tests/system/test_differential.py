@@ -7,8 +7,6 @@ names the framing in both logs.
 
 import contextlib
 import json
-import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -22,28 +20,13 @@ from typing import Any
 import pytest
 
 from tests.system.framings import INNER, LAST, corpus
+from tests.system.nginx import nginx_command
 from tests.system.server import PATIENCE, Server, read_all, servers, until
 
-NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
-
-pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
-
-CONFIG = """
-daemon off;
-master_process off;
-pid {root}/pid;
-error_log {root}/error.log notice;
-events {{ worker_connections 1024; }}
-http {{
-    client_body_temp_path {root}/t1;
-    proxy_temp_path {root}/t2;
-    fastcgi_temp_path {root}/t3;
-    uwsgi_temp_path {root}/t4;
-    scgi_temp_path {root}/t5;
+SITE = """
     log_format both escape=json '{{"id": "$proxy_protocol_port", "method": "$request_method", '
         '"uri": "$request_uri", "body": "$request_body", "status": "$upstream_status", '
         '"seen": "$upstream_http_x_seen"}}';
-    access_log {root}/access.log both;
     ignore_invalid_headers off;
     underscores_in_headers on;
     merge_slashes off;
@@ -76,7 +59,6 @@ http {{
             proxy_set_header X-Origin $proxy_protocol_port;
         }}
     }}
-}}
 """
 
 Seen = tuple[str, str, str]
@@ -121,12 +103,10 @@ def server(place: Path, stream_body: str) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def outcomes(place: Path, server: Server) -> dict[str, dict[str, Outcome]]:
     """Of each framing, by the way it took."""
-    (place / "nginx.conf").write_text(CONFIG.format(root=place))
     (place / "seen.log").touch()
-    assert NGINX is not None
-    process = subprocess.Popen(
-        [NGINX, "-p", place, "-e", place / "error.log", "-c", place / "nginx.conf"]
-    )
+    site, access = SITE.format(root=place), f"{place}/access.log both"
+    command = nginx_command(place, site, log=place / "error.log", access=access)
+    process = subprocess.Popen(command)
     framings = list(corpus().items())
     try:
         until((place / "pid").exists, "nginx listens")

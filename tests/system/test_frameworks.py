@@ -6,6 +6,7 @@ import json
 import random
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from http.cookiejar import CookieJar
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from urllib.request import HTTPCookieProcessor, OpenerDirector, build_opener
 
 import pytest
 
+from tests.system.raw import chunked, talk
 from tests.system.server import PATIENCE, ROOT, Server, Start, servers
 
 TARGETS = {"flask": "examples.flask_app:app", "django": "examples.django_app:application"}
@@ -246,3 +248,79 @@ def test_the_application_behind_a_mount_of_the_command_line(start: Start, tmp_pa
     ).wait_ready(1)
     assert server.get("/files/robots.txt") == (200, b"all are welcome\n")
     assert server.get("/cookie") == (200, b"1\n")
+
+
+# Django and a body that it reads while it comes.
+
+
+@pytest.fixture(scope="module")
+def streaming(tmp_path_factory: Any) -> Iterator[Server]:
+    for start in servers(tmp_path_factory.mktemp("streaming")):
+        yield start(
+            *(TARGETS["django"], "--workers", "1", "--set", "http.stream_body=true"),
+            *("--set", "http.keepalive=60"),
+        ).wait_ready(1)
+
+
+def form(browser: Browser, content: bytes) -> tuple[bytes, tuple[str, ...]]:
+    """An upload with its token, as a browser sends it: the body, and the head's lines."""
+    _, page = browser.get("/")
+    (token,) = browser.token(page).values()
+    parts = (
+        f'--limit\r\nContent-Disposition: form-data; name="csrfmiddlewaretoken"\r\n\r\n{token}\r\n'
+        '--limit\r\nContent-Disposition: form-data; name="file"; filename="some.bin"\r\n'
+        "Content-Type: application/octet-stream\r\n\r\n"
+    )
+    cookies = "; ".join(f"{cookie.name}={cookie.value}" for cookie in browser.cookies)
+    lines = ("Content-Type: multipart/form-data; boundary=limit", f"Cookie: {cookies}")
+    return parts.encode() + content + b"\r\n--limit--\r\n", lines
+
+
+# Django keeps a file of up to 2.5 MB in memory, and writes a larger one to disk while it comes.
+@pytest.mark.parametrize("size", [0, 1, 100_000, 4_000_000])
+@pytest.mark.parametrize("piece", [977, 64 * 1024, 1_000_003])
+def test_djangos_upload_handlers_read_a_body_while_it_comes(
+    streaming: Server, size: int, piece: int
+) -> None:
+    content = random.Random(size).randbytes(size)
+    body, lines = form(Browser(streaming), content)
+    expected = {"name": "some.bin", "size": size, "sha256": hashlib.sha256(content).hexdigest()}
+    with talk(streaming) as client:
+        for _ in range(2):  # and the connection is in step behind it
+            host = f"Host: 127.0.0.1\r\nContent-Length: {len(body)}"
+            head = "\r\n".join(("POST /upload HTTP/1.1", host, *lines, "", ""))
+            client.send(head.encode())
+            for at in range(0, len(body), piece):
+                client.send(body[at : at + piece])
+            answer = client.answer()
+            assert answer.status == 200, answer
+            assert json.loads(answer.body) == expected
+
+
+@pytest.mark.parametrize("size", [1000, 3_000_000])
+def test_a_body_that_django_leaves_unread(streaming: Server, size: int) -> None:
+    """A little is thrown away, much ends the connection, after an answer that can be read."""
+    with talk(streaming) as client:
+        head = f"POST /nowhere HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {size}\r\n\r\n"
+        client.send(head.encode())
+        with suppress(ConnectionError):
+            client.send(b"x" * size)
+        answer = client.answer()
+        assert (answer.status, answer.closes) == (404, size > 1000)
+        if answer.closes:
+            assert client.at_end()
+        else:
+            assert client.ask(b"GET /cookie HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").body == b"1\n"
+
+
+def test_django_takes_a_chunked_body_for_empty_and_the_connection_stays_in_step(
+    streaming: Server,
+) -> None:
+    """It wants a Content-Length; gathered, such a body has one (see above)."""
+    body, lines = form(Browser(streaming), b"content")
+    head = "\r\n".join(
+        ("POST /upload HTTP/1.1", "Host: 127.0.0.1", "Transfer-Encoding: chunked", *lines, "", "")
+    )
+    with talk(streaming) as client:
+        assert client.ask(head.encode() + chunked(body)).status == 403
+        assert client.ask(b"GET /cookie HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").body == b"1\n"

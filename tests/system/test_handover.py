@@ -190,6 +190,44 @@ def test_what_is_in_the_inbox_of_a_killed_worker_is_answered_by_another(
         assert int(busy.receive().body) == kept.holder
 
 
+def test_what_a_worker_has_no_descriptor_for_the_master_gives_to_another(
+    start: Start, gate: Gate, tmp_path: Path
+) -> None:
+    server = start(APP, "--workers", "3", *PATIENT).wait_ready(3)
+    server.expected_errors.add("accept failed")
+    with Kept(server.port, count=4) as kept:
+        busy, *others = kept.mine
+        crowded, free = set(pids(server)) - {kept.holder}
+        with Kept(server.port, free, count=1) as theirs:
+            until(lambda: asleep(crowded), "it is idle")
+            os.kill(crowded, signal.SIGSTOP)
+            until(lambda: stopped(crowded), "it is stopped")
+            # The only one that looks idle gets them all.
+            second = Gate(tmp_path / "second")
+            theirs.mine[0].send(second.target)
+            second.arrived()
+            busy.send(gate.target)
+            gate.arrived()
+            ports = {connection.port for connection in others}
+            for connection in others:
+                connection.send("/pid")
+            until(
+                lambda: not ports & peers_of(kept.holder, server.port),
+                "they are in the inbox of the stopped one",
+            )
+            soft, hard = resource.prlimit(crowded, resource.RLIMIT_NOFILE)
+            resource.prlimit(crowded, resource.RLIMIT_NOFILE, (3, hard))
+            second.open()
+            theirs.mine[0].receive()
+            os.kill(crowded, signal.SIGCONT)
+            for connection in others:
+                assert int(connection.receive().body) == free
+            resource.prlimit(crowded, resource.RLIMIT_NOFILE, (soft, hard))
+            gate.open()
+            assert int(busy.receive().body) == kept.holder
+    assert not server.find("worker exited")
+
+
 def test_a_worker_short_of_descriptors_is_sent_nothing(start: Start, gate: Gate) -> None:
     limit = 128
     server = start(

@@ -16,13 +16,14 @@ from typing import Any
 import pytest
 
 from tests.system.certificates import Authority
+from tests.system.nginx import nginx_command
 from tests.system.processes import peers_of
 from tests.system.raw import Raw, request, talk
 from tests.system.server import PATIENCE, Server, Start, read_all, servers, until
 
 APP = "tests.apps.basic:app"
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin"
-NGINX, HAPROXY = shutil.which("nginx", path=PATH), shutil.which("haproxy", path=PATH)
+HAPROXY = shutil.which("haproxy", path=PATH)
 TRUSTED = '["127.0.0.1", "10.0.0.0/8", "unix"]'
 
 SPOOFED = (
@@ -387,19 +388,7 @@ def test_haproxy_in_front(
                 assert told["wsgi.url_scheme"] == ("https" if number else "http")
 
 
-NGINX_CONFIG = """
-daemon off;
-master_process off;
-pid {root}/pid;
-error_log stderr notice;
-events {{}}
-http {{
-    access_log off;
-    client_body_temp_path {root}/t1;
-    proxy_temp_path {root}/t2;
-    fastcgi_temp_path {root}/t3;
-    uwsgi_temp_path {root}/t4;
-    scgi_temp_path {root}/t5;
+NGINX_SITE = """
     upstream prefork {{ server {server}; keepalive 4; }}
     server {{
         listen 127.0.0.1:{port} reuseport;
@@ -415,24 +404,16 @@ http {{
             proxy_set_header X-Forwarded-Prefix /shop;
         }}
     }}
-}}
 """
 
 
-@pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 def test_nginx_in_front(trusting: Server, tmp_path: Path) -> None:
     with socket.socket() as bound:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         bound.bind(("127.0.0.1", 0))  # it never listens: it keeps the port for nginx
-        config = tmp_path / "nginx.conf"
-        config.write_text(
-            NGINX_CONFIG.format(
-                root=tmp_path, server=trusting.addresses[0], port=bound.getsockname()[1]
-            )
-        )
-        assert NGINX is not None
-        command = [NGINX, "-p", tmp_path, "-e", "stderr", "-c", config]
-        with in_front([*command], bound, tmp_path / "log") as client:
+        site = NGINX_SITE.format(server=trusting.addresses[0], port=bound.getsockname()[1])
+        command = nginx_command(tmp_path, site)
+        with in_front(command, bound, tmp_path / "log") as client:
             for _ in range(3):
                 answer = client.ask(request("/shop/environ", *SPOOFED))
                 told = json.loads(answer.body)

@@ -86,6 +86,17 @@ def test_pipelined_requests_in_one_record(server: Server, authority: Authority) 
             assert client.answer().body == b"no length given"
 
 
+def test_a_pipeline_waits_for_its_reader(server: Server, authority: Authority) -> None:
+    with talking(server, authority) as reader, talking(server, authority) as good:
+        before = int(good.ask(request("/turn")).body)
+        # More than the kernels on the way take while nobody reads, and less than it keeps.
+        reader.send(request("/turn?n=1000000") * 3)
+        for more in range(5):
+            assert int(good.ask(request("/turn")).body) <= before + 2 + more
+        numbers = [int(reader.answer().body) for _ in range(3)]
+        assert numbers == sorted(numbers)
+
+
 def test_a_request_cut_into_records_of_one_byte(server: Server, authority: Authority) -> None:
     with talking(server, authority) as client:
         for byte in request("/nolength"):

@@ -44,7 +44,7 @@ class Client:
         assert request is not None
         self.conversation.begin(request)
         keep_alive = not self.conversation.closing
-        self.conversation.done(keep_alive)
+        self.conversation.done(keep_alive, 0)
         return self.conversation.settle(START) is not Wish.CLOSE
 
 

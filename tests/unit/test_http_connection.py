@@ -1,22 +1,42 @@
 """Bytes to requests, without a socket: each test is named by what a client sends."""
 
 import gc
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from prefork.http.connection import Connection, Limits, Request
+from prefork.http.connection import Connection, Limits
+from prefork.http.recall import Recall
+from prefork.http.request import Request
 
 HOST = b"Host: test\r\n"
 LIMITS = Limits(request_line=1000, header_count=20, header_size=4000, body=1000, body_memory=100)
 UNLIMITED = Limits(0, 0, 0, 0, 0)
 
 
+BASE = {"wsgi.base": "here", "REMOTE_ADDR": "", "REMOTE_PORT": ""}
+
+
+@pytest.fixture(params=[False, True], ids=["new heads", "known heads"], autouse=True)
+def known(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test twice: the second time the same bytes have come on two connections before."""
+    monkeypatch.setattr(sys.modules[__name__], "known_heads", request.param)
+
+
+known_heads = False
+
+
 def fed(*pieces: bytes, limits: Limits = LIMITS) -> Connection:
-    connection = Connection({"wsgi.base": "here"}, limits)
-    for piece in pieces:
-        connection.feed(piece)
+    recall = Recall() if known_heads else None
+    for before in (True, True, False) if known_heads else (False,):
+        connection = Connection(BASE, limits)
+        connection.recall = recall
+        for piece in pieces:
+            connection.feed(piece)
+        if before:
+            connection.close()
     return connection
 
 
@@ -85,7 +105,7 @@ def test_what_the_application_sees_of_a_request() -> None:
     request = only(fed(post(b"abc", b"Content-Type: text/x", b"X-Some-Name: v")))
     assert request.environ.pop("wsgi.input").read() == b"abc"
     assert request.environ == {
-        "wsgi.base": "here",
+        **BASE,
         "REQUEST_METHOD": "POST",
         "PATH_INFO": "/",
         "QUERY_STRING": "",

@@ -8,10 +8,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from prefork.http.connection import Connection, Limits
+from prefork.http.recall import Recall
 from prefork.http.stream import BodyError
 
 # Far from anything that is made here: which piece finds a limit passed depends on the pieces.
 LIMITS = Limits(8192, 1000, 65536, 1 << 20, 65536)
+
+BASE = {"wsgi.url_scheme": "http", "REMOTE_ADDR": "", "REMOTE_PORT": ""}
 
 PIECES = (
     *(b"GET", b"POST", b"HEAD", b"OPTIONS", b"CONNECT", b"SOURCE", b"BREW", b"PRI"),
@@ -45,9 +48,10 @@ streams = st.lists(
 ).map(b"".join)
 
 
-def reading(pieces: list[bytes]) -> tuple[list[Any], int, bool]:
+def reading(pieces: list[bytes], recall: Recall | None = None) -> tuple[list[Any], int, bool]:
     """(requests as an application sees them, status of the refusal, whether it is the end)."""
-    connection = Connection({"wsgi.url_scheme": "http"}, LIMITS)
+    connection = Connection(BASE, LIMITS)
+    connection.recall = recall
     for piece in pieces:
         if piece:
             connection.feed(piece)
@@ -81,7 +85,7 @@ def test_bytes_cut_anywhere_are_read_as_they_are_whole(data: bytes, places: list
 @settings(max_examples=200, deadline=None)
 def test_a_body_is_the_same_where_it_is_read_while_it_comes(data: bytes, places: list[int]) -> None:
     whole, status, _ = reading([data])
-    connection = Connection({"wsgi.url_scheme": "http"}, LIMITS._replace(stream=True))
+    connection = Connection(BASE, LIMITS._replace(stream=True))
     for piece in cut(data, places):
         connection.feed(piece)
     requests = list(connection.requests)
@@ -104,6 +108,55 @@ def assert_same(one: tuple[list[Any], int, bool], other: tuple[list[Any], int, b
     assert one[0] == other[0]
     assert one[1] == other[1] or {one[1], other[1]} == {400, 501}
     assert one[2] == other[2]
+
+
+shared = Recall()
+"""Of all examples: what one has left there, the next may meet."""
+
+
+@given(streams, st.lists(st.integers(0, 10_000), max_size=8))
+@example(WHOLE[6], [])
+@example(WHOLE[6].replace(b"http://test/", b"/"), [])
+@settings(max_examples=400, deadline=None)
+def test_what_is_kept_of_heads_changes_nothing(data: bytes, places: list[int]) -> None:
+    pieces = cut(data, places)
+    for sent in ([data], pieces):
+        expected = reading(sent)
+        for recall in (shared, Recall()):
+            for _ in range(3):  # unknown, seen once, kept
+                assert reading(sent, recall) == expected
+
+
+LINES = (
+    *(b"GET / HTTP/1.1", b"GET /a?b HTTP/1.1", b"HEAD /%2e HTTP/1.1", b"POST / HTTP/1.1"),
+    *(b"GET / HTTP/1.0", b"GET  / HTTP/1.1", b"GET / HTTP/1.1 ", b"GET / RTSP/1.1", b"BREW / X"),
+    *(b"CONNECT a:1 HTTP/1.1", b"CONNECT / HTTP/1.1", b"OPTIONS * HTTP/1.1", b"GET /# HTTP/1.1"),
+    *(b"GET http://a/ HTTP/1.1", b"GET https://a/ HTTP/1.1", b"PRI * HTTP/2.0", b"M-SEARCH / X"),
+    *(b"SOURCE / ICE/1.0", b"GET / HTTP/1.1\r\nX: 1", b"GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1"),
+    *(b"\r\nGET / HTTP/1.1", b"", b"GET /" + b"a" * 9000 + b" HTTP/1.1", b"GET /\xff HTTP/1.1"),
+    *(b"GET / HTTP/1.1\nX: 1", b"GET / HTTP/1.1\r", b"get / HTTP/1.1", b"GET / http/1.1"),
+)
+SECTIONS = (
+    *(b"", b"Host: a\r\n", b"Host: a\r\nHost: a\r\n", b"Host: b\r\nX: 1\r\nX: 2\r\nX_Y: 3\r\n"),
+    *(b"Host: a\r\nConnection: close\r\n", b"Host: a\r\nConnection: keep-alive\r\n"),
+    *(b"Host: a\r\nContent-Length: 0\r\n", b"Host: a\r\nContent-Length: 3\r\n", b"Host: a b\r\n"),
+    *(b"Host: a\r\nConnection: upgrade\r\nUpgrade: x\r\n", b"Host: a\r\nExpect: 100-continue\r\n"),
+    *(b"Host: a\r\nTransfer-Encoding: chunked\r\n", b"Host: a\r\nUpgrade: x\r\n", b"Host: a\n"),
+    *(b"Host: a\r\nX: " + b"a" * 3000 + b"\r\n", b"Host: a\r\n\r\n", b" X: 1\r\nHost: a\r\n"),
+    *(b"Host: a\r\nX: " + b"a" * 70000 + b"\r\n", b"Host: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n"),
+)
+
+
+def test_each_line_reads_the_same_before_each_section_that_is_kept() -> None:
+    warm = Recall()
+    heads = [b"%b\r\n%b\r\n" % (line, section) for line in LINES for section in SECTIONS]
+    for _ in range(3):
+        for head in heads:
+            assert reading([head], warm) == reading([head])
+            assert reading([head, head], warm) == reading([head, head])
+    kept = {section.data for section in warm.sections.values()}
+    assert {b"\r\nHost: a\r\n\r\n", b"\r\nHost: a\r\nConnection: close\r\n\r\n"} < kept
+    assert not any(b"Content-Length" in data or b"Upgrade" in data for data in kept)
 
 
 @given(st.binary(max_size=2000), st.lists(st.integers(0, 2000), max_size=8))

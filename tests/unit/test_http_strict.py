@@ -7,7 +7,9 @@ a new version of either that reads more, or less, is seen. `docs/http.md` refers
 import pytest
 
 from prefork.http.connection import Connection, Limits
+from prefork.http.recall import Recall
 
+BASE = {"wsgi.url_scheme": "http", "REMOTE_ADDR": "", "REMOTE_PORT": ""}
 LIMITS = Limits(8192, 100, 65536, 1 << 20, 65536)
 NEXT = b"GET /next HTTP/1.1\r\nHost: test\r\n\r\n"
 
@@ -258,10 +260,16 @@ SERVED = {
 
 
 def read(stream: bytes, size: int = 0) -> Connection:
-    """A connection that got a stream at once, or in pieces of some size."""
-    connection = Connection({"wsgi.url_scheme": "http"}, LIMITS)
-    for at in range(0, len(stream), size or len(stream)):
-        connection.feed(stream[at : at + (size or len(stream))])
+    """A connection that got a stream at once, or in pieces of some size.
+
+    It is not the first that did: what is kept of heads makes no difference.
+    """
+    recall = Recall()
+    for _ in range(3):
+        connection = Connection(BASE, LIMITS)
+        connection.recall = recall
+        for at in range(0, len(stream), size or len(stream)):
+            connection.feed(stream[at : at + (size or len(stream))])
     return connection
 
 

@@ -3,6 +3,7 @@
 import grp
 import os
 import pwd
+import ssl
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -260,6 +261,12 @@ def test_a_command_line_passes_the_check(tmp_path: Path) -> None:
         ({"accesslog": None}, {}),
         ({"preload_app": False}, {}),
         ({"access_log_format": '{"a": 1}'}, {"log": {"access_format": "json"}}),
+        (
+            {"cert_reqs": ssl.CERT_OPTIONAL, "ca_certs": "/ca.pem"},
+            {"tls": {"client_auth": "optional", "client_ca": "/ca.pem"}},
+        ),
+        ({"cert_reqs": 2}, {"tls": {"client_auth": "required"}}),
+        ({"cert_reqs": 0, "ca_certs": "/ca.pem"}, {}),
     ],
 )
 def test_translations(settings: dict[str, Any], expected: dict[str, Any]) -> None:

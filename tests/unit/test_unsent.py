@@ -1,6 +1,7 @@
 """What a client has not taken yet, with a client that takes as much as a test says."""
 
 import contextlib
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -20,9 +21,19 @@ class Wire:
 
     def __init__(self) -> None:
         self.room = 0
+        self.problem = 0
+        self.queued = 0
+        """Bytes that the kernel has for the client."""
         self.got = b""
         self.calls = 0
         self.blocking = True
+
+    def fileno(self) -> int:
+        return -1
+
+    def getsockopt(self, level: int, option: int) -> int:
+        assert (level, option) == (socket.SOL_SOCKET, socket.SO_ERROR)
+        return self.problem
 
     def _take(self, data: bytes) -> int:
         if not self.room:
@@ -59,8 +70,10 @@ def descriptors() -> int:
 
 
 @pytest.fixture
-def wire() -> Wire:
-    return Wire()
+def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
+    wire = Wire()
+    monkeypatch.setattr("prefork.linux.not_acknowledged", lambda sock: wire.queued)
+    return wire
 
 
 @pytest.fixture(autouse=True)
@@ -149,6 +162,14 @@ def test_a_file_that_has_shrunk_is_the_end(wire: Wire, tmp_path: Path) -> None:
     unsent.close()
 
 
+def test_a_client_that_leaves_what_the_kernel_has_for_it_is_gone(wire: Wire) -> None:
+    unsent = kept(wire)
+    unsent.flush()
+    wire.problem = errno.ECONNRESET
+    with pytest.raises(ConnectionResetError):
+        unsent.flush()
+
+
 def test_others_get_a_turn_between_many_pieces_of_files(wire: Wire, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
     unsent = kept(wire)
@@ -186,6 +207,29 @@ def test_when_a_client_is_given_up(wire: Wire, monkeypatch: pytest.MonkeyPatch) 
     slow.flush()
     assert slow.due(1019) == 1025
     assert slow.due(1001) == 1021
+
+
+def test_a_client_that_takes_what_the_kernel_had_is_not_silent(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr("prefork.worker.unsent.monotonic", lambda: clock[0])
+    wire.queued = 1000
+    slow = kept(wire, b"a" * 100, min_write_rate=10)
+    # The epoll has told nothing, since the kernel still has more than half of what it had.
+    clock[0], wire.queued = 1020.0, 700
+    assert not slow.given_up()
+    assert slow.due(1020) == 1040
+    clock[0], wire.queued = 1040.0, 650
+    assert not slow.given_up()
+    clock[0] = 1055.0
+    assert slow.given_up()
+    clock[0], wire.queued = 1056.0, 649
+    assert slow.given_up()
+    # What goes to the kernel is not taken yet, and what was there before is not counted twice.
+    wire.room, wire.queued = 50, 699
+    slow.flush()
+    assert slow.given_up()
 
 
 # With a real socket: the only thing that is waited for.

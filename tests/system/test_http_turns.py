@@ -1,0 +1,55 @@
+"""Whose turn it is in a worker of one thread, where clients ask for more than their share."""
+
+from contextlib import ExitStack
+from pathlib import Path
+
+from tests.system.raw import request, talk
+from tests.system.server import Start, until
+from tests.system.test_http import APP
+
+MANY = 200
+SMALL = 4096  # bytes of receive buffer
+BIG = 400_000  # bytes of a response that the kernel takes whole, whether its client reads or not
+
+
+def test_a_long_pipeline_gets_one_turn_and_then_others(start: Start, tmp_path: Path) -> None:
+    server = start(APP, "--workers", "1", "--threads", "1").wait_ready(1)
+    held = tmp_path / "held"
+    with talk(server) as greedy, talk(server) as kept:
+        kept.ask(request("/pid"))
+        greedy.send(request(f"/hold?path={held}") + request("/turn?s=0.002") * MANY)
+        until(held.exists, "a call that is held")
+        # All that follows is there before the worker looks up again.
+        with talk(server) as fresh:
+            for client in (kept, fresh):
+                client.send(request("/turn"))
+            held.unlink()
+            assert int(kept.answer().body) <= 2
+            assert int(fresh.answer().body) < MANY // 2
+        greedy.answer()
+        numbers = [int(greedy.answer().body) for _ in range(MANY)]
+        assert numbers == sorted(numbers)
+        assert numbers[-1] == MANY + 2
+
+
+def test_nothing_is_made_for_a_client_before_it_has_taken_what_was_made(start: Start) -> None:
+    """Two hundred clients ask three times each, and read nothing."""
+    server = start(APP, "--workers", "1", "--threads", "1").wait_ready(1)
+    with ExitStack() as stack:
+        readers = [stack.enter_context(talk(server, receive_buffer=SMALL)) for _ in range(MANY)]
+        for reader in readers[: MANY // 2]:
+            reader.send(request(f"/turn?n={BIG}") * 3)
+        # Others send one by one: what counts is that they have not read.
+        for reader in readers[MANY // 2 :]:
+            reader.send(request(f"/turn?n={BIG}"))
+        with talk(server) as good:
+            assert int(good.ask(request("/turn")).body) <= MANY + 1
+            for reader in readers[MANY // 2 :]:
+                reader.send(request(f"/turn?n={BIG}") * 2)
+            for more in range(10):
+                assert int(good.ask(request("/turn")).body) <= MANY + 2 + more
+        # Whoever reads gets all of it.
+        for reader in (readers[0], readers[-1]):
+            numbers = [int(reader.answer().body) for _ in range(3)]
+            assert numbers == sorted(numbers)
+            assert numbers[1] > MANY
