@@ -9,7 +9,7 @@ has connected anew before that is back.
 
 So each worker says on the scoreboard that it waits, and one that comes to accept4 looks first: as
 many connections as there are idle siblings that wait were theirs already, and it gives them a
-moment.  Where more connections wait, or no sibling does, it pays one getsockopt(2) and goes on.
+moment.  Where more connections wait, or no sibling does, it goes on: a getsockopt(2) is the price.
 """
 
 import contextlib
@@ -51,7 +51,7 @@ class Turn:
 
     def let_pass(self) -> None:
         """Waits until nothing is left in the queue that was a sibling's, or for a moment."""
-        if self._queued() and self._claimed():
+        if not self._handover.alone and self._queued() and self._claimed():
             until = monotonic() + _PATIENCE
             while monotonic() < until:
                 sleep(_NAP)
