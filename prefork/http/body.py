@@ -7,7 +7,7 @@ from prefork.http.head import Reject
 
 
 class Budget:
-    """The memory that all bodies and responses of a worker may take together, in bytes.
+    """The memory, or disk, that all bodies and responses of a worker may take together, in bytes.
 
     One client's share is small, but there may be thousands that are slow.
     """
@@ -38,15 +38,27 @@ class Budget:
 class Body:
     """What has come of a body so far."""
 
-    __slots__ = ("_budget", "_held", "_limit", "_memory", "_on_disk", "file", "since", "size")
+    __slots__ = (
+        "_budget",
+        "_disk",
+        "_held",
+        "_limit",
+        "_memory",
+        "_on_disk",
+        "_stored",
+        "file",
+        "since",
+        "size",
+    )
 
-    def __init__(self, memory: int, limit: int, budget: Budget) -> None:
+    def __init__(self, memory: int, limit: int, budget: Budget, disk: Budget) -> None:
         """`memory`: bytes kept in memory; `limit`: bytes allowed; 0 means no limit.
 
-        Where the budget is used up, the body is on disk from then on.
+        Where the budget of memory is used up, the body is on disk from then on.
         """
-        self._held = 0
+        self._held = self._stored = 0
         self._budget = budget
+        self._disk = disk
         self._memory = memory
         self._limit = limit
         self._on_disk = False
@@ -56,7 +68,8 @@ class Body:
         """Monotonic seconds at which somebody began to look at its rate."""
 
     def write(self, data: bytes) -> None:
-        """Adds a piece. Raises Reject(413) past the limit, OSError where the disk is full."""
+        """Adds a piece. Raises Reject(413) past the limit, Reject(507) where bodies and responses
+        have taken all of the disk that they may, OSError where it is full."""
         size = len(data)
         self.size += size
         if self._limit and self.size > self._limit:
@@ -64,11 +77,19 @@ class Body:
         if not self._on_disk:
             if (self._memory and self.size > self._memory) or not self._budget.take(size):
                 self._on_disk = True
+                self._store(self.size - size)
                 self.file.rollover()
                 self._release()
             else:
                 self._held += size
+        if self._on_disk:
+            self._store(size)
         self.file.write(data)
+
+    def _store(self, size: int) -> None:
+        if not self._disk.take(size):
+            raise Reject(507, "the body can't be kept: no more room for it")
+        self._stored += size
 
     def whole(self) -> SpooledTemporaryFile[bytes]:
         """The body from its first byte, as a file."""
@@ -81,3 +102,4 @@ class Body:
 
     def __del__(self) -> None:
         self._release()
+        self._disk.give_back(self._stored)

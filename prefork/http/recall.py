@@ -89,8 +89,10 @@ class Recall:
         """
         known = self._lines.get(line)
         if known is None and not (limit and len(line) > limit):
-            # Two threads never share one.
-            reader = self._readers.pop() if self._readers else _LineReader()
+            try:
+                reader = self._readers.pop()  # one step: two threads never share one
+            except IndexError:
+                reader = _LineReader()
             known = reader.read(line)
             if known is not None:
                 self._readers.append(reader)

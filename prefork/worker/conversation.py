@@ -10,7 +10,7 @@ import socket
 from enum import Enum
 from functools import partial
 
-from prefork import linux
+from prefork import linux, logs
 from prefork.http.connection import CONTINUE, Connection
 from prefork.http.head import Reject
 from prefork.http.request import Environ, Request
@@ -30,6 +30,8 @@ _SENDFILE = 1024 * 1024  # bytes asked of the kernel at one time
 # Bytes of a response that the kernel may still have for the client when its next request is served.
 # For one that does not read, it keeps up to net.ipv4.tcp_wmem, which are megabytes.
 _AHEAD = 128 * 1024
+
+_no_room = logs.Seldom(5.0)
 
 _DONTWAIT = socket.MSG_DONTWAIT
 
@@ -422,6 +424,8 @@ class Conversation:
 
     def _reject(self, problem: Reject) -> None:
         connection = self.connection
+        if problem.status == 507 and _no_room.due():
+            logs.event("warning", "body refused", reason=problem.reason)
         answer = error(problem.status, problem.reason, method=connection.method)
         connection.error = None
         connection.finish()

@@ -234,12 +234,12 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
     teller = birth.scoreboard.teller(birth.slot)
     if config.server.protocol == "tcp":
         return TcpService(
-            *(application, loop.crew, teller),
+            *(application, loop.crew, loop.handover, teller),
             request_timeout=workers.request_timeout,
             header_timeout=http.header_timeout,
             proxies=trust(http.trusted_proxies) if http.proxy_protocol else None,
         )
-    budget = Budget(http.buffer_memory)
+    budget, disk = Budget(http.buffer_memory), Budget(http.buffer_disk)
     rules = Rules(
         limits=Limits(
             request_line=http.max_request_line,
@@ -248,6 +248,7 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
             body=http.max_body,
             body_memory=http.body_memory,
             budget=budget,
+            disk=disk,
             stream=http.stream_body,
         ),
         keepalive=http.keepalive,
@@ -260,6 +261,7 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
         response_memory=http.response_memory,
         response_spill=http.response_spill,
         budget=budget,
+        disk=disk,
     )
     if config.tls.certificate is not None and birth.tls is None:
         raise LoadError("the certificate could not be read again at the upgrade: reload")
@@ -283,9 +285,13 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
             },
         )
     warm_up(application, workers.warmup, doors[0].base if doors else {})
+    scoreboard = birth.scoreboard
+
+    def draining() -> bool:
+        return scoreboard.draining
+
     if http.health_path is not None:
-        scoreboard = birth.scoreboard
-        application = Health(application, http.health_path, lambda: scoreboard.draining)
+        application = Health(application, http.health_path, draining)
     return HttpService(
         application,
         rules,
@@ -297,6 +303,7 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
         graceful_timeout=workers.graceful_timeout,
         access=birth.logs.access_log(),
         ids=RequestIds(http.request_id_header) if http.request_id_header is not None else None,
+        draining=draining if workers.drain_delay else None,
     )
 
 

@@ -28,6 +28,8 @@ class Rules:
     response_spill: int
     budget: Budget
     """What all bodies and responses of a worker may take of its memory."""
+    disk: Budget
+    """And of the disk, in temporary files."""
 
 
 def due(now: float, *, silence: float, rate: int, since: float, done: int) -> float:
