@@ -26,6 +26,7 @@ from itertools import islice
 from typing import Any
 
 from prefork.http.request import Environ
+from prefork.worker.turns import Turn
 
 WAKE = signal.SIGRTMIN + 1
 """What brings a thread out of its place. Real-time, since libraries use SIGURG and SIGUSR1."""
@@ -48,7 +49,7 @@ class Leave(BaseException):
 class Door:
     """One listener as one worker sees it."""
 
-    __slots__ = ("base", "converse", "inode", "null", "open", "recall", "sock", "trusts")
+    __slots__ = ("base", "converse", "inode", "null", "open", "recall", "sock", "trusts", "turn")
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -58,6 +59,8 @@ class Door:
         self.converse: Any = None
         """What makes a conversation of a connection that comes in here, where the service has
         some."""
+        self.turn: Turn | None = None
+        """Who of several workers is to accept next, where that can be told."""
         self.recall: Any = None
         """Where heads that come again are found, where the service looks for them."""
         self.trusts: Callable[[str], bool] | None = None
@@ -106,7 +109,9 @@ class MainPlace:
         A signal that comes after the last check of the interpreter and before the kernel is in
         accept4 is missed (a window of some hundred nanoseconds): whoever sent it repeats it.
         """
-        problem = None
+        problem, turn = None, door.turn
+        if turn is not None:
+            turn.begin()
         try:
             try:
                 self.armed = True
@@ -118,6 +123,8 @@ class MainPlace:
                 problem = error
         except Leave:
             pass
+        if turn is not None:
+            turn.end()
         if problem is not None and problem.errno in _CONNECTION_ERRORS:
             return None
         return problem
@@ -189,11 +196,14 @@ class Acceptor:
     def _run(self) -> None:
         # Signals for the process are for the main thread; this one is only ever kicked.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - {WAKE})
-        accept = self.door.sock._accept  # type: ignore[attr-defined]
+        accept, turn = self.door.sock._accept, self.door.turn  # type: ignore[attr-defined]
         while True:
             self._turn.acquire()
             self.problem = None
             while not self._dismissed:
+                if turn is not None:
+                    turn.let_pass()
+                    turn.begin()
                 try:
                     self._arrivals.append((accept(), self.door))
                 except OSError as problem:
@@ -201,6 +211,9 @@ class Acceptor:
                         continue
                     self.problem = problem
                     break
+                finally:
+                    if turn is not None:
+                        turn.end()
                 if not self._go_on():
                     break
                 self._wake()

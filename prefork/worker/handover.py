@@ -231,6 +231,14 @@ class Handover:
             board.idle(slot, kind) for slot in self._siblings if slot != self._slot
         )
 
+    def waiting(self, listener: int) -> int:
+        """How many idle siblings wait in accept4 on a listener."""
+        kind = self._kind
+        if not kind:
+            return 0
+        siblings = [slot for slot in self._siblings if slot != self._slot]
+        return self._scoreboard.waiting(siblings, kind, listener)
+
     def work_done(self) -> tuple[tuple[int, float], dict[int, tuple[int, float]]]:
         """(requests, seconds in the application) so far, of this worker and of its siblings."""
         board, kind = self._scoreboard, self._kind

@@ -181,6 +181,7 @@ def _work(birth: Birth, loaded: Loaded | None) -> int:
         birth.logs.replace,
         Handover(birth.scoreboard, birth.slot, threads),
         [birth.scoreboard.record(birth.slot, thread) for thread in range(threads)],
+        birth.scoreboard.waits(birth.slot),
         # A protocol of a handler's own may keep its connections.
         slow=birth.config.server.protocol == "tcp",
     )

@@ -208,6 +208,9 @@ class Watcher:
         stuck = now - since
         if stuck < _PATIENCE:
             return min((*limits, _PATIENCE - stuck)), False
+        if self._place.armed:  # it was to accept at once, and another was faster
+            signal.pthread_kill(self._main, WAKE)
+            return _KICK, False
         if self._crew is not None and self._crew.relieve():
             return _TICK, False
         self._interval = sys.getswitchinterval()
