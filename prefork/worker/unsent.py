@@ -10,12 +10,15 @@ import select
 import socket
 from collections import deque
 from collections.abc import Callable
-from tempfile import TemporaryFile
 from time import monotonic
 from typing import IO
 
 from prefork import linux
 from prefork.worker.rules import Rules, due
+
+AHEAD = 128 * 1024
+"""Bytes of a response that the kernel may still have for the client when its next request is
+served.  For one that does not read it keeps up to net.ipv4.tcp_wmem, which are megabytes."""
 
 _FILES_AT_ONCE = 8  # pieces of files sent at one time, until other connections get their turn
 
@@ -24,6 +27,23 @@ _DONTWAIT = socket.MSG_DONTWAIT
 SendFile = Callable[[int, int, int], int]
 """(descriptor, offset, bytes): sends some of a file, and returns how many bytes; 0 where it has no
 more. Raises OSError as sendfile(2) does."""
+
+
+def falls_behind(sock: socket.SocketType) -> bool:
+    """Whether the kernel has more than AHEAD for the client; if so, the socket is not writable
+    until it has less than half of that.
+
+    A client that asks for more than it reads would otherwise have its worker make, and keep, as
+    many responses as it cares to ask for.
+    """
+    try:
+        if linux.not_sent(sock.fileno()) <= AHEAD:
+            return False
+        # tcp(7), Linux 3.12; for this client the kernel will keep no more from now on, either.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, AHEAD)
+    except OSError:  # a Unix socket, for which the kernel keeps little
+        return False
+    return True
 
 
 class FilePart:
@@ -153,6 +173,8 @@ class Unsent:
         # Where the disk is full, or no descriptor left, it is as if it were used up.
         with contextlib.suppress(OSError):
             if self._spill is None:
+                from tempfile import TemporaryFile  # with what few responses need
+
                 self._spill = TemporaryFile(buffering=0)  # noqa: SIM115
             part = self._parts[-1] if self._parts else None
             if not (isinstance(part, FilePart) and part.spilled):
