@@ -69,7 +69,7 @@ class Duty:
     incoming: deque[tuple[Parcel, int]] = field(default_factory=deque)
     """What came out of the inbox."""
     events: deque[tuple[int, int]] = field(default_factory=deque)
-    """Descriptors that are ready, and will not be told again (several threads only)."""
+    """Descriptors that were ready at the last look (several threads only)."""
 
 
 class Offering(Protocol):
@@ -281,11 +281,9 @@ class Watcher:
                 return False
             os.close(fd)
         stayed = False
-        for fd, event in (*self._take_events(), *service.parking.wait(now, 0.0)):
+        for fd, _ in (*self._take_events(), *service.parking.wait(now, 0.0)):
             if not self._attend(fd) and not service.offer(fd):
                 stayed = True
-                if self._crew is not None:
-                    duty.events.append((fd, event))  # nobody will tell of it again
         return not stayed  # what stays is still ready
 
     # What this worker has too much of.
