@@ -1,6 +1,6 @@
 """A request's body, gathered before the application is called: in memory, past a size on disk."""
 
-from tempfile import SpooledTemporaryFile
+from io import BufferedReader, BufferedWriter, BytesIO, FileIO
 from threading import RLock
 
 from prefork.http.head import Reject
@@ -41,12 +41,12 @@ class Body:
     __slots__ = (
         "_budget",
         "_disk",
+        "_file",
         "_held",
         "_limit",
         "_memory",
-        "_on_disk",
         "_stored",
-        "file",
+        "on_disk",
         "since",
         "size",
     )
@@ -61,8 +61,8 @@ class Body:
         self._disk = disk
         self._memory = memory
         self._limit = limit
-        self._on_disk = False
-        self.file: SpooledTemporaryFile[bytes] = SpooledTemporaryFile()  # noqa: SIM115
+        self._file: BytesIO | BufferedWriter[FileIO] = BytesIO()
+        self.on_disk = False
         self.size = 0
         self.since = 0.0
         """Monotonic seconds at which somebody began to look at its rate."""
@@ -74,27 +74,43 @@ class Body:
         self.size += size
         if self._limit and self.size > self._limit:
             raise Reject(413, f"body is larger than {self._limit} bytes")
-        if not self._on_disk:
+        if not self.on_disk:
             if (self._memory and self.size > self._memory) or not self._budget.take(size):
-                self._on_disk = True
-                self._store(self.size - size)
-                self.file.rollover()
-                self._release()
+                self._go_to_disk(self.size - size)
             else:
                 self._held += size
-        if self._on_disk:
+        if self.on_disk:
             self._store(size)
-        self.file.write(data)
+        self._file.write(data)
+
+    def _go_to_disk(self, size: int) -> None:
+        from tempfile import TemporaryFile  # with what only few bodies need
+
+        assert isinstance(self._file, BytesIO)
+        self.on_disk = True
+        self._store(size)
+        # What is large goes straight to the file, what is small is gathered.
+        file = BufferedWriter(TemporaryFile(buffering=0))  # noqa: SIM115
+        file.write(self._file.getbuffer())
+        self._file = file
+        self._release()
 
     def _store(self, size: int) -> None:
         if not self._disk.take(size):
             raise Reject(507, "the body can't be kept: no more room for it")
         self._stored += size
 
-    def whole(self) -> SpooledTemporaryFile[bytes]:
-        """The body from its first byte, as a file."""
-        self.file.seek(0)
-        return self.file
+    def whole(self) -> "BytesIO | BufferedReader[FileIO]":
+        """The body from its first byte, as a file. Raises OSError where the disk is full."""
+        file = self._file
+        if isinstance(file, BytesIO):
+            file.seek(0)
+            return file
+        # Not one for both, which would look for its place at each read (lseek(2)).
+        raw = file.detach()
+        assert isinstance(raw, FileIO)
+        raw.seek(0)
+        return BufferedReader(raw)
 
     def _release(self) -> None:
         self._budget.give_back(self._held)

@@ -22,7 +22,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -47,29 +46,29 @@ class Leave(BaseException):
     """Raised by a signal handler: the main thread is to leave its place in accept4."""
 
 
-@dataclass
 class Door:
     """One listener as one worker sees it."""
 
-    sock: socket.socket
-    base: Environ = field(default_factory=dict)
-    """What the environ of each request that comes in here begins with."""
-    open: bool = True
-    converse: Any = None
-    """What makes a conversation of a connection that comes in here, where the service has some."""
-    turn: Turn | None = None
-    """Who of several workers is to accept next, where that can be told."""
-    recall: Any = None
-    """Where heads that come again are found, where the service looks for them."""
-    trusts: Callable[[str], bool] | None = None
-    """Which peers are proxies that speak for many clients."""
-    null: int = field(default_factory=lambda: os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-    """What takes the listener's place; here from the start, since descriptors can run out."""
-    inode: int = field(init=False)
-    """Of the listener's socket: its name among all processes that have it."""
+    __slots__ = ("base", "converse", "inode", "null", "open", "recall", "sock", "trusts", "turn")
 
-    def __post_init__(self) -> None:
-        self.inode = os.fstat(self.sock.fileno()).st_ino
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.base: Environ = {}
+        """What the environ of each request that comes in here begins with."""
+        self.open = True
+        self.converse: Any = None
+        """What makes a conversation of a connection that comes in here, where the service has
+        some."""
+        self.turn: Turn | None = None
+        """Who of several workers is to accept next, where that can be told."""
+        self.recall: Any = None
+        """Where heads that come again are found, where the service looks for them."""
+        self.trusts: Callable[[str], bool] | None = None
+        """Which peers are proxies that speak for many clients."""
+        self.null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        """What takes the listener's place; here from the start, since descriptors can run out."""
+        self.inode = os.fstat(sock.fileno()).st_ino
+        """Of the listener's socket: its name among all processes that have it."""
 
     def shut(self) -> None:
         """Nothing more comes in here; the listener itself lives on in other processes.

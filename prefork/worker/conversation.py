@@ -24,7 +24,8 @@ from prefork.worker.sending import Sender
 from prefork.worker.unsent import AHEAD
 
 _HEAD = 16 * 1024  # bytes read at one time while a head is awaited
-_BODY = 256 * 1024  # and while a body is
+_BODY = 64 * 1024  # and while a body is: more would be given back to the kernel after each piece
+PIECES = 4  # of a body in a row, until other connections get their turn
 
 _no_room = logs.Seldom(5.0)
 
@@ -100,7 +101,7 @@ class Conversation(Sender):
         """Between two requests, with nothing left to send."""
         return self._unsent is None and self._lingering is None and self.connection.idle
 
-    def read(self, now: float) -> bool:
+    def read(self, now: float, pieces: int = PIECES) -> bool:
         """Takes what has come; True where a request is complete."""
         if self._lingering is not None:
             self._lingering.discard()
@@ -133,6 +134,8 @@ class Conversation(Sender):
                 self._look_ahead()
             return True
         self._note(data, begins)
+        if len(data) == _BODY and pieces > 1:
+            return self.read(now, pieces - 1)  # there is more, most likely
         return False
 
     def receive(self) -> bytes:

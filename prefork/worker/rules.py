@@ -1,6 +1,6 @@
 """What a client of HTTP may take of a worker: time, memory and disk."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from prefork.http.body import Budget
 from prefork.http.connection import Limits
@@ -9,8 +9,7 @@ _GRACE = 30.0
 """Seconds before a rate is looked at where silence has no limit."""
 
 
-@dataclass(frozen=True)
-class Rules:
+class Rules(Struct, frozen=True):
     """Time limits in seconds and size limits in bytes, 0 for none."""
 
     limits: Limits

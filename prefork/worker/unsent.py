@@ -10,7 +10,6 @@ import select
 import socket
 from collections import deque
 from collections.abc import Callable
-from tempfile import TemporaryFile
 from time import monotonic
 from typing import IO
 
@@ -174,6 +173,8 @@ class Unsent:
         # Where the disk is full, or no descriptor left, it is as if it were used up.
         with contextlib.suppress(OSError):
             if self._spill is None:
+                from tempfile import TemporaryFile  # with what few responses need
+
                 self._spill = TemporaryFile(buffering=0)  # noqa: SIM115
             part = self._parts[-1] if self._parts else None
             if not (isinstance(part, FilePart) and part.spilled):

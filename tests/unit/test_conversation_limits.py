@@ -167,7 +167,7 @@ def test_a_reader_has_to_take_at_some_rate(
 def rolled(client: Client) -> bool:
     body = client.conversation.connection.body
     assert body is not None
-    return bool(body.file._rolled)  # type: ignore[union-attr]
+    return body.on_disk
 
 
 def test_bodies_go_to_disk_when_all_of_them_take_too_much(clients: list[Client]) -> None:

@@ -133,7 +133,8 @@ def test_a_place_is_told_while_it_is_held(
     workers: Workers, connect: Callable[[], None], listener: socket.socket
 ) -> None:
     one, other = workers
-    door = Door(listener.dup(), turn=one.turn)
+    door = Door(listener.dup())
+    door.turn = one.turn
     told = []
     connect()
     place, accept = MainPlace(), door.sock._accept  # type: ignore[attr-defined]
