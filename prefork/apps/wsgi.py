@@ -131,7 +131,7 @@ class Response:
         )
         if request.id_line:
             # Not one of the headers: each is another one, and they are kept for the next response.
-            head.data = request.marked(head.data)
+            head = head._replace(data=request.marked(head.data))
         return head
 
     def whole(self, body: bytes) -> None:
