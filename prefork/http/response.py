@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from enum import Enum
 from http import HTTPStatus
 from time import gmtime, time
-from typing import Final, NamedTuple
+from typing import Final
 
 from prefork.http.head import TOKEN
 
@@ -147,15 +147,24 @@ _CHUNKED, _CLOSE_FRAMED = Framing.CHUNKED, Framing.CLOSE
 _IS_LENGTH, _IS_CLOSE, _IS_DROPPED = Kind.LENGTH, Kind.CLOSE, Kind.DROPPED
 
 
-class Head(NamedTuple):
-    """A composed head."""
+class Head:
+    """A composed head; others share it."""
 
-    data: bytes
-    code: int
-    framing: Framing
-    length: int
-    """Bytes of body to send; -1 where only the end of it tells."""
-    keep_alive: bool
+    __slots__ = ("code", "data", "framing", "keep_alive", "length")
+
+    def __init__(
+        self, data: bytes, code: int, framing: Framing, length: int, keep_alive: bool
+    ) -> None:
+        self.data = data
+        self.code = code
+        self.framing = framing
+        self.length = length
+        """Bytes of body to send; -1 where only the end of it tells."""
+        self.keep_alive = keep_alive
+
+    def replaced(self, data: bytes) -> "Head":
+        """The same in other bytes."""
+        return Head(data, self.code, self.framing, self.length, self.keep_alive)
 
 
 _heads: dict[tuple[object, ...], Head] = {}

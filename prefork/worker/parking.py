@@ -59,11 +59,10 @@ class Parking(Generic[P]):
             else:
                 self._epoll.register(fd, events)
             connection.events = events
-        deadline = connection.deadline
-        if deadline:
-            tick = int(deadline * _TICKS) + 1
-            if not connection.tick or tick < connection.tick:
-                self._turn(connection, tick)
+        deadline = connection.deadline * _TICKS
+        # Most stand there already, and their deadline has moved away.
+        if deadline and (not connection.tick or deadline < connection.tick - 1):
+            self._turn(connection, int(deadline) + 1)
         # The last thing: from here on it may be another thread's.
         self.parked[fd] = connection
 
@@ -147,11 +146,9 @@ class SharedParking(Parking[P]):
     def park(self, connection: P, events: int) -> None:
         fd = connection.fd
         with self._lock:
-            deadline = connection.deadline
-            if deadline:
-                tick = int(deadline * _TICKS) + 1
-                if not connection.tick or tick < connection.tick:
-                    self._turn(connection, tick)
+            deadline = connection.deadline * _TICKS
+            if deadline and (not connection.tick or deadline < connection.tick - 1):
+                self._turn(connection, int(deadline) + 1)
             self.parked[fd] = connection
             if connection.events:
                 connection.events = events

@@ -30,6 +30,10 @@ def lines(head: response.Head) -> list[str]:
     return head.data.decode("latin-1")[:-4].split("\r\n")
 
 
+def told(head: response.Head) -> tuple[object, ...]:
+    return head.code, head.framing, head.length, head.keep_alive
+
+
 def values(head: response.Head, name: str) -> list[str]:
     pairs = [line.partition(": ")[::2] for line in lines(head)[1:]]
     return [value for key, value in pairs if key.lower() == name.lower()]
@@ -206,7 +210,7 @@ def test_a_head_is_shared_by_responses_that_differ_in_nothing() -> None:
                     how: Any = {"http11": http11, "keep_alive": keep_alive, "method": method}
                     head = composed(list(pairs), known=known, **how)
                     fresh = response._composed("200 OK", pairs, method, http11, keep_alive, known)
-                    assert head._replace(data=b"") == fresh._replace(data=b"")
+                    assert told(head) == told(fresh)
                     assert values(head, "X-A") == ["1"]
     # It is composed anew where the application has changed its own list since.
     pairs.append(("X-B", "2"))
