@@ -9,8 +9,9 @@ listeners that it keeps.
 import ipaddress
 import re
 import socket
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 Kind = Literal["tcp", "unix", "abstract", "fd", "systemd"]
 
@@ -20,8 +21,7 @@ UNIX_PATH_MAX = 107
 _NAME = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*\.?")
 
 
-@dataclass(frozen=True)
-class Address:
+class Address(Struct, frozen=True):
     """One address; make it with `parse`, `str()` gives its canonical text.
 
     `host` and `port` (0 to 65535; 0: the kernel picks one) belong to "tcp", `path` is the path of

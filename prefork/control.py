@@ -14,17 +14,16 @@ changes the meaning of one takes another version.
 """
 
 import contextlib
-import hashlib
 import os
 import socket
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import msgspec
+from msgspec import Struct
 
 from prefork import unix_socket
 from prefork.address import UNIX_PATH_MAX
@@ -224,8 +223,7 @@ def decode_request(line: bytes) -> Request:
 # The place.
 
 
-@dataclass(frozen=True)
-class Places:
+class Places(Struct, frozen=True):
     """The directories in which the sockets of a user's servers may be, the first that can be had.
 
     run: of the whole system: /run/prefork, or what PREFORK_RUN_DIR names.
@@ -315,6 +313,8 @@ def _in(directory: Path, name: str) -> Path:
     encoded = quote_from_bytes(os.fsencode(name), safe=":@[]")
     room = UNIX_PATH_MAX - len(os.fsencode(directory)) - len("/") - len(_SUFFIX)
     if len(encoded) > room:
+        import hashlib  # with OpenSSL, megabytes that no other name has a use for
+
         # "+" is always encoded above, so no other name can give this.
         digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:_DIGEST]
         encoded = f"{encoded[: max(room - _DIGEST - 1, 0)]}+{digest}"

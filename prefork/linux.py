@@ -9,6 +9,7 @@ import socket
 import struct
 import sys
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -267,6 +268,9 @@ def _bytes_of(sock: int, question: int) -> int:
     return int.from_bytes(fcntl.ioctl(sock, question, bytes(4)), sys.byteorder, signed=True)
 
 
+_DOTS = (b"", b".", b"..")
+
+
 class _OpenHow(ctypes.Structure):
     _fields_ = (
         ("flags", ctypes.c_uint64),
@@ -291,6 +295,14 @@ def open_beneath(directory: int, path: bytes, flags: int) -> int:
     if b"\0" in path:
         raise ValueError("path holds a NUL character")
     flags |= os.O_CLOEXEC
+    if b"/" not in path and path not in _DOTS and not flags & (os.O_PATH | os.O_DIRECTORY):
+        # A name in the directory itself leads nowhere else, unless it is a link (ELOOP): the same
+        # by a call that Python has, at a third of the cost of one by ctypes.
+        try:
+            return os.open(path, flags | os.O_NOFOLLOW, dir_fd=directory)
+        except OSError as problem:
+            if problem.errno != errno.ELOOP:
+                raise
     for _ in range(_ATTEMPTS):
         try:
             return _openat2(directory, path, flags)
@@ -305,15 +317,24 @@ def open_beneath(directory: int, path: bytes, flags: int) -> int:
     raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), path)
 
 
-def _openat2(directory: int, path: bytes, flags: int) -> int:
+# syscall(2) with the types of openat2's arguments, which are then converted in C.
+_syscall_openat2 = ctypes.CFUNCTYPE(
+    *(ctypes.c_long, ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p),
+    ctypes.c_size_t,
+    use_errno=True,
+)(("syscall", _libc))
+
+
+@lru_cache(maxsize=16)
+def _how(flags: int) -> tuple[_OpenHow, int]:
+    """What the kernel reads, and its address; made once for each of the few flags in use."""
     how = _OpenHow(flags, 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
-    fd: int = _libc.syscall(
-        ctypes.c_long(_SYS_OPENAT2),
-        ctypes.c_int(directory),
-        ctypes.c_char_p(path),
-        ctypes.byref(how),
-        ctypes.c_size_t(ctypes.sizeof(how)),
-    )
+    return how, ctypes.addressof(how)
+
+
+def _openat2(directory: int, path: bytes, flags: int) -> int:
+    how, address = _how(flags)
+    fd: int = _syscall_openat2(_SYS_OPENAT2, directory, path, address, ctypes.sizeof(how))
     if fd < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), path)

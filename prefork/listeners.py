@@ -13,9 +13,10 @@ import errno
 import os
 import socket
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from prefork import systemd, unix_socket
 from prefork.address import UNIX_PATH_MAX, Address
@@ -44,8 +45,7 @@ class ListenError(Exception):
         self.address = address
 
 
-@dataclass(frozen=True, kw_only=True)
-class ListenOptions:
+class ListenOptions(Struct, frozen=True, kw_only=True):
     """How to listen.
 
     backlog: connections that the kernel queues until a worker accepts them; 0: as many as it
@@ -66,7 +66,6 @@ class ListenOptions:
     nodelay: bool = True
 
 
-@dataclass(eq=False)
 class Listener:
     """A listening stream socket.
 
@@ -76,14 +75,20 @@ class Listener:
     name: where it really listens: `127.0.0.1:43211`, `[::]:8000`, `unix:/path`, `unix:@name`.
     """
 
-    address: Address
-    sock: socket.socket
-    inherited: bool = False
-    inode: unix_socket.Inode | None = None
-    name: str = field(init=False)
+    __slots__ = ("address", "inherited", "inode", "name", "sock")
 
-    def __post_init__(self) -> None:
-        self.name = _name(self.sock)
+    def __init__(
+        self,
+        address: Address,
+        sock: socket.socket,
+        inherited: bool = False,
+        inode: unix_socket.Inode | None = None,
+    ) -> None:
+        self.address = address
+        self.sock = sock
+        self.inherited = inherited
+        self.inode = inode
+        self.name = _name(sock)
 
     @property
     def family(self) -> int:

@@ -20,6 +20,7 @@ import mmap
 import os
 import struct
 from bisect import bisect_left
+from collections.abc import Iterable
 from time import monotonic
 from typing import NamedTuple
 
@@ -36,6 +37,9 @@ LINE = 104
 
 PEER = 48
 """Bytes kept of a client's address."""
+
+LISTENERS = 8
+"""Listeners, the first ones, of which is told who waits there."""
 
 REQUEST_ID = 64
 """Bytes kept of a request's id."""
@@ -69,6 +73,7 @@ _RECORD_SIZE = 1024
 
 # What the worker as a whole tells stands before its records: in words, and then a text.
 _KIND, _THREADS, _HELD, _PARKED, _READING, _WRITING, _CHANGED, _FAILED = range(8)
+_WAITS = 8
 _ERROR = struct.Struct(f"<{ERROR}s")
 _ERROR_AT = 128
 _PLACE_SIZE = 512
@@ -97,6 +102,7 @@ _ATTEMPTS = 100
 """Reads of a text that is being written; a writer that was killed meanwhile never ends."""
 
 assert _START_AT + _START.size <= _RECORD_SIZE
+assert (_WAITS + LISTENERS) * 8 <= _ERROR_AT
 assert _ERROR_AT + ERROR <= _PLACE_SIZE
 
 
@@ -320,6 +326,11 @@ class Scoreboard:
         """Where a worker tells about itself as a whole."""
         return Teller(*self._writable(slot))
 
+    def waits(self, slot: int) -> "Waits":
+        """Where a worker tells at which listeners it waits."""
+        own = self._writable(slot)
+        return Waits(own.words, own.offset // 8 + _WAITS)
+
     # Who takes connections that another worker hands over (prefork.worker.handover).
 
     def open(self, slot: int, kind: int, threads: int) -> None:
@@ -349,6 +360,15 @@ class Scoreboard:
         threads = min(words[word + _THREADS], THREADS)
         records = (_record(slot, thread) // 8 for thread in range(threads))
         return any(reals[first + _STARTED] <= reals[first + _ENDED] for first in records)
+
+    def waiting(self, slots: Iterable[int], kind: int, listener: int) -> int:
+        """How many idle workers of these slots wait in accept4(2) on a listener, or did so when a
+        connection came, and have not got a CPU since."""
+        words = self._words
+        return sum(
+            words[_slot(slot) // 8 + _WAITS + listener] == 1 and self.idle(slot, kind)
+            for slot in slots
+        )
 
 
 def _slot(slot: int) -> int:
@@ -455,6 +475,20 @@ class Record:
         word = self._offset // 8
         self._words[word + _QUEUED] = _number(self._words[word + _QUEUED]) + 1
         self._reals[word + _WAITED] += seconds
+
+
+class Waits:
+    """A worker's word on where it waits for connections, a listener's from one thread at a time."""
+
+    __slots__ = ("_word", "_words")
+
+    def __init__(self, words: "memoryview[int]", word: int) -> None:
+        self._words = words
+        self._word = word
+
+    def tell(self, listener: int, waits: bool) -> None:
+        """`listener`: its number, below LISTENERS."""
+        self._words[self._word + listener] = waits
 
 
 class Teller:

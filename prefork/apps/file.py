@@ -10,10 +10,11 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import IO
+
+from msgspec import Struct
 
 from prefork.apps import conditions, ranges
 from prefork.apps.ranges import BLOCK, Parts, Range, content_range
@@ -80,8 +81,7 @@ class Part:
             yield block
 
 
-@dataclass
-class Answer:
+class Answer(Struct):
     """What `start_response` is told, and the body."""
 
     status: HTTPStatus
@@ -100,15 +100,17 @@ def described(kind: str, length: int) -> list[tuple[str, str]]:
     return [("Content-Type", kind), ("Content-Length", str(length))]
 
 
-def from_file(environ: Environ, fd: int, path: bytes, coding: str | None = None) -> Answer:
+def from_file(
+    environ: Environ, fd: int, status: os.stat_result, path: bytes, coding: str | None = None
+) -> Answer:
     """The answer from an open file, whose descriptor becomes the answer's or is closed.
 
-    path: whose name tells the type.  coding: the file is the one of that name in this coding; ""
-    where it is not, but another client would get one that is, and None where none would.
+    status: of the descriptor.  path: whose name tells the type.  coding: the file is the one of
+    that name in this coding; "" where it is not, but another client would get one that is, and None
+    where none would.
     """
     with ExitStack() as stack:
         stack.callback(os.close, fd)
-        status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             return plain(HTTPStatus.NOT_FOUND)
         answer, part = _represent(environ, status, path)

@@ -1,15 +1,14 @@
 """From what the configuration names to what answers."""
 
-import difflib
 import importlib
-import importlib.util
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from prefork.apps.compress import Compress
-from prefork.apps.static import Mounts, Site
 from prefork.apps.wsgi import Application
 from prefork.config import Config
+
+if TYPE_CHECKING:
+    from prefork.apps.static import Site
 
 
 class LoadError(Exception):
@@ -22,28 +21,47 @@ def load_application(config: Config) -> Application:
     Raises LoadError, and whatever the application's own code raises when it is imported.
     """
     static = config.static
-
-    def site(root: str) -> Site:
-        return Site(
-            root,
-            listing=static.listing,
-            index=static.index,
-            follow_symlinks=static.follow_symlinks,
-            precompressed=static.precompressed,
-        )
-
     if config.server.protocol == "static":
         assert static.root is not None
-        application: Application = site(static.root)
+        application: Application = _site(static.root, config)
     else:
         assert config.server.app is not None
         application = find(config.server.app)
     if static.mounts:
-        mounts = {prefix: site(root) for prefix, root in static.mounts.items()}
+        from prefork.apps.static import Mounts
+
+        mounts = {prefix: _site(root, config) for prefix, root in static.mounts.items()}
         application = Mounts(application, mounts)
     if config.http.compress:
+        from prefork.apps.compress import Compress
+
         application = Compress(application, config.http.compress, config.http.compress_min_size)
     return application
+
+
+def _site(root: str, config: Config) -> "Site":
+    from prefork.apps.static import Site
+
+    static = config.static
+    return Site(
+        root,
+        listing=static.listing,
+        index=static.index,
+        follow_symlinks=static.follow_symlinks,
+        precompressed=static.precompressed,
+    )
+
+
+def import_parts(config: Config) -> None:
+    """Imports those of our modules that not every configuration needs, and this one does.
+
+    The master does so before it forks: its workers then share them, and a worker that is forked
+    after another version was installed has no mixture of both.
+    """
+    if config.server.protocol == "static" or config.static.mounts:
+        import prefork.apps.static
+    if config.http.compress:
+        import prefork.apps.compress  # noqa: F401
 
 
 def load_target(config: Config) -> Any:
@@ -78,6 +96,8 @@ def find(target: str, key: str = "server.app") -> Any:
         try:
             found = getattr(found, name)
         except AttributeError:
+            import difflib
+
             near = difflib.get_close_matches(name, dir(found), 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise LoadError(f"{target}: {where} has no {name!r}{hint}") from None

@@ -17,8 +17,10 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from http import HTTPStatus
+from typing import NamedTuple
 from urllib.parse import quote
 
+from prefork.apps.conditions import is_plain_get
 from prefork.apps.file import Answer, Part, described, from_file, modified_at, plain
 from prefork.apps.ranges import BLOCK
 from prefork.apps.wsgi import Application, StartResponse
@@ -54,6 +56,27 @@ _REFUSALS = {
 }
 
 
+_ROOT = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+
+_SMALL = 16 * 1024
+"""Bytes up to which a file is read, and sent with its head."""
+
+_KEPT, _LONGEST = 1024, 256
+"""How many heads of small files are kept, and characters of a path that one is kept for."""
+
+_Stamp = tuple[int, ...]
+
+
+class _Known(NamedTuple):
+    """What a small file was, when it was last looked at as a whole."""
+
+    name: bytes
+    """Beneath the root."""
+    stamp: _Stamp
+    size: int
+    headers: list[tuple[str, str]]
+
+
 class Site:
     """A directory as a WSGI application.
 
@@ -85,8 +108,16 @@ class Site:
         self._follow_symlinks = follow_symlinks
         self._precompressed = precompressed
 
+        self._known: dict[str, _Known] = {}
+
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         try:
+            known = self._known.get(environ.get("PATH_INFO", ""))
+            if known is not None and environ["REQUEST_METHOD"] == "GET" and is_plain_get(environ):
+                data = self._small(known)
+                if data is not None:
+                    start_response("200 OK", known.headers.copy())
+                    return [data]
             answer = self._answer(environ)
         except OSError as problem:
             answer = _refusal(problem)
@@ -105,6 +136,33 @@ class Site:
                 body.close()
             raise
 
+    def _small(self, known: "_Known") -> bytes | None:
+        """The bytes of a small file that is as it was, None where it has to be looked at anew."""
+        root = os.open(self._root, _ROOT)
+        try:
+            fd = self._open(root, known.name, _READ)
+            try:
+                if _stamp(os.fstat(fd)) != known.stamp:
+                    return None
+                data = os.read(fd, known.size + 1)
+            finally:
+                os.close(fd)
+        except OSError:
+            return None
+        finally:
+            os.close(root)
+        return data if len(data) == known.size else None
+
+    def _keep(self, environ: Environ, path: bytes, answer: Answer, status: os.stat_result) -> None:
+        """Notes what a whole, small file was answered with."""
+        place = environ["PATH_INFO"]
+        # The date of one from the future is that of the answer.
+        if status.st_mtime > time.time() or len(place) > _LONGEST:
+            return
+        if len(self._known) >= _KEPT:
+            self._known.clear()
+        self._known[place] = _Known(path, _stamp(status), status.st_size, answer.headers.copy())
+
     def _answer(self, environ: Environ) -> Answer:
         method = environ["REQUEST_METHOD"]
         if method == "OPTIONS":
@@ -117,30 +175,36 @@ class Site:
             return _redirect(environ)
         if not _is_plain(path):
             return plain(HTTPStatus.NOT_FOUND)
-        with _opened(self._root, os.O_PATH | os.O_DIRECTORY) as root:
+        with _opened(self._root, _ROOT) as root:
             if path.endswith(b"/"):
                 return self._directory(environ, root, path[1:])
             fd = self._open(root, path[1:], _READ)
-            if stat.S_ISDIR(os.fstat(fd).st_mode):
+            status = os.fstat(fd)
+            if stat.S_ISDIR(status.st_mode):
                 os.close(fd)
                 return _redirect(environ)
-            return self._file(environ, root, fd, path[1:])
+            return self._file(environ, root, fd, status, path[1:])
 
-    def _file(self, environ: Environ, root: int, fd: int, path: bytes) -> Answer:
+    def _file(
+        self, environ: Environ, root: int, fd: int, status: os.stat_result, path: bytes
+    ) -> Answer:
         """The answer from a file that was opened, or from the compressed one beside it."""
         if not self._precompressed:
-            return from_file(environ, fd, path)
+            answer = from_file(environ, fd, status, path)
+            if answer.status is HTTPStatus.OK and 0 < status.st_size <= _SMALL:
+                self._keep(environ, path, answer, status)
+            return answer
         for coding in accepted(environ.get("HTTP_ACCEPT_ENCODING"), _SUFFIXES):
             try:
                 other = self._open(root, path + _SUFFIXES[coding], _READ)
             except OSError:
                 continue
-            ours, theirs = os.fstat(fd), os.fstat(other)
-            if stat.S_ISREG(theirs.st_mode) and theirs.st_mtime_ns >= ours.st_mtime_ns:
+            theirs = os.fstat(other)
+            if stat.S_ISREG(theirs.st_mode) and theirs.st_mtime_ns >= status.st_mtime_ns:
                 os.close(fd)
-                return from_file(environ, other, path, coding)
+                return from_file(environ, other, theirs, path, coding)
             os.close(other)
-        return from_file(environ, fd, path, "")
+        return from_file(environ, fd, status, path, "")
 
     def _open(self, root: int, path: bytes, flags: int) -> int:
         if self._follow_symlinks:
@@ -154,7 +218,7 @@ class Site:
             except FileNotFoundError:
                 pass
             else:
-                return self._file(environ, root, index, path + self._index)
+                return self._file(environ, root, index, os.fstat(index), path + self._index)
         if not self._listing:
             return plain(HTTPStatus.NOT_FOUND)
         return _page(environ, self._entries(root, path))
@@ -214,6 +278,11 @@ class Mounts:
                 }
                 return site(shifted, start_response)
         return self._app(environ, start_response)
+
+
+def _stamp(status: os.stat_result) -> _Stamp:
+    """What changes with each change that its entity tag shows, and what kind of file it is."""
+    return status.st_mtime_ns, status.st_size, status.st_ino, status.st_dev, status.st_mode
 
 
 @contextmanager

@@ -5,7 +5,6 @@ Whatever is wrong with one is an `Unreadable`, in a line that tells where in the
 
 import json
 import re
-import tomllib
 from typing import Any
 
 from prefork.config.values import Invalid
@@ -33,6 +32,8 @@ def read_text(path: str) -> str:
 
 
 def read_toml(path: str) -> dict[str, Any]:
+    import tomllib
+
     text = read_text(path)
     try:
         return tomllib.loads(text)

@@ -2,13 +2,12 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from msgspec import Struct
 
 from prefork.config.schema import KEYS, SECTIONS
-from prefork.config.values import toml
+from prefork.config.values import nearest, toml
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -47,7 +46,7 @@ def unknown_section(where: str, section: str, content: Any = None) -> Problem:
     reason = "unknown section"
     if content is not None and not isinstance(content, dict):
         reason = "stands outside any section"
-    if near := get_close_matches(section, SECTIONS, 1):
+    if near := nearest(section, SECTIONS):
         hint = f"did you mean [{near[0]}]?"
     elif homes := _homes(section):
         hint = f"did you mean {homes[0]}?"
@@ -63,7 +62,7 @@ def full_name(*parts: str) -> str:
 
 def _nearest_key(section: str, key: str) -> str:
     siblings = [entry.key for entry in KEYS.values() if entry.section == section]
-    if near := get_close_matches(key, siblings, 1):
+    if near := nearest(key, siblings):
         return f"did you mean {section}.{near[0]}?"
     if homes := _homes(key):
         return f"did you mean {homes[0]}?"
@@ -72,5 +71,5 @@ def _nearest_key(section: str, key: str) -> str:
 
 def _homes(key: str) -> list[str]:
     """The full names of keys with this or nearly this name, in whatever section."""
-    near = get_close_matches(key, [entry.key for entry in KEYS.values()], 1, cutoff=0.8)
+    near = nearest(key, [entry.key for entry in KEYS.values()], cutoff=0.8)
     return [name for name, entry in KEYS.items() if [entry.key] == near]

@@ -3,11 +3,10 @@
 import os
 import re
 import resource
-from difflib import get_close_matches
 from typing import Any
 
 from prefork.config import memory
-from prefork.config.values import Invalid, Mismatch, read_size, toml
+from prefork.config.values import Invalid, Mismatch, nearest, read_size, toml
 
 LIMITS = {
     name.removeprefix("RLIMIT_").lower(): number
@@ -30,7 +29,7 @@ def read_limits(raw: Any, base: str) -> dict[str, int]:
     reasons: list[str] = []
     for name, value in raw.items():
         if name not in LIMITS:
-            near = get_close_matches(name, LIMITS, 1)
+            near = nearest(name, LIMITS)
             hint = f"did you mean {near[0]}?" if near else f"they are {', '.join(sorted(LIMITS))}"
             reasons.append(f"there is no limit {toml(name)}; {hint}")
         elif value == "unlimited":

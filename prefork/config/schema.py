@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 from msgspec import Meta, Struct, field
 
 from prefork.config import resources, values
-from prefork.config.values import AUTO, KIB, MIB, WORKERS_MAX, Kind
+from prefork.config.values import AUTO, GIB, KIB, MIB, WORKERS_MAX, Kind
 
 SECONDS_MAX = 2_000_000
 """About 23 days: epoll_wait(2) takes its timeout as milliseconds in a C int."""
@@ -143,6 +143,7 @@ class Http(Struct, frozen=True, kw_only=True):
     response_memory: Size = 256 * KIB
     response_spill: Size = 64 * MIB
     buffer_memory: Size = 256 * MIB
+    buffer_disk: Size = 4 * GIB
     compress: Annotated[
         tuple[str, ...], Kind('a list of "zstd" and "gzip"', values.read_codings)
     ] = ()

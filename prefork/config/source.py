@@ -1,7 +1,6 @@
 """What the command line said, kept so that a reload can ask all of it again."""
 
 import os
-import tomllib
 from collections.abc import Mapping
 from typing import Any
 
@@ -69,6 +68,8 @@ def parse_set(text: str) -> Override:
 
 def parse_value(text: str) -> Any:
     """The value as TOML where it parses as one ("4", "true", '["a"]'), else the text itself."""
+    import tomllib
+
     try:
         parsed = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):

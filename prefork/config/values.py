@@ -8,8 +8,7 @@ with it. A key without a reader is checked by its type and bounds alone (see `re
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import ip_address, ip_network
 from typing import Any, NamedTuple
 
@@ -71,6 +70,13 @@ def read(kind: Kind, hint: Any, raw: Any, base: str) -> Any:
         return msgspec.convert(value, hint)
     except (Mismatch, msgspec.ValidationError):
         raise Invalid(f"expected {kind.expected}, got {_excerpt(raw)}") from None
+
+
+def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> list[str]:
+    """The one that is most like it, where one is at least that like it."""
+    from difflib import get_close_matches  # only a mistake needs it
+
+    return get_close_matches(word, list(known), 1, cutoff)
 
 
 def _excerpt(raw: Any) -> str:
@@ -329,7 +335,7 @@ def read_hooks(raw: Any, base: str) -> dict[str, str]:
 
 def _hook_problem(name: str, target: Any) -> str | None:
     if name not in HOOKS:
-        near = get_close_matches(name, HOOKS, 1)
+        near = nearest(name, HOOKS)
         hint = f"did you mean {near[0]}?" if near else f"they are {', '.join(HOOKS)}"
         return f"there is no hook {toml(name)}; {hint}"
     if isinstance(target, str) and not target.endswith("()"):

@@ -1,13 +1,13 @@
 """A request's body, gathered before the application is called: in memory, past a size on disk."""
 
-from tempfile import SpooledTemporaryFile
+from io import BufferedReader, BufferedWriter, BytesIO, FileIO
 from threading import RLock
 
 from prefork.http.head import Reject
 
 
 class Budget:
-    """The memory that all bodies and responses of a worker may take together, in bytes.
+    """The memory, or disk, that all bodies and responses of a worker may take together, in bytes.
 
     One client's share is small, but there may be thousands that are slow.
     """
@@ -38,42 +38,79 @@ class Budget:
 class Body:
     """What has come of a body so far."""
 
-    __slots__ = ("_budget", "_held", "_limit", "_memory", "_on_disk", "file", "since", "size")
+    __slots__ = (
+        "_budget",
+        "_disk",
+        "_file",
+        "_held",
+        "_limit",
+        "_memory",
+        "_stored",
+        "on_disk",
+        "since",
+        "size",
+    )
 
-    def __init__(self, memory: int, limit: int, budget: Budget) -> None:
+    def __init__(self, memory: int, limit: int, budget: Budget, disk: Budget) -> None:
         """`memory`: bytes kept in memory; `limit`: bytes allowed; 0 means no limit.
 
-        Where the budget is used up, the body is on disk from then on.
+        Where the budget of memory is used up, the body is on disk from then on.
         """
-        self._held = 0
+        self._held = self._stored = 0
         self._budget = budget
+        self._disk = disk
         self._memory = memory
         self._limit = limit
-        self._on_disk = False
-        self.file: SpooledTemporaryFile[bytes] = SpooledTemporaryFile()  # noqa: SIM115
+        self._file: BytesIO | BufferedWriter[FileIO] = BytesIO()
+        self.on_disk = False
         self.size = 0
         self.since = 0.0
         """Monotonic seconds at which somebody began to look at its rate."""
 
     def write(self, data: bytes) -> None:
-        """Adds a piece. Raises Reject(413) past the limit, OSError where the disk is full."""
+        """Adds a piece. Raises Reject(413) past the limit, Reject(507) where bodies and responses
+        have taken all of the disk that they may, OSError where it is full."""
         size = len(data)
         self.size += size
         if self._limit and self.size > self._limit:
             raise Reject(413, f"body is larger than {self._limit} bytes")
-        if not self._on_disk:
+        if not self.on_disk:
             if (self._memory and self.size > self._memory) or not self._budget.take(size):
-                self._on_disk = True
-                self.file.rollover()
-                self._release()
+                self._go_to_disk(self.size - size)
             else:
                 self._held += size
-        self.file.write(data)
+        if self.on_disk:
+            self._store(size)
+        self._file.write(data)
 
-    def whole(self) -> SpooledTemporaryFile[bytes]:
-        """The body from its first byte, as a file."""
-        self.file.seek(0)
-        return self.file
+    def _go_to_disk(self, size: int) -> None:
+        from tempfile import TemporaryFile  # with what only few bodies need
+
+        assert isinstance(self._file, BytesIO)
+        self.on_disk = True
+        self._store(size)
+        # What is large goes straight to the file, what is small is gathered.
+        file = BufferedWriter(TemporaryFile(buffering=0))  # noqa: SIM115
+        file.write(self._file.getbuffer())
+        self._file = file
+        self._release()
+
+    def _store(self, size: int) -> None:
+        if not self._disk.take(size):
+            raise Reject(507, "the body can't be kept: no more room for it")
+        self._stored += size
+
+    def whole(self) -> "BytesIO | BufferedReader[FileIO]":
+        """The body from its first byte, as a file. Raises OSError where the disk is full."""
+        file = self._file
+        if isinstance(file, BytesIO):
+            file.seek(0)
+            return file
+        # Not one for both, which would look for its place at each read (lseek(2)).
+        raw = file.detach()
+        assert isinstance(raw, FileIO)
+        raw.seek(0)
+        return BufferedReader(raw)
 
     def _release(self) -> None:
         self._budget.give_back(self._held)
@@ -81,3 +118,4 @@ class Body:
 
     def __del__(self) -> None:
         self._release()
+        self._disk.give_back(self._stored)

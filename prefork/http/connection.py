@@ -48,6 +48,8 @@ class Limits(NamedTuple):
     body_memory: int
     budget: Budget = Budget()
     """What all bodies of a worker may take of its memory."""
+    disk: Budget = Budget()
+    """And of the disk."""
     stream: bool = False
     """The application is called before the body is complete."""
 
@@ -202,6 +204,9 @@ class Connection:
             if not isinstance(cause, Reject):
                 raise (cause or error) from None
             self.error = cause
+            # It has this frame in it, which has it: a cycle that would keep the body, and its file,
+            # until garbage is collected.
+            cause.__traceback__ = None
         except httptools.HttpParserError as error:
             # Bytes after a request that said `Connection: close` are nobody's.
             if self.last:
@@ -404,7 +409,7 @@ class Connection:
             environ["wsgi.input"] = BufferedReader(self.body, BUFFER)
             self._hand_out(environ, self.body)
         else:
-            self.body = Body(limits.body_memory, limits.body, limits.budget)
+            self.body = Body(limits.body_memory, limits.body, limits.budget, limits.disk)
 
     def _hand_out(self, environ: Environ, body: Body | Stream | None) -> None:
         http11 = environ["SERVER_PROTOCOL"] == "HTTP/1.1"

@@ -94,8 +94,10 @@ class Recall:
         """
         if limit and len(line) > limit:
             return None
-        # Two threads never share one.
-        reader = self._readers.pop() if self._readers else _LineReader()
+        try:
+            reader = self._readers.pop()  # one step: two threads never share one
+        except IndexError:
+            reader = _LineReader()
         known = reader.read(line)
         if known is None:
             return None

@@ -10,6 +10,7 @@ from prefork.logs.application import configure_application
 from prefork.logs.events import (
     Level,
     Logs,
+    Seldom,
     configure,
     event,
     printable,
@@ -24,6 +25,7 @@ __all__ = [
     "Level",
     "LogError",
     "Logs",
+    "Seldom",
     "Sink",
     "configure",
     "configure_application",

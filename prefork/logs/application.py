@@ -6,7 +6,6 @@ stdout and stderr were pointed at its start, also when `log.error` is a file.
 """
 
 import json
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,8 @@ def _read(path: Path) -> dict[str, Any]:
     """Raises OSError, ValueError."""
     data = path.read_bytes()
     if path.suffix == ".toml":
+        import tomllib
+
         return tomllib.loads(data.decode())
     if path.suffix != ".json":
         raise ValueError("its name must end in .json or .toml")

@@ -14,6 +14,7 @@ import re
 import traceback
 from collections.abc import Iterable
 from datetime import datetime
+from time import monotonic
 from typing import Any, Literal
 
 from prefork import systemd
@@ -199,6 +200,22 @@ def event(level: Level, name: str, /, **fields: Any) -> None:
     """
     about = {"role": None, "slot": None, "pid": os.getpid(), "generation": None}
     _current.say(level, name, about | _speaker | fields)
+
+
+class Seldom:
+    """For what may happen a thousand times a second: when to say it again."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._silent_until = 0.0
+
+    def due(self) -> bool:
+        """Whether to say it now; if so, not again for a while."""
+        now = monotonic()
+        if now < self._silent_until:
+            return False
+        self._silent_until = now + self._seconds
+        return True
 
 
 def traceback_of(problem: BaseException) -> str:

@@ -1,14 +1,14 @@
 """How long to wait before a worker is forked again while workers fail."""
 
 import random
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 SHORTEST, LONGEST, JITTER = 0.1, 30.0, 0.2
 """The first and the last delay in seconds, and the share by which each one is varied."""
 
 
-@dataclass(slots=True)
-class Backoff:
+class Backoff(Struct):
     """The delay between a generation's spawns while its workers fail: one, whatever the slot.
 
     The first failure costs nothing, since a lone worker that dies is missed at once. From the

@@ -5,10 +5,12 @@ import os
 import selectors
 import signal
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 from typing import Protocol
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from prefork import logs
 from prefork.channel import Channel, Order, Report
@@ -21,8 +23,7 @@ from prefork.worker.accept import WAKE
 from prefork.worker.process import Birth, Heritage, fork, live
 
 
-@dataclass(eq=False)
-class Child:
+class Child(Struct, eq=False, weakref=True):
     """One worker's process, as the master holds it."""
 
     pid: int
@@ -37,8 +38,7 @@ class Child:
     """The memfd of its stacks, once it has sent that."""
 
 
-@dataclass(frozen=True)
-class Death:
+class Death(Struct, frozen=True):
     """How a child ended: its wait status, in words."""
 
     child: Child
@@ -134,7 +134,7 @@ class Children:
         ours, theirs = Channel.pair()
         try:
             birth = Birth(
-                **vars(self.heritage(generation)),
+                **asdict(self.heritage(generation)),
                 slot=slot,
                 channel=theirs,
                 foreign=(*self.foreign(generation), ours.fileno()),

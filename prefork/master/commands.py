@@ -11,6 +11,7 @@ import selectors
 import signal
 from collections.abc import Iterable
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from prefork import channel, control, logs
 from prefork.master.children import Child
@@ -20,7 +21,9 @@ from prefork.master.state import ClientsState
 from prefork.master.status import status
 from prefork.master.takeover import Parts
 from prefork.master.upgrade import Upgrades
-from prefork.master.watch import Watcher
+
+if TYPE_CHECKING:
+    from prefork.master.watch import Watcher
 
 _SIGNALS = (
     *(signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1),
@@ -44,11 +47,12 @@ class Commands:
         self._upgrades = Upgrades(selector, parts, self.reload)
         self._signals, self._signal_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         selector.register(self._signals, selectors.EVENT_READ, self._take_signals)
-        self._watcher = (
-            Watcher(selector, parts.reloads.serving.config.server.name, lambda: self.reload(None))
-            if watch
-            else None
-        )
+        self._watcher: Watcher | None = None
+        if watch:
+            from prefork.master import watch as files  # with what starts its process
+
+            name = parts.reloads.serving.config.server.name
+            self._watcher = files.Watcher(selector, name, lambda: self.reload(None))
 
     def listen(self) -> None:
         """From now on, signals are heard."""

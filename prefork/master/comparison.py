@@ -23,6 +23,15 @@ REPEAT = 0.1
 arrives just before it enters accept() can be missed."""
 
 
+PACE = 0.05
+"""Seconds until one more worker is forked beside `Settings.at_once` that boot already.
+
+While an application is imported a worker has a CPU to itself: with eight on two CPUs, all eight
+would be ready at the end, and none before. One that waits at its import (for a database, say)
+needs no CPU, so the others are not to wait for it for long.
+"""
+
+
 def compare(roster: Roster, now: float) -> Plan:
     """What is to be done now. Asking again asks for nothing twice."""
     return _Comparison(roster, now).plan()
@@ -163,13 +172,19 @@ class _Comparison:
             backoff.spawned(now)
 
     def _spawn(self, generation: Generation) -> bool:
-        """Ask for a worker in the lowest free slot; False while none is (a death frees one)."""
+        """Ask for a worker in the lowest free slot; False while none is (a death frees one), and
+        while enough others boot."""
         roster = self._roster
+        at_once = generation.settings.at_once
+        if at_once and roster.booting >= at_once and self._now < roster.spawned_at + PACE:
+            self._wakes.append(roster.spawned_at + PACE)
+            return False
         taken = roster.pending.keys() | {worker.slot for worker in roster.workers.values()}
         slot = next((slot for slot in range(roster.max_slots) if slot not in taken), None)
         if slot is None:
             return False
         roster.pending[slot] = (generation, generation.backoff.round)
+        roster.spawned_at = self._now
         self._actions.append(Spawn(slot, generation.number))
         return True
 

@@ -9,8 +9,9 @@ import contextlib
 import os
 import signal
 import sys
-from dataclasses import dataclass
 from typing import NoReturn
+
+from msgspec import Struct
 
 
 class Detached(Exception):
@@ -26,8 +27,7 @@ class Detached(Exception):
         self.why = why
 
 
-@dataclass
-class Starter:
+class Starter(Struct):
     """Who waits for the outcome of the start, from within the daemon; told once."""
 
     _fd: int

@@ -1,21 +1,22 @@
 """A generation: one loaded configuration and its listeners; its workers hold the application."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
+
 from prefork import address
-from prefork.config import Config, ConfigError, Loaded, Problem, Source, load
+from prefork.config import Config, ConfigError, Loaded, Problem, Source, cpus, load
 from prefork.listeners import Listener, ListenOptions, open_listeners
 from prefork.master.plan import Settings
 from prefork.master.sizing import Bounds
+from prefork.worker.process import import_parts
 
 if TYPE_CHECKING:
     import ssl  # by hand below: it costs each process three megabytes
 
 
-@dataclass(eq=False)
-class Generation:
+class Generation(Struct, eq=False):
     number: int
     loaded: Loaded
     listeners: list[Listener]
@@ -41,6 +42,8 @@ class Generation:
             boot_timeout=workers.boot_timeout,
             graceful_timeout=workers.graceful_timeout,
             bounds=Bounds(workers.min, workers.max, workers.spare) if workers.spare else None,
+            # What a zygote forks has nothing left to import.
+            at_once=0 if workers.preload else cpus.available(),
         )
 
     @property
@@ -66,6 +69,7 @@ def prepare(source: Source, number: int, kept: Sequence[Listener] = ()) -> Gener
     Raises ConfigError or ListenError, and then nothing has changed.
     """
     loaded = load(source)
+    import_parts(loaded.config)
     context = tls_context(loaded)
     config = loaded.config
     own = [config.metrics.bind] if config.metrics.bind is not None else []

@@ -7,8 +7,9 @@ ledger is handed over at an upgrade.
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Literal
+
+from msgspec import Struct, field
 
 from prefork import linux
 from prefork.master.state import LedgerState
@@ -30,11 +31,10 @@ Result = Literal["success", "failed", "superseded"]
 """How a reload or an upgrade ended."""
 
 
-@dataclass
-class Ledger:
+class Ledger(Struct):
     """Numbers that only grow."""
 
-    done: Counters = Counters()  # noqa: RUF009 - it is a tuple
+    done: Counters = Counters()
     """By workers that are dead."""
     restarts: Counter[str] = field(default_factory=Counter)
     reloads: Counter[str] = field(default_factory=Counter)

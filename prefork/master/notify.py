@@ -6,8 +6,9 @@ is; so nothing is told twice or forgotten, and the watchdog is fed by the rounds
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from time import CLOCK_MONOTONIC, clock_gettime_ns
+
+from msgspec import Struct
 
 from prefork import logs
 from prefork.master.daemon import Starter
@@ -25,8 +26,7 @@ of them (boot_timeout, graceful_timeout), so it asks again for as long as it loo
 _EXTEND_EVERY = 10.0
 
 
-@dataclass(frozen=True)
-class _Figures:
+class _Figures(Struct, frozen=True):
     """What STATUS= shows."""
 
     generation: int

@@ -1,7 +1,8 @@
 """The words between the pool and the master: what a worker is, what to do, what was concluded."""
 
 import enum
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from prefork.master.sizing import Bounds
 
@@ -14,53 +15,49 @@ class State(enum.Enum):
     RETIRING = "retiring"
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """What a generation wants: `count` workers (at least 1) and timeouts in seconds, 0: no limit.
 
-    With `bounds`, a dynamic pool, `count` does not count.
+    With `bounds`, a dynamic pool, `count` does not count.  `at_once`: how many workers boot at the
+    same time without being waited for, 0: all of them; see `prefork.master.comparison.PACE`.
     """
 
     count: int
     boot_timeout: float
     graceful_timeout: float
     bounds: Bounds | None = None
+    at_once: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Spawn:
+class Spawn(Struct, frozen=True):
     """Fork a worker; answer with `spawned` or `spawn_failed`, now or later. It is asked once."""
 
     slot: int
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
-class Retire:
+class Retire(Struct, frozen=True):
     """Tell it to leave: it takes nothing new and finishes what it has; its siblings serve on."""
 
     pid: int
     slot: int
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(Struct, frozen=True):
     """Tell it to serve until the listen queue is empty, then leave: the server stops."""
 
     pid: int
     slot: int
 
 
-@dataclass(frozen=True, slots=True)
-class Quit:
+class Quit(Struct, frozen=True):
     """Tell it to drop everything and leave at once."""
 
     pid: int
     slot: int
 
 
-@dataclass(frozen=True, slots=True)
-class Kill:
+class Kill(Struct, frozen=True):
     """SIGKILL. `why` is one line for the log.
 
     A worker with `order` None was never told to leave: it was booting, and may just have said
@@ -73,22 +70,19 @@ class Kill:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class FirstBootFailed:
+class FirstBootFailed(Struct, frozen=True):
     """No worker was ever ready and one failed; the rest is killed, and `Stopped` follows."""
 
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(Struct, frozen=True):
     """All workers of the generation are ready, and the last older one was told to leave."""
 
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
-class Stalled:
+class Stalled(Struct, frozen=True):
     """It serves, but its other workers fail again and again; `why` is the last one's reason.
 
     They are tried again, so that one of the outcomes below still follows; who waits should not.
@@ -98,23 +92,20 @@ class Stalled:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Abandoned:
+class Abandoned(Struct, frozen=True):
     """The generation was given up. Before its commit, nothing else has changed."""
 
     generation: int
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Superseded:
+class Superseded(Struct, frozen=True):
     """A later generation took this one's place before it had settled."""
 
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
-class Stopped:
+class Stopped(Struct, frozen=True):
     """The pool was told to stop, and no worker is left."""
 
 
@@ -123,8 +114,7 @@ Action = Spawn | Retire | Stop | Quit | Kill
 Outcome = FirstBootFailed | Settled | Stalled | Abandoned | Superseded | Stopped
 
 
-@dataclass(slots=True)
-class Worker:
+class Worker(Struct):
     """A living process, from its fork until it was reaped.
 
     `since`: when it entered its state. `deadline`: when it is killed unless it is ready (BOOTING)
@@ -149,8 +139,7 @@ class Worker:
     worn: float | None = None
 
 
-@dataclass(slots=True)
-class Plan:
+class Plan(Struct):
     """What to do now, in order; what was concluded; and when to ask again, if nothing happens.
 
     `wake_at` is later than `now`, or None where only an event can change anything.

@@ -11,8 +11,9 @@ that shares its pages goes, and reading it walks the worker's page tables under 
 """
 
 import random
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from prefork.config import Workers
 from prefork.config.values import MIB
@@ -26,8 +27,7 @@ LOOK = 1.0
 AGE_JITTER = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class Allowance:
+class Allowance(Struct, frozen=True):
     """What one worker may reach; 0 for no limit, `until` in seconds of the clock."""
 
     requests: int = 0

@@ -5,8 +5,9 @@ in the middle of another supersedes it.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from prefork import logs
 from prefork.apps import given
@@ -30,8 +31,7 @@ class Waiting(Protocol):
     def fail(self, error: str) -> None: ...
 
 
-@dataclass
-class _UnderWay:
+class _UnderWay(Struct):
     generation: Generation
     changed: list[str]
     waiting: Waiting | None

@@ -5,7 +5,8 @@ The books of the pool: pure state, without a system call or a clock.
 
 import math
 import random
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from prefork.master.backoff import Backoff
 from prefork.master.plan import (
@@ -33,8 +34,7 @@ STALLED = 5
 """Failures in a row after which a rollout is said to be stuck: the first second of the backoff."""
 
 
-@dataclass(slots=True)
-class Generation:
+class Generation(Struct):
     number: int
     settings: Settings
     backoff: Backoff
@@ -70,6 +70,8 @@ class Roster:
         """How workers are told to leave now."""
         self.outcomes: list[Outcome] = []
         """What was concluded and not told yet."""
+        self.spawned_at = -math.inf
+        """When the last worker was asked for."""
         self.stopped = False
         self.ever_ready = False
 
@@ -82,6 +84,12 @@ class Roster:
         if self.current is None or self.current.withdrawn or self.stopping:
             return 0
         return self.current.target
+
+    @property
+    def booting(self) -> int:
+        """Workers that are not ready, and spawns that are not answered."""
+        booting = sum(worker.state is State.BOOTING for worker in self.workers.values())
+        return booting + len(self.pending)
 
     def members(self) -> list[Worker]:
         """All living workers, by slot, retiring ones included."""

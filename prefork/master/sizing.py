@@ -8,7 +8,8 @@ has more shrinks late and one by one: a worker too many costs memory, one too fe
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
 
 BUSY_LOOK = 0.25
 """Seconds between two looks while there is demand."""
@@ -23,8 +24,7 @@ PACE = 1.0
 """Seconds between two that go, while it stays calm."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
+class Bounds(Struct, frozen=True):
     """From `min` to `max` workers, with at least `spare` of them idle while `max` allows it."""
 
     min: int
@@ -38,15 +38,14 @@ class Bounds:
     def moved(self, n: int, most: int) -> "Bounds":
         """Both bounds moved by `n`, and kept from 1 to `most`."""
         low, high = (max(1, min(bound + n, most)) for bound in (self.min, self.max))
-        return replace(self, min=low, max=high)
+        return Bounds(low, high, self.spare)
 
     def at(self, count: int) -> "Bounds":
         """No room to move: `count` workers."""
-        return replace(self, min=count, max=count)
+        return Bounds(count, count, self.spare)
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
+class Demand(Struct, frozen=True):
     """What was seen at one look: `busy` is in workers, `queued` in connections."""
 
     busy: int

@@ -13,11 +13,9 @@ from prefork.master.daemon import Detached, Starter, detach
 from prefork.master.generation import Generation, prepare
 from prefork.master.loop import Master
 from prefork.master.pidfile import PidFile, PidFileError
-from prefork.master.rehearsal import rehearse
 from prefork.master.reload import Reloads
 from prefork.master.state import StateError
 from prefork.master.takeover import Handover, adopt, handed_over, receive
-from prefork.master.watch import WatchError, require_watcher
 from prefork.scoreboard import ScoreboardError
 
 
@@ -72,10 +70,12 @@ def _begin(
     announce: Callable[[Generation], None],
     starter: Starter | None,
 ) -> int:
+    if watch:
+        from prefork.master.watch import require_watcher  # with what starts its process
+
+        require_watcher()
     generation = pidfile = None
     try:
-        if watch:
-            require_watcher()
         pidfile = PidFile(pidfile_path)  # first: a server that runs says more by its lock
         generation = prepare(source, number=1)
         log = logs.configure(generation.config.log)
@@ -87,9 +87,7 @@ def _begin(
         reloads = Reloads(source, log, pidfile, generation)
         place = Path(path) if path else default_path(name)
         master = Master(reloads, log, place, watch=watch, starter=starter)
-    except (
-        *(ConfigError, ListenError, PidFileError, logs.LogError, ControlError, WatchError),
-    ) as error:
+    except (*(ConfigError, ListenError, PidFileError, logs.LogError, ControlError),) as error:
         for listener in generation.held if generation is not None else ():
             listener.release()
         if pidfile is not None:
@@ -102,6 +100,8 @@ def _begin(
 def _go_on(source: Source, handover: Handover, watch: bool) -> int:
     """Takes the place of a running master, or tries whether that could be done."""
     if handover.report is not None:
+        from prefork.master.rehearsal import rehearse
+
         status = rehearse(source, handover, watch)
         sys.stderr.flush()
         os._exit(status)  # what a program does after prefork.serve() is not for a trial to do

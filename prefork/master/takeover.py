@@ -10,9 +10,10 @@ import os
 import socket
 import sys
 from collections.abc import Iterable, MutableMapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
+
+from msgspec import Struct
 
 from prefork import address, logs
 from prefork.config import ConfigError, Loaded
@@ -35,12 +36,12 @@ from prefork.master.state import (
 )
 from prefork.master.zygote import Zygotes
 from prefork.scoreboard import Scoreboard
+from prefork.worker.process import import_parts
 
 VARIABLE = "PREFORK_UPGRADE"
 
 
-@dataclass(frozen=True)
-class Handover:
+class Handover(Struct, frozen=True):
     """What the environment says: where the state is, and in a preflight where to report."""
 
     fd: int
@@ -76,8 +77,7 @@ def command(directory: str) -> list[str]:
 # To the state.
 
 
-@dataclass(frozen=True)
-class Parts:
+class Parts(Struct, frozen=True):
     """A master, as far as it is handed over."""
 
     born: float
@@ -184,8 +184,7 @@ def become(state: State, directory: str) -> NoReturn:
 # And back.
 
 
-@dataclass(frozen=True)
-class Adopted:
+class Adopted(Struct, frozen=True):
     """What was handed over, as far as it is not a part of the loop."""
 
     state: State
@@ -241,6 +240,7 @@ def adopt_listener(state: ListenerState, fd: int) -> Listener:
 def _generation(state: GenerationState, listeners: Sequence[Listener]) -> Generation:
     file = Path(state.file) if state.file is not None else None
     loaded = Loaded(state.config, state.origins, file)
+    import_parts(loaded.config)
     try:
         tls = tls_context(loaded)
     except ConfigError as error:

@@ -12,8 +12,9 @@ it: the upgrade, if it passes, loads everything anew, and the reload is answered
 
 import selectors
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from prefork import __version__, logs
 from prefork.master.control import ControlServer, Reply
@@ -23,8 +24,7 @@ from prefork.master.state import ClientsState, StateError
 from prefork.master.takeover import Parts, become, snapshot
 
 
-@dataclass
-class Clients:
+class Clients(Struct):
     """All who wait for one generation: one reload for many, after an upgrade."""
 
     was: str = ""

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import setproctitle
 
-from prefork import linux, logs
+from prefork import StartError, linux, logs
 from prefork.config import Loaded
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ _Paths = tuple[list[str], list[str]]
 """Directories, with all that is below them, and single files."""
 
 
-class WatchError(Exception):
+class WatchError(StartError):
     """Why files can't be watched, and what to do; one line."""
 
 

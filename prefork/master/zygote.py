@@ -15,8 +15,9 @@ import os
 import selectors
 import signal
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
 from time import monotonic
+
+from msgspec import Struct, field
 
 from prefork import linux, logs
 from prefork.channel import Born, Channel, Failed, Fork, Ready, Reopen
@@ -30,8 +31,7 @@ from prefork.worker.zygote import Conception, live
 NotSpawned = Callable[[Generation, list[int], str], None]
 
 
-@dataclass(eq=False)
-class Unborn:
+class Unborn(Struct, eq=False):
     """A worker that was asked for and has not told its process id."""
 
     slot: int
@@ -40,8 +40,7 @@ class Unborn:
     deadline: float | None
 
 
-@dataclass(eq=False)
-class Zygote:
+class Zygote(Struct, eq=False):
     """One zygote's process, from its fork until it was reaped."""
 
     pid: int

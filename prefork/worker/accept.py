@@ -22,11 +22,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
 from prefork.http.request import Environ
+from prefork.worker.turns import Turn
 
 WAKE = signal.SIGRTMIN + 1
 """What brings a thread out of its place. Real-time, since libraries use SIGURG and SIGUSR1."""
@@ -46,27 +46,29 @@ class Leave(BaseException):
     """Raised by a signal handler: the main thread is to leave its place in accept4."""
 
 
-@dataclass
 class Door:
     """One listener as one worker sees it."""
 
-    sock: socket.socket
-    base: Environ = field(default_factory=dict)
-    """What the environ of each request that comes in here begins with."""
-    open: bool = True
-    converse: Any = None
-    """What makes a conversation of a connection that comes in here, where the service has some."""
-    recall: Any = None
-    """Where heads that come again are found, where the service looks for them."""
-    trusts: Callable[[str], bool] | None = None
-    """Which peers are proxies that speak for many clients."""
-    null: int = field(default_factory=lambda: os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-    """What takes the listener's place; here from the start, since descriptors can run out."""
-    inode: int = field(init=False)
-    """Of the listener's socket: its name among all processes that have it."""
+    __slots__ = ("base", "converse", "inode", "null", "open", "recall", "sock", "trusts", "turn")
 
-    def __post_init__(self) -> None:
-        self.inode = os.fstat(self.sock.fileno()).st_ino
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.base: Environ = {}
+        """What the environ of each request that comes in here begins with."""
+        self.open = True
+        self.converse: Any = None
+        """What makes a conversation of a connection that comes in here, where the service has
+        some."""
+        self.turn: Turn | None = None
+        """Who of several workers is to accept next, where that can be told."""
+        self.recall: Any = None
+        """Where heads that come again are found, where the service looks for them."""
+        self.trusts: Callable[[str], bool] | None = None
+        """Which peers are proxies that speak for many clients."""
+        self.null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        """What takes the listener's place; here from the start, since descriptors can run out."""
+        self.inode = os.fstat(sock.fileno()).st_ino
+        """Of the listener's socket: its name among all processes that have it."""
 
     def shut(self) -> None:
         """Nothing more comes in here; the listener itself lives on in other processes.
@@ -107,7 +109,9 @@ class MainPlace:
         A signal that comes after the last check of the interpreter and before the kernel is in
         accept4 is missed (a window of some hundred nanoseconds): whoever sent it repeats it.
         """
-        problem = None
+        problem, turn = None, door.turn
+        if turn is not None:
+            turn.begin()
         try:
             try:
                 self.armed = True
@@ -119,6 +123,8 @@ class MainPlace:
                 problem = error
         except Leave:
             pass
+        if turn is not None:
+            turn.end()
         if problem is not None and problem.errno in _CONNECTION_ERRORS:
             return None
         return problem
@@ -190,11 +196,14 @@ class Acceptor:
     def _run(self) -> None:
         # Signals for the process are for the main thread; this one is only ever kicked.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - {WAKE})
-        accept = self.door.sock._accept  # type: ignore[attr-defined]
+        accept, turn = self.door.sock._accept, self.door.turn  # type: ignore[attr-defined]
         while True:
             self._turn.acquire()
             self.problem = None
             while not self._dismissed:
+                if turn is not None:
+                    turn.let_pass()
+                    turn.begin()
                 try:
                     self._arrivals.append((accept(), self.door))
                 except OSError as problem:
@@ -202,6 +211,9 @@ class Acceptor:
                         continue
                     self.problem = problem
                     break
+                finally:
+                    if turn is not None:
+                        turn.end()
                 if not self._go_on():
                     break
                 self._wake()

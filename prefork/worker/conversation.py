@@ -5,12 +5,11 @@ is kept (prefork.worker.unsent) and finished from the epoll.
 """
 
 import contextlib
-import os
 import socket
 from enum import Enum
 from functools import partial
 
-from prefork import linux
+from prefork import logs
 from prefork.http.connection import CONTINUE, Connection
 from prefork.http.head import Reject
 from prefork.http.request import Environ, Request
@@ -21,15 +20,14 @@ from prefork.worker.handover import UNREAD, Parcel
 from prefork.worker.lingering import Lingering
 from prefork.worker.pull import draining, let_go, pull
 from prefork.worker.rules import Rules, due
-from prefork.worker.unsent import SendFile, Unsent
+from prefork.worker.sending import Sender
+from prefork.worker.unsent import AHEAD
 
 _HEAD = 16 * 1024  # bytes read at one time while a head is awaited
-_BODY = 256 * 1024  # and while a body is
-_SMALL_FILE = 32 * 1024  # read and sent with the head: one call in place of three
-_SENDFILE = 1024 * 1024  # bytes asked of the kernel at one time
-# Bytes of a response that the kernel may still have for the client when its next request is served.
-# For one that does not read, it keeps up to net.ipv4.tcp_wmem, which are megabytes.
-_AHEAD = 128 * 1024
+_BODY = 64 * 1024  # and while a body is: more would be given back to the kernel after each piece
+PIECES = 4  # of a body in a row, until other connections get their turn
+
+_no_room = logs.Seldom(5.0)
 
 _DONTWAIT = socket.MSG_DONTWAIT
 
@@ -50,7 +48,7 @@ _IDLE, _READ, _WRITE = Wish.IDLE, Wish.READ, Wish.WRITE
 _SERVE, _CLOSE = Wish.SERVE, Wish.CLOSE
 
 
-class Conversation:
+class Conversation(Sender):
     """One accepted HTTP connection."""
 
     __slots__ = (
@@ -58,33 +56,23 @@ class Conversation:
         "_continued",
         "_discarded",
         "_lingering",
-        "_rules",
         "_served",
         "_since",
-        "_sock",
-        "_started",
         "_unfinished",
-        "_unsent",
-        "_weight",
-        "broken",
         "closing",
         "connection",
         "deadline",
         "door",
         "events",
         "expired",
-        "fd",
         "serving",
         "tick",
         "wish",
     )
 
     def __init__(self, sock: socket.SocketType, base: Environ, rules: Rules, now: float) -> None:
-        self._sock = sock
-        self.fd = sock.fileno()
-        self._rules = rules
+        super().__init__(sock, rules)
         self.connection = Connection(base, rules.limits)
-        self._unsent: Unsent | None = None  # there while the client lags behind
         self._since = now
         self._served = 0
         self._answered = False
@@ -92,10 +80,6 @@ class Conversation:
         self._unfinished: bytes | bytearray | None = None
         self._lingering: Lingering | None = None
         self._discarded = 0
-        self._started = False
-        self._weight = 0  # of the last response, in bytes
-        self.broken = False
-        """The client is gone, or its request was given up."""
         self.expired = False
         """Its request was given up, and answered without the application."""
         self.closing = False
@@ -117,12 +101,7 @@ class Conversation:
         """Between two requests, with nothing left to send."""
         return self._unsent is None and self._lingering is None and self.connection.idle
 
-    @property
-    def lagging(self) -> bool:
-        """The client has something to take."""
-        return self._unsent is not None
-
-    def read(self, now: float) -> bool:
+    def read(self, now: float, pieces: int = PIECES) -> bool:
         """Takes what has come; True where a request is complete."""
         if self._lingering is not None:
             self._lingering.discard()
@@ -154,10 +133,12 @@ class Conversation:
         if connection.requests:
             # Should there be the beginning of another behind it, nobody can tell where.
             self._unfinished = None
-            if self._weight > _AHEAD:
+            if self._weight > AHEAD:
                 self._look_ahead()
             return True
         self._note(data, begins)
+        if len(data) == _BODY and pieces > 1:
+            return self.read(now, pieces - 1)  # there is more, most likely
         return False
 
     def receive(self) -> bytes:
@@ -263,12 +244,6 @@ class Conversation:
         if request is not None and request.http11 and not self._started:
             self.send_interim(data)
 
-    def send_interim(self, data: bytes) -> None:
-        """What is no response yet: one that takes too long can still become a 504."""
-        started = self._started
-        self.send(data)
-        self._started = started
-
     def expire(self) -> Request | None:
         """Answers 504 for the application where nothing was sent yet, and ends the connection.
 
@@ -290,86 +265,6 @@ class Conversation:
         self.broken = self.expired = True
         return request
 
-    def send(self, data: bytes) -> None:
-        """Sends now what the client takes, and keeps the rest."""
-        if self.broken:
-            return
-        self._started = True
-        if self._unsent is not None:
-            self._keep(memoryview(data))
-            return
-        try:
-            sent = self._sock.send(data, _DONTWAIT)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            self.broken = True
-            return
-        if sent != len(data):
-            self._keep(memoryview(data)[sent:])
-
-    def send_file(self, head: bytes, fd: int, offset: int, count: int) -> None:
-        """Sends a head and `count` bytes of a file from `offset`."""
-        if count <= _SMALL_FILE:
-            data = os.pread(fd, count, offset)
-            self.send(head + data)
-            self.broken = self.broken or len(data) != count  # shrunk since it was promised
-            return
-        self.send(head)
-        if not self.broken:
-            self._lag().add_file(fd, offset, count)
-            self.flush()
-
-    def _keep(self, data: memoryview) -> None:
-        try:
-            unsent = self._lag()
-            unsent.add(data)
-            if not unsent:  # it was waited for
-                self._unsent = None
-        except OSError:
-            self.broken = True
-
-    def _lag(self) -> Unsent:
-        """From now on the client has something to take."""
-        if self._unsent is None:
-            self._unsent = Unsent(self._sock, self._file_sender(), self._rules)
-        return self._unsent
-
-    def _file_sender(self) -> SendFile:
-        return partial(_send_file, self.fd)
-
-    def _look_ahead(self) -> bool:
-        """Before the next request is served: whether its client has to take more of the last
-        response first, of which the kernel has much.
-
-        A client that asks for more than it reads would otherwise have its worker make, and keep,
-        as many responses as it cares to ask for.
-        """
-        try:
-            if linux.not_sent(self.fd) <= _AHEAD:
-                self._weight = 0
-                return False
-            # From now on the epoll calls it writable only with less than half of that unsent
-            # (tcp(7)); and for this client the kernel will keep no more.
-            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _AHEAD)
-        except OSError:  # a Unix socket, for which the kernel keeps little
-            self._weight = 0
-            return False
-        self._lag()
-        return True
-
-    def flush(self) -> None:
-        """Sends what is kept, as much as the client takes now and others can wait for."""
-        unsent = self._unsent
-        if unsent is None:
-            return
-        try:
-            unsent.flush()
-            if not unsent:
-                self._unsent = None
-        except OSError:
-            self.broken = True
-
     # What comes next.
 
     def settle(self, now: float, leaving: float = 0.0) -> Wish:
@@ -390,7 +285,7 @@ class Conversation:
             self.deadline = self._unsent.due(now)
             return _WRITE
         if connection.requests:  # a pipeline
-            if self._weight > _AHEAD and self._look_ahead():
+            if self._weight > AHEAD and self._look_ahead():
                 return self.settle(now, leaving)
             self.deadline = 0.0
             return _SERVE
@@ -425,6 +320,8 @@ class Conversation:
 
     def _reject(self, problem: Reject) -> None:
         connection = self.connection
+        if problem.status == 507 and _no_room.due():
+            logs.event("warning", "body refused", reason=problem.reason)
         answer = error(problem.status, problem.reason, method=connection.method)
         connection.error = None
         connection.finish()
@@ -466,7 +363,3 @@ class Conversation:
             self._unsent = None
         self.connection.close()
         self._sock.close()
-
-
-def _send_file(to: int, fd: int, offset: int, count: int) -> int:
-    return os.sendfile(to, fd, offset, min(count, _SENDFILE))

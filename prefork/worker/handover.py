@@ -29,10 +29,10 @@ as is every connection that it held, and what is in an inbox when the master is 
 
 import array
 import contextlib
-import hashlib
 import os
 import resource
 import socket
+from binascii import crc32
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -85,10 +85,13 @@ _decode = msgspec.msgpack.Decoder(Parcel).decode
 
 
 def kind_of(protocol: str, listeners: Iterable[socket.socket]) -> int:
-    """What a worker takes, as a number above 0; equal for workers that can serve for each other."""
+    """What a worker takes, as a number above 0; equal for workers that can serve for each other.
+
+    A CRC is enough to tell a few generations apart, and `hashlib` brings OpenSSL along.
+    """
     inodes = sorted(inode_of(sock) for sock in listeners)
     text = repr((VERSION, protocol, inodes)).encode()
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) | 1
+    return crc32(text) + 1
 
 
 def inode_of(sock: socket.socket) -> int:
@@ -227,6 +230,14 @@ class Handover:
         return bool(kind) and any(
             board.idle(slot, kind) for slot in self._siblings if slot != self._slot
         )
+
+    def waiting(self, listener: int) -> int:
+        """How many idle siblings wait in accept4 on a listener."""
+        kind = self._kind
+        if not kind:
+            return 0
+        siblings = [slot for slot in self._siblings if slot != self._slot]
+        return self._scoreboard.waiting(siblings, kind, listener)
 
     def work_done(self) -> tuple[tuple[int, float], dict[int, tuple[int, float]]]:
         """(requests, seconds in the application) so far, of this worker and of its siblings."""

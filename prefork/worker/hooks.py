@@ -5,14 +5,14 @@ the boot, and not the end.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from prefork import logs
 from prefork.apps.load import find
 
 
-@dataclass(frozen=True)
-class Worker:
+class Worker(Struct, frozen=True):
     """What a hook is told: the worker that it is about."""
 
     slot: int

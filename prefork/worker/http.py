@@ -3,6 +3,7 @@
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from time import monotonic, time
 from typing import Any, Protocol
 
@@ -60,7 +61,10 @@ class HttpService:
         graceful_timeout: float,
         access: AccessLog | None,
         ids: RequestIds | None,
+        draining: Callable[[], bool] | None,
     ) -> None:
+        """`draining`: whether the server is about to stop, though it serves on; None where it
+        never does both."""
         self.parking: Parking[Conversation] = Parking() if crew is None else SharedParking()
         self._application = application
         self._rules = rules
@@ -68,6 +72,7 @@ class HttpService:
         self._handover = handover
         self._teller = teller
         self._ids = ids
+        self._draining = draining
         self._reading = self._writing = 0
         self._counting = threading.Lock()
         self._admission = admission
@@ -323,7 +328,8 @@ class HttpService:
             crew.enter(record)
         conversation.begin(request)
         self._running[conversation] = now
-        conversation.closing = conversation.closing or self._last
+        if self._last or (self._draining is not None and self._draining()):
+            conversation.closing = True
         keep_alive, response = answer(self._application, request, conversation, self._failed)
         if self._forked:
             forked.leave(None)

@@ -9,6 +9,7 @@ several threads, another one may have the place in the epoll instead.
 import errno
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from time import monotonic
@@ -28,11 +29,12 @@ from prefork.channel import (
     Serve,
     Stop,
 )
-from prefork.scoreboard import Record
+from prefork.scoreboard import LISTENERS, Record, Waits
 from prefork.worker.accept import QUEUE_EMPTY, WAKE, Acceptor, Arrival, Door, MainPlace
 from prefork.worker.handover import Handover, Parcel
 from prefork.worker.parking import Parking
 from prefork.worker.threads import Crew
+from prefork.worker.turns import Turn
 from prefork.worker.watcher import Duty, Watcher
 
 # Without the enum that signal.getsignal makes of its answer, or tries to: 0.6 us at each wait.
@@ -43,6 +45,9 @@ _REST = 0.1
 
 _COMPLAIN = 5.0
 """Seconds between two lines in the log about that."""
+
+_AT_ONCE = 2
+"""New connections from a listener, until those that are parked get their turn."""
 
 _AGAIN = 0.05
 """Seconds until a worker that leaves offers again what nobody had room for."""
@@ -100,12 +105,16 @@ class Loop:
         reopen: Callable[[tuple[str, ...], list[int]], None],
         handover: Handover,
         records: Sequence[Record],
+        waits: Waits,
         *,
         slow: bool = False,
     ) -> None:
         """`reopen`: takes the paths of log files and their new descriptors.  `records`: of the
         threads, first the main one's.  `slow`: what is assumed of the application at first."""
         self._doors = doors
+        for number, door in enumerate(doors[:LISTENERS]):
+            if door.sock.family != socket.AF_UNIX:
+                door.turn = Turn(door.sock, waits, handover, number)
         self._reopen = reopen
         self._channel = channel
         self._parking: Parking[Any]
@@ -129,6 +138,7 @@ class Loop:
         self._new_first = False
         self._attention = False
         self._told = False
+        self._at_work = False
         self._draining = False
         self._orphaned = False
         self._rest_until = 0.0
@@ -328,13 +338,15 @@ class Loop:
         got: list[Arrival] = []
         door = self._doors[0]
         self._duty.since = 0.0
+        if door.turn is not None:
+            door.turn.let_pass()
+            if self._attention or self._duty.incoming:
+                return
         problem = self._place.accept(door, got)
         if self.crew is not None:
             self._begin_to_serve()
         for arrival in got:
-            if arrival[0] >= self.handover.brim:
-                self.handover.crowd()
-            service.welcome(arrival, door, self._record)
+            self._greet(arrival, door)
         if problem is not None:
             self._rest(problem)
 
@@ -343,6 +355,46 @@ class Loop:
         self._duty.since = monotonic()
         if self._duty.watcher_sleeps:
             self._watcher.rouse()
+
+    def _greet(self, arrival: Arrival, door: Door) -> None:
+        """The main thread has accepted a connection."""
+        if arrival[0] >= self.handover.brim:
+            self.handover.crowd()
+        self._service.welcome(arrival, door, self._record)
+
+    def _tend_doors(self) -> bool:
+        """Sees to it that new connections are accepted; whether the main thread has done so.
+
+        A thread that comes out of accept4 beside one that is at work waits for the interpreter,
+        longer the more that one has to do.  So a main thread that finds something whenever it
+        looks does without acceptors: it takes new connections itself, those that are nobody
+        else's.  Acceptors get their place back when it is to wait.
+        """
+        vacant = [acceptor for acceptor in self._acceptors if not acceptor.in_place]
+        # Alone, it has no watcher to get it out, should another be faster all the same.
+        at_work = self._at_work and bool(vacant) and not self.handover.alone
+        self._at_work = False
+        for acceptor in vacant:
+            door = acceptor.door
+            if at_work and door.turn is not None:
+                self._accept_at_once(door, door.turn)
+            else:
+                acceptor.post()
+        return at_work
+
+    def _accept_at_once(self, door: Door, turn: Turn) -> None:
+        for _ in range(_AT_ONCE):
+            if not (turn.mine() and door.open):
+                return
+            self._duty.since = monotonic()
+            got: list[Arrival] = []
+            problem = self._place.accept(door, got)
+            if problem is not None:
+                self._rest(problem)
+            if not got:
+                return
+            self._greet(got[0], door)
+            self._at_work = True
 
     def _drain(self) -> None:
         """One connection from each listener, until its queue is empty."""
@@ -381,9 +433,8 @@ class Loop:
                 limit = self._rest_until - now if limit is None else limit
             else:
                 self._rest_until = 0.0
-        if not (duty.leaving or self._rest_until):
-            for acceptor in self._acceptors:
-                acceptor.post()
+        if not (duty.leaving or self._rest_until) and self._tend_doors():
+            limit = 0.0
         service.flush()
         if duty.arrivals or duty.incoming or (self._attention and record is self._record):
             limit = 0.0
@@ -393,6 +444,7 @@ class Loop:
             duty.since = looked = monotonic()
             if duty.watcher_sleeps:
                 self._watcher.rouse()
+            self._at_work = self._at_work or bool(events)
             channel = self._channel.fileno()
             for fd, event in events:
                 if fd == channel:

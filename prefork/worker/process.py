@@ -8,19 +8,18 @@ a zygote has forked finds the application loaded.
 import atexit
 import contextlib
 import gc
-import logging
 import os
 import signal
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
 import setproctitle
+from msgspec import Struct
 
 from prefork import __version__, linux, logs, stacks, systemd
+from prefork.apps import load
 from prefork.apps.health import Health
 from prefork.apps.load import LoadError, load_target
 from prefork.apps.wsgi import FileWrapper, errors_stream
@@ -28,7 +27,6 @@ from prefork.channel import Channel, Failed
 from prefork.config import Config
 from prefork.http.body import Budget
 from prefork.http.connection import Limits
-from prefork.http.forwarded import trust
 from prefork.http.recall import Recall
 from prefork.http.request_id import RequestIds
 from prefork.http.response import name_server
@@ -44,8 +42,6 @@ from prefork.worker.loop import Loop, Service
 from prefork.worker.resources import bind_to_cpus, limit
 from prefork.worker.rights import restrain
 from prefork.worker.rules import Rules
-from prefork.worker.secured import security
-from prefork.worker.tcp import TcpService
 from prefork.worker.warmup import WarmupError, warm_up
 
 FAILED_TO_BOOT = 3
@@ -59,8 +55,7 @@ _IGNORED = (
 )
 
 
-@dataclass(frozen=True)
-class Heritage:
+class Heritage(Struct, frozen=True):
     """What every process of a generation is given."""
 
     generation: int
@@ -75,8 +70,7 @@ class Heritage:
     logs: logs.Logs
 
 
-@dataclass(frozen=True)
-class Birth(Heritage):
+class Birth(Heritage, frozen=True):
     """What a worker is given."""
 
     slot: int
@@ -85,8 +79,7 @@ class Birth(Heritage):
     """Descriptors that are the parent's alone."""
 
 
-@dataclass(frozen=True)
-class Loaded:
+class Loaded(Struct, frozen=True):
     """What a zygote has imported for its workers."""
 
     hooks: Hooks
@@ -121,11 +114,27 @@ def live(birth: Birth, loaded: Loaded | None = None) -> NoReturn:
             _close(birth.foreign)
         _take_place(birth)
         status = _work(birth, loaded)
-    except BaseException:
+    except BaseException as problem:
         # Nothing may climb back into the master's stack.
-        logs.event("error", "worker failed", traceback=traceback.format_exc())
+        logs.event("error", "worker failed", traceback=logs.traceback_of(problem))
     finally:
         _exit(status)
+
+
+def import_parts(config: Config) -> None:
+    """As `prefork.apps.load.import_parts`, for all that a worker needs."""
+    load.import_parts(config)
+    if config.server.protocol == "tcp":
+        import prefork.worker.tcp
+    if _is_secured(config):
+        import prefork.worker.secured
+    if config.tls.certificate is not None:
+        import prefork.worker.tls  # noqa: F401
+
+
+def _is_secured(config: Config) -> bool:
+    """Whether a listener may ask for more than plain HTTP."""
+    return config.tls.certificate is not None or bool(config.http.trusted_proxies)
 
 
 def leave_master(foreign: Iterable[int]) -> None:
@@ -137,7 +146,8 @@ def leave_master(foreign: Iterable[int]) -> None:
         signal.signal(ignored, _ignore)
     _close(foreign)
     atexit._clear()
-    atexit.register(logging.shutdown)
+    if "logging" in sys.modules:  # of a program that called prefork.serve()
+        atexit.register(sys.modules["logging"].shutdown)
 
 
 def _close(fds: Iterable[int]) -> None:
@@ -171,6 +181,7 @@ def _work(birth: Birth, loaded: Loaded | None) -> int:
         birth.logs.replace,
         Handover(birth.scoreboard, birth.slot, threads),
         [birth.scoreboard.record(birth.slot, thread) for thread in range(threads)],
+        birth.scoreboard.waits(birth.slot),
         # A protocol of a handler's own may keep its connections.
         slow=birth.config.server.protocol == "tcp",
     )
@@ -232,13 +243,16 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
     http = config.http
     teller = birth.scoreboard.teller(birth.slot)
     if config.server.protocol == "tcp":
+        from prefork.http.forwarded import trust
+        from prefork.worker.tcp import TcpService
+
         return TcpService(
-            *(application, loop.crew, teller),
+            *(application, loop.crew, loop.handover, teller),
             request_timeout=workers.request_timeout,
             header_timeout=http.header_timeout,
             proxies=trust(http.trusted_proxies) if http.proxy_protocol else None,
         )
-    budget = Budget(http.buffer_memory)
+    budget, disk = Budget(http.buffer_memory), Budget(http.buffer_disk)
     rules = Rules(
         limits=Limits(
             request_line=http.max_request_line,
@@ -247,6 +261,7 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
             body=http.max_body,
             body_memory=http.body_memory,
             budget=budget,
+            disk=disk,
             stream=http.stream_body,
         ),
         keepalive=http.keepalive,
@@ -259,12 +274,17 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
         response_memory=http.response_memory,
         response_spill=http.response_spill,
         budget=budget,
+        disk=disk,
     )
     if config.tls.certificate is not None and birth.tls is None:
         raise LoadError("the certificate could not be read again at the upgrade: reload")
     name_server(http.server_header)
     for door, listener in zip(doors, birth.listeners, strict=True):
-        secured = security(config, str(listener.address), birth.tls)
+        secured = None
+        if _is_secured(config):
+            from prefork.worker.secured import security
+
+            secured = security(config, str(listener.address), birth.tls)
         door.converse = Conversation if secured is None else secured.converse
         door.recall = Recall() if secured is None else None
         door.trusts = secured.trusts if secured is not None else None
@@ -282,9 +302,13 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
             },
         )
     warm_up(application, workers.warmup, doors[0].base if doors else {})
+    scoreboard = birth.scoreboard
+
+    def draining() -> bool:
+        return scoreboard.draining
+
     if http.health_path is not None:
-        scoreboard = birth.scoreboard
-        application = Health(application, http.health_path, lambda: scoreboard.draining)
+        application = Health(application, http.health_path, draining)
     return HttpService(
         application,
         rules,
@@ -296,6 +320,7 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
         graceful_timeout=workers.graceful_timeout,
         access=birth.logs.access_log(),
         ids=RequestIds(http.request_id_header) if http.request_id_header is not None else None,
+        draining=draining if workers.drain_delay else None,
     )
 
 
@@ -335,6 +360,8 @@ def application_traceback() -> str:
     """The exception under way, without our own frames above the application's."""
     problem = sys.exc_info()[1]
     assert problem is not None
+    import traceback
+
     frames = traceback.extract_tb(problem.__traceback__)
     here = os.path.dirname(os.path.dirname(__file__))
     ours = 0

@@ -13,6 +13,11 @@ class ProxyHeader:
     def __init__(self) -> None:
         self._had = b""
 
+    @property
+    def begun(self) -> bool:
+        """Some of it was taken off the socket."""
+        return bool(self._had)
+
     def read(self, sock: socket.SocketType) -> proxy_protocol.Header | None:
         """Takes the header and not a byte more: what follows is the protocol's own.
 

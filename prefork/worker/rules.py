@@ -1,6 +1,6 @@
 """What a client of HTTP may take of a worker: time, memory and disk."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from prefork.http.body import Budget
 from prefork.http.connection import Limits
@@ -9,8 +9,7 @@ _GRACE = 30.0
 """Seconds before a rate is looked at where silence has no limit."""
 
 
-@dataclass(frozen=True)
-class Rules:
+class Rules(Struct, frozen=True):
     """Time limits in seconds and size limits in bytes, 0 for none."""
 
     limits: Limits
@@ -28,6 +27,8 @@ class Rules:
     response_spill: int
     budget: Budget
     """What all bodies and responses of a worker may take of its memory."""
+    disk: Budget
+    """And of the disk, in temporary files."""
 
 
 def due(now: float, *, silence: float, rate: int, since: float, done: int) -> float:

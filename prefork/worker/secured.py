@@ -9,10 +9,11 @@ has plain conversations, and pays nothing for it.
 import contextlib
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from prefork import logs
 from prefork.config import Config
@@ -21,7 +22,7 @@ from prefork.http.head import Reject
 from prefork.http.proxied import ProxiedConnection, keys
 from prefork.http.proxy_protocol import ProxyError
 from prefork.http.request import Environ
-from prefork.worker.conversation import Conversation, Wish
+from prefork.worker.conversation import PIECES, Conversation, Wish
 from prefork.worker.handover import Parcel
 from prefork.worker.proxy_header import ProxyHeader
 from prefork.worker.rules import Rules
@@ -54,8 +55,7 @@ def security(config: Config, address: str, context: Any) -> "Security | None":
     )
 
 
-@dataclass(frozen=True)
-class Security:
+class Security(Struct, frozen=True):
     """What one listener asks of its connections."""
 
     seal: "Callable[[socket.SocketType], TlsSocket] | None"
@@ -180,14 +180,14 @@ class SecuredConversation(Conversation):
 
     # What a conversation does.
 
-    def read(self, now: float) -> bool:
+    def read(self, now: float, pieces: int = PIECES) -> bool:
         if self.broken:
             return False
         if self._owed is _PROXY and not self._read_proxy_header(now):
             return False
         if self._owed is _HANDSHAKE and not self._shake_hands():
             return False
-        return super().read(now)
+        return super().read(now, pieces)
 
     def parcel(self) -> Parcel | None:
         """The state of a TLS session can't be sent; a PROXY header is said once."""

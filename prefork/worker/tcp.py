@@ -20,7 +20,7 @@ from prefork.http.proxy_protocol import ProxyError
 from prefork.scoreboard import Record, Teller
 from prefork.worker import forked
 from prefork.worker.accept import Arrival, Door
-from prefork.worker.handover import Parcel
+from prefork.worker.handover import Handover, Parcel
 from prefork.worker.parking import EPOLLIN, Parking, SharedParking
 from prefork.worker.proxy_header import ProxyHeader
 from prefork.worker.sockets import peer_name
@@ -36,8 +36,9 @@ _PIECE = 64 * 1024
 class Exchange:
     """One accepted connection and its handler."""
 
-    def __init__(self, sock: socket.socket, address: Any) -> None:
+    def __init__(self, sock: socket.socket, address: Any, door: Door) -> None:
         self.sock = sock
+        self.door = door
         self.introduce(address)
         self.header: ProxyHeader | None = None
         """What has to come before the handler is called."""
@@ -53,6 +54,11 @@ class Exchange:
         self.address = address
         host, port = peer_name(address)
         self.peer = f"{host}:{port}" if host else "unix"
+
+    @property
+    def fresh(self) -> bool:
+        """Nothing was read of it yet, though it has to begin with a header."""
+        return self.header is not None and not self.header.begun
 
     def shut_for_reading(self) -> None:
         """The handler finds the end of its input, and comes to its own end."""
@@ -95,6 +101,7 @@ class TcpService:
         self,
         handler: Handler,
         crew: Crew | None,
+        handover: Handover,
         teller: Teller,
         *,
         request_timeout: float,
@@ -106,6 +113,7 @@ class TcpService:
         self.parking: Parking[Exchange] = Parking() if crew is None else SharedParking()
         self._handler = handler
         self._crew = crew
+        self._handover = handover
         self._teller = teller
         self._request_timeout = request_timeout
         self._header_timeout = header_timeout
@@ -121,7 +129,7 @@ class TcpService:
         fd, address = arrival
         listener = door.sock
         sock = socket.socket(listener.family, listener.type, listener.proto, fileno=fd)
-        exchange = Exchange(sock, address)
+        exchange = Exchange(sock, address, door)
         self._open.add(exchange)
         if self._proxies is not None:
             exchange.header = ProxyHeader()
@@ -151,11 +159,37 @@ class TcpService:
             self._close(exchange)
 
     def offer(self, fd: int, slot: int | None = None) -> bool:
-        """Only fresh connections move: most of what is parked here is at its end."""
-        return False
+        exchange = self.parking.parked.get(fd)
+        return exchange is not None and self._move(exchange, only_idle=True, slot=slot)
 
     def hand_over_all(self) -> None:
-        """The same."""
+        for exchange in list(self.parking.parked.values()):
+            self._move(exchange, only_idle=False)
+
+    def _move(self, exchange: Exchange, *, only_idle: bool, slot: int | None = None) -> bool:
+        """Hands over a connection of which nothing was read; False where it stays, or is somebody
+        else's."""
+        if not exchange.fresh:  # only a look: it is not ours yet
+            return False
+        claimed = self.parking.claim(exchange.fd)
+        if claimed is not exchange or not exchange.fresh:
+            if claimed is not None:
+                self.parking.park(claimed, EPOLLIN)
+            return False
+        self.parking.mute(exchange)
+        fd, handover = exchange.fd, self._handover
+        parcel = Parcel(
+            exchange.door.inode, exchange.address, {}, b"", monotonic(), 0.0, False, False
+        )
+        if (
+            handover.send(parcel, fd, only_idle=only_idle)
+            if slot is None
+            else handover.send_to(slot, parcel, fd)
+        ):
+            self._close(exchange)
+            return True
+        self.parking.park(exchange, EPOLLIN)
+        return False
 
     def last(self) -> None:
         self._last = True
@@ -163,7 +197,9 @@ class TcpService:
             exchange.shut_for_reading()
 
     def leave(self) -> None:
-        """What is parked here ends by itself within two seconds, whatever it still owes."""
+        """What stays here ends by itself within two seconds, whatever it still owes."""
+        if self._handover.wanted:
+            self.hand_over_all()
         until = monotonic() + _LINGER
         for exchange in list(self.parking.parked.values()):
             if exchange.header is not None and self.parking.claim(exchange.fd) is exchange:

@@ -12,7 +12,6 @@ No more than the number of threads are ever in the application: whoever calls it
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from prefork import logs
 from prefork.scoreboard import Record
@@ -33,11 +32,11 @@ def _taken() -> threading.Lock:
     return lock
 
 
-@dataclass(eq=False)
 class _Member:
-    record: Record
-    turn: threading.Lock = field(default_factory=_taken)
-    """Released when it is given the place."""
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self.turn = _taken()
+        """Released when it is given the place."""
 
 
 class Crew:

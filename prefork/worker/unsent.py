@@ -4,17 +4,21 @@ It goes out in the order in which it came, whenever the client takes more. Only 
 all limits the thread that has more to send waits for the client.
 """
 
+import contextlib
 import os
 import select
 import socket
 from collections import deque
 from collections.abc import Callable
-from tempfile import TemporaryFile
 from time import monotonic
 from typing import IO
 
 from prefork import linux
 from prefork.worker.rules import Rules, due
+
+AHEAD = 128 * 1024
+"""Bytes of a response that the kernel may still have for the client when its next request is
+served.  For one that does not read it keeps up to net.ipv4.tcp_wmem, which are megabytes."""
 
 _FILES_AT_ONCE = 8  # pieces of files sent at one time, until other connections get their turn
 
@@ -23,6 +27,23 @@ _DONTWAIT = socket.MSG_DONTWAIT
 SendFile = Callable[[int, int, int], int]
 """(descriptor, offset, bytes): sends some of a file, and returns how many bytes; 0 where it has no
 more. Raises OSError as sendfile(2) does."""
+
+
+def falls_behind(sock: socket.SocketType) -> bool:
+    """Whether the kernel has more than AHEAD for the client; if so, the socket is not writable
+    until it has less than half of that.
+
+    A client that asks for more than it reads would otherwise have its worker make, and keep, as
+    many responses as it cares to ask for.
+    """
+    try:
+        if linux.not_sent(sock.fileno()) <= AHEAD:
+            return False
+        # tcp(7), Linux 3.12; for this client the kernel will keep no more from now on, either.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, AHEAD)
+    except OSError:  # a Unix socket, for which the kernel keeps little
+        return False
+    return True
 
 
 class FilePart:
@@ -111,8 +132,7 @@ class Unsent:
     def add(self, data: memoryview) -> None:
         """Keeps bytes behind all that is kept, or waits until the client takes them.
 
-        Raises OSError where the client is gone or too slow, or the disk is full: the connection is
-        of no more use.
+        Raises OSError where the client is gone or too slow: the connection is of no more use.
         """
         rules = self._rules
         while data:
@@ -123,9 +143,9 @@ class Unsent:
                 self._keep(data)
                 return
             if not rules.response_spill or self._spilled + size <= rules.response_spill:
-                self._spill_over(data)
-                return
-            data = self._wait_for_reader(data)
+                data = self._spill_over(data)
+            if data:
+                data = self._wait_for_reader(data)
 
     def add_file(self, fd: int, offset: int, count: int) -> None:
         """Keeps bytes of a file; the application may close its own before the client has them."""
@@ -144,21 +164,29 @@ class Unsent:
         self._parts.append(part)
         self._sock.setblocking(False)  # sendfile(2) knows no MSG_DONTWAIT
 
-    def _spill_over(self, data: memoryview) -> None:
-        size = len(data)
+    def _spill_over(self, data: memoryview) -> memoryview:
+        """Puts bytes on disk; returns those for which there was no room."""
+        disk = self._rules.disk
+        if not disk.take(len(data)):
+            return data
         offset = self._spilled
-        if self._spill is None:
-            self._spill = TemporaryFile(buffering=0)  # noqa: SIM115
-        fd = self._spill.fileno()
-        while data:
-            written = os.pwrite(fd, data, self._spilled)
-            self._spilled += written
-            data = data[written:]
-        last = self._parts[-1] if self._parts else None
-        if isinstance(last, FilePart) and last.spilled:
-            last.count += size
-        else:
-            self._append_file(FilePart(os.dup(fd), offset, size, spilled=True))
+        # Where the disk is full, or no descriptor left, it is as if it were used up.
+        with contextlib.suppress(OSError):
+            if self._spill is None:
+                from tempfile import TemporaryFile  # with what few responses need
+
+                self._spill = TemporaryFile(buffering=0)  # noqa: SIM115
+            part = self._parts[-1] if self._parts else None
+            if not (isinstance(part, FilePart) and part.spilled):
+                part = FilePart(os.dup(self._spill.fileno()), offset, 0, spilled=True)
+                self._append_file(part)
+            while data:
+                written = os.pwrite(part.fd, data, self._spilled)
+                self._spilled += written
+                part.count += written
+                data = data[written:]
+        disk.give_back(len(data))
+        return data
 
     def _wait_for_reader(self, data: memoryview) -> memoryview:
         """Waits until the client takes something; returns what is left of `data`."""
@@ -205,14 +233,12 @@ class Unsent:
             pass
         if parts:
             self._look()
-        elif self._spill is not None:
-            self._spill.close()
-            self._spill = None
-            self._spilled = 0
+        else:
+            self._close_spill()
 
     def _flush_file(self, part: FilePart) -> bool:
         sent = self._send_file(part.fd, part.offset, part.count)
-        if not sent:
+        if not sent and part.count:
             raise OSError("a file has shrunk while it was sent")
         self._pushed += sent
         part.offset += sent
@@ -235,6 +261,11 @@ class Unsent:
         self._parts.clear()
         self._rules.budget.give_back(self._memory)
         self._memory = 0
+        self._close_spill()
+
+    def _close_spill(self) -> None:
         if self._spill is not None:
             self._spill.close()
             self._spill = None
+            self._rules.disk.give_back(self._spilled)
+            self._spilled = 0

@@ -15,7 +15,6 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from time import monotonic, sleep
 from typing import Any, Protocol
 
@@ -54,22 +53,24 @@ _ROOM = 1.0
 """Seconds between two looks for free descriptors, while there were none."""
 
 
-@dataclass
 class Duty:
     """What several threads of a worker have to see, of what there is to do."""
 
-    since: float = 0.0
-    """Monotonic seconds at which the holder of the place came back from the epoll, 0 while it
-    waits there."""
-    leaving: bool = False
-    watcher_sleeps: bool = False
-    """Whoever begins to serve has to wake it."""
-    arrivals: deque[tuple[Arrival, Door]] = field(default_factory=deque)
-    """What acceptor threads took."""
-    incoming: deque[tuple[Parcel, int]] = field(default_factory=deque)
-    """What came out of the inbox."""
-    events: deque[tuple[int, int]] = field(default_factory=deque)
-    """Descriptors that are ready, and will not be told again (several threads only)."""
+    __slots__ = ("arrivals", "events", "incoming", "leaving", "since", "watcher_sleeps")
+
+    def __init__(self) -> None:
+        self.since = 0.0
+        """Monotonic seconds at which the holder of the place came back from the epoll, 0 while it
+        waits there."""
+        self.leaving = False
+        self.watcher_sleeps = False
+        """Whoever begins to serve has to wake it."""
+        self.arrivals: deque[tuple[Arrival, Door]] = deque()
+        """What acceptor threads took."""
+        self.incoming: deque[tuple[Parcel, int]] = deque()
+        """What came out of the inbox."""
+        self.events: deque[tuple[int, int]] = deque()
+        """Descriptors that are ready, and will not be told again (several threads only)."""
 
 
 class Offering(Protocol):
@@ -207,6 +208,9 @@ class Watcher:
         stuck = now - since
         if stuck < _PATIENCE:
             return min((*limits, _PATIENCE - stuck)), False
+        if self._place.armed:  # it was to accept at once, and another was faster
+            signal.pthread_kill(self._main, WAKE)
+            return _KICK, False
         if self._crew is not None and self._crew.relieve():
             return _TICK, False
         self._interval = sys.getswitchinterval()

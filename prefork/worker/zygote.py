@@ -15,10 +15,11 @@ import gc
 import os
 import signal
 import threading
-from dataclasses import dataclass
 from typing import NoReturn
 
 import setproctitle
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from prefork import linux, logs
 from prefork.apps.load import LoadError, load_target
@@ -29,8 +30,7 @@ from prefork.worker.hooks import Worker
 from prefork.worker.process import FAILED_TO_BOOT, Birth, Heritage, Loaded
 
 
-@dataclass(frozen=True)
-class Conception:
+class Conception(Struct, frozen=True):
     """What a zygote is given."""
 
     heritage: Heritage
@@ -136,7 +136,7 @@ class _Forks:
             theirs.send(Failed(process.application_traceback()))
             return
         birth = Birth(
-            **vars(heritage), slot=slot, channel=theirs, foreign=(self._channel.fileno(),)
+            **asdict(heritage), slot=slot, channel=theirs, foreign=(self._channel.fileno(),)
         )
         self.under_way = True
         try:

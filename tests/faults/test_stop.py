@@ -9,6 +9,7 @@ import pytest
 
 from tests.faults.load import Load, tcp, unix
 from tests.faults.network import distant_host, enter, needs_namespaces
+from tests.system.raw import request, talk
 from tests.system.server import Start, read_all, until
 
 APP = "tests.apps.basic:app"
@@ -99,9 +100,15 @@ def test_drain_delay_serves_on_while_the_health_path_says_503(start: Start) -> N
     # Its quick end may come before a worker has written down that it is through with a request.
     server.expected_errors = {"worker exited"}
     assert server.get("/health") == (200, b"ok\n")
-    server.signal(signal.SIGTERM)
-    server.wait("draining")
-    until(lambda: server.get("/health")[0] == 503, "503 on the health path")
+    with talk(server) as kept:
+        assert not kept.ask(request("/")).closes
+        server.signal(signal.SIGTERM)
+        server.wait("draining")
+        until(lambda: server.get("/health")[0] == 503, "503 on the health path")
+        # Who has kept a connection leaves by itself.
+        answer = kept.ask(request("/"))
+        assert (answer.status, answer.closes) == (200, True)
+        assert kept.at_end()
     assert server.get("/")[0] == 200
     server.signal(signal.SIGTERM)  # the second one makes it quick
     assert server.wait_exit() == 0

@@ -68,7 +68,8 @@ def _pipelines() -> Iterator[tuple[str, bytes]]:
     kinds = {"plain": plain, "post": post, "chunks": chunks}
     for one, other in product(kinds, kinds):
         yield f"{one} and {other}", kinds[one] + kinds[other]
-        yield f"{one}, an empty line and {other}", kinds[one] + b"\r\n" + kinds[other]
+        for name, line in (("an empty line", b"\r\n"), ("a bare LF", b"\n"), ("a bare CR", b"\r")):
+            yield f"{one}, {name} and {other}", kinds[one] + line + kinds[other]
     for count in (3, 10, 30):
         yield f"{count} of all", b"".join(kinds.values()) * count
 

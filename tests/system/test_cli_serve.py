@@ -19,11 +19,11 @@ import pytest
 from click.testing import CliRunner
 
 from prefork import __version__
-from prefork.cli import main
+from prefork.cli.group import group
 from tests.system.server import PATIENCE, ROOT, Start, read_all
 
 CONF = ROOT / "conf"
-COMMANDS = main.list_commands(None)  # type: ignore[arg-type]
+COMMANDS = group.list_commands(None)  # type: ignore[arg-type]
 
 
 class Terminal:
@@ -170,14 +170,14 @@ def test_the_commands_are_listed_each_with_a_word() -> None:
 @pytest.mark.parametrize("option", ["--help", "-h"])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_explains_itself(command: str, option: str) -> None:
-    done = CliRunner().invoke(main, [command, option], prog_name="prefork")
+    done = CliRunner().invoke(group, [command, option], prog_name="prefork")
     assert done.exit_code == 0
     assert done.output.startswith(f"Usage: prefork {command} ")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_an_unknown_option_is_named(command: str) -> None:
-    done = CliRunner().invoke(main, [command, "--colour"], prog_name="prefork")
+    done = CliRunner().invoke(group, [command, "--colour"], prog_name="prefork")
     assert done.exit_code == 2
     assert "No such option" in done.output
     assert "--colour" in done.output

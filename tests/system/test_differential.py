@@ -1,12 +1,14 @@
-"""With nginx in front: where it forwards, both sides read the same requests, one by one.
+"""With nginx or HAProxy in front: where it forwards, both sides read the same requests.
 
-One nginx and one server for the whole corpus, for each of two ways to read a body. nginx writes
-down what it believes that it forwards, the application what it gets; the PROXY protocol's port
-names the framing in both logs.
+One of each and one server for the whole corpus, for each of two ways to read a body. The proxy
+writes down what it believes that it forwards, the application what it gets; the PROXY protocol's
+port names the framing in both logs.
 """
 
 import contextlib
 import json
+import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -61,6 +63,36 @@ SITE = """
     }}
 """
 
+HAPROXY = """
+global
+    log stderr format raw local0
+defaults
+    mode http
+    log global
+    timeout connect 30s
+    timeout server 30s
+    timeout client 300ms
+    timeout http-request 300ms
+frontend f
+    bind unix@{root}/haproxy.sock accept-proxy
+    http-request set-var(txn.method) method
+    http-request set-var(txn.uri) url
+    http-request set-header X-Origin %[src_port]
+    http-response set-var(txn.status) status
+    http-response set-var(txn.seen) res.fhdr(X-Seen)
+    log-format '{{"id": "%[src_port]", "method": "%[var(txn.method)]", \
+"uri": "%[var(txn.uri),json(utf8s)]", "status": "%[var(txn.status)]", \
+"seen": "%[var(txn.seen),json(utf8s)]"}}'
+    default_backend b
+backend b
+    server s unix@{root}/prefork.sock
+"""
+
+FIRST = {"buffered": 1, "streamed": 10_001, "haproxy": 20_001}
+"""The port that the first framing comes from, by the way it takes."""
+
+FRAMINGS = list(corpus().values())
+
 Seen = tuple[str, str, str]
 """Method, target and body."""
 
@@ -70,7 +102,7 @@ class Outcome:
     """What became of one framing."""
 
     forwarded: list[tuple[str, str, str, str]] = field(default_factory=list)
-    """What nginx says: method, target, the status that it got, what the application saw."""
+    """What the proxy says: method, target, the status that it got, what the application saw."""
     bodies: list[str] = field(default_factory=list)
     """The bodies of the same, where nginx had them whole."""
     seen: list[Seen] = field(default_factory=list)
@@ -86,6 +118,7 @@ def stream_body(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: Any, stream_body: str) -> Path:
     path: Path = tmp_path_factory.mktemp("differential")
+    (path / "seen.log").touch()
     return path
 
 
@@ -101,38 +134,53 @@ def server(place: Path, stream_body: str) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def outcomes(place: Path, server: Server) -> dict[str, dict[str, Outcome]]:
+def behind_nginx(place: Path, server: Server) -> dict[str, dict[str, Outcome]]:
     """Of each framing, by the way it took."""
-    (place / "seen.log").touch()
     site, access = SITE.format(root=place), f"{place}/access.log both"
     command = nginx_command(place, site, log=place / "error.log", access=access)
-    process = subprocess.Popen(command)
-    framings = list(corpus().items())
-    try:
-        until((place / "pid").exists, "nginx listens")
-        for first, way in ((1, "buffered"), (10_001, "streamed")):
-            for at in range(0, len(framings), 50):
-                send(
-                    place / f"{way}.sock", first + at, [data for _, data in framings[at : at + 50]]
-                )
-        process.send_signal(signal.SIGQUIT)
-        assert process.wait(PATIENCE) == 0
-    finally:
-        process.kill()
-        process.wait()
-    found = collected(place)
-    assert set(found) <= {str(first + n) for first in (1, 10_001) for n in range(len(framings))}
-    return {
-        way: {
-            name: found.get(str(first + number), Outcome())
-            for number, (name, _) in enumerate(framings)
-        }
-        for first, way in ((1, "buffered"), (10_001, "streamed"))
-    }
+    with subprocess.Popen(command) as process:
+        try:
+            until((place / "pid").exists, "nginx listens")
+            for way in ("buffered", "streamed"):
+                for at in range(0, len(FRAMINGS), 50):
+                    send(place / f"{way}.sock", FIRST[way] + at, FRAMINGS[at : at + 50])
+            process.send_signal(signal.SIGQUIT)
+            assert process.wait(PATIENCE) == 0
+        finally:
+            process.kill()
+    return {way: collected(place, way, "access.log") for way in ("buffered", "streamed")}
+
+
+@pytest.fixture(scope="module")
+def behind_haproxy(place: Path, server: Server) -> dict[str, Outcome]:
+    program = shutil.which("haproxy", path=os.environ.get("PATH", "") + ":/usr/sbin")
+    if program is None:
+        pytest.skip("haproxy is not installed")
+    config = place / "haproxy.cfg"
+    config.write_text(HAPROXY.format(root=place))
+    path = place / "haproxy.sock"
+
+    def listens() -> bool:
+        with socket.socket(socket.AF_UNIX) as sock:
+            return sock.connect_ex(str(path)) == 0
+
+    with (
+        (place / "haproxy.log").open("wb") as log,
+        subprocess.Popen([program, "-db", "-f", config], stderr=log) as process,
+    ):
+        try:
+            until(listens, "HAProxy listens")
+            for at in range(0, len(FRAMINGS), 50):
+                send(path, FIRST["haproxy"] + at, FRAMINGS[at : at + 50])
+            process.send_signal(signal.SIGUSR1)
+            process.wait(PATIENCE)
+        finally:
+            process.kill()
+    return collected(place, "haproxy", "haproxy.log")
 
 
 def send(path: Path, first: int, framings: list[bytes]) -> None:
-    """All at once, each on its connection, until nginx closes them."""
+    """All at once, each on its connection, until the proxy closes them."""
     with ExitStack() as stack:
         clients = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in framings]
         for number, (client, data) in enumerate(zip(clients, framings, strict=True), first):
@@ -144,28 +192,31 @@ def send(path: Path, first: int, framings: list[bytes]) -> None:
                 read_all(client)
 
 
-def collected(place: Path) -> dict[str, Outcome]:
+def collected(place: Path, way: str, log: str) -> dict[str, Outcome]:
+    """By framing: what the proxy's log and the application's say of those that took that way."""
     found: dict[str, Outcome] = defaultdict(Outcome)
-    for line in (place / "access.log").read_bytes().splitlines():
-        entry = json.loads(line.decode("latin-1"))
-        if entry["status"]:  # else nginx refused it itself
-            outcome = found[entry["id"]]
-            # Of an absolute target without a path it says so, and forwards "/".
-            uri = entry["uri"] if entry["uri"].startswith(("/", "*")) else "/" + entry["uri"]
-            outcome.forwarded.append((entry["method"], uri, entry["status"], entry["seen"]))
-            outcome.bodies.append(entry["body"])
+    first = FIRST[way]
+    names = {str(number): name for number, name in enumerate(corpus(), first)}
+    for line in (place / log).read_bytes().splitlines():
+        entry = json.loads(line.decode("latin-1")) if line.startswith(b"{") else {}
+        name = names.get(entry.get("id", ""))
+        # Else the proxy refused it itself; HAProxy says "-" of what is not there.
+        if name is not None and entry["status"].isdigit():
+            # Of an absolute target without a path nginx says so, and forwards "/".
+            uri = "/" * (entry["uri"][:1] in ("", "?")) + entry["uri"]
+            found[name].forwarded.append((entry["method"], uri, entry["status"], entry["seen"]))
+            found[name].bodies.append(entry.get("body", ""))
     for line in (place / "seen.log").read_bytes().splitlines():
         origin, *seen = json.loads(line)
-        found[str(origin)].seen.append(tuple(seen))
-    return found
+        if origin in names:
+            found[names[origin]].seen.append(tuple(seen))
+    return {name: found[name] for name in names.values()}
 
 
-@pytest.mark.parametrize("way", ["buffered", "streamed"])
-def test_both_sides_agree_on_number_and_boundaries(
-    outcomes: dict[str, dict[str, Outcome]], way: str
-) -> None:
+def disagreements(outcomes: dict[str, Outcome]) -> dict[str, Outcome]:
+    """Where proxy and application have not read the same requests, one by one."""
     wrong = {}
-    for name, outcome in outcomes[way].items():
+    for name, outcome in outcomes.items():
         # What prefork refused it did not read as a request, and it closed the connection.
         taken = [entry for entry in outcome.forwarded if entry[2] == "200"]
         told = [list(entry[:2]) for entry in taken]
@@ -173,36 +224,65 @@ def test_both_sides_agree_on_number_and_boundaries(
             json.loads(entry[3]) for entry in taken
         ]:
             wrong[name] = outcome
-        if way == "buffered":
-            bodies = [
-                body
-                for entry, body in zip(outcome.forwarded, outcome.bodies, strict=True)
-                if entry[2] == "200"
-            ]
-            if bodies != [seen[2] for seen in outcome.seen]:
-                wrong[name] = outcome
-    assert not wrong
+    return wrong
+
+
+@pytest.mark.parametrize("way", ["buffered", "streamed"])
+def test_both_sides_agree_on_number_and_boundaries(
+    behind_nginx: dict[str, dict[str, Outcome]], way: str
+) -> None:
+    assert not disagreements(behind_nginx[way])
+
+
+def test_haproxy_agrees_as_nginx_does(behind_haproxy: dict[str, Outcome]) -> None:
+    assert not disagreements(behind_haproxy)
+
+
+def test_nginx_and_the_application_have_the_same_bodies(
+    behind_nginx: dict[str, dict[str, Outcome]],
+) -> None:
+    for name, outcome in behind_nginx["buffered"].items():
+        bodies = [
+            body
+            for entry, body in zip(outcome.forwarded, outcome.bodies, strict=True)
+            if entry[2] == "200"
+        ]
+        assert bodies == [seen[2] for seen in outcome.seen], name
 
 
 def test_a_body_is_the_same_whether_nginx_has_it_first_or_passes_it_on(
-    outcomes: dict[str, dict[str, Outcome]],
+    behind_nginx: dict[str, dict[str, Outcome]],
 ) -> None:
-    for name, outcome in outcomes["buffered"].items():
-        assert outcomes["streamed"][name].seen == outcome.seen, name
+    for name, outcome in behind_nginx["buffered"].items():
+        assert behind_nginx["streamed"][name].seen == outcome.seen, name
+
+
+def test_a_body_is_the_same_behind_either_proxy(
+    behind_nginx: dict[str, dict[str, Outcome]], behind_haproxy: dict[str, Outcome]
+) -> None:
+    """Where both forward all of it: one may refuse what the other does not."""
+    compared = 0
+    for name, outcome in behind_haproxy.items():
+        other = behind_nginx["buffered"][name]
+        if [seen[:2] for seen in outcome.seen] == [seen[:2] for seen in other.seen]:
+            assert outcome.seen == other.seen, name
+            compared += bool(outcome.seen)
+    assert compared >= 100
 
 
 def test_the_corpus_is_large_and_much_of_it_is_forwarded(
-    outcomes: dict[str, dict[str, Outcome]],
+    behind_nginx: dict[str, dict[str, Outcome]], behind_haproxy: dict[str, Outcome]
 ) -> None:
-    assert len(outcomes["buffered"]) >= 300
-    assert sum(bool(outcome.seen) for outcome in outcomes["buffered"].values()) >= 100
+    for outcomes in (*behind_nginx.values(), behind_haproxy):
+        assert len(outcomes) >= 300
+        assert sum(bool(outcome.seen) for outcome in outcomes.values()) >= 100
 
 
 def test_nothing_in_a_body_was_taken_for_a_request(
-    outcomes: dict[str, dict[str, Outcome]],
+    behind_nginx: dict[str, dict[str, Outcome]], behind_haproxy: dict[str, Outcome]
 ) -> None:
-    """Not by prefork where nginx did not: those that nginx reads so are requests to both."""
-    for way in outcomes.values():
+    """Not by prefork where the proxy did not: those that it reads so are requests to both."""
+    for way in (*behind_nginx.values(), behind_haproxy):
         for name, outcome in way.items():
             smuggled = [seen for seen in outcome.seen if seen[1] == "/smuggled"]
             forwarded = [entry for entry in outcome.forwarded if entry[1] == "/smuggled"]

@@ -448,6 +448,31 @@ def test_a_body_is_on_disk_only_beyond_body_memory_and_only_as_long_as_it_is_nee
     assert not list(place.iterdir())
 
 
+def test_no_more_of_the_disk_is_taken_than_allowed(start: Start) -> None:
+    """A body is refused, a response waits for its client, and both may have it later."""
+    server = start(
+        *(APP, "--workers", "1"),
+        *settings("http", body_memory=1000, response_memory=1000, buffer_disk=100_000),
+    ).wait_ready(1)
+
+    def upload(size: int) -> bytes:
+        return request("/digest", method="POST", body=b"x" * size)
+
+    with talk(server) as first, talk(server) as second:
+        first.send(upload(80_000)[:-1])
+        refusal = second.ask(upload(50_000))
+        assert (refusal.status, refusal.closes) == (507, True)
+        assert b"the body can't be kept" in refusal.body
+        assert second.at_end()
+        server.wait("body refused", reason="the body can't be kept: no more room for it")
+        assert first.ask(b"x").status == 200
+    with talk(server, receive_buffer=SMALL) as slow, talk(server) as third:
+        assert third.ask(upload(100_000)).status == 200
+        slow.send(request(STREAM))
+        assert slow.answer().body == STREAMED
+        assert third.ask(upload(100_000)).status == 200
+
+
 # Slow readers.
 
 SMALL_BUFFERS = settings("http", response_memory=65_536)

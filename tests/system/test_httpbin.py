@@ -91,10 +91,13 @@ def test_auth(site: Site) -> None:
     assert site.get("/hidden-basic-auth/u/p", auth=("u", "p")).status_code == 200
     assert site.get("/bearer", headers={"Authorization": "Bearer t"}).json()["token"] == "t"
     digest = requests.auth.HTTPDigestAuth("user", "word")
-    assert site.get("/digest-auth/auth/user/word", auth=digest).json()["authenticated"]
+    for path in ("auth/user/word", "auth-int/user/word", "auth/user/word/SHA-256/never"):
+        assert site.get(f"/digest-auth/{path}", auth=digest).json()["authenticated"]
+    assert site.get("/digest-auth/auth/user/word/MD5").status_code == 401
 
 
 def test_cookies(site: Site) -> None:
+    assert site.get("/cookies/set/a/0").json()["cookies"] == {"a": "0"}
     assert site.get("/cookies/set?a=1&b=2").json()["cookies"] == {"a": "1", "b": "2"}
     assert site.get("/cookies/delete?a").json()["cookies"] == {"b": "2"}
     assert site.get("/cookies").json()["cookies"] == {"b": "2"}
@@ -103,6 +106,7 @@ def test_cookies(site: Site) -> None:
 def test_codings(site: Site) -> None:
     assert site.get("/gzip").json()["gzipped"]
     assert site.get("/deflate").json()["deflated"]
+    assert site.get("/brotli", stream=True).headers["Content-Encoding"] == "br"
     raw = site.get("/gzip", stream=True).raw.read(decode_content=False)
     assert json.loads(gzip.decompress(raw))["gzipped"]
     raw = site.get("/deflate", stream=True).raw.read(decode_content=False)
@@ -119,6 +123,8 @@ def test_streams_and_sizes(site: Site) -> None:
         assert site.get(path).content == site.get("/stream-bytes/20000?seed=3").content
     with site.get("/drip?duration=0.2&numbytes=5&code=200", stream=True) as answer:
         assert answer.content == b"*****"
+    assert site.get("/delay/0.1").json()["url"].endswith("/delay/0.1")
+    assert site.get("/links/5").text.count("<a ") == 4
     assert site.get("/links/5/0").text.count("<a ") == 4
 
 
@@ -153,9 +159,13 @@ def test_headers_and_formats(site: Site) -> None:
     for path, kind in (
         *(("/html", "text/html"), ("/xml", "application/xml"), ("/json", "application/json")),
         *(("/image/png", "image/png"), ("/image/svg", "image/svg"), ("/robots.txt", "text/plain")),
+        *(("/image/jpeg", "image/jpeg"), ("/image/webp", "image/webp"), ("/deny", "text/plain")),
+        *(("/", "text/html"), ("/forms/post", "text/html")),
     ):
         answer = site.get(path)
         assert answer.headers["Content-Type"].startswith(kind)
         assert len(answer.content) == int(answer.headers["Content-Length"])
+    asked = site.get("/image", headers={"Accept": "image/webp"})
+    assert asked.headers["Content-Type"] == "image/webp"
     assert site.get("/uuid").json()["uuid"].count("-") == 4
     assert site.get("/base64/cHJlZm9yaw==").text == "prefork"

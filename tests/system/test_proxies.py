@@ -275,6 +275,39 @@ def test_who_owes_a_header_keeps_no_handler_from_others(greeting: Server) -> Non
             assert read_all(sock) == b"('203.0.113.1', 4711)\n"
 
 
+def test_who_owes_a_header_waits_for_no_busy_worker_and_outlives_a_reload(start: Start) -> None:
+    server = start(
+        *("--tcp", "tests.apps.tcp_apps:greets", "--workers", "2"),
+        *("--set", f"http.trusted_proxies={TRUSTED}", "--set", "http.proxy_protocol=true"),
+        *("--set", "http.header_timeout=0"),
+    ).wait_ready(2)
+    with ExitStack() as stack:
+        owing = {}
+        for _ in range(3):
+            sock = stack.enter_context(server.connect())
+            owing[sock.getsockname()[1]] = sock
+        pids = [worker.pid for worker in server.workers()]
+
+        def taken() -> list[set[int]]:
+            held = [owing.keys() & peers_of(pid, server.port) for pid in pids]
+            return held if set.union(*held) == set(owing) else []
+
+        ports = max(until(taken, "the workers have all of them"), key=len)
+        both = [owing.pop(port) for port in list(ports)[:2]]
+        # The first keeps its worker's only thread, so the other one answers the second.
+        for sock in both:
+            sock.sendall(V1)
+            assert sock.recv(100) == b"('203.0.113.1', 4711)\n"
+        for sock in both:
+            sock.close()
+        server.command("reload")
+        for number in (1, 2):
+            server.wait("worker exited", number)
+        for sock in owing.values():
+            sock.sendall(V1)
+            assert sock.recv(100) == b"('203.0.113.1', 4711)\n"
+
+
 @pytest.mark.parametrize("data", [b"hello", V1[:-2] + b"x\r\n", b"PROXY", b""])
 def test_a_handler_is_not_called_without_a_header(greeting: Server, data: bytes) -> None:
     with greeting.connect() as sock:

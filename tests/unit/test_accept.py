@@ -459,7 +459,14 @@ def run(door: Door, handle: Handle) -> Iterator[Callable[..., Quiet]]:
         board = Scoreboard()
         handover = Handover(board, 0, 1)
         records = [board.record(0, 0)]
-        Loop(list(doors) or [door], theirs, lambda paths, fds: None, handover, records).run(service)
+        Loop(
+            list(doors) or [door],
+            theirs,
+            lambda paths, fds: None,
+            handover,
+            records,
+            board.waits(0),
+        ).run(service)
         master.join()
         return service
 
@@ -542,3 +549,60 @@ def test_the_end_of_the_master_retires_it(run: Run, door: Door) -> None:
 
     assert run(work, Quiet()).left == 1
     assert not door.open
+
+
+# The main thread at work, between two looks into its epoll.
+
+
+@pytest.fixture
+def at_work(door: Door, handle: Handle) -> Iterator[tuple[Loop, Quiet]]:
+    """A loop that knows a sibling, and does not run."""
+    handle(lambda: None)
+    ours, theirs = Channel.pair()
+    board = Scoreboard()
+    handover = Handover(board, 0, 1)
+    fds = [one.detach() for one in socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)]
+    handover.learn(1, (1,), fds, own=True)
+    records = [board.record(0, 0)]
+    loop = Loop([door], theirs, lambda paths, fds: None, handover, records, board.waits(0))
+    service = loop._service = Quiet()  # type: ignore[assignment]
+    loop._parking = service.parking
+    loop._install_handlers()
+    loop._watcher.start(service)  # type: ignore[arg-type]
+    yield loop, service
+    loop._watcher.dismiss()
+    handover.in_child()
+    ours.close()
+    theirs.close()
+
+
+def test_at_work_it_accepts_itself_and_at_rest_an_acceptor_does(
+    at_work: tuple[Loop, Quiet], clients: Connect
+) -> None:
+    loop, service = at_work
+    (acceptor,) = loop._acceptors
+    peers = {clients().getsockname() for _ in range(3)}
+    loop._at_work = True
+    assert loop._tend_doors()
+    assert 0 < len(service.arrivals) < 3, "those who are parked have their turn between"
+    assert loop._tend_doors()
+    assert not acceptor.in_place
+    assert close_all(service.arrivals) == peers
+    assert loop._tend_doors(), "it had something to do just now"
+    assert not loop._tend_doors()
+    assert acceptor.in_place
+    acceptor.door.shut()
+    acceptor.dismiss()
+
+
+def test_beaten_to_a_connection_it_comes_back(at_work: tuple[Loop, Quiet], door: Door) -> None:
+    loop, service = at_work
+
+    class Wrong:
+        def mine(self) -> bool:
+            return True
+
+    door.turn = None
+    loop._accept_at_once(door, Wrong())  # type: ignore[arg-type]
+    assert service.arrivals == []
+    assert not loop._at_work

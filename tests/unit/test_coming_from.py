@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from prefork.cli import main
+from prefork.cli.group import group
 from prefork.config import KEYS
 from prefork.config.schema import SECTIONS
 
@@ -20,6 +20,6 @@ def test_every_key_that_it_names_is_one() -> None:
 
 @pytest.mark.parametrize("word", sorted(set(re.findall(r"prefork ([a-z]+)", TEXT))))
 def test_every_command_that_it_names_is_one(word: str) -> None:
-    commands = main.list_commands(None)  # type: ignore[arg-type]
+    commands = group.list_commands(None)  # type: ignore[arg-type]
     if f"`prefork {word}" in TEXT or f"    prefork {word}" in TEXT:
         assert word in commands

@@ -8,7 +8,7 @@ import pytest
 import trustme
 
 from prefork import address
-from prefork.cli.serve import listen_url
+from prefork.cli.serving import listen_url
 from prefork.config import Config, Tls
 from prefork.config.values import FORWARDING_HEADERS
 from prefork.listeners import Listener

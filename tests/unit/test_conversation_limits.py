@@ -20,8 +20,15 @@ def rules(**changed: Any) -> Rules:
     values = {"keepalive": 5.0, "header_timeout": 10.0, "body_timeout": 30.0, "write_timeout": 20.0}
     sizes = {"response_memory": 1 << 20, "response_spill": 1 << 20}
     counts = {"keepalive_requests": 0, "min_body_rate": 0, "min_write_rate": 0}
-    given: dict[str, Any] = {**values, **sizes, **counts, "budget": Budget(), **changed}
-    return Rules(limits=limits._replace(budget=given["budget"]), **given)
+    given: dict[str, Any] = {
+        **values,
+        **sizes,
+        **counts,
+        "budget": Budget(),
+        "disk": Budget(),
+        **changed,
+    }
+    return Rules(limits=limits._replace(budget=given["budget"], disk=given["disk"]), **given)
 
 
 class Client:
@@ -160,7 +167,7 @@ def test_a_reader_has_to_take_at_some_rate(
 def rolled(client: Client) -> bool:
     body = client.conversation.connection.body
     assert body is not None
-    return bool(body.file._rolled)  # type: ignore[union-attr]
+    return body.on_disk
 
 
 def test_bodies_go_to_disk_when_all_of_them_take_too_much(clients: list[Client]) -> None:
@@ -183,6 +190,32 @@ def test_bodies_go_to_disk_when_all_of_them_take_too_much(clients: list[Client])
     third.sock.close()
     del third
     assert budget.used == 0
+
+
+def test_a_body_is_refused_where_all_of_them_take_too_much_of_the_disk(
+    clients: list[Client],
+) -> None:
+    disk = Budget(1500)
+    first, second, third = (client(clients, budget=Budget(1), disk=disk) for _ in range(3))
+    first.sends(HEAD + b"x" * 999, 0)
+    second.sends(HEAD + b"x" * 500, 0)
+    assert disk.used == 1499
+    second.sends(b"x" * 2, 0)
+    second.sock.settimeout(30)
+    answer = second.sock.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 507 Insufficient Storage\r\n")
+    assert b"no more room" in answer
+    # What it had is given back with it, and what is answered as well.
+    clients.remove(second)
+    second.sock.close()
+    second.conversation.close()
+    del second
+    assert disk.used == 999
+    first.sends(b"x", 0)
+    assert first.answered()
+    assert disk.used == 0
+    third.sends(HEAD + b"x" * 999, 0)
+    assert (rolled(third), disk.used) == (True, 999)
 
 
 def test_responses_go_to_disk_when_all_of_them_take_too_much(clients: list[Client]) -> None:

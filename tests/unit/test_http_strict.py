@@ -207,6 +207,9 @@ REFUSED = {
 # How many of two requests are served: the first may be the last of its connection.
 SERVED = {
     "empty lines before a request": (2, b"\r\n\r\n" + get()),
+    "a bare LF before a request": (2, b"\n" + get()),
+    "a bare CR before a request": (2, b"\r" + get()),
+    "LF and CR before a request": (2, b"\n\r" + get()),
     "two spaces in the request line": (2, get(first=b"GET  /  HTTP/1.1")),
     "a path of two slashes": (2, target(b"//test/path")),
     "a path with what a URL should escape": (2, target(b'/"<>\\^`{|}')),

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from prefork.master.backoff import Backoff
+from prefork.master.comparison import PACE
 from prefork.master.plan import (
     Abandoned,
     FirstBootFailed,
@@ -122,6 +123,30 @@ def test_first_boot_spawns_all_workers_at_once():
     assert master.pool.rollout == 1
     assert master.pool.current is None
     assert not master.pool.ever_ready
+
+
+def test_no_more_workers_boot_at_once_than_there_are_cpus_for_until_one_is_ready():
+    master = Master(workers=5)
+    master.settings = Settings(5, 30.0, 20.0, at_once=2)
+    assert spawns(master.start(1)) == [0, 1]
+    first, second = master.booting()
+    assert spawns(master.ready(first)) == [2]
+    assert spawns(master.ready(second)) == [3]
+
+
+def test_workers_that_boot_for_long_are_not_waited_for():
+    master = Master(workers=4)
+    master.settings = Settings(4, 30.0, 20.0, at_once=2)
+    plan = master.start(1)
+    assert plan.wake_at == master.now + PACE
+    assert spawns(master.turn(PACE / 2)) == []
+    assert spawns(master.turn(PACE / 2)) == [2]
+    assert spawns(master.turn()) == []
+    assert spawns(master.turn(PACE)) == [3]
+
+
+def spawns(plan) -> list[int]:
+    return [action.slot for action in only(plan.actions, Spawn)]
 
 
 def test_generation_is_settled_once_all_its_workers_are_ready():

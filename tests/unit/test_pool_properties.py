@@ -163,9 +163,11 @@ class PoolMachine(RuleBasedStateMachine):
 
     # What the operator does.
 
-    @initialize(count=COUNTS, boot=st.sampled_from([0.0, 10.0]), bounds=BOUNDS)
-    def first_start(self, count, boot, bounds):
-        self.start(count, boot, 5.0, bounds)
+    @initialize(
+        count=COUNTS, boot=st.sampled_from([0.0, 10.0]), bounds=BOUNDS, at_once=st.integers(0, 2)
+    )
+    def first_start(self, count, boot, bounds, at_once):
+        self.start(count, boot, 5.0, bounds, at_once)
 
     @precondition(lambda self: not self.pool.stopping)
     @rule(
@@ -173,15 +175,16 @@ class PoolMachine(RuleBasedStateMachine):
         boot=st.sampled_from([0.0, 10.0]),
         graceful=st.sampled_from([0.0, 5.0]),
         bounds=BOUNDS,
+        at_once=st.integers(0, 2),
     )
-    def start(self, count, boot, graceful, bounds):
+    def start(self, count, boot, graceful, bounds, at_once):
         if bounds:
             count = bounds.fit(max(self.pool.target, bounds.spare))
         number = self.candidate = next(self.numbers)
         self.targets[number] = self.most = count
         self.bounds[number] = bounds
         self.answers[number] = 0
-        self.settings[number] = Settings(count, boot, graceful, bounds)
+        self.settings[number] = Settings(count, boot, graceful, bounds, at_once)
         self.pool.start(number, self.settings[number], self.now)
         self.turn()
 
@@ -437,7 +440,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     def settle(self):
         if self.withdrawn or not (self.current or self.candidate):
-            self.start(2, 10.0, 5.0, None)
+            self.start(2, 10.0, 5.0, None, 0)
         for _ in range(100):
             self.reaped()
             self.all_ready()

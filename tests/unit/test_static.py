@@ -869,10 +869,10 @@ def test_a_rename_that_races_is_tried_again_but_not_for_ever(
         return real(directory, path, flags)
 
     monkeypatch.setattr(linux, "_openat2", flaky)
-    assert get(site, "/text.txt").body == TEXT
+    assert get(site, "/sub/inner.txt").body == b"inner"
     assert not failures
     monkeypatch.setattr(linux, "_openat2", raising(errno.EAGAIN))
-    assert get(site, "/text.txt").code == 503
+    assert get(site, "/sub/inner.txt").code == 503
 
 
 @pytest.mark.parametrize("path", [b"/etc/passwd", b"..", b"sub/../../secret.txt"])
@@ -915,7 +915,7 @@ def test_a_body_that_nobody_reads_is_closed(site: Site) -> None:
         os.fstat(fd)
 
 
-def test_the_file_is_closed_where_the_server_fails(site: Site) -> None:
+def test_the_file_is_closed_where_the_server_fails(site: Site, root: Path) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("the server's own")
 
@@ -924,8 +924,9 @@ def test_the_file_is_closed_where_the_server_fails(site: Site) -> None:
         site(environ_for("/text.txt"), fail)
     # The traceback still holds every frame: it was closed by hand, not by the collector.
     assert os.listdir("/proc/self/fd") == before
+    other = Site(str(root))
     with pytest.raises(RuntimeError) as caught_too:
-        site(environ_for("/text.txt") | {"wsgi.file_wrapper": fail}, lambda status, headers: None)
+        other(environ_for("/text.txt") | {"wsgi.file_wrapper": fail}, lambda status, headers: None)
     assert os.listdir("/proc/self/fd") == before
     del caught, caught_too
 
@@ -935,6 +936,95 @@ def test_a_file_that_shrinks_meanwhile_ends_early(site: Site, root: Path) -> Non
     os.truncate(root / "text.txt", 4)
     assert b"".join(body) == TEXT[:4]
     body.close()
+
+
+# What a small file was answered with is kept.
+
+
+@pytest.fixture
+def warm(site: Site) -> Site:
+    """A site that has answered with its small files before."""
+    for path in ("/text.txt", "/", "/sub/inner.txt"):
+        assert get(site, path).code == 200
+        assert site._known[path].size
+    return site
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("path", ["/text.txt", "/", "/sub/inner.txt"])
+def test_a_file_is_answered_alike_again_and_again(
+    warm: Site, root: Path, path: str, method: str
+) -> None:
+    expected = get(Site(str(root)), path, method)
+    assert get(warm, path, method) == expected
+    assert get(warm, path, method) == expected
+
+
+def test_conditions_and_ranges_are_looked_at_again_and_again(warm: Site) -> None:
+    etag = get(warm, "/text.txt").headers["ETag"]
+    assert get(warm, "/text.txt", if_none_match=etag).code == 304
+    assert get(warm, "/text.txt", if_match='"other"').code == 412
+    assert get(warm, "/text.txt", range="bytes=2-3").body == TEXT[2:4]
+    since = get(warm, "/text.txt").headers["Last-Modified"]
+    assert get(warm, "/text.txt", if_modified_since=since).code == 304
+    assert get(warm, "/text.txt", if_unmodified_since=since).code == 200
+    assert get(warm, "/text.txt", range="bytes=2-3", if_range='"other"').body == TEXT
+
+
+def test_a_file_that_was_written_to_is_another_one(warm: Site, root: Path) -> None:
+    before = get(warm, "/text.txt")
+    (root / "text.txt").write_bytes(TEXT[::-1])
+    after = get(warm, "/text.txt")
+    assert after.body == TEXT[::-1]
+    assert after.headers["ETag"] != before.headers["ETag"]
+    assert get(warm, "/text.txt") == after
+
+
+def test_a_file_in_the_place_of_another_is_another_one(warm: Site, root: Path) -> None:
+    before = get(warm, "/text.txt")
+    (root / "new").write_bytes(TEXT[::-1])
+    os.utime(root / "new", (MODIFIED, MODIFIED))
+    os.replace(root / "new", root / "text.txt")
+    after = get(warm, "/text.txt")
+    assert after.body == TEXT[::-1]
+    assert after.headers["ETag"] != before.headers["ETag"]
+
+
+def test_what_is_no_file_any_more_is_no_file(warm: Site, root: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    os.rename(root / "text.txt", outside)
+    assert get(warm, "/text.txt").code == 404
+    (root / "text.txt").symlink_to(outside)
+    assert get(warm, "/text.txt").code == 404
+    os.remove(root / "text.txt")
+    (root / "text.txt").mkdir()
+    assert get(warm, "/text.txt").code == 301
+    os.remove(root / "index.html")
+    assert get(warm, "/").code == 404
+
+
+def test_a_small_file_that_shrinks_while_it_is_read_is_answered_as_it_is_then(
+    warm: Site, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shrink(status: os.stat_result) -> tuple[int, ...]:
+        os.truncate(root / "text.txt", 4)
+        return stamp(status)
+
+    stamp = static._stamp
+    monkeypatch.setattr(static, "_stamp", shrink)
+    answer = get(warm, "/text.txt")
+    assert (answer.body, answer.headers["Content-Length"]) == (TEXT[:4], "4")
+
+
+def test_only_so_much_is_kept(site: Site, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(static, "_KEPT", 2)
+    for name in ("a", "b", "c", "d", "e"):
+        (root / name).write_bytes(b"x")
+        assert get(site, f"/{name}").code == 200
+        assert len(site._known) <= 2
+    (root / "large").write_bytes(b"x" * (static._SMALL + 1))
+    assert get(site, "/large").code == 200
+    assert "/large" not in site._known
 
 
 def test_a_file_that_grows_meanwhile_keeps_to_its_content_length(site: Site, root: Path) -> None:

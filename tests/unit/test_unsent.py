@@ -5,6 +5,7 @@ import errno
 import os
 import socket
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,10 @@ def rules(**changed: Any) -> Rules:
     times = {"keepalive": 5.0, "header_timeout": 10.0, "body_timeout": 30.0, "write_timeout": 20.0}
     sizes = {"response_memory": 100, "response_spill": 1000}
     counts = {"keepalive_requests": 0, "min_body_rate": 0, "min_write_rate": 0}
-    return Rules(limits=limits, **{**times, **sizes, **counts, "budget": Budget(), **changed})  # type: ignore[arg-type]
+    return Rules(
+        limits=limits,
+        **{**times, **sizes, **counts, "budget": Budget(), "disk": Budget(), **changed},
+    )  # type: ignore[arg-type]
 
 
 def descriptors() -> int:
@@ -139,6 +143,18 @@ def test_no_memory_left_to_the_worker_is_as_none_left_to_the_response(wire: Wire
     assert budget.used == 0
 
 
+def test_the_disk_is_given_back_once_all_of_it_is_sent(wire: Wire) -> None:
+    disk = Budget(1000)
+    unsent = kept(wire, b"a" * 300, b"b" * 100, b"c" * 300, disk=disk)
+    assert disk.used == 600
+    wire.room = 350
+    unsent.flush()
+    # One file has both: it stays until the last byte is out.
+    assert disk.used == 600
+    assert drain(unsent, wire) == b"a" * 300 + b"b" * 100 + b"c" * 300
+    assert disk.used == 0
+
+
 def test_a_file_stands_in_its_place_and_may_be_closed_at_once(wire: Wire, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"0123456789")
     unsent = kept(wire, b"before ")
@@ -186,12 +202,13 @@ def test_others_get_a_turn_between_many_pieces_of_files(wire: Wire, tmp_path: Pa
 def test_all_is_let_go_of_when_the_client_is_gone(wire: Wire, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
     budget = Budget(100)
-    unsent = kept(wire, b"a" * 50, b"b" * 500, b"c" * 20, budget=budget)
+    disk = Budget(1000)
+    unsent = kept(wire, b"a" * 50, b"b" * 500, b"c" * 20, budget=budget, disk=disk)
     with open(tmp_path / "file", "rb") as file:
         unsent.add_file(file.fileno(), 0, 1)
-    assert budget.used == 70
+    assert (budget.used, disk.used) == (70, 500)
     unsent.close()
-    assert (budget.used, bool(unsent)) == (0, False)
+    assert (budget.used, disk.used, bool(unsent)) == (0, 0, False)
 
 
 def test_when_a_client_is_given_up(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,25 +266,50 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
         yield ours, theirs
 
 
+def full(fd: int, data: bytes, offset: int) -> int:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def nearly_full(fd: int, data: bytes, offset: int) -> int:
+    return _pwrite(fd, data[:40], offset) if offset < 40 else full(fd, data, offset)
+
+
+_pwrite = os.pwrite
+
+
+@pytest.mark.parametrize(
+    ("limits", "pwrite"),
+    [
+        ({"response_spill": 1}, os.pwrite),
+        ({"disk": Budget(50)}, os.pwrite),
+        ({}, full),
+        ({}, nearly_full),
+    ],
+    ids=["its own limit", "the limit of all", "a full disk", "a disk that becomes full"],
+)
 def test_what_outgrows_all_limits_waits_for_the_client(
     pair: tuple[socket.socket, socket.socket],
+    monkeypatch: pytest.MonkeyPatch,
+    limits: dict[str, Any],
+    pwrite: Any,
 ) -> None:
+    monkeypatch.setattr(os, "pwrite", pwrite)
     ours, theirs = pair
-
-    def never(fd: int, offset: int, count: int) -> int:
-        raise AssertionError
-
-    unsent = Unsent(ours, never, rules(response_spill=1, write_timeout=0.01))
+    unsent = Unsent(ours, partial(os.sendfile, ours.fileno()), rules(write_timeout=0.01, **limits))
     unsent.add(memoryview(b"a" * 100))
     with pytest.raises(TimeoutError):
         unsent.add(memoryview(b"b" * 100))
+    had = 40 if pwrite is nearly_full else 0
     theirs.setblocking(False)
     with contextlib.suppress(BlockingIOError):
         while theirs.recv(1 << 20):
             pass
-    unsent.add(memoryview(b"b" * 100))
+    unsent.add(memoryview(b"c" * 100))
     assert not unsent
-    assert theirs.recv(1 << 20) == b"a" * 100 + b"b" * 100
+    assert theirs.recv(1 << 20) == b"a" * 100 + b"b" * had + b"c" * 100
+    disk = limits.get("disk")
+    assert disk is None or disk.used == 0
+    unsent.close()
 
 
 def test_who_leaves_while_it_is_waited_for_is_gone(

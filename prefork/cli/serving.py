@@ -1,0 +1,110 @@
+"""`prefork serve`, without the library that reads command lines: see `prefork.cli.main`."""
+
+import contextlib
+import os
+import sys
+
+from msgspec import Struct
+
+from prefork import StartError, __version__
+from prefork.config import Config, Override, Source, parse_set
+from prefork.listeners import Listener
+from prefork.master.generation import Generation
+from prefork.master.start import serve
+
+_FLAGS = {"--tcp": "tcp", "--reload": "watch"}
+_ONE = {"--workers": "workers", "--threads": "threads"}
+_MANY = {"--bind": "bind", "--set": "settings"}
+
+
+class Arguments(Struct, frozen=True):
+    """What was given; `prefork.cli.serve` says what each means."""
+
+    target: str | None = None
+    tcp: bool = False
+    bind: tuple[str, ...] = ()
+    workers: str | None = None
+    threads: str | None = None
+    watch: bool = False
+    settings: tuple[str, ...] = ()
+
+    def source(self) -> Source:
+        """Raises ValueError for a setting that is none."""
+        overrides = []
+        if self.bind:
+            overrides.append(Override("server", "bind", list(self.bind), "--bind"))
+        for key, value in (("count", self.workers), ("threads", self.threads)):
+            if value is not None:
+                option = "--workers" if key == "count" else "--threads"
+                number = int(value) if value.isdecimal() else value
+                overrides.append(Override("workers", key, number, option))
+        overrides += [parse_set(setting) for setting in self.settings]
+        return Source(self.target, tuple(overrides), self.tcp)
+
+
+def read(args: list[str]) -> Arguments | None:
+    """Plain arguments; None for all else, such as a mistake, `--help`, or a value with a dash."""
+    found: dict[str, str | bool] = {}
+    many: dict[str, list[str]] = {name: [] for name in _MANY.values()}
+    rest = iter(args)
+    for word in rest:
+        option, equals, value = word.partition("=")
+        if not word.startswith("-"):
+            if "target" in found:
+                return None
+            found["target"] = word
+        elif option in _FLAGS and not equals:
+            found[_FLAGS[option]] = True
+        elif option in _ONE or option in _MANY:
+            if not equals:
+                value = next(rest, "-")
+            if value.startswith("-"):
+                return None
+            if option in _ONE:
+                found[_ONE[option]] = value
+            else:
+                many[_MANY[option]].append(value)
+        else:
+            return None
+    return Arguments(**found, **{name: tuple(values) for name, values in many.items()})  # type: ignore[arg-type]
+
+
+def run(source: Source, *, watch: bool) -> int:
+    """Serves until the server is stopped; returns the exit status of the command."""
+    try:
+        return serve(source, watch=watch, announce=_announce, detached=_tell)
+    except StartError as error:
+        for line in str(error).splitlines():
+            print(f"prefork: {line}", file=sys.stderr)
+        return error.status
+
+
+def _tell(pid: int) -> None:
+    with contextlib.suppress(OSError):  # nobody reads it: the daemon runs all the same
+        os.write(1, f"started: pid {pid}\n".encode())
+
+
+def _announce(generation: Generation) -> None:
+    """On a terminal: what is served, where, by how many, and how to stop it."""
+    if not sys.stderr.isatty():
+        return
+    config = generation.config
+    what = config.static.root if config.server.protocol == "static" else config.server.app
+    workers = config.workers
+    count = f"{workers.min} to {workers.max}" if workers.spare else str(workers.count)
+    lines = [
+        f"prefork {__version__} serves {what}",
+        *(f"  at    {listen_url(config, listener)}" for listener in generation.listeners),
+        f"  with  {count} worker{'' if count == '1' else 's'}"
+        + (f" of {workers.threads} threads" if workers.threads > 1 else ""),
+        "  stop  Ctrl-C at once; prefork stop, or TERM, when all is answered",
+    ]
+    print("\n".join(lines), file=sys.stderr)
+
+
+def listen_url(config: Config, listener: Listener) -> str:
+    """What a user types to get there."""
+    if config.server.protocol == "tcp" or not listener.is_tcp:
+        return listener.name
+    secured = config.tls.is_spoken_at(str(listener.address))
+    return f"{'https' if secured else 'http'}://{listener.name}"
