@@ -41,7 +41,7 @@ import msgspec
 from prefork import logs
 from prefork.scoreboard import Scoreboard
 
-VERSION = 1
+VERSION = 2
 """Of `Parcel`; a worker takes none of another."""
 
 HOPS = 3

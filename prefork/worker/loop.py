@@ -468,10 +468,11 @@ class Loop:
     def _wait_in_turn(self, crew: Crew, now: float, limit: float | None, record: Record) -> float:
         """The same where another thread may take this one's place meanwhile."""
         duty = self._duty
-        if duty.events:
-            limit = 0.0
-        duty.since = 0.0
-        events = self._parking.wait(now, limit)
+        # Those that are left from the last look would only be told again.
+        events: list[tuple[int, int]] = []
+        if not duty.events:
+            duty.since = 0.0
+            events = self._parking.wait(now, limit)
         looked = monotonic()
         duty.events.extend(event for event in events if not self._take_note(event[0]))
         if crew.holder is record:

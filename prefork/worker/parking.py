@@ -47,18 +47,11 @@ class Parking(Generic[P]):
         """Of the epoll: it is readable while it has events (epoll(7))."""
         return self._epoll.fileno()
 
-    def unwatch(self, fd: int) -> None:
-        self._epoll.unregister(fd)
-
     def park(self, connection: P, events: int) -> None:
         """Waits for a connection to become readable or writable, until its deadline."""
         fd = connection.fd
         if connection.events != events:
-            if connection.events:
-                self._epoll.modify(fd, events)
-            else:
-                self._epoll.register(fd, events)
-            connection.events = events
+            self._register(connection, events)
         deadline = connection.deadline
         if deadline:
             tick = int(deadline * _TICKS) + 1
@@ -66,6 +59,13 @@ class Parking(Generic[P]):
                 self._turn(connection, tick)
         # The last thing: from here on it may be another thread's.
         self.parked[fd] = connection
+
+    def _register(self, connection: P, events: int) -> None:
+        if connection.events:
+            self._epoll.modify(connection.fd, events)
+        else:
+            self._epoll.register(connection.fd, events)
+        connection.events = events
 
     def _turn(self, connection: P, tick: int) -> None:
         if connection.tick:
@@ -136,42 +136,72 @@ class Parking(Generic[P]):
 class SharedParking(Parking[P]):
     """The epoll of a worker in which several threads serve, and one at a time waits.
 
-    An event is told once (EPOLLONESHOT, epoll_ctl(2)), so that whoever waits next is not told
-    of a connection that another serves: it costs an epoll_ctl for each time that one is parked.
+    Who waits may be told of a connection that another thread serves: its client sends on, or goes.
+    That is rare, so it is seen to when it happens: the connection is taken out of the epoll, and
+    put back when it is parked.  (EPOLLONESHOT would cost an epoll_ctl(2) for each request.)
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._silent: set[int] = set()
+        """Descriptors of those that were taken out, and do not know it."""
+        self._watched: set[int] = set()
+
+    def watch(self, fd: int, *, edge: bool = False) -> None:
+        super().watch(fd, edge=edge)
+        self._watched.add(fd)
 
     def park(self, connection: P, events: int) -> None:
         fd = connection.fd
+        super().park(connection, events)
+        # Parked first and looked at then, and in `claim` the other way round: one sees the other.
+        if fd in self._silent:
+            with self._lock:
+                # Who has claimed it meanwhile parks it anew.
+                if fd in self._silent and self.parked.get(fd) is connection:
+                    self._register(connection, events)
+
+    def claim(self, fd: int) -> P | None:
+        connection = self.parked.pop(fd, None)
+        if connection is None:
+            with self._lock:
+                if fd not in self._silent and fd not in self._watched:
+                    self._silent.add(fd)
+                    try:
+                        if fd in self.parked:  # by now: it will be told again
+                            self._silent.discard(fd)
+                        else:
+                            self._epoll.unregister(fd)
+                    except OSError:  # it is not in there
+                        self._silent.discard(fd)
+        return connection
+
+    def _register(self, connection: P, events: int) -> None:
         with self._lock:
-            deadline = connection.deadline
-            if deadline:
-                tick = int(deadline * _TICKS) + 1
-                if not connection.tick or tick < connection.tick:
-                    self._turn(connection, tick)
-            self.parked[fd] = connection
-            if connection.events:
-                connection.events = events
-                self._epoll.modify(fd, events | select.EPOLLONESHOT)
-            else:
-                connection.events = events
-                self._epoll.register(fd, events | select.EPOLLONESHOT)
+            self._wake_up(connection)
+            super()._register(connection, events)
+
+    def _turn(self, connection: P, tick: int) -> None:
+        with self._lock:
+            super()._turn(connection, tick)
 
     def mute(self, connection: P) -> None:
-        with self._lock:  # it may be claimed before it is parked to the end
+        with self._lock:
+            self._wake_up(connection)
             super().mute(connection)
 
     def forget(self, connection: P) -> None:
         with self._lock:
-            Parking.mute(self, connection)
-            if connection.tick:
-                self._leave_wheel(connection)
+            super().forget(connection)
 
     def expired(self, now: float) -> list[P]:
         if not self._next or self._next > now * _TICKS:
             return []
         with self._lock:
             return super().expired(now)
+
+    def _wake_up(self, connection: P) -> None:
+        if connection.fd in self._silent:
+            self._silent.discard(connection.fd)
+            connection.events = 0

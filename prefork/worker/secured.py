@@ -190,11 +190,16 @@ class SecuredConversation(Conversation):
         return super().read(now, pieces)
 
     def parcel(self) -> Parcel | None:
-        """The state of a TLS session can't be sent; a PROXY header is said once."""
-        security = self._security
-        if security.proxy_protocol or security.seal is not None:
+        """The state of a TLS session can't be sent, nor half a PROXY header."""
+        if self._owed is not _NOTHING or self._security.seal is not None:
             return None
         return super().parcel()
+
+    def resume(self, parcel: Parcel) -> None:
+        if self._owed is _PROXY:  # it was read where this comes from, and is in the environ
+            self._header = None
+            self._know_peer(parcel.since)
+        super().resume(parcel)
 
     def flush(self) -> None:
         if self._owed is _HANDSHAKE:

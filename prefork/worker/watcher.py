@@ -70,7 +70,7 @@ class Duty:
         self.incoming: deque[tuple[Parcel, int]] = deque()
         """What came out of the inbox."""
         self.events: deque[tuple[int, int]] = deque()
-        """Descriptors that are ready, and will not be told again (several threads only)."""
+        """Descriptors that were ready at the last look (several threads only)."""
 
 
 class Offering(Protocol):
@@ -282,11 +282,9 @@ class Watcher:
                 return False
             os.close(fd)
         stayed = False
-        for fd, event in (*self._take_events(), *service.parking.wait(now, 0.0)):
+        for fd, _ in (*self._take_events(), *service.parking.wait(now, 0.0)):
             if not self._attend(fd) and not service.offer(fd):
                 stayed = True
-                if self._crew is not None:
-                    duty.events.append((fd, event))  # nobody will tell of it again
         return not stayed  # what stays is still ready
 
     # What this worker has too much of.

@@ -11,7 +11,7 @@ import yaml
 
 from prefork.config import Config, Override, Source, load
 from tests.deploy.programs import DEPLOY, find, run
-from tests.system.server import ROOT, Start
+from tests.system.server import ROOT, Start, until
 
 
 def test_nginx_takes_its_files(tmp_path: Path) -> None:
@@ -66,6 +66,8 @@ def test_logs_are_rotated(start: Start, tmp_path: Path) -> None:
         default_control=True,
     ).wait_ready(1)
     server.get("/before")
+    # An empty file is not rotated, and the worker writes a moment after it has answered.
+    until((logs / "access.log").read_text, "a line in the access log")
     run(
         "logrotate",
         *("-f", "-s", tmp_path / "state", tmp_path / "rotate"),

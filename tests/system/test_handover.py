@@ -4,6 +4,7 @@ A gate holds a worker in its application.  What is answered while it is shut was
 another one, however long that took.
 """
 
+import json
 import os
 import resource
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.load import Connection, Gate
-from tests.system.processes import asleep, peers_of, stopped
+from tests.system.processes import peers_of, stopped
 from tests.system.server import Server, Start, servers, until
 
 APP = "tests.apps.crowded:app"
@@ -59,6 +60,23 @@ class Kept:
 
 def pids(server: Server) -> list[int]:
     return [worker.pid for worker in server.workers()]
+
+
+def stop_idle(server: Server, pid: int) -> None:
+    """Stops a worker that takes connections and looks idle: siblings go on sending to it."""
+    with Kept(server.port, pid, count=1):  # it has begun to serve
+        pass
+
+    def idle() -> bool:
+        os.kill(pid, signal.SIGSTOP)
+        until(lambda: stopped(pid), "it is stopped")
+        told = json.loads(server.command("status", "--json").stdout)
+        if any(worker["pid"] == pid and worker["state"] == "idle" for worker in told["workers"]):
+            return True
+        os.kill(pid, signal.SIGCONT)
+        return False
+
+    until(idle, "a worker that was stopped while it was idle")
 
 
 def test_kept_connections_of_a_busy_worker_are_answered_by_its_sibling(
@@ -169,9 +187,7 @@ def test_what_is_in_the_inbox_of_a_killed_worker_is_answered_by_another(
     with Kept(server.port, count=5) as kept:
         busy, *others = kept.mine
         (victim,) = set(pids(server)) - {kept.holder}
-        until(lambda: asleep(victim), "it is idle")
-        os.kill(victim, signal.SIGSTOP)
-        until(lambda: stopped(victim), "it is stopped")
+        stop_idle(server, victim)
         busy.send(gate.target)
         gate.arrived()
         ports = {connection.port for connection in others}
@@ -199,9 +215,7 @@ def test_what_a_worker_has_no_descriptor_for_the_master_gives_to_another(
         busy, *others = kept.mine
         crowded, free = set(pids(server)) - {kept.holder}
         with Kept(server.port, free, count=1) as theirs:
-            until(lambda: asleep(crowded), "it is idle")
-            os.kill(crowded, signal.SIGSTOP)
-            until(lambda: stopped(crowded), "it is stopped")
+            stop_idle(server, crowded)
             # The only one that looks idle gets them all.
             second = Gate(tmp_path / "second")
             theirs.mine[0].send(second.target)

@@ -8,6 +8,7 @@ import socket
 import ssl
 import struct
 import subprocess
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -219,6 +220,38 @@ def test_a_handshake_comes_after_the_header(proxied: Server) -> None:
         with context.wrap_socket(sock) as tls:
             told = environ_of(Raw(tls))
     assert (told["REMOTE_ADDR"], told["wsgi.url_scheme"]) == ("203.0.113.2", "https")
+
+
+def test_a_connection_moves_when_its_header_was_read(start: Start, tmp_path: Path) -> None:
+    """From a busy worker to an idle one, and from one generation to the next."""
+    server = start(
+        *(APP, "--workers", "2", "--set", 'http.trusted_proxies=["127.0.0.1"]'),
+        *("--set", "http.proxy_protocol=true", "--set", "http.keepalive=0"),
+    ).wait_ready(2)
+    with ExitStack() as stack:
+        kept: dict[bytes, list[Raw]] = defaultdict(list)
+        while len(clients := max(kept.values(), key=len, default=[])) < 2:
+            client = stack.enter_context(talk(server))
+            client.send(V1)
+            kept[client.ask(request("/pid")).body].append(client)
+        busy, other = clients
+        held = tmp_path / "held"
+        busy.send(request(f"/hold?path={held}"))
+        until(held.exists, "a request that is held")
+
+        def asked(client: Raw) -> None:
+            told = environ_of(client, *SPOOFED)
+            assert (told["REMOTE_ADDR"], told["REMOTE_PORT"]) == ("203.0.113.1", "4711")
+            assert not [name for name in told if "FORWARDED" in name]
+
+        asked(other)
+        held.unlink()
+        assert busy.answer().status == 200
+        server.command("reload")
+        for number in (1, 2):
+            server.wait("worker exited", number)
+        for client in clients:
+            asked(client)
 
 
 # The same before a protocol of one's own.

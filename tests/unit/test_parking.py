@@ -3,12 +3,15 @@
 import contextlib
 import random
 import socket
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from time import monotonic
 
 import pytest
 
-from prefork.worker.parking import EPOLLIN, EPOLLOUT, Parking
+from prefork.worker.parking import EPOLLIN, EPOLLOUT, Parking, SharedParking
 
 
 @dataclass(eq=False)
@@ -24,9 +27,10 @@ class Parked:
         return self.sock.fileno()
 
 
-@pytest.fixture
-def parking() -> Parking[Parked]:
-    return Parking()
+@pytest.fixture(params=[Parking, SharedParking])
+def parking(request: pytest.FixtureRequest) -> Parking[Parked]:
+    made: Parking[Parked] = request.param()
+    return made
 
 
 @pytest.fixture
@@ -228,8 +232,7 @@ def test_a_watched_descriptor_is_told_and_is_no_connection(
     assert ready(parking) == {watched.fd: EPOLLIN}
     assert ready(parking) == {watched.fd: EPOLLIN}, "until it is read"
     assert parking.claim(watched.fd) is None
-    parking.unwatch(watched.fd)
-    assert ready(parking) == {}
+    assert ready(parking) == {watched.fd: EPOLLIN}
 
 
 def test_an_edge_is_told_once(parking: Parking[Parked], made: list[Parked]) -> None:
@@ -240,3 +243,87 @@ def test_an_edge_is_told_once(parking: Parking[Parked], made: list[Parked]) -> N
     assert ready(parking) == {}
     watched.peer.send(b"x")
     assert ready(parking) == {watched.fd: EPOLLIN}
+
+
+# Several threads: the one that waits is told of what another serves.
+
+
+@pytest.fixture
+def shared() -> SharedParking[Parked]:
+    return SharedParking()
+
+
+def told_of_what_another_serves(shared: SharedParking[Parked], connection: Parked) -> None:
+    shared.park(connection, EPOLLIN)
+    assert shared.claim(connection.fd) is connection
+    connection.peer.send(b"x")
+    assert ready(shared) == {connection.fd: EPOLLIN}
+    assert shared.claim(connection.fd) is None
+
+
+def test_of_what_another_serves_it_is_told_once(
+    shared: SharedParking[Parked], made: list[Parked]
+) -> None:
+    connection = made[0]
+    told_of_what_another_serves(shared, connection)
+    assert ready(shared) == {}
+    assert shared.claim(connection.fd) is None, "one that has it from an earlier look"
+    connection.peer.close()
+    assert ready(shared) == {}, "not of its end either"
+    shared.park(connection, EPOLLIN)
+    assert connection.fd in ready(shared)
+    assert shared.claim(connection.fd) is connection
+
+
+def test_parked_anew_it_waits_for_something_else(
+    shared: SharedParking[Parked], made: list[Parked]
+) -> None:
+    connection = made[0]
+    told_of_what_another_serves(shared, connection)
+    shared.park(connection, EPOLLOUT)
+    assert ready(shared) == {connection.fd: EPOLLOUT}
+
+
+@pytest.mark.parametrize("way", ["mute", "forget"])
+def test_it_ends_or_leaves_for_another_worker(
+    shared: SharedParking[Parked], made: list[Parked], way: str
+) -> None:
+    connection = made[0]
+    told_of_what_another_serves(shared, connection)
+    getattr(shared, way)(connection)
+    assert connection.events == 0
+    assert ready(shared) == {}
+    shared.park(connection, EPOLLIN)  # the next with its number
+    assert ready(shared) == {connection.fd: EPOLLIN}
+
+
+def test_nothing_is_lost_among_threads(shared: SharedParking[Parked], made: list[Parked]) -> None:
+    """Each byte is read, whoever is told of it, and however often."""
+    connections, bytes_each = made[:4], 300
+    read = Counter[int]()
+    for connection in connections:
+        connection.sock.setblocking(False)
+        shared.park(connection, EPOLLIN)
+
+    def serve() -> None:
+        while sum(read.values()) < len(connections) * bytes_each and monotonic() < end:
+            for fd, _ in shared.wait(0.0, 0.01):
+                connection = shared.claim(fd)
+                if connection is None:
+                    continue
+                with contextlib.suppress(BlockingIOError):
+                    read[fd] += len(connection.sock.recv(1))
+                if read[fd] % 7 == 0:
+                    shared.mute(connection)
+                shared.park(connection, EPOLLIN)
+
+    end = monotonic() + 30
+    threads = [threading.Thread(target=serve) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for _ in range(bytes_each):
+        for connection in connections:
+            connection.peer.send(b"x")
+    for thread in threads:
+        thread.join()
+    assert read == dict.fromkeys((connection.fd for connection in connections), bytes_each)
