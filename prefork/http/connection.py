@@ -79,6 +79,7 @@ class Connection:
         "_url",
         "body",
         "error",
+        "idle",
         "in_body",
         "last",
         "recall",
@@ -99,6 +100,8 @@ class Connection:
         self._line = b""
         self._begun = False
         self._fed = 0
+        self.idle = True
+        """Between two requests: nothing of the next has come."""
         self._chunk = 0
         self._repeated = 0
         self._start = b""
@@ -132,11 +135,6 @@ class Connection:
         """Lets go of the parser, which holds us as we hold it: a cycle for each connection."""
         self._parser = None
 
-    @property
-    def idle(self) -> bool:
-        """Between two requests: nothing of the next has come."""
-        return self._fed == 0 and not self._begun
-
     def differs(self, other: Environ) -> dict[str, str] | None:
         """What its requests' environ begins with beside `other`; None for what is no text."""
         own = {key: value for key, value in self._base.items() if other.get(key) is not value}
@@ -163,7 +161,7 @@ class Connection:
             return
         tail = b""
         recall = self.recall
-        if recall is not None and self._fed == 0 and not self._begun:
+        if recall is not None and self.idle:
             section = self._section
             if section is None or not data.endswith(section.data):
                 tail = recall.tail(data)
@@ -172,7 +170,8 @@ class Connection:
                     self._section = section
                     recall.succeed()
             if section is not None:
-                line = recall.line(data[: -section.size], self._limits.request_line)
+                first = data[: -section.size]
+                line = recall.lines.get(first) or recall.line(first, self._limits.request_line)
                 if line is not None:
                     self._take(line, section)
                     return
@@ -191,6 +190,7 @@ class Connection:
             while True:
                 try:
                     self._fed += len(data)
+                    self.idle = False
                     self._chunk = len(data)
                     self._parser.feed_data(data)
                     break
@@ -275,6 +275,7 @@ class Connection:
     def on_message_begin(self) -> None:
         # Behind another request in its packet, the first letters of a method show nowhere else.
         self._begun = True
+        self.idle = False
 
     def on_url(self, url: bytes) -> None:
         if self._environ is None:
@@ -443,4 +444,5 @@ class Connection:
         self._environ = None
         self._begun = False
         self._fed = 0
+        self.idle = True
         self._repeated = 0

@@ -105,7 +105,7 @@ class HttpService:
         self._admission.note(address, conversation)
         conversation.closing = self._last
         conversation.read(now)
-        self._proceed(conversation, record)
+        self._proceed(conversation, record, now)
 
     def adopt(self, parcel: Parcel, fd: int, door: Door, record: Record) -> None:
         if parcel.peer is not None:  # nothing was read yet
@@ -129,7 +129,7 @@ class HttpService:
             conversation.deadline = parcel.deadline
             self.parking.park(conversation, EPOLLIN)
         else:
-            self._proceed(conversation, record)
+            self._proceed(conversation, record, now)
 
     def ready(self, fd: int, events: int, record: Record) -> None:
         conversation = self.parking.claim(fd)
@@ -137,16 +137,18 @@ class HttpService:
             return
         if events & EPOLLOUT:
             conversation.flush()
-        elif conversation.read(now := monotonic()):
-            self._call(conversation, record)
-            self._proceed(conversation, record, now)
-            return
-        self._proceed(conversation, record)
+        else:
+            now = monotonic()
+            if conversation.read(now):
+                ended = self._call(conversation, record, now)
+                self._proceed(conversation, record, ended, now)
+                return
+        self._proceed(conversation, record, monotonic())
 
     def overdue(self, now: float, record: Record) -> None:
         for conversation in self.parking.expired(now):
             conversation.overdue()
-            self._proceed(conversation, record)
+            self._proceed(conversation, record, now)
 
     def offer(self, fd: int, slot: int | None = None) -> bool:
         conversation = self.parking.parked.get(fd)
@@ -265,14 +267,13 @@ class HttpService:
     # One conversation.
 
     def _proceed(
-        self, conversation: Conversation, record: Record, began: float | None = None
+        self, conversation: Conversation, record: Record, now: float, began: float | None = None
     ) -> None:
         """Does what can be done now, then parks the conversation, hands it over or ends it.
 
-        `began`: monotonic seconds at which its turn began, if it was served already.
+        Monotonic seconds: `now`, and `began`, at which its turn began, if it was served already.
         """
         while True:
-            now = monotonic()
             wish = conversation.settle(now, self._until)
             # One that is answered on the spot is neither.
             if wish is not conversation.wish and wish is not _SERVE:
@@ -288,7 +289,7 @@ class HttpService:
                     # As good as ready: it comes back at once, behind all that is ready by then.
                     self.parking.park(conversation, EPOLLOUT)
                     return
-                self._call(conversation, record)
+                now = self._call(conversation, record, now)
                 continue
             elif wish is _WRITE:
                 self.parking.park(conversation, EPOLLOUT)
@@ -306,12 +307,15 @@ class HttpService:
                 self._reading += reading
                 self._writing += writing
 
-    def _call(self, conversation: Conversation, record: Record) -> None:
+    def _call(self, conversation: Conversation, record: Record, now: float) -> float:
+        """Has the application answer the next request; returns when that was over.
+
+        `now`: as of a moment ago, when its last bytes were read.
+        """
         request = conversation.take()
         if request is None:
-            return
+            return now
         crew = self._crew
-        now = monotonic()
         environ = request.environ
         if self._ids is not None:
             self._ids.give(request)
@@ -341,6 +345,7 @@ class HttpService:
         if self._access is not None:
             elapsed = ended - now
             self._access.add(request.environ, code, response.sent, time() - elapsed, elapsed)
+        return ended
 
     def _failed(self, request: Request, problem: BaseException) -> None:
         if self._forked and isinstance(problem, SystemExit):
