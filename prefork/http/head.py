@@ -31,10 +31,12 @@ _names: dict[bytes, str] = {b"Content-Type": "CONTENT_TYPE", b"Content-Length": 
 class Reject(Exception):
     """A request that is not served: the status to answer with, and what was wrong with it."""
 
-    def __init__(self, status: int, reason: str) -> None:
+    def __init__(self, status: int, reason: str, *headers: tuple[str, str]) -> None:
         super().__init__(reason)
         self.status = status
         self.reason = reason
+        self.headers = headers
+        """Of the answer, beside those of each."""
 
 
 def cgi_name(name: bytes) -> str:
