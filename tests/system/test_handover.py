@@ -274,6 +274,36 @@ def test_a_worker_short_of_descriptors_is_sent_nothing(start: Start, gate: Gate)
         assert int(busy.receive().body) == kept.holder
 
 
+def test_what_was_sent_to_a_worker_without_descriptors_is_answered_by_another(
+    start: Start, gate: Gate
+) -> None:
+    """Its last descriptor goes while it is idle, so that nobody could know."""
+    server = start(APP, "--workers", "2", *PATIENT).wait_ready(2)
+    server.expected_errors = {"accept failed"}
+    full, holder = pids(server)
+    # One that has answered takes connections: before that it would see that it has no descriptors.
+    with Kept(server.port, full, count=1), Kept(server.port, holder, count=3) as kept:
+        busy, *others = kept.mine
+        busy.send(gate.target)
+        gate.arrived()
+        os.kill(server.pid, signal.SIGSTOP)  # or it would have passed them on before we look
+        until(lambda: stopped(server.pid), "the master is stopped")
+        limits = resource.prlimit(full, resource.RLIMIT_NOFILE)
+        resource.prlimit(full, resource.RLIMIT_NOFILE, (3, limits[1]))
+        for other in others:
+            other.send("/pid")
+        ports = {other.port for other in others}
+        until(
+            lambda: len(ports & peers_of(holder, server.port)) < len(ports), "one was handed over"
+        )
+        os.kill(server.pid, signal.SIGCONT)
+        gate.open()
+        for other in others:
+            assert int(other.receive().body) == holder
+        assert int(busy.receive().body) == holder
+        resource.prlimit(full, resource.RLIMIT_NOFILE, limits)
+
+
 def test_a_kept_connection_outlives_reloads(start: Start, gate: Gate) -> None:
     """Idle ones, and one that is being answered; the old workers do not wait for their clients."""
     server = start(APP, "--workers", "2", *PATIENT).wait_ready(2)
