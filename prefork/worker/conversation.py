@@ -322,7 +322,9 @@ class Conversation(Sender):
         connection = self.connection
         if problem.status == 507 and _no_room.due():
             logs.event("warning", "body refused", reason=problem.reason)
-        answer = error(problem.status, problem.reason, method=connection.method)
+        answer = error(
+            problem.status, problem.reason, method=connection.method, headers=problem.headers
+        )
         connection.error = None
         connection.finish()
         connection.surplus = True

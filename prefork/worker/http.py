@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from prefork import logs
 from prefork.apps.wsgi import Application, answer
+from prefork.http.head import Reject
 from prefork.http.queue_time import waited
 from prefork.http.request import Environ, Request
 from prefork.http.request_id import RequestIds
@@ -247,11 +248,25 @@ class HttpService:
         if problem is None:
             return True
         turn_away(sock, problem, tls=tls)
+        self._complain(problem)
+        return False
+
+    def admit(self, conversation: Conversation, base: Environ) -> Reject | None:
+        """A PROXY header has named a conversation's client: why that is turned away, or None."""
+        assert conversation.door is not None
+        address = _sharer(base, conversation.door)
+        problem = self._admission.overdrawn(address, self._open)
+        if problem is None:
+            self._admission.note(address, conversation)
+        else:
+            self._complain(problem)
+        return problem
+
+    def _complain(self, problem: Reject) -> None:
         now = monotonic()
         if self._complain_from <= now:
             self._complain_from = now + _COMPLAIN
             logs.event("warning", "connections refused", reason=problem.reason)
-        return False
 
     def _end_idle(self, conversation: Conversation) -> bool:
         if self.parking.claim(conversation.fd) is not conversation:
