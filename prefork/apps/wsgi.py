@@ -131,7 +131,7 @@ class Response:
         )
         if request.id_line:
             # Not one of the headers: each is another one, and they are kept for the next response.
-            head.data = request.marked(head.data)
+            head = head.replaced(request.marked(head.data))
         return head
 
     def whole(self, body: bytes) -> None:
@@ -246,8 +246,8 @@ def answer(
     response = Response(request, out)
     try:
         result = application(request.environ, response.start)
+        kind = type(result)
         try:
-            kind = type(result)
             if (kind is list or kind is tuple) and response.head is None:
                 items: Any = result
                 response.whole(items[0] if len(items) == 1 else b"".join(items))
@@ -259,10 +259,11 @@ def answer(
                 else:
                     response.end()
         finally:
-            # PEP 3333: whatever became of the request.
-            close = getattr(result, "close", None)
-            if close is not None:
-                close()
+            # PEP 3333: whatever became of the request. The two have none, and looking takes 0.1 us.
+            if kind is not list and kind is not tuple:
+                close = getattr(result, "close", None)
+                if close is not None:
+                    close()
     except BodyError as unread:
         # The client's doing, and no failure of the application's.
         problem = unread.problem

@@ -5,7 +5,7 @@ what a file may say instead ("64KiB", "auto", a relative path) and the words of 
 Durations are seconds and sizes bytes; 0 means no limit. `conf/prefork.toml` is the manual.
 """
 
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args
 
 from msgspec import Meta, Struct, field
 
@@ -284,14 +284,14 @@ def _keys() -> dict[str, Key]:
     keys = {}
     for section, struct in SECTIONS.items():
         defaults = struct()
-        for key, hint in get_type_hints(struct, include_extras=True).items():
+        for key, hint in struct.__annotations__.items():
             kind = next(extra for extra in get_args(hint) if isinstance(extra, Kind))
             entry = Key(section, key, hint, kind, getattr(defaults, key))
             keys[entry.name] = entry
     return keys
 
 
-SECTIONS: dict[str, type[Struct]] = get_type_hints(Config)
+SECTIONS: dict[str, type[Struct]] = Config.__annotations__
 
 KEYS: dict[str, Key] = _keys()
 """Every key by its full name, "workers.count", in the schema's order."""

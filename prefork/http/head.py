@@ -6,6 +6,7 @@ only names things for CGI (RFC 3875, PEP 3333) or rejects a head; it never reint
 
 import re
 from itertools import pairwise
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -30,10 +31,12 @@ _names: dict[bytes, str] = {b"Content-Type": "CONTENT_TYPE", b"Content-Length": 
 class Reject(Exception):
     """A request that is not served: the status to answer with, and what was wrong with it."""
 
-    def __init__(self, status: int, reason: str) -> None:
+    def __init__(self, status: int, reason: str, *headers: tuple[str, str]) -> None:
         super().__init__(reason)
         self.status = status
         self.reason = reason
+        self.headers = headers
+        """Of the answer, beside those of each."""
 
 
 def cgi_name(name: bytes) -> str:
@@ -115,6 +118,15 @@ def check_authority(value: str) -> None:
         raise Reject(400, "Host is not a host and port")
     if len(known_authorities) < _AUTHORITIES_KEPT and len(value) <= 64:
         known_authorities.add(value)
+
+
+def check_size(environ: dict[str, Any], base: dict[str, Any], limit: int) -> None:
+    """Raises Reject(431) where the headers in an environ, beside its base, are more than `limit`
+    bytes."""
+    new = [name for name in environ if name not in base]
+    size = sum(len(name.removeprefix("HTTP_")) + len(environ[name]) + 4 for name in new)
+    if size > limit:
+        raise Reject(431, f"headers are larger than {limit} bytes")
 
 
 def foreign_targets(received: bytes) -> frozenset[bytes]:

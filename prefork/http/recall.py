@@ -11,8 +11,6 @@ Only a request without a body, and without a word about one, is kept, of a head 
 piece with nothing before it and nothing behind.
 """
 
-from typing import NamedTuple
-
 import httptools
 
 from prefork.http.head import Reject, path_of
@@ -33,24 +31,30 @@ _PAUSE = 15
 _FRAMING = frozenset({"CONTENT_LENGTH", "HTTP_TRANSFER_ENCODING", "HTTP_UPGRADE", "HTTP_EXPECT"})
 
 
-class Line(NamedTuple):
+class Line:
     """A request line of HTTP/1.1 whose target is a path."""
 
-    line: bytes
-    """Method and target."""
-    method: str
-    target: tuple[str, str, str]
-    """PATH_INFO, QUERY_STRING, RAW_URI."""
+    __slots__ = ("line", "method", "target")
+
+    def __init__(self, line: bytes, method: str, target: tuple[str, str, str]) -> None:
+        self.line = line
+        """Method and target."""
+        self.method = method
+        self.target = target
+        """PATH_INFO, QUERY_STRING, RAW_URI."""
 
 
-class Section(NamedTuple):
+class Section:
     """The rest of a head, from the end of the request line on."""
 
-    data: bytes
-    size: int
-    environ: Environ
-    """Of a request with it: what differs between two of them is to be put in its place."""
-    keep_alive: bool
+    __slots__ = ("data", "environ", "keep_alive", "size")
+
+    def __init__(self, data: bytes, environ: Environ, *, keep_alive: bool) -> None:
+        self.data = data
+        self.size = len(data)
+        self.environ = environ
+        """Of a request with it: what differs between two of them is to be put in its place."""
+        self.keep_alive = keep_alive
 
 
 class Recall:
@@ -63,7 +67,8 @@ class Recall:
         # Clients choose what is in here, so each has a bound, and begins anew when it is full.
         self.sections: dict[bytes, Section] = {}
         """By their bytes."""
-        self._lines: dict[bytes, Line] = {}
+        self.lines: dict[bytes, Line] = {}
+        """By their bytes, without the end of the line."""
         self._marks: set[int] = set()
         self._readers: list[_LineReader] = []
         self._tries = _TRIES
@@ -83,23 +88,24 @@ class Recall:
         self._tries = _TRIES
 
     def line(self, line: bytes, limit: int) -> Line | None:
-        """A request line without its end, None for one that has to be looked at in the whole head.
+        """Reads a request line; None for one that has to be looked at in the whole head.
 
         `limit`: on its size in bytes; 0 for none.
         """
-        known = self._lines.get(line)
-        if known is None and not (limit and len(line) > limit):
-            try:
-                reader = self._readers.pop()  # one step: two threads never share one
-            except IndexError:
-                reader = _LineReader()
-            known = reader.read(line)
-            if known is not None:
-                self._readers.append(reader)
-                if len(line) <= _LINE_SIZE:
-                    if len(self._lines) >= _LINES_KEPT:
-                        self._lines.clear()
-                    self._lines[line] = known
+        if limit and len(line) > limit:
+            return None
+        try:
+            reader = self._readers.pop()  # one step: two threads never share one
+        except IndexError:
+            reader = _LineReader()
+        known = reader.read(line)
+        if known is None:
+            return None
+        self._readers.append(reader)
+        if len(line) <= _LINE_SIZE:
+            if len(self.lines) >= _LINES_KEPT:
+                self.lines.clear()
+            self.lines[line] = known
         return known
 
     def note(self, data: bytes, section: bytes, request: Request) -> None:
@@ -126,7 +132,7 @@ class Recall:
             if len(self.sections) >= _SECTIONS_KEPT:
                 self.sections.clear()
             kept = {**environ, "wsgi.input": None}
-            self.sections[section] = Section(section, len(section), kept, request.keep_alive)
+            self.sections[section] = Section(section, kept, keep_alive=request.keep_alive)
 
 
 class _LineReader:

@@ -202,16 +202,14 @@ class _Header(msgspec.Struct):
     prefork: str
 
 
-# Not JSON, which has no infinity (`PoolState.not_before`) and no bytes.
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(State).decode
-_decode_header = msgspec.msgpack.Decoder(_Header).decode
+# By msgpack, and not JSON, which has no infinity (`PoolState.not_before`) and no bytes. No decoder
+# is kept: to make one takes a millisecond at each start, and few servers are upgraded.
 
 
 def encode(state: State) -> bytes:
     """The state as bytes.  Raises StateError for a path that is no text (UTF-8)."""
     try:
-        return _encode(state)
+        return msgspec.msgpack.encode(state)
     except UnicodeEncodeError as error:
         raise StateError(f"{error.object!r} is not UTF-8 and cannot be handed over") from None
 
@@ -219,13 +217,13 @@ def encode(state: State) -> bytes:
 def decode(data: bytes) -> State:
     """Raises StateError, for another version or for what is no state."""
     try:
-        header = _decode_header(data)
+        header = msgspec.msgpack.decode(data, type=_Header)
         if header.version != VERSION:
             raise StateError(
                 f"prefork {header.prefork} hands over its state in version {header.version}, and"
                 f" prefork {__version__} reads version {VERSION}: restart the server instead"
             )
-        return _decode(data)
+        return msgspec.msgpack.decode(data, type=State)
     except msgspec.DecodeError as error:
         raise StateError(f"the state that was handed over cannot be read: {error}") from None
 
@@ -257,8 +255,6 @@ Verdict = Started | Refused | Passed
 VERDICT_LIMIT = 64 * 1024
 """Bytes of one verdict."""
 
-_decode_verdict: msgspec.msgpack.Decoder[Verdict] = msgspec.msgpack.Decoder(Verdict)
-
 
 def encode_verdict(verdict: Verdict) -> bytes:
     if isinstance(verdict, Refused):
@@ -270,6 +266,6 @@ def encode_verdict(verdict: Verdict) -> bytes:
 def decode_verdict(data: bytes) -> Verdict:
     """Raises StateError."""
     try:
-        return _decode_verdict.decode(data)
+        return msgspec.msgpack.decode(data, type=Verdict)  # type: ignore[no-any-return]
     except msgspec.DecodeError as error:
         raise StateError(f"the preflight's verdict cannot be read: {error}") from None

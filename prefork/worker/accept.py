@@ -49,7 +49,18 @@ class Leave(BaseException):
 class Door:
     """One listener as one worker sees it."""
 
-    __slots__ = ("base", "converse", "inode", "null", "open", "recall", "sock", "trusts", "turn")
+    __slots__ = (
+        "admit",
+        "base",
+        "converse",
+        "inode",
+        "null",
+        "open",
+        "recall",
+        "sock",
+        "trusts",
+        "turn",
+    )
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -63,6 +74,8 @@ class Door:
         """Who of several workers is to accept next, where that can be told."""
         self.recall: Any = None
         """Where heads that come again are found, where the service looks for them."""
+        self.admit: Any = None
+        """What is asked when a PROXY header has named the client, where the service has bounds."""
         self.trusts: Callable[[str], bool] | None = None
         """Which peers are proxies that speak for many clients."""
         self.null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)

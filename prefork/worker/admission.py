@@ -21,7 +21,7 @@ _LEAST = 16
 
 _READ = 64 * 1024
 
-RETRY_AFTER = ("Retry-After", "1")  # seconds
+_RETRY_AFTER = ("Retry-After", "1")  # seconds
 
 
 class Member(Protocol):
@@ -60,13 +60,20 @@ class Admission(Generic[M]):
         worker holds.  parked: those that wait for their client, the longest waiting first.  end:
         closes one of them and makes room; False where another thread has it.
         """
-        if self.per_address and address and self._of(address, members) >= self.per_address:
-            return Reject(429, "too many connections from this address")
+        problem = self.overdrawn(address, members)
+        if problem is not None:
+            return problem
         if self.limit and len(members) >= self.limit:
             for one in parked:
                 if one.idle and end(one):
                     return None
-            return Reject(503, "too many connections")
+            return Reject(503, "too many connections", _RETRY_AFTER)
+        return None
+
+    def overdrawn(self, address: str, members: Collection[M]) -> Reject | None:
+        """Why an address gets no connection more, None where it may have one."""
+        if self.per_address and address and self._of(address, members) >= self.per_address:
+            return Reject(429, "too many connections from this address", _RETRY_AFTER)
         return None
 
     def note(self, address: str, member: M) -> None:
@@ -99,7 +106,7 @@ def turn_away(sock: socket.SocketType, problem: Reject, *, tls: bool) -> None:
         if not tls:
             with contextlib.suppress(BlockingIOError):
                 sock.recv(_READ, socket.MSG_DONTWAIT)
-            answer = error(problem.status, problem.reason, headers=[RETRY_AFTER])
+            answer = error(problem.status, problem.reason, headers=problem.headers)
             sock.send(answer, socket.MSG_DONTWAIT)
             sock.shutdown(socket.SHUT_WR)
     sock.close()

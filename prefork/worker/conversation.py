@@ -126,7 +126,10 @@ class Conversation(Sender):
                 self._discarded += len(data)
                 if self._discarded > DRAIN:
                     connection.finish()
-        self._feed(data)
+        try:
+            connection.feed(data)
+        except OSError as problem:
+            self._fail(problem)
         if connection.requests:
             # Should there be the beginning of another behind it, nobody can tell where.
             self._unfinished = None
@@ -142,11 +145,8 @@ class Conversation(Sender):
         """More of a body; raises OSError as recv(2) does that does not wait."""
         return self._sock.recv(_BODY, _DONTWAIT)
 
-    def _feed(self, data: bytes) -> None:
-        try:
-            self.connection.feed(data)
-        except OSError as problem:
-            self.connection.error = Reject(507, f"the body can't be kept: {problem.strerror}")
+    def _fail(self, problem: OSError) -> None:
+        self.connection.error = Reject(507, f"the body can't be kept: {problem.strerror}")
 
     def _note(self, data: bytes, begins: bool) -> None:
         """Keeps what was read of an unfinished request: another worker may have to read it."""
@@ -200,7 +200,10 @@ class Conversation(Sender):
         self._answered = parcel.answered
         self._served = parcel.served
         if parcel.data:
-            self._feed(parcel.data)
+            try:
+                self.connection.feed(parcel.data)
+            except OSError as problem:
+                self._fail(problem)
             self._note(parcel.data, True)
             self._continued = parcel.continued
             if parcel.continued:
@@ -319,7 +322,9 @@ class Conversation(Sender):
         connection = self.connection
         if problem.status == 507 and _no_room.due():
             logs.event("warning", "body refused", reason=problem.reason)
-        answer = error(problem.status, problem.reason, method=connection.method)
+        answer = error(
+            problem.status, problem.reason, method=connection.method, headers=problem.headers
+        )
         connection.error = None
         connection.finish()
         connection.surplus = True

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from prefork import logs
 from prefork.apps.wsgi import Application, answer
+from prefork.http.head import Reject
 from prefork.http.queue_time import waited
 from prefork.http.request import Environ, Request
 from prefork.http.request_id import RequestIds
@@ -105,7 +106,7 @@ class HttpService:
         self._admission.note(address, conversation)
         conversation.closing = self._last
         conversation.read(now)
-        self._proceed(conversation, record)
+        self._proceed(conversation, record, now)
 
     def adopt(self, parcel: Parcel, fd: int, door: Door, record: Record) -> None:
         if parcel.peer is not None:  # nothing was read yet
@@ -129,7 +130,7 @@ class HttpService:
             conversation.deadline = parcel.deadline
             self.parking.park(conversation, EPOLLIN)
         else:
-            self._proceed(conversation, record)
+            self._proceed(conversation, record, now)
 
     def ready(self, fd: int, events: int, record: Record) -> None:
         conversation = self.parking.claim(fd)
@@ -137,16 +138,18 @@ class HttpService:
             return
         if events & EPOLLOUT:
             conversation.flush()
-        elif conversation.read(now := monotonic()):
-            self._call(conversation, record)
-            self._proceed(conversation, record, now)
-            return
-        self._proceed(conversation, record)
+        else:
+            now = monotonic()
+            if conversation.read(now):
+                ended = self._call(conversation, record, now)
+                self._proceed(conversation, record, ended, now)
+                return
+        self._proceed(conversation, record, monotonic())
 
     def overdue(self, now: float, record: Record) -> None:
         for conversation in self.parking.expired(now):
             conversation.overdue()
-            self._proceed(conversation, record)
+            self._proceed(conversation, record, now)
 
     def offer(self, fd: int, slot: int | None = None) -> bool:
         conversation = self.parking.parked.get(fd)
@@ -245,11 +248,25 @@ class HttpService:
         if problem is None:
             return True
         turn_away(sock, problem, tls=tls)
+        self._complain(problem)
+        return False
+
+    def admit(self, conversation: Conversation, base: Environ) -> Reject | None:
+        """A PROXY header has named a conversation's client: why that is turned away, or None."""
+        assert conversation.door is not None
+        address = _sharer(base, conversation.door)
+        problem = self._admission.overdrawn(address, self._open)
+        if problem is None:
+            self._admission.note(address, conversation)
+        else:
+            self._complain(problem)
+        return problem
+
+    def _complain(self, problem: Reject) -> None:
         now = monotonic()
         if self._complain_from <= now:
             self._complain_from = now + _COMPLAIN
             logs.event("warning", "connections refused", reason=problem.reason)
-        return False
 
     def _end_idle(self, conversation: Conversation) -> bool:
         if self.parking.claim(conversation.fd) is not conversation:
@@ -265,14 +282,13 @@ class HttpService:
     # One conversation.
 
     def _proceed(
-        self, conversation: Conversation, record: Record, began: float | None = None
+        self, conversation: Conversation, record: Record, now: float, began: float | None = None
     ) -> None:
         """Does what can be done now, then parks the conversation, hands it over or ends it.
 
-        `began`: monotonic seconds at which its turn began, if it was served already.
+        Monotonic seconds: `now`, and `began`, at which its turn began, if it was served already.
         """
         while True:
-            now = monotonic()
             wish = conversation.settle(now, self._until)
             # One that is answered on the spot is neither.
             if wish is not conversation.wish and wish is not _SERVE:
@@ -288,7 +304,7 @@ class HttpService:
                     # As good as ready: it comes back at once, behind all that is ready by then.
                     self.parking.park(conversation, EPOLLOUT)
                     return
-                self._call(conversation, record)
+                now = self._call(conversation, record, now)
                 continue
             elif wish is _WRITE:
                 self.parking.park(conversation, EPOLLOUT)
@@ -306,12 +322,15 @@ class HttpService:
                 self._reading += reading
                 self._writing += writing
 
-    def _call(self, conversation: Conversation, record: Record) -> None:
+    def _call(self, conversation: Conversation, record: Record, now: float) -> float:
+        """Has the application answer the next request; returns when that was over.
+
+        `now`: as of a moment ago, when its last bytes were read.
+        """
         request = conversation.take()
         if request is None:
-            return
+            return now
         crew = self._crew
-        now = monotonic()
         environ = request.environ
         if self._ids is not None:
             self._ids.give(request)
@@ -341,6 +360,7 @@ class HttpService:
         if self._access is not None:
             elapsed = ended - now
             self._access.add(request.environ, code, response.sent, time() - elapsed, elapsed)
+        return ended
 
     def _failed(self, request: Request, problem: BaseException) -> None:
         if self._forked and isinstance(problem, SystemExit):

@@ -52,11 +52,10 @@ class Parking(Generic[P]):
         fd = connection.fd
         if connection.events != events:
             self._register(connection, events)
-        deadline = connection.deadline
-        if deadline:
-            tick = int(deadline * _TICKS) + 1
-            if not connection.tick or tick < connection.tick:
-                self._turn(connection, tick)
+        deadline = connection.deadline * _TICKS
+        # Most stand there already, and their deadline has moved away.
+        if deadline and (not connection.tick or deadline < connection.tick - 1):
+            self._turn(connection, int(deadline) + 1)
         # The last thing: from here on it may be another thread's.
         self.parked[fd] = connection
 

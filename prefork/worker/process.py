@@ -309,7 +309,7 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
 
     if http.health_path is not None:
         application = Health(application, http.health_path, draining)
-    return HttpService(
+    service = HttpService(
         application,
         rules,
         loop.crew,
@@ -322,6 +322,10 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
         ids=RequestIds(http.request_id_header) if http.request_id_header is not None else None,
         draining=draining if workers.drain_delay else None,
     )
+    if http.proxy_protocol:
+        for door in doors:
+            door.admit = service.admit
+    return service
 
 
 def _server_address(listener: Listener) -> tuple[str, str]:

@@ -129,6 +129,14 @@ class SecuredConversation(Conversation):
         self._header = None
         if header.source is not None:
             self._base["REMOTE_ADDR"], self._base["REMOTE_PORT"] = header.source
+            admit = self.door.admit if self.door is not None else None
+            refusal = admit(self, self._base) if admit is not None else None
+            if refusal is not None:
+                if self._security.seal is None:
+                    self._stay_plain(refusal)
+                else:
+                    self.broken = True  # there is no way to tell
+                return False
         self._know_peer(now)
         return True
 

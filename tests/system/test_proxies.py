@@ -19,7 +19,7 @@ import pytest
 from tests.system.certificates import Authority
 from tests.system.nginx import nginx_command
 from tests.system.processes import peers_of
-from tests.system.raw import Raw, request, talk
+from tests.system.raw import Answer, Raw, request, talk
 from tests.system.server import PATIENCE, Server, Start, read_all, servers, until
 
 APP = "tests.apps.basic:app"
@@ -220,6 +220,35 @@ def test_a_handshake_comes_after_the_header(proxied: Server) -> None:
         with context.wrap_socket(sock) as tls:
             told = environ_of(Raw(tls))
     assert (told["REMOTE_ADDR"], told["wsgi.url_scheme"]) == ("203.0.113.2", "https")
+
+
+def test_the_client_in_the_header_has_its_share_of_connections(start: Start) -> None:
+    server = start(
+        *(APP, "--workers", "1", "--set", 'http.trusted_proxies=["127.0.0.1"]'),
+        *("--set", "http.proxy_protocol=true", "--set", "http.max_connections_per_address=1"),
+    ).wait_ready(1)
+
+    def asked(client: Raw, header: bytes) -> Answer:
+        client.send(header)
+        return client.ask(request("/nolength"))
+
+    with talk(server) as one:
+        assert asked(one, V1).status == 200
+        with talk(server) as other:
+            assert asked(other, v2()).status == 200
+        with talk(server) as another:
+            answer = asked(another, V1)
+            assert (answer.status, answer["Retry-After"], answer.closes) == (429, "1", True)
+            assert another.at_end()
+        with talk(server) as itself:  # the proxy has no share
+            assert asked(itself, v2(command=0x20)).status == 200
+        assert one.ask(request("/nolength")).status == 200
+
+    def again() -> bool:
+        with talk(server) as client:
+            return asked(client, V1).status == 200
+
+    until(again, "the first is gone, and another may come")
 
 
 def test_a_connection_moves_when_its_header_was_read(start: Start, tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def test_who_is_turned_away_is_told_when_to_come_again() -> None:
     ours, theirs = socket.socketpair()
     with theirs:
         theirs.sendall(b"GET / HTTP/1.1\r\n")
-        turn_away(ours, Reject(503, "full"), tls=False)
+        turn_away(ours, Reject(503, "full", ("Retry-After", "1")), tls=False)
         answer = theirs.recv(65536)
         assert answer.startswith(b"HTTP/1.1 503 ")
         assert b"\r\nRetry-After: 1\r\n" in answer

@@ -125,7 +125,7 @@ def test_no_client_fills_the_memory() -> None:
             asked(client, head(field))
         asked(client, head(line=b"GET /%d HTTP/1.1" % next(numbers)))
     assert len(recall.sections) <= 128
-    assert len(recall._lines) <= 1024
+    assert len(recall.lines) <= 1024
     assert len(recall._marks) <= 1024
     large = head(b"X-A: " + b"a" * 3000)
     for _ in range(3):

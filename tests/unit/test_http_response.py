@@ -30,6 +30,10 @@ def lines(head: response.Head) -> list[str]:
     return head.data.decode("latin-1")[:-4].split("\r\n")
 
 
+def told(head: response.Head) -> tuple[object, ...]:
+    return head.code, head.framing, head.length, head.keep_alive
+
+
 def values(head: response.Head, name: str) -> list[str]:
     pairs = [line.partition(": ")[::2] for line in lines(head)[1:]]
     return [value for key, value in pairs if key.lower() == name.lower()]
@@ -194,6 +198,30 @@ def test_applications_cannot_fill_the_memory_with_headers() -> None:
         composed(status=f"200 {number}", known=0)
     assert len(response._lines) <= response._KEPT
     assert len(response._statuses) <= response._KEPT
+    assert len(response._heads) <= response._HEADS_KEPT
+
+
+def test_a_head_is_shared_by_responses_that_differ_in_nothing() -> None:
+    pairs = [("Content-Type", "text/plain"), ("X-A", "1")]
+    for keep_alive in (True, False):
+        for http11 in (True, False):
+            for method in ("GET", "HEAD"):
+                for known in (-1, 0, 12):
+                    how: Any = {"http11": http11, "keep_alive": keep_alive, "method": method}
+                    head = composed(list(pairs), known=known, **how)
+                    fresh = response._composed("200 OK", pairs, method, http11, keep_alive, known)
+                    assert told(head) == told(fresh)
+                    assert values(head, "X-A") == ["1"]
+    # It is composed anew where the application has changed its own list since.
+    pairs.append(("X-B", "2"))
+    assert values(composed(pairs, known=12), "X-B") == ["2"]
+
+
+def test_headers_that_can_be_looked_at_once_only_are_all_sent() -> None:
+    for _ in range(2):
+        pairs: Any = iter([("X-A", "1"), ("X-B", "2")])
+        head = composed(pairs, known=12)
+        assert (values(head, "X-A"), values(head, "X-B")) == (["1"], ["2"])
 
 
 def test_an_error_is_plain_text_that_ends_the_connection() -> None:
