@@ -268,9 +268,6 @@ def _bytes_of(sock: int, question: int) -> int:
     return int.from_bytes(fcntl.ioctl(sock, question, bytes(4)), sys.byteorder, signed=True)
 
 
-_DOTS = (b"", b".", b"..")
-
-
 class _OpenHow(ctypes.Structure):
     _fields_ = (
         ("flags", ctypes.c_uint64),
@@ -295,14 +292,6 @@ def open_beneath(directory: int, path: bytes, flags: int) -> int:
     if b"\0" in path:
         raise ValueError("path holds a NUL character")
     flags |= os.O_CLOEXEC
-    if b"/" not in path and path not in _DOTS and not flags & (os.O_PATH | os.O_DIRECTORY):
-        # A name in the directory itself leads nowhere else, unless it is a link (ELOOP): the same
-        # by a call that Python has, at a third of the cost of one by ctypes.
-        try:
-            return os.open(path, flags | os.O_NOFOLLOW, dir_fd=directory)
-        except OSError as problem:
-            if problem.errno != errno.ELOOP:
-                raise
     for _ in range(_ATTEMPTS):
         try:
             return _openat2(directory, path, flags)

@@ -64,7 +64,7 @@ _SMALL = 16 * 1024
 _KEPT, _LONGEST = 1024, 256
 """How many heads of small files are kept, and characters of a path that one is kept for."""
 
-_Stamp = tuple[int, ...]
+_Stamp = tuple[int, tuple[int, ...]]
 
 
 class _Known(NamedTuple):
@@ -72,6 +72,10 @@ class _Known(NamedTuple):
 
     name: bytes
     """Beneath the root."""
+    path: bytes
+    """The same, with the root's."""
+    in_root: bool
+    """In the root itself, not in a directory beneath."""
     stamp: _Stamp
     size: int
     headers: list[tuple[str, str]]
@@ -138,9 +142,15 @@ class Site:
 
     def _small(self, known: "_Known") -> bytes | None:
         """The bytes of a small file that is as it was, None where it has to be looked at anew."""
-        root = os.open(self._root, _ROOT)
         try:
-            fd = self._open(root, known.name, _READ)
+            if self._follow_symlinks:
+                fd = os.open(known.path, _READ)
+            elif known.in_root:
+                # What follows no link in the last place leads out by none: no need of `_open`.
+                fd = os.open(known.path, _READ | os.O_NOFOLLOW)
+            else:
+                with _opened(self._root, _ROOT) as root:
+                    fd = self._open(root, known.name, _READ)
             try:
                 if _stamp(os.fstat(fd)) != known.stamp:
                     return None
@@ -149,8 +159,6 @@ class Site:
                 os.close(fd)
         except OSError:
             return None
-        finally:
-            os.close(root)
         return data if len(data) == known.size else None
 
     def _keep(self, environ: Environ, path: bytes, answer: Answer, status: os.stat_result) -> None:
@@ -161,7 +169,10 @@ class Site:
             return
         if len(self._known) >= _KEPT:
             self._known.clear()
-        self._known[place] = _Known(path, _stamp(status), status.st_size, answer.headers.copy())
+        self._known[place] = _Known(
+            *(path, os.path.join(self._root, path), b"/" not in path),
+            *(_stamp(status), status.st_size, answer.headers.copy()),
+        )
 
     def _answer(self, environ: Environ) -> Answer:
         method = environ["REQUEST_METHOD"]
@@ -281,8 +292,11 @@ class Mounts:
 
 
 def _stamp(status: os.stat_result) -> _Stamp:
-    """What changes with each change that its entity tag shows, and what kind of file it is."""
-    return status.st_mtime_ns, status.st_size, status.st_ino, status.st_dev, status.st_mode
+    """What changes with each change that its entity tag shows, and what kind of file it is.
+
+    The slice: mode, inode, device, links, user, group, size.
+    """
+    return status.st_mtime_ns, status[:7]
 
 
 @contextmanager

@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 import httptools
 
 from prefork.http.body import Body, Budget
+from prefork.http.framing import CHUNKED, Framing, body_length
 from prefork.http.head import (
     Reject,
     cgi_name,
     check_authority,
+    check_size,
     foreign_targets,
     known_authorities,
     path_of,
@@ -33,9 +35,6 @@ _SINGULAR = frozenset({"CONTENT_LENGTH", "CONTENT_TYPE", "HTTP_HOST"})
 
 _START = 16 * 1024
 """Bytes kept of a head that comes in pieces, to look at its first line."""
-
-_FRAMING_FOR_A_BYTE = 16
-"""Bytes of chunk framing that a byte of body may bring along; a chunk of one byte has five."""
 
 
 class Limits(NamedTuple):
@@ -65,17 +64,15 @@ class Connection:
         "_fed",
         "_foreign",
         "_foreign_in",
+        "_framing",
         "_host",
         "_keep_alive",
         "_limits",
         "_line",
-        "_overhead",
         "_parser",
         "_repeated",
         "_section",
         "_start",
-        "_trailer_count",
-        "_trailer_size",
         "_url",
         "body",
         "error",
@@ -107,9 +104,7 @@ class Connection:
         self._start = b""
         self._foreign_in = b""
         self._foreign: frozenset[bytes] = frozenset()
-        self._overhead = 0
-        self._trailer_count = 0
-        self._trailer_size = 0
+        self._framing: Framing | None = None  # there while a body comes in chunks
         self._keep_alive = False
         self._section: Section | None = None
         self.recall: Recall | None = None
@@ -222,8 +217,8 @@ class Connection:
         elif self._fed and self.error is None:
             if not self.in_body:
                 self._check_unfinished_head()
-            elif body is not None and body is self.body:
-                self._check_overhead(len(data), body.size - size)
+            elif body is not None and body is self.body and self._framing is not None:
+                self.error = self._framing.problem(len(data), body.size - size)
         elif self._environ is None:
             self._start = b""  # what is idle keeps nothing of what it was sent
             if tail and recall is not None and len(self.requests) == complete + 1:
@@ -250,26 +245,6 @@ class Connection:
             status = 431 if self._environ and len(self._environ) > len(self._base) else 414
             self.error = Reject(status, f"head is longer than {limits.header_size} bytes")
 
-    def _check_overhead(self, received: int, body: int) -> None:
-        """Bounds what is no body: chunk extensions, zeros before a size, a trailer without an end.
-
-        Chunks of a byte each are legal and mostly framing, so each byte of body pays for some.
-        """
-        limit = self._limits.header_size
-        self._overhead = max(self._overhead + received - _FRAMING_FOR_A_BYTE * body, 0)
-        if limit and self._overhead > limit + _START:
-            self.error = Reject(431, f"chunk framing or trailers are larger than {limit} bytes")
-
-    def _on_trailer(self, name: bytes, value: bytes) -> None:
-        """A trailer is read, and dropped (RFC 9112 section 7.1.2), but has the limits of a head."""
-        limits = self._limits
-        self._trailer_count += 1
-        self._trailer_size += len(name) + len(value) + 4
-        if limits.header_count and self._trailer_count > limits.header_count:
-            raise Reject(431, f"more than {limits.header_count} trailers")
-        if limits.header_size and self._trailer_size > limits.header_size:
-            raise Reject(431, f"trailers are larger than {limits.header_size} bytes")
-
     # What httptools calls.
 
     def on_message_begin(self) -> None:
@@ -287,7 +262,8 @@ class Connection:
     def on_header(self, name: bytes, value: bytes) -> None:
         environ = self._environ
         if environ is None or self.in_body:
-            self._on_trailer(name, value)
+            if self._framing is not None:
+                self._framing.add_trailer(name, value)
             return
         key = cgi_name(name)
         # Space around a value is no part of it (RFC 9112 section 5.1); llhttp leaves what trails.
@@ -334,7 +310,7 @@ class Connection:
         if limits.header_count and headers > limits.header_count:
             raise Reject(431, f"more than {limits.header_count} headers")
         if limits.header_size and self._fed + self._chunk > limits.header_size:
-            self._check_header_size(environ, limits.header_size)
+            check_size(environ, self._base, limits.header_size)
         if method == b"CONNECT":  # its target is of a form of its own
             raise Reject(501, "CONNECT is for proxies")
         host = None
@@ -376,24 +352,11 @@ class Connection:
         if environ.get("wsgi.url_scheme") == "http":
             raise Reject(421, "an https URL was asked for over a connection without TLS")
 
-    def _check_header_size(self, environ: Environ, limit: int) -> None:
-        new = [name for name in environ if name not in self._base]
-        size = sum(len(name.removeprefix("HTTP_")) + len(environ[name]) + 4 for name in new)
-        if size > limit:
-            raise Reject(431, f"headers are larger than {limit} bytes")
-
     def _expect_body(self, environ: Environ) -> None:
         limits = self._limits
-        coding = environ.get("HTTP_TRANSFER_ENCODING")
-        if coding is not None:
-            if environ["SERVER_PROTOCOL"] == "HTTP/1.0":
-                raise Reject(400, "Transfer-Encoding in HTTP/1.0")  # RFC 9112 section 6.1
-            if coding.lower() != "chunked":
-                raise Reject(501, "unknown transfer coding")
-        elif int(environ["CONTENT_LENGTH"]) == 0:
+        length = body_length(environ, limits.body)
+        if not length:
             return
-        elif limits.body and int(environ["CONTENT_LENGTH"]) > limits.body:
-            raise Reject(413, f"body is larger than {limits.body} bytes")
         if "HTTP_UPGRADE" in environ and self._parser.should_upgrade():
             # llhttp leaves the body of such a request unread: it would be taken for the next.
             raise Reject(400, "a request with a body can't ask for an upgrade")
@@ -403,8 +366,9 @@ class Connection:
                 raise Reject(417, "unknown expectation")
             self.wants_continue = environ["SERVER_PROTOCOL"] == "HTTP/1.1"
         self.in_body = True
+        if length == CHUNKED:
+            self._framing = Framing(limits.header_count, limits.header_size)
         if limits.stream:
-            length = int(environ["CONTENT_LENGTH"]) if coding is None else -1
             self.body = Stream(limits.body, length, awaited=self.wants_continue)
             environ["wsgi.input"] = BufferedReader(self.body, BUFFER)
             self._hand_out(environ, self.body)
@@ -439,7 +403,7 @@ class Connection:
             self.body = None
             self.in_body = False
             self.wants_continue = False
-            self._overhead = self._trailer_count = self._trailer_size = 0
+            self._framing = None
         self.last = not self._keep_alive
         self._environ = None
         self._begun = False

@@ -6,6 +6,7 @@ only names things for CGI (RFC 3875, PEP 3333) or rejects a head; it never reint
 
 import re
 from itertools import pairwise
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -117,6 +118,15 @@ def check_authority(value: str) -> None:
         raise Reject(400, "Host is not a host and port")
     if len(known_authorities) < _AUTHORITIES_KEPT and len(value) <= 64:
         known_authorities.add(value)
+
+
+def check_size(environ: dict[str, Any], base: dict[str, Any], limit: int) -> None:
+    """Raises Reject(431) where the headers in an environ, beside its base, are more than `limit`
+    bytes."""
+    new = [name for name in environ if name not in base]
+    size = sum(len(name.removeprefix("HTTP_")) + len(environ[name]) + 4 for name in new)
+    if size > limit:
+        raise Reject(431, f"headers are larger than {limit} bytes")
 
 
 def foreign_targets(received: bytes) -> frozenset[bytes]:

@@ -990,6 +990,37 @@ def test_a_file_in_the_place_of_another_is_another_one(warm: Site, root: Path) -
     assert after.headers["ETag"] != before.headers["ETag"]
 
 
+@pytest.mark.parametrize("path", ["version", "sub/version"])
+def test_a_swapped_release_is_seen_by_the_next_request_of_a_file_that_is_kept(
+    tmp_path: Path, path: str
+) -> None:
+    for release in ("one", "two"):
+        (tmp_path / release / "sub").mkdir(parents=True)
+        (tmp_path / release / path).write_text(release)
+    current = tmp_path / "current"
+    current.symlink_to("one")
+    site = Site(str(current))
+    assert [get(site, f"/{path}").body for _ in range(2)] == [b"one", b"one"]
+    (tmp_path / "next").symlink_to("two")
+    os.replace(tmp_path / "next", current)
+    assert get(site, f"/{path}").body == b"two"
+
+
+@pytest.mark.parametrize("path", ["link", "sub/link"])
+def test_links_are_followed_again_and_again_only_where_they_may(
+    site: Site, root: Path, tmp_path: Path, path: str
+) -> None:
+    following = Site(str(root), follow_symlinks=True)
+    (root / path).write_bytes(b"inside")
+    for each in (site, following):
+        assert [get(each, f"/{path}").body for _ in range(2)] == [b"inside", b"inside"]
+    # The very file that is kept, but by a link that leads out.
+    os.rename(root / path, tmp_path / "outside")
+    (root / path).symlink_to(tmp_path / "outside")
+    assert [get(site, f"/{path}").code for _ in range(2)] == [404, 404]
+    assert [get(following, f"/{path}").body for _ in range(2)] == [b"inside", b"inside"]
+
+
 def test_what_is_no_file_any_more_is_no_file(warm: Site, root: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     os.rename(root / "text.txt", outside)
@@ -1006,7 +1037,7 @@ def test_what_is_no_file_any_more_is_no_file(warm: Site, root: Path, tmp_path: P
 def test_a_small_file_that_shrinks_while_it_is_read_is_answered_as_it_is_then(
     warm: Site, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def shrink(status: os.stat_result) -> tuple[int, ...]:
+    def shrink(status: os.stat_result) -> static._Stamp:
         os.truncate(root / "text.txt", 4)
         return stamp(status)
 
