@@ -178,12 +178,17 @@ class Acceptor:
         self.in_place = True
         if self._thread is None:
             thread = threading.Thread(target=self._run, name="acceptor", daemon=True)
+            # Deaf from its first moment on: it could be given a signal for the process that has
+            # woken the main thread, which then goes on waiting in its system call.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
             try:
                 thread.start()
             except RuntimeError as problem:  # no room for another thread, pthread_create(3)
                 self.in_place = False
                 self.problem = OSError(errno.ENOMEM, str(problem))
                 return
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
             self._thread = thread
         self._give_turn()
 
@@ -208,7 +213,7 @@ class Acceptor:
 
     def _run(self) -> None:
         # Signals for the process are for the main thread; this one is only ever kicked.
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - {WAKE})
+        signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals() - {WAKE})
         accept, turn = self.door.sock._accept, self.door.turn  # type: ignore[attr-defined]
         while True:
             self._turn.acquire()
