@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.load import Connection, Gate
-from tests.system.processes import peers_of, stopped
+from tests.system.processes import asleep, peers_of, stopped
 from tests.system.server import Server, Start, servers, until
 
 APP = "tests.apps.crowded:app"
@@ -48,7 +48,21 @@ class Kept:
             holder = holder or pid
             (self.mine if pid == holder else self._others).append(connection)
         assert holder is not None
-        self.holder = holder
+        self.holder: int = holder
+
+    def rest(self) -> None:
+        """Waits until the holder rests, so that the next request is its own.
+
+        A worker that loses its CPU in the middle of a call looks busy, and what comes meanwhile is
+        its sibling's.
+        """
+        until(lambda: asleep(self.holder), "it rests")
+
+    def occupy(self, connection: Connection, gate: Gate) -> None:
+        """Sends the holder into a gate, with a request on one of them."""
+        self.rest()
+        connection.send(gate.target)
+        gate.arrived()
 
     def __enter__(self) -> "Kept":
         return self
@@ -84,8 +98,7 @@ def test_kept_connections_of_a_busy_worker_are_answered_by_its_sibling(
 ) -> None:
     with Kept(shared.port) as kept:
         busy, *others = kept.mine
-        busy.send(gate.target)
-        gate.arrived()
+        kept.occupy(busy, gate)
         for connection in (*others, *others):
             answered = int(connection.ask("/pid").body)
             assert answered in pids(shared)
@@ -98,8 +111,7 @@ def test_fresh_connections_are_answered_while_a_worker_is_busy(shared: Server, g
     """One of them may have been accepted by the busy one, just before it was busy."""
     with Kept(shared.port, count=2) as kept:
         busy = kept.mine[0]
-        busy.send(gate.target)
-        gate.arrived()
+        kept.occupy(busy, gate)
         for _ in range(6):
             status, body = shared.get("/pid")
             assert status == 200
@@ -131,8 +143,7 @@ def test_a_half_read_request_is_gone_on_with_by_the_sibling(
         half.sock.sendall(first)
         half.arrived()
         other.ask("/pid")  # after that, the worker has read what came before
-        busy.send(gate.target)
-        gate.arrived()
+        kept.occupy(busy, gate)
         half.sock.sendall(rest)
         got = half.receive().body
         if answer is None:
@@ -152,8 +163,7 @@ def test_what_waits_for_100_is_told_once(shared: Server, gate: Gate) -> None:
             b"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
         )
         assert half.sock.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
-        busy.send(gate.target)
-        gate.arrived()
+        kept.occupy(busy, gate)
         half.sock.sendall(b"01")
         half.sock.sendall(b"234")
         assert half.receive().body == b"01234"
@@ -168,8 +178,7 @@ def test_switched_off_everybody_serves_what_he_has(start: Start, gate: Gate) -> 
         busy, other = kept.mine
         (idle,) = set(pids(server)) - {kept.holder}
         with Kept(server.port, idle, count=1) as theirs:
-            busy.send(gate.target)
-            gate.arrived()
+            kept.occupy(busy, gate)
             other.send("/pid")
             other.arrived()
             for _ in range(50):
@@ -188,8 +197,7 @@ def test_what_is_in_the_inbox_of_a_killed_worker_is_answered_by_another(
         busy, *others = kept.mine
         (victim,) = set(pids(server)) - {kept.holder}
         stop_idle(server, victim)
-        busy.send(gate.target)
-        gate.arrived()
+        kept.occupy(busy, gate)
         ports = {connection.port for connection in others}
         for connection in others:
             connection.send("/pid")
@@ -220,8 +228,7 @@ def test_what_a_worker_has_no_descriptor_for_the_master_gives_to_another(
             second = Gate(tmp_path / "second")
             theirs.mine[0].send(second.target)
             second.arrived()
-            busy.send(gate.target)
-            gate.arrived()
+            kept.occupy(busy, gate)
             ports = {connection.port for connection in others}
             for connection in others:
                 connection.send("/pid")
@@ -252,11 +259,11 @@ def test_a_worker_short_of_descriptors_is_sent_nothing(start: Start, gate: Gate)
         busy, other, third = kept.mine
         (crowded,) = set(pids(server)) - {kept.holder}
         with Kept(server.port, crowded, count=1) as theirs:
+            theirs.rest()
             theirs.mine[0].ask("/crowd")
             # accept4 has a number already when it begins to wait; the next is at the brim.
             with Kept(server.port, crowded, count=2):
-                busy.send(gate.target)
-                gate.arrived()
+                kept.occupy(busy, gate)
                 other.send("/pid")
                 other.arrived()
                 for _ in range(50):
@@ -264,14 +271,43 @@ def test_a_worker_short_of_descriptors_is_sent_nothing(start: Start, gate: Gate)
                 gate.open()
                 assert int(other.receive().body) == kept.holder
                 assert int(busy.receive().body) == kept.holder
+            theirs.rest()
             theirs.mine[0].ask("/free")
         # It looks again by itself.
         again = Gate(gate.path.with_name("again"))
-        busy.send(again.target)
-        again.arrived()
+        kept.occupy(busy, again)
         assert int(third.ask("/pid").body) == crowded
         again.open()
         assert int(busy.receive().body) == kept.holder
+
+
+def test_what_was_sent_to_a_worker_without_descriptors_is_answered_by_another(
+    start: Start, gate: Gate
+) -> None:
+    """Its last descriptor goes while it is idle, so that nobody could know."""
+    server = start(APP, "--workers", "2", *PATIENT).wait_ready(2)
+    server.expected_errors = {"accept failed"}
+    full, holder = pids(server)
+    # One that has answered takes connections: before that it would see that it has no descriptors.
+    with Kept(server.port, full, count=1), Kept(server.port, holder, count=3) as kept:
+        busy, *others = kept.mine
+        kept.occupy(busy, gate)
+        os.kill(server.pid, signal.SIGSTOP)  # or it would have passed them on before we look
+        until(lambda: stopped(server.pid), "the master is stopped")
+        limits = resource.prlimit(full, resource.RLIMIT_NOFILE)
+        resource.prlimit(full, resource.RLIMIT_NOFILE, (3, limits[1]))
+        for other in others:
+            other.send("/pid")
+        ports = {other.port for other in others}
+        until(
+            lambda: len(ports & peers_of(holder, server.port)) < len(ports), "one was handed over"
+        )
+        os.kill(server.pid, signal.SIGCONT)
+        gate.open()
+        for other in others:
+            assert int(other.receive().body) == holder
+        assert int(busy.receive().body) == holder
+        resource.prlimit(full, resource.RLIMIT_NOFILE, limits)
 
 
 def test_a_kept_connection_outlives_reloads(start: Start, gate: Gate) -> None:
@@ -336,8 +372,7 @@ def test_what_a_stuck_worker_has_parked_goes_on_before_it_is_killed(
     server.expected_errors |= {"request timed out", "application failed"}
     with Kept(server.port, count=3) as kept:
         busy, *idle = kept.mine
-        busy.send(gate.target)
-        gate.arrived()
+        kept.occupy(busy, gate)
         server.wait("request timed out", pid=kept.holder)
         server.wait("worker ready", 2)
         # It is stuck still, and for as long as the test likes.
