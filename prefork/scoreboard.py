@@ -446,10 +446,10 @@ class Record:
     def start(self, now: float, line: bytes, peer: str = "", request_id: str = "") -> None:
         """A call begins: `now` in monotonic seconds, the request line and who asks."""
         self._reals[self._started_at] = 0.0
-        if peer is not self._peer:
+        if peer != self._peer:
             self._peer = peer
             _PEER.pack_into(self._memory, self._offset + _TEXT, peer.encode())
-        if request_id is not self._id:
+        if request_id != self._id:
             self._id = request_id
             _ID.pack_into(self._memory, self._offset + _ID_AT, request_id.encode())
         self._started = now
