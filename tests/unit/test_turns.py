@@ -60,6 +60,7 @@ Workers = tuple[Worker, Worker]
 def for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine changes nothing."""
     monkeypatch.setattr(turns, "_PATIENCE", 3600.0)
+    monkeypatch.setattr(turns, "_NAPS", 10**9)
 
 
 def test_what_nobody_waits_for_is_for_all(workers: Workers, connect: Callable[[], None]) -> None:
@@ -125,6 +126,7 @@ def test_nobody_waits_for_ever_for_a_sibling(
     connect()
     assert not one.turn.mine()
     monkeypatch.setattr(turns, "_PATIENCE", 0.0)
+    monkeypatch.setattr(turns, "_NAPS", 3)
     assert one.turn.mine()
     one.turn.let_pass()
 
