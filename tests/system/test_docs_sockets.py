@@ -32,7 +32,7 @@ from prefork.wire.capture import Capture, CaptureError
 PAGE = ROOT / "docs" / "sockets.md"
 PORT, CLOSED = "18000", "18001"
 
-ATTEMPTS = 5
+ATTEMPTS = 25
 """On a busy machine an acknowledgement may come before what it usually travels with. What is
 wrong on the page is wrong each time."""
 
