@@ -446,7 +446,9 @@ class PoolMachine(RuleBasedStateMachine):
             self.all_ready()
             ready = self.members(State.READY)
             worn = [worker for worker in ready if worker.worn is not None]
-            if self.pool.rollout is None and len(ready) == self.wanted and not worn:
+            # An upgraded pool goes on with a rollout that nobody waits for any more.
+            current = [worker.generation for worker in ready] == [self.current] * self.wanted
+            if self.pool.rollout is None and current and not worn:
                 break
             if not self.members(State.BOOTING, State.RETIRING):
                 assert self.wake_at is not None
