@@ -239,12 +239,6 @@ def _ask_sock_diag(request: bytes, flags: int) -> tuple[int, bytes]:
     return kind, answer
 
 
-_SYS_OPENAT2 = 437  # the same on every architecture but alpha
-_RESOLVE_NO_MAGICLINKS = 0x02  # which BENEATH implies, but the manual says: not for ever
-_RESOLVE_BENEATH = 0x08
-_ATTEMPTS = 16
-
-
 _SIOCOUTQ = 0x5411  # asm-generic/ioctls.h, as TIOCOUTQ
 _SIOCOUTQNSD = 0x894B  # linux/sockios.h
 
@@ -266,6 +260,12 @@ def not_sent(sock: int) -> int:
 
 def _bytes_of(sock: int, question: int) -> int:
     return int.from_bytes(fcntl.ioctl(sock, question, bytes(4)), sys.byteorder, signed=True)
+
+
+_SYS_OPENAT2 = 437  # the same on every architecture but alpha
+_RESOLVE_NO_MAGICLINKS = 0x02  # which BENEATH implies, but the manual says: not for ever
+_RESOLVE_BENEATH = 0x08
+_ATTEMPTS = 16
 
 
 class _OpenHow(ctypes.Structure):

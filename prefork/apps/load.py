@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from prefork.apps.wsgi import Application
 from prefork.config import Config
+from prefork.config.values import nearest
 
 if TYPE_CHECKING:
     from prefork.apps.static import Site
@@ -96,9 +97,7 @@ def find(target: str, key: str = "server.app") -> Any:
         try:
             found = getattr(found, name)
         except AttributeError:
-            import difflib
-
-            near = difflib.get_close_matches(name, dir(found), 1)
+            near = nearest(name, dir(found))
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise LoadError(f"{target}: {where} has no {name!r}{hint}") from None
         where = f"{where}.{name}"
