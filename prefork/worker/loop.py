@@ -142,7 +142,7 @@ class Loop:
         self._draining = False
         self._orphaned = False
         self._rest_until = 0.0
-        self._complain_from = 0.0
+        self._complaints = logs.Seldom(_COMPLAIN)
 
     # Called from other threads and from signal handlers.
 
@@ -418,8 +418,7 @@ class Loop:
         self._rest_until = monotonic() + _REST
         if problem.errno in QUEUE_EMPTY:
             return  # the server is about to stop: the order to leave comes next
-        if self._complain_from <= self._rest_until:
-            self._complain_from = self._rest_until + _COMPLAIN
+        if self._complaints.due():
             logs.event("error", "accept failed", reason=problem.strerror)
 
     # Whoever has the place in the epoll: the main thread, or another of the crew.

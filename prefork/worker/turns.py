@@ -12,7 +12,6 @@ many connections as there are idle siblings that wait were theirs already, and i
 moment.  Where more connections wait, or no sibling does, it goes on: a getsockopt(2) is the price.
 """
 
-import contextlib
 import os
 import socket
 import sys
@@ -62,7 +61,7 @@ class Turn:
             return
         # Counted, not timed: on a busy machine the time may pass while this worker has no CPU.
         for looks in range(_YIELDS + _NAPS):
-            if not (self._queued() and self._claimed()):
+            if not self._claimed(self._queued()):
                 return
             if looks < _YIELDS:
                 os.sched_yield()
@@ -74,10 +73,11 @@ class Turn:
 
         Who asks again and again has asked in vain for a moment at most, as in `let_pass`.
         """
-        if not self._queued():
+        queued = self._queued()
+        if not queued:
             self._claimed_since = 0.0
             return False
-        if not self._claimed():
+        if not self._claimed(queued):
             return True
         now = monotonic()
         if not self._claimed_since:
@@ -85,11 +85,13 @@ class Turn:
         return now - self._claimed_since >= _PATIENCE
 
     def _queued(self) -> int:
-        self._depth = 0
-        with contextlib.suppress(OSError):  # the door was shut
+        """How many connections wait."""
+        try:
             info = self._tell(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_DEPTH.stop)
-            self._depth = int.from_bytes(info[_TCP_INFO_DEPTH], sys.byteorder)
-        return self._depth
+        except OSError:  # the door was shut
+            return 0
+        return int.from_bytes(info[_TCP_INFO_DEPTH], sys.byteorder)
 
-    def _claimed(self) -> bool:
-        return self._depth <= self._handover.waiting(self._number)
+    def _claimed(self, queued: int) -> bool:
+        """Whether there are some, and a sibling was woken for each."""
+        return 0 < queued <= self._handover.waiting(self._number)
