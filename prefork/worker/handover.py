@@ -250,19 +250,22 @@ class Handover:
 
         return of(self._slot), {slot: of(slot) for slot in slots}
 
-    def send_to(self, slot: int, parcel: Parcel, fd: int) -> bool:
+    def _send_to(self, slot: int, parcel: Parcel, fd: int) -> bool:
         """Sends a connection to one sibling; False where that does not take it."""
         inbox = self._siblings.get(slot)
         if inbox is None or self._scoreboard.kind(slot) != self._kind:
             return False
         return send(inbox, _encode(parcel), fd)
 
-    def send(self, parcel: Parcel, fd: int, *, only_idle: bool) -> bool:
+    def send(self, parcel: Parcel, fd: int, *, only_idle: bool, slot: int | None = None) -> bool:
         """Sends a connection to a sibling; False where none takes it.
 
         With `only_idle` to one that has nothing to do, else to whoever takes it, an idle one
-        before a busy one.  The descriptor stays open here.
+        before a busy one; with a `slot` to the sibling there and no other.  The descriptor stays
+        open here.
         """
+        if slot is not None:
+            return self._send_to(slot, parcel, fd)
         kind, board = self._kind, self._scoreboard
         if not kind:
             return False

@@ -84,7 +84,7 @@ class HttpService:
         self._open: set[Conversation] = set()
         self._running: dict[Conversation, float] = {}
         self._forked = False
-        self._complain_from = 0.0
+        self._refusals = logs.Seldom(_COMPLAIN)
         self._last = False
         self._until = 0.0
 
@@ -165,10 +165,7 @@ class HttpService:
         """Hands a parked conversation over; False where it stays, or is somebody else's."""
         if conversation.parcel() is None:  # only a look: it is not ours yet
             return False
-        claimed = self.parking.claim(conversation.fd)
-        if claimed is not conversation:
-            if claimed is not None:  # its descriptor has got this number meanwhile
-                self.parking.park(claimed, claimed.events)
+        if not self.parking.claim_this(conversation):
             return False
         events = conversation.events
         if self._sent(conversation, only_idle=only_idle, slot=slot):
@@ -184,13 +181,7 @@ class HttpService:
         if parcel is None:
             return False
         self.parking.mute(conversation)
-        fd, handover = conversation.fd, self._handover
-        sent = (
-            handover.send(parcel, fd, only_idle=only_idle)
-            if slot is None
-            else handover.send_to(slot, parcel, fd)
-        )
-        if not sent:
+        if not self._handover.send(parcel, conversation.fd, only_idle=only_idle, slot=slot):
             return False
         self._count(conversation, Wish.CLOSE)
         self._open.discard(conversation)
@@ -212,7 +203,7 @@ class HttpService:
         if self._handover.wanted:
             self.hand_over_all()
         for conversation in list(self.parking.parked.values()):
-            if self.parking.claim(conversation.fd) is conversation:
+            if self.parking.claim_this(conversation):
                 if conversation.idle:
                     conversation.settle(now, self._until)
                 else:
@@ -263,13 +254,11 @@ class HttpService:
         return problem
 
     def _complain(self, problem: Reject) -> None:
-        now = monotonic()
-        if self._complain_from <= now:
-            self._complain_from = now + _COMPLAIN
+        if self._refusals.due():
             logs.event("warning", "connections refused", reason=problem.reason)
 
     def _end_idle(self, conversation: Conversation) -> bool:
-        if self.parking.claim(conversation.fd) is not conversation:
+        if not self.parking.claim_this(conversation):
             return False
         self._close(conversation)
         return True

@@ -86,6 +86,17 @@ class Parking(Generic[P]):
         """Takes a connection out to serve it; None where somebody else has it."""
         return self.parked.pop(fd, None)
 
+    def claim_this(self, connection: P) -> bool:
+        """Whether it could be claimed.
+
+        What was parked may be served and closed by now, and another have got its descriptor's
+        number: that one stays.
+        """
+        claimed = self.claim(connection.fd)
+        if claimed is not None and claimed is not connection:
+            self.park(claimed, claimed.events)
+        return claimed is connection
+
     def mute(self, connection: P) -> None:
         """Takes a claimed connection out of the epoll; on the wheel it is passed over."""
         if connection.events:
@@ -124,7 +135,7 @@ class Parking(Generic[P]):
                 if not connection.deadline:
                     continue  # it had one when it was put here
                 if connection.deadline <= now:
-                    if self.claim(connection.fd) is connection:
+                    if self.claim_this(connection):
                         late.append(connection)
                 else:
                     self._turn(connection, int(connection.deadline * _TICKS) + 1)

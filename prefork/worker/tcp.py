@@ -171,21 +171,16 @@ class TcpService:
         else's."""
         if not exchange.fresh:  # only a look: it is not ours yet
             return False
-        claimed = self.parking.claim(exchange.fd)
-        if claimed is not exchange or not exchange.fresh:
-            if claimed is not None:
-                self.parking.park(claimed, EPOLLIN)
+        if not self.parking.claim_this(exchange):
+            return False
+        if not exchange.fresh:
+            self.parking.park(exchange, EPOLLIN)
             return False
         self.parking.mute(exchange)
-        fd, handover = exchange.fd, self._handover
         parcel = Parcel(
             exchange.door.inode, exchange.address, {}, b"", monotonic(), 0.0, False, False
         )
-        if (
-            handover.send(parcel, fd, only_idle=only_idle)
-            if slot is None
-            else handover.send_to(slot, parcel, fd)
-        ):
+        if self._handover.send(parcel, exchange.fd, only_idle=only_idle, slot=slot):
             self._close(exchange)
             return True
         self.parking.park(exchange, EPOLLIN)
@@ -202,7 +197,7 @@ class TcpService:
             self.hand_over_all()
         until = monotonic() + _LINGER
         for exchange in list(self.parking.parked.values()):
-            if exchange.header is not None and self.parking.claim(exchange.fd) is exchange:
+            if exchange.header is not None and self.parking.claim_this(exchange):
                 exchange.deadline = min(exchange.deadline or until, until)
                 self.parking.park(exchange, EPOLLIN)
 

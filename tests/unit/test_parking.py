@@ -245,6 +245,22 @@ def test_an_edge_is_told_once(parking: Parking[Parked], made: list[Parked]) -> N
     assert ready(parking) == {watched.fd: EPOLLIN}
 
 
+def test_only_the_one_that_is_meant_is_claimed(
+    parking: Parking[Parked], made: list[Parked]
+) -> None:
+    gone = made[0]
+    parking.park(gone, EPOLLIN)
+    assert parking.claim_this(gone)
+    assert not parking.claim_this(gone), "somebody has it"
+    parking.forget(gone)
+    successor = Parked(gone.sock, gone.peer)  # of the same number
+    parking.park(successor, EPOLLIN)
+    assert not parking.claim_this(gone)
+    gone.peer.send(b"x")
+    assert ready(parking) == {successor.fd: EPOLLIN}
+    assert parking.claim_this(successor)
+
+
 # Several threads: the one that waits is told of what another serves.
 
 
