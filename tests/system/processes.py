@@ -117,9 +117,10 @@ def signal_set(pid: int, kind: str) -> set[signal.Signals]:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process is there and no zombie."""
+    """Whether a process is there: it is no zombie, or its other threads still hold its files."""
     try:
-        status: str = psutil.Process(pid).status()
+        process = psutil.Process(pid)
+        running: bool = process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1
     except psutil.NoSuchProcess:
         return False
-    return status != psutil.STATUS_ZOMBIE
+    return running

@@ -24,6 +24,7 @@ from prefork.config import Log, Source, load
 from prefork.master.children import Children
 from prefork.master.generation import Generation
 from prefork.scoreboard import Scoreboard
+from tests.system.processes import alive
 from tests.system.server import ROOT, Server, Start, until
 
 APP = "preloaded:app"
@@ -84,13 +85,6 @@ def zygote(server: Server, count: int = 1, **fields: Any) -> psutil.Process:
 
 def pids(server: Server) -> set[int]:
     return {worker.pid for worker in server.workers()}
-
-
-def alive(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def gone(pid: int) -> Callable[[], bool]:

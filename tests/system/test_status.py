@@ -70,6 +70,8 @@ def test_the_calls_of_several_threads_and_the_total(start: Start, tmp_path: Path
         for client, path in zip((one, other), held, strict=True):
             path.unlink()
             assert client.recv(15) == b"HTTP/1.1 200 OK"
+        # A call is over when its answer is on its way, and counted after that.
+        until(lambda: workers(server)[0]["requests"] == 2, "both calls are over")
     server.expected_errors.add("worker died")
     server.workers()[0].kill()
     server.wait("worker ready", 2)
