@@ -55,6 +55,8 @@ CLASSES = 6
 
 _ROW = len(BOUNDS) + 1
 CELLS = CLASSES * _ROW
+_ROWS = (*range(0, CELLS, _ROW), 0, 0, 0, 0)
+"""Where the cells of a status begin, by its first digit."""
 
 # A record, in words of eight bytes from its beginning.
 _ENDED, _BYTES, _SECONDS, _QUEUED, _WAITED = range(5)
@@ -69,6 +71,7 @@ _ID_AT = _TEXT + PEER
 _START_AT = _ID_AT + REQUEST_ID
 _STARTED = (_START_AT + LINE) // 8
 _pack_start = _START.pack_into
+_pack_end = struct.Struct("dQd").pack_into  # ended, bytes, seconds: each stored whole
 _RECORD_SIZE = 1024
 
 # What the worker as a whole tells stands before its records: in words, and then a text.
@@ -415,8 +418,8 @@ class Record:
     """One thread's own record."""
 
     __slots__ = (
-        *("_bytes", "_bytes_at", "_ended_at", "_first", "_id", "_memory", "_offset", "_peer"),
-        *("_reals", "_seconds", "_seconds_at", "_start_at", "_started", "_started_at", "_words"),
+        *("_bytes", "_first", "_id", "_line", "_memory", "_offset", "_peer"),
+        *("_reals", "_seconds", "_start_at", "_started", "_started_at", "_words"),
     )
 
     def __init__(
@@ -432,9 +435,6 @@ class Record:
         self._offset = offset
         word = offset // 8
         self._first = word + _COUNTS
-        self._ended_at = word + _ENDED
-        self._bytes_at = word + _BYTES
-        self._seconds_at = word + _SECONDS
         self._start_at = offset + _START_AT
         self._started_at = word + _STARTED
         self._started = 0.0
@@ -442,9 +442,14 @@ class Record:
         self._bytes = 0
         self._peer = ""
         self._id = ""
+        self._line = b""
 
     def start(self, now: float, line: bytes, peer: str = "", request_id: str = "") -> None:
         """A call begins: `now` in monotonic seconds, the request line and who asks."""
+        if line is self._line and peer == self._peer and request_id == self._id:
+            # The same text again: a start of its own is all that it needs.
+            self._started = self._reals[self._started_at] = now
+            return
         self._reals[self._started_at] = 0.0
         if peer != self._peer:
             self._peer = peer
@@ -452,23 +457,23 @@ class Record:
         if request_id != self._id:
             self._id = request_id
             _ID.pack_into(self._memory, self._offset + _ID_AT, request_id.encode())
+        self._line = line
         self._started = now
         _pack_start(self._memory, self._start_at, line, now)
 
     def end(self, now: float, status: int = 0, size: int = 0) -> None:
         """The call is over: `now` in monotonic seconds, its status and the bytes of its body."""
         elapsed = now - self._started
-        cell = self._first + (status // 100 * _ROW if status < 600 else 0)
+        cell = self._first + _ROWS[status // 100]
         if elapsed > 0.001:  # most are not, and bisect costs a fifth of all that is done here
             cell += bisect_left(BOUNDS, elapsed)
         try:
             self._words[cell] += 1
         except ValueError:  # the application has scribbled over it: more does not fit
             self._words[cell] = 0
-        reals = self._reals
-        self._seconds = reals[self._seconds_at] = self._seconds + elapsed
-        self._bytes = self._words[self._bytes_at] = self._bytes + size
-        reals[self._ended_at] = now
+        self._seconds += elapsed
+        self._bytes += size
+        _pack_end(self._memory, self._offset, now, self._bytes, self._seconds)
 
     def waited(self, seconds: float) -> None:
         """A proxy has said that the call which begins had waited so long."""

@@ -9,11 +9,13 @@ from typing import IO, Any, Protocol
 
 from prefork.http.request import Environ, Request
 from prefork.http.response import Framing, Head, Headers, compose, error
-from prefork.http.stream import BodyError, Stream
+from prefork.http.stream import BodyError
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 StartResponse = Callable[..., Callable[[bytes], None]]
 Application = Callable[[Environ, StartResponse], Iterable[bytes]]
+Failed = Callable[[Request, BaseException], None]
+"""What is told of an application's exception."""
 
 _NONE, _LENGTH, _CHUNKED = Framing.NONE, Framing.LENGTH, Framing.CHUNKED
 
@@ -66,6 +68,9 @@ class FileWrapper:
         return fd, offset, max(status.st_size - offset, 0)
 
 
+_TOO_EARLY = "start_response was not called before the body began"
+
+
 class MisbehavedApplication(Exception):
     """The application broke PEP 3333; the text says how."""
 
@@ -75,13 +80,13 @@ class Response:
 
     __slots__ = (
         "_headers",
-        "_known",
         "_left",
         "_out",
         "_request",
         "_status",
         "failure",
         "head",
+        "last",
         "sent",
     )
 
@@ -95,6 +100,8 @@ class Response:
         """The head, once it is sent."""
         self.failure = 500
         """The status of what the client was told in its place."""
+        self.last = True
+        """The connection ends with it."""
         self.sent = 0
         """Bytes of body given to the client, without framing."""
 
@@ -114,47 +121,29 @@ class Response:
         self._headers = headers
         return self.write
 
-    def _compose(self, known: int) -> Head:
-        status = self._status
-        if status is None:
-            raise MisbehavedApplication("start_response was not called before the body began")
-        request = self._request
-        body = request.body
-        unread = type(body) is Stream and not body.drainable
-        head = compose(
-            status,
-            self._headers,
-            method=request.environ["REQUEST_METHOD"],
-            http11=request.http11,
-            keep_alive=request.keep_alive and not (self._out.closing or unread),
-            known=known,
-        )
-        if request.id_line:
-            # Not one of the headers: each is another one, and they are kept for the next response.
-            head = head.replaced(request.marked(head.data))
-        return head
-
     def whole(self, body: bytes) -> None:
         """A body that is all there: head and body leave in one call where they fit."""
         if type(body) is not bytes:
             raise MisbehavedApplication(f"the body must be bytes, not {type(body).__name__}")
-        head = self._compose(len(body))
-        size = len(body)
-        if head.framing is _NONE:
-            self.head = head
-            self._out.send(head.data)
-            return
+        status = self._status
+        if status is None:
+            raise MisbehavedApplication(_TOO_EARLY)
+        out, size = self._out, len(body)
+        head = compose(status, self._headers, self._request, out.closing, size)
         if head.length == size:
             self.head = head
             self.sent = size
             if size <= _JOINED:
-                self._out.send(head.data + body)
+                out.send(head.data + body)
             else:
-                self._out.send(head.data)
-                self._out.send(body)
-            return
-        self.write(body)
-        self.end()
+                out.send(head.data)
+                out.send(body)
+        elif head.framing is _NONE:
+            self.head = head
+            out.send(head.data)
+        else:
+            self.write(body)
+            self.end()
 
     def write(self, data: bytes) -> None:
         """The `write()` of PEP 3333, and each item of an iterable: sent at once."""
@@ -165,7 +154,7 @@ class Response:
         prefix = b""
         head = self.head
         if head is None:
-            head = self._begin()
+            head = self._begin(-1)
             prefix = head.data
         framing = head.framing
         if framing is _NONE:
@@ -189,9 +178,12 @@ class Response:
         self.sent += len(data)
         self._out.send(prefix + data if prefix else data)
 
-    def _begin(self) -> Head:
-        head = self._compose(-1)
-        self.head = head
+    def _begin(self, known: int) -> Head:
+        """The head, of which the body is known to have so many bytes, or -1."""
+        status = self._status
+        if status is None:
+            raise MisbehavedApplication(_TOO_EARLY)
+        self.head = head = compose(status, self._headers, self._request, self._out.closing, known)
         self._left = head.length
         return head
 
@@ -201,9 +193,7 @@ class Response:
         if extent is None or self.head is not None:
             return False
         fd, offset, size = extent
-        head = self._compose(size)
-        self.head = head
-        self._left = 0
+        head = self._begin(size)
         if head.framing is _NONE:
             self._out.send(head.data)
             return True
@@ -219,9 +209,7 @@ class Response:
         head = self.head
         if head is None:
             # No item had a byte in it: an empty body of known length.
-            head = self._compose(0)
-            self.head = head
-            self._left = head.length
+            head = self._begin(0)
             self._out.send(head.data)
         if head.framing is _CHUNKED:
             self._out.send(b"0\r\n\r\n")
@@ -235,35 +223,24 @@ def answer(
     application: Application,
     request: Request,
     out: Out,
-    failed: Callable[[Request, BaseException], None],
-) -> tuple[bool, Response]:
+    failed: Failed,
+) -> Response:
     """Calls the application and sends what it answers.
 
-    Returns whether the connection can serve another request, and the response.  Whatever the
-    application raises is handed to `failed`; the client gets a plain 500 where nothing was sent
-    yet, else an end of the connection that shows that the answer is not whole.
+    Whatever the application raises is handed to `failed`; the client gets a plain 500 where
+    nothing was sent yet, else an end of the connection that shows that the answer is not whole.
     """
     response = Response(request, out)
     try:
-        result = application(request.environ, response.start)
+        result: Any = application(request.environ, response.start)
         kind = type(result)
-        try:
-            if (kind is list or kind is tuple) and response.head is None:
-                items: Any = result
-                response.whole(items[0] if len(items) == 1 else b"".join(items))
-            elif not (isinstance(result, FileWrapper) and response.file(result)):
-                for item in result:
-                    response.write(item)
-                    if out.broken:
-                        break
-                else:
-                    response.end()
-        finally:
-            # PEP 3333: whatever became of the request. The two have none, and looking takes 0.1 us.
-            if kind is not list and kind is not tuple:
-                close = getattr(result, "close", None)
-                if close is not None:
-                    close()
+        if (kind is list or kind is tuple) and response.head is None:
+            response.whole(result[0] if len(result) == 1 else b"".join(result))
+        else:
+            _send_pieces(result, response, out)
+        head = response.head
+        if head is not None and head.keep_alive:
+            response.last = False
     except BodyError as unread:
         # The client's doing, and no failure of the application's.
         problem = unread.problem
@@ -271,16 +248,29 @@ def answer(
         if response.head is None and not out.broken:
             method = request.environ["REQUEST_METHOD"]
             out.send(request.marked(error(problem.status, problem.reason, method=method)))
-        return False, response
     except BaseException as raised:  # SystemExit too: it ends the request, not the worker
         failed(request, raised)
         raised.__traceback__ = None
         if response.head is None and not out.broken:
             method = request.environ["REQUEST_METHOD"]
             out.send(request.marked(error(500, "the application failed", method=method)))
-        return False, response
-    head = response.head
-    return head is not None and head.keep_alive and not out.broken, response
+    return response
+
+
+def _send_pieces(result: Iterable[bytes], response: Response, out: Out) -> None:
+    try:
+        if not (isinstance(result, FileWrapper) and response.file(result)):
+            for item in result:
+                response.write(item)
+                if out.broken:
+                    break
+            else:
+                response.end()
+    finally:
+        # PEP 3333: whatever became of the request.
+        close = getattr(result, "close", None)
+        if close is not None:
+            close()
 
 
 def errors_stream() -> IO[str]:

@@ -23,7 +23,7 @@ from prefork.http.head import (
     rejection,
     split_target,
 )
-from prefork.http.recall import Line, Recall, Section
+from prefork.http.recall import Head, Recall, Section
 from prefork.http.request import Environ, Request
 from prefork.http.stream import BUFFER, Stream
 
@@ -151,25 +151,30 @@ class Connection:
 
         Raises OSError where a body can't be kept (disk full).
         """
+        request = self.read(data)
+        if request is not None:
+            self.requests.append(request)
+
+    def read(self, data: bytes) -> Request | None:
+        """The same; a request whose head was read before is returned, and not among `requests`."""
         if self.error is not None or self.last:
             self.surplus = True
-            return
+            return None
         tail = b""
         recall = self.recall
         if recall is not None and self.idle:
-            section = self._section
-            if section is None or not data.endswith(section.data):
-                tail = recall.tail(data)
-                section = recall.sections.get(tail)
-                if section is not None:
-                    self._section = section
-                    recall.succeed()
-            if section is not None:
-                first = data[: -section.size]
-                line = recall.lines.get(first) or recall.line(first, self._limits.request_line)
-                if line is not None:
-                    self._take(line, section)
-                    return
+            head = recall.heads.get(data)
+            if head is None:
+                head, tail = self._put_together(data, recall)
+            if head is not None:
+                environ = head.environ.copy()
+                base = self._base
+                environ["REMOTE_ADDR"] = base["REMOTE_ADDR"]
+                environ["REMOTE_PORT"] = base["REMOTE_PORT"]
+                environ["wsgi.input"] = BytesIO()
+                keep_alive = head.keep_alive
+                self.last = not keep_alive
+                return Request(environ, head.line, True, keep_alive, None)
         if self._parser is None:
             self._parser = httptools.HttpRequestParser(self)
         complete = len(self.requests)
@@ -223,18 +228,19 @@ class Connection:
             self._start = b""  # what is idle keeps nothing of what it was sent
             if tail and recall is not None and len(self.requests) == complete + 1:
                 recall.note(data, tail, self.requests[-1])
+        return None
 
-    def _take(self, line: Line, section: Section) -> None:
-        """A request whose head was read before."""
-        environ = section.environ.copy()
-        base = self._base
-        environ["REMOTE_ADDR"] = base["REMOTE_ADDR"]
-        environ["REMOTE_PORT"] = base["REMOTE_PORT"]
-        environ["REQUEST_METHOD"] = line.method
-        environ["PATH_INFO"], environ["QUERY_STRING"], environ["RAW_URI"] = line.target
-        environ["wsgi.input"] = BytesIO()
-        self.last = not section.keep_alive
-        self.requests.append(Request(environ, line.line, True, section.keep_alive, None))
+    def _put_together(self, data: bytes, recall: Recall) -> tuple[Head | None, bytes]:
+        """A head of two parts that were read before, or the part that may be worth to be kept."""
+        section = self._section
+        if section is None or not data.endswith(section.data):
+            tail = recall.tail(data)
+            section = recall.sections.get(tail)
+            if section is None:
+                return None, tail
+            self._section = section
+            recall.succeed()
+        return recall.head(data, section, self._limits.request_line), b""
 
     def _check_unfinished_head(self) -> None:
         # All of `_fed` belongs to a head that has no end yet, so this is no guess.

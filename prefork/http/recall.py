@@ -18,6 +18,7 @@ from prefork.http.request import Environ, Request
 
 _SECTIONS_KEPT = 128
 _SECTION_SIZE = 2048
+_HEADS_KEPT = 256
 _LINES_KEPT = 1024
 _LINE_SIZE = 128
 _MARKS_KEPT = 1024
@@ -57,6 +58,19 @@ class Section:
         self.keep_alive = keep_alive
 
 
+class Head:
+    """A whole head."""
+
+    __slots__ = ("environ", "keep_alive", "line")
+
+    def __init__(self, line: Line, section: Section) -> None:
+        self.line = line.line
+        self.keep_alive = section.keep_alive
+        self.environ = environ = section.environ.copy()
+        environ["REQUEST_METHOD"] = line.method
+        environ["PATH_INFO"], environ["QUERY_STRING"], environ["RAW_URI"] = line.target
+
+
 class Recall:
     """What is kept of the heads at one listener, all with the same limits.
 
@@ -66,6 +80,8 @@ class Recall:
     def __init__(self) -> None:
         # Clients choose what is in here, so each has a bound, and begins anew when it is full.
         self.sections: dict[bytes, Section] = {}
+        """By their bytes."""
+        self.heads: dict[bytes, Head] = {}
         """By their bytes."""
         self.lines: dict[bytes, Line] = {}
         """By their bytes, without the end of the line."""
@@ -87,13 +103,24 @@ class Recall:
         """What the tail was looked for was there."""
         self._tries = _TRIES
 
-    def line(self, line: bytes, limit: int) -> Line | None:
-        """Reads a request line; None for one that has to be looked at in the whole head.
+    def head(self, data: bytes, section: Section, limit: int) -> Head | None:
+        """The whole of one that ends in a section; None where it has to be read.
 
-        `limit`: on its size in bytes; 0 for none.
+        `limit`: on the size of its request line in bytes; 0 for none.
         """
-        if limit and len(line) > limit:
-            return None
+        first = data[: -section.size]
+        line = self.lines.get(first)
+        if line is not None:  # so that a target that is asked for once takes no room
+            if len(self.heads) >= _HEADS_KEPT:
+                self.heads.clear()
+            head = self.heads[data] = Head(line, section)
+            return head
+        if not limit or len(first) <= limit:
+            line = self._read(first)
+        return None if line is None else Head(line, section)
+
+    def _read(self, line: bytes) -> Line | None:
+        """Reads a request line; None for one that has to be looked at in the whole head."""
         try:
             reader = self._readers.pop()  # one step: two threads never share one
         except IndexError:

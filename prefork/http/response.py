@@ -8,6 +8,8 @@ from time import gmtime, time
 from typing import Final
 
 from prefork.http.head import TOKEN
+from prefork.http.request import Request
+from prefork.http.stream import Stream
 
 Headers = Sequence[tuple[str, str]]
 
@@ -123,21 +125,22 @@ _date = b""
 
 def name_server(named: bool) -> None:
     """Whether this process's responses have a `Server` of ours (RFC 9110 section 10.2.4)."""
-    global _server
+    global _server, _heads
     _server = b"Server: prefork\r\n" if named else b""
-    _heads.clear()
+    _heads = {}
 
 
 def _begin_second(now: int) -> None:
     """Makes its `Date` (RFC 9110 section 6.6.1), and lets go of the heads that have another."""
-    global _second, _date
+    global _second, _date, _heads
     t = gmtime(now)
     # Not strftime: its names follow the locale.
     _date = (
         f"Date: {_DAYS[t.tm_wday]}, {t.tm_mday:02} {_MONTHS[t.tm_mon - 1]} {t.tm_year} "
         f"{t.tm_hour:02}:{t.tm_min:02}:{t.tm_sec:02} GMT\r\n"
     ).encode()
-    _heads.clear()
+    # Another, not the same emptied: who has the old one at hand may yet put a head into it.
+    _heads = {}
     _second = now
 
 
@@ -159,7 +162,7 @@ class Head:
         self.code = code
         self.framing = framing
         self.length = length
-        """Bytes of body to send; -1 where only the end of it tells."""
+        """Bytes of body to send; -1 where only the end of it tells, and where there is none."""
         self.keep_alive = keep_alive
 
     def replaced(self, data: bytes) -> "Head":
@@ -168,36 +171,41 @@ class Head:
 
 
 _heads: dict[tuple[object, ...], Head] = {}
-"""Those composed in this second, by all that went into them and the second."""
+"""Those composed in this second, by all that went into them."""
 _HEADS_KEPT = 256
 
 
 def compose(
-    status: str,
-    headers: Headers,
-    *,
-    method: str,
-    http11: bool,
-    keep_alive: bool,
-    known: int = -1,
+    status: str, headers: Headers, request: Request, closing: bool = False, known: int = -1
 ) -> Head:
     """The head of a response, which others may share.
 
-    `known` is the size of the body in bytes where it is all there, else -1.  Without a
-    Content-Length of the application's, the body is framed by `known`, else chunked, else (for
-    HTTP/1.0) by the end of the connection.  Raises TypeError or ValueError for a status or a
-    header that an application may not send; none of it then reached the client.
+    `closing`: the connection ends with it, whatever its client has asked for.  `known` is the size
+    of the body in bytes where it is all there, else -1.  Without a Content-Length of the
+    application's, the body is framed by `known`, else chunked, else (for HTTP/1.0) by the end of
+    the connection.  Raises TypeError or ValueError for a status or a header that an application may
+    not send; none of it then reached the client.
     """
+    keep_alive = request.keep_alive and not closing
+    body = request.body
+    if body is not None and type(body) is Stream and not body.drainable:
+        keep_alive = False
+    method, http11 = request.environ["REQUEST_METHOD"], request.http11
     now = int(time())
     if now != _second:
         _begin_second(now)
+    # Of one second, whatever the clock does meanwhile: see _begin_second.
+    heads = _heads
     pairs = tuple(headers)
-    key = (now, status, method == "HEAD", http11, keep_alive, known, pairs)
-    head = _heads.get(key)
+    key = (status, pairs, method == "HEAD", http11, keep_alive, known)
+    head = heads.get(key)
     if head is None:
         head = _composed(status, pairs, method, http11, keep_alive, known)
-        if len(_heads) < _HEADS_KEPT:
-            _heads[key] = head
+        if len(heads) < _HEADS_KEPT:
+            heads[key] = head
+    if request.id_line:
+        # Not one of the headers: each is another one, and they are kept for the next response.
+        return head.replaced(request.marked(head.data))
     return head
 
 
@@ -239,12 +247,12 @@ def _composed(
             length = known
         if code != 204 and length >= 0:
             lines.append(b"Content-Length: %d\r\n" % length)
-        length = 0
+        length = -1
     elif code == 205:
         # Section 15.3.6: no content, and the client has to be told so.
         lines.append(b"Content-Length: 0\r\n")
         framing = _NONE
-        length = 0
+        length = -1
     else:
         if length < 0 and known >= 0:
             length = known
@@ -278,12 +286,10 @@ def early_hints(headers: Headers) -> bytes:
 def error(status: int, reason: str, *, method: str = "GET", headers: Headers = ()) -> bytes:
     """A whole plain response that ends the connection."""
     body = f"{status} {HTTPStatus(status).phrase}: {reason}\n".encode()
-    head = compose(
-        f"{status} {HTTPStatus(status).phrase}",
-        [("Content-Type", "text/plain; charset=utf-8"), *headers],
-        method=method,
-        http11=True,
-        keep_alive=False,
-        known=len(body),
-    )
+    line = f"{status} {HTTPStatus(status).phrase}"
+    headers = [("Content-Type", "text/plain; charset=utf-8"), *headers]
+    now = int(time())
+    if now != _second:
+        _begin_second(now)
+    head = _composed(line, headers, method, True, False, len(body))
     return head.data if method == "HEAD" else head.data + body

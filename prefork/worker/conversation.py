@@ -8,8 +8,10 @@ import contextlib
 import socket
 from enum import Enum
 from functools import partial
+from math import inf
 
 from prefork import logs
+from prefork.apps.wsgi import Application, Failed, Response, answer
 from prefork.http.connection import CONTINUE, Connection
 from prefork.http.head import Reject
 from prefork.http.request import Environ, Request
@@ -59,14 +61,15 @@ class Conversation(Sender):
         "_served",
         "_since",
         "_unfinished",
+        "began",
         "closing",
         "connection",
         "deadline",
         "door",
         "events",
         "expired",
+        "place",
         "serving",
-        "tick",
         "wish",
     )
 
@@ -86,13 +89,15 @@ class Conversation(Sender):
         """The next response is the last."""
         self.serving: Request | None = None
         """The request that the application has now."""
+        self.began = 0.0
+        """Monotonic seconds at which it got that."""
         self.door: Door | None = None
         """Where it came in, if it may leave for another worker."""
         self.wish = _CLOSE
         """What it waits for, as far as that was noted."""
         self.events = 0
         self.deadline = 0.0
-        self.tick = 0
+        self.place = inf
 
     # Reading.
 
@@ -101,21 +106,21 @@ class Conversation(Sender):
         """Between two requests, with nothing left to send."""
         return self._unsent is None and self._lingering is None and self.connection.idle
 
-    def read(self, now: float, pieces: int = PIECES) -> bool:
-        """Takes what has come; True where a request is complete."""
+    def read(self, now: float, pieces: int = PIECES) -> Request | None:
+        """Takes what has come; returns the next request to answer, where it is complete."""
         if self._lingering is not None:
             self._lingering.discard()
-            return False
+            return None
         connection = self.connection
         try:
             data = self._sock.recv(_BODY if connection.in_body else _HEAD, _DONTWAIT)
         except BlockingIOError:
-            return bool(connection.requests)
+            return self.take()
         except OSError:  # reset, or gone in another way
             data = b""
         if not data:
             self.broken = True
-            return False
+            return None
         begins = connection.idle
         if begins:
             self._since = now
@@ -126,20 +131,25 @@ class Conversation(Sender):
                 self._discarded += len(data)
                 if self._discarded > DRAIN:
                     connection.finish()
+        request = None
         try:
-            connection.feed(data)
+            request = connection.read(data)
         except OSError as problem:
             self._fail(problem)
+        if request is not None:
+            if self._weight <= AHEAD and self._unsent is None:
+                return request
+            connection.requests.append(request)
         if connection.requests:
             # Should there be the beginning of another behind it, nobody can tell where.
             self._unfinished = None
             if self._weight > AHEAD:
                 self._look_ahead()
-            return True
+            return self.take()
         self._note(data, begins)
         if len(data) == _BODY and pieces > 1:
             return self.read(now, pieces - 1)  # there is more, most likely
-        return False
+        return None
 
     def receive(self) -> bytes:
         """More of a body; raises OSError as recv(2) does that does not wait."""
@@ -147,6 +157,12 @@ class Conversation(Sender):
 
     def _fail(self, problem: OSError) -> None:
         self.connection.error = Reject(507, f"the body can't be kept: {problem.strerror}")
+
+    def take(self) -> Request | None:
+        """The next request to answer, if nothing stands before it."""
+        if self._unsent is not None or self.broken or not self.connection.requests:
+            return None
+        return self.connection.requests.pop(0)
 
     def _note(self, data: bytes, begins: bool) -> None:
         """Keeps what was read of an unfinished request: another worker may have to read it."""
@@ -160,12 +176,6 @@ class Conversation(Sender):
             if type(self._unfinished) is bytes:
                 self._unfinished = bytearray(self._unfinished)
             self._unfinished += data
-
-    def take(self) -> Request | None:
-        """The next request to answer, if nothing stands before it."""
-        if self._unsent is not None or self.broken or not self.connection.requests:
-            return None
-        return self.connection.requests.pop(0)
 
     # To another worker and back.
 
@@ -211,27 +221,30 @@ class Conversation(Sender):
 
     # What an application's response is sent with (prefork.apps.wsgi.Out).
 
-    def begin(self, request: Request) -> None:
-        """The application gets a request: until something is sent, it can be expired."""
+    def answer(
+        self, request: Request, application: Application, failed: Failed, now: float
+    ) -> Response:
+        """Has the application answer a request: until something is sent, it can be expired."""
         self._started = False
+        self.began = now
         self.serving = request
         request.environ["wsgi.early_hints"] = self.early_hints
-        if type(request.body) is Stream:
-            request.body.more = partial(pull, self, self._rules.body_timeout)
+        body = request.body
+        if body is not None and type(body) is Stream:
+            body.more = partial(pull, self, self._rules.body_timeout)
         self._served += 1
         if self._served == self._rules.keepalive_requests:
             self.closing = True
-
-    def done(self, keep_alive: bool, sent: int) -> None:
-        """The application is through with its request, whose response had so many bytes."""
-        self._weight = sent
-        request, self.serving = self.serving, None
+        response = answer(application, request, self, failed)
+        self._weight = response.sent
+        self.serving = None
         self._answered = True
-        if request is not None and type(request.body) is Stream:
+        if body is not None and type(body) is Stream:
             self._discarded = 0
-            let_go(self.connection, request.body)
-        if not keep_alive:
+            let_go(self.connection, body)
+        if response.last or self.broken:
             self.connection.finish()
+        return response
 
     def early_hints(self, headers: Headers) -> None:
         """`wsgi.early_hints`: sends 103 with these headers, such as `Link`, before the response.
@@ -275,12 +288,9 @@ class Conversation(Sender):
         """
         if self.broken:
             return _CLOSE
-        rules = self._rules
         connection = self.connection
         if leaving:
             self.closing = True
-        if self._unsent is None and not connection.requests and connection.error is not None:
-            self._reject(connection.error)
         if self._unsent is not None:
             self.deadline = self._unsent.due(now)
             return _WRITE
@@ -289,8 +299,12 @@ class Conversation(Sender):
                 return self.settle(now, leaving)
             self.deadline = 0.0
             return _SERVE
+        if connection.error is not None:
+            self._reject(connection.error)
+            return self.settle(now, leaving)
         if connection.last:
             return self._end(now)
+        rules = self._rules
         if connection.idle:
             timeout = rules.keepalive if self._answered else rules.header_timeout
             self.deadline = now + timeout if timeout else 0.0

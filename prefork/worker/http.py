@@ -8,7 +8,7 @@ from time import monotonic, time
 from typing import Any, Protocol
 
 from prefork import logs
-from prefork.apps.wsgi import Application, answer
+from prefork.apps.wsgi import Application
 from prefork.http.head import Reject
 from prefork.http.queue_time import waited
 from prefork.http.request import Environ, Request
@@ -81,8 +81,8 @@ class HttpService:
         limits = [limit for limit in (rules.keepalive, graceful_timeout) if limit]
         self._last_chance = min(limits, default=_LAST_CHANCE)
         self._access = access
+        self._on_failure = self._failed  # one object: to bind a method takes 25 ns
         self._open: set[Conversation] = set()
-        self._running: dict[Conversation, float] = {}
         self._forked = False
         self._refusals = logs.Seldom(_COMPLAIN)
         self._last = False
@@ -105,8 +105,7 @@ class HttpService:
         self._open.add(conversation)
         self._admission.note(address, conversation)
         conversation.closing = self._last
-        conversation.read(now)
-        self._proceed(conversation, record, now)
+        self._proceed(conversation, record, now, conversation.read(now))
 
     def adopt(self, parcel: Parcel, fd: int, door: Door, record: Record) -> None:
         if parcel.peer is not None:  # nothing was read yet
@@ -122,29 +121,24 @@ class HttpService:
         self._admission.note(_sharer(base, door), conversation)
         conversation.closing = self._last
         conversation.resume(parcel)
-        complete = conversation.read(now)
-        waits = conversation.idle and not (complete or conversation.broken or self._until)
-        if waits and parcel.deadline:
+        request = conversation.read(now)
+        waits = request is None and conversation.idle and not conversation.broken
+        if waits and parcel.deadline and not self._until:
             # A reload after the other must not keep it for ever.
             self._count(conversation, _IDLE)
             conversation.deadline = parcel.deadline
             self.parking.park(conversation, EPOLLIN)
         else:
-            self._proceed(conversation, record, now)
+            self._proceed(conversation, record, now, request)
 
-    def ready(self, fd: int, events: int, record: Record) -> None:
+    def ready(self, fd: int, events: int, record: Record, now: float) -> float:
         conversation = self.parking.claim(fd)
         if conversation is None:
-            return
-        if events & EPOLLOUT:
-            conversation.flush()
-        else:
-            now = monotonic()
-            if conversation.read(now):
-                ended = self._call(conversation, record, now)
-                self._proceed(conversation, record, ended, now)
-                return
-        self._proceed(conversation, record, monotonic())
+            return now
+        if not events & EPOLLOUT:
+            return self._proceed(conversation, record, now, conversation.read(now))
+        conversation.flush()
+        return self._proceed(conversation, record, now)
 
     def overdue(self, now: float, record: Record) -> None:
         for conversation in self.parking.expired(now):
@@ -194,7 +188,7 @@ class HttpService:
             self._until = monotonic() + self._last_chance
             return
         self._last = True
-        for conversation in list(self._running):
+        for conversation in list(self._open):
             conversation.closing = True
 
     def leave(self) -> None:
@@ -211,9 +205,9 @@ class HttpService:
                 self.parking.park(conversation, conversation.events)
 
     def expire(self, now: float) -> None:
-        for conversation, started in list(self._running.items()):
-            if now - started >= self._request_timeout:
-                conversation.expire()
+        for conversation in list(self._open):
+            if now - conversation.began >= self._request_timeout:
+                conversation.expire()  # if it is being served
 
     def flush(self) -> None:
         parked = len(self.parking.parked)
@@ -271,35 +265,41 @@ class HttpService:
     # One conversation.
 
     def _proceed(
-        self, conversation: Conversation, record: Record, now: float, began: float | None = None
-    ) -> None:
+        self,
+        conversation: Conversation,
+        record: Record,
+        now: float,
+        request: Request | None = None,
+    ) -> float:
         """Does what can be done now, then parks the conversation, hands it over or ends it.
 
-        Monotonic seconds: `now`, and `began`, at which its turn began, if it was served already.
+        `now`: monotonic seconds; returned is when that was over.  `request`: to be answered first.
         """
+        began = now
+        if request is not None:
+            now = self._call(conversation, request, record, now)
         while True:
             wish = conversation.settle(now, self._until)
-            # One that is answered on the spot is neither.
-            if wish is not conversation.wish and wish is not _SERVE:
+            if wish is _SERVE:
+                if now - began > _TURN:
+                    # As good as ready: it comes back at once, behind all that is ready by then.
+                    self.parking.park(conversation, EPOLLOUT)
+                    return now
+                request = conversation.take()
+                if request is not None:
+                    now = self._call(conversation, request, record, now)
+                continue
+            if wish is not conversation.wish:
                 self._count(conversation, wish)
             if wish is _IDLE or wish is _READ:
                 if self._until and self._sent(conversation, only_idle=False):
-                    return
+                    return now
                 self.parking.park(conversation, EPOLLIN)
-            elif wish is _SERVE:
-                if began is None:
-                    began = now
-                elif now - began > _TURN:
-                    # As good as ready: it comes back at once, behind all that is ready by then.
-                    self.parking.park(conversation, EPOLLOUT)
-                    return
-                now = self._call(conversation, record, now)
-                continue
             elif wish is _WRITE:
                 self.parking.park(conversation, EPOLLOUT)
             else:
                 self._close(conversation)
-            return
+            return now
 
     def _count(self, conversation: Conversation, wish: Wish) -> None:
         """Notes how many conversations wait for a request's rest, and for a client to take."""
@@ -311,14 +311,13 @@ class HttpService:
                 self._reading += reading
                 self._writing += writing
 
-    def _call(self, conversation: Conversation, record: Record, now: float) -> float:
-        """Has the application answer the next request; returns when that was over.
+    def _call(
+        self, conversation: Conversation, request: Request, record: Record, now: float
+    ) -> float:
+        """Has the application answer a request; returns when that was over.
 
         `now`: as of a moment ago, when its last bytes were read.
         """
-        request = conversation.take()
-        if request is None:
-            return now
         crew = self._crew
         environ = request.environ
         if self._ids is not None:
@@ -330,25 +329,22 @@ class HttpService:
                 record.waited(seconds)
         if crew is not None:
             crew.enter(record)
-        conversation.begin(request)
-        self._running[conversation] = now
-        if self._last or (self._draining is not None and self._draining()):
+        if self._draining is not None and self._draining():
             conversation.closing = True
-        keep_alive, response = answer(self._application, request, conversation, self._failed)
+        response = conversation.answer(request, self._application, self._on_failure, now)
         if self._forked:
             forked.leave(None)
-        del self._running[conversation]
-        conversation.done(keep_alive, response.sent)
         ended = monotonic()
-        code = response.head.code if response.head is not None else response.failure
+        head, sent = response.head, response.sent
+        code = head.code if head is not None else response.failure
         if conversation.expired:
             code = 504
-        record.end(ended, code, response.sent)
+        record.end(ended, code, sent)
         if crew is not None:
             crew.leave(ended - now)
         if self._access is not None:
             elapsed = ended - now
-            self._access.add(request.environ, code, response.sent, time() - elapsed, elapsed)
+            self._access.add(environ, code, sent, time() - elapsed, elapsed)
         return ended
 
     def _failed(self, request: Request, problem: BaseException) -> None:

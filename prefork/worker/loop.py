@@ -66,8 +66,10 @@ class Service(Protocol):
     def adopt(self, parcel: Parcel, fd: int, door: Door, record: Record) -> None:
         """Serves or parks a connection that a sibling has handed over."""
 
-    def ready(self, fd: int, events: int, record: Record) -> None:
-        """Goes on with a parked connection."""
+    def ready(self, fd: int, events: int, record: Record, now: float) -> float:
+        """Goes on with a parked connection; returns the monotonic seconds when that was over.
+
+        `now`: as of a moment ago."""
 
     def overdue(self, now: float, record: Record) -> None:
         """Ends what has passed its deadline."""
@@ -445,11 +447,12 @@ class Loop:
                 self._watcher.rouse()
             self._at_work = self._at_work or bool(events)
             channel = self._channel.fileno()
+            now = looked
             for fd, event in events:
                 if fd == channel:
                     self._listen_to_master()
                 else:
-                    service.ready(fd, event, record)
+                    now = service.ready(fd, event, record, now)
         else:
             looked = self._wait_in_turn(self.crew, now, limit, record)
             if self.crew.holder is not record:
@@ -484,12 +487,13 @@ class Loop:
         self._new_first = not self._new_first
         if self._new_first and (duty.arrivals or duty.incoming):
             self._welcome(record)
+        now = monotonic() if self._new_first else looked
         while duty.events and crew.holder is record:
             try:
                 fd, event = duty.events.popleft()
             except IndexError:  # the watcher has taken it
                 break
-            self._service.ready(fd, event, record)
+            now = self._service.ready(fd, event, record, now)
         return looked
 
     def _welcome(self, record: Record) -> None:

@@ -8,6 +8,7 @@ or before its deadline, and is moved on when the tick comes and the deadline has
 
 import select
 import threading
+from math import inf
 from typing import Generic, Protocol, TypeVar
 
 EPOLLIN = select.EPOLLIN
@@ -23,8 +24,8 @@ class Parkable(Protocol):
     """What it is registered for in the epoll; 0 when it is not there."""
     deadline: float
     """Monotonic seconds at which it is given up; 0 for never."""
-    tick: int
-    """Where it stands on the wheel; 0 when it is not there."""
+    place: float
+    """Monotonic seconds: where it stands on the wheel; infinity when it is not there."""
 
 
 P = TypeVar("P", bound=Parkable)
@@ -49,15 +50,13 @@ class Parking(Generic[P]):
 
     def park(self, connection: P, events: int) -> None:
         """Waits for a connection to become readable or writable, until its deadline."""
-        fd = connection.fd
         if connection.events != events:
             self._register(connection, events)
-        deadline = connection.deadline * _TICKS
         # Most stand there already, and their deadline has moved away.
-        if deadline and (not connection.tick or deadline < connection.tick - 1):
-            self._turn(connection, int(deadline) + 1)
+        if connection.deadline < connection.place and connection.deadline:
+            self._turn(connection)
         # The last thing: from here on it may be another thread's.
-        self.parked[fd] = connection
+        self.parked[connection.fd] = connection
 
     def _register(self, connection: P, events: int) -> None:
         if connection.events:
@@ -66,21 +65,24 @@ class Parking(Generic[P]):
             self._epoll.register(connection.fd, events)
         connection.events = events
 
-    def _turn(self, connection: P, tick: int) -> None:
-        if connection.tick:
+    def _turn(self, connection: P) -> None:
+        """Puts a connection where its deadline belongs, to the next tick after it."""
+        if connection.place != inf:
             self._leave_wheel(connection)
-        connection.tick = tick
+        tick = int(connection.deadline * _TICKS) + 1
+        connection.place = (tick - 1) / _TICKS
         self._wheel.setdefault(tick, set()).add(connection)
         if not self._next or tick < self._next:
             self._next = tick
 
     def _leave_wheel(self, connection: P) -> None:
-        there = self._wheel.get(connection.tick)
+        tick = int(connection.place * _TICKS) + 1
+        there = self._wheel.get(tick)
         if there is not None:
             there.discard(connection)
             if not there:
-                del self._wheel[connection.tick]
-        connection.tick = 0
+                del self._wheel[tick]
+        connection.place = inf
 
     def claim(self, fd: int) -> P | None:
         """Takes a connection out to serve it; None where somebody else has it."""
@@ -110,7 +112,7 @@ class Parking(Generic[P]):
         no longer be deleted (epoll(7), "Questions and answers" 6).
         """
         self.mute(connection)
-        if connection.tick:
+        if connection.place != inf:
             self._leave_wheel(connection)
 
     def wait(self, now: float, limit: float | None = None) -> list[tuple[int, int]]:
@@ -129,7 +131,7 @@ class Parking(Generic[P]):
         late: list[P] = []
         while self._next and self._next <= now * _TICKS:
             for connection in self._wheel.pop(self._next, ()):
-                connection.tick = 0
+                connection.place = inf
                 if self.parked.get(connection.fd) is not connection:
                     continue  # being served: parked anew, it gets a new place; or handed over
                 if not connection.deadline:
@@ -138,7 +140,7 @@ class Parking(Generic[P]):
                     if self.claim_this(connection):
                         late.append(connection)
                 else:
-                    self._turn(connection, int(connection.deadline * _TICKS) + 1)
+                    self._turn(connection)
             self._next = min(self._wheel, default=0)
         return late
 
@@ -192,9 +194,9 @@ class SharedParking(Parking[P]):
             self._wake_up(connection)
             super()._register(connection, events)
 
-    def _turn(self, connection: P, tick: int) -> None:
+    def _turn(self, connection: P) -> None:
         with self._lock:
-            super()._turn(connection, tick)
+            super()._turn(connection)
 
     def mute(self, connection: P) -> None:
         with self._lock:

@@ -21,7 +21,7 @@ from prefork.http import forwarded
 from prefork.http.head import Reject
 from prefork.http.proxied import ProxiedConnection, keys
 from prefork.http.proxy_protocol import ProxyError
-from prefork.http.request import Environ
+from prefork.http.request import Environ, Request
 from prefork.worker.conversation import PIECES, Conversation, Wish
 from prefork.worker.handover import Parcel
 from prefork.worker.proxy_header import ProxyHeader
@@ -188,13 +188,13 @@ class SecuredConversation(Conversation):
 
     # What a conversation does.
 
-    def read(self, now: float, pieces: int = PIECES) -> bool:
+    def read(self, now: float, pieces: int = PIECES) -> Request | None:
         if self.broken:
-            return False
+            return None
         if self._owed is _PROXY and not self._read_proxy_header(now):
-            return False
+            return None
         if self._owed is _HANDSHAKE and not self._shake_hands():
-            return False
+            return None
         return super().read(now, pieces)
 
     def parcel(self) -> Parcel | None:

@@ -11,6 +11,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable
+from math import inf
 from time import monotonic
 from typing import Any
 
@@ -47,7 +48,7 @@ class Exchange:
         self.fd = sock.fileno()
         self.events = 0
         self.deadline = 0.0
-        self.tick = 0
+        self.place = inf
 
     def introduce(self, address: Any) -> None:
         """Names the client, as accept(2) does."""
@@ -143,16 +144,17 @@ class TcpService:
     def adopt(self, parcel: Parcel, fd: int, door: Door, record: Record) -> None:
         self.welcome((fd, parcel.peer), door, record)
 
-    def ready(self, fd: int, events: int, record: Record) -> None:
+    def ready(self, fd: int, events: int, record: Record, now: float) -> float:
         exchange = self.parking.claim(fd)
         if exchange is None:
-            return
+            return now
         if exchange.header is not None:
             self._proceed(exchange, record)
         elif exchange.discard():
             self.parking.park(exchange, EPOLLIN)
         else:
             self._close(exchange)
+        return monotonic()
 
     def overdue(self, now: float, record: Record) -> None:
         for exchange in self.parking.expired(now):

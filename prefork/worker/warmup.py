@@ -40,7 +40,7 @@ def warm_up(application: Application, paths: Iterable[str], base: Environ) -> No
         connection.feed(b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % path.encode("ascii"))
         if not connection.requests:
             raise WarmupError(f"warmup: {path} is no request target: {connection.error}")
-        _, response = answer(application, connection.requests.pop(0), _Nowhere(), _raise)
+        response = answer(application, connection.requests.pop(0), _Nowhere(), _raise)
         status = response.head.code if response.head is not None else 500
         if status >= 400:
             raise WarmupError(f"warmup: {path} answered {status}; expected 2xx or 3xx")

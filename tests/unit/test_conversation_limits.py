@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from prefork.apps.wsgi import StartResponse
 from prefork.http.body import Budget
 from prefork.http.connection import Limits
+from prefork.http.request import Environ, Request
 from prefork.worker.conversation import Conversation, Wish
 from prefork.worker.rules import Rules
 
@@ -31,27 +33,35 @@ def rules(**changed: Any) -> Rules:
     return Rules(limits=limits._replace(budget=given["budget"], disk=given["disk"]), **given)
 
 
+def nothing(environ: Environ, start_response: StartResponse) -> list[bytes]:
+    start_response("204 No Content", [])
+    return []
+
+
+def failed(request: Request, problem: BaseException) -> None:
+    raise problem
+
+
 class Client:
     """A conversation, and the other end of its socket."""
 
     def __init__(self, rules: Rules) -> None:
         ours, self.sock = socket.socketpair()
         self.conversation = Conversation(ours, {}, rules, START)
+        self.request: Request | None = None
 
     def sends(self, data: bytes, at: float) -> float:
         """Seconds after START at which it will be given up."""
         self.sock.sendall(data)
-        self.conversation.read(START + at)
+        self.request = self.conversation.read(START + at)
         self.conversation.settle(START + at)
         return self.conversation.deadline - START
 
     def answered(self) -> bool:
-        """Takes the next request and answers it; whether the connection stays."""
-        request = self.conversation.take()
+        """Answers the next request; whether the connection stays."""
+        request, self.request = self.request or self.conversation.take(), None
         assert request is not None
-        self.conversation.begin(request)
-        keep_alive = not self.conversation.closing
-        self.conversation.done(keep_alive, 0)
+        self.conversation.answer(request, nothing, failed, START)
         return self.conversation.settle(START) is not Wish.CLOSE
 
 

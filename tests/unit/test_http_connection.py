@@ -21,23 +21,23 @@ UNLIMITED = Limits(0, 0, 0, 0, 0)
 BASE = {"wsgi.base": "here", "REMOTE_ADDR": "", "REMOTE_PORT": ""}
 
 
-@pytest.fixture(params=[False, True], ids=["new heads", "known heads"], autouse=True)
+@pytest.fixture(params=[0, 2, 4], ids=["new heads", "known parts", "known heads"], autouse=True)
 def known(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test twice: the second time the same bytes have come on two connections before."""
-    monkeypatch.setattr(sys.modules[__name__], "known_heads", request.param)
+    """Every test with bytes that come for the first time, and with such as came before."""
+    monkeypatch.setattr(sys.modules[__name__], "times_before", request.param)
 
 
-known_heads = False
+times_before = 0
 
 
 def fed(*pieces: bytes, limits: Limits = LIMITS) -> Connection:
-    recall = Recall() if known_heads else None
-    for before in (True, True, False) if known_heads else (False,):
+    recall = Recall() if times_before else None
+    for time in range(times_before + 1):
         connection = Connection(BASE, limits)
         connection.recall = recall
         for piece in pieces:
             connection.feed(piece)
-        if before:
+        if time < times_before:
             connection.close()
     return connection
 

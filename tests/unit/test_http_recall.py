@@ -48,6 +48,26 @@ def test_a_section_is_kept_when_it_comes_the_second_time() -> None:
     }
 
 
+def test_a_whole_head_is_kept_when_it_comes_the_fourth_time() -> None:
+    recall = Recall()
+    clients = [connected(recall, address=f"192.0.2.{number}") for number in range(5)]
+    for known, client in enumerate(clients):
+        assert (head() in recall.heads) is (known > 3)
+        request = asked(client, head())
+        assert request.line == b"GET /"
+        environ = request.environ
+        assert environ.pop("wsgi.input").read() == b""
+        assert environ == {
+            **client._base,
+            "REQUEST_METHOD": "GET",
+            "PATH_INFO": "/",
+            "QUERY_STRING": "",
+            "RAW_URI": "/",
+            "SERVER_PROTOCOL": "HTTP/1.1",
+            "HTTP_HOST": "test",
+        }
+
+
 def test_a_parser_is_made_for_what_has_to_be_read_only() -> None:
     recall = Recall()
     for _ in range(2):
@@ -62,7 +82,7 @@ def test_a_parser_is_made_for_what_has_to_be_read_only() -> None:
 def test_what_an_application_does_to_its_environ_reaches_nobody_else() -> None:
     recall = Recall()
     clients = [connected(recall, address) for address in ("192.0.2.1", "192.0.2.2", "192.0.2.3")]
-    for client in clients * 2:
+    for client in clients * 3:
         request = asked(client, head(b"X-A: 1"))
         assert request.environ["HTTP_X_A"] == "1"
         assert request.environ["REMOTE_ADDR"] == client._base["REMOTE_ADDR"]
@@ -123,8 +143,11 @@ def test_no_client_fills_the_memory() -> None:
         field = b"X-A: %d" % next(numbers)
         for _ in range(2):
             asked(client, head(field))
-        asked(client, head(line=b"GET /%d HTTP/1.1" % next(numbers)))
+        line = b"GET /%d HTTP/1.1" % next(numbers)
+        for _ in range(2):
+            asked(client, head(line=line))
     assert len(recall.sections) <= 128
+    assert 0 < len(recall.heads) <= 256
     assert len(recall.lines) <= 1024
     assert len(recall._marks) <= 1024
     large = head(b"X-A: " + b"a" * 3000)

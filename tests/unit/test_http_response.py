@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from prefork.http import response
+from prefork.http.request import Request
 from prefork.http.response import Framing, compose, error
 
 Pairs = list[tuple[str, str]]
@@ -20,9 +21,8 @@ def composed(
     keep_alive: bool = True,
     known: int = -1,
 ) -> response.Head:
-    return compose(
-        status, headers or [], method=method, http11=http11, keep_alive=keep_alive, known=known
-    )
+    request = Request({"REQUEST_METHOD": method}, b"", http11, keep_alive, None)
+    return compose(status, headers or [], request, known=known)
 
 
 def lines(head: response.Head) -> list[str]:

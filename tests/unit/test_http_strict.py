@@ -268,7 +268,7 @@ def read(stream: bytes, size: int = 0) -> Connection:
     It is not the first that did: what is kept of heads makes no difference.
     """
     recall = Recall()
-    for _ in range(3):
+    for _ in range(5):
         connection = Connection(BASE, LIMITS)
         connection.recall = recall
         for at in range(0, len(stream), size or len(stream)):

@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import inf
 from time import monotonic
 
 import pytest
@@ -20,7 +21,7 @@ class Parked:
     peer: socket.socket
     deadline: float = 0.0
     events: int = 0
-    tick: int = 0
+    place: float = inf
 
     @property
     def fd(self) -> int:

@@ -57,6 +57,22 @@ def test_a_call_is_seen_while_it_runs_and_counted_when_it_is_over(board: Scorebo
     assert counters.by_class() == [0, 0, 1, 0, 1, 0]
 
 
+def test_the_same_call_again_is_another_one(board: Scoreboard) -> None:
+    record = board.record(3, 0)
+    line = b"GET /a"
+    for number in range(3):
+        record.start(12.0 + number, line, "10.0.0.1", "id-1")
+        assert board.calls(3, 1) == [
+            Call(0, 12.0 + number, "GET /a", "10.0.0.1", "id-1", 11.5 + number if number else 0.0)
+        ]
+        record.end(12.5 + number, 200)
+    record.start(15.0, line, "10.0.0.2", "id-1")
+    assert board.calls(3, 1)[0].peer == "10.0.0.2"
+    record.start(16.0, line, "10.0.0.2", "id-2")
+    assert board.calls(3, 1)[0].id == "id-2"
+    assert board.requests(3, 1) == 3
+
+
 @pytest.mark.parametrize("place", range(len(BOUNDS)))
 def test_a_duration_belongs_to_the_class_that_its_bound_ends(board: Scoreboard, place: int) -> None:
     """Prometheus' `le`: less or equal."""
