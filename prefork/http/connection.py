@@ -1,7 +1,7 @@
 """One HTTP/1.1 connection: bytes in, requests out.
 
 The parser calls back for each piece of a message, and the pieces go straight into the environ of
-PEP 3333: a copy of the connection's base, so that what is the same for each request is written
+PEP 3333: a copy of the listener's base, so that what is the same for each request is written
 once.  Nothing here touches a socket; the conversation feeds bytes and takes requests.
 """
 
@@ -32,6 +32,9 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 # Lists that a client may send on several lines are joined by a comma (RFC 9110 section 5.3);
 # cookies by a semicolon (RFC 9113 section 8.2.3 has the same case).
 _SINGULAR = frozenset({"CONTENT_LENGTH", "CONTENT_TYPE", "HTTP_HOST"})
+
+Peer = tuple[str, str]
+"""Address and port, empty where there is none."""
 
 _START = 16 * 1024
 """Bytes kept of a head that comes in pieces, to look at its first line."""
@@ -79,6 +82,7 @@ class Connection:
         "idle",
         "in_body",
         "last",
+        "peer",
         "recall",
         "requests",
         "surplus",
@@ -88,8 +92,11 @@ class Connection:
     proxied = False
     """The peer is a trusted proxy: its word on how a request came to it is taken."""
 
-    def __init__(self, base: Environ, limits: Limits) -> None:
+    def __init__(self, base: Environ, limits: Limits, peer: Peer = ("", "")) -> None:
+        """`base`: what the environ of each request begins with; others share it.  It has
+        REMOTE_ADDR and REMOTE_PORT, in whose place `peer` is put."""
         self._base = base
+        self.peer = peer
         self._limits = limits
         self._parser: Any = None  # made for the first head that has to be read
         self._environ: Environ | None = None
@@ -130,10 +137,9 @@ class Connection:
         """Lets go of the parser, which holds us as we hold it: a cycle for each connection."""
         self._parser = None
 
-    def differs(self, other: Environ) -> dict[str, str] | None:
-        """What its requests' environ begins with beside `other`; None for what is no text."""
-        own = {key: value for key, value in self._base.items() if other.get(key) is not value}
-        return own if all(isinstance(value, str) for value in own.values()) else None
+    def extend(self, more: Environ) -> None:
+        """What is known now of this connection alone, for the environ of each of its requests."""
+        self._base = {**self._base, **more}
 
     @property
     def method(self) -> str:
@@ -168,9 +174,7 @@ class Connection:
                 head, tail = self._put_together(data, recall)
             if head is not None:
                 environ = head.environ.copy()
-                base = self._base
-                environ["REMOTE_ADDR"] = base["REMOTE_ADDR"]
-                environ["REMOTE_PORT"] = base["REMOTE_PORT"]
+                environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = self.peer
                 environ["wsgi.input"] = BytesIO()
                 keep_alive = head.keep_alive
                 self.last = not keep_alive
@@ -260,7 +264,8 @@ class Connection:
 
     def on_url(self, url: bytes) -> None:
         if self._environ is None:
-            self._environ = self._base.copy()
+            self._environ = environ = self._base.copy()
+            environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = self.peer
             self._url = url
         else:
             self._url += url

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from prefork.http import forwarded
-from prefork.http.connection import Connection, Limits
+from prefork.http.connection import Connection, Limits, Peer
 from prefork.http.request import Environ
 
 
@@ -15,10 +15,15 @@ class ProxiedConnection(Connection):
     proxied = True
 
     def __init__(
-        self, base: Environ, limits: Limits, trusts: forwarded.Trusts, names: dict[bytes, str]
+        self,
+        base: Environ,
+        limits: Limits,
+        peer: Peer,
+        trusts: forwarded.Trusts,
+        names: dict[bytes, str],
     ) -> None:
         """`names`: the headers that are believed, as `keys` has them."""
-        super().__init__(base, limits)
+        super().__init__(base, limits, peer)
         self._trusts = trusts
         self._names = names
 

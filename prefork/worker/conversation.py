@@ -12,7 +12,7 @@ from math import inf
 
 from prefork import logs
 from prefork.apps.wsgi import Application, Failed, Response, answer
-from prefork.http.connection import CONTINUE, Connection
+from prefork.http.connection import CONTINUE, Connection, Peer
 from prefork.http.head import Reject
 from prefork.http.request import Environ, Request
 from prefork.http.response import Headers, early_hints, error
@@ -73,9 +73,11 @@ class Conversation(Sender):
         "wish",
     )
 
-    def __init__(self, sock: socket.SocketType, base: Environ, rules: Rules, now: float) -> None:
+    def __init__(
+        self, sock: socket.SocketType, base: Environ, peer: Peer, rules: Rules, now: float
+    ) -> None:
         super().__init__(sock, rules)
-        self.connection = Connection(base, rules.limits)
+        self.connection = Connection(base, rules.limits, peer)
         self._since = now
         self._served = 0
         self._answered = False
@@ -196,11 +198,8 @@ class Conversation(Sender):
             return None
         else:
             data = bytes(self._unfinished)
-        environ = connection.differs(door.base)
-        if environ is None:
-            return None
         return Parcel(
-            *(door.inode, None, environ, data, self._since, deadline),
+            *(door.inode, None, connection.peer, data, self._since, deadline),
             *(self._answered, self._continued, self._served),
         )
 

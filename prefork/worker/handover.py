@@ -41,7 +41,7 @@ import msgspec
 from prefork import logs
 from prefork.scoreboard import Scoreboard
 
-VERSION = 2
+VERSION = 3
 """Of `Parcel`; a worker takes none of another."""
 
 HOPS = 3
@@ -62,9 +62,9 @@ class Parcel(msgspec.Struct, array_like=True):
     listener: int
     """Inode of the listener's socket: the same in all processes, and in each generation."""
     peer: Any
-    """As accept(2) gave it; of a connection that was read from, it is in the environ."""
-    environ: dict[str, str]
-    """What the environ of its requests begins with, beside the listener's."""
+    """As accept(2) gave it; None for a connection that was read from."""
+    client: tuple[str, str]
+    """Of a connection that was read from: its client's address and port, by whoever named it."""
     data: bytes
     """What was read of an unfinished request."""
     since: float

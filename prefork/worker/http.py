@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from prefork import logs
 from prefork.apps.wsgi import Application
+from prefork.http.connection import Peer
 from prefork.http.head import Reject
 from prefork.http.queue_time import waited
 from prefork.http.request import Environ, Request
@@ -92,14 +93,13 @@ class HttpService:
 
     def welcome(self, arrival: Arrival, door: Door, record: Record) -> None:
         fd, peer = arrival
-        base = door.base.copy()
-        base["REMOTE_ADDR"], base["REMOTE_PORT"] = peer_name(peer)
-        address = _sharer(base, door)
+        name = peer_name(peer)
+        address = _sharer(name, door)
         sock = adopt(fd)
-        if not self._admitted(sock, address, tls="HTTPS" in base):
+        if not self._admitted(sock, address, tls="HTTPS" in door.base):
             return
         now = monotonic()
-        conversation = door.converse(sock, base, self._rules, now)
+        conversation = door.converse(sock, door.base, name, self._rules, now)
         conversation.door = door
         conversation.connection.recall = door.recall
         self._open.add(conversation)
@@ -112,13 +112,12 @@ class HttpService:
             self.welcome((fd, parcel.peer), door, record)
             return
         now = monotonic()
-        base = {**door.base, **parcel.environ}
-        conversation = door.converse(adopt(fd), base, self._rules, now)
+        conversation = door.converse(adopt(fd), door.base, parcel.client, self._rules, now)
         conversation.door = door
         conversation.connection.recall = door.recall
         self._open.add(conversation)
         # It was admitted where it came from.
-        self._admission.note(_sharer(base, door), conversation)
+        self._admission.note(_sharer(parcel.client, door), conversation)
         conversation.closing = self._last
         conversation.resume(parcel)
         request = conversation.read(now)
@@ -236,10 +235,10 @@ class HttpService:
         self._complain(problem)
         return False
 
-    def admit(self, conversation: Conversation, base: Environ) -> Reject | None:
+    def admit(self, conversation: Conversation) -> Reject | None:
         """A PROXY header has named a conversation's client: why that is turned away, or None."""
         assert conversation.door is not None
-        address = _sharer(base, conversation.door)
+        address = _sharer(conversation.connection.peer, conversation.door)
         problem = self._admission.overdrawn(address, self._open)
         if problem is None:
             self._admission.note(address, conversation)
@@ -364,9 +363,9 @@ class HttpService:
             forked.leave(problem)
 
 
-def _sharer(base: Environ, door: Door) -> str:
+def _sharer(peer: Peer, door: Door) -> str:
     """The address whose share of the connections one is, empty for none."""
-    address: str = base["REMOTE_ADDR"]
+    address = peer[0]
     # A proxy has no share of its own: its clients would have to divide it.
     return "" if door.trusts is not None and door.trusts(address) else address
 
@@ -377,6 +376,8 @@ def base_environ(server: tuple[str, str], *, tls: bool = False, **more: Any) -> 
     return {
         "SERVER_NAME": name,
         "SERVER_PORT": port,
+        "REMOTE_ADDR": "",
+        "REMOTE_PORT": "",
         "SCRIPT_NAME": "",
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": "https" if tls else "http",

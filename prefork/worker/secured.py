@@ -18,6 +18,7 @@ from msgspec import Struct
 from prefork import logs
 from prefork.config import Config
 from prefork.http import forwarded
+from prefork.http.connection import Peer
 from prefork.http.head import Reject
 from prefork.http.proxied import ProxiedConnection, keys
 from prefork.http.proxy_protocol import ProxyError
@@ -68,9 +69,9 @@ class Security(Struct, frozen=True):
     """What is believed from whom is trusted; see prefork.http.proxied.keys."""
 
     def converse(
-        self, sock: socket.SocketType, base: Environ, rules: Rules, now: float
+        self, sock: socket.SocketType, base: Environ, peer: Peer, rules: Rules, now: float
     ) -> Conversation:
-        return SecuredConversation(sock, base, rules, now, self)
+        return SecuredConversation(sock, base, peer, rules, now, self)
 
 
 class _Owed(Enum):
@@ -92,9 +93,15 @@ class SecuredConversation(Conversation):
     __slots__ = ("_base", "_header", "_owed", "_security", "_tls")
 
     def __init__(
-        self, sock: socket.SocketType, base: Environ, rules: Rules, now: float, security: Security
+        self,
+        sock: socket.SocketType,
+        base: Environ,
+        peer: Peer,
+        rules: Rules,
+        now: float,
+        security: Security,
     ) -> None:
-        super().__init__(sock, base, rules, now)
+        super().__init__(sock, base, peer, rules, now)
         self._base = base
         self._security = security
         self._header = ProxyHeader() if security.proxy_protocol else None
@@ -106,12 +113,12 @@ class SecuredConversation(Conversation):
     # The PROXY header.
 
     def _refuse(self, why: str) -> None:
-        logs.event("warning", "connection refused", peer=self._base["REMOTE_ADDR"], reason=why)
+        logs.event("warning", "connection refused", peer=self.connection.peer[0], reason=why)
         self.broken = True
 
     def _read_proxy_header(self, now: float) -> bool:
         """Whether it is behind us: what follows is for TLS, or HTTP."""
-        if not self._security.trusts(self._base["REMOTE_ADDR"]):
+        if not self._security.trusts(self.connection.peer[0]):
             self._refuse("the peer is not one of http.trusted_proxies")
             return False
         owed = self._header
@@ -128,9 +135,9 @@ class SecuredConversation(Conversation):
             return False
         self._header = None
         if header.source is not None:
-            self._base["REMOTE_ADDR"], self._base["REMOTE_PORT"] = header.source
+            self.connection.peer = header.source
             admit = self.door.admit if self.door is not None else None
-            refusal = admit(self, self._base) if admit is not None else None
+            refusal = admit(self) if admit is not None else None
             if refusal is not None:
                 if self._security.seal is None:
                     self._stay_plain(refusal)
@@ -143,10 +150,11 @@ class SecuredConversation(Conversation):
     def _know_peer(self, now: float) -> None:
         """Nothing more will be said of the peer but by itself."""
         security = self._security
-        if security.trusts(self._base["REMOTE_ADDR"]):
+        peer = self.connection.peer
+        if security.trusts(peer[0]):
             self.connection.close()
             self.connection = ProxiedConnection(
-                self._base, self._rules.limits, security.trusts, security.headers
+                self._base, self._rules.limits, peer, security.trusts, security.headers
             )
         if security.seal is None:
             self._owed = _NOTHING
@@ -168,13 +176,13 @@ class SecuredConversation(Conversation):
             return False
         except OSError as problem:
             reason = str(getattr(problem, "reason", None) or problem)
-            peer = self._base["REMOTE_ADDR"]
+            peer = self.connection.peer[0]
             logs.event("debug", "handshake failed", peer=peer, reason=reason)
             self._stay_plain(None)
             return False
         self._owed = _NOTHING
         self._sock = tls  # type: ignore[assignment]  # it has what a conversation uses of one
-        self._base.update(tls.environ())
+        self.connection.extend(tls.environ())
         return True
 
     def _stay_plain(self, problem: Reject | None) -> None:

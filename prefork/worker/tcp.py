@@ -180,7 +180,8 @@ class TcpService:
             return False
         self.parking.mute(exchange)
         parcel = Parcel(
-            exchange.door.inode, exchange.address, {}, b"", monotonic(), 0.0, False, False
+            *(exchange.door.inode, exchange.address, ("", ""), b"", monotonic(), 0.0),
+            *(False, False),
         )
         if self._handover.send(parcel, exchange.fd, only_idle=only_idle, slot=slot):
             self._close(exchange)

@@ -36,7 +36,7 @@ def warm_up(application: Application, paths: Iterable[str], base: Environ) -> No
     Raises WarmupError for an answer of 4xx or 5xx, and what the application raises.
     """
     for path in paths:
-        connection = Connection({**base, "REMOTE_ADDR": "", "REMOTE_PORT": ""}, _NO_LIMITS)
+        connection = Connection(base, _NO_LIMITS)
         connection.feed(b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % path.encode("ascii"))
         if not connection.requests:
             raise WarmupError(f"warmup: {path} is no request target: {connection.error}")

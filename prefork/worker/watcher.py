@@ -276,7 +276,7 @@ class Watcher:
             except IndexError:
                 break
             fd, peer = arrival
-            parcel = Parcel(door.inode, peer, {}, b"", now, 0.0, False, False)
+            parcel = Parcel(door.inode, peer, ("", ""), b"", now, 0.0, False, False)
             if not handover.send(parcel, fd, only_idle=True):
                 duty.arrivals.appendleft((arrival, door))
                 return False

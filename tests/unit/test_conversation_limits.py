@@ -33,6 +33,9 @@ def rules(**changed: Any) -> Rules:
     return Rules(limits=limits._replace(budget=given["budget"], disk=given["disk"]), **given)
 
 
+BASE = {"REMOTE_ADDR": "", "REMOTE_PORT": ""}
+
+
 def nothing(environ: Environ, start_response: StartResponse) -> list[bytes]:
     start_response("204 No Content", [])
     return []
@@ -47,7 +50,7 @@ class Client:
 
     def __init__(self, rules: Rules) -> None:
         ours, self.sock = socket.socketpair()
-        self.conversation = Conversation(ours, {}, rules, START)
+        self.conversation = Conversation(ours, BASE, ("", ""), rules, START)
         self.request: Request | None = None
 
     def sends(self, data: bytes, at: float) -> float:

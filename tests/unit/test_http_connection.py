@@ -384,7 +384,7 @@ def test_the_end_may_be_said_while_a_request_is_under_way() -> None:
 
 def test_an_idle_connection_keeps_no_bytes_of_the_last_request() -> None:
     data = get(b"X-Long: " + b"a" * 3000)
-    connection = Connection({}, LIMITS)
+    connection = Connection(BASE, LIMITS)
     connection.feed(data[:-1])
     held = gc.get_referents(connection)
     assert any(isinstance(each, bytes) and len(each) > 3000 for each in held)

@@ -210,11 +210,12 @@ def test_http_in_front_of_https_takes_the_mark_away() -> None:
     }
 
 
-BASE = {"REMOTE_ADDR": "10.0.0.1", "REMOTE_PORT": "1", "wsgi.url_scheme": "http", "SCRIPT_NAME": ""}
+BASE = {"REMOTE_ADDR": "", "REMOTE_PORT": "", "wsgi.url_scheme": "http", "SCRIPT_NAME": ""}
 
 
 def connection(*names: str) -> ProxiedConnection:
-    return ProxiedConnection(dict(BASE), Limits(0, 0, 0, 0, 0), TRUSTS, keys(names))
+    limits = Limits(0, 0, 0, 0, 0)
+    return ProxiedConnection(BASE, limits, ("10.0.0.1", "1"), TRUSTS, keys(names))
 
 
 def test_a_connection_takes_the_headers_that_are_named_and_drops_the_others() -> None:

@@ -9,8 +9,11 @@ from prefork.http.request import Request
 LIMITS = Limits(request_line=200, header_count=20, header_size=4000, body=1000, body_memory=100)
 
 
+BASE = {"REMOTE_ADDR": "", "REMOTE_PORT": "", "x": "y"}
+
+
 def connected(recall: Recall, address: str = "192.0.2.1") -> Connection:
-    connection = Connection({"REMOTE_ADDR": address, "REMOTE_PORT": "1", "x": "y"}, LIMITS)
+    connection = Connection(BASE, LIMITS, (address, "1"))
     connection.recall = recall
     return connection
 
@@ -39,7 +42,9 @@ def test_a_section_is_kept_when_it_comes_the_second_time() -> None:
     assert environ.pop("wsgi.input").read() == b""
     of_its_own = {"REQUEST_METHOD": "HEAD", "PATH_INFO": "/third", "QUERY_STRING": "a=b"}
     assert environ == {
-        **client._base,
+        **BASE,
+        "REMOTE_ADDR": "192.0.2.1",
+        "REMOTE_PORT": "1",
         **of_its_own,
         "RAW_URI": "/third?a=b",
         "SERVER_PROTOCOL": "HTTP/1.1",
@@ -58,7 +63,9 @@ def test_a_whole_head_is_kept_when_it_comes_the_fourth_time() -> None:
         environ = request.environ
         assert environ.pop("wsgi.input").read() == b""
         assert environ == {
-            **client._base,
+            **BASE,
+            "REMOTE_ADDR": client.peer[0],
+            "REMOTE_PORT": "1",
             "REQUEST_METHOD": "GET",
             "PATH_INFO": "/",
             "QUERY_STRING": "",
@@ -85,7 +92,7 @@ def test_what_an_application_does_to_its_environ_reaches_nobody_else() -> None:
     for client in clients * 3:
         request = asked(client, head(b"X-A: 1"))
         assert request.environ["HTTP_X_A"] == "1"
-        assert request.environ["REMOTE_ADDR"] == client._base["REMOTE_ADDR"]
+        assert request.environ["REMOTE_ADDR"] == client.peer[0]
         assert "mine" not in request.environ
         request.environ.update({"HTTP_X_A": "2", "x": "z", "mine": 1})
         request.environ["wsgi.input"].write(b"mine")

@@ -312,7 +312,7 @@ def test_an_https_target_is_for_a_connection_with_tls() -> None:
     connection = read(data)
     assert connection.error is not None
     assert connection.error.status == 421
-    secured = Connection({"wsgi.url_scheme": "https"}, LIMITS)
+    secured = Connection({**BASE, "wsgi.url_scheme": "https"}, LIMITS)
     secured.feed(data)
     assert secured.error is None
     assert secured.requests[0].environ["HTTP_HOST"] == "test"
@@ -339,7 +339,7 @@ def trailers(*lines: bytes) -> bytes:
 
 
 def tight(data: bytes, size: int = 0) -> Connection:
-    connection = Connection({}, TIGHT)
+    connection = Connection(BASE, TIGHT)
     for at in range(0, len(data), size or len(data)):
         connection.feed(data[at : at + (size or len(data))])
     return connection

@@ -32,7 +32,7 @@ class Pair:
         given = {
             "listener": 1,
             "peer": None,
-            "environ": {"REMOTE_ADDR": "::1"},
+            "client": ("::1", "8"),
             "data": b"GET",
             "since": 1.5,
             "deadline": 0.0,
