@@ -134,10 +134,13 @@ class HttpService:
         conversation = self.parking.claim(fd)
         if conversation is None:
             return now
-        if not events & EPOLLOUT:
-            return self._proceed(conversation, record, now, conversation.read(now))
-        conversation.flush()
-        return self._proceed(conversation, record, now)
+        if events & EPOLLOUT:
+            conversation.flush()
+        else:
+            request = conversation.read(now)
+            if request is not None:
+                return self._proceed(conversation, record, now, request)
+        return self._proceed(conversation, record, monotonic())
 
     def overdue(self, now: float, record: Record) -> None:
         for conversation in self.parking.expired(now):
