@@ -71,7 +71,6 @@ _ID_AT = _TEXT + PEER
 _START_AT = _ID_AT + REQUEST_ID
 _STARTED = (_START_AT + LINE) // 8
 _pack_start = _START.pack_into
-_pack_end = struct.Struct("dQd").pack_into  # ended, bytes, seconds: each stored whole
 _RECORD_SIZE = 1024
 
 # What the worker as a whole tells stands before its records: in words, and then a text.
@@ -418,8 +417,9 @@ class Record:
     """One thread's own record."""
 
     __slots__ = (
-        *("_bytes", "_first", "_id", "_line", "_memory", "_offset", "_peer"),
-        *("_reals", "_seconds", "_start_at", "_started", "_started_at", "_words"),
+        *("_bytes", "_bytes_at", "_ended_at", "_first", "_id", "_line", "_memory", "_offset"),
+        *("_peer", "_reals", "_seconds", "_seconds_at", "_start_at", "_started", "_started_at"),
+        "_words",
     )
 
     def __init__(
@@ -435,6 +435,9 @@ class Record:
         self._offset = offset
         word = offset // 8
         self._first = word + _COUNTS
+        self._ended_at = word + _ENDED
+        self._bytes_at = word + _BYTES
+        self._seconds_at = word + _SECONDS
         self._start_at = offset + _START_AT
         self._started_at = word + _STARTED
         self._started = 0.0
@@ -471,9 +474,10 @@ class Record:
             self._words[cell] += 1
         except ValueError:  # the application has scribbled over it: more does not fit
             self._words[cell] = 0
-        self._seconds += elapsed
-        self._bytes += size
-        _pack_end(self._memory, self._offset, now, self._bytes, self._seconds)
+        reals = self._reals
+        self._seconds = reals[self._seconds_at] = self._seconds + elapsed
+        self._bytes = self._words[self._bytes_at] = self._bytes + size
+        reals[self._ended_at] = now
 
     def waited(self, seconds: float) -> None:
         """A proxy has said that the call which begins had waited so long."""

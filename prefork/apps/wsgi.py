@@ -121,8 +121,18 @@ class Response:
         self._headers = headers
         return self.write
 
-    def whole(self, body: bytes) -> None:
-        """A body that is all there: head and body leave in one call where they fit."""
+    def take(self, result: Any) -> None:
+        """Sends what the application has returned.
+
+        Raises what the application's iterable does, MisbehavedApplication, and ValueError or
+        TypeError for a head that may not be sent.
+        """
+        kind = type(result)
+        if (kind is not list and kind is not tuple) or self.head is not None:
+            self._take_pieces(result)
+            return
+        # A body that is all there: head and body leave in one call where they fit.
+        body = result[0] if len(result) == 1 else b"".join(result)
         if type(body) is not bytes:
             raise MisbehavedApplication(f"the body must be bytes, not {type(body).__name__}")
         status = self._status
@@ -144,6 +154,7 @@ class Response:
         else:
             self.write(body)
             self.end()
+        self.last = not head.keep_alive
 
     def write(self, data: bytes) -> None:
         """The `write()` of PEP 3333, and each item of an iterable: sent at once."""
@@ -218,59 +229,40 @@ class Response:
                 f"the body ended {self._left} bytes short of its Content-Length of {head.length}"
             )
 
+    def _take_pieces(self, result: Iterable[bytes]) -> None:
+        try:
+            if not (isinstance(result, FileWrapper) and self.file(result)):
+                for item in result:
+                    self.write(item)
+                    if self._out.broken:
+                        break
+                else:
+                    self.end()
+        finally:
+            # PEP 3333: whatever became of the request.
+            close = getattr(result, "close", None)
+            if close is not None:
+                close()
+        head = self.head
+        self.last = head is None or not head.keep_alive
 
-def answer(
-    application: Application,
-    request: Request,
-    out: Out,
-    failed: Failed,
-) -> Response:
-    """Calls the application and sends what it answers.
+    def fail(self, raised: BaseException, failed: Failed) -> None:
+        """The application has raised something, or its iterable, or `take`.
 
-    Whatever the application raises is handed to `failed`; the client gets a plain 500 where
-    nothing was sent yet, else an end of the connection that shows that the answer is not whole.
-    """
-    response = Response(request, out)
-    try:
-        result: Any = application(request.environ, response.start)
-        kind = type(result)
-        if (kind is list or kind is tuple) and response.head is None:
-            response.whole(result[0] if len(result) == 1 else b"".join(result))
+        The client gets a plain answer where nothing was sent yet, else an end of the connection
+        that shows that the answer is not whole.
+        """
+        request, out = self._request, self._out
+        if isinstance(raised, BodyError):  # the client's doing
+            status, reason = raised.problem.status, raised.problem.reason
         else:
-            _send_pieces(result, response, out)
-        head = response.head
-        if head is not None and head.keep_alive:
-            response.last = False
-    except BodyError as unread:
-        # The client's doing, and no failure of the application's.
-        problem = unread.problem
-        response.failure = problem.status
-        if response.head is None and not out.broken:
+            failed(request, raised)
+            raised.__traceback__ = None
+            status, reason = 500, "the application failed"
+        self.failure = status
+        if self.head is None and not out.broken:
             method = request.environ["REQUEST_METHOD"]
-            out.send(request.marked(error(problem.status, problem.reason, method=method)))
-    except BaseException as raised:  # SystemExit too: it ends the request, not the worker
-        failed(request, raised)
-        raised.__traceback__ = None
-        if response.head is None and not out.broken:
-            method = request.environ["REQUEST_METHOD"]
-            out.send(request.marked(error(500, "the application failed", method=method)))
-    return response
-
-
-def _send_pieces(result: Iterable[bytes], response: Response, out: Out) -> None:
-    try:
-        if not (isinstance(result, FileWrapper) and response.file(result)):
-            for item in result:
-                response.write(item)
-                if out.broken:
-                    break
-            else:
-                response.end()
-    finally:
-        # PEP 3333: whatever became of the request.
-        close = getattr(result, "close", None)
-        if close is not None:
-            close()
+            out.send(request.marked(error(status, reason, method=method)))
 
 
 def errors_stream() -> IO[str]:

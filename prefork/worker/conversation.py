@@ -11,7 +11,7 @@ from functools import partial
 from math import inf
 
 from prefork import logs
-from prefork.apps.wsgi import Application, Failed, Response, answer
+from prefork.apps.wsgi import Application, Failed, Response
 from prefork.http.connection import CONTINUE, Connection, Peer
 from prefork.http.head import Reject
 from prefork.http.request import Environ, Request
@@ -234,7 +234,11 @@ class Conversation(Sender):
         self._served += 1
         if self._served == self._rules.keepalive_requests:
             self.closing = True
-        response = answer(application, request, self, failed)
+        response = Response(request, self)
+        try:
+            response.take(application(request.environ, response.start))
+        except BaseException as raised:  # SystemExit too: it ends the request, not the worker
+            response.fail(raised, failed)
         self._weight = response.sent
         self.serving = None
         self._answered = True

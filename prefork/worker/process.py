@@ -25,8 +25,9 @@ from prefork.apps.load import LoadError, load_target
 from prefork.apps.wsgi import FileWrapper, errors_stream
 from prefork.channel import Channel, Failed
 from prefork.config import Config
-from prefork.http.body import Budget
+from prefork.http.budget import Budget
 from prefork.http.connection import Limits
+from prefork.http.disk import Disk
 from prefork.http.recall import Recall
 from prefork.http.request_id import RequestIds
 from prefork.http.response import name_server
@@ -254,7 +255,7 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
             header_timeout=http.header_timeout,
             proxies=trust(http.trusted_proxies) if http.proxy_protocol else None,
         )
-    budget, disk = Budget(http.buffer_memory), Budget(http.buffer_disk)
+    budget, disk = Budget(http.buffer_memory), Disk(http.buffer_disk)
     rules = Rules(
         limits=Limits(
             request_line=http.max_request_line,

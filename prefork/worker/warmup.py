@@ -6,9 +6,9 @@ any client waits for it; and an application that imports well but cannot answer 
 
 from collections.abc import Iterable
 
-from prefork.apps.wsgi import Application, answer
+from prefork.apps.wsgi import Application, Response
 from prefork.http.connection import Connection, Limits
-from prefork.http.request import Environ, Request
+from prefork.http.request import Environ
 
 _NO_LIMITS = Limits(0, 0, 0, 0, 0)
 
@@ -40,11 +40,10 @@ def warm_up(application: Application, paths: Iterable[str], base: Environ) -> No
         connection.feed(b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % path.encode("ascii"))
         if not connection.requests:
             raise WarmupError(f"warmup: {path} is no request target: {connection.error}")
-        response = answer(application, connection.requests.pop(0), _Nowhere(), _raise)
-        status = response.head.code if response.head is not None else 500
+        request = connection.requests.pop(0)
+        response = Response(request, _Nowhere())
+        response.take(application(request.environ, response.start))
+        assert response.head is not None
+        status = response.head.code
         if status >= 400:
             raise WarmupError(f"warmup: {path} answered {status}; expected 2xx or 3xx")
-
-
-def _raise(request: Request, problem: BaseException) -> None:
-    raise problem

@@ -429,7 +429,7 @@ def temporary_files(server: Server, place: Path) -> list[str]:
     return held
 
 
-def test_a_body_is_on_disk_only_beyond_body_memory_and_only_as_long_as_it_is_needed(
+def test_a_body_is_on_disk_only_beyond_body_memory_and_the_next_ones_have_its_file(
     start: Start, tmp_path: Path
 ) -> None:
     place = tmp_path / "tmp"
@@ -441,10 +441,14 @@ def test_a_body_is_on_disk_only_beyond_body_memory_and_only_as_long_as_it_is_nee
     with talk(server) as small, talk(server) as large:
         small.send(request("/digest", method="POST", body=b"x" * 10_000)[:-1])
         large.send(request("/digest", method="POST", body=b"x" * 20_000)[:-1])
-        until(lambda: len(temporary_files(server, place)) == 1, "a file for the large body")
+        (file,) = until(lambda: temporary_files(server, place), "a file for the large body")
         for client in (small, large):
             assert client.ask(b"x").status == 200
-        until(lambda: not temporary_files(server, place), "the file is closed")
+        for size in (20_000, 10_001, 3_000_000):
+            body = random.Random(size).randbytes(size)
+            told = json.loads(large.ask(request("/digest", method="POST", body=body)).body)
+            assert told == {"size": size, "sha256": hashlib.sha256(body).hexdigest()}
+            assert temporary_files(server, place) == [file]
     assert not list(place.iterdir())
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from prefork.apps.wsgi import StartResponse
-from prefork.http.body import Budget
+from prefork.http.budget import Budget
 from prefork.http.connection import Limits
+from prefork.http.disk import Disk
 from prefork.http.request import Environ, Request
 from prefork.worker.conversation import Conversation, Wish
 from prefork.worker.rules import Rules
@@ -27,7 +28,7 @@ def rules(**changed: Any) -> Rules:
         **sizes,
         **counts,
         "budget": Budget(),
-        "disk": Budget(),
+        "disk": Disk(),
         **changed,
     }
     return Rules(limits=limits._replace(budget=given["budget"], disk=given["disk"]), **given)
@@ -208,7 +209,7 @@ def test_bodies_go_to_disk_when_all_of_them_take_too_much(clients: list[Client])
 def test_a_body_is_refused_where_all_of_them_take_too_much_of_the_disk(
     clients: list[Client],
 ) -> None:
-    disk = Budget(1500)
+    disk = Disk(1500)
     first, second, third = (client(clients, budget=Budget(1), disk=disk) for _ in range(3))
     first.sends(HEAD + b"x" * 999, 0)
     second.sends(HEAD + b"x" * 500, 0)
@@ -218,7 +219,7 @@ def test_a_body_is_refused_where_all_of_them_take_too_much_of_the_disk(
     answer = second.sock.recv(65536)
     assert answer.startswith(b"HTTP/1.1 507 Insufficient Storage\r\n")
     assert b"no more room" in answer
-    # What it had is given back with it, and what is answered as well.
+    # What it had is given back with it; what is answered stays for the next that wants it.
     clients.remove(second)
     second.sock.close()
     second.conversation.close()
@@ -226,9 +227,9 @@ def test_a_body_is_refused_where_all_of_them_take_too_much_of_the_disk(
     assert disk.used == 999
     first.sends(b"x", 0)
     assert first.answered()
-    assert disk.used == 0
+    assert disk.used == 1000
     third.sends(HEAD + b"x" * 999, 0)
-    assert (rolled(third), disk.used) == (True, 999)
+    assert (rolled(third), disk.used) == (True, 1000)
 
 
 def test_responses_go_to_disk_when_all_of_them_take_too_much(clients: list[Client]) -> None:
