@@ -9,6 +9,7 @@ import os
 from io import FileIO
 
 from prefork.http.budget import Budget
+from prefork.temporary import unnamed_file
 
 SPARES = 16
 """Files that stay, at most."""
@@ -51,10 +52,7 @@ class Disk(Budget):
         try:
             fd, size = self._spares.pop()
         except IndexError:
-            from tempfile import TemporaryFile  # with what only few bodies need
-
-            with TemporaryFile(buffering=0) as file:
-                fd, size = os.dup(file.fileno()), 0
+            fd, size = unnamed_file(), 0
         return Spill(self, fd, size)
 
     def put_back(self, fd: int, size: int, *, again: bool) -> None:

@@ -452,6 +452,22 @@ def test_a_body_is_on_disk_only_beyond_body_memory_and_the_next_ones_have_its_fi
     assert not list(place.iterdir())
 
 
+def test_what_the_server_imports_late_is_never_the_applications(
+    start: Start, tmp_path: Path
+) -> None:
+    for name in ("difflib", "tempfile"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('of the application')\n")
+    (tmp_path / "mine.py").write_text("from tests.apps.basic import app\n")
+    args = ("--workers", "1", *settings("server", chdir=tmp_path))
+    small = settings("http", body_memory=1000)
+    with talk(start("mine:app", *args, *small).wait_ready(1)) as client:
+        answer = client.ask(request("/digest", method="POST", body=b"x" * 2000))
+        assert json.loads(answer.body)["size"] == 2000
+    wrong = start("mine:ap", *args)
+    wrong.expected_errors.add("first boot failed")
+    assert wrong.wait("first boot failed")["traceback"].endswith("did you mean 'app'?")
+
+
 def test_no_more_of_the_disk_is_taken_than_allowed(start: Start) -> None:
     """A body is refused, a response waits for its client, and both may have it later."""
     server = start(
