@@ -342,6 +342,7 @@ class Conversation(Sender):
             problem.status, problem.reason, method=connection.method, headers=problem.headers
         )
         connection.error = None
+        connection.body = None  # what it took is for others, however long this client lingers
         connection.finish()
         connection.surplus = True
         self.send(answer)
