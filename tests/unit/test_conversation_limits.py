@@ -175,6 +175,45 @@ def test_a_reader_has_to_take_at_some_rate(
     assert due(slow, 1000) == 1020
 
 
+# How much of a body is read at one time.
+
+
+def post(size: int) -> bytes:
+    return HEAD.replace(b"1000", b"%d" % size) + bytes(size)
+
+
+def test_a_body_that_is_there_is_read_with_its_head(clients: list[Client]) -> None:
+    quick = client(clients)
+    quick.sends(post(100_000), 0)
+    assert quick.request is not None
+    assert len(quick.request.environ["wsgi.input"].read()) == 100_000
+
+
+class Rushing(socket.socket):
+    """However much is read, more is there."""
+
+    left = post(1_000_000)
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        data, self.left = self.left[:size], self.left[size:]
+        return data
+
+
+def test_others_get_their_turn_before_more_of_a_body_is_read() -> None:
+    with socket.socket() as sock, Rushing(fileno=sock.detach()) as rushing:
+        conversation = Conversation(rushing, BASE, ("", ""), rules(), START)
+        lots = []
+        request = None
+        while request is None:
+            before = len(rushing.left)
+            request = conversation.read(START)
+            lots.append(before - len(rushing.left))
+        assert len(lots) == 4
+        assert max(lots) <= (16 + 256) * 1024
+        assert len(request.environ["wsgi.input"].read()) == 1_000_000
+        conversation.close()
+
+
 # Memory that all clients share.
 
 
@@ -219,11 +258,7 @@ def test_a_body_is_refused_where_all_of_them_take_too_much_of_the_disk(
     answer = second.sock.recv(65536)
     assert answer.startswith(b"HTTP/1.1 507 Insufficient Storage\r\n")
     assert b"no more room" in answer
-    # What it had is given back with it; what is answered stays for the next that wants it.
-    clients.remove(second)
-    second.sock.close()
-    second.conversation.close()
-    del second
+    # What it had is given back at once; what is answered stays for the next that wants it.
     assert disk.used == 999
     first.sends(b"x", 0)
     assert first.answered()
