@@ -11,6 +11,7 @@ import contextlib
 import http.client
 import os
 import resource
+import signal
 import socket
 import subprocess
 import tempfile
@@ -138,7 +139,9 @@ def started(server: Server) -> Iterator[Running]:
         config.write_text(server.config.format(port=port, directory=directory))
         command = [part.format(port=port, config=config) for part in server.command]
         try:
-            process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)
+            process = subprocess.Popen(
+                command, cwd=ROOT, stdout=output, stderr=output, process_group=0
+            )
         except OSError as error:
             raise BenchError(f"{server.name}: {command[0]}: {error.strerror}") from None
         running = Running(server.name, process, port)
@@ -169,12 +172,18 @@ def _answers(running: Running, path: str) -> bool:
 
 
 def _stop(running: Running) -> None:
-    tree: list[psutil.Process] = []
-    with contextlib.suppress(psutil.NoSuchProcess):
-        tree = running.tree()
-    running.process.terminate()
-    _, alive = psutil.wait_procs(tree, timeout=STOP_TIMEOUT)
-    for process in alive:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    running.process.wait()
+    """Ends the server, and whatever it leaves of its process group.
+
+    Not what its tree was when it was told to stop: granian, for one, goes on forking workers then.
+    """
+    process = running.process
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(STOP_TIMEOUT)
+    until = time.monotonic() + STOP_TIMEOUT
+    # The id is the group's for as long as anybody is in it.
+    with contextlib.suppress(ProcessLookupError):
+        while time.monotonic() < until:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.poll()
+            time.sleep(0.005)

@@ -12,8 +12,10 @@ from pathlib import Path
 import psutil
 
 from bench import peers
+from bench.apps import PROBE
 from bench.closed_loop import Ask, load
 from bench.figures import Measure, Section, attempt
+from bench.parts.balance import wait_for_all
 from bench.servers import BenchError, Running, Server, started
 
 APP = "bench.hello:app"
@@ -144,30 +146,36 @@ def nothing_to_do(quick: bool) -> Section:
     section = Section(
         "idle-server",
         "A server that nobody asks",
-        "Memory of the whole tree (PSS) with 4 workers of hello, each of which has answered; how "
-        "often any of its threads wakes up; and how long it takes from the command to the first "
-        "answer with 8 workers (looked for every 5 ms).",
+        "Memory of the whole tree (PSS) with 4 workers, once each of them has answered: a process "
+        "has pages of its own for the code that it has run; how often any of its threads wakes up; "
+        "and how long it takes from the command to the first answer with 8 workers (looked for "
+        "every 5 ms).",
         (PSS, WAKE_UPS, START),
     )
 
-    def contestants(workers: int) -> list[Server]:
+    def contestants(app: str, probe: str, workers: int) -> list[Server]:
         number = ("--workers", str(workers))
         return [
-            Server("prefork", peers.prefork(APP, *number)),
-            Server("granian", peers.granian(APP, 1, *number)),
-            Server("gunicorn gthread", peers.gthread(APP, 1, *number)),
-            Server("gunicorn sync", peers.gunicorn(APP, *number)),
-            Server("uWSGI", peers.uwsgi(APP, "--processes", str(workers))),
+            Server("prefork", peers.prefork(app, *number), probe),
+            Server("granian", peers.granian(app, 1, *number), probe),
+            Server("gunicorn gthread", peers.gthread(app, 1, *number), probe),
+            Server("gunicorn sync", peers.gunicorn(app, *number), probe),
+            Server("uWSGI", peers.uwsgi(app, "--processes", str(workers)), probe),
         ]
 
     watched = 2.0 if quick else 3.0
     for _ in range(1 if quick else 2):
-        for four, eight in zip(contestants(4), contestants(8), strict=True):
+        fours, eights = contestants("bench.apps:worker", PROBE, 4), contestants(APP, "/", 8)
+        for four, eight in zip(fours, eights, strict=True):
 
             def once(four: Server = four, eight: Server = eight) -> None:
                 start = first_answer(eight)
                 with started(four) as running:
-                    load(Ask("close"), running.port, requests=400)
+                    try:
+                        wait_for_all(running.port)
+                    except (OSError, ValueError) as problem:
+                        raise BenchError(f"{four.name}: {problem}") from None
+                    load(Ask("close", path=PROBE), running.port, requests=400)
                     time.sleep(1.0)  # what the start and the load have left to do is not idle
                     before, begun = switches(running), time.monotonic()
                     time.sleep(watched)

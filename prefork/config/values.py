@@ -73,10 +73,25 @@ def read(kind: Kind, hint: Any, raw: Any, base: str) -> Any:
 
 
 def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> list[str]:
-    """The one that is most like it, where one is at least that like it."""
-    from difflib import get_close_matches  # only a mistake needs it
+    """The one that is most like it, where one is at least that like it (1: the same)."""
+    found = max(((_likeness(word, each), each) for each in known), default=(0.0, ""))
+    return [found[1]] if found[0] >= cutoff else []
 
-    return get_close_matches(word, list(known), 1, cutoff)
+
+def _likeness(word: str, other: str) -> float:
+    """How much of both is in both in the same order, from 0 to 1.
+
+    As difflib tells it, which a worker would import where a module of that name may be its
+    application's.
+    """
+    common = [0] * (len(other) + 1)
+    """The length of the longest common subsequence with each beginning of `other`."""
+    for letter in word:
+        before = 0
+        for end, another in enumerate(other, 1):
+            longest = before + 1 if letter == another else max(common[end], common[end - 1])
+            before, common[end] = common[end], longest
+    return 2 * common[-1] / ((len(word) + len(other)) or 1)
 
 
 def _excerpt(raw: Any) -> str:

@@ -1,38 +1,10 @@
 """A request's body, gathered before the application is called: in memory, past a size on disk."""
 
-from io import BufferedReader, BufferedWriter, BytesIO, FileIO
-from threading import RLock
+from io import BufferedReader, BufferedWriter, BytesIO
 
+from prefork.http.budget import Budget
+from prefork.http.disk import Disk, Spill
 from prefork.http.head import Reject
-
-
-class Budget:
-    """The memory, or disk, that all bodies and responses of a worker may take together, in bytes.
-
-    One client's share is small, but there may be thousands that are slow.
-    """
-
-    __slots__ = ("_lock", "limit", "used")
-
-    def __init__(self, limit: int = 0) -> None:
-        """`limit`: 0 for no limit."""
-        self.limit = limit
-        self.used = 0
-        # Responses are kept by every thread, and one lost update would stay lost. Reentrant: a
-        # body may be collected while its own thread holds it.
-        self._lock = RLock()
-
-    def take(self, size: int) -> bool:
-        """Takes so many bytes; False where there are not so many left."""
-        with self._lock:
-            if self.limit and self.used + size > self.limit:
-                return False
-            self.used += size
-        return True
-
-    def give_back(self, size: int) -> None:
-        with self._lock:
-            self.used -= size
 
 
 class Body:
@@ -45,27 +17,30 @@ class Body:
         "_held",
         "_limit",
         "_memory",
-        "_stored",
-        "on_disk",
+        "_spill",
         "since",
         "size",
     )
 
-    def __init__(self, memory: int, limit: int, budget: Budget, disk: Budget) -> None:
+    def __init__(self, memory: int, limit: int, budget: Budget, disk: Disk) -> None:
         """`memory`: bytes kept in memory; `limit`: bytes allowed; 0 means no limit.
 
         Where the budget of memory is used up, the body is on disk from then on.
         """
-        self._held = self._stored = 0
+        self._held = 0
         self._budget = budget
         self._disk = disk
         self._memory = memory
         self._limit = limit
-        self._file: BytesIO | BufferedWriter[FileIO] = BytesIO()
-        self.on_disk = False
+        self._file: BytesIO | BufferedWriter[Spill] = BytesIO()
+        self._spill: Spill | None = None
         self.size = 0
         self.since = 0.0
         """Monotonic seconds at which somebody began to look at its rate."""
+
+    @property
+    def on_disk(self) -> bool:
+        return self._spill is not None
 
     def write(self, data: bytes) -> None:
         """Adds a piece. Raises Reject(413) past the limit, Reject(507) where bodies and responses
@@ -74,43 +49,38 @@ class Body:
         self.size += size
         if self._limit and self.size > self._limit:
             raise Reject(413, f"body is larger than {self._limit} bytes")
-        if not self.on_disk:
-            if (self._memory and self.size > self._memory) or not self._budget.take(size):
-                self._go_to_disk(self.size - size)
-            else:
+        spill = self._spill
+        if spill is None:
+            if (not self._memory or self.size <= self._memory) and self._budget.take(size):
                 self._held += size
-        if self.on_disk:
-            self._store(size)
+            else:
+                self._go_to_disk()
+        elif not spill.reserve(self.size):
+            raise _no_room()
         self._file.write(data)
 
-    def _go_to_disk(self, size: int) -> None:
-        from tempfile import TemporaryFile  # with what only few bodies need
-
+    def _go_to_disk(self) -> None:
         assert isinstance(self._file, BytesIO)
-        self.on_disk = True
-        self._store(size)
+        self._spill = spill = self._disk.file()
+        if not spill.reserve(self.size):
+            raise _no_room()
         # What is large goes straight to the file, what is small is gathered.
-        file = BufferedWriter(TemporaryFile(buffering=0))  # noqa: SIM115
+        file = BufferedWriter(spill)
         file.write(self._file.getbuffer())
         self._file = file
         self._release()
 
-    def _store(self, size: int) -> None:
-        if not self._disk.take(size):
-            raise Reject(507, "the body can't be kept: no more room for it")
-        self._stored += size
-
-    def whole(self) -> "BytesIO | BufferedReader[FileIO]":
+    def whole(self) -> "BytesIO | BufferedReader[Spill]":
         """The body from its first byte, as a file. Raises OSError where the disk is full."""
         file = self._file
         if isinstance(file, BytesIO):
             file.seek(0)
             return file
         # Not one for both, which would look for its place at each read (lseek(2)).
-        raw = file.detach()
-        assert isinstance(raw, FileIO)
-        raw.seek(0)
-        return BufferedReader(raw)
+        spill = file.detach()
+        assert isinstance(spill, Spill)
+        spill.complete(self.size)
+        return BufferedReader(spill)
 
     def _release(self) -> None:
         self._budget.give_back(self._held)
@@ -118,4 +88,7 @@ class Body:
 
     def __del__(self) -> None:
         self._release()
-        self._disk.give_back(self._stored)
+
+
+def _no_room() -> Reject:
+    return Reject(507, "the body can't be kept: no more room for it")

@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 
 import httptools
 
-from prefork.http.body import Body, Budget
+from prefork.http.body import Body
+from prefork.http.budget import Budget
+from prefork.http.disk import Disk
 from prefork.http.framing import CHUNKED, Framing, body_length
 from prefork.http.head import (
     Reject,
@@ -50,7 +52,7 @@ class Limits(NamedTuple):
     body_memory: int
     budget: Budget = Budget()
     """What all bodies of a worker may take of its memory."""
-    disk: Budget = Budget()
+    disk: Disk = Disk()
     """And of the disk."""
     stream: bool = False
     """The application is called before the body is complete."""

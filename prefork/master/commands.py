@@ -21,6 +21,7 @@ from prefork.master.state import ClientsState
 from prefork.master.status import status
 from prefork.master.takeover import Parts
 from prefork.master.upgrade import Upgrades
+from prefork.master.upkeep import recycle
 
 if TYPE_CHECKING:
     from prefork.master.watch import Watcher
@@ -189,20 +190,10 @@ class Commands:
 
     def _retire(self, slot: int, reply: Reply) -> None:
         child = self._worker(slot)
-        if not self._pool.recycle(child.pid, monotonic()):
-            return reply.fail(
-                f"the worker in slot {slot} is not one that serves, or leaves already"
-            )
-        self._parts.ledger.restarted("by_hand")
-        logs.event(
-            "info",
-            "worker to be recycled",
-            slot=slot,
-            pid=child.pid,
-            generation=child.generation.number,
-            reason="by hand",
-        )
-        reply.ok()
+        if recycle(self._pool, self._parts.ledger, child, "by_hand", "by hand"):
+            reply.ok()
+        else:
+            reply.fail(f"the worker in slot {slot} is not one that serves, or leaves already")
 
     def _stack(self, slot: int, reply: Reply) -> None:
         child = self._worker(slot)

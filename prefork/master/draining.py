@@ -10,9 +10,11 @@ A Unix socket has no handshake: shutting it for reading refuses new connects and
 
 import errno
 import socket
+from collections.abc import Iterable
 
 from prefork import linux, logs
 from prefork.listeners import Listener
+from prefork.master.generation import Generation
 
 HANDSHAKES = 8.0
 """Seconds for handshakes under way: their SYN-ACK timer comes after 1, 3 and 7 s (tcp(7))."""
@@ -74,3 +76,33 @@ class Drain:
             return linux.handshakes_under_way(self._listener.sock)
         except OSError:  # nobody can tell: as long as without the filter
             return now < self._began + _UNFILTERED
+
+
+class Drains:
+    """The ends of all listeners that nobody will listen on after us."""
+
+    def __init__(self) -> None:
+        self._drains: dict[Listener, Drain] = {}
+
+    def __contains__(self, listener: Listener) -> bool:
+        return listener in self._drains
+
+    def over(self, listener: Listener, now: float, graceful_timeout: float) -> bool:
+        """Begins a listener's end, where that was not done, and says whether it may come now.
+
+        The arguments are those of `Drain`.
+        """
+        if listener not in self._drains:
+            self._drains[listener] = Drain(listener, now, graceful_timeout)
+        return self._drains[listener].over(now)
+
+    def under_way(self, now: float) -> set[Listener]:
+        """Those whose queue may not be drained to its end yet."""
+        return {listener for listener, drain in self._drains.items() if not drain.over(now)}
+
+    def forget(self, generations: Iterable[Generation], now: float) -> None:
+        """Drops those that are over, and of none of these generations: nobody will ask again."""
+        if self._drains:
+            known = {listener for each in generations for listener in each.listeners}
+            kept = known | self.under_way(now)
+            self._drains = {each: drain for each, drain in self._drains.items() if each in kept}

@@ -23,7 +23,7 @@ from prefork.master.children import Child, Children
 from prefork.master.commands import Commands
 from prefork.master.control import ControlServer
 from prefork.master.daemon import Starter
-from prefork.master.draining import Drain
+from prefork.master.draining import Drains
 from prefork.master.exposition import Exposition
 from prefork.master.generation import Generation
 from prefork.master.inboxes import Inboxes
@@ -114,7 +114,7 @@ class Master:
         self._metrics = Exposition(self._selector, partial(page, parts))
         self._commands = Commands(self._selector, parts, log, watch=watch)
         self._notify = Notify(parts, upgrading=self._commands.upgrading, starter=starter)
-        self._drains: dict[Listener, Drain] = {}
+        self._drains = Drains()
         self._wake_at: float | None = None
 
     def run(self) -> int:
@@ -314,8 +314,8 @@ class Master:
         self._settle()
         self._zygotes.keep(self._pool.growing)
         now = monotonic()
-        under_way = {listener for listener, drain in self._drains.items() if not drain.over(now)}
-        self._reloads.let_go(self._listeners_in_use() | under_way)
+        self._reloads.let_go(self._listeners_in_use() | self._drains.under_way(now))
+        self._drains.forget((child.generation for child in self._children), now)
         self._wake_at = now if todo.actions else todo.wake_at
 
     def _spawn(self, slot: int, generation: Generation) -> None:
@@ -352,6 +352,7 @@ class Master:
         child = self._children.find(pid)
         if child is None:
             return
+        patience = child.generation.config.workers.graceful_timeout
         drained = []
         ready = True
         for number, listener in enumerate(child.generation.listeners):
@@ -360,16 +361,10 @@ class Master:
                 if listener.fileno() < 0 and listener not in self._drains:
                     continue  # closed before this worker heard of its end: nothing to prepare
                 drained.append(number)
-                ready = self._drain(listener, child.generation).over(monotonic()) and ready
+                ready = self._drains.over(listener, monotonic(), patience) and ready
         if ready:
             order = channel.Stop(tuple(drained)) if drained else channel.Retire()
             self._children.tell(child, order)
-
-    def _drain(self, listener: Listener, generation: Generation) -> Drain:
-        if listener not in self._drains:
-            patience = generation.config.workers.graceful_timeout
-            self._drains[listener] = Drain(listener, monotonic(), patience)
-        return self._drains[listener]
 
     def _kill(self, pid: int, slot: int, why: str) -> None:
         child = self._children.find(pid)

@@ -12,7 +12,7 @@ from prefork import linux, logs
 from prefork.listeners import Listener
 from prefork.master import sizing
 from prefork.master.children import Child, Children
-from prefork.master.ledger import Ledger
+from prefork.master.ledger import Ledger, Restart
 from prefork.master.plan import State
 from prefork.master.pool import Pool
 from prefork.master.recycling import Allowance, draw
@@ -79,17 +79,7 @@ class Upkeep:
                 looks.append(allowance.next_look(now))
                 continue
             del self._allowances[child]
-            if self._pool.recycle(child.pid, now):
-                limit, why = exceeded
-                self._ledger.restarted(limit)
-                logs.event(
-                    "info",
-                    "worker to be recycled",
-                    slot=child.slot,
-                    pid=child.pid,
-                    generation=child.generation.number,
-                    reason=why,
-                )
+            recycle(self._pool, self._ledger, child, *exceeded)
         self._recycle_at = min((look for look in looks if look is not None), default=None)
 
     def _size(self, now: float) -> None:
@@ -122,6 +112,25 @@ class Upkeep:
                 calls.append((sum(call.started > 0 for call in records), len(records)))
         queued = sum(linux.queue(listener.sock).depth for listener in self._listeners())
         return sizing.Demand(sizing.busy_workers(calls), queued)
+
+
+def recycle(pool: Pool, ledger: Ledger, child: Child, limit: Restart, why: str) -> bool:
+    """Has a worker replaced, and says so; False where it is not one that serves, or leaves already.
+
+    `limit`: what it is counted as; `why`: that in words for the log.
+    """
+    if not pool.recycle(child.pid, monotonic()):
+        return False
+    ledger.restarted(limit)
+    logs.event(
+        "info",
+        "worker to be recycled",
+        slot=child.slot,
+        pid=child.pid,
+        generation=child.generation.number,
+        reason=why,
+    )
+    return True
 
 
 def resident(pid: int) -> int:

@@ -92,6 +92,21 @@ class Door:
         self.open = False
         os.dup2(self.null, self.sock.fileno(), inheritable=False)
 
+    def make_room(self) -> bool:
+        """Gives up a descriptor, so that one more connection can be accepted, whose is free again
+        at its end; False where that was done before.  Only where `close` is to come, not `shut`."""
+        null, self.null = self.null, -1
+        if null < 0:
+            return False
+        os.close(null)
+        return True
+
+    def close(self) -> None:
+        """The queue is empty, and no thread waits at it: nothing more comes in here."""
+        self.open = False
+        self.sock.close()
+        self.make_room()
+
 
 class MainPlace:
     """The main thread's way into accept4 and out of it."""

@@ -26,8 +26,7 @@ from prefork.worker.sending import Sender
 from prefork.worker.unsent import AHEAD
 
 _HEAD = 16 * 1024  # bytes read at one time while a head is awaited
-_BODY = 64 * 1024  # and while a body is: more would be given back to the kernel after each piece
-PIECES = 4  # of a body in a row, until other connections get their turn
+_BODY = 256 * 1024  # and while a body is, until other connections get their turn
 
 _no_room = logs.Seldom(5.0)
 
@@ -108,7 +107,7 @@ class Conversation(Sender):
         """Between two requests, with nothing left to send."""
         return self._unsent is None and self._lingering is None and self.connection.idle
 
-    def read(self, now: float, pieces: int = PIECES) -> Request | None:
+    def read(self, now: float) -> Request | None:
         """Takes what has come; returns the next request to answer, where it is complete."""
         if self._lingering is not None:
             self._lingering.discard()
@@ -149,8 +148,8 @@ class Conversation(Sender):
                 self._look_ahead()
             return self.take()
         self._note(data, begins)
-        if len(data) == _BODY and pieces > 1:
-            return self.read(now, pieces - 1)  # there is more, most likely
+        if begins and len(data) == _HEAD and connection.in_body:
+            return self.read(now)  # there is more, most likely
         return None
 
     def receive(self) -> bytes:
@@ -343,6 +342,7 @@ class Conversation(Sender):
             problem.status, problem.reason, method=connection.method, headers=problem.headers
         )
         connection.error = None
+        connection.body = None  # what it took is for others, however long this client lingers
         connection.finish()
         connection.surplus = True
         self.send(answer)

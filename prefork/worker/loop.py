@@ -256,7 +256,7 @@ class Loop:
                 return
             if self._draining:
                 self._drain()
-                self._wait(0.0, record)
+                self._wait(_REST if self._rest_until else 0.0, record)
             elif self._alone():
                 self._accept()
             else:
@@ -408,11 +408,12 @@ class Loop:
                 for arrival in got:
                     self._service.welcome(arrival, door, self._record)
                 if problem is not None and problem.errno in QUEUE_EMPTY:
-                    door.shut()
-                else:
-                    self._draining = True
-                    if problem is not None:
-                        self._rest(problem)
+                    door.close()
+                    continue
+                self._draining = True
+                # Without a free descriptor, not even an empty queue is told.
+                if problem is not None and not door.make_room():
+                    self._rest(problem)
 
     def _rest(self, problem: OSError) -> None:
         if self._duty.leaving and problem.errno == errno.ENOTSOCK:

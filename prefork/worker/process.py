@@ -25,8 +25,9 @@ from prefork.apps.load import LoadError, load_target
 from prefork.apps.wsgi import FileWrapper, errors_stream
 from prefork.channel import Channel, Failed
 from prefork.config import Config
-from prefork.http.body import Budget
+from prefork.http.budget import Budget
 from prefork.http.connection import Limits
+from prefork.http.disk import Disk
 from prefork.http.recall import Recall
 from prefork.http.request_id import RequestIds
 from prefork.http.response import name_server
@@ -91,6 +92,8 @@ def fork(life: Callable[[], NoReturn]) -> int:
 
     Blocked until the child has handlers of its own: in between, the parent's would run in it.
     """
+    # Its entries own names all over the memory: to replace one writes to a page that is shared.
+    sys._clear_type_cache()
     old = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         pid = os.fork()
@@ -237,6 +240,15 @@ def _settle_in(config: Config, user: dict[str, str]) -> None:
     logs.configure_application(config.log.config)
 
 
+def _keep_freed_memory() -> None:
+    """Lets malloc keep what a piece of a body took for the next piece.
+
+    glibc gives what is free at the end of its heap back to the kernel when that is more than twice
+    the largest block that it mapped, and that was freed; 128 KiB before there was any (mallopt(3)).
+    """
+    bytearray(1024 * 1024)
+
+
 def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> Service:
     config = birth.config
     workers = config.workers
@@ -252,7 +264,8 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
             header_timeout=http.header_timeout,
             proxies=trust(http.trusted_proxies) if http.proxy_protocol else None,
         )
-    budget, disk = Budget(http.buffer_memory), Budget(http.buffer_disk)
+    _keep_freed_memory()
+    budget, disk = Budget(http.buffer_memory), Disk(http.buffer_disk)
     rules = Rules(
         limits=Limits(
             request_line=http.max_request_line,

@@ -2,8 +2,9 @@
 
 from msgspec import Struct
 
-from prefork.http.body import Budget
+from prefork.http.budget import Budget
 from prefork.http.connection import Limits
+from prefork.http.disk import Disk
 
 _GRACE = 30.0
 """Seconds before a rate is looked at where silence has no limit."""
@@ -27,7 +28,7 @@ class Rules(Struct, frozen=True):
     response_spill: int
     budget: Budget
     """What all bodies and responses of a worker may take of its memory."""
-    disk: Budget
+    disk: Disk
     """And of the disk, in temporary files."""
 
 

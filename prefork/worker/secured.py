@@ -23,7 +23,7 @@ from prefork.http.head import Reject
 from prefork.http.proxied import ProxiedConnection, keys
 from prefork.http.proxy_protocol import ProxyError
 from prefork.http.request import Environ, Request
-from prefork.worker.conversation import PIECES, Conversation, Wish
+from prefork.worker.conversation import Conversation, Wish
 from prefork.worker.handover import Parcel
 from prefork.worker.proxy_header import ProxyHeader
 from prefork.worker.rules import Rules
@@ -196,14 +196,14 @@ class SecuredConversation(Conversation):
 
     # What a conversation does.
 
-    def read(self, now: float, pieces: int = PIECES) -> Request | None:
+    def read(self, now: float) -> Request | None:
         if self.broken:
             return None
         if self._owed is _PROXY and not self._read_proxy_header(now):
             return None
         if self._owed is _HANDSHAKE and not self._shake_hands():
             return None
-        return super().read(now, pieces)
+        return super().read(now)
 
     def parcel(self) -> Parcel | None:
         """The state of a TLS session can't be sent, nor half a PROXY header."""

@@ -10,10 +10,11 @@ import select
 import socket
 from collections import deque
 from collections.abc import Callable
+from io import FileIO
 from time import monotonic
-from typing import IO
 
 from prefork import linux
+from prefork.temporary import unnamed_file
 from prefork.worker.rules import Rules, due
 
 AHEAD = 128 * 1024
@@ -85,7 +86,7 @@ class Unsent:
         self._rules = rules
         self._parts: deque[bytearray | FilePart] = deque()
         self._memory = 0
-        self._spill: IO[bytes] | None = None
+        self._spill: FileIO | None = None
         self._spilled = 0
         self._lagging_since = monotonic()
         self._queued = linux.not_acknowledged(sock.fileno())
@@ -173,9 +174,7 @@ class Unsent:
         # Where the disk is full, or no descriptor left, it is as if it were used up.
         with contextlib.suppress(OSError):
             if self._spill is None:
-                from tempfile import TemporaryFile  # with what few responses need
-
-                self._spill = TemporaryFile(buffering=0)  # noqa: SIM115
+                self._spill = FileIO(unnamed_file(), "r+b")
             part = self._parts[-1] if self._parts else None
             if not (isinstance(part, FilePart) and part.spilled):
                 part = FilePart(os.dup(self._spill.fileno()), offset, 0, spilled=True)

@@ -186,6 +186,23 @@ def test_listeners_are_opened_before_kept_as_they_are_and_closed_after(
     assert not errors(server)
 
 
+def test_the_end_of_a_listener_is_forgotten_once_it_is_over(start: Start, site: Site) -> None:
+    gone, kept = free_ports(2)
+    site.server["bind"] = [f"127.0.0.1:{gone}", f"127.0.0.1:{kept}"]
+    site.configure()
+    server = site.start(start)
+    site.configure(server={"bind": [f"127.0.0.1:{kept}"]})
+    server.command("reload")
+    server.wait("worker exited", 3)
+    server.wait("listener closed")
+    # A worker is born with what the master has in its memory.
+    left = "sum(type(each).__name__ == 'Drain' for each in gc.get_objects())"
+    site.say("two", last=f"import gc\nVERSION = str({left})")
+    server.command("reload")
+    with Connection(kept) as connection:
+        assert connection.ask("/").body == b"0"
+
+
 def free_ports(number: int) -> list[int]:
     """Different ones, free a moment ago."""
     held = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]

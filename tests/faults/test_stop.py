@@ -1,6 +1,8 @@
 """Stopping loses no connection: not one in flight, not one in the queue, not one under way."""
 
+import itertools
 import os
+import resource
 import signal
 import socket
 from pathlib import Path
@@ -79,6 +81,28 @@ def test_fifty_queued_requests_are_answered_at_a_stop(start: Start, threads: str
         sock.close()
     assert all(answer.startswith(b"HTTP/1.1 200 ") for answer in answers)
     assert server.wait_exit() == 0
+
+
+@pytest.mark.parametrize("queued", [0, 3])
+def test_a_worker_without_a_free_descriptor_serves_what_is_queued_at_a_stop(
+    start: Start, queued: int
+) -> None:
+    server = start(APP, "--workers", "1", "--set", "workers.graceful_timeout=10").wait_ready(1)
+    server.expected_errors.add("accept failed")
+    (worker,) = server.workers()
+    taken = {int(fd) for fd in os.listdir(f"/proc/{worker.pid}/fd")}
+    free = next(fd for fd in itertools.count() if fd not in taken)
+    resource.prlimit(worker.pid, resource.RLIMIT_NOFILE, (free, free))
+    clients = [server.connect() for _ in range(queued)]
+    for client in clients:
+        client.sendall(request("/pid", "Connection: close"))
+    server.signal(signal.SIGTERM)
+    answers = [read_all(client) for client in clients]
+    for client in clients:
+        client.close()
+    assert all(answer.startswith(b"HTTP/1.1 200 ") for answer in answers)
+    assert server.wait_exit() == 0
+    assert not server.find("worker killed")
 
 
 def test_a_connection_without_a_byte_yet_is_answered_at_a_stop(start: Start) -> None:

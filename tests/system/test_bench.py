@@ -357,6 +357,36 @@ def test_a_server_that_does_not_start_is_told_with_what_it_said() -> None:
         servers.started(Server("other", ("/nowhere/other",))).__enter__()
 
 
+FORKS_AT_ITS_END = """
+import os, signal, sys, http.server
+
+def end(*_):
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+    with open(sys.argv[2], "w") as file:
+        file.write(str(child))
+    os._exit(0)
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"hello world\\n")
+
+signal.signal(signal.SIGTERM, end)
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+def test_what_a_server_forks_when_it_is_told_to_stop_ends_with_it(tmp_path: Path) -> None:
+    told = tmp_path / "pid"
+    command = (sys.executable, "-c", FORKS_AT_ITS_END, "{port}", str(told))
+    with servers.started(Server("some", command)):
+        pass
+    assert not psutil.pid_exists(int(told.read_text()))
+
+
 def test_missing_peers_are_told_with_what_to_do(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

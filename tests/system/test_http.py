@@ -429,7 +429,7 @@ def temporary_files(server: Server, place: Path) -> list[str]:
     return held
 
 
-def test_a_body_is_on_disk_only_beyond_body_memory_and_only_as_long_as_it_is_needed(
+def test_a_body_is_on_disk_only_beyond_body_memory_and_the_next_ones_have_its_file(
     start: Start, tmp_path: Path
 ) -> None:
     place = tmp_path / "tmp"
@@ -441,11 +441,31 @@ def test_a_body_is_on_disk_only_beyond_body_memory_and_only_as_long_as_it_is_nee
     with talk(server) as small, talk(server) as large:
         small.send(request("/digest", method="POST", body=b"x" * 10_000)[:-1])
         large.send(request("/digest", method="POST", body=b"x" * 20_000)[:-1])
-        until(lambda: len(temporary_files(server, place)) == 1, "a file for the large body")
+        (file,) = until(lambda: temporary_files(server, place), "a file for the large body")
         for client in (small, large):
             assert client.ask(b"x").status == 200
-        until(lambda: not temporary_files(server, place), "the file is closed")
+        for size in (20_000, 10_001, 3_000_000):
+            body = random.Random(size).randbytes(size)
+            told = json.loads(large.ask(request("/digest", method="POST", body=body)).body)
+            assert told == {"size": size, "sha256": hashlib.sha256(body).hexdigest()}
+            assert temporary_files(server, place) == [file]
     assert not list(place.iterdir())
+
+
+def test_what_the_server_imports_late_is_never_the_applications(
+    start: Start, tmp_path: Path
+) -> None:
+    for name in ("difflib", "tempfile"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('of the application')\n")
+    (tmp_path / "mine.py").write_text("from tests.apps.basic import app\n")
+    args = ("--workers", "1", *settings("server", chdir=tmp_path))
+    small = settings("http", body_memory=1000)
+    with talk(start("mine:app", *args, *small).wait_ready(1)) as client:
+        answer = client.ask(request("/digest", method="POST", body=b"x" * 2000))
+        assert json.loads(answer.body)["size"] == 2000
+    wrong = start("mine:ap", *args)
+    wrong.expected_errors.add("first boot failed")
+    assert wrong.wait("first boot failed")["traceback"].endswith("did you mean 'app'?")
 
 
 def test_no_more_of_the_disk_is_taken_than_allowed(start: Start) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from prefork.http.connection import Connection, Limits
+from prefork.http.disk import Disk
 from prefork.http.recall import Recall
 from prefork.http.request import Request
 
@@ -318,9 +319,10 @@ def test_a_body_is_on_disk_beyond_what_memory_it_may_take() -> None:
 
 
 def test_a_full_disk_is_told_to_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: open("/dev/full", "w+b", 0))  # noqa: SIM115
+    full = os.open("/dev/full", os.O_RDWR)
+    monkeypatch.setattr("prefork.http.disk.unnamed_file", lambda: full)
     with pytest.raises(OSError, match="No space left"):
-        fed(post(b"x" * 101))
+        fed(post(b"x" * 101), limits=LIMITS._replace(disk=Disk()))
 
 
 # Expect: 100-continue (RFC 9110 section 10.1.1).

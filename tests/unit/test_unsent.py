@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from prefork.http.body import Budget
+from prefork.http.budget import Budget
 from prefork.http.connection import Limits
+from prefork.http.disk import Disk
 from prefork.worker.rules import Rules
 from prefork.worker.unsent import Unsent
 
@@ -65,7 +66,7 @@ def rules(**changed: Any) -> Rules:
     counts = {"keepalive_requests": 0, "min_body_rate": 0, "min_write_rate": 0}
     return Rules(
         limits=limits,
-        **{**times, **sizes, **counts, "budget": Budget(), "disk": Budget(), **changed},
+        **{**times, **sizes, **counts, "budget": Budget(), "disk": Disk(), **changed},
     )  # type: ignore[arg-type]
 
 
@@ -144,7 +145,7 @@ def test_no_memory_left_to_the_worker_is_as_none_left_to_the_response(wire: Wire
 
 
 def test_the_disk_is_given_back_once_all_of_it_is_sent(wire: Wire) -> None:
-    disk = Budget(1000)
+    disk = Disk(1000)
     unsent = kept(wire, b"a" * 300, b"b" * 100, b"c" * 300, disk=disk)
     assert disk.used == 600
     wire.room = 350
@@ -202,7 +203,7 @@ def test_others_get_a_turn_between_many_pieces_of_files(wire: Wire, tmp_path: Pa
 def test_all_is_let_go_of_when_the_client_is_gone(wire: Wire, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
     budget = Budget(100)
-    disk = Budget(1000)
+    disk = Disk(1000)
     unsent = kept(wire, b"a" * 50, b"b" * 500, b"c" * 20, budget=budget, disk=disk)
     with open(tmp_path / "file", "rb") as file:
         unsent.add_file(file.fileno(), 0, 1)
@@ -281,7 +282,7 @@ _pwrite = os.pwrite
     ("limits", "pwrite"),
     [
         ({"response_spill": 1}, os.pwrite),
-        ({"disk": Budget(50)}, os.pwrite),
+        ({"disk": Disk(50)}, os.pwrite),
         ({}, full),
         ({}, nearly_full),
     ],

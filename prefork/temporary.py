@@ -1,0 +1,50 @@
+"""Files without a name, for what is too large for memory.
+
+Not those of `tempfile`: imported where a worker first needs one, it may be a module of that name of
+the application's; imported before, it is memory that most servers have no use for.
+"""
+
+import errno
+import os
+from collections.abc import Iterator
+
+_NO_PLACE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS})
+"""Errors that say that no file can be made in a directory, and not that none can be made now."""
+
+_NOT_SUPPORTED = frozenset({errno.EOPNOTSUPP, errno.EISDIR})
+"""Of file systems, and of kernels before 3.11, that know no O_TMPFILE: open(2)."""
+
+
+def unnamed_file() -> int:
+    """The descriptor of a new file that is nobody else's, and gone when it is closed.
+
+    It is in the first of the directories that `tempfile.gettempdir` documents in which one can be
+    made: TMPDIR, TEMP, TMP, /tmp, /var/tmp, /usr/tmp, and the current one.  Raises OSError where
+    there is no room, no descriptor or no such directory.
+    """
+    for directory in _directories():
+        try:
+            return _made_in(directory)
+        except OSError as error:
+            if error.errno not in _NO_PLACE:
+                raise
+    raise FileNotFoundError(errno.ENOENT, "no directory for temporary files: set TMPDIR")
+
+
+def _directories() -> Iterator[str]:
+    named = (os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
+    yield from (name for name in named if name)
+    yield from ("/tmp", "/var/tmp", "/usr/tmp", os.curdir)
+
+
+def _made_in(directory: str) -> int:
+    flags = os.O_RDWR | os.O_EXCL | os.O_CLOEXEC
+    try:
+        return os.open(directory, flags | os.O_TMPFILE, 0o600)
+    except OSError as error:
+        if error.errno not in _NOT_SUPPORTED:
+            raise
+    path = os.path.join(directory, f"prefork-{os.urandom(8).hex()}")
+    fd = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    os.unlink(path)
+    return fd
