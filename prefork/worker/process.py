@@ -92,8 +92,6 @@ def fork(life: Callable[[], NoReturn]) -> int:
 
     Blocked until the child has handlers of its own: in between, the parent's would run in it.
     """
-    # Its entries own names all over the memory: to replace one writes to a page that is shared.
-    sys._clear_type_cache()
     old = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         pid = os.fork()
