@@ -15,6 +15,7 @@ changes the meaning of one takes another version.
 
 import contextlib
 import os
+import select
 import socket
 import stat
 from collections.abc import Callable, Iterator, Mapping
@@ -39,6 +40,9 @@ ANSWER_LIMIT = 1024 * 1024
 
 TIMEOUT = 10.0
 """Seconds in which a server answers a command that it can do at once."""
+
+_EXIT_TIMEOUT = 2.0
+"""Seconds from a server's last word until its process ends."""
 
 _SUFFIX = ".sock"
 _DIGEST = 12
@@ -65,7 +69,7 @@ class Upgrade(Request, frozen=True):
 
 
 class Stop(Request, frozen=True):
-    """Answered when it begins; the end of the connection is the end of the server."""
+    """Answered when it begins; the connection ends with the server."""
 
 
 class Reopen(Request, frozen=True):
@@ -427,11 +431,35 @@ class Client:
         del answer["v"]
         return answer
 
-    def wait_closed(self) -> None:
-        """Waits until the server closes the connection.  Raises ControlError at the timeout."""
-        with self._explained():
-            while self._lines.read(4096):
-                pass
+    def stop(self) -> None:
+        """Stops the server gracefully; returns when its process has ended, too.
+
+        The connection ends a moment before the process does.  A program that goes on after its
+        `prefork.serve()` is waited for two seconds more, and one that can't be seen from here (in
+        another pid namespace, or where pidfd_open(2) is denied) not at all.
+
+        Raises ControlError with the error that was answered, or at the timeout.
+        """
+        process = self._process()
+        try:
+            self.call("stop")
+            with self._explained():
+                while self._lines.read(4096):
+                    pass
+            if process is not None:
+                # It can be read when all threads of the process have ended, pidfd_open(2).
+                select.select([process], [], [], _EXIT_TIMEOUT)
+        finally:
+            if process is not None:
+                os.close(process)
+
+    def _process(self) -> int | None:
+        """A pidfd of who listens on the socket, or None."""
+        try:
+            # ESRCH or EINVAL (pid 0) for one of another pid namespace.
+            return os.pidfd_open(unix_socket.credentials(self._sock).pid)
+        except OSError:
+            return None
 
     def _receive(self) -> dict[str, Any]:
         line = self._lines.readline(ANSWER_LIMIT + 1)

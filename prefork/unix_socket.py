@@ -16,6 +16,9 @@ import socket
 import stat
 import struct
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+_CREDENTIALS = struct.Struct("iII")  # struct ucred
 
 Inode = tuple[int, int]
 """Device and inode."""
@@ -110,9 +113,22 @@ def peer(name: str) -> str | None:
             if error.errno in (errno.EAGAIN, errno.EPROTOTYPE):
                 return ""
             raise
-        credentials = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    pid, _, _ = struct.unpack("3i", credentials)
-    return f" by pid {pid}" if pid else ""  # 0: of a pid namespace that is not ours
+        pid = credentials(probe).pid
+    return f" by pid {pid}" if pid else ""
+
+
+class Credentials(NamedTuple):
+    """Of a process; pid is 0 where it is of a pid namespace that is not ours."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+def credentials(sock: socket.socket) -> Credentials:
+    """Of who called connect(2), or where `sock` did so itself, listen(2) (SO_PEERCRED, unix(7))."""
+    packed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return Credentials(*_CREDENTIALS.unpack(packed))
 
 
 def in_use(holder: str) -> str:

@@ -81,8 +81,7 @@ def upgrade(target: str | None, control: str | None) -> None:
 def stop(target: str | None, control: str | None) -> None:
     """Stop the server gracefully, and wait until it has ended."""
     with client_of(target, control, timeout=None) as client:
-        client.call("stop")
-        client.wait_closed()
+        client.stop()
     click.echo("stopped")
 
 

@@ -8,7 +8,6 @@ number of clients.  Past a limit it is dropped, and only it.
 import os
 import selectors
 import socket
-import struct
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -34,8 +33,6 @@ _BACKLOG = 128
 _PAUSE = 1.0
 """Seconds without accept(2) after it failed for want of descriptors or memory."""
 
-_CREDENTIALS = struct.Struct("iII")
-"""struct ucred: pid, uid, gid, unix(7)."""
 
 Handler = Callable[[Request, "Reply"], None]
 
@@ -165,8 +162,7 @@ class ControlServer:
         except OSError as error:
             return self._pause(error)
         sock.setblocking(False)
-        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        _, uid, _ = _CREDENTIALS.unpack(credentials)
+        uid = unix_socket.credentials(sock).uid
         if not self._permits(uid):
             _refuse(sock, f"user {uid} may not control this server")
         elif not self._has_room():

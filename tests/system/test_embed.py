@@ -28,6 +28,7 @@ status = prefork.serve(
     settings={"control.path": "c", "log.error": "log", "process.pidfile": "pid", **SETTINGS},
 )
 print("returned", status)
+THEN
 sys.exit(status + 40)
 """
 
@@ -39,16 +40,19 @@ class Program:
         self.place = place
         self.write("one")
 
-    def write(self, version: str, target: str = "app", settings: str = "{}") -> None:
+    def write(
+        self, version: str, target: str = "app", settings: str = "{}", then: str = ""
+    ) -> None:
         text = SCRIPT.replace("VERSION", version).replace("TARGET", target)
-        (self.place / "run.py").write_text(text.replace("SETTINGS", settings))
+        text = text.replace("SETTINGS", settings).replace("THEN", then)
+        (self.place / "run.py").write_text(text)
 
     def start(self) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "run.py"],
             cwd=self.place,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -115,6 +119,24 @@ def test_a_name_is_served_and_its_code_renewed_in_a_daemon(program: Program) -> 
     assert program.get() == "second"
     program.command("stop", "--control", "c")
     assert "returned" not in program.log()  # the daemon does not go on in the caller's code
+
+
+def test_a_stop_is_over_when_the_process_is(program: Program) -> None:
+    program.write("slow", then="import time; time.sleep(0.5)")
+    with program.start() as running:
+        until(lambda: (program.place / "log").exists() and "settled" in program.log(), "it serves")
+        program.command("stop", "--control", "c")
+        assert running.poll() == 40
+
+
+def test_a_stop_does_not_wait_for_what_a_program_does_afterwards(program: Program) -> None:
+    program.write("more", then="sys.stdin.read()")
+    with program.start() as running:
+        until(lambda: (program.place / "log").exists() and "settled" in program.log(), "it serves")
+        program.command("stop", "--control", "c")
+        assert running.poll() is None
+        running.communicate(timeout=PATIENCE)  # ends its input
+    assert running.returncode == 40
 
 
 def test_what_it_cannot_serve() -> None:
