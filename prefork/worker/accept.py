@@ -42,6 +42,22 @@ QUEUE_EMPTY = frozenset({errno.EAGAIN, errno.EINVAL})
 socket that was shut for reading."""
 
 
+def start_deaf(thread: threading.Thread) -> None:
+    """Starts a thread that has all signals blocked from its first moment on (main thread).
+
+    Whoever lets signals in may be given one for the process that has woken the main thread already,
+    which then goes on waiting in its system call.  That is also why no other thread is to call
+    this: it lets them in again at the end.
+
+    Raises RuntimeError where there is no room for another thread.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        thread.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class Leave(BaseException):
     """Raised by a signal handler: the main thread is to leave its place in accept4."""
 
@@ -186,25 +202,25 @@ class Acceptor:
         self._dismissed = False
         self._thread: threading.Thread | None = None
 
+    def start(self) -> bool:
+        """Makes the thread; False, with `problem`, where there is no room for it (main thread)."""
+        thread = threading.Thread(target=self._run, name="acceptor", daemon=True)
+        try:
+            start_deaf(thread)
+        except RuntimeError as problem:  # pthread_create(3)
+            self.problem = OSError(errno.ENOMEM, str(problem))
+            return False
+        self._thread = thread
+        return True
+
     def post(self) -> None:
-        """Sends the thread to its place (main thread)."""
+        """Sends the thread to its place (any thread, if it was started; or else the main one)."""
         if self.in_place or self._dismissed:
             return
         self.in_place = True
-        if self._thread is None:
-            thread = threading.Thread(target=self._run, name="acceptor", daemon=True)
-            # Deaf from its first moment on: it could be given a signal for the process that has
-            # woken the main thread, which then goes on waiting in its system call.
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-            try:
-                thread.start()
-            except RuntimeError as problem:  # no room for another thread, pthread_create(3)
-                self.in_place = False
-                self.problem = OSError(errno.ENOMEM, str(problem))
-                return
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            self._thread = thread
+        if self._thread is None and not self.start():
+            self.in_place = False
+            return
         self._give_turn()
 
     def dismiss(self) -> None:

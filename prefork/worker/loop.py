@@ -265,6 +265,8 @@ class Loop:
     def _start_others(self) -> None:
         """Threads of ours, once nothing can end the worker but an order to leave."""
         if self.crew is not None:
+            for acceptor in self._acceptors:
+                acceptor.start()
             self.crew.start(lambda record: self._wait(None, record))
         self._watcher.start(self._service)
         if not self._duty.leaving:

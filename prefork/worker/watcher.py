@@ -19,7 +19,7 @@ from time import monotonic, sleep
 from typing import Any, Protocol
 
 from prefork import logs
-from prefork.worker.accept import WAKE, Arrival, Door, MainPlace
+from prefork.worker.accept import WAKE, Arrival, Door, MainPlace, start_deaf
 from prefork.worker.handover import HOPS, Handover, Parcel
 from prefork.worker.parking import Parking
 from prefork.worker.threads import Crew
@@ -132,7 +132,7 @@ class Watcher:
         self._service = service
         self._epoll = service.parking.fileno()
         self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
-        self._thread.start()
+        start_deaf(self._thread)
 
     def rouse(self) -> None:
         """Wakes it (any thread, or a signal handler)."""
@@ -147,7 +147,6 @@ class Watcher:
             self._thread = None
 
     def _run(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             self._watch()
         except BaseException as problem:

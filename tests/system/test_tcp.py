@@ -105,8 +105,8 @@ def test_retire_shows_the_handler_the_end_of_its_input(
     (worker,) = (event["pid"] for event in server.find("worker ready"))
     with server.connect() as sock:
         assert line(sock) == b"ready\n"
-        # A signal in the moment before recv(2), or one that a thread takes which is just being
-        # born, would be seen when recv returns, and not before; the master repeats its orders.
+        # A signal in the moment before recv(2) would be seen when recv returns, and not before;
+        # the master repeats its orders.
         until(lambda: -1 not in system_calls(worker), "all of its threads wait")
         os.kill(worker, signal.SIGTERM)
         assert read_all(sock) == b"bye\n"

@@ -5,6 +5,7 @@ Gates hold requests in the application; what is answered while they are shut was
 thread.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -50,6 +51,19 @@ def test_while_one_thread_is_in_the_application_another_serves(
         gate.open()
         assert held.receive().status == 200
         assert kept.ask("/pid").status == 200
+
+
+def test_every_thread_is_there_before_the_first_connection(start: Start) -> None:
+    """One that is born later would leave its maker able to take a signal that is for the main
+    thread, and that would go on waiting: of TERM from outside some were lost so."""
+    server = serve(start, 2)
+    (worker,) = (event["pid"] for event in server.find("worker ready"))
+    assert server.get("/pid")[0] == 200
+    at_first = os.listdir(f"/proc/{worker}/task")
+    assert len(at_first) == 4  # two of the crew, the acceptor, the watcher
+    with Connection(server.port) as kept:
+        assert kept.ask("/pid").status == server.get("/pid")[0] == kept.ask("/pid").status == 200
+        assert os.listdir(f"/proc/{worker}/task") == at_first
 
 
 def test_no_more_than_the_number_of_threads_are_in_the_application(
