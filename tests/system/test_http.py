@@ -466,6 +466,7 @@ def test_what_the_server_imports_late_is_never_the_applications(
     wrong = start("mine:ap", *args)
     wrong.expected_errors.add("first boot failed")
     assert wrong.wait("first boot failed")["traceback"].endswith("did you mean 'app'?")
+    assert wrong.wait_exit() == 3
 
 
 def test_no_more_of_the_disk_is_taken_than_allowed(start: Start) -> None:
