@@ -1,5 +1,6 @@
 """What systemd is told, and its units, checked by its own programs."""
 
+import fcntl
 import os
 import queue
 import re
@@ -23,8 +24,11 @@ UNITS = ROOT / "deploy" / "systemd"
 WATCHDOG = 0.2
 
 APP = """
-import os
+import fcntl, os
 from urllib.parse import parse_qs
+
+with open(__file__) as here:
+    fcntl.flock(here, fcntl.LOCK_SH)  # loaded no sooner than the test lets it
 
 def app(environ, start_response):
     if environ["PATH_INFO"] == "/hold":
@@ -112,13 +116,16 @@ def test_the_order_of_what_is_told(start: Start, tmp_path: Path, manager: Manage
     (tmp_path / "told.py").write_text(APP)
     config = tmp_path / "site.toml"
     config.write_text('[server]\napp = "told:app"\n[workers]\ncount = 2\n')
-    server = start(str(config), env=manager.environ())
+    with open(tmp_path / "told.py") as application:
+        fcntl.flock(application, fcntl.LOCK_EX)
+        server = start(str(config), env=manager.environ())
+        while not manager.extensions:  # a start that takes long is given its time
+            assert "READY" not in manager.next()
     ready = manager.until("READY")
     server.wait_ready(2)  # its log may be read a little later
     assert re.fullmatch(
         r"generation 1, 2 of 2 workers ready, 0 busy, \S+ requests/s", ready["STATUS"]
     )
-    assert manager.extensions  # a start that takes long is given its time
     assert server.get("/") == (200, b"")  # no application thinks that all this is meant for it
 
     # A reload; one that fails at once; one whose application fails, and an upgrade to that; an
