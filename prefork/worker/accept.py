@@ -203,7 +203,7 @@ class Acceptor:
         self._thread: threading.Thread | None = None
 
     def start(self) -> bool:
-        """Makes the thread; False, with `problem`, where there is no room for it (main thread)."""
+        """Makes the thread; False, with `problem`, where there is no room for it."""
         thread = threading.Thread(target=self._run, name="acceptor", daemon=True)
         try:
             start_deaf(thread)
@@ -214,7 +214,11 @@ class Acceptor:
         return True
 
     def post(self) -> None:
-        """Sends the thread to its place (any thread, if it was started; or else the main one)."""
+        """Sends the thread to its place; makes it first, where `start` did not or had no room.
+
+        In a worker with a crew it may be one of that which makes it then, and be given a signal
+        (see `start_deaf`): the master repeats its orders, a TERM from outside may be seen late.
+        """
         if self.in_place or self._dismissed:
             return
         self.in_place = True

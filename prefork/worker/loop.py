@@ -265,6 +265,7 @@ class Loop:
     def _start_others(self) -> None:
         """Threads of ours, once nothing can end the worker but an order to leave."""
         if self.crew is not None:
+            # Not by whoever posts it first, as elsewhere: only the main thread may start it deaf.
             for acceptor in self._acceptors:
                 acceptor.start()
             self.crew.start(lambda record: self._wait(None, record))

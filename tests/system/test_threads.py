@@ -58,7 +58,7 @@ def test_every_thread_is_there_before_the_first_connection(start: Start) -> None
     thread, and that would go on waiting: of TERM from outside some were lost so."""
     server = serve(start, 2)
     (worker,) = (event["pid"] for event in server.find("worker ready"))
-    assert server.get("/pid")[0] == 200
+    assert server.get("/pid")[0] == 200  # accepted by the main thread, once it has made the others
     at_first = os.listdir(f"/proc/{worker}/task")
     assert len(at_first) == 4  # two of the crew, the acceptor, the watcher
     with Connection(server.port) as kept:
