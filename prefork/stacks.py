@@ -5,6 +5,11 @@ thread that comes back to the interpreter, so it tells of one that is stuck in C
 request that is interrupted goes on unharmed: system calls are resumed (SA_RESTART), and those that
 the kernel does not resume by itself, such as nanosleep(2), are by CPython (PEP 475).  Code in C
 that takes EINTR for an error of its own is the exception.
+
+Still racy, in CPython: a signal that meets the interpreter while it makes or leaves a frame may
+find half of one; the handler then dies with SIGSEGV, and the worker with it.  A build of 3.11.7
+without optimisation died at one of 269 to 4,966 signals in code that does nothing but call
+functions, and at none of 65,000 in a loop without calls; Debian's 3.11.2 at none of 260,000.
 """
 
 import contextlib
