@@ -27,10 +27,11 @@ class Born(msgspec.Struct, tag="born", frozen=True):
 
 
 class Stacks(msgspec.Struct, tag="stacks", frozen=True):
-    """The worker writes its stacks into a memfd that comes beside the message (prefork.stacks);
-    `fd`: the receiver's descriptor, -1 where it has none to spare."""
+    """The worker writes its stacks into a memfd when it is asked by an eventfd (prefork.stacks);
+    both come beside the message.  The receiver's descriptors, -1 where it has none to spare."""
 
-    fd: int = -1
+    memfd: int = -1
+    ask: int = -1
 
 
 class Ready(msgspec.Struct, tag="ready", frozen=True):
@@ -189,7 +190,7 @@ class Channel:
         with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
             report = _decode_report.decode(data)
         if isinstance(report, Stacks):
-            report = Stacks(fds.pop(0) if fds else -1)
+            report = Stacks(fds.pop(0), fds.pop(0)) if len(fds) > 1 else Stacks()
         for fd in fds:
             os.close(fd)
         if report is None:

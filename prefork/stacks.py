@@ -1,44 +1,31 @@
-"""The Python stacks of a process's threads, told from outside: by a signal into a memfd.
+"""The Python stacks of a process's threads, as `faulthandler` writes them into a memfd.
 
-`faulthandler` writes them in the signal's handler itself, in C: it needs neither the GIL nor a
-thread that comes back to the interpreter, so it tells of one that is stuck in C code, too.  The
-request that is interrupted goes on unharmed: system calls are resumed (SA_RESTART), and those that
-the kernel does not resume by itself, such as nanosleep(2), are by CPython (PEP 475).  Code in C
-that takes EINTR for an error of its own is the exception.
+A thread of the worker's waits to be asked and writes them under the GIL, while all others stand
+still (prefork.worker.stacks).  Where it does not come to that, somebody holds the GIL in C code:
+then a signal is sent, and its handler writes them in C, without the GIL (prefork.master.stacks).
+What is interrupted goes on: system calls are resumed (SA_RESTART), and those that the kernel does
+not resume by itself, such as nanosleep(2), are by CPython (PEP 475).  Code in C that takes EINTR
+for an error of its own is the exception.
 
-Still racy, in CPython: a signal that meets the interpreter while it makes or leaves a frame may
-find half of one; the handler then dies with SIGSEGV, and the worker with it.  A build of 3.11.7
-without optimisation died at one of 269 to 4,966 signals in code that does nothing but call
-functions, and at none of 65,000 in a loop without calls; Debian's 3.11.2 at none of 260,000.
+The signal alone would do, but for CPython: where it meets the interpreter while that makes or
+leaves a frame, the handler reads half of one and dies with SIGSEGV, and the worker with it.  A
+build of 3.11.7 without optimisation died at one of 269 to 4,966 signals in code that does nothing
+but call functions, and at none of 65,000 in a loop without calls; Debian's 3.11.2 at none of
+260,000.  Still racy: a worker that got no CPU for so long that it could not answer may be given the
+signal when it runs Python code again.
 """
 
-import contextlib
-import faulthandler
-import fcntl
 import os
 import re
 import signal
-
-from prefork.channel import Channel, Stacks
 
 SIGNAL = signal.SIGRTMIN + 2
 """Real-time, since libraries use the others."""
 
 _HERE = re.escape(os.path.dirname(__file__))
-_ENTRY = re.compile(rf'  File "{_HERE}/worker/process\.py", line \d+ in live\n')
-
-
-def offer(channel: Channel) -> None:
-    """In a worker: from now on SIGNAL writes the stacks into a memfd, which the master gets.
-
-    Without a descriptor to spare nothing is offered, and the master sends no such signal.
-    """
-    with contextlib.suppress(OSError):
-        fd = os.memfd_create("prefork-stacks")
-        # The master empties it, and does not know where this end's offset stands.
-        fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND)
-        faulthandler.register(SIGNAL, file=fd, all_threads=True)
-        channel.send(Stacks(), (fd,))
+_ENTRY = re.compile(rf'  File "{_HERE}/worker/process\.py", line \d+ in live')
+_HANDLER = re.compile(rf'  File "{_HERE}/worker/loop\.py", line \d+ in _on_(wake|retire)')
+_WRITER = re.compile(rf'  File "{_HERE}/worker/stacks\.py", line \d+ in _answer')
 
 
 def is_whole(text: str) -> bool:
@@ -48,15 +35,13 @@ def is_whole(text: str) -> bool:
 
 
 def shown(text: str) -> str:
-    """The main thread first, and without what is the same in each worker: how the master came to
-    fork it."""
-    threads = "\n\n".join(reversed(text.rstrip("\n").split("\n\n")))
-    lines: list[str] = []
-    inside = False
-    for line in f"{threads}\n".splitlines(keepends=True):
-        if not line.startswith("  "):
-            inside = False
-        inside = inside or _ENTRY.fullmatch(line) is not None
-        if not inside:
-            lines.append(line)
-    return "".join(lines).rstrip("\n")
+    """The main thread first, and without what says nothing: the thread that writes the stacks, a
+    handler of ours that came in between, and how the master came to fork the worker."""
+    told = []
+    for thread in reversed(text.rstrip("\n").split("\n\n")):
+        title, *calls = thread.split("\n")
+        if not any(map(_WRITER.fullmatch, calls)):
+            first = next((n + 1 for n, call in enumerate(calls) if _HANDLER.fullmatch(call)), 0)
+            last = next((n for n, call in enumerate(calls) if _ENTRY.fullmatch(call)), len(calls))
+            told.append("\n".join((title, *calls[first:last])))
+    return "\n\n".join(told)

@@ -34,8 +34,8 @@ class Child(Struct, eq=False, weakref=True):
     """Monotonic seconds."""
     killed: bool = False
     """SIGKILL was sent."""
-    stacks: int | None = None
-    """The memfd of its stacks, once it has sent that."""
+    stacks: StacksAt = StacksAt()
+    """Where its stacks are asked for and come, once it has told."""
 
 
 class Death(Struct, frozen=True):
@@ -121,8 +121,8 @@ class Children:
     def foreign(self, generation: Generation) -> tuple[int, ...]:
         """Descriptors that a process of this generation has to close."""
         channels = (child.channel.fileno() for child in self._by_pid.values())
-        memfds = (child.stacks for child in self._by_pid.values() if child.stacks is not None)
-        return (*self._foreign(generation), *channels, *memfds)
+        stacks = (fd for child in self._by_pid.values() for fd in _open(child.stacks))
+        return (*self._foreign(generation), *channels, *stacks)
 
     def clear(self, slot: int, generation: Generation) -> None:
         """Makes a slot ready for its next worker."""
@@ -166,7 +166,8 @@ class Children:
                 generation=child.generation.number,
                 fd=child.channel.fileno(),
                 born=child.born,
-                stacks=child.stacks,
+                stacks=child.stacks.memfd,
+                ask=child.stacks.ask,
             )
             for child in self
         )
@@ -175,9 +176,10 @@ class Children:
         """A worker of the master before; what it said meanwhile waits in its channel."""
         os.set_inheritable(state.fd, False)
         channel = Channel.adopt(state.fd)
-        child = Child(state.pid, state.slot, generation, channel, state.born, stacks=state.stacks)
-        if child.stacks is not None:
-            os.set_inheritable(child.stacks, False)
+        stacks = StacksAt(state.stacks, state.ask)
+        child = Child(state.pid, state.slot, generation, channel, state.born, stacks=stacks)
+        for fd in _open(stacks):
+            os.set_inheritable(fd, False)
         self._watch(child)
         return child
 
@@ -198,7 +200,7 @@ class Children:
         try:
             while (report := child.channel.report()) is not None:
                 if isinstance(report, StacksAt):
-                    self._keep_stacks(child, report.fd)
+                    self._keep_stacks(child, report)
                 else:
                     self._hear(child, report)
         except EOFError:
@@ -206,10 +208,10 @@ class Children:
             with contextlib.suppress(KeyError):
                 self._selector.unregister(child.channel)
 
-    def _keep_stacks(self, child: Child, fd: int) -> None:
-        if child.stacks is not None:  # its application has its hands on the channel
-            os.close(child.stacks)
-        child.stacks = fd if fd >= 0 else None
+    def _keep_stacks(self, child: Child, stacks: StacksAt) -> None:
+        for fd in _open(child.stacks):  # its application has its hands on the channel
+            os.close(fd)
+        child.stacks = stacks
 
     def listen(self, child: Child) -> None:
         """Hears what a child has said before now."""
@@ -235,9 +237,13 @@ class Children:
                 self._selector.unregister(child.channel)
             child.channel.close()
             self.stacks.gone(child)
-            self._keep_stacks(child, -1)
+            self._keep_stacks(child, StacksAt())
             deaths.append(Death(child, _how(status), _is_sigkill(status)))
         return deaths
+
+
+def _open(stacks: StacksAt) -> tuple[int, ...]:
+    return (stacks.memfd, stacks.ask) if stacks.memfd >= 0 else ()
 
 
 def _dead() -> int | None:

@@ -1,20 +1,26 @@
-"""Stacks of workers: asked for by a signal, looked for until they have come.
+"""Stacks of workers: asked for, and looked for until they have come (prefork.stacks has the ways).
 
-The master waits for nobody: between the signal and the text it goes on with its loop.
+The master waits for nobody: between the question and the text it goes on with its loop.
 """
 
+import math
 import os
 from collections.abc import Callable
 from time import monotonic
 from typing import Protocol
 
 from prefork import stacks
+from prefork.channel import Stacks as StacksAt
 
 PATIENCE = 1.0
 """Seconds for a worker to write its stacks: one that is stopped, or waits for a disk, does not."""
 
 _LOOK = 0.01
 """Seconds between two looks; what looks whole and has not grown in between is whole."""
+
+_PROMPT = 0.1
+"""Seconds for the worker's thread to answer, after which the signal is sent. The GIL takes it 5 ms,
+where another thread runs Python code."""
 
 _QUIET = 0.2
 """Seconds without growth after which anything is taken for whole."""
@@ -30,13 +36,13 @@ class Subject(Protocol):
     """Whose stacks can be asked for."""
 
     pid: int
-    stacks: int | None
-    """A memfd, see `prefork.stacks`; None where none was offered."""
+    stacks: StacksAt
 
 
 class _Asked:
     def __init__(self, now: float) -> None:
         self.until = now + PATIENCE
+        self.signal_at = now + _PROMPT
         self.size = 0
         self.grown = now
         self.done: list[Done] = []
@@ -53,14 +59,15 @@ class Stacks:
     def take(self, subject: Subject, done: Done) -> None:
         """Asks a worker that is not reaped yet; `done` is called in a later round of the loop, or
         at once where there is nothing to be had."""
-        if subject.stacks is None:
-            return done("")
         now = monotonic()
         if subject not in self._asked:
-            os.ftruncate(subject.stacks, 0)
+            try:
+                os.ftruncate(subject.stacks.memfd, 0)
+                os.eventfd_write(subject.stacks.ask, 1)
+            except OSError:  # nothing was offered, or not what was to be: see Children
+                return done("")
             self._asked[subject] = _Asked(now)
             self.look_at = now + _LOOK
-            os.kill(subject.pid, stacks.SIGNAL)
         self._asked[subject].done.append(done)
 
     def look(self) -> None:
@@ -73,6 +80,10 @@ class Stacks:
             if len(text) != asked.size:
                 asked.size, asked.grown = len(text), now
                 continue
+            if not text and now >= asked.signal_at:
+                asked.signal_at = math.inf
+                if not _is_stopped(subject.pid):
+                    os.kill(subject.pid, stacks.SIGNAL)
             still = bool(text) and (stacks.is_whole(text) or now >= asked.grown + _QUIET)
             if still or now >= asked.until:
                 self._finish(subject, text)
@@ -89,6 +100,17 @@ class Stacks:
 
 
 def _read(subject: Subject) -> str:
-    if subject.stacks is None:
+    if subject.stacks.memfd < 0:
         return ""
-    return os.pread(subject.stacks, _LIMIT, 0).decode(errors="replace")
+    return os.pread(subject.stacks.memfd, _LIMIT, 0).decode(errors="replace")
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether it could take no signal now, and would take it in the middle of anything later."""
+    import psutil  # a megabyte that every worker would share, for what is seldom asked
+
+    try:
+        status = psutil.Process(pid).status()
+    except psutil.Error:  # hidden from us, or gone: that is no reason not to try
+        return False
+    return status in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)

@@ -11,7 +11,7 @@ from prefork.config import Config
 from prefork.master.sizing import Bounds
 from prefork.unix_socket import Inode
 
-VERSION = 4
+VERSION = 5
 """The version of what is handed over. It rises with every change that the other side would
 misread: in these structs, and in the messages of prefork.channel, since workers of the old code
 go on talking to the new master. A new key of the configuration is no such change: one that is
@@ -46,14 +46,16 @@ class GenerationState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChildState(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker's process: its channel, when it was born, and the memfd of its stacks."""
+    """A worker's process: its channel, when it was born, and where its stacks come (a memfd) and
+    are asked for (an eventfd); both CLOSED where it offers none."""
 
     pid: int
     slot: int
     generation: int
     fd: int
     born: float
-    stacks: int | None
+    stacks: int
+    ask: int
 
 
 class ZygoteState(msgspec.Struct, frozen=True, kw_only=True):
@@ -187,8 +189,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
         """All that have to stay open over the exec."""
         return {
             *(listener.fd for listener in self.listeners),
-            *(child.fd for child in self.children),
-            *(child.stacks for child in self.children if child.stacks is not None),
+            *(fd for child in self.children for fd in (child.fd, child.stacks, child.ask)),
             *(zygote.fd for zygote in self.zygotes),
             *(fd for inbox in self.inboxes for fd in (inbox.reader, inbox.writer)),
             *(connection.fd for connection in self.control.connections),

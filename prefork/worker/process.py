@@ -18,7 +18,7 @@ from typing import Any, NoReturn, Protocol
 import setproctitle
 from msgspec import Struct
 
-from prefork import __version__, linux, logs, stacks, systemd
+from prefork import __version__, linux, logs, systemd
 from prefork.apps import load
 from prefork.apps.health import Health
 from prefork.apps.load import LoadError, load_target
@@ -43,6 +43,7 @@ from prefork.worker.loop import Loop, Service
 from prefork.worker.resources import bind_to_cpus, limit
 from prefork.worker.rights import restrain
 from prefork.worker.rules import Rules
+from prefork.worker.stacks import offer
 from prefork.worker.warmup import WarmupError, warm_up
 
 FAILED_TO_BOOT = 3
@@ -164,7 +165,7 @@ def _take_place(birth: Birth) -> None:
     if os.getppid() != birth.master:
         os._exit(0)  # it died before we asked to be told
     birth.scoreboard.confine(birth.slot)
-    stacks.offer(birth.channel)
+    offer(birth.channel)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 

@@ -1,4 +1,4 @@
-"""Requests that are slow, each in a way of its own: in C code, asleep, behind a lock."""
+"""Requests that are slow, each in a way of its own: in C code, asleep, behind a lock, at work."""
 
 import re
 import threading
@@ -37,11 +37,21 @@ def locked(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[
     return pid(environ, start_response)
 
 
+def calling(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """In Python code that makes and leaves frames, until the FIFO ?fifo= is at its end."""
+    waiting = threading.Thread(target=Path(query(environ, "fifo", "")).read_bytes)
+    waiting.start()
+    while waiting.is_alive():
+        pass
+    return pid(environ, start_response)
+
+
 ROUTES: dict[str, Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]] = {
     "/pid": pid,
     "/backtrack": backtrack,
     "/asleep": asleep,
     "/locked": locked,
+    "/calling": calling,
 }
 
 

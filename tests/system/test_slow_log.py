@@ -52,6 +52,24 @@ def test_each_slow_request_is_told_with_its_stack_and_answered(
     assert len(server.find("slow request")) == 3
 
 
+def test_one_that_runs_python_code_tells_it_without_a_signal(start: Start, tmp_path: Path) -> None:
+    # The signal's handler may read a frame that is half made (prefork.stacks).
+    gate = Gate(tmp_path / "gate")
+    server = start(SLOW, "--workers", "1").wait_ready(1)
+    with ThreadPoolExecutor(1) as clients:
+        answer = clients.submit(server.get, f"/calling?fifo={tmp_path / 'gate'}")
+        gate.arrived()
+        told = ""
+        for _ in range(20):  # on a busy machine the answer may be late, and the signal sent
+            told = server.command("status", "--stack", "0").stdout
+            if "Current thread" not in told:  # which is who wrote it, and not shown
+                break
+        gate.open()
+        assert "in calling\n" in told
+        assert "Current thread" not in told
+        assert answer.result()[0] == 200
+
+
 def test_at_the_timeout_the_stack_is_in_the_error(start: Start, tmp_path: Path) -> None:
     limits = ("request_timeout=0.4", "graceful_timeout=0.4", "preload=true")
     settings = [part for each in limits for part in ("--set", f"workers.{each}")]

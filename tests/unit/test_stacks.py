@@ -1,4 +1,4 @@
-"""Stacks of a worker: asked for by a signal, and read once they are whole."""
+"""Stacks of a worker: asked for, and read once they are whole."""
 
 import os
 
@@ -13,12 +13,18 @@ from prefork.master import stacks as master
 OURS = os.path.dirname(prefork.__file__)
 
 
-def test_the_main_thread_comes_first_and_what_is_above_the_worker_is_left_out() -> None:
+def test_the_main_thread_comes_first_and_what_says_nothing_is_left_out() -> None:
     text = (
+        "Current thread 0x00006e (most recent call first):\n"
+        f'  File "{OURS}/worker/stacks.py", line 4 in _answer\n'
+        '  File "/usr/lib/python3/threading.py", line 5 in run\n'
+        "\n"
         "Thread 0x00007f (most recent call first):\n"
         '  File "/usr/lib/python3/threading.py", line 5 in run\n'
         "\n"
-        "Current thread 0x00008a (most recent call first):\n"
+        "Thread 0x00008a (most recent call first):\n"
+        f'  File "{OURS}/channel.py", line 2 in order\n'
+        f'  File "{OURS}/worker/loop.py", line 4 in _on_wake\n'
         '  File "/srv/shop.py", line 3 in app\n'
         f'  File "{OURS}/worker/loop.py", line 9 in run\n'
         f'  File "{OURS}/worker/process.py", line 123 in live\n'
@@ -27,7 +33,7 @@ def test_the_main_thread_comes_first_and_what_is_above_the_worker_is_left_out() 
     )
     assert stacks.is_whole(text)
     assert stacks.shown(text) == (
-        "Current thread 0x00008a (most recent call first):\n"
+        "Thread 0x00008a (most recent call first):\n"
         '  File "/srv/shop.py", line 3 in app\n'
         f'  File "{OURS}/worker/loop.py", line 9 in run\n'
         "\n"
@@ -49,21 +55,24 @@ def test_one_that_is_too_deep_ends_in_dots() -> None:
     assert stacks.is_whole('  File "x", line 1 in deeper\n  ...\n')
 
 
-def test_the_descriptor_comes_with_the_message_and_others_are_closed() -> None:
+def test_the_descriptors_come_with_the_message_and_others_are_closed() -> None:
     ours, theirs = Channel.pair()
     fds = [os.memfd_create("a"), os.memfd_create("b")]
-    os.write(fds[0], b"hello")
-    theirs.send(StacksAt(), (fds[0],))
+    for fd, text in zip(fds, (b"hello", b"world"), strict=True):
+        os.write(fd, text)
+    theirs.send(StacksAt(), (fds[0], fds[1]))
     theirs.send(Ready(), (fds[1],))
     theirs.send(StacksAt())
+    theirs.send(StacksAt(), (fds[0],))
     before = len(os.listdir("/proc/self/fd"))
     told = ours.report()
     assert isinstance(told, StacksAt)
-    assert os.pread(told.fd, 10, 0) == b"hello"
+    assert [os.pread(fd, 10, 0) for fd in (told.memfd, told.ask)] == [b"hello", b"world"]
     assert ours.report() == Ready()
-    assert ours.report() == StacksAt(-1)
-    assert len(os.listdir("/proc/self/fd")) == before + 1
-    for fd in (*fds, told.fd):
+    assert ours.report() == StacksAt(-1, -1)
+    assert ours.report() == StacksAt(-1, -1)
+    assert len(os.listdir("/proc/self/fd")) == before + 2
+    for fd in (*fds, told.memfd, told.ask):
         os.close(fd)
     assert ours.report() is None
     theirs.send(Failed("why"))
@@ -71,45 +80,54 @@ def test_the_descriptor_comes_with_the_message_and_others_are_closed() -> None:
 
 
 class Subject:
-    """This process, in the place of a worker, with a handler in the place of faulthandler."""
+    """This process, in the place of a worker."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()
-        self.stacks: int | None = os.memfd_create("stacks")
+        self.stacks = StacksAt(
+            os.memfd_create("stacks"), os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        )
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def signals(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """What was sent."""
     signals: list[int] = []
     monkeypatch.setattr(os, "kill", lambda pid, number: signals.append(number))
     return signals
 
 
-def test_they_are_asked_for_once_and_told_to_all(asked: list[int]) -> None:
+def test_they_are_asked_for_once_and_told_to_all(signals: list[int]) -> None:
     subject, table, told = Subject(), master.Stacks(), list[str]()
-    assert subject.stacks is not None
     table.take(subject, told.append)
     table.take(subject, told.append)
-    assert asked == [stacks.SIGNAL]
-    os.write(subject.stacks, b'Thread 1:\n  File "x", line 1 in <module>\n')
+    assert os.eventfd_read(subject.stacks.ask) == 1
+    os.write(subject.stacks.memfd, b'Thread 1:\n  File "x", line 1 in <module>\n')
     while not told:
         table.look()
     assert told == ['Thread 1:\n  File "x", line 1 in <module>'] * 2
-    assert table.look_at is None
+    assert (table.look_at, signals) == (None, [])
 
 
-def test_what_a_dead_one_has_written_is_all(asked: list[int]) -> None:
+def test_one_that_does_not_answer_is_sent_a_signal_once(signals: list[int]) -> None:
     subject, table, told = Subject(), master.Stacks(), list[str]()
-    assert subject.stacks is not None
     table.take(subject, told.append)
-    os.write(subject.stacks, b"Thread 1:\n")
+    while not told:
+        table.look()
+    assert (told, signals) == ([""], [stacks.SIGNAL])
+
+
+def test_what_a_dead_one_has_written_is_all(signals: list[int]) -> None:
+    subject, table, told = Subject(), master.Stacks(), list[str]()
+    table.take(subject, told.append)
+    os.write(subject.stacks.memfd, b"Thread 1:\n")
     table.gone(subject)
     table.gone(subject)
-    assert told == ["Thread 1:"]
+    assert (told, signals) == (["Thread 1:"], [])
 
 
-def test_one_that_offers_none_is_sent_no_signal(asked: list[int]) -> None:
+def test_one_that_offers_none_is_not_asked(signals: list[int]) -> None:
     subject, table, told = Subject(), master.Stacks(), list[str]()
-    subject.stacks = None
+    subject.stacks = StacksAt()
     table.take(subject, told.append)
-    assert (told, asked) == ([""], [])
+    assert (told, signals) == ([""], [])

@@ -87,7 +87,7 @@ def a_state(**fields) -> State:
             ListenerState(address="127.0.0.1:80", fd=5, inherited=True, inode=None),
             ListenerState(address="unix:/run/x", fd=CLOSED, inherited=False, inode=(2, 2**63)),
         ),
-        "children": (ChildState(pid=7, slot=0, generation=3, fd=9, born=1.25, stacks=11),),
+        "children": (ChildState(pid=7, slot=0, generation=3, fd=9, born=1.25, stacks=11, ask=12),),
         "zygotes": (ZygoteState(pid=6, generation=3, fd=10, deadline=None, ready_at=1.0),),
         "pool": PoolState(
             current=3,
@@ -187,7 +187,7 @@ def test_a_path_that_is_no_text_is_refused() -> None:
 
 
 def test_the_descriptors_to_keep_are_all_that_are_open() -> None:
-    assert a_state().descriptors() == {4, 5, 6, 8, 9, 10, 11}
+    assert a_state().descriptors() == {4, 5, 6, 8, 9, 10, 11, 12}
 
 
 def test_a_memfd_takes_it_over() -> None:
