@@ -163,6 +163,13 @@ class Connection:
         if request is not None:
             self.requests.append(request)
 
+    def again(self, head: Head) -> Request:
+        """A request of this connection's with a head that was read before."""
+        environ = head.environ.copy()
+        environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = self.peer
+        environ["wsgi.input"] = BytesIO()
+        return Request(environ, head.line, True, head.keep_alive, None)
+
     def read(self, data: bytes) -> Request | None:
         """The same; a request whose head was read before is returned, and not among `requests`."""
         if self.error is not None or self.last:
@@ -175,12 +182,8 @@ class Connection:
             if head is None:
                 head, tail = self._put_together(data, recall)
             if head is not None:
-                environ = head.environ.copy()
-                environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = self.peer
-                environ["wsgi.input"] = BytesIO()
-                keep_alive = head.keep_alive
-                self.last = not keep_alive
-                return Request(environ, head.line, True, keep_alive, None)
+                self.last = not head.keep_alive
+                return self.again(head)
         if self._parser is None:
             self._parser = httptools.HttpRequestParser(self)
         complete = len(self.requests)

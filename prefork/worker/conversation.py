@@ -25,7 +25,9 @@ from prefork.worker.rules import Rules, due
 from prefork.worker.sending import Sender
 from prefork.worker.unsent import AHEAD
 
-_HEAD = 16 * 1024  # bytes read at one time while a head is awaited
+HEAD = 16 * 1024
+"""Bytes read at one time while a head is awaited."""
+
 _BODY = 256 * 1024  # and while a body is, until other connections get their turn
 
 _no_room = logs.Seldom(5.0)
@@ -53,13 +55,12 @@ class Conversation(Sender):
     """One accepted HTTP connection."""
 
     __slots__ = (
-        "_answered",
         "_continued",
         "_discarded",
         "_lingering",
-        "_served",
         "_since",
         "_unfinished",
+        "answered",
         "began",
         "closing",
         "connection",
@@ -68,6 +69,7 @@ class Conversation(Sender):
         "events",
         "expired",
         "place",
+        "served",
         "serving",
         "wish",
     )
@@ -78,8 +80,10 @@ class Conversation(Sender):
         super().__init__(sock, rules)
         self.connection = Connection(base, rules.limits, peer)
         self._since = now
-        self._served = 0
-        self._answered = False
+        self.served = 0
+        """Requests that the application was given."""
+        self.answered = False
+        """The last of them is answered, and nothing has come since."""
         self._continued = False
         self._unfinished: bytes | bytearray | None = None
         self._lingering: Lingering | None = None
@@ -105,7 +109,7 @@ class Conversation(Sender):
     @property
     def idle(self) -> bool:
         """Between two requests, with nothing left to send."""
-        return self._unsent is None and self._lingering is None and self.connection.idle
+        return self.unsent is None and self._lingering is None and self.connection.idle
 
     def read(self, now: float) -> Request | None:
         """Takes what has come; returns the next request to answer, where it is complete."""
@@ -114,7 +118,7 @@ class Conversation(Sender):
             return None
         connection = self.connection
         try:
-            data = self._sock.recv(_BODY if connection.in_body else _HEAD, _DONTWAIT)
+            data = self.sock.recv(_BODY if connection.in_body else HEAD, _DONTWAIT)
         except BlockingIOError:
             return self.take()
         except OSError:  # reset, or gone in another way
@@ -122,10 +126,15 @@ class Conversation(Sender):
         if not data:
             self.broken = True
             return None
+        return self.digest(data, now)
+
+    def digest(self, data: bytes, now: float) -> Request | None:
+        """The same for bytes that have come."""
+        connection = self.connection
         begins = connection.idle
         if begins:
             self._since = now
-            self._answered = False
+            self.answered = False
         elif connection.in_body:
             self._since = now
             if draining(connection):
@@ -138,30 +147,30 @@ class Conversation(Sender):
         except OSError as problem:
             self._fail(problem)
         if request is not None:
-            if self._weight <= AHEAD and self._unsent is None:
+            if self.weight <= AHEAD and self.unsent is None:
                 return request
             connection.requests.append(request)
         if connection.requests:
             # Should there be the beginning of another behind it, nobody can tell where.
             self._unfinished = None
-            if self._weight > AHEAD:
+            if self.weight > AHEAD:
                 self._look_ahead()
             return self.take()
         self._note(data, begins)
-        if begins and len(data) == _HEAD and connection.in_body:
+        if begins and len(data) == HEAD and connection.in_body:
             return self.read(now)  # there is more, most likely
         return None
 
     def receive(self) -> bytes:
         """More of a body; raises OSError as recv(2) does that does not wait."""
-        return self._sock.recv(_BODY, _DONTWAIT)
+        return self.sock.recv(_BODY, _DONTWAIT)
 
     def _fail(self, problem: OSError) -> None:
         self.connection.error = Reject(507, f"the body can't be kept: {problem.strerror}")
 
     def take(self) -> Request | None:
         """The next request to answer, if nothing stands before it."""
-        if self._unsent is not None or self.broken or not self.connection.requests:
+        if self.unsent is not None or self.broken or not self.connection.requests:
             return None
         return self.connection.requests.pop(0)
 
@@ -184,7 +193,7 @@ class Conversation(Sender):
         """What another worker needs to go on with it, None where it cannot move: it has something
         to send, or too much was read of a request, or the end of one was not told."""
         connection, door = self.connection, self.door
-        if door is None or self._unsent is not None or self._lingering is not None:
+        if door is None or self.unsent is not None or self._lingering is not None:
             return None
         if self.broken or self.serving is not None or connection.requests:
             return None
@@ -199,14 +208,14 @@ class Conversation(Sender):
             data = bytes(self._unfinished)
         return Parcel(
             *(door.inode, None, connection.peer, data, self._since, deadline),
-            *(self._answered, self._continued, self._served),
+            *(self.answered, self._continued, self.served),
         )
 
     def resume(self, parcel: Parcel) -> None:
         """Goes on where another worker was."""
         self._since = parcel.since
-        self._answered = parcel.answered
-        self._served = parcel.served
+        self.answered = parcel.answered
+        self.served = parcel.served
         if parcel.data:
             try:
                 self.connection.feed(parcel.data)
@@ -223,30 +232,39 @@ class Conversation(Sender):
         self, request: Request, application: Application, failed: Failed, now: float
     ) -> Response:
         """Has the application answer a request: until something is sent, it can be expired."""
-        self._started = False
-        self.began = now
-        self.serving = request
-        request.environ["wsgi.early_hints"] = self.early_hints
+        self.begin(request, now)
         body = request.body
         if body is not None and type(body) is Stream:
             body.more = partial(pull, self, self._rules.body_timeout)
-        self._served += 1
-        if self._served == self._rules.keepalive_requests:
-            self.closing = True
         response = Response(request, self)
         try:
             response.take(application(request.environ, response.start))
         except BaseException as raised:  # SystemExit too: it ends the request, not the worker
             response.fail(raised, failed)
-        self._weight = response.sent
+        self.end(request, response)
+        return response
+
+    def begin(self, request: Request, now: float) -> None:
+        """The application is given a request."""
+        self.started = False
+        self.began = now
+        self.serving = request
+        request.environ["wsgi.early_hints"] = self.early_hints
+        self.served += 1
+        if self.served == self._rules.keepalive_requests:
+            self.closing = True
+
+    def end(self, request: Request, response: Response) -> None:
+        """The application has answered a request, or failed to."""
+        self.weight = response.sent
         self.serving = None
-        self._answered = True
+        self.answered = True
+        body = request.body
         if body is not None and type(body) is Stream:
             self._discarded = 0
             let_go(self.connection, body)
         if response.last or self.broken:
             self.connection.finish()
-        return response
 
     def early_hints(self, headers: Headers) -> None:
         """`wsgi.early_hints`: sends 103 with these headers, such as `Link`, before the response.
@@ -256,7 +274,7 @@ class Conversation(Sender):
         """
         request = self.serving
         data = early_hints(headers)
-        if request is not None and request.http11 and not self._started:
+        if request is not None and request.http11 and not self.started:
             self.send_interim(data)
 
     def expire(self) -> Request | None:
@@ -270,13 +288,13 @@ class Conversation(Sender):
             return None
         # `send` says that it has started before it sends, so that the two never both answer; a
         # thread that is switched away between its look and its mark is the race that is left.
-        started, self._started = self._started, True
+        started, self.started = self.started, True
         with contextlib.suppress(OSError):
             if not started:
                 method = request.environ["REQUEST_METHOD"]
                 answer = error(504, "the application took too long", method=method)
-                self._sock.send(request.marked(answer))
-            self._sock.shutdown(socket.SHUT_RDWR)
+                self.sock.send(request.marked(answer))
+            self.sock.shutdown(socket.SHUT_RDWR)
         self.broken = self.expired = True
         return request
 
@@ -293,11 +311,11 @@ class Conversation(Sender):
         connection = self.connection
         if leaving:
             self.closing = True
-        if self._unsent is not None:
-            self.deadline = self._unsent.due(now)
+        if self.unsent is not None:
+            self.deadline = self.unsent.due(now)
             return _WRITE
         if connection.requests:  # a pipeline
-            if self._weight > AHEAD and self._look_ahead():
+            if self.weight > AHEAD and self._look_ahead():
                 return self.settle(now, leaving)
             self.deadline = 0.0
             return _SERVE
@@ -308,7 +326,7 @@ class Conversation(Sender):
             return self._end(now)
         rules = self._rules
         if connection.idle:
-            timeout = rules.keepalive if self._answered else rules.header_timeout
+            timeout = rules.keepalive if self.answered else rules.header_timeout
             self.deadline = now + timeout if timeout else 0.0
             if leaving and (not self.deadline or leaving < self.deadline):
                 self.deadline = leaving
@@ -353,7 +371,7 @@ class Conversation(Sender):
             if not self.connection.surplus:
                 return _CLOSE
             try:
-                self._lingering = Lingering(self._sock, now)
+                self._lingering = Lingering(self.sock, now)
             except OSError:
                 return _CLOSE
         self.deadline = self._lingering.due(now)
@@ -361,10 +379,10 @@ class Conversation(Sender):
 
     def overdue(self) -> None:
         """The deadline has passed: 408 for a request that has begun, an end for all else."""
-        if self._unsent is not None and not (self.broken or self._unsent.given_up()):
+        if self.unsent is not None and not (self.broken or self.unsent.given_up()):
             return
         given_up = (
-            self._unsent is not None or self._lingering is not None or draining(self.connection)
+            self.unsent is not None or self._lingering is not None or draining(self.connection)
         )
         if not (given_up or self.connection.idle):
             method = self.connection.method
@@ -374,11 +392,11 @@ class Conversation(Sender):
     def abandon(self) -> None:
         """In a child that the application has forked: the connection is the parent's alone."""
         self.broken = True
-        self._sock.close()
+        self.sock.close()
 
     def close(self) -> None:
-        if self._unsent is not None:
-            self._unsent.close()
-            self._unsent = None
+        if self.unsent is not None:
+            self.unsent.close()
+            self.unsent = None
         self.connection.close()
-        self._sock.close()
+        self.sock.close()

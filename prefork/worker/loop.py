@@ -327,9 +327,9 @@ class Loop:
         """The main thread can wait in accept4: nothing could want it elsewhere."""
         duty = self._duty
         return (
-            len(self._doors) == 1
+            not self._parking.parked
+            and len(self._doors) == 1
             and not duty.leaving
-            and not self._parking.parked
             and not duty.arrivals
             and not duty.incoming
             and not self._acceptors[0].in_place
@@ -375,17 +375,19 @@ class Loop:
         looks does without acceptors: it takes new connections itself, those that are nobody
         else's.  Acceptors get their place back when it is to wait.
         """
-        vacant = [acceptor for acceptor in self._acceptors if not acceptor.in_place]
-        # Alone, it has no watcher to get it out, should another be faster all the same.
-        at_work = self._at_work and bool(vacant) and not self.handover.alone
-        self._at_work = False
-        for acceptor in vacant:
+        at_work, self._at_work = self._at_work, False
+        by_itself = False
+        for acceptor in self._acceptors:
+            if acceptor.in_place:
+                continue
+            # Alone, it has no watcher to get it out, should another be faster all the same.
+            by_itself = at_work and not self.handover.alone
             door = acceptor.door
-            if at_work and door.turn is not None:
+            if by_itself and door.turn is not None:
                 self._accept_at_once(door, door.turn)
             else:
                 acceptor.post()
-        return at_work
+        return by_itself
 
     def _accept_at_once(self, door: Door, turn: Turn) -> None:
         for _ in range(_AT_ONCE):

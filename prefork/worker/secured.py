@@ -124,7 +124,7 @@ class SecuredConversation(Conversation):
         owed = self._header
         assert owed is not None
         try:
-            header = owed.read(self._sock)
+            header = owed.read(self.sock)
         except ProxyError as problem:
             self._refuse(str(problem))
             return False
@@ -161,7 +161,7 @@ class SecuredConversation(Conversation):
             return
         self._owed = _HANDSHAKE
         self._since = now
-        self._tls = security.seal(self._sock)
+        self._tls = security.seal(self.sock)
 
     # The handshake.
 
@@ -181,7 +181,7 @@ class SecuredConversation(Conversation):
             self._stay_plain(None)
             return False
         self._owed = _NOTHING
-        self._sock = tls  # type: ignore[assignment]  # it has what a conversation uses of one
+        self.sock = tls  # type: ignore[assignment]  # it has what a conversation uses of one
         self.connection.extend(tls.environ())
         return True
 
@@ -249,6 +249,6 @@ class SecuredConversation(Conversation):
 
     def close(self) -> None:
         # Not where an answer was cut: its client has to see that.
-        if self._tls is not None and self._owed is _NOTHING and self._unsent is None:
+        if self._tls is not None and self._owed is _NOTHING and self.unsent is None:
             self._tls.farewell()
         super().close()

@@ -16,33 +16,36 @@ _DONTWAIT = socket.MSG_DONTWAIT
 class Sender:
     """One client, and what is on its way to it."""
 
-    __slots__ = ("_rules", "_sock", "_started", "_unsent", "_weight", "broken", "fd")
+    __slots__ = ("_rules", "broken", "fd", "sock", "started", "unsent", "weight")
 
     def __init__(self, sock: socket.SocketType, rules: Rules) -> None:
-        self._sock = sock
+        self.sock = sock
         self.fd = sock.fileno()
         self._rules = rules
-        self._unsent: Unsent | None = None  # there while the client lags behind
-        self._started = False
-        self._weight = 0  # of the last response, in bytes
+        self.unsent: Unsent | None = None
+        """There while the client lags behind."""
+        self.started = False
+        """The response to the present request has begun."""
+        self.weight = 0
+        """Of the last response, in bytes."""
         self.broken = False
         """The client is gone, or its request was given up."""
 
     @property
     def lagging(self) -> bool:
         """The client has something to take."""
-        return self._unsent is not None
+        return self.unsent is not None
 
     def send(self, data: bytes) -> None:
         """Sends now what the client takes, and keeps the rest."""
         if self.broken:
             return
-        self._started = True
-        if self._unsent is not None:
+        self.started = True
+        if self.unsent is not None:
             self._keep(memoryview(data))
             return
         try:
-            sent = self._sock.send(data, _DONTWAIT)
+            sent = self.sock.send(data, _DONTWAIT)
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -68,15 +71,15 @@ class Sender:
             unsent = self._lag()
             unsent.add(data)
             if not unsent:  # it was waited for
-                self._unsent = None
+                self.unsent = None
         except OSError:
             self.broken = True
 
     def _lag(self) -> Unsent:
         """From now on the client has something to take."""
-        if self._unsent is None:
-            self._unsent = Unsent(self._sock, self._file_sender(), self._rules)
-        return self._unsent
+        if self.unsent is None:
+            self.unsent = Unsent(self.sock, self._file_sender(), self._rules)
+        return self.unsent
 
     def _file_sender(self) -> SendFile:
         return partial(_send_file, self.fd)
@@ -84,30 +87,30 @@ class Sender:
     def _look_ahead(self) -> bool:
         """Whether the client has to take more of its last response before its next request is
         served."""
-        behind = falls_behind(self._sock)
+        behind = falls_behind(self.sock)
         if behind:
             self._lag()
         else:
-            self._weight = 0
+            self.weight = 0
         return behind
 
     def flush(self) -> None:
         """Sends what is kept, as much as the client takes now and others can wait for."""
-        unsent = self._unsent
+        unsent = self.unsent
         if unsent is None:
             return
         try:
             unsent.flush()
             if not unsent:
-                self._unsent = None
+                self.unsent = None
         except OSError:
             self.broken = True
 
     def send_interim(self, data: bytes) -> None:
         """What is no response yet: one that takes too long can still become a 504."""
-        started = self._started
+        started = self.started
         self.send(data)
-        self._started = started
+        self.started = started
 
 
 def _send_file(to: int, fd: int, offset: int, count: int) -> int:

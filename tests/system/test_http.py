@@ -122,6 +122,18 @@ def test_a_pipeline_of_all_kinds_of_answers_never_loses_step(server: Server) -> 
         assert client.at_end()
 
 
+@pytest.mark.parametrize("before", [0, 1, 2])
+def test_what_is_wrong_behind_a_request_is_answered_after_it(server: Server, before: int) -> None:
+    with talk(server) as client:
+        for _ in range(before):
+            assert client.ask(request("/pid")).status == 200
+        client.send(request("/pid") + b"\x00 what is this\r\n\r\n")
+        assert client.answer().status == 200
+        refusal = client.answer()
+        assert (refusal.status, refusal.closes) == (400, True)
+        assert client.at_end()
+
+
 def test_what_follows_a_request_that_says_close_is_not_answered(server: Server) -> None:
     with talk(server) as client:
         client.send(request("/pid", "Connection: close") + request("/nolength") * 500)

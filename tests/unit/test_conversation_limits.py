@@ -155,7 +155,7 @@ def test_a_reader_has_to_take_at_some_rate(
     assert due(idle, 19) == 39
     assert due(slow, 19) == 20
     # One more second for each hundred bytes that it has taken.
-    unsent = slow.conversation._unsent
+    unsent = slow.conversation.unsent
     assert unsent is not None
     before = unsent.memory
     while unsent.memory == before:
