@@ -330,10 +330,10 @@ class HttpService:
             data = conversation.sock.recv(HEAD, _DONTWAIT)
         except OSError:
             data = b""
-        head = recall.heads.get(data)
-        if head is not None:
-            connection.last = not head.keep_alive
-            request = connection.again(head)
+        known = recall.heads.get(data)
+        if known is not None:
+            connection.last = not known.keep_alive
+            request = connection.again(known)
         else:
             # Where nothing came, it is asked once more, for the reason.
             other = conversation.digest(data, now) if data else conversation.read(now)
@@ -350,8 +350,8 @@ class HttpService:
             response.take(self._application(request.environ, response.start))
         except BaseException as raised:  # as in Conversation.answer
             response.fail(raised, self._on_failure)
-        sent = response.head
-        if sent is None or response.last or conversation.broken:
+        head = response.head
+        if head is None or response.last or conversation.broken:
             conversation.end(request, response)
             ended = self._account(conversation, request, response, record, now)
             return self._proceed(conversation, record, ended)
@@ -359,7 +359,7 @@ class HttpService:
         conversation.serving = None
         conversation.answered = True
         ended = monotonic()
-        record.end(ended, sent.code, response.sent)
+        record.end(ended, head.code, response.sent)
         if conversation.unsent is not None or self._until or conversation.wish is not _IDLE:
             return self._proceed(conversation, record, ended)
         keepalive = self._rules.keepalive

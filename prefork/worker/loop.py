@@ -119,6 +119,7 @@ class Loop:
                 door.turn = Turn(door.sock, waits, handover, number)
         self._reopen = reopen
         self._channel = channel
+        self._channel_fd = channel.fileno()
         self._parking: Parking[Any]
         self._service: Service
         self._place = MainPlace()
@@ -173,7 +174,7 @@ class Loop:
 
     def _take_note(self, fd: int) -> bool:
         """Another thread was told of an event: whether it is the main thread's to see to."""
-        if fd != self._wake and fd != self._channel.fileno():
+        if fd != self._wake and fd != self._channel_fd:
             return False
         self._attention = True
         return True
@@ -239,7 +240,7 @@ class Loop:
         self._parking = service.parking
         # Edge-triggered: each event wakes one thread once, and that need not be the one to read.
         self._parking.watch(self._wake, edge=True)
-        self._parking.watch(self._channel.fileno(), edge=True)
+        self._parking.watch(self._channel_fd, edge=True)
         self._install_handlers()
         self._channel.send(Ready())
         self._wait_for_admission()
@@ -260,7 +261,7 @@ class Loop:
             elif self._alone():
                 self._accept()
             else:
-                self._wait(self._again(), record)
+                self._wait(self._again() if self._told else None, record)
 
     def _start_others(self) -> None:
         """Threads of ours, once nothing can end the worker but an order to leave."""
@@ -297,7 +298,7 @@ class Loop:
 
     def _again(self) -> float | None:
         """Offers what is left to those who had no room for it; when to come back."""
-        if not (self._told and self._parking.parked):
+        if not self._parking.parked:
             return None
         if self.handover.wanted:
             self._service.hand_over_all()
@@ -452,10 +453,9 @@ class Loop:
             if duty.watcher_sleeps:
                 self._watcher.rouse()
             self._at_work = self._at_work or bool(events)
-            channel = self._channel.fileno()
             now = looked
             for fd, event in events:
-                if fd == channel:
+                if fd == self._channel_fd:
                     self._listen_to_master()
                 else:
                     now = service.ready(fd, event, record, now)
@@ -465,8 +465,9 @@ class Loop:
                 return
         if duty.arrivals or duty.incoming:
             self._welcome(record)
-        # As of that look, not of now: what has come while this thread served is in time.
-        service.overdue(looked, record)
+        if self._parking.due <= looked:
+            # As of that look, not of now: what has come while this thread served is in time.
+            service.overdue(looked, record)
         for acceptor in self._acceptors:
             problem = acceptor.problem
             if problem is not None:

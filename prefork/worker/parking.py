@@ -38,7 +38,8 @@ class Parking(Generic[P]):
         self._epoll = select.epoll()
         self.parked: dict[int, P] = {}
         self._wheel: dict[int, set[P]] = {}
-        self._next = 0  # the earliest tick on the wheel, 0 when there is none
+        self.due = inf
+        """Monotonic seconds of the earliest tick on the wheel; infinity when there is none."""
 
     def watch(self, fd: int, *, edge: bool = False) -> None:
         """Wakes `wait` when a descriptor that is no connection becomes readable."""
@@ -72,8 +73,7 @@ class Parking(Generic[P]):
         tick = int(connection.deadline * _TICKS) + 1
         connection.place = (tick - 1) / _TICKS
         self._wheel.setdefault(tick, set()).add(connection)
-        if not self._next or tick < self._next:
-            self._next = tick
+        self.due = min(self.due, tick / _TICKS)
 
     def _leave_wheel(self, connection: P) -> None:
         tick = int(connection.place * _TICKS) + 1
@@ -120,8 +120,8 @@ class Parking(Generic[P]):
 
         `limit`: seconds after which to come back all the same; None for no limit.
         """
-        if self._next:
-            until = max(self._next / _TICKS - now, 0.0)
+        if self.due != inf:
+            until = max(self.due - now, 0.0)
             limit = until if limit is None else min(until, limit)
         # All there is: a connection without an event has nothing to be read before its deadline.
         return self._epoll.poll(limit, len(self.parked) + _WATCHED)
@@ -129,8 +129,8 @@ class Parking(Generic[P]):
     def expired(self, now: float) -> list[P]:
         """Claims the connections whose deadline has passed."""
         late: list[P] = []
-        while self._next and self._next <= now * _TICKS:
-            for connection in self._wheel.pop(self._next, ()):
+        while self.due <= now:
+            for connection in self._wheel.pop(int(self.due * _TICKS), ()):
                 connection.place = inf
                 if self.parked.get(connection.fd) is not connection:
                     continue  # being served: parked anew, it gets a new place; or handed over
@@ -141,7 +141,7 @@ class Parking(Generic[P]):
                         late.append(connection)
                 else:
                     self._turn(connection)
-            self._next = min(self._wheel, default=0)
+            self.due = min(self._wheel, default=inf) / _TICKS
         return late
 
 
@@ -208,7 +208,7 @@ class SharedParking(Parking[P]):
             super().forget(connection)
 
     def expired(self, now: float) -> list[P]:
-        if not self._next or self._next > now * _TICKS:
+        if now < self.due:
             return []
         with self._lock:
             return super().expired(now)
