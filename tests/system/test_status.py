@@ -1,6 +1,7 @@
 """What `prefork status` tells of workers while clients do this and that."""
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,16 @@ def test_a_worker_tells_of_clients_that_are_slow(start: Start) -> None:
         return found
 
     assert told(state="idle", held=0, parked=0)["bytes"] == 0
-    with server.connect() as idle, server.connect() as half, server.connect() as deaf:
+    # Each connects when it sends: the kernel keeps one that says nothing for a second only.
+    with ExitStack() as clients:
+        idle = clients.enter_context(server.connect())
         idle.sendall(b"GET /pid HTTP/1.1\r\nHost: x\r\n\r\n")
         assert idle.recv(15) == b"HTTP/1.1 200 OK"
         told(state="idle", held=1, parked=1, requests=1)
+        half = clients.enter_context(server.connect())
         half.sendall(b"GET /pid HTTP/1.1\r\nHo")
         told(state="reading", held=2, parked=2)
+        deaf = clients.enter_context(server.connect())
         deaf.sendall(b"GET /big?n=20000000 HTTP/1.1\r\nHost: x\r\n\r\n")
         worker = told(state="writing", held=3, parked=3, requests=2)
         assert worker["bytes"] >= 20_000_000
