@@ -152,15 +152,20 @@ class MainPlace:
 
         A signal that comes after the last check of the interpreter and before the kernel is in
         accept4 is missed (a window of some hundred nanoseconds): whoever sent it repeats it.
+        Still racy: one that comes while the collector runs code of the application's at the very
+        start of a handler (of another signal) brings nobody out, nor do those after it; the next
+        connection does, or the time to leave is up.
         """
         problem, turn = None, door.turn
+        # Made before: an exception that a handler raises in code which the collector runs is lost.
+        taken = islice(iter(door.sock._accept, None), 1)  # type: ignore[attr-defined]
         if turn is not None:
             turn.begin()
         try:
             try:
                 self.armed = True
                 # One C call takes the connection and stores it: no handler can come between.
-                got.extend(islice(iter(door.sock._accept, None), 1))  # type: ignore[attr-defined]
+                got.extend(taken)
                 self.armed = False
             except OSError as error:
                 self.armed = False

@@ -1,6 +1,7 @@
 """In and out of accept4 without losing a connection, and orders that a handler carries out."""
 
 import errno
+import gc
 import os
 import signal
 import socket
@@ -18,6 +19,7 @@ from prefork.worker.accept import QUEUE_EMPTY, WAKE, Acceptor, Arrival, Door, Le
 from prefork.worker.handover import Handover, Parcel
 from prefork.worker.loop import Loop
 from prefork.worker.parking import Parking
+from tests.system.processes import asleep
 
 PATIENCE = 30.0
 
@@ -85,7 +87,7 @@ class Kicks:
 
     def __init__(self) -> None:
         self._over = threading.Event()
-        main = threading.get_ident()
+        main = threading.main_thread().ident
         self._thread = threading.Thread(target=self._run, args=(main,), daemon=True)
 
     def _run(self, main: int) -> None:
@@ -232,6 +234,47 @@ def test_no_connection_is_lost_to_an_interruption(
                 assert place.accept(door, got) is None
     assert len(got) == 800
     assert close_all(got) == peers
+
+
+def test_an_interruption_is_not_lost_to_code_that_the_collector_runs(
+    door: Door, clients: Connect, handle: Handle
+) -> None:
+    """An exception that is raised in there goes nowhere, and it would be the only one."""
+    place = MainPlace()
+    waits = threading.Event()
+    kicks = Kicks()
+
+    def interrupt() -> None:
+        place.interrupt(place.disarm())
+
+    def collected(*_: object) -> None:
+        if place.armed and not waits.is_set():
+            signal.raise_signal(WAKE)
+
+    def kick() -> None:
+        until(lambda: asleep(os.getpid()))  # in accept4
+        waits.set()
+        kicks.__enter__()
+
+    handle(interrupt)
+    got: list[Arrival] = []
+    kicker, rescue = threading.Thread(target=kick), threading.Timer(5.0, clients)
+    before = gc.get_threshold()
+    gc.callbacks.append(collected)
+    try:
+        kicker.start()
+        rescue.start()
+        gc.set_threshold(1)
+        assert place.accept(door, got) is None
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.remove(collected)
+        rescue.cancel()
+        rescue.join()
+        kicker.join()
+        kicks.__exit__()
+    close_all(got)
+    assert got == [], "only a client has brought it out"
 
 
 # The acceptor thread.
