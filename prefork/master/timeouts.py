@@ -90,8 +90,8 @@ class Timeouts:
         self.look_at = min(looks, default=None)
 
     def _expire(self, child: Child, late: list[Call], now: float) -> None:
-        # Its signal comes before that of the order: where the request stands is told before it
-        # is given up.
+        # Asked first, so that it is told where the request stands before that is given up, or with
+        # the handler of the order on top of it, which is not shown (prefork.stacks).
         self._children.stacks.take(child, partial(_report, child, late, now))
         self._ledger.timeouts += len(late)
         self._ledger.restarted("request_timeout")

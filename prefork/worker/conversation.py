@@ -55,12 +55,13 @@ class Conversation(Sender):
     """One accepted HTTP connection."""
 
     __slots__ = (
+        "_answered",
         "_continued",
         "_discarded",
         "_lingering",
+        "_served",
         "_since",
         "_unfinished",
-        "answered",
         "began",
         "closing",
         "connection",
@@ -69,7 +70,6 @@ class Conversation(Sender):
         "events",
         "expired",
         "place",
-        "served",
         "serving",
         "wish",
     )
@@ -80,10 +80,8 @@ class Conversation(Sender):
         super().__init__(sock, rules)
         self.connection = Connection(base, rules.limits, peer)
         self._since = now
-        self.served = 0
-        """Requests that the application was given."""
-        self.answered = False
-        """The last of them is answered, and nothing has come since."""
+        self._served = 0
+        self._answered = False
         self._continued = False
         self._unfinished: bytes | bytearray | None = None
         self._lingering: Lingering | None = None
@@ -134,7 +132,7 @@ class Conversation(Sender):
         begins = connection.idle
         if begins:
             self._since = now
-            self.answered = False
+            self._answered = False
         elif connection.in_body:
             self._since = now
             if draining(connection):
@@ -208,14 +206,14 @@ class Conversation(Sender):
             data = bytes(self._unfinished)
         return Parcel(
             *(door.inode, None, connection.peer, data, self._since, deadline),
-            *(self.answered, self._continued, self.served),
+            *(self._answered, self._continued, self._served),
         )
 
     def resume(self, parcel: Parcel) -> None:
         """Goes on where another worker was."""
         self._since = parcel.since
-        self.answered = parcel.answered
-        self.served = parcel.served
+        self._answered = parcel.answered
+        self._served = parcel.served
         if parcel.data:
             try:
                 self.connection.feed(parcel.data)
@@ -232,39 +230,30 @@ class Conversation(Sender):
         self, request: Request, application: Application, failed: Failed, now: float
     ) -> Response:
         """Has the application answer a request: until something is sent, it can be expired."""
-        self.begin(request, now)
+        self._started = False
+        self.began = now
+        self.serving = request
+        request.environ["wsgi.early_hints"] = self.early_hints
         body = request.body
         if body is not None and type(body) is Stream:
             body.more = partial(pull, self, self._rules.body_timeout)
+        self._served += 1
+        if self._served == self._rules.keepalive_requests:
+            self.closing = True
         response = Response(request, self)
         try:
             response.take(application(request.environ, response.start))
         except BaseException as raised:  # SystemExit too: it ends the request, not the worker
             response.fail(raised, failed)
-        self.end(request, response)
-        return response
-
-    def begin(self, request: Request, now: float) -> None:
-        """The application is given a request."""
-        self.started = False
-        self.began = now
-        self.serving = request
-        request.environ["wsgi.early_hints"] = self.early_hints
-        self.served += 1
-        if self.served == self._rules.keepalive_requests:
-            self.closing = True
-
-    def end(self, request: Request, response: Response) -> None:
-        """The application has answered a request, or failed to."""
         self.weight = response.sent
         self.serving = None
-        self.answered = True
-        body = request.body
+        self._answered = True
         if body is not None and type(body) is Stream:
             self._discarded = 0
             let_go(self.connection, body)
         if response.last or self.broken:
             self.connection.finish()
+        return response
 
     def early_hints(self, headers: Headers) -> None:
         """`wsgi.early_hints`: sends 103 with these headers, such as `Link`, before the response.
@@ -274,7 +263,7 @@ class Conversation(Sender):
         """
         request = self.serving
         data = early_hints(headers)
-        if request is not None and request.http11 and not self.started:
+        if request is not None and request.http11 and not self._started:
             self.send_interim(data)
 
     def expire(self) -> Request | None:
@@ -288,7 +277,7 @@ class Conversation(Sender):
             return None
         # `send` says that it has started before it sends, so that the two never both answer; a
         # thread that is switched away between its look and its mark is the race that is left.
-        started, self.started = self.started, True
+        started, self._started = self._started, True
         with contextlib.suppress(OSError):
             if not started:
                 method = request.environ["REQUEST_METHOD"]
@@ -326,7 +315,7 @@ class Conversation(Sender):
             return self._end(now)
         rules = self._rules
         if connection.idle:
-            timeout = rules.keepalive if self.answered else rules.header_timeout
+            timeout = rules.keepalive if self._answered else rules.header_timeout
             self.deadline = now + timeout if timeout else 0.0
             if leaving and (not self.deadline or leaving < self.deadline):
                 self.deadline = leaving

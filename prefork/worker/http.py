@@ -8,7 +8,7 @@ from time import monotonic, time
 from typing import Any, Protocol
 
 from prefork import logs
-from prefork.apps.wsgi import Application, Response
+from prefork.apps.wsgi import Application
 from prefork.http.connection import Peer
 from prefork.http.head import Reject
 from prefork.http.queue_time import waited
@@ -86,8 +86,6 @@ class HttpService:
         limits = [limit for limit in (rules.keepalive, graceful_timeout) if limit]
         self._last_chance = min(limits, default=_LAST_CHANCE)
         self._access = access
-        # Nothing is done with a request but to answer it.
-        self._plain = crew is None and ids is None and access is None and draining is None
         self._on_failure = self._failed  # one object: to bind a method takes 25 ns
         self._open: set[Conversation] = set()
         self._forked = False
@@ -111,10 +109,7 @@ class HttpService:
         self._open.add(conversation)
         self._admission.note(address, conversation)
         conversation.closing = self._last
-        if self._plain and door.recall is not None:
-            self._answer_at_once(conversation, door.recall, record, now)
-        else:
-            self._proceed(conversation, record, now, conversation.read(now))
+        self._proceed(conversation, record, now, conversation.read(now))
 
     def adopt(self, parcel: Parcel, fd: int, door: Door, record: Record) -> None:
         if parcel.peer is not None:  # nothing was read yet
@@ -146,7 +141,7 @@ class HttpService:
         if events & EPOLLOUT:
             conversation.flush()
         else:
-            if self._plain and conversation.wish is _IDLE and conversation.weight <= AHEAD:
+            if conversation.wish is _IDLE and conversation.weight <= AHEAD:
                 recall = conversation.connection.recall
                 if recall is not None:
                     return self._answer_at_once(conversation, recall, record, now)
@@ -319,53 +314,30 @@ class HttpService:
     def _answer_at_once(
         self, conversation: Conversation, recall: Recall, record: Record, now: float
     ) -> float:
-        """The short way for what is most frequent: on an idle connection, or a new one, a request
-        without a body, and an answer that its client takes at once.
+        """The short way for what is most frequent: on an idle connection a request that came
+        before, byte for byte, and an answer that its client takes at once.
 
-        What `_proceed` and those whom it calls would do for it, in one place; where anything is not
-        as usual, it is left to them.
+        What Conversation's `read` and `settle` and what `_proceed` would do around the call, in one
+        place; where anything is not as usual, it is left to them.
         """
-        connection = conversation.connection
         try:
             data = conversation.sock.recv(HEAD, _DONTWAIT)
         except OSError:
             data = b""
         known = recall.heads.get(data)
-        if known is not None:
-            connection.last = not known.keep_alive
-            request = connection.again(known)
-        else:
+        if known is None:
             # Where nothing came, it is asked once more, for the reason.
-            other = conversation.digest(data, now) if data else conversation.read(now)
-            if other is None:
-                return self._proceed(conversation, record, monotonic())
-            more = connection.requests or connection.error is not None or not connection.idle
-            if more or other.body is not None:
-                return self._proceed(conversation, record, now, other)
-            request = other
-        record.start(now, request.line, connection.peer[0])
-        conversation.begin(request, now)
-        response = Response(request, conversation)
-        try:
-            response.take(self._application(request.environ, response.start))
-        except BaseException as raised:  # as in Conversation.answer
-            response.fail(raised, self._on_failure)
-        head = response.head
-        if head is None or response.last or conversation.broken:
-            conversation.end(request, response)
-            ended = self._account(conversation, request, response, record, now)
-            return self._proceed(conversation, record, ended)
-        conversation.weight = response.sent
-        conversation.serving = None
-        conversation.answered = True
-        ended = monotonic()
-        record.end(ended, head.code, response.sent)
-        if conversation.unsent is not None or self._until or conversation.wish is not _IDLE:
-            return self._proceed(conversation, record, ended)
+            request = conversation.digest(data, now) if data else conversation.read(now)
+            return self._proceed(conversation, record, now, request)
+        connection = conversation.connection
+        connection.last = not known.keep_alive
+        now = self._call(conversation, connection.again(known), record, now)
+        if connection.last or conversation.unsent is not None or self._until:
+            return self._proceed(conversation, record, now)
         keepalive = self._rules.keepalive
-        conversation.deadline = ended + keepalive if keepalive else 0.0
+        conversation.deadline = now + keepalive if keepalive else 0.0
         self.parking.park(conversation, EPOLLIN)
-        return ended
+        return now
 
     def _count(self, conversation: Conversation, wish: Wish) -> None:
         """Notes how many conversations wait for a request's rest, and for a client to take."""
@@ -398,17 +370,6 @@ class HttpService:
         if self._draining is not None and self._draining():
             conversation.closing = True
         response = conversation.answer(request, self._application, self._on_failure, now)
-        return self._account(conversation, request, response, record, now)
-
-    def _account(
-        self,
-        conversation: Conversation,
-        request: Request,
-        response: Response,
-        record: Record,
-        began: float,
-    ) -> float:
-        """Notes what became of a request; returns when the application was done with it."""
         if self._forked:
             forked.leave(None)
         ended = monotonic()
@@ -417,11 +378,11 @@ class HttpService:
         if conversation.expired:
             code = 504
         record.end(ended, code, sent)
-        elapsed = ended - began
-        if self._crew is not None:
-            self._crew.leave(elapsed)
+        if crew is not None:
+            crew.leave(ended - now)
         if self._access is not None:
-            self._access.add(request.environ, code, sent, time() - elapsed, elapsed)
+            elapsed = ended - now
+            self._access.add(environ, code, sent, time() - elapsed, elapsed)
         return ended
 
     def _failed(self, request: Request, problem: BaseException) -> None:

@@ -16,7 +16,7 @@ _DONTWAIT = socket.MSG_DONTWAIT
 class Sender:
     """One client, and what is on its way to it."""
 
-    __slots__ = ("_rules", "broken", "fd", "sock", "started", "unsent", "weight")
+    __slots__ = ("_rules", "_started", "broken", "fd", "sock", "unsent", "weight")
 
     def __init__(self, sock: socket.SocketType, rules: Rules) -> None:
         self.sock = sock
@@ -24,8 +24,7 @@ class Sender:
         self._rules = rules
         self.unsent: Unsent | None = None
         """There while the client lags behind."""
-        self.started = False
-        """The response to the present request has begun."""
+        self._started = False
         self.weight = 0
         """Of the last response, in bytes."""
         self.broken = False
@@ -40,7 +39,7 @@ class Sender:
         """Sends now what the client takes, and keeps the rest."""
         if self.broken:
             return
-        self.started = True
+        self._started = True
         if self.unsent is not None:
             self._keep(memoryview(data))
             return
@@ -108,9 +107,9 @@ class Sender:
 
     def send_interim(self, data: bytes) -> None:
         """What is no response yet: one that takes too long can still become a 504."""
-        started = self.started
+        started = self._started
         self.send(data)
-        self.started = started
+        self._started = started
 
 
 def _send_file(to: int, fd: int, offset: int, count: int) -> int:
