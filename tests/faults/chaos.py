@@ -185,10 +185,9 @@ class Faults:
         self._kill(self._workers())
 
     def kill_zygote(self, pick: float) -> None:
-        for child in psutil.Process(self._server.pid).children():
-            with contextlib.suppress(psutil.NoSuchProcess, IndexError):
-                if child.cmdline()[0].startswith("prefork: zygote"):
-                    child.kill()
+        for zygote in self._server.children("zygote"):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                zygote.kill()
 
     def retire_worker(self, pick: float) -> None:
         """SIGTERM to one: it is replaced, and loses nothing."""

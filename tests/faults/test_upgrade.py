@@ -297,11 +297,7 @@ def test_files_are_watched_on_by_one_process_of_the_new_code(install: Install) -
     upgrade(server)
     server.wait("watching", 2)
 
-    def watchers() -> list[psutil.Process]:
-        children = psutil.Process(server.pid).children()
-        return [each for each in children if "prefork: watcher" in " ".join(each.cmdline())]
-
-    until(lambda: len(watchers()) == 1, "one that watches")
+    until(lambda: len(server.children("watcher")) == 1, "one that watches")
     install.edit("site_app.py", "import os", "import os  # changed")
     server.wait("generation settled", generation=3)
 
@@ -326,12 +322,7 @@ def test_with_a_zygote_as_without(install: Install, fails: bool) -> None:
     load.wait_answers(50)
     load.end()
     assert not load.failures, load.failures
-    zygotes = [
-        each.pid
-        for each in psutil.Process(server.pid).children()
-        if "prefork: zygote" in " ".join(each.cmdline())
-    ]
-    assert len(zygotes) == 1
+    assert len(server.children("zygote")) == 1
 
 
 @pytest.mark.parametrize("preload", ["true", "false"])

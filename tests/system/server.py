@@ -126,16 +126,27 @@ class Server:
     def port(self) -> int:
         return int(self.addresses[0].rpartition(":")[2])
 
+    def children(self, role: str) -> list[psutil.Process]:
+        """The master's living children of a role: worker, zygote or watcher."""
+        return [child for title, child in self._titled() if title.startswith(f"prefork: {role}")]
+
     def workers(self) -> list[psutil.Process]:
         """The living worker processes, by slot."""
-        found = {}
+        found = {
+            int(title.split()[2]): child
+            for title, child in self._titled()
+            if title.startswith("prefork: worker")
+        }
+        return [found[slot] for slot in sorted(found)]
+
+    def _titled(self) -> list[tuple[str, psutil.Process]]:
+        found = []
         with contextlib.suppress(psutil.NoSuchProcess):
             for child in psutil.Process(self.pid).children():
-                with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-                    title = " ".join(child.cmdline())
-                    if title.startswith("prefork: worker"):
-                        found[int(title.split()[2])] = child
-        return [found[slot] for slot in sorted(found)]
+                # Any of them may end between two looks; a zombie is a NoSuchProcess too.
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    found.append((" ".join(child.cmdline()), child))
+        return found
 
     # Talking.
 

@@ -52,11 +52,7 @@ def site(start: Start, tmp_path: Path) -> Site:
 
 
 def watcher_of(server: Server) -> psutil.Process:
-    def found() -> list[psutil.Process]:
-        children = psutil.Process(server.pid).children()
-        return [each for each in children if each.cmdline()[0].startswith("prefork: watcher")]
-
-    (watcher,) = until(found, "there is a watcher")
+    (watcher,) = until(lambda: server.children("watcher"), "there is a watcher")
     assert isinstance(watcher, psutil.Process)
     return watcher
 
