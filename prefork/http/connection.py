@@ -168,7 +168,7 @@ class Connection:
         environ = head.environ.copy()
         environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = self.peer
         environ["wsgi.input"] = BytesIO()
-        return Request(environ, head.line, True, head.keep_alive, None)
+        return Request(environ, head.line, True, head.keep_alive, None, head)
 
     def read(self, data: bytes) -> Request | None:
         """The same; a request whose head was read before is returned, and not among `requests`."""

@@ -14,7 +14,7 @@ piece with nothing before it and nothing behind.
 import httptools
 
 from prefork.http.head import Reject, path_of
-from prefork.http.request import Environ, Request
+from prefork.http.request import Environ, Repeated, Request
 
 _SECTIONS_KEPT = 128
 _SECTION_SIZE = 2048
@@ -58,12 +58,13 @@ class Section:
         self.keep_alive = keep_alive
 
 
-class Head:
+class Head(Repeated):
     """A whole head."""
 
     __slots__ = ("environ", "keep_alive", "line")
 
     def __init__(self, line: Line, section: Section) -> None:
+        super().__init__()
         self.line = line.line
         self.keep_alive = section.keep_alive
         self.environ = environ = section.environ.copy()

@@ -10,6 +10,16 @@ from prefork.http.stream import Stream
 Environ = dict[str, Any]
 
 
+class Repeated:
+    """A request that came before, byte for byte; others share it."""
+
+    __slots__ = ("answered",)
+
+    def __init__(self) -> None:
+        self.answered: Any = None
+        """What begins the answer to it, most likely: see `prefork.http.response`."""
+
+
 class Request(Struct, eq=False):
     """One request: complete, or with a body that is still coming (a `Stream`)."""
 
@@ -19,6 +29,8 @@ class Request(Struct, eq=False):
     http11: bool
     keep_alive: bool
     body: Body | Stream | None
+    repeated: Repeated | None = None
+    """What it repeats, if that is known."""
     id: str = ""
     id_line: bytes = b""
     """The header line that tells the client its id; see `prefork.http.request_id`."""

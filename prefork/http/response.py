@@ -4,8 +4,10 @@ import re
 from collections.abc import Sequence
 from enum import Enum
 from http import HTTPStatus
-from time import gmtime, time
+from time import gmtime, monotonic, time
 from typing import Final
+
+from msgspec import Struct
 
 from prefork.http.head import TOKEN
 from prefork.http.request import Request
@@ -119,7 +121,8 @@ def _classify(name: str, value: str, line: bytes) -> bytes | _Special:
 
 
 _server = b"Server: prefork\r\n"
-_second = -1
+_until = 0.0
+"""Monotonic seconds at which the second of `_date` is over."""
 _date = b""
 
 
@@ -130,9 +133,13 @@ def name_server(named: bool) -> None:
     _heads = {}
 
 
-def _begin_second(now: int) -> None:
-    """Makes its `Date` (RFC 9110 section 6.6.1), and lets go of the heads that have another."""
-    global _second, _date, _heads
+def _begin_second() -> None:
+    """Makes its `Date` (RFC 9110 section 6.6.1), and lets go of the heads that have another.
+
+    Should the clock be set meanwhile, that shows when this second is over.
+    """
+    global _until, _date, _heads
+    began, now = monotonic(), time()
     t = gmtime(now)
     # Not strftime: its names follow the locale.
     _date = (
@@ -141,7 +148,7 @@ def _begin_second(now: int) -> None:
     ).encode()
     # Another, not the same emptied: who has the old one at hand may yet put a head into it.
     _heads = {}
-    _second = now
+    _until = began + 1.0 - now % 1.0
 
 
 # Bound once: an enum's member is looked up by a descriptor, at 80 ns each time in CPython 3.11.
@@ -170,6 +177,18 @@ class Head:
         return Head(data, self.code, self.framing, self.length, self.keep_alive)
 
 
+class _Answered(Struct, frozen=True, eq=False):
+    """The head of an answer, and all that it depends on besides the request."""
+
+    status: str
+    headers: list[tuple[str, str]]
+    closing: bool
+    known: int
+    head: Head
+    until: float
+    """Monotonic seconds at which its `Date` is another."""
+
+
 _heads: dict[tuple[object, ...], Head] = {}
 """Those composed in this second, by all that went into them."""
 _HEADS_KEPT = 256
@@ -186,16 +205,35 @@ def compose(
     the connection.  Raises TypeError or ValueError for a status or a header that an application may
     not send; none of it then reached the client.
     """
+    repeated = request.repeated
+    answered: _Answered | None = None if repeated is None else repeated.answered
+    if (
+        answered is not None
+        and answered.headers == headers
+        and answered.status == status
+        and answered.known == known
+        and answered.closing is closing
+        and monotonic() < answered.until
+    ):
+        head = answered.head
+    else:
+        head = _looked_up(status, headers, request, closing, known)
+    if request.id_line:
+        # Not one of the headers: each is another one, and they are kept for the next response.
+        return head.replaced(request.marked(head.data))
+    return head
+
+
+def _looked_up(status: str, headers: Headers, request: Request, closing: bool, known: int) -> Head:
     keep_alive = request.keep_alive and not closing
     body = request.body
     if body is not None and type(body) is Stream and not body.drainable:
         keep_alive = False
     method, http11 = request.environ["REQUEST_METHOD"], request.http11
-    now = int(time())
-    if now != _second:
-        _begin_second(now)
-    # Of one second, whatever the clock does meanwhile: see _begin_second.
-    heads = _heads
+    if monotonic() >= _until:
+        _begin_second()
+    # Both of one second: _begin_second has them in reverse.
+    until, heads = _until, _heads
     pairs = tuple(headers)
     key = (status, pairs, method == "HEAD", http11, keep_alive, known)
     head = heads.get(key)
@@ -203,9 +241,8 @@ def compose(
         head = _composed(status, pairs, method, http11, keep_alive, known)
         if len(heads) < _HEADS_KEPT:
             heads[key] = head
-    if request.id_line:
-        # Not one of the headers: each is another one, and they are kept for the next response.
-        return head.replaced(request.marked(head.data))
+    elif request.repeated is not None:
+        request.repeated.answered = _Answered(status, list(pairs), closing, known, head, until)
     return head
 
 
@@ -288,8 +325,7 @@ def error(status: int, reason: str, *, method: str = "GET", headers: Headers = (
     body = f"{status} {HTTPStatus(status).phrase}: {reason}\n".encode()
     line = f"{status} {HTTPStatus(status).phrase}"
     headers = [("Content-Type", "text/plain; charset=utf-8"), *headers]
-    now = int(time())
-    if now != _second:
-        _begin_second(now)
+    if monotonic() >= _until:
+        _begin_second()
     head = _composed(line, headers, method, True, False, len(body))
     return head.data if method == "HEAD" else head.data + body

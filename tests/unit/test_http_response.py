@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from prefork.http import response
-from prefork.http.request import Request
+from prefork.http.request import Repeated, Request
 from prefork.http.response import Framing, compose, error
 
 Pairs = list[tuple[str, str]]
@@ -19,10 +19,14 @@ def composed(
     method: str = "GET",
     http11: bool = True,
     keep_alive: bool = True,
+    closing: bool = False,
     known: int = -1,
+    repeated: Repeated | None = None,
+    id_line: bytes = b"",
 ) -> response.Head:
-    request = Request({"REQUEST_METHOD": method}, b"", http11, keep_alive, None)
-    return compose(status, headers or [], request, known=known)
+    request = Request({"REQUEST_METHOD": method}, b"", http11, keep_alive, None, repeated)
+    request.id_line = id_line
+    return compose(status, headers or [], request, closing, known)
 
 
 def lines(head: response.Head) -> list[str]:
@@ -60,13 +64,23 @@ def test_date_and_server_are_added_once() -> None:
 
 
 def test_the_date_follows_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    for now, text in [
-        (0.9, "Thu, 01 Jan 1970 00:00:00 GMT"),
-        (951_827_696.0, "Tue, 29 Feb 2000 12:34:56 GMT"),
-        (951_827_697.1, "Tue, 29 Feb 2000 12:34:57 GMT"),
+    for name in ("_until", "_date", "_heads"):  # put back behind the test: its year is not ours
+        monkeypatch.setattr(response, name, getattr(response, name))
+    monkeypatch.setattr(response, "_until", 0.0)
+    repeated = Repeated()
+    for since, now, text in [
+        (0.0, 951_827_696.5, "Tue, 29 Feb 2000 12:34:56 GMT"),
+        (0.4, 951_827_696.9, "Tue, 29 Feb 2000 12:34:56 GMT"),
+        (0.6, 951_827_697.1, "Tue, 29 Feb 2000 12:34:57 GMT"),
+        (1.5, 951_827_698.0, "Tue, 29 Feb 2000 12:34:58 GMT"),
+        (2.4, 1.5, "Tue, 29 Feb 2000 12:34:58 GMT"),  # the clock was set: it shows soon enough
+        (2.6, 1.7, "Thu, 01 Jan 1970 00:00:01 GMT"),
     ]:
         monkeypatch.setattr(response, "time", lambda now=now: now)
-        assert values(composed(known=0), "Date") == [text]
+        monkeypatch.setattr(response, "monotonic", lambda since=since: 1e9 + since)
+        for asked in ({}, {"repeated": repeated}) * 3:
+            assert values(composed(known=0, **asked), "Date") == [text]
+        assert text.encode() in error(404, "no such page")
 
 
 @pytest.mark.parametrize(
@@ -215,6 +229,42 @@ def test_a_head_is_shared_by_responses_that_differ_in_nothing() -> None:
     # It is composed anew where the application has changed its own list since.
     pairs.append(("X-B", "2"))
     assert values(composed(pairs, known=12), "X-B") == ["2"]
+
+
+def test_an_answer_to_a_request_that_comes_again_is_found_by_all_that_it_depends_on() -> None:
+    ways: list[dict[str, Any]] = [
+        {"status": status, "headers": headers, "closing": closing, "known": known}
+        for status in ("200 OK", "404 Not Found")
+        for headers in ([], [("X-A", "1")], [("X-A", "2")], [("X-A", "1"), ("X-B", "1")])
+        for closing in (False, True)
+        for known in (-1, 0, 12)
+    ]
+    fresh = [composed(**way) for way in ways]
+    repeated = Repeated()
+    for before in ways:
+        for way, as_ever in zip(ways, fresh, strict=True):
+            for each in (before, before, way):  # the second time it is noted
+                head = composed(repeated=repeated, **each)
+            assert told(head) == told(as_ever)
+            said, said_ever = (
+                [line for line in lines(one) if not line.startswith("Date: ")]
+                for one in (head, as_ever)
+            )
+            assert said == said_ever
+    # The list may be the application's own, which it changes.
+    pairs = [("X-A", "1")]
+    for _ in range(3):
+        composed(pairs, known=12, repeated=repeated)
+    pairs.append(("X-B", "2"))
+    assert values(composed(pairs, known=12, repeated=repeated), "X-B") == ["2"]
+
+
+def test_an_id_is_of_one_answer_alone() -> None:
+    repeated = Repeated()
+    for number in ("", "1", "2", "", "3"):
+        line = f"X-Request-ID: {number}\r\n".encode() if number else b""
+        head = composed(known=0, repeated=repeated, id_line=line)
+        assert values(head, "X-Request-ID") == [number] * bool(number)
 
 
 def test_headers_that_can_be_looked_at_once_only_are_all_sent() -> None:
