@@ -17,12 +17,15 @@ def offer(channel: Channel) -> None:
     With all signals blocked, so that the thread never gets one.  Without a descriptor or a thread
     to spare nothing is offered, and the master does not ask.
     """
-    with contextlib.suppress(OSError, RuntimeError):
+    with contextlib.suppress(OSError, RuntimeError), contextlib.ExitStack() as undone:
         memfd = os.memfd_create("prefork-stacks")
+        undone.callback(os.close, memfd)
         # The master empties it, and does not know where this end's offset stands.
         fcntl.fcntl(memfd, fcntl.F_SETFL, os.O_APPEND)
         asked = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)  # nothing may block the master
+        undone.callback(os.close, asked)
         threading.Thread(target=_answer, args=(asked, memfd), name="stacks", daemon=True).start()
+        undone.pop_all()
         faulthandler.register(SIGNAL, file=memfd, all_threads=True)
         channel.send(Stacks(), (memfd, asked))
 

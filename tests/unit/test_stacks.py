@@ -1,6 +1,8 @@
 """Stacks of a worker: asked for, and read once they are whole."""
 
+import errno
 import os
+import threading
 
 import pytest
 
@@ -9,6 +11,7 @@ from prefork import stacks
 from prefork.channel import Channel, Failed, Ready
 from prefork.channel import Stacks as StacksAt
 from prefork.master import stacks as master
+from prefork.worker import stacks as worker
 
 OURS = os.path.dirname(prefork.__file__)
 
@@ -77,6 +80,34 @@ def test_the_descriptors_come_with_the_message_and_others_are_closed() -> None:
     assert ours.report() is None
     theirs.send(Failed("why"))
     assert ours.report() == Failed("why")
+
+
+def _none_left(*_: object, **__: object) -> None:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+def _no_thread(*_: object) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "fails"),
+    [
+        (os, "memfd_create", _none_left),
+        (os, "eventfd", _none_left),
+        (threading.Thread, "start", _no_thread),
+    ],
+)
+def test_where_there_is_no_room_nothing_is_offered_nor_left_open(
+    monkeypatch: pytest.MonkeyPatch, owner: object, name: str, fails: object
+) -> None:
+    ours, theirs = Channel.pair()
+    before = os.listdir("/proc/self/fd")
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, name, fails)
+        worker.offer(theirs)
+    assert os.listdir("/proc/self/fd") == before
+    assert ours.report() is None
 
 
 class Subject:
