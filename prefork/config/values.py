@@ -38,7 +38,7 @@ FORWARDING_HEADERS = (
 """What a trusted proxy may say of its client, and `http.trusted_headers` may name."""
 
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": KIB, "MIB": MIB, "GIB": GIB}
-_SIZE = re.compile(r"(\d{1,15}) ?([KMG]?i?B)", re.IGNORECASE | re.ASCII)
+_SIZE = re.compile(r"(\d{1,19}) ?([KMG]?i?B)", re.IGNORECASE | re.ASCII)
 _MODE = re.compile(r"(0|0o)?[0-7]{3}")
 _SHOWN = 60  # characters of a refused value that its problem repeats
 

@@ -127,8 +127,9 @@ def test_a_workers_free_threads_are_spare_ones(start: Start, tmp_path: Path) -> 
         server.wait("worker ready", 2)
         with held(server, 3, tmp_path / "gate") as more:
             server.wait("worker ready", 3)
-            assert len(answers([*clients, *more], tmp_path / "gate")) == 2
-    assert max(targets(server)) == 3
+            assert len(answers([*clients, *more], tmp_path / "gate")) >= 2
+    # Never more than two workers' threads were busy, whoever was still in the queue at a look.
+    assert max(event["busy"] for event in server.find("pool resized")) <= 2
 
 
 def test_a_reload_under_load_begins_with_as_many_workers_as_there_are(

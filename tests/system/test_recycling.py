@@ -120,9 +120,10 @@ def test_max_age(start: Start) -> None:
 
 
 def test_a_worker_that_leaks_is_replaced_and_its_sibling_is_not(start: Start) -> None:
-    server = start(APP, "--workers", "2", "--set", "workers.max_memory=200MiB").wait_ready(2)
+    settings = ("--set", "workers.max_memory=200MiB", "--set", "workers.handover=false")
+    server = start(APP, "--workers", "2", *settings).wait_ready(2)
     kept = server.http()
-    kept.request("GET", "/leak?n=1")  # one connection: it stays with one worker
+    kept.request("GET", "/leak?n=1")  # one connection: without hand-over it stays with one worker
     leaky = int(kept.getresponse().read())
     while not server.find(OVER):
         kept.request("GET", "/leak?n=20")

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from prefork.config.files import Unreadable, parse_env
@@ -45,13 +45,17 @@ def test_sizes(raw: object, size: int) -> None:
 
 @pytest.mark.parametrize(
     "raw",
-    [-1, 1.5, True, "", "64", "64K", "KiB", "-1KiB", "1.5MiB", "²MiB", "1TiB", "9" * 40 + "B"],
+    [
+        *(-1, 1.5, True, "", "64", "64K", "KiB", "-1KiB", "1.5MiB", "²MiB", "1TiB"),
+        *("9" * 40 + "B", "9" * 19 + "GiB", f"{2**63}B", 2**63),
+    ],
 )
 def test_not_sizes(raw: object) -> None:
     assert refused("http.max_body", raw).startswith("expected a size in bytes or such as")
 
 
-@given(st.integers(0, 2**60))
+@given(st.integers(0, 2**63 - 1))
+@example(2**63 - 1024)
 def test_a_size_that_is_shown_reads_back(size: int) -> None:
     text = show(KEYS["http.max_body"].kind, size)
     assert taken("http.max_body", text.strip('"') if text.startswith('"') else int(text)) == size
