@@ -171,7 +171,8 @@ def test_status_tells_of_each_worker(start: Start) -> None:
     assert (listener["listener"], listener["depth"]) == (server.addresses[0], 0)
     limit = listener["limit"]
     assert queue == f"queue of {server.addresses[0]}: 0 of {limit}"
-    assert counted == "6 requests"
+    # The kernel counts what overflows for all listeners of the machine, another test's included.
+    assert counted.partition(";")[0] == "6 requests"
     titled = ["SLOT", "PID", "GEN", "STATE", "SINCE", "REQUESTS", "HELD", "MEAN", "AGE", "NOW"]
     assert titles.split() == titled
     shown = [row.split()[:4] for row in rows]

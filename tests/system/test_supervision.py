@@ -649,8 +649,12 @@ def test_reloads_leak_no_descriptor(start: Start) -> None:
 
     before = reload(2)
     assert reload(20) == before
-    (one, other) = (len(os.listdir(f"/proc/{pid}/fd")) for pid in pids(server))
-    assert one == other
+
+    def alike() -> bool:
+        (one, other) = (len(os.listdir(f"/proc/{pid}/fd")) for pid in pids(server))
+        return one == other
+
+    until(alike, "each worker has heard of all inboxes, and has none of the old ones")
 
 
 # Children of the application.
