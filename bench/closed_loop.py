@@ -1,23 +1,29 @@
-"""The load generator in rounds: servers that are started in turn, and rows that each is asked.
+"""The load generator in rounds: servers that are up at the same time, and rows that each is asked.
 
-Each round starts every server once, and asks it every row: warmed up, then for a fixed time.  So
-what drifts on the machine drifts for all of them.
+Each round starts every server once, and asks it every row, in short turns.  So what the machine
+does to one of them, for a tenth of a second or for minutes, it does to all.
 """
 
+import contextlib
 import json
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from statistics import median
 from typing import Any
 
-from bench.figures import CLOSED_LOOP, CPU, P50, P99, RATE, Section, attempt
+from bench.figures import CLOSED_LOOP, CPU, P50, P99, RATE, Measure, Section, attempt
 from bench.hello import BODY
 from bench.servers import BUILD, BenchError, Running, Server, started
 
 WARM_UP = 0.2
 """Part of a round's time that is asked before, and not counted."""
+
+TURN = 0.1
+"""Seconds that one server is asked at one time, until it is the next one's turn."""
 
 MOST = 10_000_000
 
@@ -43,6 +49,9 @@ class Row:
     ask: Ask
     servers: tuple[str, ...] = ()
     """Names of those that take part; empty: all of the group."""
+
+    def asks(self, server: str) -> bool:
+        return not self.servers or server in self.servers
 
 
 def load_command(ask: Ask, port: int, seconds: float = 0.0, requests: int = MOST) -> list[str]:
@@ -71,39 +80,85 @@ def load(ask: Ask, port: int, seconds: float = 0.0, requests: int = MOST) -> dic
     return told(done.stdout, done.stderr, done.returncode)
 
 
-def play(row: Row, running: Running, seconds: float) -> None:
-    """One row of one running server: warmed up, then measured."""
-    warm = load(row.ask, running.port, seconds * WARM_UP)
-    before = running.cpu()
-    found = load(row.ask, running.port, seconds)
-    cpu = running.cpu() - before
-    values = {
-        CPU: cpu * 1e6 / max(found["ok"], 1),
-        RATE: found["ok"] / found["seconds"],
-        P50: found["p50_us"],
-        P99: found["p99_us"],
-    }
-    errors = Counter(warm["errors"]) + Counter(found["errors"])
-    row.section.add(running.name, values, errors)
-    print(
-        f"{row.section.key}: {running.name}: {values[CPU]:.1f} us CPU, {values[RATE]:.0f} a second"
-        f"{', WRONG: ' + str(dict(errors)) if errors else ''}",
-        file=sys.stderr,
-    )
+class _Tally:
+    """What the turns of one server come to, in one round of one row."""
+
+    def __init__(self, running: Running, ask: Ask) -> None:
+        self.name = running.name
+        self.errors: Counter[str] = Counter()
+        self._running = running
+        self._ask = ask
+        self._cpu = self._seconds = 0.0
+        self._ok = 0
+        self._p50s: list[float] = []
+        self._p99s: list[float] = []
+
+    def warm_up(self, seconds: float) -> None:
+        self.errors += Counter(load(self._ask, self._running.port, seconds)["errors"])
+
+    def turn(self, seconds: float) -> None:
+        before = self._running.cpu()
+        found = load(self._ask, self._running.port, seconds)
+        self._cpu += self._running.cpu() - before
+        self._seconds += found["seconds"]
+        self._ok += found["ok"]
+        self._p50s.append(found["p50_us"])
+        self._p99s.append(found["p99_us"])
+        self.errors += Counter(found["errors"])
+
+    def values(self) -> dict[Measure, float]:
+        """Of the turns together; a percentile is the middle one of theirs."""
+        return {
+            CPU: self._cpu * 1e6 / max(self._ok, 1),
+            RATE: self._ok / self._seconds,
+            P50: median(self._p50s),
+            P99: median(self._p99s),
+        }
 
 
-def compare(servers: list[Server], rows: list[Row], rounds: int, seconds: float) -> None:
-    """All rounds of a group of servers: A B C, A B C, and so on."""
+def play(row: Row, running: list[Running], seconds: float, turn: float) -> None:
+    """One row of one round: all servers warmed up, and then asked in turns."""
+    section = row.section
+    tallies = [_Tally(each, row.ask) for each in running if row.asks(each.name)]
+    turns = max(round(seconds / turn), 1)
+    for tally in tallies:
+        attempt([section], tally.name, partial(tally.warm_up, seconds * WARM_UP))
+    for number in range(turns):
+        first = number % max(len(tallies), 1)
+        for tally in tallies[first:] + tallies[:first]:
+            attempt([section], tally.name, partial(tally.turn, seconds / turns))
+    for tally in tallies:
+        if section.of(tally.name).problem:
+            continue
+        values = tally.values()
+        section.add(tally.name, values, tally.errors)
+        print(
+            f"{section.key}: {tally.name}: {values[CPU]:.1f} us CPU, {values[RATE]:.0f} a second"
+            f"{', WRONG: ' + str(dict(tally.errors)) if tally.errors else ''}",
+            file=sys.stderr,
+        )
+
+
+def _start(server: Server, running: list[Running], stack: contextlib.ExitStack) -> None:
+    running.append(stack.enter_context(started(server)))
+
+
+def compare(
+    servers: list[Server], rows: list[Row], rounds: int, seconds: float, turn: float = TURN
+) -> None:
+    """All rounds of a group of servers: they are started anew in each, and up at the same time.
+
+    For each row, every server is asked for `seconds`, `turn` of them at one time: A B C, B C A,
+    and so on.
+    """
     for _ in range(rounds):
-        for server in servers:
-            mine = [row for row in rows if not row.servers or server.name in row.servers]
-
-            def once(server: Server = server, mine: list[Row] = mine) -> None:
-                with started(server) as running:
-                    for row in mine:
-                        play(row, running, seconds)
-
-            attempt([row.section for row in mine], server.name, once)
+        with contextlib.ExitStack() as stack:
+            running: list[Running] = []
+            for server in servers:
+                sections = [row.section for row in rows if row.asks(server.name)]
+                attempt(sections, server.name, partial(_start, server, running, stack))
+            for row in rows:
+                play(row, running, seconds, turn)
 
 
 def loop_section(key: str, title: str, about: str) -> Section:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
@@ -255,6 +256,46 @@ def test_a_run_without_errors_prints_its_tables_and_leaves_no_process(
     assert printed.count("| 1.00 |") == 1
     assert "invalid" not in printed
     assert not psutil.Process().children(recursive=True)
+
+
+def test_servers_are_up_at_the_same_time_and_asked_in_turns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    up: list[str] = []
+    asked: list[tuple[str, float]] = []
+    used = dict.fromkeys("ABC", 0.0)
+
+    @contextlib.contextmanager
+    def started(server: Server) -> Iterator[Any]:
+        up.append(server.name)
+        yield SimpleNamespace(
+            name=server.name, port=server.name, cpu=lambda name=server.name: used[name]
+        )
+        up.remove(server.name)
+
+    def load(ask: Ask, port: str, seconds: float) -> dict[str, Any]:
+        assert up == ["A", "B", "C"]
+        asked.append((port, round(seconds, 3)))
+        used[port] += 0.003
+        turn = len(asked) // 3  # 0 is the warm-up
+        return {"ok": 100, "seconds": 0.1, "p50_us": turn, "p99_us": 10 * turn, "errors": {}}
+
+    monkeypatch.setattr(closed_loop, "started", started)
+    monkeypatch.setattr(closed_loop, "load", load)
+    row = Row(loop_section("x", "X", "It is asked."), Ask())
+    other = Row(loop_section("y", "Y", "Nobody takes part."), Ask(), ("D",))
+    compare([Server(name, ("x",)) for name in "ABC"], [row, other], 1, 0.3)
+    assert up == []
+    assert asked[:3] == [("A", 0.06), ("B", 0.06), ("C", 0.06)]
+    assert [name for name, seconds in asked[3:] if seconds == 0.1] == list("ABCBCACAB")
+    values = row.section.of("B").values
+    assert values.pop("CPU a request, us") == [pytest.approx(30)]
+    assert values == {
+        "requests a second": [pytest.approx(1000)],
+        "p50, us": [2],
+        "p99, us": [20],
+    }
+    assert other.section.servers == {}
 
 
 def test_write_puts_the_figures_between_the_words_of_a_document(
