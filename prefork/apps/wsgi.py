@@ -261,8 +261,7 @@ class Response:
             status, reason = 500, "the application failed"
         self.failure = status
         if self.head is None and not out.broken:
-            method = request.environ["REQUEST_METHOD"]
-            out.send(request.marked(error(status, reason, method=method)))
+            out.send(request.marked(error(status, reason, method=request.method)))
 
 
 def errors_stream() -> IO[str]:

@@ -24,6 +24,8 @@ class Request(Struct, eq=False):
     """One request: complete, or with a body that is still coming (a `Stream`)."""
 
     environ: Environ
+    """The application's, which may change and empty it (PEP 3333): once it was called, nothing of
+    the response may depend on this."""
     line: bytes
     """Method and target."""
     http11: bool
@@ -34,6 +36,11 @@ class Request(Struct, eq=False):
     id: str = ""
     id_line: bytes = b""
     """The header line that tells the client its id; see `prefork.http.request_id`."""
+
+    @property
+    def method(self) -> str:
+        """What the client has asked with."""
+        return self.line.partition(b" ")[0].decode("latin-1")
 
     def marked(self, response: bytes) -> bytes:
         """A response, or its head, with the line in it."""

@@ -229,7 +229,7 @@ def _looked_up(status: str, headers: Headers, request: Request, closing: bool, k
     body = request.body
     if body is not None and type(body) is Stream and not body.drainable:
         keep_alive = False
-    method, http11 = request.environ["REQUEST_METHOD"], request.http11
+    method, http11 = request.method, request.http11
     if monotonic() >= _until:
         _begin_second()
     # Both of one second: _begin_second has them in reverse.

@@ -280,8 +280,7 @@ class Conversation(Sender):
         started, self._started = self._started, True
         with contextlib.suppress(OSError):
             if not started:
-                method = request.environ["REQUEST_METHOD"]
-                answer = error(504, "the application took too long", method=method)
+                answer = error(504, "the application took too long", method=request.method)
                 self.sock.send(request.marked(answer))
             self.sock.shutdown(socket.SHUT_RDWR)
         self.broken = self.expired = True

@@ -394,7 +394,7 @@ class HttpService:
             "error",
             "application failed",
             request=line,
-            peer=request.environ["REMOTE_ADDR"],
+            peer=str(request.environ.get("REMOTE_ADDR", "")),
             request_id=request.id or None,
             traceback=logs.traceback_of(problem),
         )

@@ -1,6 +1,7 @@
 """PEP 3333 as an application meets it: each test is run plain and under `wsgiref.validate` where
 the validator allows what it does, by the main thread and by pool threads."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.apps import basic
+from tests.apps import basic, environs
 from tests.system.raw import chunked, request, talk
 from tests.system.server import PATIENCE, Event, Server, Start, servers, until
 
@@ -441,3 +442,57 @@ def test_the_kernel_sends_the_file_itself(
     assert sum(sent) == 6_000_000, traced
     read = [int(n) for n in re.findall(r" (?:p?read(?:64)?)\(.*= (\d+)$", traced, re.MULTILINE)]
     assert sum(read) < 1_000_000, traced
+
+
+# What an application does to its environ.
+
+ENVIRONS = "tests.apps.environs:app"
+
+
+@THREADS
+@pytest.mark.parametrize("access", ["common", "combined", "json"])
+def test_an_application_may_empty_its_environ(
+    start: Start, tmp_path: Path, threads: int, access: str
+) -> None:
+    log = tmp_path / "access.log"
+    settings = ("--set", f"log.access={log}", "--set", f"log.access_format={access}")
+    server = start(ENVIRONS, "--workers", "1", "--threads", str(threads), *settings).wait_ready(1)
+    server.expected_errors = {"application failed"}
+    for _ in range(5):  # a request that came before is answered in another way
+        with contextlib.closing(server.http()) as connection:
+            for path in ("/", "/pieces"):
+                connection.request("GET", path)
+                answer = connection.getresponse()
+                assert (answer.status, answer.read()) == (200, environs.BODY)
+    assert server.get("/raises")[0] == 500
+    assert "with an empty environ" in server.wait("application failed")["traceback"]
+    assert not server.find("worker died")
+    until(lambda: len(log.read_text().splitlines()) == 11, "a line for each answer")
+
+
+def test_a_request_that_takes_too_long_is_given_up_without_its_environ(start: Start) -> None:
+    settings = ("--set", "workers.request_timeout=0.5", "--set", "workers.graceful_timeout=1")
+    server = start(ENVIRONS, "--workers", "1", *settings).wait_ready(1)
+    server.expected_errors = {"request timed out", "worker died", "worker killed"}
+    assert server.get("/stuck")[0] == 504
+    server.wait("worker ready", 2)
+
+
+@THREADS
+def test_what_the_client_has_asked_with_tells_whether_it_gets_a_body(
+    start: Start, threads: int
+) -> None:
+    """Some serve HEAD as if it were GET; a body would be read as the head of the next answer."""
+    server = start(ENVIRONS, "--workers", "1", "--threads", str(threads)).wait_ready(1)
+    asked = [
+        ("HEAD", "/as-get", b""),
+        ("GET", "/as-head", environs.BODY),
+        ("HEAD", "/as-head", b""),
+    ]
+    with contextlib.closing(server.http()) as connection:
+        for method, path, body in asked * 6:
+            connection.request(method, path)
+            answer = connection.getresponse()
+            assert answer.status == 200
+            assert answer.headers["Content-Length"] == str(len(environs.BODY))
+            assert answer.read() == body

@@ -24,7 +24,7 @@ def composed(
     repeated: Repeated | None = None,
     id_line: bytes = b"",
 ) -> response.Head:
-    request = Request({"REQUEST_METHOD": method}, b"", http11, keep_alive, None, repeated)
+    request = Request({}, f"{method} /".encode(), http11, keep_alive, None, repeated)
     request.id_line = id_line
     return compose(status, headers or [], request, closing, known)
 
