@@ -27,6 +27,7 @@ from prefork.control import Client, ControlError
 from prefork.master.state import VERSION as STATE
 from prefork.scoreboard import VERSION as BOARD
 from tests.faults.load import Load, tcp, unix
+from tests.system.processes import links
 from tests.system.server import PATIENCE, ROOT, Server, Start, read_all, until
 from tests.unit.control_loop import Raw
 
@@ -208,7 +209,11 @@ def test_ten_upgrades_leak_no_descriptor(install: Install, tmp_path: Path) -> No
     server = install.start("--set", f"log.access={tmp_path}/access", bind=bind)
 
     def look() -> list[Counter[str]]:
-        return [descriptors(each.pid) for each in (psutil.Process(server.pid), *server.workers())]
+        """Nothing where a worker of before ends meanwhile."""
+        with contextlib.suppress(FileNotFoundError):
+            everybody = (psutil.Process(server.pid), *server.workers())
+            return [descriptors(each.pid) for each in everybody]
+        return []
 
     # The first few open the inboxes of the slots that are used in turn.
     for _ in range(3):
@@ -227,11 +232,7 @@ def test_ten_upgrades_leak_no_descriptor(install: Install, tmp_path: Path) -> No
 
 def descriptors(pid: int) -> Counter[str]:
     """What a process has open, by kind."""
-    found: Counter[str] = Counter()
-    for fd in os.listdir(f"/proc/{pid}/fd"):
-        with contextlib.suppress(FileNotFoundError):
-            found[os.readlink(f"/proc/{pid}/fd/{fd}").partition(":[")[0]] += 1
-    return found
+    return Counter(link.partition(":[")[0] for link in links(pid).values())
 
 
 def test_a_request_outlives_two_upgrades_in_its_old_worker(

@@ -242,22 +242,14 @@ def read_all(sock: socket.socket) -> bytes:
 
 
 def until(condition: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
-    """Polls for what no event tells (a process's state, a file): its first true value.
-
-    What ends while it is looked at, or is not there yet, is looked for again.
-    """
+    """Polls for what no event tells (a process's state, a file): its first true value."""
     pause = threading.Event()
     deadline = monotonic() + patience
-    while True:
-        gone: Exception | None = None
-        try:
-            if value := condition():
-                return value
-        except (FileNotFoundError, ProcessLookupError, psutil.NoSuchProcess) as problem:
-            gone = problem
+    while not (value := condition()):
         if monotonic() > deadline:
-            raise AssertionError(f"never: {what}") from gone
+            raise AssertionError(f"never: {what}")
         pause.wait(0.01)
+    return value
 
 
 Start = Callable[..., Server]
