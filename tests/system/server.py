@@ -128,24 +128,23 @@ class Server:
 
     def children(self, role: str) -> list[psutil.Process]:
         """The master's living children of a role: worker, zygote or watcher."""
-        return [child for title, child in self._titled() if title.startswith(f"prefork: {role}")]
+        return [child for _, child in self._titled(role)]
 
     def workers(self) -> list[psutil.Process]:
         """The living worker processes, by slot."""
-        found = {
-            int(title.split()[2]): child
-            for title, child in self._titled()
-            if title.startswith("prefork: worker")
-        }
+        found = {int(title.split()[2]): child for title, child in self._titled("worker")}
         return [found[slot] for slot in sorted(found)]
 
-    def _titled(self) -> list[tuple[str, psutil.Process]]:
+    def _titled(self, role: str) -> list[tuple[str, psutil.Process]]:
+        """The same as `children`, each with its title."""
         found = []
         with contextlib.suppress(psutil.NoSuchProcess):
             for child in psutil.Process(self.pid).children():
                 # Any of them may end between two looks; a zombie is a NoSuchProcess too.
                 with contextlib.suppress(psutil.NoSuchProcess):
-                    found.append((" ".join(child.cmdline()), child))
+                    title = " ".join(child.cmdline())
+                    if title.startswith(f"prefork: {role}"):
+                        found.append((title, child))
         return found
 
     # Talking.
