@@ -71,7 +71,9 @@ def test_the_time_in_a_proxys_queue_is_told(start: Start) -> None:
         place = ("127.0.0.1", server.port)
         with socket.create_connection(place, PATIENCE, (address, 0)) as sock:
             client = Raw(sock)
-            assert client.ask(request("/", f"X-Request-Start: t={time() - 2:.3f}")).status == 200
+            # In milliseconds, and cut: rounded up it would have waited less than 2 seconds.
+            start = int((time() - 2) * 1000)
+            assert client.ask(request("/", f"X-Request-Start: t={start}")).status == 200
         told: float = json.loads(server.command("status", "--json").stdout)["queue_time"]
         return told
 
