@@ -322,7 +322,7 @@ class Scoreboard:
         """The record that one thread of a worker writes."""
         own = self._writable(slot)
         start = own.offset + _record(slot, thread) - _slot(slot)
-        return Record(own.memory, own.words, own.reals, start)
+        return Record(own, start)
 
     def teller(self, slot: int) -> "Teller":
         """Where a worker tells about itself as a whole."""
@@ -417,32 +417,23 @@ class Record:
     """One thread's own record."""
 
     __slots__ = (
-        *("_bytes", "_bytes_at", "_ended_at", "_first", "_id", "_line", "_memory", "_offset"),
-        *("_peer", "_reals", "_seconds", "_seconds_at", "_start_at", "_started", "_started_at"),
-        "_words",
+        *("_bytes", "_counts", "_id", "_line", "_memory", "_offset", "_peer", "_reals"),
+        *("_seconds", "_started", "_words"),
     )
 
-    def __init__(
-        self,
-        memory: "mmap.mmap | memoryview",
-        words: "memoryview[int]",
-        reals: "memoryview[float]",
-        offset: int,
-    ) -> None:
-        self._memory = memory
-        self._words = words
-        self._reals = reals
+    def __init__(self, own: "_Memory", offset: int) -> None:
+        """`offset`: bytes from the beginning of what can be written."""
+        self._memory = own.memory
         self._offset = offset
         word = offset // 8
-        self._first = word + _COUNTS
-        self._ended_at = word + _ENDED
-        self._bytes_at = word + _BYTES
-        self._seconds_at = word + _SECONDS
-        self._start_at = offset + _START_AT
-        self._started_at = word + _STARTED
-        self._started = 0.0
+        self._words = own.words[word : word + _RECORD_SIZE // 8]
+        self._reals = own.reals[word : word + _RECORD_SIZE // 8]
+        # What was told is kept here, too: to read it back takes as long as to tell it, and the
+        # application may have scribbled over it.
+        self._counts = [0] * CELLS
         self._seconds = 0.0
         self._bytes = 0
+        self._started = 0.0
         self._peer = ""
         self._id = ""
         self._line = b""
@@ -451,9 +442,9 @@ class Record:
         """A call begins: `now` in monotonic seconds, the request line and who asks."""
         if line is self._line and peer == self._peer and request_id == self._id:
             # The same text again: a start of its own is all that it needs.
-            self._started = self._reals[self._started_at] = now
+            self._started = self._reals[_STARTED] = now
             return
-        self._reals[self._started_at] = 0.0
+        self._reals[_STARTED] = 0.0
         if peer != self._peer:
             self._peer = peer
             _PEER.pack_into(self._memory, self._offset + _TEXT, peer.encode())
@@ -462,28 +453,24 @@ class Record:
             _ID.pack_into(self._memory, self._offset + _ID_AT, request_id.encode())
         self._line = line
         self._started = now
-        _pack_start(self._memory, self._start_at, line, now)
+        _pack_start(self._memory, self._offset + _START_AT, line, now)
 
     def end(self, now: float, status: int = 0, size: int = 0) -> None:
         """The call is over: `now` in monotonic seconds, its status and the bytes of its body."""
         elapsed = now - self._started
-        cell = self._first + _ROWS[status // 100]
+        cell = _ROWS[status // 100]
         if elapsed > 0.001:  # most are not, and bisect costs a fifth of all that is done here
             cell += bisect_left(BOUNDS, elapsed)
-        try:
-            self._words[cell] += 1
-        except ValueError:  # the application has scribbled over it: more does not fit
-            self._words[cell] = 0
-        reals = self._reals
-        self._seconds = reals[self._seconds_at] = self._seconds + elapsed
-        self._bytes = self._words[self._bytes_at] = self._bytes + size
-        reals[self._ended_at] = now
+        counts, words, reals = self._counts, self._words, self._reals
+        counts[cell] = words[_COUNTS + cell] = counts[cell] + 1
+        self._seconds = reals[_SECONDS] = self._seconds + elapsed
+        self._bytes = words[_BYTES] = self._bytes + size
+        reals[_ENDED] = now
 
     def waited(self, seconds: float) -> None:
         """A proxy has said that the call which begins had waited so long."""
-        word = self._offset // 8
-        self._words[word + _QUEUED] = _number(self._words[word + _QUEUED]) + 1
-        self._reals[word + _WAITED] += seconds
+        self._words[_QUEUED] = _number(self._words[_QUEUED]) + 1
+        self._reals[_WAITED] += seconds
 
 
 class Waits:

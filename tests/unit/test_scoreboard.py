@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefork.scoreboard import (
+    _STARTED,
     BOUNDS,
     ERROR,
     LINE,
@@ -71,6 +72,17 @@ def test_the_same_call_again_is_another_one(board: Scoreboard) -> None:
     record.start(16.0, line, "10.0.0.2", "id-2")
     assert board.calls(3, 1)[0].id == "id-2"
     assert board.requests(3, 1) == 3
+
+
+def test_what_an_application_scribbles_over_a_record_does_not_last(board: Scoreboard) -> None:
+    record = board.record(3, 0)
+    for byte in (b"\xff", b"\0"):
+        record.start(1.0, b"GET /")
+        start = _slot(3)
+        board.memory[start : start + 4096] = byte * 4096
+        record.end(1.5, 200, 5)
+    counters = board.counters(3, 1)
+    assert (counters.by_class()[2], counters.bytes, counters.seconds) == (2, 10, 1.0)
 
 
 @pytest.mark.parametrize("place", range(len(BOUNDS)))
@@ -221,7 +233,7 @@ def test_what_a_writer_left_half_written_is_no_call(board: Scoreboard) -> None:
     """It was killed in the middle of it: no reader waits for the rest."""
     record = board.record(0, 0)
     record.start(1.0, b"GET /", "peer")
-    record._reals[record._started_at] = 0.0
+    record._reals[_STARTED] = 0.0
     assert board.calls(0, 1) == [idle()]
 
 
