@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import IO, Any, Protocol
 
 from prefork.http.request import Environ, Request
-from prefork.http.response import Framing, Head, Headers, compose, error
+from prefork.http.response import JOINED, Framing, Head, Headers, compose, error
 from prefork.http.stream import BodyError
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
@@ -18,9 +18,6 @@ Failed = Callable[[Request, BaseException], None]
 """What is told of an application's exception."""
 
 _NONE, _LENGTH, _CHUNKED = Framing.NONE, Framing.LENGTH, Framing.CHUNKED
-
-_JOINED = 16 * 1024
-"""Bytes up to which head and body are copied together: one send(2) costs more than the copy."""
 
 
 class Out(Protocol):
@@ -79,23 +76,24 @@ class Response:
     """One response under way."""
 
     __slots__ = (
-        "_headers",
         "_left",
         "_out",
         "_request",
-        "_status",
         "failure",
         "head",
+        "headers",
         "last",
         "sent",
+        "status",
     )
 
     def __init__(self, request: Request, out: Out) -> None:
         self._request = request
         self._out = out
-        self._status: str | None = None
-        self._headers: Headers = ()
         self._left = 0
+        self.status: str | None = None
+        self.headers: Headers = ()
+        """Both as `start` was given them."""
         self.head: Head | None = None
         """The head, once it is sent."""
         self.failure = 500
@@ -115,10 +113,10 @@ class Response:
                     raise exc_info[1].with_traceback(exc_info[2])
             finally:
                 exc_info = None  # a frame that holds its own traceback is a cycle
-        elif self._status is not None:
+        elif self.status is not None:
             raise MisbehavedApplication("start_response was called twice without exc_info")
-        self._status = status
-        self._headers = headers
+        self.status = status
+        self.headers = headers
         return self.write
 
     def take(self, result: Any) -> None:
@@ -135,15 +133,15 @@ class Response:
         body = result[0] if len(result) == 1 else b"".join(result)
         if type(body) is not bytes:
             raise MisbehavedApplication(f"the body must be bytes, not {type(body).__name__}")
-        status = self._status
+        status = self.status
         if status is None:
             raise MisbehavedApplication(_TOO_EARLY)
         out, size = self._out, len(body)
-        head = compose(status, self._headers, self._request, out.closing, size)
+        head = compose(status, self.headers, self._request, out.closing, size)
         if head.length == size:
             self.head = head
             self.sent = size
-            if size <= _JOINED:
+            if size <= JOINED:
                 out.send(head.data + body)
             else:
                 out.send(head.data)
@@ -191,10 +189,10 @@ class Response:
 
     def _begin(self, known: int) -> Head:
         """The head, of which the body is known to have so many bytes, or -1."""
-        status = self._status
+        status = self.status
         if status is None:
             raise MisbehavedApplication(_TOO_EARLY)
-        self.head = head = compose(status, self._headers, self._request, self._out.closing, known)
+        self.head = head = compose(status, self.headers, self._request, self._out.closing, known)
         self._left = head.length
         return head
 

@@ -17,7 +17,7 @@ class Repeated:
 
     def __init__(self) -> None:
         self.answered: Any = None
-        """What begins the answer to it, most likely: see `prefork.http.response`."""
+        """What begins the answer to it, most likely: prefork.http.response.Answered, or None."""
 
 
 class Request(Struct, eq=False):

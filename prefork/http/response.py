@@ -37,6 +37,9 @@ _MONTHS: Final = (
 )
 _KEPT = 1024
 
+JOINED: Final = 16 * 1024
+"""Bytes up to which a body is copied behind its head: one send(2) costs more than the copy."""
+
 
 class Framing(Enum):
     """How the client finds the end of the body (RFC 9112 section 6.3)."""
@@ -177,13 +180,14 @@ class Head:
         return Head(data, self.code, self.framing, self.length, self.keep_alive)
 
 
-class _Answered(Struct, frozen=True, eq=False):
-    """The head of an answer, and all that it depends on besides the request."""
+class Answered(Struct, frozen=True, eq=False):
+    """How the answer began to a request that comes again: the next one, where the same is given,
+    begins as that did."""
 
-    status: str
-    headers: list[tuple[str, str]]
-    closing: bool
-    known: int
+    given: tuple[str, list[tuple[str, str]], bool, int]
+    """What `compose` was given besides the request, in its order."""
+    short: tuple[str, list[tuple[str, str]], bool, int] | None
+    """The same, where a body stood behind the head that is short enough to be copied there."""
     head: Head
     until: float
     """Monotonic seconds at which its `Date` is another."""
@@ -206,13 +210,10 @@ def compose(
     not send; none of it then reached the client.
     """
     repeated = request.repeated
-    answered: _Answered | None = None if repeated is None else repeated.answered
+    answered: Answered | None = None if repeated is None else repeated.answered
     if (
         answered is not None
-        and answered.headers == headers
-        and answered.status == status
-        and answered.known == known
-        and answered.closing is closing
+        and answered.given == (status, headers, closing, known)
         and monotonic() < answered.until
     ):
         head = answered.head
@@ -242,7 +243,9 @@ def _looked_up(status: str, headers: Headers, request: Request, closing: bool, k
         if len(heads) < _HEADS_KEPT:
             heads[key] = head
     elif request.repeated is not None:
-        request.repeated.answered = _Answered(status, list(pairs), closing, known, head, until)
+        given = (status, list(pairs), closing, known)
+        short = given if 0 <= known == head.length <= JOINED else None
+        request.repeated.answered = Answered(given, short, head, until)
     return head
 
 

@@ -12,7 +12,6 @@ from prefork.apps.wsgi import Application
 from prefork.http.connection import Peer
 from prefork.http.head import Reject
 from prefork.http.queue_time import waited
-from prefork.http.recall import Recall
 from prefork.http.request import Environ, Request
 from prefork.http.request_id import RequestIds
 from prefork.scoreboard import Record, Teller
@@ -67,11 +66,13 @@ class HttpService:
         graceful_timeout: float,
         access: AccessLog | None,
         ids: RequestIds | None,
+        proxies: bool,
         draining: Callable[[], bool] | None,
     ) -> None:
-        """`draining`: whether the server is about to stop, though it serves on; None where it
-        never does both."""
+        """`proxies`: some are trusted.  `draining`: whether the server is about to stop, though it
+        serves on; None where it never does both."""
         self.parking: Parking[Conversation] = Parking() if crew is None else SharedParking()
+        self._parked = self.parking.parked
         self._application = application
         self._rules = rules
         self._crew = crew
@@ -86,6 +87,8 @@ class HttpService:
         limits = [limit for limit in (rules.keepalive, graceful_timeout) if limit]
         self._last_chance = min(limits, default=_LAST_CHANCE)
         self._access = access
+        # There is more to a call than the application.
+        self._attended = proxies or any(each is not None for each in (crew, ids, draining, access))
         self._on_failure = self._failed  # one object: to bind a method takes 25 ns
         self._open: set[Conversation] = set()
         self._forked = False
@@ -135,16 +138,55 @@ class HttpService:
             self._proceed(conversation, record, now, request)
 
     def ready(self, fd: int, events: int, record: Record, now: float) -> float:
-        conversation = self.parking.claim(fd)
+        """The short way for what is most frequent: on an idle connection a request that came
+        before, byte for byte, and an answer that its client takes at once.
+
+        What Conversation's `read` and `settle` and what `_proceed` would do around the call, in one
+        place; where anything is not as usual, it is left to them.
+        """
+        conversation = self._parked.pop(fd, None)
         if conversation is None:
+            self.parking.missed(fd)
             return now
+        connection = conversation.connection
+        recall = connection.recall
+        if (
+            recall is None
+            or conversation.wish is not _IDLE
+            or conversation.weight > AHEAD
+            or events & EPOLLOUT
+        ):
+            return self._go_on(conversation, events, record, now)
+        try:
+            data = conversation.sock.recv(HEAD, _DONTWAIT)
+        except OSError:
+            data = b""
+        known = recall.heads.get(data)
+        if known is None:
+            # Where nothing came, it is asked once more, for the reason.
+            request = conversation.digest(data, now) if data else conversation.read(now)
+            return self._proceed(conversation, record, now, request)
+        connection.last = not known.keep_alive
+        now = self._call(conversation, connection.again(known), record, now)
+        if connection.last or conversation.unsent is not None or self._until:
+            return self._proceed(conversation, record, now)
+        keepalive = self._rules.keepalive
+        conversation.deadline = deadline = now + keepalive if keepalive else 0.0
+        if (
+            deadline < conversation.place
+            or conversation.events != EPOLLIN
+            or self._crew is not None
+        ):
+            self.parking.park(conversation, EPOLLIN)
+        else:
+            self._parked[fd] = conversation
+        return now
+
+    def _go_on(self, conversation: Conversation, events: int, record: Record, now: float) -> float:
+        """The long way, for all else."""
         if events & EPOLLOUT:
             conversation.flush()
         else:
-            if conversation.wish is _IDLE and conversation.weight <= AHEAD:
-                recall = conversation.connection.recall
-                if recall is not None:
-                    return self._answer_at_once(conversation, recall, record, now)
             request = conversation.read(now)
             if request is not None:
                 return self._proceed(conversation, record, now, request)
@@ -311,34 +353,6 @@ class HttpService:
                 self._close(conversation)
             return now
 
-    def _answer_at_once(
-        self, conversation: Conversation, recall: Recall, record: Record, now: float
-    ) -> float:
-        """The short way for what is most frequent: on an idle connection a request that came
-        before, byte for byte, and an answer that its client takes at once.
-
-        What Conversation's `read` and `settle` and what `_proceed` would do around the call, in one
-        place; where anything is not as usual, it is left to them.
-        """
-        try:
-            data = conversation.sock.recv(HEAD, _DONTWAIT)
-        except OSError:
-            data = b""
-        known = recall.heads.get(data)
-        if known is None:
-            # Where nothing came, it is asked once more, for the reason.
-            request = conversation.digest(data, now) if data else conversation.read(now)
-            return self._proceed(conversation, record, now, request)
-        connection = conversation.connection
-        connection.last = not known.keep_alive
-        now = self._call(conversation, connection.again(known), record, now)
-        if connection.last or conversation.unsent is not None or self._until:
-            return self._proceed(conversation, record, now)
-        keepalive = self._rules.keepalive
-        conversation.deadline = now + keepalive if keepalive else 0.0
-        self.parking.park(conversation, EPOLLIN)
-        return now
-
     def _count(self, conversation: Conversation, wish: Wish) -> None:
         """Notes how many conversations wait for a request's rest, and for a client to take."""
         before, conversation.wish = conversation.wish, wish
@@ -356,19 +370,10 @@ class HttpService:
 
         `now`: as of a moment ago, when its last bytes were read.
         """
-        crew = self._crew
-        environ = request.environ
-        if self._ids is not None:
-            self._ids.give(request)
-        record.start(now, request.line, environ["REMOTE_ADDR"], request.id)
-        if "HTTP_X_REQUEST_START" in environ and conversation.connection.proxied:
-            seconds = waited(environ["HTTP_X_REQUEST_START"], time())
-            if seconds is not None:
-                record.waited(seconds)
-        if crew is not None:
-            crew.enter(record)
-        if self._draining is not None and self._draining():
-            conversation.closing = True
+        attended = self._attended
+        if attended:
+            self._before(conversation, request, record)
+        record.start(now, request.line, request.environ["REMOTE_ADDR"], request.id)
         response = conversation.answer(request, self._application, self._on_failure, now)
         if self._forked:
             forked.leave(None)
@@ -378,12 +383,30 @@ class HttpService:
         if conversation.expired:
             code = 504
         record.end(ended, code, sent)
-        if crew is not None:
-            crew.leave(ended - now)
-        if self._access is not None:
-            elapsed = ended - now
-            self._access.add(environ, code, sent, time() - elapsed, elapsed)
+        if attended:
+            self._after(request, code, sent, ended - now)
         return ended
+
+    def _before(self, conversation: Conversation, request: Request, record: Record) -> None:
+        """What not every server does before a call."""
+        environ = request.environ
+        if self._ids is not None:
+            self._ids.give(request)
+        if "HTTP_X_REQUEST_START" in environ and conversation.connection.proxied:
+            seconds = waited(environ["HTTP_X_REQUEST_START"], time())
+            if seconds is not None:
+                record.waited(seconds)
+        if self._draining is not None and self._draining():
+            conversation.closing = True
+        if self._crew is not None:
+            self._crew.enter(record)
+
+    def _after(self, request: Request, code: int, sent: int, elapsed: float) -> None:
+        """And after it: it took `elapsed` seconds."""
+        if self._crew is not None:
+            self._crew.leave(elapsed)
+        if self._access is not None:
+            self._access.add(request.environ, code, sent, time() - elapsed, elapsed)
 
     def _failed(self, request: Request, problem: BaseException) -> None:
         if self._forked and isinstance(problem, SystemExit):

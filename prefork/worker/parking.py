@@ -86,7 +86,13 @@ class Parking(Generic[P]):
 
     def claim(self, fd: int) -> P | None:
         """Takes a connection out to serve it; None where somebody else has it."""
-        return self.parked.pop(fd, None)
+        connection = self.parked.pop(fd, None)
+        if connection is None:
+            self.missed(fd)
+        return connection
+
+    def missed(self, fd: int) -> None:
+        """There was an event, or a claim, of what is not parked: another thread serves it."""
 
     def claim_this(self, connection: P) -> bool:
         """Whether it could be claimed.
@@ -174,20 +180,17 @@ class SharedParking(Parking[P]):
                 if fd in self._silent and self.parked.get(fd) is connection:
                     self._register(connection, events)
 
-    def claim(self, fd: int) -> P | None:
-        connection = self.parked.pop(fd, None)
-        if connection is None:
-            with self._lock:
-                if fd not in self._silent and fd not in self._watched:
-                    self._silent.add(fd)
-                    try:
-                        if fd in self.parked:  # by now: it will be told again
-                            self._silent.discard(fd)
-                        else:
-                            self._epoll.unregister(fd)
-                    except OSError:  # it is not in there
+    def missed(self, fd: int) -> None:
+        with self._lock:
+            if fd not in self._silent and fd not in self._watched:
+                self._silent.add(fd)
+                try:
+                    if fd in self.parked:  # by now: it will be told again
                         self._silent.discard(fd)
-        return connection
+                    else:
+                        self._epoll.unregister(fd)
+                except OSError:  # it is not in there
+                    self._silent.discard(fd)
 
     def _register(self, connection: P, events: int) -> None:
         with self._lock:

@@ -332,6 +332,7 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
         graceful_timeout=workers.graceful_timeout,
         access=birth.logs.access_log(),
         ids=RequestIds(http.request_id_header) if http.request_id_header is not None else None,
+        proxies=bool(http.trusted_proxies),
         draining=draining if workers.drain_delay else None,
     )
     if http.proxy_protocol:

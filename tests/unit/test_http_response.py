@@ -7,7 +7,7 @@ import pytest
 
 from prefork.http import response
 from prefork.http.request import Repeated, Request
-from prefork.http.response import Framing, compose, error
+from prefork.http.response import JOINED, Framing, compose, error
 
 Pairs = list[tuple[str, str]]
 
@@ -231,6 +231,13 @@ def test_a_head_is_shared_by_responses_that_differ_in_nothing() -> None:
     assert values(composed(pairs, known=12), "X-B") == ["2"]
 
 
+@pytest.fixture
+def no_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None is kept of what other tests have composed in this second: there may be no room left."""
+    monkeypatch.setattr(response, "_heads", {})
+
+
+@pytest.mark.usefixtures("no_heads")
 def test_an_answer_to_a_request_that_comes_again_is_found_by_all_that_it_depends_on() -> None:
     ways: list[dict[str, Any]] = [
         {"status": status, "headers": headers, "closing": closing, "known": known}
@@ -259,6 +266,17 @@ def test_an_answer_to_a_request_that_comes_again_is_found_by_all_that_it_depends
     assert values(composed(pairs, known=12, repeated=repeated), "X-B") == ["2"]
 
 
+@pytest.mark.usefixtures("no_heads")
+@pytest.mark.parametrize(("size", "is_short"), [(0, True), (JOINED, True), (JOINED + 1, False)])
+def test_a_long_body_is_not_copied_behind_its_head(size: int, is_short: bool) -> None:
+    repeated = Repeated()
+    for _ in range(2):
+        composed(known=size, repeated=repeated)
+    assert repeated.answered.given == ("200 OK", [], False, size)
+    assert repeated.answered.short == (repeated.answered.given if is_short else None)
+
+
+@pytest.mark.usefixtures("no_heads")
 def test_an_id_is_of_one_answer_alone() -> None:
     repeated = Repeated()
     for number in ("", "1", "2", "", "3"):

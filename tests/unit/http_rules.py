@@ -1,0 +1,29 @@
+"""What a conversation is made with, where no server makes it."""
+
+from typing import Any
+
+from prefork.http.budget import Budget
+from prefork.http.connection import Limits
+from prefork.http.disk import Disk
+from prefork.worker.rules import Rules
+
+START = 1000.0
+"""Monotonic seconds of an invented clock."""
+
+BASE = {"REMOTE_ADDR": "", "REMOTE_PORT": ""}
+
+
+def rules(**changed: Any) -> Rules:
+    limits = Limits(8192, 100, 65536, 1 << 20, 65536)
+    values = {"keepalive": 5.0, "header_timeout": 10.0, "body_timeout": 30.0, "write_timeout": 20.0}
+    sizes = {"response_memory": 1 << 20, "response_spill": 1 << 20}
+    counts = {"keepalive_requests": 0, "min_body_rate": 0, "min_write_rate": 0}
+    given: dict[str, Any] = {
+        **values,
+        **sizes,
+        **counts,
+        "budget": Budget(),
+        "disk": Disk(),
+        **changed,
+    }
+    return Rules(limits=limits._replace(budget=given["budget"], disk=given["disk"]), **given)

@@ -1,0 +1,147 @@
+"""What is done around a call of the application, each for itself: most servers do none of it."""
+
+import os
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import pytest
+
+from prefork.apps.wsgi import StartResponse
+from prefork.http.recall import Recall
+from prefork.http.request import Environ
+from prefork.http.request_id import RequestIds
+from prefork.scoreboard import Record, Scoreboard
+from prefork.worker.accept import Door
+from prefork.worker.admission import Admission
+from prefork.worker.conversation import Conversation
+from prefork.worker.http import HttpService
+from tests.unit.http_rules import BASE, rules
+
+GET = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
+
+
+class NoSiblings:
+    expected = wanted = False
+
+
+class Crew:
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def enter(self, record: Record) -> None:
+        self.told.append(record)
+
+    def leave(self, seconds: float) -> None:
+        self.told.append(seconds)
+
+
+class Access:
+    def __init__(self) -> None:
+        self.told: list[tuple[Any, ...]] = []
+
+    def add(self, *line: Any) -> None:
+        self.told.append(line)
+
+    def flush(self) -> None: ...
+
+
+def app(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    start_response("200 OK", [])
+    return [b"hello"]
+
+
+class Served(NamedTuple):
+    service: HttpService
+    record: Record
+    client: socket.socket
+
+    def ask(self) -> bytes:
+        """The answer to a request on the one kept connection."""
+        self.client.sendall(GET)
+        for fd in list(self.service.parking.parked):
+            self.service.ready(fd, 1, self.record, 0.0)
+        return self.client.recv(65536)
+
+
+Serve = Callable[..., Served]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    ends: list[Callable[[], None]] = []
+
+    def serve(**around: Any) -> Served:
+        given: dict[str, Any] = {
+            **dict.fromkeys(("crew", "access", "ids", "draining")),
+            "proxies": False,
+            **around,
+        }
+        board = Scoreboard()
+        siblings: Any = NoSiblings()
+        admission = Admission[Conversation](0, 0)
+        service = HttpService(
+            *(app, rules(), given.pop("crew"), siblings, board.teller(0)),
+            admission=admission,
+            request_timeout=0.0,
+            graceful_timeout=0.0,
+            **given,
+        )
+        listener = socket.create_server(("127.0.0.1", 0))
+        client = socket.create_connection(listener.getsockname())
+        door = Door(listener)
+        ends.extend((listener.close, client.close, lambda: os.close(door.null)))
+        door.base, door.recall, door.converse = BASE, Recall(), Conversation
+        record = board.record(0, 0)
+        service.welcome(listener._accept(), door, record)  # type: ignore[attr-defined]
+        ends.extend(each.close for each in service.parking.parked.values())
+        return Served(service, record, client)
+
+    yield serve
+    for end in ends:
+        end()
+
+
+def test_threads_are_told_of_each_call(serve: Serve) -> None:
+    crew = Crew()
+    served = serve(crew=crew)
+    for number in range(4):
+        served.ask()
+        entered, seconds = crew.told[2 * number :]
+        assert entered is served.record
+        assert isinstance(seconds, float)
+
+
+def test_each_request_gets_its_id(serve: Serve) -> None:
+    served = serve(ids=RequestIds("X-Request-ID"))
+    answers = [served.ask() for _ in range(4)]
+    assert all(b"\r\nX-Request-ID: " in answer for answer in answers)
+    assert len(set(answers)) == 4
+
+
+def test_each_call_is_a_line_of_the_access_log(serve: Serve) -> None:
+    access = Access()
+    served = serve(access=access)
+    for number in range(4):
+        served.ask()
+        environ, status, size = access.told[number][:3]
+        assert (environ["REQUEST_METHOD"], status, size) == ("GET", 200, 5)
+
+
+def test_a_server_that_is_about_to_stop_says_so(serve: Serve) -> None:
+    drains = False
+    served = serve(draining=lambda: drains)
+    for _ in range(3):
+        assert b"Connection: close" not in served.ask()
+    drains = True
+    assert b"Connection: close" in served.ask()
+    assert served.client.recv(1) == b""
+
+
+def test_calls_are_counted_where_nothing_else_is_done(serve: Serve) -> None:
+    served = serve()
+    for _ in range(4):
+        assert served.ask().endswith(b"\r\n\r\nhello")
+    assert sum(served.record._counts) == 4
