@@ -245,6 +245,15 @@ class Scoreboard:
     def draining(self, value: bool) -> None:
         self.memory[0] = value
 
+    @property
+    def single(self) -> bool:
+        """There is one worker, and no other being born."""
+        return self.memory[1] != 0
+
+    @single.setter
+    def single(self, value: bool) -> None:
+        self.memory[1] = value
+
     def clear(self, slot: int, threads: int) -> None:
         """Empties a slot before a worker is born into it (master only)."""
         start = _slot(slot)

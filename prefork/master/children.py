@@ -151,6 +151,7 @@ class Children:
         """Takes a new worker, and what it will say on this channel, into account."""
         child = Child(pid, slot, generation, channel, monotonic())
         self._watch(child)
+        self._scoreboard.single = len(self._by_pid) == 1
         self._born(child)
 
     def _watch(self, child: Child) -> None:
@@ -239,6 +240,8 @@ class Children:
             self.stacks.gone(child)
             self._keep_stacks(child, StacksAt())
             deaths.append(Death(child, _how(status), _is_sigkill(status)))
+        if deaths:
+            self._scoreboard.single = len(self._by_pid) == 1
         return deaths
 
 

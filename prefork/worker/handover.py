@@ -220,6 +220,12 @@ class Handover:
         return not self._siblings
 
     @property
+    def single(self) -> bool:
+        """Nobody else accepts where this worker does; who is about to is made known before, by a
+        signal."""
+        return self.inbox is not None and self._scoreboard.single
+
+    @property
     def expected(self) -> bool:
         """Somebody will probably take what this worker has: its successor may be just about to."""
         return bool(self._siblings) and not self._scoreboard.draining

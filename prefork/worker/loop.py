@@ -47,7 +47,8 @@ _COMPLAIN = 5.0
 """Seconds between two lines in the log about that."""
 
 _AT_ONCE = 2
-"""New connections from a listener, until those that are parked get their turn."""
+"""New connections from a listener, until those that are parked get their turn; siblings may be
+about to come for the others."""
 
 _AGAIN = 0.05
 """Seconds until a worker that leaves offers again what nobody had room for."""
@@ -141,7 +142,7 @@ class Loop:
         self._new_first = False
         self._attention = False
         self._told = False
-        self._at_work = False
+        self._found = 0
         self._draining = False
         self._orphaned = False
         self._rest_until = 0.0
@@ -372,26 +373,28 @@ class Loop:
         """Sees to it that new connections are accepted; whether the main thread has done so.
 
         A thread that comes out of accept4 beside one that is at work waits for the interpreter,
-        longer the more that one has to do.  So a main thread that finds something whenever it
-        looks does without acceptors: it takes new connections itself, those that are nobody
-        else's.  Acceptors get their place back when it is to wait.
+        longer the more that one has to do: up to 5 ms, the interpreter's switch interval.  So a
+        main thread that finds something whenever it looks does without acceptors: it takes new
+        connections itself, those that are nobody else's.  Acceptors get their place back when it is
+        to wait.
         """
-        at_work, self._at_work = self._at_work, False
-        by_itself = False
+        found, self._found = self._found, 0
+        single, by_itself = self.handover.single, False
         for acceptor in self._acceptors:
             if acceptor.in_place:
                 continue
-            # Alone, it has no watcher to get it out, should another be faster all the same.
-            by_itself = at_work and not self.handover.alone
+            # Should another be faster all the same, the watcher gets it out.
+            by_itself = found > 0 and (single or not self.handover.alone)
             door = acceptor.door
             if by_itself and door.turn is not None:
-                self._accept_at_once(door, door.turn)
+                # What nobody else will take has as many turns as what is here.
+                self._accept_at_once(door, door.turn, max(found, _AT_ONCE) if single else _AT_ONCE)
             else:
                 acceptor.post()
         return by_itself
 
-    def _accept_at_once(self, door: Door, turn: Turn) -> None:
-        for _ in range(_AT_ONCE):
+    def _accept_at_once(self, door: Door, turn: Turn, most: int) -> None:
+        for _ in range(most):
             if not (turn.mine() and door.open):
                 return
             self._duty.since = monotonic()
@@ -402,7 +405,7 @@ class Loop:
             if not got:
                 return
             self._greet(got[0], door)
-            self._at_work = True
+            self._found += 1
 
     def _drain(self) -> None:
         """One connection from each listener, until its queue is empty."""
@@ -452,7 +455,7 @@ class Loop:
             duty.since = looked = monotonic()
             if duty.watcher_sleeps:
                 self._watcher.rouse()
-            self._at_work = self._at_work or bool(events)
+            self._found += len(events)
             now = looked
             for fd, event in events:
                 if fd == self._channel_fd:

@@ -84,10 +84,13 @@ _turns = itertools.count(1)
 
 
 def turn(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """Which call of this path it was in this worker, after ?s= seconds in the application; filled
-    up with spaces to ?n= bytes."""
+    """Which call of this path it was in this worker, after ?s= seconds asleep and ?cpu= seconds of
+    Python in the application; filled up with spaces to ?n= bytes."""
     number = next(_turns)
     time.sleep(float(query(environ, "s", "0")))
+    until = time.thread_time() + float(query(environ, "cpu", "0"))
+    while time.thread_time() < until:
+        pass
     return answer(start_response, b"%d" % number + b" " * int(query(environ, "n", "0")))
 
 

@@ -5,6 +5,7 @@ import os
 import platform
 import resource
 import selectors
+import signal
 import statistics
 import threading
 from collections import Counter, defaultdict
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.system.load import Connection, Load
-from tests.system.processes import asleep, system_calls
+from tests.system.processes import asleep, links, system_calls
 from tests.system.server import Server, Start, until
 
 BASIC = "tests.apps.basic:app"
@@ -50,6 +51,32 @@ def test_an_idle_worker_is_in_accept4(start: Start) -> None:
         assert server.get("/pid")[0] == 200
     for pid in idle:
         until(lambda pid=pid: places_of(pid) == [ACCEPT4], "it is back in accept4")
+
+
+@pytest.mark.parametrize("preload", ["false", "true"])
+def test_a_single_worker_is_told_that_it_is(start: Start, preload: str) -> None:
+    """And is no longer before another may accept; see Loop._tend_doors."""
+    server = start(BASIC, "--workers", "1", "--set", f"workers.preload={preload}").wait_ready(1)
+    number = next(fd for fd, link in links(server.pid).items() if "prefork-scoreboard" in link)
+
+    def single() -> bool:
+        with open(f"/proc/{server.pid}/fd/{number}", "rb") as scoreboard:
+            return scoreboard.read(2)[1] == 1  # behind what Scoreboard.draining reads
+
+    assert single()
+    server.signal(signal.SIGTTIN)
+    server.wait("worker ready", slot=1)
+    assert not single()
+    server.signal(signal.SIGTTOU)
+    until(single, "one is left")
+    # For a moment there are two again.
+    assert server.command("reload").returncode == 0
+    until(single, "the old one is gone")
+    server.expected_errors = {"worker died"}
+    before = server.workers()
+    for process in before:
+        process.kill()
+    until(lambda: single() and server.workers() != before, "a new one")
 
 
 @x86_64

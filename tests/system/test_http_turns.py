@@ -32,6 +32,28 @@ def test_a_long_pipeline_gets_one_turn_and_then_others(start: Start, tmp_path: P
         assert numbers[-1] == MANY + 2
 
 
+def test_new_connections_get_as_many_turns_as_kept_ones(start: Start, tmp_path: Path) -> None:
+    """A worker that has no sibling, and clients that keep it busy with Python."""
+    kept, new = 8, 32
+    server = start(APP, "--workers", "1", "--threads", "1").wait_ready(1)
+    held = tmp_path / "held"
+    with ExitStack() as stack:
+        greedy = [stack.enter_context(talk(server)) for _ in range(kept)]
+        for client in greedy:
+            client.ask(request("/pid"))
+        greedy[0].send(request(f"/hold?path={held}"))
+        until(held.exists, "a call that is held")
+        # All that follows is there before the worker looks up again.  One of a pipeline is a turn.
+        for client in greedy:
+            client.send(request("/turn?cpu=0.002") * MANY)
+        fresh = [stack.enter_context(talk(server)) for _ in range(new)]
+        for client in fresh:
+            client.send(request("/turn"))
+        held.unlink()
+        # At each look as many as were found by the last: 2, 10, 18, and the rest.
+        assert max(int(client.answer().body) for client in fresh) <= new + 5 * kept
+
+
 def test_nothing_is_made_for_a_client_before_it_has_taken_what_was_made(start: Start) -> None:
     """Two hundred clients ask three times each, and read nothing."""
     server = start(APP, "--workers", "1", "--threads", "1").wait_ready(1)

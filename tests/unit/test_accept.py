@@ -8,6 +8,7 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from time import monotonic
 from typing import Any
 
@@ -600,12 +601,26 @@ def test_the_end_of_the_master_retires_it(run: Run, door: Door) -> None:
 @pytest.fixture
 def at_work(door: Door, handle: Handle) -> Iterator[tuple[Loop, Quiet]]:
     """A loop that knows a sibling, and does not run."""
+    with loop_at_work(door, handle, inboxes=2) as made:
+        yield made
+
+
+@contextmanager
+def loop_at_work(
+    door: Door, handle: Handle, *, inboxes: int, single: bool = False
+) -> Iterator[tuple[Loop, Quiet]]:
+    """`inboxes`: that the worker knows, first its own, then a sibling's; `single`: what the master
+    says."""
     handle(lambda: None)
     ours, theirs = Channel.pair()
     board = Scoreboard()
+    board.single = single
     handover = Handover(board, 0, 1)
-    fds = [one.detach() for one in socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)]
-    handover.learn(1, (1,), fds, own=True)
+    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in ends[inboxes:]:
+        end.close()
+    if inboxes:
+        handover.learn(1, (1,), [end.detach() for end in ends[:inboxes]], own=True)
     records = [board.record(0, 0)]
     loop = Loop([door], theirs, lambda paths, fds: None, handover, records, board.waits(0))
     service = loop._service = Quiet()  # type: ignore[assignment]
@@ -625,7 +640,7 @@ def test_at_work_it_accepts_itself_and_at_rest_an_acceptor_does(
     loop, service = at_work
     (acceptor,) = loop._acceptors
     peers = {clients().getsockname() for _ in range(3)}
-    loop._at_work = True
+    loop._found = 1
     assert loop._tend_doors()
     assert 0 < len(service.arrivals) < 3, "those who are parked have their turn between"
     assert loop._tend_doors()
@@ -638,6 +653,28 @@ def test_at_work_it_accepts_itself_and_at_rest_an_acceptor_does(
     acceptor.dismiss()
 
 
+@pytest.mark.parametrize(
+    ("inboxes", "single", "taken"),
+    [
+        (2, False, 2),
+        (1, True, 5),
+        (1, False, 0),  # another is being born, or is not known
+        (0, True, 0),  # nothing would tell of another
+    ],
+)
+def test_without_siblings_it_accepts_as_many_as_it_has_found_where_nobody_else_can(
+    door: Door, handle: Handle, clients: Connect, inboxes: int, single: bool, taken: int
+) -> None:
+    with loop_at_work(door, handle, inboxes=inboxes, single=single) as (loop, service):
+        for _ in range(6):
+            clients()
+        loop._acceptors[0].dismiss()  # whatever it would take
+        loop._found = 5
+        assert loop._tend_doors() is bool(taken)
+        assert len(service.arrivals) == taken
+        close_all(service.arrivals)
+
+
 def test_beaten_to_a_connection_it_comes_back(at_work: tuple[Loop, Quiet], door: Door) -> None:
     loop, service = at_work
 
@@ -646,6 +683,6 @@ def test_beaten_to_a_connection_it_comes_back(at_work: tuple[Loop, Quiet], door:
             return True
 
     door.turn = None
-    loop._accept_at_once(door, Wrong())  # type: ignore[arg-type]
+    loop._accept_at_once(door, Wrong(), 2)  # type: ignore[arg-type]
     assert service.arrivals == []
-    assert not loop._at_work
+    assert not loop._found

@@ -39,7 +39,7 @@ def idle(thread: int = 0) -> Call:
 def test_a_fresh_slot_is_idle(board: Scoreboard) -> None:
     assert board.calls(0, 2) == [idle(0), idle(1)]
     assert board.counters(0, 2) == Counters()
-    assert not board.draining
+    assert (board.draining, board.single) == (False, False)
 
 
 def test_a_call_is_seen_while_it_runs_and_counted_when_it_is_over(board: Scoreboard) -> None:
@@ -166,11 +166,13 @@ def test_the_corners_are_apart(board: Scoreboard) -> None:
     for number, (slot, thread) in enumerate(places, 1):
         board.record(slot, thread).start(float(number), b"%d" % number)
         board.teller(slot).failed("x" * ERROR)
-    board.draining = True
+    board.draining = board.single = True
     for number, (slot, thread) in enumerate(places, 1):
         call = board.calls(slot, THREADS)[thread]
         assert (call.started, call.line) == (float(number), str(number))
-    assert board.draining
+    assert (board.draining, board.single) == (True, True)
+    board.draining = False
+    assert (board.draining, board.single) == (False, True)
 
 
 def test_clearing_a_slot_leaves_the_others(board: Scoreboard) -> None:
