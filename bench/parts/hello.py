@@ -8,6 +8,8 @@ from bench.servers import Server
 APP = "bench.hello:app"
 LIMIT = "C loop, keep-alive"
 LIMIT_CLOSE = "C loop, closing"
+GTHREAD = "gunicorn gthread, 1 thread"
+GTHREADS = "gunicorn gthread, 8 threads"
 UWSGI = "uWSGI, keep-alive"
 UWSGI_CLOSE = "uWSGI, closing"
 
@@ -18,7 +20,8 @@ def servers(quick: bool) -> list[Server]:
         Server("prefork", peers.prefork(APP, *one)),
         Server("bjoern", peers.bjoern(APP)),
         Server("granian", peers.granian(APP, 1, *one)),
-        Server("gunicorn gthread", peers.gthread(APP, 1, *one)),
+        Server(GTHREAD, peers.gthread(APP, 1, *one)),
+        Server(GTHREADS, peers.gthread(APP, 8, *one)),
         Server("gunicorn sync", peers.gunicorn(APP, *one)),
         peers.nginx("nginx, return 200", r"return 200 'hello world\n';"),
         Server(LIMIT, peers.c_loop("keepalive")),
