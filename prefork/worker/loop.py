@@ -142,6 +142,7 @@ class Loop:
         self._new_first = False
         self._attention = False
         self._told = False
+        self._at_work = False
         self._found = 0
         self._draining = False
         self._orphaned = False
@@ -378,17 +379,18 @@ class Loop:
         connections itself, those that are nobody else's.  Acceptors get their place back when it is
         to wait.
         """
-        found, self._found = self._found, 0
+        at_work, self._at_work = self._at_work, False
         single, by_itself = self.handover.single, False
+        # What nobody else will take has as many turns as what is here.
+        most = max(self._found, _AT_ONCE) if single else _AT_ONCE
         for acceptor in self._acceptors:
             if acceptor.in_place:
                 continue
             # Should another be faster all the same, the watcher gets it out.
-            by_itself = found > 0 and (single or not self.handover.alone)
+            by_itself = at_work and (single or not self.handover.alone)
             door = acceptor.door
             if by_itself and door.turn is not None:
-                # What nobody else will take has as many turns as what is here.
-                self._accept_at_once(door, door.turn, max(found, _AT_ONCE) if single else _AT_ONCE)
+                self._accept_at_once(door, door.turn, most)
             else:
                 acceptor.post()
         return by_itself
@@ -405,7 +407,7 @@ class Loop:
             if not got:
                 return
             self._greet(got[0], door)
-            self._found += 1
+            self._at_work = True
 
     def _drain(self) -> None:
         """One connection from each listener, until its queue is empty."""
@@ -455,7 +457,8 @@ class Loop:
             duty.since = looked = monotonic()
             if duty.watcher_sleeps:
                 self._watcher.rouse()
-            self._found += len(events)
+            self._found = len(events)
+            self._at_work = self._at_work or bool(events)
             now = looked
             for fd, event in events:
                 if fd == self._channel_fd:

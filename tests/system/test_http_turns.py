@@ -1,10 +1,11 @@
 """Whose turn it is in a worker of one thread, where clients ask for more than their share."""
 
+import threading
 from contextlib import ExitStack
 from pathlib import Path
 
 from tests.system.raw import request, talk
-from tests.system.server import Start, until
+from tests.system.server import PATIENCE, Start, until
 from tests.system.test_http import APP
 
 MANY = 200
@@ -50,8 +51,36 @@ def test_new_connections_get_as_many_turns_as_kept_ones(start: Start, tmp_path: 
         for client in fresh:
             client.send(request("/turn"))
         held.unlink()
-        # At each look as many as were found by the last: 2, 10, 18, and the rest.
+        # At each look as many as were found by the last: 2, 10, 20 at most.
         assert max(int(client.answer().body) for client in fresh) <= new + 5 * kept
+
+
+def test_kept_connections_get_as_many_turns_as_new_ones(start: Start) -> None:
+    """The same worker, and clients that connect anew for each request, so that some always wait."""
+    kept, turns = 4, 30
+    server = start(APP, "--workers", "1", "--threads", "1").wait_ready(1)
+    over, asked = threading.Event(), threading.Event()
+
+    def ask() -> None:
+        while not over.is_set():
+            server.get("/turn?cpu=0.002")
+            asked.set()
+
+    clients = [threading.Thread(target=ask) for _ in range(4)]
+    with ExitStack() as stack:
+        greedy = [stack.enter_context(talk(server)) for _ in range(kept)]
+        for client in clients:
+            client.start()
+        stack.callback(over.set)
+        assert asked.wait(PATIENCE)
+        for each in greedy:
+            each.send(request("/turn?cpu=0.002") * MANY)
+        numbers = [int(greedy[-1].answer().body) for _ in range(turns + 1)]
+    for client in clients:
+        client.join()
+    # Each kept one is found by each look, and as many new ones are taken at most before the next;
+    # one more where an acceptor has taken it.
+    assert numbers[-1] - numbers[0] <= turns * (2 * kept + 1)
 
 
 def test_nothing_is_made_for_a_client_before_it_has_taken_what_was_made(start: Start) -> None:

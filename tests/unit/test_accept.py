@@ -640,7 +640,7 @@ def test_at_work_it_accepts_itself_and_at_rest_an_acceptor_does(
     loop, service = at_work
     (acceptor,) = loop._acceptors
     peers = {clients().getsockname() for _ in range(3)}
-    loop._found = 1
+    loop._at_work = True
     assert loop._tend_doors()
     assert 0 < len(service.arrivals) < 3, "those who are parked have their turn between"
     assert loop._tend_doors()
@@ -669,7 +669,7 @@ def test_without_siblings_it_accepts_as_many_as_it_has_found_where_nobody_else_c
         for _ in range(6):
             clients()
         loop._acceptors[0].dismiss()  # whatever it would take
-        loop._found = 5
+        loop._at_work, loop._found = True, 5
         assert loop._tend_doors() is bool(taken)
         assert len(service.arrivals) == taken
         close_all(service.arrivals)
@@ -685,4 +685,4 @@ def test_beaten_to_a_connection_it_comes_back(at_work: tuple[Loop, Quiet], door:
     door.turn = None
     loop._accept_at_once(door, Wrong(), 2)  # type: ignore[arg-type]
     assert service.arrivals == []
-    assert not loop._found
+    assert not loop._at_work
