@@ -31,13 +31,20 @@ class Starter(Struct):
     """Who waits for the outcome of the start, from within the daemon; told once."""
 
     _fd: int
+    _told: bool = False
 
     def started(self) -> None:
         """The first generation serves."""
         self._tell("0\n")
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
     def failed(self, status: int, why: str) -> None:
-        """The daemon is about to end, with this exit status."""
+        """The daemon is about to end, with this exit status.
+
+        Who waits does so until it has ended: a next start is to find its address free.
+        """
         self._tell(f"{status}\n{why}")
 
     def descriptors(self) -> list[int]:
@@ -45,11 +52,10 @@ class Starter(Struct):
         return [self._fd] if self._fd >= 0 else []
 
     def _tell(self, text: str) -> None:
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
+        if not self._told:
+            self._told = True
             with contextlib.suppress(OSError):  # whoever started us did not wait
-                os.write(fd, text.encode(errors="backslashreplace"))
-            os.close(fd)
+                os.write(self._fd, text.encode(errors="backslashreplace"))
 
 
 def detach() -> Starter:

@@ -140,6 +140,7 @@ def test_a_start_that_fails_is_told_to_the_shell(daemon: Daemon) -> None:
     failed = daemon.serve()
     assert (failed.returncode, failed.stdout) == (3, "")
     assert "RuntimeError: this application is broken on purpose" in failed.stderr
+    assert not (daemon.tmp / "s").exists(), "what it listened on is free by then"
     daemon.write(process="limits = { nofiles = 3 }")
     failed = daemon.serve()
     assert failed.returncode == 1
