@@ -44,7 +44,8 @@ class Observation:
 
         What comes from the server belongs to the call that was to read it, be it that it began
         later; what no call was to read, such as its FIN after our shutdown(), is an answer to
-        what went before.  Both times are of the same clock, and a step of it would show.
+        what went before.  Both times are of the same clock, and a step of it would show, but for
+        the SYN: nothing but connect() sends one.
         """
         starts = [_start(call) for call in self.calls]
         events: list[tuple[int, Event]] = list(enumerate(self.calls))
@@ -52,11 +53,19 @@ class Observation:
         for step in self.steps:
             if step.packet.length or step.packet.flags & _NOT_JUST_ACK:
                 if step.from_client:
-                    number = max(number, bisect_right(starts, step.packet.at) - 1)
+                    sender = bisect_right(starts, step.packet.at) - 1
+                    if step.packet.flags & Flags.SYN:
+                        sender = self._connect(sender)
+                    number = max(number, sender)
                 else:
                     number = self._reader(number, step.packet.at)
             events.append((number, step))
         return [event for _, event in sorted(events, key=itemgetter(0))]
+
+    def _connect(self, number: int) -> int:
+        """The last connect() up to that call; that call itself where there is none."""
+        before = (one for one in range(number, -1, -1) if self.calls[one].name == "connect")
+        return next(before, number)
 
     def _reader(self, number: int, at: int) -> int:
         """The first call from `number` on that waited and ended after that time, else `number`."""

@@ -43,6 +43,13 @@ def test_the_handshake_belongs_to_connect_and_socket_sends_nothing() -> None:
     assert blocks(calls, OPEN) == [("socket", 0), ("connect", 3)]
 
 
+def test_a_syn_belongs_to_connect_whatever_the_clock_says() -> None:
+    """It was set back between connect() and close()."""
+    refused = [OPEN[0], s("RA", 0, 1, at=int(2.1 * MS))]
+    calls = [call("connect", 1.9, 1), call("close", 1.95, 0.01)]
+    assert blocks(calls, refused) == [("connect", 2), ("close", 0)]
+
+
 def test_what_is_sent_and_what_is_waited_for() -> None:
     calls = [call("connect", 1.9, 1), call("sendall", 3, 0.1), call("recv", 4, 1)]
     data = [
