@@ -433,6 +433,8 @@ def test_the_kernel_sends_the_file_itself(
             with talk(server) as client:
                 answer = client.ask(request(f"/file?path={large}"))
                 assert answer.body == large.read_bytes()
+                # Not before the last call for the file has come back, and so been written down.
+                assert client.ask(request("/pid")).status == 200
         finally:
             strace.send_signal(signal.SIGINT)
             strace.wait(PATIENCE)
