@@ -380,20 +380,27 @@ class Loop:
         to wait.
         """
         at_work, self._at_work = self._at_work, False
-        single, by_itself = self.handover.single, False
-        # What nobody else will take has as many turns as what is here.
-        most = max(self._found, _AT_ONCE) if single else _AT_ONCE
+        by_itself = False
         for acceptor in self._acceptors:
             if acceptor.in_place:
                 continue
-            # Should another be faster all the same, the watcher gets it out.
-            by_itself = at_work and (single or not self.handover.alone)
+            most = self._most_at_once() if at_work else 0
+            by_itself = most > 0
             door = acceptor.door
             if by_itself and door.turn is not None:
                 self._accept_at_once(door, door.turn, most)
             else:
                 acceptor.post()
         return by_itself
+
+    def _most_at_once(self) -> int:
+        """How many new connections the main thread takes from a listener by itself, until those
+        that are parked get their turn; 0 where that is for the acceptor."""
+        if self.handover.single:
+            # What nobody else will take has as many turns as what is here.
+            return max(self._found, _AT_ONCE)
+        # Should another be faster, the watcher gets it out; alone, it has none that looks.
+        return 0 if self.handover.alone else _AT_ONCE
 
     def _accept_at_once(self, door: Door, turn: Turn, most: int) -> None:
         for _ in range(most):
