@@ -267,6 +267,6 @@ def encode_verdict(verdict: Verdict) -> bytes:
 def decode_verdict(data: bytes) -> Verdict:
     """Raises StateError."""
     try:
-        return msgspec.msgpack.decode(data, type=Verdict)  # type: ignore[no-any-return]
+        return msgspec.msgpack.decode(data, type=Verdict)
     except msgspec.DecodeError as error:
         raise StateError(f"the preflight's verdict cannot be read: {error}") from None
