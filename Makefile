@@ -4,27 +4,51 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: serve test lint system-packages bench bench-quick bench-packages chaos clean
+.PHONY: serve test lint lock system-packages bench bench-quick bench-packages chaos clean
 
-$(VENV)/.installed: pyproject.toml
+# A terminal is shown how far pip is; a log is not.
+PIP := $(BIN)/python -m pip --disable-pip-version-check $(if $(MAKE_TERMOUT),,--quiet)
+
+# What is installed is locked, with hashes, so that a new release of a dependency changes nothing
+# here before `make lock` has been run. What users install keeps the ranges of pyproject.toml.
+$(VENV)/.serve: pyproject.toml requirements/serve.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[reload,wire,top,metrics,zstd,test]'
+	$(PIP) install --require-hashes -r requirements/serve.txt
+	$(PIP) install --no-deps --no-build-isolation -e .
+	touch $@
+
+$(VENV)/.test: $(VENV)/.serve requirements/test.txt
+	$(PIP) install --require-hashes -r requirements/test.txt
 	touch $@
 
 # A real application on http://127.0.0.1:8000, with the embedded default configuration.
-serve: $(VENV)/.installed
+serve: $(VENV)/.serve
 	$(BIN)/prefork serve examples.demo:app
 
 # Most tests wait for a process: four at a time keep two cores busy. Compiled before, where Python
 # is told to write no bytecode: else each of some thousand processes would do it for itself.
-test: $(VENV)/.installed lint system-packages
+# Lint comes last, and whether it fails or not, the result of the tests is shown.
+test: $(VENV)/.test system-packages
 	$(BIN)/python -m compileall -q prefork tests examples
-	$(BIN)/python -m pytest -n 4 --dist loadfile
+	@status=0; \
+	$(BIN)/python -m pytest -n 4 --dist loadfile || status=$$?; \
+	$(MAKE) --no-print-directory lint || status=1; \
+	exit $$status
 
-lint: $(VENV)/.installed
+lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# The newest releases within the ranges of pyproject.toml, for every platform and Python.
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+    --no-annotate --custom-compile-command "make lock" pyproject.toml --group build
+lock: $(VENV)/.test
+	$(PIP) install uv
+	$(LOCK) --upgrade -o requirements/serve.txt
+	$(LOCK) --upgrade --constraint requirements/serve.txt \
+	    --extra reload --extra wire --extra top --extra metrics --extra zstd --group test \
+	    -o requirements/test.txt
 
 # What some tests talk to (nginx, tshark); a test skips where it can't be had, but not in CI.
 system-packages:
@@ -52,7 +76,7 @@ bench-quick: bench/.venv/.installed
 
 # A server under load and under faults by a seeded schedule: make chaos SECONDS=60 SEED=1
 SECONDS ?= 60
-chaos: $(VENV)/.installed
+chaos: $(VENV)/.test
 	$(BIN)/python -m tests.faults.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 clean:
