@@ -27,8 +27,9 @@ class Born(msgspec.Struct, tag="born", frozen=True):
 
 
 class Stacks(msgspec.Struct, tag="stacks", frozen=True):
-    """The worker writes its stacks into a memfd when it is asked by an eventfd (prefork.stacks);
-    both come beside the message.  The receiver's descriptors, -1 where it has none to spare."""
+    """The worker writes its stacks into a memfd when it is asked by an eventfd
+    (prefork.stack_dump); both come beside the message.  The receiver's descriptors, -1 where it has
+    none to spare."""
 
     memfd: int = -1
     ask: int = -1
@@ -95,7 +96,8 @@ class Reopen(msgspec.Struct, tag="reopen", frozen=True):
 
 
 class Inboxes(msgspec.Struct, tag="inboxes", frozen=True):
-    """Where to hand connections over: descriptors beside the message (prefork.worker.handover).
+    """Where to hand connections over: descriptors beside the message
+    (prefork.worker.schedule.handover).
 
     With `own`, the first is where connections for this worker come in, and `kind` what it takes;
     then those that lead to the workers in `slots`, in that order.

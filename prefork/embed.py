@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from prefork import StartError
-from prefork.apps import given
+from prefork.apps import given_application
 from prefork.config import Override, Source
 from prefork.master import start
 
@@ -20,7 +20,7 @@ def serve(target: Any, settings: Mapping[str, Any], *, tcp: bool, watch: bool) -
                 f"{target!r} is no application: it cannot be called; give a callable, or a name"
                 ' such as "module:callable"'
             )
-        given.application, target = target, given.NAME
+        given_application.application, target = target, given_application.NAME
     overrides = []
     for name, value in settings.items():
         section, _, key = name.partition(".")

@@ -342,7 +342,7 @@ class Scoreboard:
         own = self._writable(slot)
         return Waits(own.words, own.offset // 8 + _WAITS)
 
-    # Who takes connections that another worker hands over (prefork.worker.handover).
+    # Who takes connections that another worker hands over (prefork.worker.schedule.handover).
 
     def open(self, slot: int, kind: int, threads: int) -> None:
         """The worker of a slot takes connections of a kind, not 0 (the worker only)."""

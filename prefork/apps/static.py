@@ -21,7 +21,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from prefork.apps.conditions import is_plain_get
-from prefork.apps.file import Answer, Part, described, from_file, modified_at, plain
+from prefork.apps.file_response import Answer, Part, described, from_file, modified_at, plain
 from prefork.apps.ranges import BLOCK
 from prefork.apps.wsgi import Application, StartResponse
 from prefork.http.negotiation import accepted

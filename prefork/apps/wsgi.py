@@ -8,8 +8,8 @@ from types import TracebackType
 from typing import IO, Any, Protocol
 
 from prefork.http.request import Environ, Request
-from prefork.http.response import JOINED, Framing, Head, Headers, compose, error
-from prefork.http.stream import BodyError
+from prefork.http.response_head import JOINED, Framing, Head, Headers, compose, error
+from prefork.http.streamed_body import BodyError
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 StartResponse = Callable[..., Callable[[bytes], None]]

@@ -17,7 +17,7 @@ from prefork.cli._client import (
 )
 from prefork.client import URL, Body, Client, ClientError, Request, Response
 from prefork.client.output import Progress, write
-from prefork.client.request import check_method, parse_header
+from prefork.client.request_writer import check_method, parse_header
 from prefork.client.url import parse_url
 
 FAILED = 1

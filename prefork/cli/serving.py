@@ -9,7 +9,7 @@ from msgspec import Struct
 from prefork import StartError, __version__
 from prefork.config import Config, Override, Source, parse_set
 from prefork.listeners import Listener
-from prefork.master.generation import Generation
+from prefork.master.processes.generation import Generation
 from prefork.master.start import serve
 
 _FLAGS = {"--tcp": "tcp", "--reload": "watch"}

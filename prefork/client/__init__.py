@@ -4,11 +4,11 @@
 each to the trace; `exchange` runs one request and its answer over it, and `relay` a raw stream.
 """
 
-from prefork.client.body import Body
 from prefork.client.connection import ClientError, Connection, Disconnected, dial, dial_unix
+from prefork.client.content import Body
 from prefork.client.exchange import Client, Response
 from prefork.client.relay import relay
-from prefork.client.request import Request, parse_header
+from prefork.client.request_writer import Request, parse_header
 from prefork.client.trace import Call, Trace, format_call, format_duration
 from prefork.client.url import URL, parse_url
 

@@ -9,7 +9,6 @@ import ssl
 from collections.abc import Iterator
 from typing import Self
 
-from prefork.client.body import Upload
 from prefork.client.connection import (
     ClientError,
     Connection,
@@ -18,8 +17,9 @@ from prefork.client.connection import (
     dial,
     dial_unix,
 )
-from prefork.client.request import REDIRECTS, Request, redirected
-from prefork.client.response import Incomplete, NotHTTP, ResponseParser
+from prefork.client.content import Upload
+from prefork.client.request_writer import REDIRECTS, Request, redirected
+from prefork.client.response_parser import Incomplete, NotHTTP, ResponseParser
 from prefork.client.trace import Trace
 from prefork.client.url import URL
 

@@ -2,8 +2,8 @@
 
 import os
 
-from prefork.client.body import PIECE
 from prefork.client.connection import ClientError, Connection, Disconnected
+from prefork.client.content import PIECE
 from prefork.client.output import write_all
 
 

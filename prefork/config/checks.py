@@ -12,9 +12,9 @@ import resource
 from collections.abc import Callable, Collection, Iterator, Mapping
 
 from prefork import accounts
-from prefork.config import files
+from prefork.config import config_files
 from prefork.config.problems import Problem
-from prefork.config.resources import LIMITS, UNLIMITED
+from prefork.config.resource_values import LIMITS, UNLIMITED
 from prefork.config.schema import KEYS, Config, Process, Tls, Workers
 from prefork.config.values import Invalid, toml
 
@@ -142,7 +142,7 @@ def _possible(config: Config) -> Iterator[Finding]:
         yield from _certified(config.tls)
     if log.config is not None:
         try:
-            files.read_table(log.config)
+            config_files.read_table(log.config)
         except Invalid as problem:
             yield from (("log.config", f"{log.config}: {reason}", "") for reason in problem.reasons)
     yield from _process(config.process)
@@ -194,11 +194,11 @@ def _metrics(config: Config) -> Iterator[Finding]:
 
 def _certified(settings: Tls) -> Iterator[Finding]:
     # Imported here: OpenSSL costs each process megabytes that few servers have a use for.
-    from prefork import tls
+    from prefork import certificates
 
     try:
-        tls.server_context(settings)
-    except tls.TlsError as problem:
+        certificates.server_context(settings)
+    except certificates.TlsError as problem:
         yield problem.key, str(problem), ""
 
 

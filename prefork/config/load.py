@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import Struct
 
-from prefork.config import checks, cpus, files
+from prefork.config import checks, config_files, cpus
 from prefork.config.problems import ConfigError, Problem, full_name, unknown_key, unknown_section
 from prefork.config.schema import KEYS, SECTIONS, Config
 from prefork.config.source import Source, parse_value
@@ -76,7 +76,7 @@ def _from_file(source: Source, problems: list[Problem]) -> Iterator[Given]:
         return
     where = source.target or source.file
     try:
-        document = files.read_toml(source.file)
+        document = config_files.read_toml(source.file)
     except Invalid as problem:
         problems += [Problem(where, "", reason) for reason in problem.reasons]
         return
@@ -145,7 +145,7 @@ def _add_env_file(settings: dict[str, Setting], problems: list[Problem]) -> None
         return
     path, origin = settings["server.env_file"]
     try:
-        variables = files.read_env_file(path)
+        variables = config_files.read_env_file(path)
     except Invalid as problem:
         reasons = (f"{path}: {reason}" for reason in problem.reasons)
         problems += [Problem(origin, "server.env_file", reason) for reason in reasons]

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from msgspec import Meta, Struct, field
 
-from prefork.config import resources, values
+from prefork.config import resource_values, values
 from prefork.config.values import AUTO, GIB, KIB, MIB, WORKERS_MAX, Kind
 
 SECONDS_MAX = 2_000_000
@@ -115,7 +115,7 @@ class Workers(Struct, frozen=True, kw_only=True):
         Meta(ge=0, le=2**63 - 1),
         Kind(
             'a size such as "512MiB" or a share such as "25%", 0 for no limit',
-            resources.read_memory,
+            resource_values.read_memory,
             values.show_size,
         ),
     ] = 0
@@ -227,14 +227,18 @@ class Process(Struct, frozen=True, kw_only=True):
     pidfile: OptionalPath = None
     limits: Annotated[
         dict[str, int],
-        Kind("a table such as { nofile = 65536 }", resources.read_limits, resources.show_limits),
+        Kind(
+            "a table such as { nofile = 65536 }",
+            resource_values.read_limits,
+            resource_values.show_limits,
+        ),
     ] = field(default_factory=dict)
     cpu_affinity: Annotated[
         tuple[tuple[int, ...], ...],
         Kind(
             'a list of CPUs such as [0, 1], or "auto"',
-            resources.read_affinity,
-            resources.show_affinity,
+            resource_values.read_affinity,
+            resource_values.show_affinity,
         ),
     ] = ()
 

@@ -14,7 +14,7 @@ from ipaddress import ip_address, ip_network
 from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from prefork.http.head import Reject
+from prefork.http.head_rules import Reject
 
 UNIX = "unix"
 """Stands among trusted networks for the peers of Unix sockets."""

@@ -4,8 +4,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from prefork.http.body import Body
-from prefork.http.stream import Stream
+from prefork.http.gathered_body import Body
+from prefork.http.streamed_body import Stream
 
 Environ = dict[str, Any]
 
@@ -17,7 +17,8 @@ class Repeated:
 
     def __init__(self) -> None:
         self.answered: Any = None
-        """What begins the answer to it, most likely: prefork.http.response.Answered, or None."""
+        """What begins the answer to it, most likely: prefork.http.response_head.Answered, or
+        None."""
 
 
 class Request(Struct, eq=False):

@@ -4,7 +4,7 @@ import itertools
 import os
 import re
 
-from prefork.http.head import cgi_name
+from prefork.http.head_rules import cgi_name
 from prefork.http.request import Request
 
 KEY = "prefork.request_id"

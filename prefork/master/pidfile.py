@@ -9,7 +9,7 @@ import fcntl
 import os
 import stat
 
-from prefork.master.state import PidFileState
+from prefork.master.snapshot import PidFileState
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 

@@ -10,12 +10,12 @@ from prefork.config import ConfigError, Source, load
 from prefork.control import ControlError, default_path
 from prefork.listeners import ListenError
 from prefork.master.daemon import Detached, Starter, detach
-from prefork.master.generation import Generation, prepare
-from prefork.master.loop import Master
+from prefork.master.main_loop import Master
 from prefork.master.pidfile import PidFile, PidFileError
-from prefork.master.reload import Reloads
-from prefork.master.state import StateError
-from prefork.master.takeover import Handover, adopt, handed_over, receive
+from prefork.master.processes.generation import Generation, prepare
+from prefork.master.rollout.reload import Reloads
+from prefork.master.snapshot import StateError
+from prefork.master.upgrade.exec import Handover, adopt, handed_over, receive
 from prefork.scoreboard import ScoreboardError
 
 
@@ -71,7 +71,9 @@ def _begin(
     starter: Starter | None,
 ) -> int:
     if watch:
-        from prefork.master.watch import require_watcher  # with what starts its process
+        from prefork.master.rollout.file_watcher import (
+            require_watcher,  # with what starts its process
+        )
 
         require_watcher()
     generation = pidfile = None
@@ -100,7 +102,7 @@ def _begin(
 def _go_on(source: Source, handover: Handover, watch: bool) -> int:
     """Takes the place of a running master, or tries whether that could be done."""
     if handover.report is not None:
-        from prefork.master.rehearsal import rehearse
+        from prefork.master.upgrade.preflight_child import rehearse
 
         status = rehearse(source, handover, watch)
         sys.stderr.flush()

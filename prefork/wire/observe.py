@@ -13,7 +13,7 @@ from operator import itemgetter
 
 from prefork.client import Call, Client, ClientError, Request
 from prefork.wire.capture import Capture, CaptureError
-from prefork.wire.conversation import Conversations, Step
+from prefork.wire.conversations import Conversations, Step
 from prefork.wire.dissect import dissect
 from prefork.wire.packet import Endpoint, Flags, Frame, Packet
 

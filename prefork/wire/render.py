@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from prefork.client.trace import Call, format_call, format_duration
-from prefork.wire.conversation import Connection, Step
+from prefork.wire.conversations import Connection, Step
 from prefork.wire.packet import Flags
 
 _WIDTH = 44

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from prefork.client import URL, Request
 from prefork.wire.capture import Capture
-from prefork.wire.conversation import Conversations, Step
+from prefork.wire.conversations import Conversations, Step
 from prefork.wire.dissect import dissect
-from prefork.wire.files import Writer, read
 from prefork.wire.observe import observe
 from prefork.wire.packet import Frame, WireError
+from prefork.wire.pcap_files import Writer, read
 from prefork.wire.render import call_line, heading, lines
 
 __all__ = ["Told", "WireError", "file", "request", "traffic"]

@@ -24,7 +24,7 @@ import psutil
 import pytest
 
 from prefork.control import Client, ControlError
-from prefork.master.state import VERSION as STATE
+from prefork.master.snapshot import VERSION as STATE
 from prefork.scoreboard import VERSION as BOARD
 from tests.faults.load import Load, tcp, unix
 from tests.system.processes import links
@@ -495,7 +495,7 @@ def torn_release(install: Install) -> str:
 
 
 def other_state(install: Install) -> str:
-    install.edit("prefork/master/state.py", f"VERSION = {STATE}", f"VERSION = {STATE + 1}")
+    install.edit("prefork/master/snapshot.py", f"VERSION = {STATE}", f"VERSION = {STATE + 1}")
     return f"in version {STATE}, and prefork 0.1.0 reads version {STATE + 1}: restart the server"
 
 

@@ -21,8 +21,8 @@ import pytest
 from prefork import logs
 from prefork.channel import Born, Channel, Ready, Report
 from prefork.config import Log, Source, load
-from prefork.master.children import Children
-from prefork.master.generation import Generation
+from prefork.master.processes.children import Children
+from prefork.master.processes.generation import Generation
 from prefork.scoreboard import Scoreboard
 from tests.system.processes import alive
 from tests.system.server import ROOT, Server, Start, until

@@ -53,7 +53,7 @@ def test_each_slow_request_is_told_with_its_stack_and_answered(
 
 
 def test_one_that_runs_python_code_tells_it_without_a_signal(start: Start, tmp_path: Path) -> None:
-    # The signal's handler may read a frame that is half made (prefork.stacks).
+    # The signal's handler may read a frame that is half made (prefork.stack_dump).
     gate = Gate(tmp_path / "gate")
     server = start(SLOW, "--workers", "1").wait_ready(1)
     with ThreadPoolExecutor(1) as clients:

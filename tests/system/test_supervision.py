@@ -602,7 +602,7 @@ def test_process_titles_name_the_role_the_slot_and_the_server(start: Start) -> N
 def test_a_worker_holds_nothing_of_the_masters(start: Start) -> None:
     """Of sockets and pipes, master and workers share the listener and what they were started
     with, and no more: control socket, signal pipe, other channels are where they belong."""
-    # Inboxes are held by all (prefork.worker.handover).
+    # Inboxes are held by all (prefork.worker.schedule.handover).
     server = start(BASIC, "--workers", "3", "--set", "workers.handover=false").wait_ready(3)
     server.expected_errors.add("worker died")
     os.kill(pids(server)[0], signal.SIGKILL)  # its successor is born among the others' channels

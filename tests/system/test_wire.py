@@ -32,8 +32,8 @@ from server import until
 from prefork.cli.wire import command as wire_command
 from prefork.wire import show
 from prefork.wire.capture import Capture, CaptureError
-from prefork.wire.files import Writer
 from prefork.wire.packet import Frame
+from prefork.wire.pcap_files import Writer
 
 CAP_NET_RAW = 13
 PR_CAPBSET_DROP = 24

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from prefork.control import Request
-from prefork.master.control import ControlServer, Reply
+from prefork.master.control_server import ControlServer, Reply
 
 
 class Loop:

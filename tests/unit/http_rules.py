@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from prefork.http.budget import Budget
-from prefork.http.connection import Limits
-from prefork.http.disk import Disk
-from prefork.worker.rules import Rules
+from prefork.http.disk_budget import Disk
+from prefork.http.memory_budget import Budget
+from prefork.http.request_parser import Limits
+from prefork.worker.transport.client_limits import Rules
 
 START = 1000.0
 """Monotonic seconds of an invented clock."""

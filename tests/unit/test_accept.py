@@ -16,10 +16,18 @@ import pytest
 
 from prefork.channel import Channel, Leaving, Ready, Retire, Stop
 from prefork.scoreboard import Record, Scoreboard
-from prefork.worker.accept import QUEUE_EMPTY, WAKE, Acceptor, Arrival, Door, Leave, MainPlace
-from prefork.worker.handover import Handover, Parcel
-from prefork.worker.loop import Loop
-from prefork.worker.parking import Parking
+from prefork.worker.schedule.accept import (
+    QUEUE_EMPTY,
+    WAKE,
+    Acceptor,
+    Arrival,
+    Door,
+    Leave,
+    MainPlace,
+)
+from prefork.worker.schedule.handover import Handover, Parcel
+from prefork.worker.schedule.poller import Parking
+from prefork.worker.schedule.worker_loop import Loop
 from tests.system.processes import asleep
 
 PATIENCE = 30.0

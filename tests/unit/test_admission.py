@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from prefork.http.head import Reject
-from prefork.worker.admission import Admission, turn_away
+from prefork.http.head_rules import Reject
+from prefork.worker.service.admission import Admission, turn_away
 
 PLENTY = 1 << 20
 

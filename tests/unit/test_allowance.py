@@ -6,8 +6,8 @@ import hypothesis.strategies as st
 from hypothesis import given
 
 from prefork.config import Workers
-from prefork.master.recycling import AGE_JITTER, LOOK, Allowance, draw
-from prefork.master.upkeep import resident
+from prefork.master.observe.upkeep import resident
+from prefork.master.pool.recycling import AGE_JITTER, LOOK, Allowance, draw
 
 RNG = random.Random(3)
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from prefork import control
 from prefork.cli.control import commands
-from prefork.master.control import Reply
+from prefork.master.control_server import Reply
 from tests.unit.control_loop import Served, serving
 
 STATUS: dict[str, Any] = {

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from prefork.client import Body, ClientError
-from prefork.client.body import PIECE, Upload
+from prefork.client.content import PIECE, Upload
 
 
 class Narrow:

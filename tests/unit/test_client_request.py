@@ -8,7 +8,7 @@ import httptools
 import pytest
 
 from prefork.client import Body, Request, parse_header, parse_url
-from prefork.client.request import check_method, redirected
+from prefork.client.request_writer import check_method, redirected
 
 
 def headers_of(request: Request) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from prefork.client.response import LIMIT, Incomplete, NotHTTP, ResponseParser
+from prefork.client.response_parser import LIMIT, Incomplete, NotHTTP, ResponseParser
 
 OK = b"HTTP/1.1 200 OK\r\n"
 

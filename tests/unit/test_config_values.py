@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from prefork.config.files import Unreadable, parse_env
+from prefork.config.config_files import Unreadable, parse_env
 from prefork.config.schema import KEYS
 from prefork.config.values import GIB, KIB, MIB, WORKERS_MAX, Invalid, read, show
 from prefork.scoreboard import SLOTS, THREADS

@@ -18,8 +18,8 @@ import pytest
 
 from prefork import control, logs
 from prefork.control import Client, ControlError, Places, default_path, find
-from prefork.master import control as master_control
-from prefork.master.control import ControlServer, Reply
+from prefork.master import control_server as master_control
+from prefork.master.control_server import ControlServer, Reply
 from tests.unit.control_loop import Raw, Served, serving
 
 STATUS = b'{"v":1,"command":"status"}\n'

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from prefork.apps.wsgi import Application, StartResponse
-from prefork.http import response
-from prefork.http.recall import Recall
+from prefork.http import response_head
+from prefork.http.head_cache import Recall
 from prefork.http.request import Environ, Request
-from prefork.worker import conversation
-from prefork.worker.conversation import Conversation
+from prefork.worker.protocol import http_connection
+from prefork.worker.protocol.http_connection import Conversation
 from tests.unit.http_rules import BASE, START, rules
 
 GET = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
@@ -134,7 +134,7 @@ def clients() -> Iterator[Clients]:
 def recall(clients: Clients, monkeypatch: pytest.MonkeyPatch) -> Recall:
     """It knows the request."""
     # Where other tests have composed many heads in this second, there is room for none of ours.
-    monkeypatch.setattr(response, "_heads", {})
+    monkeypatch.setattr(response_head, "_heads", {})
     recall = Recall()
     client = clients(recall)
     for _ in range(4):
@@ -152,7 +152,7 @@ def test_an_answer_is_the_same_whatever_the_last_one_was(
             clients(recall).asks(WAYS[before])
         again, fresh = clients(recall), clients(None)
         # What the answer begins with is not in there yet: else that is what is noted last.
-        monkeypatch.setattr(response, "_heads", {})
+        monkeypatch.setattr(response_head, "_heads", {})
         for client in (again, fresh):
             client.conversation.closing = closing
         assert again.asks(WAYS[way]) == fresh.asks(WAYS[way])
@@ -175,10 +175,10 @@ def test_each_answer_has_the_date_of_its_second(
     clients: Clients, recall: Recall, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]
-    for module in (response, conversation):
+    for module in (response_head, http_connection):
         monkeypatch.setattr(module, "monotonic", lambda: START * 1000 + clock[0])
-    monkeypatch.setattr(response, "time", lambda: clock[0])
-    monkeypatch.setattr(response, "_until", 0.0)
+    monkeypatch.setattr(response_head, "time", lambda: clock[0])
+    monkeypatch.setattr(response_head, "_until", 0.0)
     client = clients(recall)
     for clock[0], second in (
         (0.0, 0),

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from prefork.apps.wsgi import StartResponse
-from prefork.http.budget import Budget
-from prefork.http.disk import Disk
+from prefork.http.disk_budget import Disk
+from prefork.http.memory_budget import Budget
 from prefork.http.request import Environ, Request
-from prefork.worker.conversation import Conversation, Wish
-from prefork.worker.rules import Rules
+from prefork.worker.protocol.http_connection import Conversation, Wish
+from prefork.worker.transport.client_limits import Rules
 from tests.unit.http_rules import BASE, START, rules
 
 HEAD = b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 1000\r\n\r\n"
@@ -118,7 +118,7 @@ def test_a_reader_has_to_take_at_some_rate(
     clients: list[Client], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [START]
-    monkeypatch.setattr("prefork.worker.unsent.monotonic", lambda: clock[0])
+    monkeypatch.setattr("prefork.worker.transport.output_buffer.monotonic", lambda: clock[0])
     data = bytes(1 << 20)
 
     def due(slow: Client, at: float) -> float:

@@ -7,7 +7,7 @@ from queue import SimpleQueue
 import pytest
 
 from prefork.scoreboard import Record, Scoreboard
-from prefork.worker.threads import Crew
+from prefork.worker.schedule.threads import Crew
 
 PATIENCE = 30.0
 Turn = tuple[Record, threading.Event]

@@ -9,7 +9,8 @@ from typing import get_args
 import pytest
 
 from prefork import control
-from prefork.master import ledger, status
+from prefork.master.observe import status_report
+from prefork.master.pool import ledger
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
@@ -41,14 +42,14 @@ def test_each_event_is_documented_and_no_other() -> None:
 
 def test_each_metric_is_documented_and_no_other() -> None:
     pytest.importorskip("prometheus_client", reason="the extra `metrics` is not installed")
-    source = (ROOT / "prefork" / "master" / "metrics.py").read_text(encoding="utf-8")
+    source = (ROOT / "prefork" / "master" / "observe" / "metrics.py").read_text(encoding="utf-8")
     names = set(re.findall(r'"(prefork_[a-z_]+)"', source))
     names |= {f"prefork_{name}" for name in ("reloads", "upgrades")}
     documented = {name.removesuffix("_total") for name in table("Metrics")}
     assert documented == names
 
 
-@pytest.mark.parametrize("state", status.STATES)
+@pytest.mark.parametrize("state", status_report.STATES)
 def test_each_state_is_documented(state: str) -> None:
     assert f"`{state}`" in TEXT
 

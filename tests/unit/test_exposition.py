@@ -9,8 +9,8 @@ import pytest
 
 from prefork import address, logs
 from prefork.listeners import Listener
-from prefork.master import exposition
-from prefork.master.exposition import MAX_CLIENTS, Exposition, Page
+from prefork.master.observe import metrics_server
+from prefork.master.observe.metrics_server import MAX_CLIENTS, Exposition, Page
 
 
 class Place:
@@ -108,7 +108,7 @@ def test_whoever_waits_longest_makes_room(place: Place) -> None:
 
 
 def test_one_that_takes_too_long_is_dropped(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exposition, "_TIMEOUT", 0.0)
+    monkeypatch.setattr(metrics_server, "_TIMEOUT", 0.0)
     with place.connect(b"GET /met") as client:
         assert place.until_closed(client) == b""
     assert place.server.descriptors() == []

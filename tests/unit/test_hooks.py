@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from prefork import logs
-from prefork.apps.load import LoadError
+from prefork.apps.application_loader import LoadError
 from prefork.config import ConfigError, Log, Override, Source, load
-from prefork.worker.hooks import Hooks, Worker
+from prefork.worker.boot.hooks import Hooks, Worker
 
 WORKER = Worker(slot=2, generation=3, pid=4, name="site")
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from prefork.http.connection import Connection, Limits
-from prefork.http.disk import Disk
-from prefork.http.recall import Recall
+from prefork.http.disk_budget import Disk
+from prefork.http.head_cache import Recall
 from prefork.http.request import Request
+from prefork.http.request_parser import Connection, Limits
 
 HOST = b"Host: test\r\n"
 LIMITS = Limits(request_line=1000, header_count=20, header_size=4000, body=1000, body_memory=100)
@@ -320,7 +320,7 @@ def test_a_body_is_on_disk_beyond_what_memory_it_may_take() -> None:
 
 def test_a_full_disk_is_told_to_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     full = os.open("/dev/full", os.O_RDWR)
-    monkeypatch.setattr("prefork.http.disk.unnamed_file", lambda: full)
+    monkeypatch.setattr("prefork.http.disk_budget.unnamed_file", lambda: full)
     with pytest.raises(OSError, match="No space left"):
         fed(post(b"x" * 101), limits=LIMITS._replace(disk=Disk()))
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from prefork.http.body import Body
-from prefork.http.budget import Budget
-from prefork.http.disk import KEPT, SPARES, Disk
-from prefork.http.head import Reject
+from prefork.http.disk_budget import KEPT, SPARES, Disk
+from prefork.http.gathered_body import Body
+from prefork.http.head_rules import Reject
+from prefork.http.memory_budget import Budget
 
 
 def body(disk: Disk, data: bytes) -> Body:

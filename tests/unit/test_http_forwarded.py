@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefork.config.values import FORWARDING_HEADERS
-from prefork.http.connection import Limits
 from prefork.http.forwarded import Forwarding, apply, read, trust
-from prefork.http.head import Reject
-from prefork.http.proxied import ProxiedConnection, keys
+from prefork.http.head_rules import Reject
+from prefork.http.proxied_request import ProxiedConnection, keys
+from prefork.http.request_parser import Limits
 
 TRUSTS = trust(["10.0.0.0/8", "192.0.2.7", "2001:db8::/32", "unix"])
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from prefork.http import head
-from prefork.http.head import Reject, cgi_name, path_of, split_target
+from prefork.http import head_rules
+from prefork.http.head_rules import Reject, cgi_name, path_of, split_target
 
 
 @pytest.mark.parametrize(
@@ -31,8 +31,8 @@ def test_clients_cannot_fill_the_memory_with_names() -> None:
     for number in range(5000):
         assert cgi_name(b"X-Filler-%d" % number) == f"HTTP_X_FILLER_{number}"
     assert cgi_name(b"X-" + b"a" * 1000) == "HTTP_X_" + "A" * 1000
-    assert len(head._names) <= head._NAMES_KEPT
-    assert max(map(len, head._names)) <= 64
+    assert len(head_rules._names) <= head_rules._NAMES_KEPT
+    assert max(map(len, head_rules._names)) <= 64
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from prefork.http.connection import Connection, Limits
-from prefork.http.recall import Recall
-from prefork.http.stream import BodyError
+from prefork.http.head_cache import Recall
+from prefork.http.request_parser import Connection, Limits
+from prefork.http.streamed_body import BodyError
 
 # Far from anything that is made here: which piece finds a limit passed depends on the pieces.
 LIMITS = Limits(8192, 1000, 65536, 1 << 20, 65536)

@@ -2,9 +2,9 @@
 
 from itertools import count
 
-from prefork.http.connection import Connection, Limits
-from prefork.http.recall import Recall
+from prefork.http.head_cache import Recall
 from prefork.http.request import Request
+from prefork.http.request_parser import Connection, Limits
 
 LIMITS = Limits(request_line=200, header_count=20, header_size=4000, body=1000, body_memory=100)
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from prefork.http import response
+from prefork.http import response_head
 from prefork.http.request import Repeated, Request
-from prefork.http.response import JOINED, Framing, compose, error
+from prefork.http.response_head import JOINED, Framing, compose, error
 
 Pairs = list[tuple[str, str]]
 
@@ -23,22 +23,22 @@ def composed(
     known: int = -1,
     repeated: Repeated | None = None,
     id_line: bytes = b"",
-) -> response.Head:
+) -> response_head.Head:
     request = Request({}, f"{method} /".encode(), http11, keep_alive, None, repeated)
     request.id_line = id_line
     return compose(status, headers or [], request, closing, known)
 
 
-def lines(head: response.Head) -> list[str]:
+def lines(head: response_head.Head) -> list[str]:
     assert head.data.endswith(b"\r\n\r\n")
     return head.data.decode("latin-1")[:-4].split("\r\n")
 
 
-def told(head: response.Head) -> tuple[object, ...]:
+def told(head: response_head.Head) -> tuple[object, ...]:
     return head.code, head.framing, head.length, head.keep_alive
 
 
-def values(head: response.Head, name: str) -> list[str]:
+def values(head: response_head.Head, name: str) -> list[str]:
     pairs = [line.partition(": ")[::2] for line in lines(head)[1:]]
     return [value for key, value in pairs if key.lower() == name.lower()]
 
@@ -65,8 +65,8 @@ def test_date_and_server_are_added_once() -> None:
 
 def test_the_date_follows_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_until", "_date", "_heads"):  # put back behind the test: its year is not ours
-        monkeypatch.setattr(response, name, getattr(response, name))
-    monkeypatch.setattr(response, "_until", 0.0)
+        monkeypatch.setattr(response_head, name, getattr(response_head, name))
+    monkeypatch.setattr(response_head, "_until", 0.0)
     repeated = Repeated()
     for since, now, text in [
         (0.0, 951_827_696.5, "Tue, 29 Feb 2000 12:34:56 GMT"),
@@ -76,8 +76,8 @@ def test_the_date_follows_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
         (2.4, 1.5, "Tue, 29 Feb 2000 12:34:58 GMT"),  # the clock was set: it shows soon enough
         (2.6, 1.7, "Thu, 01 Jan 1970 00:00:01 GMT"),
     ]:
-        monkeypatch.setattr(response, "time", lambda now=now: now)
-        monkeypatch.setattr(response, "monotonic", lambda since=since: 1e9 + since)
+        monkeypatch.setattr(response_head, "time", lambda now=now: now)
+        monkeypatch.setattr(response_head, "monotonic", lambda since=since: 1e9 + since)
         for asked in ({}, {"repeated": repeated}) * 3:
             assert values(composed(known=0, **asked), "Date") == [text]
         assert text.encode() in error(404, "no such page")
@@ -210,9 +210,9 @@ def test_applications_cannot_fill_the_memory_with_headers() -> None:
     for number in range(3000):
         assert values(composed([("X-N", str(number))], known=0), "X-N") == [str(number)]
         composed(status=f"200 {number}", known=0)
-    assert len(response._lines) <= response._KEPT
-    assert len(response._statuses) <= response._KEPT
-    assert len(response._heads) <= response._HEADS_KEPT
+    assert len(response_head._lines) <= response_head._KEPT
+    assert len(response_head._statuses) <= response_head._KEPT
+    assert len(response_head._heads) <= response_head._HEADS_KEPT
 
 
 def test_a_head_is_shared_by_responses_that_differ_in_nothing() -> None:
@@ -223,7 +223,9 @@ def test_a_head_is_shared_by_responses_that_differ_in_nothing() -> None:
                 for known in (-1, 0, 12):
                     how: Any = {"http11": http11, "keep_alive": keep_alive, "method": method}
                     head = composed(list(pairs), known=known, **how)
-                    fresh = response._composed("200 OK", pairs, method, http11, keep_alive, known)
+                    fresh = response_head._composed(
+                        "200 OK", pairs, method, http11, keep_alive, known
+                    )
                     assert told(head) == told(fresh)
                     assert values(head, "X-A") == ["1"]
     # It is composed anew where the application has changed its own list since.
@@ -234,7 +236,7 @@ def test_a_head_is_shared_by_responses_that_differ_in_nothing() -> None:
 @pytest.fixture
 def no_heads(monkeypatch: pytest.MonkeyPatch) -> None:
     """None is kept of what other tests have composed in this second: there may be no room left."""
-    monkeypatch.setattr(response, "_heads", {})
+    monkeypatch.setattr(response_head, "_heads", {})
 
 
 @pytest.mark.usefixtures("no_heads")
@@ -304,10 +306,10 @@ def test_an_error_is_plain_text_that_ends_the_connection() -> None:
 
 
 def test_the_server_need_not_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(response, "_server", response._server)
+    monkeypatch.setattr(response_head, "_server", response_head._server)
     assert values(composed(known=0), "Server") == ["prefork"]
-    response.name_server(False)
+    response_head.name_server(False)
     assert values(composed(known=0), "Server") == []
     assert values(composed(known=0, headers=[("Server", "mine")]), "Server") == ["mine"]
-    response.name_server(True)
+    response_head.name_server(True)
     assert values(composed(known=0), "Server") == ["prefork"]

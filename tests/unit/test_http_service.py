@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import pytest
 
 from prefork.apps.wsgi import StartResponse
-from prefork.http.recall import Recall
+from prefork.http.head_cache import Recall
 from prefork.http.request import Environ
 from prefork.http.request_id import RequestIds
 from prefork.scoreboard import Record, Scoreboard
-from prefork.worker.accept import Door
-from prefork.worker.admission import Admission
-from prefork.worker.conversation import Conversation
-from prefork.worker.http import HttpService
+from prefork.worker.protocol.http_connection import Conversation
+from prefork.worker.schedule.accept import Door
+from prefork.worker.service.admission import Admission
+from prefork.worker.service.http_service import HttpService
 from tests.unit.http_rules import BASE, rules
 
 GET = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"

@@ -6,8 +6,8 @@ a new version of either that reads more, or less, is seen. `docs/http.md` refers
 
 import pytest
 
-from prefork.http.connection import Connection, Limits
-from prefork.http.recall import Recall
+from prefork.http.head_cache import Recall
+from prefork.http.request_parser import Connection, Limits
 
 BASE = {"wsgi.url_scheme": "http", "REMOTE_ADDR": "", "REMOTE_PORT": ""}
 LIMITS = Limits(8192, 100, 65536, 1 << 20, 65536)

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from prefork.scoreboard import Scoreboard
-from prefork.worker import handover
-from prefork.worker.handover import HOPS, Handover, Parcel, kind_of, receive, send
+from prefork.worker.schedule import handover
+from prefork.worker.schedule.handover import HOPS, Handover, Parcel, kind_of, receive, send
 
 KIND = 77
 

@@ -1,6 +1,6 @@
 """The ledger: what is told outside never goes back."""
 
-from prefork.master.ledger import Ledger
+from prefork.master.pool.ledger import Ledger
 from prefork.scoreboard import CELLS, Counters
 
 

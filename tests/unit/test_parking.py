@@ -12,7 +12,7 @@ from time import monotonic
 
 import pytest
 
-from prefork.worker.parking import EPOLLIN, EPOLLOUT, Parking, SharedParking
+from prefork.worker.schedule.poller import EPOLLIN, EPOLLOUT, Parking, SharedParking
 
 
 @dataclass(eq=False)

@@ -6,9 +6,8 @@ from itertools import count
 import msgspec
 import pytest
 
-from prefork.master.backoff import Backoff
-from prefork.master.comparison import PACE
-from prefork.master.plan import (
+from prefork.master.pool.backoff import Backoff
+from prefork.master.pool.plan import (
     Abandoned,
     FirstBootFailed,
     Kill,
@@ -25,9 +24,10 @@ from prefork.master.plan import (
     Superseded,
     Worker,
 )
-from prefork.master.pool import Pool
-from prefork.master.sizing import Bounds
-from prefork.master.state import PoolState
+from prefork.master.pool.pool import Pool
+from prefork.master.pool.reconcile import PACE
+from prefork.master.pool.sizing import Bounds
+from prefork.master.snapshot import PoolState
 
 
 class Master:

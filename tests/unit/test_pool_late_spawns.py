@@ -3,7 +3,7 @@
 from hypothesis import settings
 from hypothesis.stateful import invariant, precondition, rule
 
-from prefork.master.plan import Spawn, State
+from prefork.master.pool.plan import Spawn, State
 from tests.unit.test_pool_properties import CHOICE, MAX_SLOTS, PoolMachine
 
 

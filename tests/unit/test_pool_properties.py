@@ -14,8 +14,8 @@ from hypothesis.stateful import (
     rule,
 )
 
-from prefork.master.backoff import JITTER, Backoff
-from prefork.master.plan import (
+from prefork.master.pool.backoff import JITTER, Backoff
+from prefork.master.pool.plan import (
     Abandoned,
     FirstBootFailed,
     Kill,
@@ -28,9 +28,9 @@ from prefork.master.plan import (
     Stopped,
     Superseded,
 )
-from prefork.master.pool import Pool
-from prefork.master.sizing import Bounds
-from prefork.master.state import PoolState
+from prefork.master.pool.pool import Pool
+from prefork.master.pool.sizing import Bounds
+from prefork.master.snapshot import PoolState
 
 MAX_SLOTS = 16
 COUNTS = st.integers(1, 4)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from prefork.master.plan import Abandoned, Kill, Retire, Settings, Settled, Spawn, State
-from prefork.master.sizing import Bounds
+from prefork.master.pool.plan import Abandoned, Kill, Retire, Settings, Settled, Spawn, State
+from prefork.master.pool.sizing import Bounds
 from tests.unit.test_pool import Master, only, serving, slots
 
 

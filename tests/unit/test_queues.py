@@ -8,7 +8,7 @@ import pytest
 
 from prefork import address, linux, logs
 from prefork.listeners import Listener
-from prefork.master.queues import QueueWatch
+from prefork.master.observe.listen_queues import QueueWatch
 
 Told = list[tuple[str, dict[str, Any]]]
 

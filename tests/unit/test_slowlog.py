@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from prefork import logs
-from prefork.master import slowlog
-from prefork.master.plan import State
+from prefork.master.observe.slow_log import SlowLog
+from prefork.master.pool.plan import State
 from prefork.scoreboard import Call
 
 
@@ -60,13 +60,13 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [100.0]
-    monkeypatch.setattr(slowlog, "monotonic", lambda: now[0])
+    monkeypatch.setattr("prefork.master.observe.slow_log.monotonic", lambda: now[0])
     return now
 
 
-def slow_log(worker: Worker, state: State = State.READY) -> slowlog.SlowLog:
+def slow_log(worker: Worker, state: State = State.READY) -> SlowLog:
     pool = SimpleNamespace(find=lambda pid: SimpleNamespace(state=state))
-    return slowlog.SlowLog(Workers(worker), pool)  # type: ignore[arg-type]
+    return SlowLog(Workers(worker), pool)  # type: ignore[arg-type]
 
 
 def call(line: str, started: float, thread: int = 0) -> Call:

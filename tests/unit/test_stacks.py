@@ -7,11 +7,11 @@ import threading
 import pytest
 
 import prefork
-from prefork import stacks
+from prefork import stack_dump
 from prefork.channel import Channel, Failed, Ready
 from prefork.channel import Stacks as StacksAt
-from prefork.master import stacks as master
-from prefork.worker import stacks as worker
+from prefork.master.processes import stack_requests as master
+from prefork.worker.boot import stack_writer as worker
 
 OURS = os.path.dirname(prefork.__file__)
 
@@ -19,7 +19,7 @@ OURS = os.path.dirname(prefork.__file__)
 def test_the_main_thread_comes_first_and_what_says_nothing_is_left_out() -> None:
     text = (
         "Current thread 0x00006e (most recent call first):\n"
-        f'  File "{OURS}/worker/stacks.py", line 4 in _answer\n'
+        f'  File "{OURS}/worker/boot/stack_writer.py", line 4 in _answer\n'
         '  File "/usr/lib/python3/threading.py", line 5 in run\n'
         "\n"
         "Thread 0x00007f (most recent call first):\n"
@@ -27,18 +27,18 @@ def test_the_main_thread_comes_first_and_what_says_nothing_is_left_out() -> None
         "\n"
         "Thread 0x00008a (most recent call first):\n"
         f'  File "{OURS}/channel.py", line 2 in order\n'
-        f'  File "{OURS}/worker/loop.py", line 4 in _on_wake\n'
+        f'  File "{OURS}/worker/schedule/worker_loop.py", line 4 in _on_wake\n'
         '  File "/srv/shop.py", line 3 in app\n'
-        f'  File "{OURS}/worker/loop.py", line 9 in run\n'
-        f'  File "{OURS}/worker/process.py", line 123 in live\n'
-        f'  File "{OURS}/master/loop.py", line 77 in run\n'
+        f'  File "{OURS}/worker/schedule/worker_loop.py", line 9 in run\n'
+        f'  File "{OURS}/worker/boot/process.py", line 123 in live\n'
+        f'  File "{OURS}/master/main_loop.py", line 77 in run\n'
         '  File "<frozen runpy>", line 88 in <module>\n'
     )
-    assert stacks.is_whole(text)
-    assert stacks.shown(text) == (
+    assert stack_dump.is_whole(text)
+    assert stack_dump.shown(text) == (
         "Thread 0x00008a (most recent call first):\n"
         '  File "/srv/shop.py", line 3 in app\n'
-        f'  File "{OURS}/worker/loop.py", line 9 in run\n'
+        f'  File "{OURS}/worker/schedule/worker_loop.py", line 9 in run\n'
         "\n"
         "Thread 0x00007f (most recent call first):\n"
         '  File "/usr/lib/python3/threading.py", line 5 in run'
@@ -46,16 +46,16 @@ def test_the_main_thread_comes_first_and_what_says_nothing_is_left_out() -> None
 
 
 def test_a_server_that_was_started_by_python_m_is_no_exception() -> None:
-    assert stacks.is_whole('  File "<frozen runpy>", line 198 in _run_module_as_main\n')
+    assert stack_dump.is_whole('  File "<frozen runpy>", line 198 in _run_module_as_main\n')
 
 
 @pytest.mark.parametrize("text", ["", "Thread 0x0 (most", '  File "x", line 1 in app\n'])
 def test_what_has_not_come_whole_is_waited_for(text: str) -> None:
-    assert not stacks.is_whole(text)
+    assert not stack_dump.is_whole(text)
 
 
 def test_one_that_is_too_deep_ends_in_dots() -> None:
-    assert stacks.is_whole('  File "x", line 1 in deeper\n  ...\n')
+    assert stack_dump.is_whole('  File "x", line 1 in deeper\n  ...\n')
 
 
 def test_the_descriptors_come_with_the_message_and_others_are_closed() -> None:
@@ -145,7 +145,7 @@ def test_one_that_does_not_answer_is_sent_a_signal_once(signals: list[int]) -> N
     table.take(subject, told.append)
     while not told:
         table.look()
-    assert (told, signals) == ([""], [stacks.SIGNAL])
+    assert (told, signals) == ([""], [stack_dump.SIGNAL])
 
 
 def test_what_a_dead_one_has_written_is_all(signals: list[int]) -> None:

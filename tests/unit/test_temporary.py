@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from prefork.temporary import unnamed_file
+from prefork.temporary_file import unnamed_file
 
 
 @pytest.fixture(params=["O_TMPFILE", "a name that goes at once"], autouse=True)

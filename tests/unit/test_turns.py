@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from prefork.scoreboard import Record, Scoreboard
-from prefork.worker import turns
-from prefork.worker.accept import Door, MainPlace
-from prefork.worker.handover import Handover
-from prefork.worker.turns import Turn
+from prefork.worker.schedule import fairness
+from prefork.worker.schedule.accept import Door, MainPlace
+from prefork.worker.schedule.fairness import Turn
+from prefork.worker.schedule.handover import Handover
 
 KIND = 5
 NUMBER = 3
@@ -59,8 +59,8 @@ Workers = tuple[Worker, Worker]
 @pytest.fixture(autouse=True)
 def for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine changes nothing."""
-    monkeypatch.setattr(turns, "_PATIENCE", 3600.0)
-    monkeypatch.setattr(turns, "_NAPS", 10**9)
+    monkeypatch.setattr(fairness, "_PATIENCE", 3600.0)
+    monkeypatch.setattr(fairness, "_NAPS", 10**9)
 
 
 def test_what_nobody_waits_for_is_for_all(workers: Workers, connect: Callable[[], None]) -> None:
@@ -125,8 +125,8 @@ def test_nobody_waits_for_ever_for_a_sibling(
     other.turn.begin()
     connect()
     assert not one.turn.mine()
-    monkeypatch.setattr(turns, "_PATIENCE", 0.0)
-    monkeypatch.setattr(turns, "_NAPS", 3)
+    monkeypatch.setattr(fairness, "_PATIENCE", 0.0)
+    monkeypatch.setattr(fairness, "_NAPS", 3)
     assert one.turn.mine()
     one.turn.let_pass()
 

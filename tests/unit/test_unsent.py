@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from prefork.http.budget import Budget
-from prefork.http.connection import Limits
-from prefork.http.disk import Disk
-from prefork.worker.rules import Rules
-from prefork.worker.unsent import Unsent
+from prefork.http.disk_budget import Disk
+from prefork.http.memory_budget import Budget
+from prefork.http.request_parser import Limits
+from prefork.worker.transport.client_limits import Rules
+from prefork.worker.transport.output_buffer import Unsent
 
 
 class Wire:
@@ -214,7 +214,7 @@ def test_all_is_let_go_of_when_the_client_is_gone(wire: Wire, tmp_path: Path) ->
 
 def test_when_a_client_is_given_up(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [1000.0]
-    monkeypatch.setattr("prefork.worker.unsent.monotonic", lambda: clock[0])
+    monkeypatch.setattr("prefork.worker.transport.output_buffer.monotonic", lambda: clock[0])
     assert kept(wire, write_timeout=0.0).due(1000) == 0  # never
     assert kept(wire).due(1019) == 1039
     assert kept(wire, write_timeout=0.0, min_write_rate=10).due(1019) == 1030
@@ -231,7 +231,7 @@ def test_a_client_that_takes_what_the_kernel_had_is_not_silent(
     wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [1000.0]
-    monkeypatch.setattr("prefork.worker.unsent.monotonic", lambda: clock[0])
+    monkeypatch.setattr("prefork.worker.transport.output_buffer.monotonic", lambda: clock[0])
     wire.queued = 1000
     slow = kept(wire, b"a" * 100, min_write_rate=10)
     # The epoll has told nothing, since the kernel still has more than half of what it had.

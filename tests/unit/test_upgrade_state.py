@@ -12,9 +12,9 @@ import pytest
 from prefork import __version__, address
 from prefork.config import Source, load
 from prefork.listeners import Listener
-from prefork.master import state as states
-from prefork.master.sizing import Bounds
-from prefork.master.state import (
+from prefork.master import snapshot as states
+from prefork.master.pool.sizing import Bounds
+from prefork.master.snapshot import (
     CLOSED,
     ChildState,
     ClientsState,
@@ -36,7 +36,7 @@ from prefork.master.state import (
     encode,
     encode_verdict,
 )
-from prefork.master.takeover import (
+from prefork.master.upgrade.exec import (
     VARIABLE,
     Handover,
     adopt,

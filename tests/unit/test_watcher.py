@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from prefork.worker.accept import MainPlace
-from prefork.worker.watcher import Duty, Watcher
+from prefork.worker.schedule.accept import MainPlace
+from prefork.worker.schedule.watcher import Duty, Watcher
 
 Work = tuple[int, float]
 

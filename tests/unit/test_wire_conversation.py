@@ -3,7 +3,7 @@
 import pytest
 from wire_packets import CLIENT, HANDSHAKE, SERVER, c, meanings, s, talk
 
-from prefork.wire.conversation import Conversations
+from prefork.wire.conversations import Conversations
 from prefork.wire.packet import Endpoint, Flags, Packet
 
 OPEN = ["handshake 1 of 3: asks", "handshake 2 of 3: agreed", "handshake 3 of 3: open"]
@@ -245,7 +245,7 @@ def test_a_packet_that_passes_several_interfaces_is_taken_on_the_first() -> None
 
 
 def test_only_so_many_connections_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prefork.wire.conversation._REMEMBERED", 2)
+    monkeypatch.setattr("prefork.wire.conversations._REMEMBERED", 2)
     conversations = Conversations(8000)
     clients = [Endpoint("127.0.0.1", 50000 + number) for number in range(3)]
     for client in clients:

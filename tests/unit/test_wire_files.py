@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from scapy.layers.inet import IP, TCP
 
-from prefork.wire.files import FileError, Writer, read
 from prefork.wire.packet import Frame
+from prefork.wire.pcap_files import FileError, Writer, read
 
 DATA = bytes(IP(src="127.0.0.1", dst="127.0.0.1") / TCP(sport=50000, dport=8000) / b"hello")
 FRAMES = [Frame(1_700_000_000_123_456_789, DATA), Frame(1_700_000_001_000_000_001, DATA + b"!")]

@@ -3,7 +3,7 @@
 from wire_packets import HANDSHAKE, c, s, talk
 
 from prefork.client import Call
-from prefork.wire.conversation import Step
+from prefork.wire.conversations import Step
 from prefork.wire.observe import Observation
 from prefork.wire.packet import Packet
 

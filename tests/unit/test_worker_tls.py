@@ -11,8 +11,8 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefork.http.head import Reject
-from prefork.worker.tls import TlsSocket, distinguished_name
+from prefork.http.head_rules import Reject
+from prefork.worker.transport.tls_transport import TlsSocket, distinguished_name
 
 AUTHORITY = trustme.CA()
 SERVER = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

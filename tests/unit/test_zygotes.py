@@ -17,14 +17,14 @@ from prefork import logs
 from prefork.channel import Born, Channel, Failed, Fork, Leaving, Order, Ready, Reopen
 from prefork.config import Log, Override, Source, load
 from prefork.listeners import Listener
-from prefork.master.children import Child, Children
-from prefork.master.generation import Generation
-from prefork.master.plan import Abandoned, Plan, Spawn, Stopped
-from prefork.master.pool import Pool
-from prefork.master.roster import PROOF
-from prefork.master.zygote import Zygotes
+from prefork.master.pool.plan import Abandoned, Plan, Spawn, Stopped
+from prefork.master.pool.pool import Pool
+from prefork.master.pool.roster import PROOF
+from prefork.master.processes.children import Child, Children
+from prefork.master.processes.generation import Generation
+from prefork.master.processes.zygotes import Zygotes
 from prefork.scoreboard import Scoreboard
-from prefork.worker.zygote import Conception
+from prefork.worker.boot.zygote import Conception
 
 FIRST = 100_000_001  # beyond any process id that Linux gives (PID_MAX_LIMIT is 2**22)
 WORKER = 200_000_001
@@ -116,16 +116,16 @@ class Master:
 @pytest.fixture
 def processes(monkeypatch: pytest.MonkeyPatch) -> Processes:
     fake = Processes()
-    monkeypatch.setattr("prefork.master.zygote.process.fork", fake.fork)
-    monkeypatch.setattr("prefork.master.zygote.live", fake.conceived.append)
-    monkeypatch.setattr("prefork.master.zygote.os.kill", fake.kill)
-    monkeypatch.setattr("prefork.master.zygote.linux.become_subreaper", lambda: None)
+    monkeypatch.setattr("prefork.master.processes.zygotes.process.fork", fake.fork)
+    monkeypatch.setattr("prefork.master.processes.zygotes.live", fake.conceived.append)
+    monkeypatch.setattr("prefork.master.processes.zygotes.os.kill", fake.kill)
+    monkeypatch.setattr("prefork.master.processes.zygotes.linux.become_subreaper", lambda: None)
     real = os.waitid
 
     def waitid(kind: int, pid: int, options: int) -> Any:
         return None if pid >= WORKER else real(kind, pid, options)
 
-    monkeypatch.setattr("prefork.master.zygote.os.waitid", waitid)
+    monkeypatch.setattr("prefork.master.processes.zygotes.os.waitid", waitid)
     return fake
 
 
@@ -324,7 +324,7 @@ def test_a_zygote_that_crashes_after_a_while_is_replaced_at_once(
     master.say(Ready())
     master.deliver(WORKER)
     later = monotonic() + PROOF + 1
-    monkeypatch.setattr("prefork.master.zygote.monotonic", lambda: later)
+    monkeypatch.setattr("prefork.master.processes.zygotes.monotonic", lambda: later)
     master.zygotes.died(FIRST, "killed by SIGSEGV", sigkill=False)
     assert len(master.zygotes) == 1
     assert not master.failed

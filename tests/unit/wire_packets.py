@@ -1,6 +1,6 @@
 """Packets for the tests of `prefork wire`: a client and a server that take turns."""
 
-from prefork.wire.conversation import Conversations, Step
+from prefork.wire.conversations import Conversations, Step
 from prefork.wire.packet import Endpoint, Flags, Packet
 
 CLIENT = Endpoint("127.0.0.1", 50000)

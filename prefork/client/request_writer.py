@@ -1,0 +1,132 @@
+"""Requests as bytes, and what becomes of one at a redirect: no sockets here."""
+
+import re
+
+import msgspec
+
+from prefork import __version__
+from prefork.client.content import Body
+from prefork.client.url import URL, resolve
+
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+# Safe to send twice where nobody knows whether the first arrived (RFC 9110 section 9.2.2).
+_IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"})
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What is asked for.  A header of the user's replaces a default; the value None removes it."""
+
+    url: URL
+    method: str = "GET"
+    headers: tuple[tuple[str, str | None], ...] = ()
+    body: Body | None = None
+
+    @property
+    def chunked(self) -> bool:
+        """Whether the body goes in chunks: its length is unknown, or the user says so."""
+        if self.body is None:
+            return False
+        return self.body.length is None or "transfer-encoding" in _names(self.headers)
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether it may be sent again after a connection that broke."""
+        return self.method in _IDEMPOTENT and (self.body is None or self.body.replayable)
+
+    @property
+    def closes(self) -> bool:
+        """Whether it says itself that the connection ends with it."""
+        return any(
+            name.lower() == "connection" and value is not None and value.lower() == "close"
+            for name, value in self.headers
+        )
+
+    def head(self) -> bytes:
+        """The request line and the headers, with the empty line."""
+        given = _names(self.headers)
+        lines = [(name, value) for name, value in self._defaults() if name.lower() not in given]
+        lines += [(name, value) for name, value in self.headers if value is not None]
+        text = f"{self.method} {self.url.target} HTTP/1.1\r\n"
+        text += "".join(f"{name}: {value}\r\n" for name, value in lines)
+        return (text + "\r\n").encode("latin-1")
+
+    def _defaults(self) -> list[tuple[str, str]]:
+        lines = [
+            ("Host", self.url.authority),
+            ("User-Agent", f"prefork/{__version__}"),
+            ("Accept", "*/*"),
+        ]
+        authorization = self.url.authorization
+        if authorization is not None:
+            lines.append(("Authorization", authorization))
+        if self.body is not None:
+            lines.append(("Content-Type", self.body.content_type))
+        # There is no Expect: 100-continue, which would cost a wait: the answer is looked for
+        # while the body goes out, and a server that says no early stops it.
+        if self.body is not None and self.chunked:
+            lines.append(("Transfer-Encoding", "chunked"))
+        elif self.body is not None:
+            lines.append(("Content-Length", str(self.body.length)))
+        elif self.method in ("POST", "PUT", "PATCH"):
+            # RFC 9110 section 8.6: these have a body, be it empty.
+            lines.append(("Content-Length", "0"))
+        return lines
+
+
+def check_method(method: str) -> str:
+    """The method, or ValueError where it is not a token (RFC 9110 section 5.6.2)."""
+    if not _TOKEN.fullmatch(method):
+        raise ValueError(f"not a method: {method!r}")
+    return method
+
+
+def parse_header(text: str) -> tuple[str, str | None]:
+    """`Name: value`, or `Name:` to leave out a default.
+
+    Raises ValueError for what is no header, and for those that frame the body: Content-Length
+    is counted, and Transfer-Encoding can be `chunked` only.
+    """
+    name, colon, value = text.partition(":")
+    value = value.strip(" \t")
+    if not colon or not _TOKEN.fullmatch(name):
+        raise ValueError(f"not a header: {text!r}; write 'Name: value'")
+    if not _VALUE.fullmatch(value):
+        raise ValueError(f"header {name}: no line ends, controls or letters outside latin-1")
+    if name.lower() == "content-length":
+        raise ValueError("Content-Length is counted from the body; 'talk' sends any bytes")
+    if name.lower() == "transfer-encoding" and value.lower() != "chunked":
+        raise ValueError("Transfer-Encoding can be 'chunked' only; 'talk' sends any bytes")
+    return name, value or None
+
+
+def redirected(request: Request, status: int, location: str) -> Request:
+    """The request that follows an answer with this status and Location.
+
+    303 asks for a GET, and so do 301 and 302 after a POST, as is the custom; others keep method
+    and body (RFC 9110 section 15.4).  Another origin gets neither the user's credentials and
+    cookies nor his Host.  Raises ValueError where it cannot be followed.
+    """
+    url = resolve(request.url, location)
+    method, body, headers = request.method, request.body, request.headers
+    if (status == 303 and method != "HEAD") or (status in (301, 302) and method == "POST"):
+        method, body = "GET", None
+        headers = _without(headers, "content-type", "content-encoding", "transfer-encoding")
+    if body is not None and not body.replayable:
+        raise ValueError("the body came from a pipe and cannot be sent again")
+    if url.origin != request.url.origin:
+        headers = _without(headers, "authorization", "cookie", "host")
+    return Request(url, method, headers, body)
+
+
+def _names(headers: tuple[tuple[str, str | None], ...]) -> set[str]:
+    return {name.lower() for name, _ in headers}
+
+
+def _without(
+    headers: tuple[tuple[str, str | None], ...], *names: str
+) -> tuple[tuple[str, str | None], ...]:
+    return tuple((name, value) for name, value in headers if name.lower() not in names)

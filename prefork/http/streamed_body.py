@@ -1,0 +1,111 @@
+"""A request's body that the application reads while it comes (`[http] stream_body`).
+
+`wsgi.input` is a buffered reader over a `Stream`. When that has nothing left it asks for more, and
+the conversation then waits for the client, in the thread that called the application.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from io import RawIOBase
+from typing import Any, final
+
+from prefork.http.head_rules import Reject
+
+DRAIN = 256 * 1024
+"""Bytes of a body that the application did not read, up to which the connection is kept."""
+
+BUFFER = 64 * 1024
+"""Bytes that a reader asks for at one time."""
+
+
+class BodyError(OSError):
+    """`wsgi.input` can't be read on: the client is gone, too slow, over a limit, or wrong.
+
+    An application that lets it pass need not answer: the server does, with `problem`'s status.
+    """
+
+    def __init__(self, problem: Reject) -> None:
+        super().__init__(problem.reason)
+        self.problem = problem
+
+
+@final
+class Stream(RawIOBase):
+    """What has come of a body and was not read yet."""
+
+    def __init__(self, limit: int, length: int, *, awaited: bool) -> None:
+        """`limit`: bytes allowed, 0 for no limit.  `length`: bytes that will come, -1 where that is
+        not known.  `awaited`: the client waits for 100 before it sends any.
+        """
+        self.size = 0
+        """Bytes that have come."""
+        self.since = 0.0
+        """Monotonic seconds at which somebody began to look at its rate."""
+        self.more: Callable[[], None] | None = None
+        """Waits for bytes, an end or a failure; set while the application has the request."""
+        self.unwanted = False
+        """The application is through: what still comes is thrown away."""
+        self.awaited = awaited
+        self._length = length
+        self._limit = limit
+        self._pieces: deque[memoryview] = deque()
+        self._complete = False
+        self._problem: Reject | None = None
+
+    # The side of the connection.
+
+    def write(self, data: bytes) -> None:  # type: ignore[override]  # for the parser alone
+        """Adds a piece. Raises Reject(413) past the limit."""
+        self.size += len(data)
+        self.awaited = False
+        if self._limit and self.size > self._limit:
+            raise Reject(413, f"body is larger than {self._limit} bytes")
+        if not self.unwanted:
+            self._pieces.append(memoryview(data))
+
+    def complete(self) -> None:
+        """The last piece has come."""
+        self._complete = True
+
+    def fail(self, problem: Reject) -> None:
+        """No more will come."""
+        self._problem = problem
+
+    @property
+    def drainable(self) -> bool:
+        """What is left of it can be read and thrown away, so that the connection can go on.
+
+        Of a client that waits for 100 nobody could tell what it sends next.
+        """
+        return self._complete or not (self.awaited or self._length - self.size > DRAIN)
+
+    def abandon(self) -> None:
+        """The application has returned."""
+        self.more = None
+        self.unwanted = True
+        self._pieces.clear()
+
+    # The side of the application.
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Raises BodyError where the body does not come to its end."""
+        pieces = self._pieces
+        while not pieces:
+            if self._complete:
+                return 0
+            if self._problem is not None:
+                raise BodyError(self._problem)
+            if self.more is None:
+                raise BodyError(Reject(400, "the request is over"))
+            self.more()
+        piece = pieces[0]
+        size = min(len(piece), len(buffer))
+        buffer[:size] = piece[:size]
+        if size == len(piece):
+            pieces.popleft()
+        else:
+            pieces[0] = piece[size:]
+        return size

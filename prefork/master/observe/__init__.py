@@ -1,0 +1,1 @@
+"""What the master watches and reports: status, metrics, timeouts, slow log, queues."""

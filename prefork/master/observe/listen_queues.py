@@ -1,0 +1,66 @@
+"""Listen queues that stay full: more comes than the workers take."""
+
+from collections.abc import Callable, Iterable
+
+from prefork import linux, logs
+from prefork.listeners import Listener
+from prefork.master.observe.ticks import next_tick
+
+_LOOK = 2.0
+"""Seconds between two looks."""
+
+_PATIENCE = 2
+"""Looks in a row that make a burst a lasting state."""
+
+
+class QueueWatch:
+    """Warns once a queue stays above a share of its limit, and tells when that is over."""
+
+    def __init__(
+        self, listeners: Callable[[], Iterable[Listener]], share: Callable[[], float]
+    ) -> None:
+        """`listeners` and `share` (0: do not look) are those of the generation that serves."""
+        self._listeners = listeners
+        self._share = share
+        self._above: dict[Listener, int] = {}
+        self._overflows = linux.listen_overflows()
+        self.look_at: float | None = 0.0
+        """Monotonic seconds of the next look; None where none is wanted."""
+
+    def look_again(self) -> None:
+        """Another generation serves."""
+        self.look_at = 0.0
+
+    def look(self, now: float) -> None:
+        """Looks, if that is due."""
+        if self.look_at is None or now < self.look_at:
+            return
+        share = self._share()
+        self.look_at = next_tick(now, _LOOK) if share else None
+        above: dict[Listener, int] = {}
+        for listener in self._listeners() if share else ():
+            if listener.closed:
+                continue
+            depth, limit = linux.queue(listener.sock)
+            before = self._above.get(listener, 0)
+            if limit > 0 and depth > share * limit:
+                above[listener] = before + 1
+                if before + 1 == _PATIENCE:
+                    self._tell("warning", "listen queue fills up", listener, depth, limit)
+            elif before >= _PATIENCE:
+                self._tell("info", "listen queue is taken again", listener, depth, limit)
+        self._above = above
+        self._count_overflows()
+
+    def _count_overflows(self) -> None:
+        """Those of the network namespace: they are told where they can be ours."""
+        overflows = linux.listen_overflows()
+        new = overflows - self._overflows
+        self._overflows = overflows
+        if new > 0 and any(listener.is_tcp for listener in self._above):
+            logs.event("warning", "connections dropped", handshakes=new)
+
+    def _tell(
+        self, level: logs.Level, name: str, listener: Listener, depth: int, limit: int
+    ) -> None:
+        logs.event(level, name, address=listener.name, depth=depth, limit=limit)

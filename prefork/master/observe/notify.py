@@ -1,0 +1,174 @@
+"""Tells whoever started the server what becomes of it: systemd, and the shell of a daemon.
+
+Nobody calls in when something happens.  Each round of the loop compares what was said with what
+is; so nothing is told twice or forgotten, and the watchdog is fed by the rounds themselves.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from time import CLOCK_MONOTONIC, clock_gettime_ns
+
+from msgspec import Struct
+
+from prefork import logs
+from prefork.master.daemon import Starter
+from prefork.master.pool.plan import State
+from prefork.master.upgrade.exec import Parts
+from prefork.systemd import Notifier, watchdog_interval
+
+_STATUS_EVERY = 10.0
+"""Seconds between two looks at the figures in STATUS=, where nothing else is said."""
+
+_EXTENSION = 30.0
+"""Seconds for which a start, a reload or a stop asks at a time.  The server's own limits end each
+of them (boot_timeout, graceful_timeout), so it asks again for as long as it loops."""
+
+_EXTEND_EVERY = 10.0
+
+
+class _Figures(Struct, frozen=True):
+    """What STATUS= shows."""
+
+    generation: int
+    target: int
+    ready: int
+    busy: int
+    rate: float
+
+    def __str__(self) -> str:
+        return (
+            f"generation {self.generation}, {self.ready} of {self.target} workers ready,"
+            f" {self.busy} busy, {self.rate:.3g} requests/s"
+        )
+
+
+class Notify:
+    """What was said, and what is to be said next."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        *,
+        upgrading: Callable[[], bool],
+        starter: Starter | None,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        """`upgrading`: whether an upgrade is being tried; `starter`: the shell of a daemon."""
+        self._parts = parts
+        self._upgrading = upgrading
+        self._starter = starter
+        self._manager: Notifier | None = None
+        self._watchdog: float | None = None
+        try:
+            self._manager = Notifier.of(environ)
+            self._watchdog = watchdog_interval(environ, os.getpid())
+        except ValueError as error:
+            logs.event("warning", "service manager not notified", reason=str(error))
+        self._said = ""
+        """READY, RELOADING or STOPPING."""
+        self._reloads = parts.reloads.begun
+        self._ready_by: float | None = None
+        self._fed = self._extended = self._shown = float("-inf")
+        self._requests: dict[int, int] = {}
+        self.look_at: float | None = None
+        """When the next look is due, in monotonic seconds."""
+
+    def descriptors(self) -> list[int]:
+        """All that are open here, for a forked child to close."""
+        own = [self._manager.fileno()] if self._manager is not None else []
+        return [*own, *(self._starter.descriptors() if self._starter is not None else ())]
+
+    def failed(self, status: int, why: str) -> None:
+        """The server never got ready."""
+        if self._starter is not None:
+            self._starter.failed(status, why)
+        if self._manager is not None:
+            self._manager.send(STATUS=f"first boot failed: {why.splitlines()[-1]}")
+
+    def look(self, now: float) -> None:
+        """Says what is new; once in each round of the loop."""
+        phase = self._phase(now)
+        if phase in ("READY", "RELOADING") and self._starter is not None:
+            self._starter.started()
+        if self._manager is None:
+            # The shell waits for a first generation whose last workers take their time.
+            self.look_at = None if self._said else self._ready_by
+            self._said = self._said or phase
+            return
+        begun, self._reloads = self._reloads, self._parts.reloads.begun
+        if phase == "READY" and self._said == "READY" and begun != self._reloads:
+            self._say("RELOADING", now)  # it began and failed within one round
+        if phase != self._said:
+            self._say(phase, now)
+        self._tend(phase, now)
+
+    def _phase(self, now: float) -> str:
+        """What sd_notify(3) calls the state of the service; "" while it is starting."""
+        pool, reloads = self._parts.pool, self._parts.reloads
+        if pool.stopping or self._parts.scoreboard.draining:
+            return "STOPPING" if self._said or pool.ever_ready else ""
+        if not self._said:
+            # A worker that cannot boot beside others that serve is not to hold the start up.
+            if not pool.ever_ready:
+                return ""
+            boot_timeout = reloads.serving.config.workers.boot_timeout
+            self._ready_by = self._ready_by or now + boot_timeout
+            return "READY" if not reloads.under_way or now >= self._ready_by else ""
+        return "RELOADING" if reloads.under_way or self._upgrading() else "READY"
+
+    def _say(self, phase: str, now: float) -> None:
+        state: dict[str, str | int] = {phase: 1} if phase else {}
+        if phase == "RELOADING":
+            state["MONOTONIC_USEC"] = clock_gettime_ns(CLOCK_MONOTONIC) // 1000
+        assert self._manager is not None
+        if self._manager.send(**state, STATUS=self._status(phase, now)):
+            self._said = phase
+            self._shown = now
+            self._extended = float("-inf")  # the time for this begins now
+
+    def _tend(self, phase: str, now: float) -> None:
+        """What is said again and again."""
+        assert self._manager is not None
+        looks = [self._shown + _STATUS_EVERY]
+        if now >= looks[0]:
+            self._manager.send(STATUS=self._status(phase, now))
+            self._shown = now
+            looks = [now + _STATUS_EVERY]
+        if phase != "READY":
+            if now >= self._extended + _EXTEND_EVERY:
+                self._manager.send(EXTEND_TIMEOUT_USEC=int(_EXTENSION * 1e6))
+                self._extended = now
+            looks.append(self._extended + _EXTEND_EVERY)
+        if self._ready_by is not None and not self._said:
+            looks.append(self._ready_by)
+        if self._watchdog is not None:
+            if now >= self._fed + self._watchdog / 2:
+                self._manager.send(WATCHDOG=1)
+                self._fed = now
+            looks.append(self._fed + self._watchdog / 2)
+        self.look_at = min(looks)
+
+    def _status(self, phase: str, now: float) -> str:
+        word = {"": "starting: ", "RELOADING": "reloading: ", "STOPPING": "stopping: "}
+        return word.get(phase, "") + str(self._figures(now))
+
+    def _figures(self, now: float) -> _Figures:
+        parts = self._parts
+        ready = busy = 0
+        requests: dict[int, int] = {}
+        for child in parts.children:
+            worker = parts.pool.find(child.pid)
+            calls = parts.children.calls(child)
+            requests[child.pid] = parts.children.requests(child)
+            ready += worker is not None and worker.state is State.READY
+            busy += any(call.started for call in calls)
+        # A worker that is gone has taken its last figures with it.
+        new = sum(count - self._requests.get(pid, 0) for pid, count in requests.items())
+        since, self._requests = self._shown, requests
+        return _Figures(
+            generation=parts.reloads.serving.number,
+            target=parts.pool.target,
+            ready=ready,
+            busy=busy,
+            rate=max(new, 0) / (now - max(since, parts.born)) if now > since else 0.0,
+        )

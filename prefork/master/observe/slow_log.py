@@ -1,0 +1,93 @@
+"""The slow log: an entry for each call over `[workers] slow_request`, with where it stands, and one
+for each boot that has used up half of its time.
+
+What is told here goes on; it is `request_timeout` or `boot_timeout` that ends it.
+"""
+
+from functools import partial
+from time import monotonic
+from weakref import WeakSet
+
+from prefork import logs
+from prefork.master.observe.timeouts import facts, late_calls
+from prefork.master.pool.plan import State
+from prefork.master.pool.pool import Pool
+from prefork.master.processes.children import Child, Children
+from prefork.scoreboard import Call
+
+_Mark = tuple[int, float]
+"""What tells a call from others of its worker: its thread, and when it began."""
+
+
+class SlowLog:
+    """When to look next, and who was told of."""
+
+    def __init__(self, children: Children, pool: Pool) -> None:
+        self._children = children
+        self._pool = pool
+        self._boots: WeakSet[Child] = WeakSet()
+        self._told: dict[Child, set[_Mark]] = {}
+        self.look_at: float | None = 0.0
+        """Monotonic seconds of the next look; None where there is nothing to look at."""
+
+    def look_again(self) -> None:
+        """A worker was forked: its limit may be shorter than the others'."""
+        self.look_at = 0.0
+
+    def look(self) -> None:
+        """Tells of the calls that have become slow, if a look is due."""
+        now = monotonic()
+        if self.look_at is None or now < self.look_at:
+            return
+        looks = []
+        told: dict[Child, set[_Mark]] = {}
+        for child in self._children:
+            looks += self._look_at_boot(child, now)
+            limit = child.generation.config.workers.slow_request
+            if not limit:
+                continue
+            slow, look = late_calls(self._children.calls(child), limit, now)
+            looks.append(look)
+            before = self._told.get(child, set())
+            fresh = [call for call in slow if _mark(call) not in before]
+            if fresh:
+                self._children.stacks.take(child, partial(_tell, child, fresh, now))
+            told[child] = {_mark(call) for call in slow}
+        self._told = told
+        self.look_at = min(looks, default=None)
+
+    def _look_at_boot(self, child: Child, now: float) -> list[float]:
+        """When to look at it, if it is not ready before."""
+        timeout = child.generation.config.workers.boot_timeout
+        worker = self._pool.find(child.pid)
+        if not timeout or worker is None or worker.state is not State.BOOTING:
+            return []
+        due = child.born + timeout / 2
+        if now < due:
+            return [due]
+        if child not in self._boots:
+            self._boots.add(child)
+            self._children.stacks.take(child, partial(_tell_boot, child, now))
+        return []
+
+
+def _tell_boot(child: Child, now: float, stacks: str) -> None:
+    logs.event(
+        "warning",
+        "worker boots slowly",
+        slot=child.slot,
+        pid=child.pid,
+        generation=child.generation.number,
+        elapsed=round(now - child.born, 3),
+        **({"traceback": stacks} if stacks else {}),
+    )
+
+
+def _mark(call: Call) -> _Mark:
+    return call.thread, call.started
+
+
+def _tell(child: Child, calls: list[Call], now: float, stacks: str) -> None:
+    for call in calls:
+        why = {"traceback": stacks} if stacks else {"stacks": "the worker has not written them"}
+        logs.event("warning", "slow request", **facts(child, call, now), **why)

@@ -1,0 +1,107 @@
+"""What the master knows of itself and its workers, for whoever asks over the control socket."""
+
+import os
+from time import monotonic
+from typing import Any
+
+import msgspec
+
+from prefork import __version__, linux
+from prefork.control import CallStatus, PoolBounds, QueueStatus, ServerStatus, WorkerStatus
+from prefork.listeners import Listener
+from prefork.master.pool.plan import State, Worker
+from prefork.master.processes.children import Child, Children
+from prefork.master.upgrade.exec import Parts
+from prefork.scoreboard import Call, Counters, Place
+
+STATES = ("booting", "idle", "reading", "busy", "writing", "retiring")
+"""What a worker can be doing, see `prefork.control.WorkerStatus`."""
+
+
+def status(parts: Parts) -> dict[str, Any]:
+    """A `prefork.control.ServerStatus` as it stands, as the fields of an answer."""
+    now = monotonic()
+    pool, serving, children = parts.pool, parts.reloads.serving, parts.children
+    bounds = pool.bounds
+    counters = {child.pid: children.counters(child) for child in children}
+    done = parts.ledger.total(counters.values())
+    found = ServerStatus(
+        name=serving.config.server.name,
+        pid=os.getpid(),
+        version=__version__,
+        generation=serving.number,
+        uptime=round(now - parts.born, 3),
+        listeners=[listener.name for listener in serving.listeners],
+        target=pool.target,
+        bounds=PoolBounds(min=bounds.min, max=bounds.max, spare=bounds.spare) if bounds else None,
+        reloading=pool.rollout is not None,
+        requests=done.requests,
+        restarts=dict(parts.ledger.restarts),
+        reloads=dict(parts.ledger.reloads),
+        queues=[_queue(listener) for listener in serving.listeners],
+        queue_time=round(done.waited / done.queued, 6) if done.queued else 0.0,
+        overflows=parts.ledger.overflows(linux.listen_overflows()),
+        workers=[
+            _worker(worker, child, children, counters[child.pid], now)
+            for worker in pool.members()
+            if (child := children.find(worker.pid)) is not None
+        ],
+    )
+    return msgspec.structs.asdict(found)
+
+
+def _queue(listener: Listener) -> QueueStatus:
+    depth, limit = linux.queue(listener.sock)
+    return QueueStatus(listener=listener.name, depth=depth, limit=limit)
+
+
+def _worker(
+    worker: Worker, child: Child, children: Children, counters: Counters, now: float
+) -> WorkerStatus:
+    calls = children.calls(child)
+    place = children.place(child)
+    state, since = state_of(worker, calls, place)
+    requests = counters.requests
+    return WorkerStatus(
+        slot=worker.slot,
+        pid=worker.pid,
+        generation=worker.generation,
+        state=state,
+        since=_ago(since, now),
+        requests=requests,
+        bytes=counters.bytes,
+        held=place.held,
+        parked=place.parked,
+        mean=round(counters.seconds / requests, 6) if requests else 0.0,
+        error=place.error,
+        error_age=_ago(place.failed, now) if place.failed else 0.0,
+        calls=[_call(call, now) for call in calls if call.started],
+        age=_ago(child.born, now),
+    )
+
+
+def state_of(worker: Worker, calls: list[Call], place: Place) -> tuple[str, float]:
+    """What a worker does, in a word, and since when (monotonic seconds)."""
+    if worker.state is not State.READY:
+        return worker.state.value, worker.since
+    running = [call.started for call in calls if call.started]
+    if running:
+        return "busy", min(running)
+    since = max(worker.since, place.changed, *(call.ended for call in calls))
+    if place.writing:
+        return "writing", since
+    return ("reading" if place.reading else "idle"), since
+
+
+def _call(call: Call, now: float) -> CallStatus:
+    return CallStatus(
+        thread=call.thread,
+        request=call.line,
+        peer=call.peer,
+        request_id=call.id,
+        elapsed=_ago(call.started, now),
+    )
+
+
+def _ago(time: float, now: float) -> float:
+    return round(max(now - time, 0.0), 3)

@@ -1,0 +1,1 @@
+"""The pool: pure state that decides which workers to fork, retire and kill."""

@@ -1,0 +1,99 @@
+"""What has been counted since the server was started: work of the dead, restarts, reloads.
+
+A worker's counters stand on the scoreboard, in a slot that its successor gets.  When a worker is
+reaped they are added here, and what is told outside is the sum of both: it never goes back.  The
+ledger is handed over at an upgrade.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Literal
+
+from msgspec import Struct, field
+
+from prefork import linux
+from prefork.master.snapshot import LedgerState
+from prefork.scoreboard import Counters
+
+Restart = Literal[
+    "boot_failed",
+    "crashed",
+    "request_timeout",
+    "max_requests",
+    "max_age",
+    "max_memory",
+    "reload",
+    "by_hand",
+]
+"""Why a worker was replaced, or its boot has to be tried again."""
+
+Result = Literal["success", "failed", "superseded"]
+"""How a reload or an upgrade ended."""
+
+
+class Ledger(Struct):
+    """Numbers that only grow."""
+
+    done: Counters = Counters()
+    """By workers that are dead."""
+    restarts: Counter[str] = field(default_factory=Counter)
+    reloads: Counter[str] = field(default_factory=Counter)
+    upgrades: Counter[str] = field(default_factory=Counter)
+    timeouts: int = 0
+    """Requests that passed `request_timeout`."""
+    overflows_before: int = 0
+    """What the kernel had counted when the server was started."""
+
+    def bury(self, done: Counters) -> None:
+        """Takes a dead worker's counters in, before its slot is cleared."""
+        self.done = self.done.plus(done)
+
+    def total(self, living: Iterable[Counters]) -> Counters:
+        """All that was done; `living`: the counters of workers that are not buried."""
+        total = self.done
+        for each in living:
+            total = total.plus(each)
+        return total
+
+    def restarted(self, reason: Restart) -> None:
+        self.restarts[reason] += 1
+
+    def reloaded(self, result: Result) -> None:
+        self.reloads[result] += 1
+
+    def upgraded(self, result: Result) -> None:
+        self.upgrades[result] += 1
+
+    def overflows(self, counted: int) -> int:
+        """Of listen queues since the server was started, of what the kernel has counted."""
+        return max(counted - self.overflows_before, 0)
+
+    def hand_over(self) -> LedgerState:
+        return LedgerState(
+            **self.done._asdict(),
+            restarts=dict(self.restarts),
+            reloads=dict(self.reloads),
+            upgrades=dict(self.upgrades),
+            timeouts=self.timeouts,
+            overflows_before=self.overflows_before,
+        )
+
+    @staticmethod
+    def adopt(state: LedgerState) -> "Ledger":
+        """Goes on with the ledger of the master before."""
+        done = Counters(
+            *(state.cells, state.bytes, state.seconds, state.queued, state.waited),
+        )
+        return Ledger(
+            done,
+            Counter(state.restarts),
+            Counter(state.reloads),
+            Counter(state.upgrades),
+            state.timeouts,
+            state.overflows_before,
+        )
+
+
+def begin() -> Ledger:
+    """The ledger of a server that starts."""
+    return Ledger(overflows_before=linux.listen_overflows())

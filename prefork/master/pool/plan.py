@@ -1,0 +1,150 @@
+"""The words between the pool and the master: what a worker is, what to do, what was concluded."""
+
+import enum
+
+from msgspec import Struct
+
+from prefork.master.pool.sizing import Bounds
+
+
+class State(enum.Enum):
+    """BOOTING until it said ready, READY while it serves, RETIRING from the order to leave on."""
+
+    BOOTING = "booting"
+    READY = "ready"
+    RETIRING = "retiring"
+
+
+class Settings(Struct, frozen=True):
+    """What a generation wants: `count` workers (at least 1) and timeouts in seconds, 0: no limit.
+
+    With `bounds`, a dynamic pool, `count` does not count.  `at_once`: how many workers boot at the
+    same time without being waited for, 0: all of them; see `prefork.master.pool.reconcile.PACE`.
+    """
+
+    count: int
+    boot_timeout: float
+    graceful_timeout: float
+    bounds: Bounds | None = None
+    at_once: int = 0
+
+
+class Spawn(Struct, frozen=True):
+    """Fork a worker; answer with `spawned` or `spawn_failed`, now or later. It is asked once."""
+
+    slot: int
+    generation: int
+
+
+class Retire(Struct, frozen=True):
+    """Tell it to leave: it takes nothing new and finishes what it has; its siblings serve on."""
+
+    pid: int
+    slot: int
+
+
+class Stop(Struct, frozen=True):
+    """Tell it to serve until the listen queue is empty, then leave: the server stops."""
+
+    pid: int
+    slot: int
+
+
+class Quit(Struct, frozen=True):
+    """Tell it to drop everything and leave at once."""
+
+    pid: int
+    slot: int
+
+
+class Kill(Struct, frozen=True):
+    """SIGKILL. `why` is one line for the log.
+
+    A worker with `order` None was never told to leave: it was booting, and may just have said
+    ready. Read its channel first; if that brings `ready`, it has an order now: skip the kill and
+    plan again.
+    """
+
+    pid: int
+    slot: int
+    why: str
+
+
+class FirstBootFailed(Struct, frozen=True):
+    """No worker was ever ready and one failed; the rest is killed, and `Stopped` follows."""
+
+    why: str
+
+
+class Settled(Struct, frozen=True):
+    """All workers of the generation are ready, and the last older one was told to leave."""
+
+    generation: int
+
+
+class Stalled(Struct, frozen=True):
+    """It serves, but its other workers fail again and again; `why` is the last one's reason.
+
+    They are tried again, so that one of the outcomes below still follows; who waits should not.
+    """
+
+    generation: int
+    why: str
+
+
+class Abandoned(Struct, frozen=True):
+    """The generation was given up. Before its commit, nothing else has changed."""
+
+    generation: int
+    why: str
+
+
+class Superseded(Struct, frozen=True):
+    """A later generation took this one's place before it had settled."""
+
+    generation: int
+
+
+class Stopped(Struct, frozen=True):
+    """The pool was told to stop, and no worker is left."""
+
+
+Order = type[Retire] | type[Stop] | type[Quit]
+Action = Spawn | Retire | Stop | Quit | Kill
+Outcome = FirstBootFailed | Settled | Stalled | Abandoned | Superseded | Stopped
+
+
+class Worker(Struct):
+    """A living process, from its fork until it was reaped.
+
+    `since`: when it entered its state. `deadline`: when it is killed unless it is ready (BOOTING)
+    or gone (RETIRING). `leaving`: it has confirmed that it goes. `order`: what it is being told,
+    None for one that is only waited for or killed. `round`: see `Backoff`.
+    `worn`: since when it is to be replaced, None while it is good.
+    """
+
+    slot: int
+    pid: int
+    generation: int
+    settings: Settings
+    round: int
+    since: float
+    deadline: float | None
+    state: State = State.BOOTING
+    leaving: bool = False
+    killed: bool = False
+    order: Order | None = None
+    repeat_at: float = 0.0
+    why: str = ""
+    worn: float | None = None
+
+
+class Plan(Struct):
+    """What to do now, in order; what was concluded; and when to ask again, if nothing happens.
+
+    `wake_at` is later than `now`, or None where only an event can change anything.
+    """
+
+    actions: list[Action]
+    outcomes: list[Outcome]
+    wake_at: float | None

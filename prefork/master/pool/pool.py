@@ -1,0 +1,396 @@
+"""Who is alive, in which generation, and what is to be done about it: the supervisor's mind.
+
+`Pool` is pure state. It makes no system call, reads no clock and owns no process: the master tells
+it what happened, asks `plan(now)`, carries the plan out and tells it what came of that. So every
+schedule (a crash loop, a reload in the middle of a reload, a worker that dies while it retires) is
+a plain test without a fork, with an invented clock.
+
+Three ideas carry it:
+
+- At most two generations matter: *current*, which serves, and *candidate*, of which nothing but a
+  canary exists. The canary's readiness commits the candidate: it becomes current. Whatever goes
+  wrong before that forgets the candidate, and nothing else has to be undone, because nothing else
+  was done. A first boot is a candidate whose canaries are all of its workers.
+- `plan` compares what is with what should be (prefork.master.pool.reconcile) and holds no script of
+  a rollout. An old worker is surplus once it and its successors together are more than the
+  target. So scaling down, withdrawing and stopping are the same comparison with another target.
+  And a new generation that dies soon after its readiness can't eat up the old one: from its first
+  failure on, an old worker goes only when a new one has served for a while. A worker that has
+  served long enough is such an old one, too, but only a tenth of the pool at a time.
+- A worker that was told to leave is no member any more: its replacement is not held up by how long
+  it takes to go.
+
+All times are seconds of one monotonic clock, passed in as `now`. Every call may be repeated; an
+event about a process that the pool does not know is ignored.
+"""
+
+import random
+from collections.abc import Mapping
+
+from prefork.master.pool.backoff import Backoff
+from prefork.master.pool.plan import (
+    Abandoned,
+    Plan,
+    Quit,
+    Retire,
+    Settings,
+    State,
+    Stop,
+    Superseded,
+    Worker,
+)
+from prefork.master.pool.reconcile import compare
+from prefork.master.pool.roster import LAST_WORDS, PROOF, Generation, Roster
+from prefork.master.pool.sizing import Bounds
+from prefork.master.snapshot import PoolState, WorkerState
+
+
+class Pool:
+    """The living workers, and the generations that they belong to.
+
+    Slot numbers are unique among the living, retiring ones included, and below `max_slots`.
+    """
+
+    def __init__(self, rng: random.Random, *, max_slots: int = 1024) -> None:
+        self._roster = Roster(rng, max_slots)
+
+    # What it looks like.
+
+    @property
+    def current(self) -> int | None:
+        """The generation that serves; None before any worker was ready."""
+        roster = self._roster
+        return roster.current.number if roster.current else None
+
+    @property
+    def rollout(self) -> int | None:
+        """The generation under way: started, and neither settled nor given up."""
+        roster = self._roster
+        if roster.candidate:
+            return roster.candidate.number
+        current = roster.current
+        return current.number if current and not current.answered else None
+
+    @property
+    def growing(self) -> set[int]:
+        """The generations of which a worker may still be asked for."""
+        roster = self._roster
+        generations = () if self.stopping else (roster.current, roster.candidate)
+        return {each.number for each in generations if each and not each.withdrawn}
+
+    @property
+    def candidate(self) -> int | None:
+        """The generation that nothing hangs on yet: the first failure of a worker ends it."""
+        roster = self._roster
+        return roster.candidate.number if roster.candidate else None
+
+    @property
+    def target(self) -> int:
+        """How many workers the serving generation should have; 0 before the first start."""
+        roster = self._roster
+        generation = roster.current or roster.candidate
+        return generation.target if generation else 0
+
+    @property
+    def bounds(self) -> Bounds | None:
+        """Between which the target of the serving generation moves; None for a fixed pool."""
+        roster = self._roster
+        generation = roster.current or roster.candidate
+        return generation.bounds if generation else None
+
+    @property
+    def stopping(self) -> bool:
+        return self._roster.stopping
+
+    @property
+    def ever_ready(self) -> bool:
+        """Some worker was ready once: from then on a failure ends a generation, not the server."""
+        return self._roster.ever_ready
+
+    def members(self) -> list[Worker]:
+        """All living workers, by slot, retiring ones included."""
+        return self._roster.members()
+
+    def find(self, pid: int) -> Worker | None:
+        return self._roster.workers.get(pid)
+
+    # From one master to the next.
+
+    @property
+    def between_transactions(self) -> bool:
+        """Nothing is on trial or unanswered: what there is could be handed over."""
+        roster = self._roster
+        return bool(roster.current and not (roster.candidate or roster.pending or self.stopping))
+
+    def hand_over(self) -> PoolState:
+        """All of it, between two transactions."""
+        current = self._roster.current
+        assert current is not None
+        backoff = current.backoff
+        return PoolState(
+            current=current.number,
+            target=current.target,
+            bounds=current.bounds,
+            withdrawn=current.withdrawn,
+            failures=backoff.failures,
+            round=backoff.round,
+            not_before=backoff.not_before,
+            workers=tuple(map(_worker_state, self.members())),
+        )
+
+    def adopt(self, state: PoolState, settings: Mapping[int, Settings]) -> None:
+        """Goes on where another pool was; `settings` are those of each generation.
+
+        Whoever waits for a rollout of before is not to be answered by this pool.
+        """
+        roster = self._roster
+        current = Generation(
+            state.current,
+            settings[state.current],
+            Backoff(roster.rng, state.failures, state.round, state.not_before),
+            state.target,
+            state.bounds,
+            answered=True,
+            withdrawn=state.withdrawn,
+        )
+        roster.current, roster.ever_ready = current, True
+        for each in state.workers:
+            roster.workers[each.pid] = _adopted(each, settings[each.generation])
+
+    def carry_over(self) -> None:
+        """What an operator has set by `scale` or `grow` holds for the generation under way, too.
+
+        Else it is for until the next start; but an upgrade is no reload to an operator.
+        """
+        current, candidate = self._roster.current, self._roster.candidate
+        if current and candidate and current.set_by_hand:
+            candidate.target = current.target
+            if candidate.bounds:
+                candidate.bounds = current.bounds or candidate.bounds.at(current.target)
+
+    # What the operator wants.
+
+    def start(self, generation: int, settings: Settings, now: float) -> None:
+        """Boot a generation: the first, or a reload, which supersedes one that is under way.
+
+        Each start is answered by exactly one `Settled`, `Abandoned`, `Superseded` or
+        `FirstBootFailed`; before that, one `Stalled` can say that it is stuck. A committed
+        generation whose successor fails goes on, and may settle.
+        A dynamic pool begins with as many workers as there are, within its bounds: a reload under
+        load must not begin with too few.
+        Raises ValueError if `settings.count` is not from 1 to `max_slots` - 1.
+        """
+        roster = self._roster
+        if generation in (self.current, self.rollout):
+            return
+        bounds = settings.bounds
+        target = bounds.fit(max(self.target, bounds.spare)) if bounds else settings.count
+        self._check(bounds.max if bounds else target)
+        if self.stopping:
+            roster.outcomes.append(Abandoned(generation, "the server is stopping"))
+            return
+        if roster.candidate:
+            roster.outcomes.append(Superseded(roster.candidate.number))
+        roster.candidate = Generation(generation, settings, Backoff(roster.rng), target, bounds)
+
+    def scale(self, count: int, now: float) -> None:
+        """Set the target, of the generation that serves and of one under way, until the next start.
+
+        Both, so that it holds whether the one under way succeeds or fails. In a dynamic pool both
+        bounds become `count`: it has exactly so many workers until then.
+        Raises ValueError if `count` is not from 1 to `max_slots` - 1.
+        """
+        self._check(count)
+        for generation in self._roster.generations():
+            generation.target = count
+            generation.bounds = generation.bounds and generation.bounds.at(count)
+
+    def grow(self, n: int, now: float) -> None:
+        """Move the target by `n` (which may be negative), from 1 to `max_slots` - 1.
+
+        In a dynamic pool both bounds move by `n` within these limits, and the target moves with
+        them: one worker more or less now, which demand may change again.
+        """
+        roster = self._roster
+        most = roster.max_slots - 1
+        target = max(1, min(self.target + n, most))
+        for generation in roster.generations():
+            generation.bounds = generation.bounds and generation.bounds.moved(n, most)
+            generation.target = generation.bounds.fit(target) if generation.bounds else target
+
+    def resize(self, target: int) -> None:
+        """Move the target of a dynamic pool within its bounds, as demand has it.
+
+        Of the generation under way, too; that of a fixed pool stays as it is.
+        """
+        for generation in self._roster.generations():
+            if generation.bounds:
+                generation.target = generation.bounds.fit(target)
+
+    def withdraw(self, now: float) -> None:
+        """Let all workers go; the next start brings workers back, if its canary is good."""
+        roster = self._roster
+        roster.abandon("all workers were withdrawn")
+        if roster.current:
+            roster.current.withdrawn = True
+
+    def stop(self, now: float, graceful: bool) -> None:
+        """Let all workers go for good, drained or at once; quick overrides graceful."""
+        roster = self._roster
+        if roster.farewell is Quit:
+            return
+        roster.abandon("the server is stopping")
+        roster.farewell = Stop if graceful else Quit
+        if not graceful:
+            for worker in roster.workers.values():
+                if worker.order and not worker.killed:
+                    roster.hurry(worker, now)
+
+    # What happened.
+
+    def spawned(self, slot: int, generation: int, pid: int, now: float) -> None:
+        roster = self._roster
+        asked = roster.take_pending(slot, generation)
+        if asked:
+            settings = asked[0].settings
+            deadline = now + settings.boot_timeout if settings.boot_timeout else None
+            roster.workers[pid] = Worker(slot, pid, generation, settings, asked[1], now, deadline)
+
+    def spawn_failed(self, slot: int, generation: int, why: str, now: float) -> None:
+        """Fork failed (EAGAIN, ENOMEM): tried again after a delay, or the end of a candidate."""
+        roster = self._roster
+        asked = roster.take_pending(slot, generation)
+        if asked:
+            roster.count(generation, asked[1], why, now, free=False)
+
+    def ready(self, pid: int, now: float) -> None:
+        roster = self._roster
+        worker = roster.workers.get(pid)
+        if worker is None or worker.state is State.READY or worker.order:
+            return
+        if worker.state is State.RETIRING:
+            # Condemned at boot, but it made it in time to be told to leave in good order.
+            roster.dismiss(worker, now)
+            return
+        worker.state, worker.since, worker.deadline = State.READY, now, None
+        if roster.candidate and worker.generation == roster.candidate.number:
+            roster.commit(roster.candidate)
+        elif worker.generation != self.current:
+            roster.dismiss(worker, now)
+
+    def leaving(self, pid: int, now: float) -> None:
+        """It has heard that it is to leave, or leaves of its own accord."""
+        roster = self._roster
+        worker = roster.workers.get(pid)
+        if worker is None:
+            return
+        if worker.state is State.BOOTING:
+            self.failed(pid, "it left before it was ready", now)
+        elif worker.state is State.READY:
+            roster.let_go(worker, now)
+        worker.leaving = True
+
+    def failed(self, pid: int, why: str, now: float) -> None:
+        """It has said that its boot failed; its death follows, or is helped along."""
+        roster = self._roster
+        worker = roster.workers.get(pid)
+        if worker and worker.state is State.BOOTING:
+            roster.condemn(worker, now + LAST_WORDS, "its boot failed and it did not exit", now)
+            roster.count(worker.generation, worker.round, why, now)
+
+    def died(self, pid: int, how: str, now: float, *, sigkill: bool = False) -> None:
+        """It was reaped. `how` is for people; `sigkill` tells whether SIGKILL ended it."""
+        roster = self._roster
+        worker = roster.workers.get(pid)
+        if worker is None:
+            return
+        if worker.state is State.BOOTING:
+            why = f"a worker died before it was ready: {how}"
+            roster.count(worker.generation, worker.round, why, now)
+        elif worker.state is State.READY:
+            if sigkill or now - worker.since >= PROOF:
+                roster.grant(worker.generation, now)
+            else:
+                roster.count(worker.generation, worker.round, how, now)
+        del roster.workers[pid]
+
+    def expired(self, pid: int, now: float) -> None:
+        """A request of it passed the request timeout: replace it now, kill it later.
+
+        It has `graceful_timeout` for what else it is doing (0: for ever, as it was asked).
+        """
+        roster = self._roster
+        worker = roster.workers.get(pid)
+        if worker and worker.state is State.READY:
+            roster.let_go(worker, now)
+
+    def recycle(self, pid: int, now: float) -> bool:
+        """It has served long enough: replace it, in its turn, and let it serve on until then.
+
+        False where that is not news, or it is leaving already.
+        """
+        worker = self._roster.workers.get(pid)
+        if worker is None or worker.state is not State.READY or worker.worn is not None:
+            return False
+        worker.worn = now
+        return True
+
+    def overslept(self, seconds: float) -> None:
+        """The loop slept that much longer than planned (a suspended machine, a stopped master).
+
+        Its workers slept too, or could not be heard: deadlines and backoff move by as much.
+        """
+        roster = self._roster
+        for worker in roster.workers.values():
+            if worker.deadline is not None:
+                worker.deadline += seconds
+        if roster.current:
+            roster.current.backoff.not_before += seconds
+
+    # What to do.
+
+    def plan(self, now: float) -> Plan:
+        """Compare what is with what should be. Asking again asks for nothing twice."""
+        return compare(self._roster, now)
+
+    def _check(self, count: int) -> None:
+        # One slot is left for the canary.
+        most = self._roster.max_slots - 1
+        if not 1 <= count <= most:
+            raise ValueError(f"{count} workers: must be from 1 to {most}")
+
+
+def _worker_state(worker: Worker) -> WorkerState:
+    return WorkerState(
+        pid=worker.pid,
+        slot=worker.slot,
+        generation=worker.generation,
+        round=worker.round,
+        since=worker.since,
+        deadline=worker.deadline,
+        state=worker.state.value,
+        leaving=worker.leaving,
+        killed=worker.killed,
+        retire=worker.order is not None,
+        why=worker.why,
+        worn=worker.worn,
+    )
+
+
+def _adopted(state: WorkerState, settings: Settings) -> Worker:
+    """An order that was not confirmed is given again at once."""
+    return Worker(
+        pid=state.pid,
+        slot=state.slot,
+        generation=state.generation,
+        settings=settings,
+        round=state.round,
+        since=state.since,
+        deadline=state.deadline,
+        state=State(state.state),
+        leaving=state.leaving,
+        killed=state.killed,
+        order=Retire if state.retire else None,
+        why=state.why,
+        worn=state.worn,
+    )

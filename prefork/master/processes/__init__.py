@@ -1,0 +1,1 @@
+"""The processes that the master holds: workers, zygotes, and their inboxes."""

@@ -1,0 +1,272 @@
+"""The master's children: fork, tell, hear, reap."""
+
+import contextlib
+import os
+import selectors
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from time import monotonic
+from typing import Protocol
+
+from msgspec import Struct
+from msgspec.structs import asdict
+
+from prefork import logs
+from prefork.channel import Channel, Order, Report
+from prefork.channel import Stacks as StacksAt
+from prefork.master.processes.generation import Generation
+from prefork.master.processes.stack_requests import Stacks
+from prefork.master.snapshot import ChildState
+from prefork.scoreboard import Call, Counters, Place, Scoreboard
+from prefork.worker.boot.process import Birth, Heritage, fork, live
+from prefork.worker.schedule.accept import WAKE
+
+
+class Child(Struct, eq=False, weakref=True):
+    """One worker's process, as the master holds it."""
+
+    pid: int
+    slot: int
+    generation: Generation
+    channel: Channel
+    born: float
+    """Monotonic seconds."""
+    killed: bool = False
+    """SIGKILL was sent."""
+    stacks: StacksAt = StacksAt()
+    """Where its stacks are asked for and come, once it has told."""
+
+
+class Death(Struct, frozen=True):
+    """How a child ended: its wait status, in words."""
+
+    child: Child
+    how: str
+    sigkill: bool
+
+
+class Others(Protocol):
+    """The children that are no workers, or are not known as such yet."""
+
+    def listen(self) -> None:
+        """A child is dead that is no worker, as far as is known: it may have told more."""
+
+    def died(self, pid: int, how: str, *, sigkill: bool) -> None:
+        """It was none, and is reaped."""
+
+
+class Children:
+    """All workers alive, by process id."""
+
+    def __init__(
+        self,
+        name: str,
+        selector: selectors.BaseSelector,
+        scoreboard: Scoreboard,
+        log: logs.Logs,
+        *,
+        born: Callable[[Child], None],
+        hear: Callable[[Child, Report], None],
+        foreign: Callable[[Generation], Iterable[int]],
+    ) -> None:
+        """`name`: the server's; `born` is told of each worker, `hear` takes its reports; `foreign`:
+        descriptors that no process of a generation may keep."""
+        self._name = name
+        self._selector = selector
+        self._scoreboard = scoreboard
+        self._log = log
+        self._born = born
+        self._hear = hear
+        self._foreign = foreign
+        self._by_pid: dict[int, Child] = {}
+        self.stacks = Stacks()
+        """Of the workers' threads."""
+
+    def __iter__(self) -> Iterator[Child]:
+        return iter(list(self._by_pid.values()))
+
+    def find(self, pid: int) -> Child | None:
+        return self._by_pid.get(pid)
+
+    def calls(self, child: Child) -> list[Call]:
+        """What each thread of a worker is doing, as the scoreboard has it."""
+        return self._scoreboard.calls(child.slot, child.generation.config.workers.threads)
+
+    def requests(self, child: Child) -> int:
+        """How many calls of the application are over in a worker."""
+        return self._scoreboard.requests(child.slot, child.generation.config.workers.threads)
+
+    def counters(self, child: Child) -> Counters:
+        """What a worker has done so far, alive or dead, until its slot is another's."""
+        return self._scoreboard.counters(child.slot, child.generation.config.workers.threads)
+
+    def place(self, child: Child) -> Place:
+        """What a worker has told about itself as a whole."""
+        return self._scoreboard.place(child.slot)
+
+    def heritage(self, generation: Generation) -> Heritage:
+        """What a process of this generation is given."""
+        return Heritage(
+            generation=generation.number,
+            name=self._name,
+            master=os.getpid(),
+            config=generation.config,
+            listeners=tuple(generation.listeners),
+            tls=generation.tls,
+            scoreboard=self._scoreboard,
+            logs=self._log,
+        )
+
+    def foreign(self, generation: Generation) -> tuple[int, ...]:
+        """Descriptors that a process of this generation has to close."""
+        channels = (child.channel.fileno() for child in self._by_pid.values())
+        stacks = (fd for child in self._by_pid.values() for fd in _open(child.stacks))
+        return (*self._foreign(generation), *channels, *stacks)
+
+    def clear(self, slot: int, generation: Generation) -> None:
+        """Makes a slot ready for its next worker."""
+        self._scoreboard.clear(slot, generation.config.workers.threads)
+
+    def spawn(self, slot: int, generation: Generation) -> None:
+        """Forks a worker. Raises OSError where the kernel has no room for another process."""
+        self.clear(slot, generation)
+        ours, theirs = Channel.pair()
+        try:
+            birth = Birth(
+                **asdict(self.heritage(generation)),
+                slot=slot,
+                channel=theirs,
+                foreign=(*self.foreign(generation), ours.fileno()),
+            )
+            pid = fork(lambda: live(birth))
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        self.adopt(pid, slot, generation, ours)
+
+    def adopt(self, pid: int, slot: int, generation: Generation, channel: Channel) -> None:
+        """Takes a new worker, and what it will say on this channel, into account."""
+        child = Child(pid, slot, generation, channel, monotonic())
+        self._watch(child)
+        self._scoreboard.single = len(self._by_pid) == 1
+        self._born(child)
+
+    def _watch(self, child: Child) -> None:
+        self._by_pid[child.pid] = child
+        self._selector.register(child.channel, selectors.EVENT_READ, partial(self._readable, child))
+
+    def hand_over(self) -> tuple[ChildState, ...]:
+        """All workers, for the next master."""
+        return tuple(
+            ChildState(
+                pid=child.pid,
+                slot=child.slot,
+                generation=child.generation.number,
+                fd=child.channel.fileno(),
+                born=child.born,
+                stacks=child.stacks.memfd,
+                ask=child.stacks.ask,
+            )
+            for child in self
+        )
+
+    def take_over(self, state: ChildState, generation: Generation) -> Child:
+        """A worker of the master before; what it said meanwhile waits in its channel."""
+        os.set_inheritable(state.fd, False)
+        channel = Channel.adopt(state.fd)
+        stacks = StacksAt(state.stacks, state.ask)
+        child = Child(state.pid, state.slot, generation, channel, state.born, stacks=stacks)
+        for fd in _open(stacks):
+            os.set_inheritable(fd, False)
+        self._watch(child)
+        return child
+
+    def tell(self, child: Child, order: Order, fds: tuple[int, ...] = ()) -> None:
+        """Gives an order, and wakes the worker to read it.
+
+        A worker just outside accept4 misses the signal: what matters is said again until heard.
+        """
+        child.channel.send(order, fds)
+        self.signal(child, WAKE)
+
+    def signal(self, child: Child, number: int) -> None:
+        # Its process id can't be another's: it is ours until it is reaped.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child.pid, number)
+
+    def _readable(self, child: Child, _: int) -> None:
+        try:
+            while (report := child.channel.report()) is not None:
+                if isinstance(report, StacksAt):
+                    self._keep_stacks(child, report)
+                else:
+                    self._hear(child, report)
+        except EOFError:
+            # It is dying, or has closed its end; the reaping tells which.
+            with contextlib.suppress(KeyError):
+                self._selector.unregister(child.channel)
+
+    def _keep_stacks(self, child: Child, stacks: StacksAt) -> None:
+        for fd in _open(child.stacks):  # its application has its hands on the channel
+            os.close(fd)
+        child.stacks = stacks
+
+    def listen(self, child: Child) -> None:
+        """Hears what a child has said before now."""
+        self._readable(child, selectors.EVENT_READ)
+
+    def reap(self, others: Others) -> list[Death]:
+        """Collects the dead, in one go: SIGCHLD comes once for several (waitpid(2)).
+
+        A dead one is looked at before it is reaped: until then its process id is its own.
+        """
+        deaths = []
+        while (pid := _dead()) is not None:
+            if pid not in self._by_pid:
+                others.listen()
+            _, status = os.waitpid(pid, 0)
+            child = self._by_pid.get(pid)
+            if child is None:  # a zygote, a helper of ours, or an orphan that was given to us
+                others.died(pid, _how(status), sigkill=_is_sigkill(status))
+                continue
+            self.listen(child)
+            del self._by_pid[pid]
+            with contextlib.suppress(KeyError):
+                self._selector.unregister(child.channel)
+            child.channel.close()
+            self.stacks.gone(child)
+            self._keep_stacks(child, StacksAt())
+            deaths.append(Death(child, _how(status), _is_sigkill(status)))
+        if deaths:
+            self._scoreboard.single = len(self._by_pid) == 1
+        return deaths
+
+
+def _open(stacks: StacksAt) -> tuple[int, ...]:
+    return (stacks.memfd, stacks.ask) if stacks.memfd >= 0 else ()
+
+
+def _dead() -> int | None:
+    """The process id of a child that is dead and not reaped, if there is one (waitid(2))."""
+    try:
+        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return None
+    return found.si_pid if found else None
+
+
+def _is_sigkill(status: int) -> bool:
+    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+
+
+def _how(status: int) -> str:
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"exit status {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"killed by signal {-code}"

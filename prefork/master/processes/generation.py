@@ -1,0 +1,92 @@
+"""A generation: one loaded configuration and its listeners; its workers hold the application."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from prefork import address
+from prefork.config import Config, ConfigError, Loaded, Problem, Source, cpus, load
+from prefork.listeners import Listener, ListenOptions, open_listeners
+from prefork.master.pool.plan import Settings
+from prefork.master.pool.sizing import Bounds
+from prefork.worker.boot.process import import_parts
+
+if TYPE_CHECKING:
+    import ssl  # by hand below: it costs each process three megabytes
+
+
+class Generation(Struct, eq=False):
+    number: int
+    loaded: Loaded
+    listeners: list[Listener]
+    tls: "ssl.SSLContext | None" = None
+    """Read by the master, since its workers may not have the right to read a key."""
+    metrics: Listener | None = None
+    """Where the master serves metrics."""
+
+    @property
+    def config(self) -> Config:
+        return self.loaded.config
+
+    @property
+    def held(self) -> list[Listener]:
+        """All listeners: those of the workers, and the master's own."""
+        return [*self.listeners, *([self.metrics] if self.metrics is not None else [])]
+
+    @property
+    def settings(self) -> Settings:
+        workers = self.config.workers
+        return Settings(
+            count=workers.count,
+            boot_timeout=workers.boot_timeout,
+            graceful_timeout=workers.graceful_timeout,
+            bounds=Bounds(workers.min, workers.max, workers.spare) if workers.spare else None,
+            # What a zygote forks has nothing left to import.
+            at_once=0 if workers.preload else cpus.available(),
+        )
+
+    @property
+    def options(self) -> ListenOptions:
+        return listen_options(self.config)
+
+
+def listen_options(config: Config) -> ListenOptions:
+    server = config.server
+    return ListenOptions(
+        backlog=server.backlog,
+        unix_mode=server.unix_mode,
+        unix_owner=server.unix_owner,
+        ipv6_only=server.ipv6_only,
+        # In HTTP the client speaks first; in a protocol of a handler's own, who knows.
+        defer_accept=server.protocol != "tcp",
+    )
+
+
+def prepare(source: Source, number: int, kept: Sequence[Listener] = ()) -> Generation:
+    """Reads the configuration anew and opens what listeners it adds to `kept`.
+
+    Raises ConfigError or ListenError, and then nothing has changed.
+    """
+    loaded = load(source)
+    import_parts(loaded.config)
+    context = tls_context(loaded)
+    config = loaded.config
+    own = [config.metrics.bind] if config.metrics.bind is not None else []
+    addresses = [address.parse(text) for text in (*config.server.bind, *own)]
+    listeners = open_listeners(addresses, listen_options(config), kept)
+    metrics = listeners.pop() if own else None
+    return Generation(number, loaded, listeners, context, metrics)
+
+
+def tls_context(loaded: Loaded) -> "ssl.SSLContext | None":
+    """What [tls] asks for, None where that is nothing. Raises ConfigError."""
+    if loaded.config.tls.certificate is None:
+        return None
+    from prefork import certificates
+
+    try:
+        return certificates.server_context(loaded.config.tls)
+    except certificates.TlsError as error:
+        where = loaded.origins.get(error.key, "")
+        raise ConfigError([Problem(where, error.key, str(error))]) from None

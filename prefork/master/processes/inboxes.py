@@ -1,0 +1,188 @@
+"""The inboxes of the slots, as the master holds them (prefork.worker.schedule.handover).
+
+Each slot that ever had a worker has one, and the slot's next worker gets the same.  Workers hand
+connections to each other, and the master only looks to it that none is lost: while nobody serves
+in a slot, or its worker is out of descriptors, it listens to the inbox itself, and passes on what
+is in there.
+
+Workers know those of their neighbourhood, slots that are near: each holds a descriptor for each
+of them, which in a pool of hundreds is more than a process may have.
+"""
+
+import contextlib
+import os
+import selectors
+import socket
+from collections.abc import Iterable
+from functools import partial
+from weakref import WeakKeyDictionary
+
+from prefork import logs
+from prefork.channel import Inboxes as Told
+from prefork.master.processes.children import Child, Children
+from prefork.master.processes.generation import Generation
+from prefork.master.snapshot import InboxState
+from prefork.scoreboard import Scoreboard
+from prefork.worker.schedule.accept import WAKE
+from prefork.worker.schedule.handover import kind_of, receive, send
+
+NEIGHBOURHOOD = 64
+"""Slots; fewer than descriptors fit beside one message."""
+
+Pair = tuple[socket.socket, socket.socket]
+"""Where connections come out, and where they go in."""
+
+
+class Inboxes:
+    """All inboxes, and who serves from which."""
+
+    def __init__(
+        self, selector: selectors.BaseSelector, scoreboard: Scoreboard, children: Children
+    ) -> None:
+        self._selector = selector
+        self._scoreboard = scoreboard
+        self._children = children
+        self._pairs: dict[int, Pair] = {}
+        self._kinds: dict[int, int] = {}  # what is in the inbox of a slot
+        self._known: WeakKeyDictionary[Child, set[int]] = WeakKeyDictionary()
+        self._listened: set[int] = set()
+
+    def admit(self, child: Child) -> None:
+        """A worker is about to serve: it learns where to hand over, and others of it."""
+        if not child.generation.config.workers.handover:
+            return
+        slot = child.slot
+        try:
+            pair = self._pairs.get(slot) or self._make(slot)
+        except OSError as error:
+            logs.event("warning", "no hand-over", slot=slot, reason=error.strerror)
+            return
+        kind = _kind(child.generation)
+        if self._kinds.get(slot, kind) != kind:
+            self._forward(slot)  # what was sent to a worker with other listeners
+        self._ignore(slot)
+        self._kinds[slot] = kind
+        slots = tuple(each for each in self._pairs if each != slot and _near(each, slot))
+        fds = (pair[0].fileno(), *(self._pairs[each][1].fileno() for each in slots))
+        if child.channel.send(Told(slots, own=True, kind=kind), fds):
+            self._known[child] = {slot, *slots}
+        for other in self._children:
+            known = self._known.get(other)
+            if (
+                known is not None
+                and slot not in known
+                and _near(other.slot, slot)
+                and other.channel.send(Told((slot,)), (pair[1].fileno(),))
+            ):
+                self._known[other] = {*known, slot}
+                self._children.signal(other, WAKE)  # it may be busy, and want it just therefore
+        for vacant in self._pairs.keys() - self._served():
+            self._listen(vacant)
+
+    def relieve(self, child: Child) -> None:
+        """A worker can't take what is in its inbox: it goes elsewhere, until the worker can."""
+        if child.slot in self._pairs:
+            self._listen(child.slot)
+
+    def vacate(self, child: Child) -> None:
+        """A worker is dead: nobody sends to it any more, and what it was sent goes elsewhere."""
+        self._scoreboard.shut(child.slot)
+        if child.slot in self._pairs:
+            self._listen(child.slot)
+
+    def descriptors(self) -> list[int]:
+        """All that are open here, for a forked child to close."""
+        return [sock.fileno() for pair in self._pairs.values() for sock in pair]
+
+    def _make(self, slot: int) -> Pair:
+        pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._pairs[slot] = pair
+        return pair
+
+    def _served(self) -> set[int]:
+        return {child.slot for child in self._children if child in self._known}
+
+    # What is in the inbox of a slot in which nobody serves.
+
+    def _listen(self, slot: int) -> None:
+        if slot not in self._listened:
+            self._listened.add(slot)
+            self._selector.register(
+                self._pairs[slot][0], selectors.EVENT_READ, partial(self._forward, slot)
+            )
+
+    def _ignore(self, slot: int) -> None:
+        if slot in self._listened:
+            self._listened.remove(slot)
+            self._selector.unregister(self._pairs[slot][0])
+
+    def _forward(self, slot: int, _: int = 0) -> None:
+        """Passes on all that is there; what nobody takes stays, until another is admitted."""
+        if self._scoreboard.kind(slot) and slot in self._served():
+            self._ignore(slot)  # its worker takes connections again
+            return
+        source = self._pairs[slot][0]
+        for target in self._takers(slot):
+            # Only what is sure to have room: what was taken out can't be put back.
+            while _has_room(target):
+                packet = receive(source)
+                if packet is None:
+                    return
+                data, fd = packet
+                sent = send(target, data, fd)
+                os.close(fd)
+                if not sent:
+                    logs.event("error", "connection lost", slot=slot, reason="not passed on")
+        self._ignore(slot)
+
+    def _takers(self, slot: int) -> list[socket.socket]:
+        """Inboxes of those that serve what is in this one, the idle ones first."""
+        board, kind = self._scoreboard, self._kinds.get(slot, 0)
+        slots = [each for each in self._pairs if kind and board.kind(each) == kind]
+        slots.sort(key=lambda each: not board.idle(each, kind))
+        return [self._pairs[each][1] for each in slots]
+
+    # From one master to the next.
+
+    def hand_over(self) -> tuple[InboxState, ...]:
+        """All of them, for the next master."""
+        return tuple(
+            InboxState(
+                slot=slot, reader=reader.fileno(), writer=writer.fileno(), kind=self._kinds[slot]
+            )
+            for slot, (reader, writer) in self._pairs.items()
+        )
+
+    def take_over(self, states: Iterable[InboxState]) -> None:
+        """Those of the master before, when its workers have been taken in."""
+        for state in states:
+            for fd in (state.reader, state.writer):
+                os.set_inheritable(fd, False)
+            reader, writer = socket.socket(fileno=state.reader), socket.socket(fileno=state.writer)
+            self._pairs[state.slot] = (reader, writer)
+            self._kinds[state.slot] = state.kind
+        slots = set(self._pairs)
+        for child in self._children:
+            if child.slot in self._pairs and child.generation.config.workers.handover:
+                self._known[child] = {slot for slot in slots if _near(slot, child.slot)}
+        for vacant in self._pairs.keys() - self._served():
+            self._listen(vacant)
+
+
+def _near(one: int, other: int) -> bool:
+    return one // NEIGHBOURHOOD == other // NEIGHBOURHOOD
+
+
+def _kind(generation: Generation) -> int:
+    socks = [listener.sock for listener in generation.listeners if not listener.closed]
+    config = generation.config
+    # A connection that began as one of these can't go on as another.
+    began = (config.tls.certificate is not None, config.tls.bind, config.http.proxy_protocol)
+    return kind_of(repr((config.server.protocol, began)), socks)
+
+
+def _has_room(inbox: socket.socket) -> bool:
+    poll = selectors.PollSelector()
+    with contextlib.closing(poll):
+        poll.register(inbox, selectors.EVENT_WRITE)
+        return bool(poll.select(0))

@@ -1,0 +1,117 @@
+"""Stacks of workers: asked for, and looked for until they have come (prefork.stack_dump has the
+ways).
+
+The master waits for nobody: between the question and the text it goes on with its loop.
+"""
+
+import math
+import os
+from collections.abc import Callable
+from time import monotonic
+from typing import Protocol
+
+from prefork import stack_dump
+from prefork.channel import Stacks as StacksAt
+
+PATIENCE = 1.0
+"""Seconds for a worker to write its stacks: one that is stopped, or waits for a disk, does not."""
+
+_LOOK = 0.01
+"""Seconds between two looks; what looks whole and has not grown in between is whole."""
+
+_PROMPT = 0.1
+"""Seconds for the worker's thread to answer, after which the signal is sent. The GIL takes it 5 ms,
+where another thread runs Python code."""
+
+_QUIET = 0.2
+"""Seconds without growth after which anything is taken for whole."""
+
+_LIMIT = 64 * 1024
+"""Bytes of stacks that are read; a hundred threads of a hundred frames would be more."""
+
+Done = Callable[[str], None]
+"""Takes the stacks, or "" where none came."""
+
+
+class Subject(Protocol):
+    """Whose stacks can be asked for."""
+
+    pid: int
+    stacks: StacksAt
+
+
+class _Asked:
+    def __init__(self, now: float) -> None:
+        self.until = now + PATIENCE
+        self.signal_at = now + _PROMPT
+        self.size = 0
+        self.grown = now
+        self.done: list[Done] = []
+
+
+class Stacks:
+    """Those that were asked for and have not come yet."""
+
+    def __init__(self) -> None:
+        self._asked: dict[Subject, _Asked] = {}
+        self.look_at: float | None = None
+        """Monotonic seconds of the next look; None where nothing is awaited."""
+
+    def take(self, subject: Subject, done: Done) -> None:
+        """Asks a worker that is not reaped yet; `done` is called in a later round of the loop, or
+        at once where there is nothing to be had."""
+        now = monotonic()
+        if subject not in self._asked:
+            try:
+                os.ftruncate(subject.stacks.memfd, 0)
+                os.eventfd_write(subject.stacks.ask, 1)
+            except OSError:  # nothing was offered, or not what was to be: see Children
+                return done("")
+            self._asked[subject] = _Asked(now)
+            self.look_at = now + _LOOK
+        self._asked[subject].done.append(done)
+
+    def look(self) -> None:
+        """Looks at what has come, if a look is due."""
+        now = monotonic()
+        if self.look_at is None or now < self.look_at:
+            return
+        for subject, asked in list(self._asked.items()):
+            text = _read(subject)
+            if len(text) != asked.size:
+                asked.size, asked.grown = len(text), now
+                continue
+            if not text and now >= asked.signal_at:
+                asked.signal_at = math.inf
+                if not _is_stopped(subject.pid):
+                    os.kill(subject.pid, stack_dump.SIGNAL)
+            still = bool(text) and (stack_dump.is_whole(text) or now >= asked.grown + _QUIET)
+            if still or now >= asked.until:
+                self._finish(subject, text)
+        self.look_at = now + _LOOK if self._asked else None
+
+    def gone(self, subject: Subject) -> None:
+        """It is dead: what it has written is all that there will be."""
+        if subject in self._asked:
+            self._finish(subject, _read(subject))
+
+    def _finish(self, subject: Subject, text: str) -> None:
+        for done in self._asked.pop(subject).done:
+            done(stack_dump.shown(text))
+
+
+def _read(subject: Subject) -> str:
+    if subject.stacks.memfd < 0:
+        return ""
+    return os.pread(subject.stacks.memfd, _LIMIT, 0).decode(errors="replace")
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether it could take no signal now, and would take it in the middle of anything later."""
+    import psutil  # a megabyte that every worker would share, for what is seldom asked
+
+    try:
+        status = psutil.Process(pid).status()
+    except psutil.Error:  # hidden from us, or gone: that is no reason not to try
+        return False
+    return status in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)

@@ -1,0 +1,327 @@
+"""Zygotes, as the master holds them: at most one a generation, and the workers asked of it.
+
+A zygote imports the application once and forks workers on request (prefork.worker.boot.zygote); the
+kernel makes them the master's children.  So a spawn is answered later than it is asked for: when
+the worker has told its process id, or when the last end of its channel is closed.  It may die
+before it has told anything, so the channel, and not the process id, stands for its slot.
+
+A zygote works for as long as its generation may need another worker.  One that dies is replaced at
+once and no worker notices; one that dies young is replaced by the next spawn, at the pool's pace,
+so that nothing spins.
+"""
+
+import contextlib
+import os
+import selectors
+import signal
+from collections.abc import Callable, Collection
+from time import monotonic
+
+from msgspec import Struct, field
+
+from prefork import linux, logs
+from prefork.channel import Born, Channel, Failed, Fork, Ready, Reopen
+from prefork.master.pool.roster import PROOF
+from prefork.master.processes.children import Children
+from prefork.master.processes.generation import Generation
+from prefork.master.snapshot import ZygoteState
+from prefork.worker.boot import process
+from prefork.worker.boot.zygote import Conception, live
+
+NotSpawned = Callable[[Generation, list[int], str], None]
+
+
+class Unborn(Struct, eq=False):
+    """A worker that was asked for and has not told its process id."""
+
+    slot: int
+    zygote: "Zygote"
+    channel: Channel
+    deadline: float | None
+
+
+class Zygote(Struct, eq=False):
+    """One zygote's process, from its fork until it was reaped."""
+
+    pid: int
+    generation: Generation
+    channel: Channel
+    deadline: float | None
+    """When it is killed unless it is ready."""
+    ready_at: float | None = None
+    waiting: list[int] = field(default_factory=list)
+    """Slots that are to get a worker, one after the other."""
+    unborn: Unborn | None = None
+    dismissed: bool = False
+    """It is no longer wanted, and its death is no news."""
+
+
+class Zygotes:
+    """All zygotes alive, and the workers that they are about to fork."""
+
+    def __init__(
+        self, selector: selectors.BaseSelector, children: Children, not_spawned: NotSpawned
+    ) -> None:
+        """`not_spawned` is told of spawns that came to nothing: generation, slots (none, where a
+        zygote could not be replaced and nobody waits for it) and why."""
+        self._selector = selector
+        self._children = children
+        self._not_spawned = not_spawned
+        self._by_pid: dict[int, Zygote] = {}
+        self._at_work: dict[int, Zygote] = {}  # by the number of their generation
+        self._unborn: dict[int, Unborn] = {}  # by slot
+
+    def __len__(self) -> int:
+        return len(self._by_pid)
+
+    def descriptors(self) -> list[int]:
+        """All that are open here, for a forked child to close."""
+        return [each.channel.fileno() for each in self._all()]
+
+    def _all(self) -> list[Zygote | Unborn]:
+        return [*self._by_pid.values(), *self._unborn.values()]
+
+    # From one master to the next.
+
+    def hand_over(self) -> tuple[ZygoteState, ...]:
+        """Those at work; of one that ends, nothing is left to tell."""
+        return tuple(
+            ZygoteState(
+                pid=each.pid,
+                generation=number,
+                fd=each.channel.fileno(),
+                deadline=each.deadline,
+                ready_at=each.ready_at,
+            )
+            for number, each in self._at_work.items()
+        )
+
+    def take_over(self, state: ZygoteState, generation: Generation) -> None:
+        """One of the master before. It, and the workers that it forks, are of that one's code."""
+        os.set_inheritable(state.fd, False)
+        channel = Channel.adopt(state.fd)
+        self._watch(Zygote(state.pid, generation, channel, state.deadline, state.ready_at))
+
+    # What the master wants.
+
+    def spawn(self, slot: int, generation: Generation) -> None:
+        """Asks for a worker; `Children` hears of its birth, or `not_spawned` of its failure.
+
+        Raises OSError where the zygote itself has to be forked and that fails.
+        """
+        zygote = self._at_work.get(generation.number) or self._start(generation)
+        zygote.waiting.append(slot)
+        self._ask_next(zygote)
+
+    def keep(self, generations: Collection[int]) -> None:
+        """Ends the zygotes of all other generations: nobody will ask them for a worker."""
+        for number, zygote in list(self._at_work.items()):
+            if number not in generations:
+                self._dismiss(zygote, "it is no longer wanted")
+
+    def reopen(self, paths: tuple[str, ...], fds: tuple[int, ...]) -> None:
+        """Passes on new log files, to the zygotes and to what they have just forked."""
+        for each in self._all():
+            each.channel.send(Reopen(paths), fds)
+
+    def next_deadline(self) -> float | None:
+        """When `expire` has something to do, in monotonic seconds."""
+        pending: list[Zygote | Unborn] = [*self._at_work.values(), *self._unborn.values()]
+        return min((each.deadline for each in pending if each.deadline), default=None)
+
+    def expire(self, now: float) -> None:
+        """Kills what takes longer than the boot timeout."""
+        for unborn in list(self._unborn.values()):
+            if unborn.deadline and unborn.deadline <= now:
+                # Who hangs, the zygote or the worker, cannot be told; the worker will find its
+                # channel closed.
+                why = _too_late(unborn.zygote)
+                self._lose(unborn, why)
+                self._kill(unborn.zygote, f"its worker was {why}")
+        for zygote in list(self._at_work.values()):
+            if zygote.deadline and zygote.deadline <= now:
+                why = _too_late(zygote)
+                self._kill(zygote, why)
+                self._dismiss(zygote, why)
+
+    def overslept(self, seconds: float) -> None:
+        """The loop slept that much longer than planned: everything else may have slept too."""
+        for each in self._all():
+            if each.deadline:
+                each.deadline += seconds
+
+    # What happened.
+
+    def listen(self) -> None:
+        """Hears what zygotes and unborn workers have said before now.
+
+        A worker that has told its process id may die before the master has read it: `Children`
+        calls this before it reaps a process that it does not know.
+        """
+        for zygote in list(self._by_pid.values()):
+            self._hear(zygote)
+        for unborn in list(self._unborn.values()):
+            self._hear_unborn(unborn)
+
+    def died(self, pid: int, how: str, *, sigkill: bool) -> None:
+        """A child was reaped that is no worker; a zygote, if it is known here."""
+        zygote = self._by_pid.pop(pid, None)
+        if zygote is None:
+            return
+        self._close(zygote.channel)
+        number = zygote.generation.number
+        if zygote.dismissed:
+            logs.event("info", "zygote exited", pid=pid, generation=number)
+            return
+        logs.event("error", "zygote died", pid=pid, generation=number, how=how)
+        zygote.dismissed = True
+        del self._at_work[number]
+        self._replace(zygote, how, sigkill)
+
+    def _replace(self, zygote: Zygote, how: str, sigkill: bool) -> None:
+        """As in the pool, SIGKILL says nothing against an application that could be imported."""
+        ready_at = zygote.ready_at
+        if ready_at is None:
+            why = f"the zygote died before it was ready: {how}"
+        elif sigkill or monotonic() - ready_at >= PROOF:
+            try:
+                self._start(zygote.generation).waiting = zygote.waiting
+                return
+            except OSError as error:
+                why = _fork_failed(error)
+        else:
+            why = f"the zygote died: {how}"
+        self._not_spawned(zygote.generation, zygote.waiting, why)
+
+    # Zygotes.
+
+    def _start(self, generation: Generation) -> Zygote:
+        linux.become_subreaper()
+        ours, theirs = Channel.pair()
+        try:
+            foreign = (*self._children.foreign(generation), ours.fileno())
+            conception = Conception(self._children.heritage(generation), theirs, foreign)
+            pid = process.fork(lambda: live(conception))
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return self._watch(Zygote(pid, generation, ours, _deadline(generation)))
+
+    def _watch(self, zygote: Zygote) -> Zygote:
+        self._by_pid[zygote.pid] = self._at_work[zygote.generation.number] = zygote
+        self._selector.register(zygote.channel, selectors.EVENT_READ, lambda _: self._hear(zygote))
+        return zygote
+
+    def _hear(self, zygote: Zygote) -> None:
+        number = zygote.generation.number
+        try:
+            while (report := zygote.channel.report()) is not None:
+                if isinstance(report, Ready):
+                    logs.event("info", "zygote ready", pid=zygote.pid, generation=number)
+                    zygote.ready_at, zygote.deadline = monotonic(), None
+                    self._ask_next(zygote)
+                elif isinstance(report, Failed):
+                    self._dismiss(zygote, report.why)
+        except EOFError:
+            # It is dying, and if it is not, it is of no use any more.
+            self._unwatch(zygote.channel)
+            os.kill(zygote.pid, signal.SIGKILL)
+
+    def _dismiss(self, zygote: Zygote, why: str) -> None:
+        """Ends one that was at work; whoever waits for it waits in vain."""
+        if zygote.dismissed:
+            return
+        zygote.dismissed = True
+        del self._at_work[zygote.generation.number]
+        waiting, zygote.waiting = zygote.waiting, []
+        # It may be in the middle of an import, where it listens to nobody. It has nothing to lose.
+        os.kill(zygote.pid, signal.SIGKILL)
+        self._not_spawned(zygote.generation, waiting, why)
+
+    def _kill(self, zygote: Zygote, why: str) -> None:
+        if zygote.pid in self._by_pid:
+            number = zygote.generation.number
+            logs.event("warning", "zygote killed", pid=zygote.pid, generation=number, why=why)
+            os.kill(zygote.pid, signal.SIGKILL)
+
+    # Workers.
+
+    def _ask_next(self, zygote: Zygote) -> None:
+        """One at a time: neither descriptors nor messages in flight grow with the pool."""
+        if zygote.ready_at is None or zygote.unborn or zygote.dismissed or not zygote.waiting:
+            return
+        slot = zygote.waiting.pop(0)
+        try:
+            ours, theirs = Channel.pair()
+        except OSError as error:
+            self._not_spawned(zygote.generation, [slot], _fork_failed(error))
+            return
+        self._children.clear(slot, zygote.generation)
+        unborn = Unborn(slot, zygote, ours, _deadline(zygote.generation))
+        zygote.unborn = self._unborn[slot] = unborn
+        self._selector.register(ours, selectors.EVENT_READ, lambda _: self._hear_unborn(unborn))
+        # If it can't be sent, the last copy of their end is closed here, and ours shows it.
+        with contextlib.suppress(OSError):
+            zygote.channel.send(Fork(slot), (theirs.fileno(),))
+        theirs.close()
+
+    def _hear_unborn(self, unborn: Unborn) -> None:
+        try:
+            report = unborn.channel.report()
+        except EOFError:
+            report = Failed("the worker died before it had told its process id")
+        if isinstance(report, Born):
+            self._deliver(unborn, report.pid)
+        elif isinstance(report, Failed):
+            self._lose(unborn, report.why)
+        self._ask_next(unborn.zygote)
+
+    def _deliver(self, unborn: Unborn, pid: int) -> None:
+        if not self._is_new_child(pid):
+            self._lose(unborn, f"the worker told a process id that can't be its own: {pid}")
+            return
+        self._forget(unborn)
+        self._unwatch(unborn.channel)
+        self._children.adopt(pid, unborn.slot, unborn.zygote.generation, unborn.channel)
+
+    def _is_new_child(self, pid: int) -> bool:
+        """The application's code has run in whoever says so, and we shall send it signals."""
+        if pid <= 0 or pid in self._by_pid or self._children.find(pid):
+            return False
+        try:
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return False
+        return True
+
+    def _lose(self, unborn: Unborn, why: str) -> None:
+        self._forget(unborn)
+        self._close(unborn.channel)
+        self._not_spawned(unborn.zygote.generation, [unborn.slot], why)
+
+    def _forget(self, unborn: Unborn) -> None:
+        del self._unborn[unborn.slot]
+        unborn.zygote.unborn = None
+
+    def _unwatch(self, channel: Channel) -> None:
+        with contextlib.suppress(KeyError):
+            self._selector.unregister(channel)
+
+    def _close(self, channel: Channel) -> None:
+        self._unwatch(channel)
+        channel.close()
+
+
+def _deadline(generation: Generation) -> float | None:
+    timeout = generation.config.workers.boot_timeout
+    return monotonic() + timeout if timeout else None
+
+
+def _too_late(zygote: Zygote) -> str:
+    return f"not ready within {zygote.generation.config.workers.boot_timeout:g} s"
+
+
+def _fork_failed(error: OSError) -> str:
+    return f"fork failed: {error.strerror}"

@@ -1,0 +1,1 @@
+"""A new generation in place of the old one: reload, draining, file watching."""

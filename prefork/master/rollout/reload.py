@@ -1,0 +1,205 @@
+"""Reload as a transaction: a generation is prepared, tried, and then either stays or is gone.
+
+Whatever fails before its first worker is ready leaves everything as it was.  A reload that comes
+in the middle of another supersedes it.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from msgspec import Struct
+
+from prefork import logs
+from prefork.apps import given_application
+from prefork.config import ConfigError, Source, changes
+from prefork.listeners import Listener, ListenError
+from prefork.master.pidfile import PidFile, PidFileError
+from prefork.master.pool.ledger import Result
+from prefork.master.processes.generation import Generation, prepare
+
+_GIVEN = (
+    "the application was given as an object, so its code stays as it is: `prefork upgrade` renews"
+    " it, or serve it by name"
+)
+
+
+class Waiting(Protocol):
+    """Somebody who wants to know how a reload ends (a control client)."""
+
+    def ok(self, **fields: object) -> None: ...
+
+    def fail(self, error: str) -> None: ...
+
+
+class _UnderWay(Struct):
+    generation: Generation
+    changed: list[str]
+    waiting: Waiting | None
+
+
+class Reloads:
+    """The generation that serves, those under way, and the listeners of all of them."""
+
+    def __init__(self, source: Source, log: logs.Logs, pidfile: PidFile, first: Generation) -> None:
+        self._source = source
+        self._log = log
+        self.pidfile = pidfile
+        self.begun = 0
+        """How many reloads there were, those that failed at once included."""
+        self._first = self._number = first.number
+        self._under_way = {first.number: _UnderWay(first, [], None)}
+        self._held = first.held
+        self.serving = first
+        """The generation whose configuration is in force."""
+        self.ended: Callable[[Result], None] = lambda _: None
+        """Told how each reload ended."""
+
+    @classmethod
+    def resume(
+        cls,
+        source: Source,
+        log: logs.Logs,
+        pidfile: PidFile,
+        serving: Generation,
+        held: Iterable[Listener],
+        number: int,
+    ) -> "Reloads":
+        """Goes on after an exec; `number` is that of the newest generation there ever was."""
+        reloads = cls(source, log, pidfile, serving)
+        reloads._under_way.clear()
+        reloads._held = list(held)
+        reloads._number = number
+        return reloads
+
+    @property
+    def source(self) -> Source:
+        return self._source
+
+    @property
+    def number(self) -> int:
+        """Of the newest generation that there ever was."""
+        return self._number
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a generation is on trial, or its predecessor's workers still accept."""
+        return bool(self._under_way)
+
+    @property
+    def waiting(self) -> list[Waiting]:
+        """Whoever waits for a rollout under way."""
+        return [each.waiting for each in self._under_way.values() if each.waiting is not None]
+
+    @property
+    def held(self) -> list[Listener]:
+        """All listeners that the master has open."""
+        return list(self._held)
+
+    def find(self, number: int) -> Generation:
+        """The generation of a worker that is to be forked."""
+        if number == self.serving.number:
+            return self.serving
+        return self._under_way[number].generation
+
+    def begin(self, waiting: Waiting | None = None) -> Generation | None:
+        """Reads the configuration and opens what it adds; None where that failed."""
+        self.begun += 1
+        number = self._number + 1
+        logs.event("info", "reload started", generation=number)
+        generation = None
+        try:
+            generation = prepare(self._source, number, self._held)
+            self.pidfile.prepare(generation.config.process.pidfile)
+            self._log.prepare(generation.config.log)
+        except (ConfigError, ListenError, PidFileError, logs.LogError) as error:
+            why = str(error)
+            self.ended("failed")
+            logs.event("error", "reload failed", generation=number, reason=why)
+            if generation is not None:
+                self._release(set(generation.held) - set(self._held))
+            if waiting is not None:
+                waiting.fail(why)
+            return None
+        self._number = number
+        for listener in generation.held:
+            if listener not in self._held:
+                logs.event("info", "listening", address=listener.name)
+                self._held.append(listener)
+        changed = changes(self.serving.config, generation.config)
+        if generation.config.server.app == given_application.NAME:
+            logs.event("warning", "application not renewed", generation=number, reason=_GIVEN)
+            changed.append(_GIVEN)
+        self._under_way[number] = _UnderWay(generation, changed, waiting)
+        return generation
+
+    def commit(self, number: int) -> None:
+        """Its first worker is ready: from here on it serves."""
+        if number == self.serving.number:
+            return
+        self.serving = self._under_way[number].generation
+        self._log.reconfigure(self.serving.config.log)
+        self.pidfile.commit()
+        for listener in self.serving.listeners:
+            try:
+                listener.adjust(self.serving.options)
+            except ListenError as error:
+                logs.event("error", "listener not adjusted", reason=str(error))
+
+    def settled(self, number: int) -> None:
+        """All its workers are ready, and the last older one was told to leave."""
+        done = self._under_way.pop(number, None)
+        if done is None:
+            return
+        if number != self._first:
+            self.ended("success")
+        logs.event("info", "generation settled", generation=number, changes=len(done.changed))
+        if done.waiting is not None:
+            done.waiting.ok(generation=number, changes=done.changed)
+
+    def stalled(self, number: int, why: str) -> None:
+        """It serves beside the generation before it, and its other workers can't be had so far."""
+        stuck = self._under_way.get(number)
+        if stuck is None:
+            return
+        if number != self._first:  # that one is no reload, and each failure is told by itself
+            logs.event("error", "reload stalled", generation=number, reason=why)
+        if stuck.waiting is not None:
+            stuck.waiting.fail(
+                f"generation {number} serves beside the one before it, but its other workers fail;"
+                f" they are tried again\n{why}"
+            )
+            stuck.waiting = None
+
+    def failed(self, number: int, why: str, result: Result = "failed") -> None:
+        """It was given up, or another took its place."""
+        lost = self._under_way.pop(number, None)
+        if lost is None:
+            return
+        if not self._under_way:
+            self.pidfile.prepare(self.serving.config.process.pidfile)
+        if number != self._first:  # that one is no reload: it was stopped as it began
+            self.ended(result)
+            logs.event("error", "reload failed", generation=number, reason=why)
+        if lost.waiting is not None:
+            lost.waiting.fail(why)
+
+    # Listeners.
+
+    def in_use(self, living: Iterable[Generation]) -> set[Listener]:
+        """Those that somebody still accepts from: `living` generations, and ours."""
+        ours = [self.serving, *(each.generation for each in self._under_way.values())]
+        metrics = {each.metrics for each in ours if each.metrics is not None}
+        listening = (listener for each in (*living, *ours) for listener in each.listeners)
+        return {*listening, *metrics}
+
+    def let_go(self, in_use: set[Listener]) -> None:
+        """Closes what nobody accepts from any more; in the workers that drain it, it lives on."""
+        gone = [listener for listener in self._held if listener not in in_use]
+        if gone:
+            self._held = [listener for listener in self._held if listener in in_use]
+            self._release(gone)
+
+    def _release(self, listeners: Iterable[Listener]) -> None:
+        for listener in listeners:
+            logs.event("info", "listener closed", address=listener.name)
+            listener.release()

@@ -1,0 +1,272 @@
+"""What one master hands to the next over exec(2): pure structs, as bytes and back.
+
+Everything is numbers and text: the descriptors, which stay open under their numbers, and what the
+process knew about them. Times are seconds of the monotonic clock, which goes on over an exec.
+"""
+
+import msgspec
+
+from prefork import __version__
+from prefork.config import Config
+from prefork.master.pool.sizing import Bounds
+from prefork.unix_socket import Inode
+
+VERSION = 5
+"""The version of what is handed over. It rises with every change that the other side would
+misread: in these structs, and in the messages of prefork.channel, since workers of the old code
+go on talking to the new master. A new key of the configuration is no such change: one that is
+not known is skipped, and one that is missing has its default."""
+
+CLOSED = -1
+"""In the place of a descriptor: it is closed here, and only named."""
+
+
+class StateError(Exception):
+    """What was handed over cannot be taken over; one line."""
+
+
+class ListenerState(msgspec.Struct, frozen=True, kw_only=True):
+    """A listener: the address asked for, and its socket, or CLOSED."""
+
+    address: str
+    fd: int
+    inherited: bool
+    inode: Inode | None
+
+
+class GenerationState(msgspec.Struct, frozen=True, kw_only=True):
+    """A generation with living workers, or the one that serves; `listeners` are indices."""
+
+    number: int
+    config: Config
+    origins: dict[str, str]
+    file: str | None
+    listeners: tuple[int, ...]
+    metrics: int | None
+
+
+class ChildState(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker's process: its channel, when it was born, and where its stacks come (a memfd) and
+    are asked for (an eventfd); both CLOSED where it offers none."""
+
+    pid: int
+    slot: int
+    generation: int
+    fd: int
+    born: float
+    stacks: int
+    ask: int
+
+
+class ZygoteState(msgspec.Struct, frozen=True, kw_only=True):
+    """A zygote at work: its channel, when it is killed unless it is ready, and since when it is."""
+
+    pid: int
+    generation: int
+    fd: int
+    deadline: float | None
+    ready_at: float | None
+
+
+class InboxState(msgspec.Struct, frozen=True, kw_only=True):
+    """The inbox of a slot: both its ends, and what kind of connections is in there."""
+
+    slot: int
+    reader: int
+    writer: int
+    kind: int
+
+
+class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker as the pool sees it; see `prefork.master.pool.plan.Worker`."""
+
+    pid: int
+    slot: int
+    generation: int
+    round: int
+    since: float
+    deadline: float | None
+    state: str
+    leaving: bool
+    killed: bool
+    retire: bool
+    """It is being told to leave."""
+    why: str
+    worn: float | None
+
+
+class PoolState(msgspec.Struct, frozen=True, kw_only=True):
+    """The pool between two transactions: no canary, no spawn unanswered, not stopping."""
+
+    current: int
+    target: int
+    bounds: Bounds | None
+    withdrawn: bool
+    failures: int
+    round: int
+    not_before: float
+    workers: tuple[WorkerState, ...]
+
+
+class ConnectionState(msgspec.Struct, frozen=True, kw_only=True):
+    """A client of the control socket, in the middle of its request or of its answer."""
+
+    fd: int
+    input: bytes
+    output: bytes
+    busy: bool
+    closing: bool
+
+
+class LedgerState(msgspec.Struct, frozen=True, kw_only=True):
+    """What was counted, and is not on the scoreboard; see `prefork.master.pool.ledger`."""
+
+    cells: tuple[int, ...]
+    bytes: int
+    seconds: float
+    queued: int
+    waited: float
+    restarts: dict[str, int]
+    reloads: dict[str, int]
+    upgrades: dict[str, int]
+    timeouts: int
+    overflows_before: int
+
+
+class ControlState(msgspec.Struct, frozen=True, kw_only=True):
+    """The control socket and its clients."""
+
+    path: str
+    fd: int
+    inode: Inode | None
+    connections: tuple[ConnectionState, ...]
+
+
+class PidFileState(msgspec.Struct, frozen=True, kw_only=True):
+    """The pidfile in use; the lock on it stays the process's."""
+
+    path: str
+    fd: int
+
+
+class ClientsState(msgspec.Struct, frozen=True, kw_only=True):
+    """Who waits for what, by the descriptor of the connection."""
+
+    upgrades: tuple[int, ...] = ()
+    reloads: tuple[int, ...] = ()
+    """Reloads that the upgrade took the place of: it loads everything anew."""
+    again: bool = False
+    """Another upgrade was asked for since this one began."""
+    next: tuple[int, ...] = ()
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """A master, whole."""
+
+    version: int = VERSION
+    prefork: str = __version__
+    born: float
+    number: int
+    """Of the newest generation that ever was."""
+    serving: int
+    generations: tuple[GenerationState, ...]
+    listeners: tuple[ListenerState, ...]
+    children: tuple[ChildState, ...]
+    zygotes: tuple[ZygoteState, ...]
+    inboxes: tuple[InboxState, ...] = ()
+    pool: PoolState
+    ledger: LedgerState
+    control: ControlState
+    clients: ClientsState = ClientsState()
+    scoreboard: int
+    pidfile: PidFileState | None = None
+    daemon: bool = False
+    """The server was started as one."""
+    mask: tuple[int, ...] = ()
+    """Signals that were blocked when the server was started."""
+
+    def descriptors(self) -> set[int]:
+        """All that have to stay open over the exec."""
+        return {
+            *(listener.fd for listener in self.listeners),
+            *(fd for child in self.children for fd in (child.fd, child.stacks, child.ask)),
+            *(zygote.fd for zygote in self.zygotes),
+            *(fd for inbox in self.inboxes for fd in (inbox.reader, inbox.writer)),
+            *(connection.fd for connection in self.control.connections),
+            *(self.control.fd, self.scoreboard),
+            *((self.pidfile.fd,) if self.pidfile is not None else ()),
+        } - {CLOSED}
+
+
+class _Header(msgspec.Struct):
+    version: int
+    prefork: str
+
+
+# By msgpack, and not JSON, which has no infinity (`PoolState.not_before`) and no bytes. No decoder
+# is kept: to make one takes a millisecond at each start, and few servers are upgraded.
+
+
+def encode(state: State) -> bytes:
+    """The state as bytes.  Raises StateError for a path that is no text (UTF-8)."""
+    try:
+        return msgspec.msgpack.encode(state)
+    except UnicodeEncodeError as error:
+        raise StateError(f"{error.object!r} is not UTF-8 and cannot be handed over") from None
+
+
+def decode(data: bytes) -> State:
+    """Raises StateError, for another version or for what is no state."""
+    try:
+        header = msgspec.msgpack.decode(data, type=_Header)
+        if header.version != VERSION:
+            raise StateError(
+                f"prefork {header.prefork} hands over its state in version {header.version}, and"
+                f" prefork {__version__} reads version {VERSION}: restart the server instead"
+            )
+        return msgspec.msgpack.decode(data, type=State)
+    except msgspec.DecodeError as error:
+        raise StateError(f"the state that was handed over cannot be read: {error}") from None
+
+
+# What the preflight tells the master that started it, a packet each.
+
+
+class Started(msgspec.Struct, tag="started", frozen=True):
+    """It has taken the state in, and boots a canary; `patience`: seconds for that, 0: no limit."""
+
+    prefork: str
+    patience: float
+
+
+class Refused(msgspec.Struct, tag="refused", frozen=True):
+    """It can't be done, and why: a line, or a traceback."""
+
+    why: str
+
+
+class Passed(msgspec.Struct, tag="passed", frozen=True):
+    """The canary was ready. `opened`: new listeners, whose descriptors are beside the message."""
+
+    opened: tuple[ListenerState, ...] = ()
+
+
+Verdict = Started | Refused | Passed
+
+VERDICT_LIMIT = 64 * 1024
+"""Bytes of one verdict."""
+
+
+def encode_verdict(verdict: Verdict) -> bytes:
+    if isinstance(verdict, Refused):
+        # Four bytes a character at most; the end of a traceback names the error.
+        verdict = Refused(verdict.why[-VERDICT_LIMIT // 8 :])
+    return msgspec.msgpack.encode(verdict)
+
+
+def decode_verdict(data: bytes) -> Verdict:
+    """Raises StateError."""
+    try:
+        return msgspec.msgpack.decode(data, type=Verdict)
+    except msgspec.DecodeError as error:
+        raise StateError(f"the preflight's verdict cannot be read: {error}") from None

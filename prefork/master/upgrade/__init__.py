@@ -1,0 +1,1 @@
+"""Upgrade in place: preflight, exec, and what the new master takes over."""

@@ -1,0 +1,252 @@
+"""From a master to its state and back, over exec(2).
+
+The new code is started by the same command line as the old, and learns from one variable of its
+environment that a server runs already: the process id of the master, and the descriptor of a memfd
+with its state. The master's own process id says: you are it now. That of the parent says: try it
+(prefork.master.upgrade.preflight); a third number is then the descriptor on which to tell how that
+went."""
+
+import os
+import socket
+import sys
+from collections.abc import Iterable, MutableMapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from msgspec import Struct
+
+from prefork import address, logs
+from prefork.config import ConfigError, Loaded
+from prefork.listeners import Listener
+from prefork.master.control_server import ControlServer
+from prefork.master.pool.ledger import Ledger
+from prefork.master.pool.pool import Pool
+from prefork.master.processes.children import Children
+from prefork.master.processes.generation import Generation, tls_context
+from prefork.master.processes.inboxes import Inboxes
+from prefork.master.processes.zygotes import Zygotes
+from prefork.master.rollout.reload import Reloads
+from prefork.master.snapshot import (
+    CLOSED,
+    ClientsState,
+    GenerationState,
+    ListenerState,
+    State,
+    decode,
+    encode,
+)
+from prefork.scoreboard import Scoreboard
+from prefork.worker.boot.process import import_parts
+
+VARIABLE = "PREFORK_UPGRADE"
+
+
+class Handover(Struct, frozen=True):
+    """What the environment says: where the state is, and in a preflight where to report."""
+
+    fd: int
+    report: int | None
+
+
+def handed_over(environ: MutableMapping[str, str] = os.environ) -> Handover | None:
+    """Takes the variable out of the environment: no child is to see it.
+
+    None where there is none, or where it was meant for another process.
+    """
+    master, *fds = environ.pop(VARIABLE, "").split(":")
+    match fds:
+        case [fd] if master == str(os.getpid()):
+            return Handover(int(fd), None)
+        case [fd, report] if master == str(os.getppid()):
+            return Handover(int(fd), int(report))
+    return None
+
+
+def command(directory: str) -> list[str]:
+    """The command line that this server was started with, whatever way that was.
+
+    A relative interpreter is looked up in `directory`, by the name that the operator knows it by:
+    in a release symlink, it is the new release's.
+    """
+    program = os.path.join(directory, sys.orig_argv[0])
+    if not (os.path.dirname(sys.orig_argv[0]) and os.access(program, os.X_OK)):
+        program = sys.executable
+    return [program, *sys.orig_argv[1:]]
+
+
+# To the state.
+
+
+class Parts(Struct, frozen=True):
+    """A master, as far as it is handed over."""
+
+    born: float
+    reloads: Reloads
+    pool: Pool
+    children: Children
+    zygotes: Zygotes
+    inboxes: Inboxes
+    control: ControlServer
+    scoreboard: Scoreboard
+    ledger: Ledger
+    daemon: bool
+
+
+def snapshot(
+    parts: Parts,
+    opened: Iterable[Listener] = (),
+    clients: ClientsState = ClientsState(),  # noqa: B008 - it is frozen
+    mask: Iterable[int] = (),
+) -> State:
+    """The master between two transactions, with listeners `opened` for what comes next."""
+    reloads = parts.reloads
+    living = {child.generation.number: child.generation for child in parts.children}
+    generations = [*(living | {reloads.serving.number: reloads.serving}).values()]
+    known = [*reloads.held, *opened, *(each for one in generations for each in one.held)]
+    place = {listener: index for index, listener in enumerate(dict.fromkeys(known))}
+    return State(
+        born=parts.born,
+        number=reloads.number,
+        serving=reloads.serving.number,
+        generations=tuple(
+            GenerationState(
+                number=each.number,
+                config=each.config,
+                origins=each.loaded.origins,
+                file=str(each.loaded.file) if each.loaded.file else None,
+                listeners=tuple(place[listener] for listener in each.listeners),
+                metrics=place[each.metrics] if each.metrics is not None else None,
+            )
+            for each in generations
+        ),
+        listeners=tuple(map(listener_state, place)),
+        children=parts.children.hand_over(),
+        zygotes=parts.zygotes.hand_over(),
+        inboxes=parts.inboxes.hand_over(),
+        pool=parts.pool.hand_over(),
+        ledger=parts.ledger.hand_over(),
+        control=parts.control.hand_over(),
+        clients=clients,
+        scoreboard=parts.scoreboard.fd,
+        pidfile=reloads.pidfile.hand_over(),
+        daemon=parts.daemon,
+        mask=tuple(mask),
+    )
+
+
+def listener_state(listener: Listener) -> ListenerState:
+    return ListenerState(
+        address=str(listener.address),
+        fd=CLOSED if listener.closed else listener.fileno(),
+        inherited=listener.inherited,
+        inode=listener.inode,
+    )
+
+
+def store(state: State) -> int:
+    """The descriptor of a memfd with the state in it.  Raises StateError, OSError."""
+    data = memoryview(encode(state))
+    fd = os.memfd_create("prefork-upgrade")
+    try:
+        while data:
+            data = data[os.write(fd, data) :]
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def environment(fd: int, report: int | None = None) -> dict[str, str]:
+    """Ours, and the variable; for this process, or with `report` for a child of it."""
+    fds = (fd,) if report is None else (fd, report)
+    return {**os.environ, VARIABLE: ":".join(map(str, (os.getpid(), *fds)))}
+
+
+def become(state: State, directory: str) -> NoReturn:
+    """Executes the new code in this process.
+
+    Raises OSError or StateError, and then nothing has changed.
+    """
+    fd = store(state)
+    kept = {*state.descriptors(), fd}
+    try:
+        for each in kept:
+            os.set_inheritable(each, True)
+        os.chdir(directory)
+        program, *arguments = command(directory)
+        os.execve(program, [program, *arguments], environment(fd))
+    finally:
+        for each in kept:
+            os.set_inheritable(each, False)
+        os.close(fd)
+
+
+# And back.
+
+
+class Adopted(Struct, frozen=True):
+    """What was handed over, as far as it is not a part of the loop."""
+
+    state: State
+    generations: dict[int, Generation]
+    held: list[Listener]
+    scoreboard: Scoreboard
+
+    @property
+    def serving(self) -> Generation:
+        return self.generations[self.state.serving]
+
+    @property
+    def opened(self) -> list[Listener]:
+        """What the preflight has opened for the generation to come."""
+        known = {each for one in self.generations.values() for each in one.held}
+        return [listener for listener in self.held if listener not in known]
+
+
+def receive(fd: int) -> State:
+    """Reads and closes what `store` made.  Raises StateError for another version, OSError."""
+    with open(fd, "rb") as file:
+        file.seek(0)
+        return decode(file.read())
+
+
+def adopt(state: State) -> Adopted:
+    """Takes over listeners and scoreboard.
+
+    Raises ScoreboardError where that is of another version, OSError for a descriptor that is not
+    what the state says.
+    """
+    listeners = [adopt_listener(each, each.fd) for each in state.listeners]
+    return Adopted(
+        state,
+        {each.number: _generation(each, listeners) for each in state.generations},
+        [listener for listener in listeners if not listener.closed],
+        Scoreboard(state.scoreboard),
+    )
+
+
+def adopt_listener(state: ListenerState, fd: int) -> Listener:
+    """A listener that is open already; as such it is neither bound nor changed."""
+    if fd == CLOSED:
+        # Its place counts: a worker knows listeners by their number.
+        gone = Listener(address.parse(state.address), socket.socket())
+        gone.close()
+        return gone
+    os.set_inheritable(fd, False)
+    sock = socket.socket(fileno=fd)
+    return Listener(address.parse(state.address), sock, state.inherited, state.inode)
+
+
+def _generation(state: GenerationState, listeners: Sequence[Listener]) -> Generation:
+    file = Path(state.file) if state.file is not None else None
+    loaded = Loaded(state.config, state.origins, file)
+    import_parts(loaded.config)
+    try:
+        tls = tls_context(loaded)
+    except ConfigError as error:
+        # Its workers serve on; one that has to be forked anew fails, and says so.
+        logs.event("error", "certificate not read", generation=state.number, reason=str(error))
+        tls = None
+    ours = [listeners[index] for index in state.listeners]
+    metrics = listeners[state.metrics] if state.metrics is not None else None
+    return Generation(state.number, loaded, ours, tls, metrics)

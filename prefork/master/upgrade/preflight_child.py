@@ -1,0 +1,176 @@
+"""The preflight's side: the new code tries all that it would have to do in the master's place.
+
+It takes in the real state and boots a canary on the real listeners: a worker, by a zygote where
+there is to be one, that is told to leave in the moment in which it is ready.  A worker accepts
+nothing before it is told to serve, so no client notices.  What a new configuration adds is opened
+here and passed to the master, so that no connection which comes meanwhile is lost.
+"""
+
+import os
+import random
+import selectors
+import signal
+import socket
+import traceback
+from time import monotonic
+
+import setproctitle
+
+from prefork import __version__, logs
+from prefork.channel import Failed, Ready, Report, Retire
+from prefork.config import ConfigError, Source
+from prefork.listeners import Listener, ListenError
+from prefork.master.pool.pool import Pool
+from prefork.master.pool.roster import LAST_WORDS
+from prefork.master.processes.children import Child, Children, Death
+from prefork.master.processes.generation import Generation, prepare
+from prefork.master.processes.zygotes import Zygotes
+from prefork.master.rollout.file_watcher import WatchError, require_watcher
+from prefork.master.snapshot import Passed, Refused, Started, StateError, encode_verdict
+from prefork.master.upgrade.exec import Adopted, Handover, adopt, listener_state, receive
+from prefork.scoreboard import SLOTS, Scoreboard, ScoreboardError
+
+_STAGES = 3
+"""With a zygote, three things may take a boot timeout each: the zygote, its fork, the worker."""
+
+
+def rehearse(source: Source, handover: Handover, watch: bool) -> int:
+    """Tries everything, tells the master how that went, and returns an exit status."""
+    assert handover.report is not None
+    os.set_inheritable(handover.report, False)
+    with socket.socket(fileno=handover.report) as report:
+        verdict: Passed | Refused
+        opened: list[Listener] = []
+        try:
+            if watch:
+                require_watcher()
+            verdict = _try(source, adopt(receive(handover.fd)), report, opened)
+        except (
+            *(StateError, ScoreboardError, ConfigError, ListenError, logs.LogError, WatchError),
+        ) as problem:
+            verdict = Refused(str(problem))
+        except BaseException:
+            verdict = Refused(traceback.format_exc().rstrip())
+        if isinstance(verdict, Refused):
+            for listener in opened:
+                listener.release()
+            opened.clear()
+        fds = [listener.fileno() for listener in opened]
+        socket.send_fds(report, [encode_verdict(verdict)], fds)
+    return 0 if isinstance(verdict, Passed) else 1
+
+
+def _try(
+    source: Source, adopted: Adopted, report: socket.socket, opened: list[Listener]
+) -> Passed | Refused:
+    """Adds the listeners that are new to `opened`."""
+    state = adopted.state
+    name = adopted.serving.config.server.name
+    setproctitle.setproctitle(f"prefork: upgrade [{name}]")
+    log = logs.configure(adopted.serving.config.log)
+    logs.set_role("preflight")
+    settings = {number: each.settings for number, each in adopted.generations.items()}
+    pool = Pool(random.Random())
+    pool.adopt(state.pool, settings)
+    pool.plan(monotonic())
+    generation = prepare(source, state.number + 1, adopted.held)
+    # An inherited one is there for the master as it is for us.
+    opened += [each for each in generation.held if each not in adopted.held and not each.inherited]
+    log.prepare(generation.config.log)
+    workers = generation.config.workers
+    patience = workers.boot_timeout * (_STAGES if workers.preload else 1)
+    report.send(encode_verdict(Started(__version__, patience)))
+    foreign = {*state.descriptors(), report.fileno()}
+    foreign -= {listener.fileno() for listener in generation.listeners}
+    taken = {child.slot for child in state.children}
+    slot = next(slot for slot in range(SLOTS) if slot not in taken)
+    why = _Canary(name, log, foreign).boot(slot, generation)
+    return Refused(why) if why is not None else Passed(tuple(map(listener_state, opened)))
+
+
+class _Canary:
+    """The one worker, its zygote if there is to be one, and what becomes of them."""
+
+    def __init__(self, name: str, log: logs.Logs, foreign: set[int]) -> None:
+        """`foreign`: descriptors that are the master's alone."""
+        self._selector = selectors.DefaultSelector()
+        woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._selector.register(woken, selectors.EVENT_READ, lambda _: os.read(woken, 4096))
+        own = {self._selector.fileno(), woken, wake}
+        self._children = Children(
+            name,
+            self._selector,
+            Scoreboard(),
+            log,
+            born=self._born,
+            hear=self._hear,
+            foreign=lambda _: foreign | own,
+        )
+        self._zygotes = Zygotes(self._selector, self._children, self._not_spawned)
+        self._timeout = 0.0
+        self._deadline: float | None = None
+        self._child: Child | None = None
+        self._ready = self._gone = False
+        self._why: str | None = None
+        # All other signals stay blocked: only the master ends us.
+        signal.set_wakeup_fd(wake)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+
+    def boot(self, slot: int, generation: Generation) -> str | None:
+        """Boots it and lets it go again; returns why it does not get ready, or None."""
+        workers = generation.config.workers
+        self._timeout = workers.boot_timeout
+        try:
+            (self._zygotes if workers.preload else self._children).spawn(slot, generation)
+        except OSError as error:
+            return f"fork failed: {error.strerror}"
+        while self._why is None and not self._gone:
+            self._wait()
+            self._zygotes.expire(monotonic())
+            self._expire(monotonic())
+            for death in self._children.reap(self._zygotes):
+                self._died(death)
+        if self._child is not None and not self._gone:
+            self._children.signal(self._child, signal.SIGKILL)
+        self._zygotes.keep(())
+        return self._why
+
+    def _wait(self) -> None:
+        times = [
+            time for time in (self._deadline, self._zygotes.next_deadline()) if time is not None
+        ]
+        patience = max(min(times) - monotonic(), 0.0) if times else None
+        for key, mask in self._selector.select(patience):
+            key.data(mask)
+
+    def _born(self, child: Child) -> None:
+        self._child = child
+        self._deadline = monotonic() + self._timeout if self._timeout else None
+
+    def _not_spawned(self, _: Generation, slots: list[int], why: str) -> None:
+        if slots:
+            self._why = self._why or why
+
+    def _hear(self, child: Child, report: Report) -> None:
+        if isinstance(report, Failed):
+            self._why = report.why
+        elif isinstance(report, Ready):
+            self._ready = True
+            self._children.tell(child, Retire())
+            # It has nothing to serve; what it still does is the application's way out.
+            self._deadline = monotonic() + LAST_WORDS
+
+    def _expire(self, now: float) -> None:
+        if self._child is None or self._deadline is None or now < self._deadline:
+            return
+        self._deadline = None
+        if self._ready:
+            self._children.signal(self._child, signal.SIGKILL)
+        else:
+            self._why = f"not ready within {self._timeout:g} s"
+
+    def _died(self, death: Death) -> None:
+        self._gone = True
+        if not self._ready and self._why is None:
+            self._why = f"a worker died before it was ready: {death.how}"

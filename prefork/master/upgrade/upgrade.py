@@ -1,0 +1,214 @@
+"""Upgrade in place (USR2): new interpreter, new code, the same process and the same sockets.
+
+A transaction around an exec(2) of the master in itself: a child of the new code tries everything
+first (prefork.master.upgrade.preflight), while the loop goes on as ever. Only when it has passed,
+the master executes the new code, which takes over listeners, workers and clients, and then replaces
+the workers by an ordinary reload. Whatever fails before that leaves everything as it was.
+
+There is one transaction at a time. An upgrade waits until the canary of a reload under way is ready
+or has failed; a second one comes after the first. A reload that comes during a preflight waits for
+it: the upgrade, if it passes, loads everything anew, and the reload is answered with it.
+"""
+
+import selectors
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from msgspec import Struct, field
+
+from prefork import __version__, logs
+from prefork.master.control_server import ControlServer, Reply
+from prefork.master.rollout.reload import Waiting
+from prefork.master.snapshot import ClientsState, StateError
+from prefork.master.upgrade.exec import Parts, become, snapshot
+from prefork.master.upgrade.preflight import Preflight
+
+
+class Clients(Struct):
+    """All who wait for one generation: one reload for many, after an upgrade."""
+
+    was: str = ""
+    """The version before the upgrade."""
+    upgrades: list[Reply] = field(default_factory=list)
+    reloads: list[Reply] = field(default_factory=list)
+
+    def ok(self, **fields: Any) -> None:
+        for reply in self.reloads:
+            reply.ok(**fields)
+        for reply in self.upgrades:
+            reply.ok(**fields, was=self.was, version=__version__)
+
+    def fail(self, error: str) -> None:
+        for reply in (*self.reloads, *self.upgrades):
+            reply.fail(error)
+
+    def join(self, waiting: Waiting) -> None:
+        """Somebody else's wait becomes a wait for the same."""
+        if isinstance(waiting, Clients):
+            self.upgrades += waiting.upgrades
+            self.reloads += waiting.reloads
+        elif isinstance(waiting, Reply):
+            self.reloads.append(waiting)
+
+
+class Upgrades:
+    """The upgrade under way, and the one that is asked for next."""
+
+    def __init__(
+        self,
+        selector: selectors.BaseSelector,
+        parts: Parts,
+        reload: Callable[[Waiting], None],
+    ) -> None:
+        """`reload` is called for one that waited for an upgrade that failed."""
+        self._selector = selector
+        self._parts = parts
+        self._reload = reload
+        self._clients = Clients()
+        self._preflight: Preflight | None = None
+        self._reload_wanted = False
+        self._again = False
+        self._next: list[Reply] = []
+
+    # What is asked for.
+
+    def ask(self, client: Reply | None = None) -> None:
+        """Begins with the next `step` that can."""
+        self._again = True
+        if client is not None:
+            self._next.append(client)
+            if self._preflight is not None or not self._parts.pool.between_transactions:
+                client.progress("waits for the reload or upgrade under way")
+
+    def defer(self, waiting: Waiting | None) -> bool:
+        """Whether a reload has to wait for the preflight under way: it is then noted here."""
+        if self._preflight is None:
+            return False
+        self._reload_wanted = True
+        if isinstance(waiting, Reply):
+            waiting.progress("waits for the upgrade under way")
+        if waiting is not None:
+            self._clients.join(waiting)
+        return True
+
+    def cancel(self, why: str) -> None:
+        """The server stops, or all workers go: nothing of it is wanted any more."""
+        if self._preflight is not None:
+            self._parts.ledger.upgraded("failed")
+            logs.event("error", "upgrade failed", reason=why)
+            self._end()
+        self._clients.fail(why)
+        for reply in self._next:
+            reply.fail(why)
+        self._clients, self._next = Clients(), []
+        self._again = self._reload_wanted = False
+
+    # What comes of it.
+
+    def step(self, now: float) -> None:
+        """What is to be done now, once in each round of the loop."""
+        if self._preflight is not None:
+            self._preflight.expire(now)
+            if self._preflight.failure is not None:
+                self._fail(self._preflight.failure)
+        if self._preflight is None and self._again and self._parts.pool.between_transactions:
+            self._begin()
+
+    @property
+    def trying(self) -> bool:
+        """Whether a preflight is under way."""
+        return self._preflight is not None
+
+    @property
+    def passed(self) -> bool:
+        """Everything is ready for `replace`."""
+        tried = self._preflight is not None and self._preflight.opened is not None
+        return tried and self._parts.pool.between_transactions
+
+    def replace(self, mask: Iterable[int]) -> None:
+        """Executes the new code, with all signals blocked; comes back only where that failed.
+
+        `mask`: what was blocked before.
+        """
+        assert self._preflight is not None
+        directory = self._parts.reloads.source.directory
+        try:
+            state = snapshot(
+                self._parts, self._preflight.opened or (), self._hand_over(), map(int, mask)
+            )
+            logs.event("info", "executing the new code", version=self._preflight.version)
+            become(state, directory)
+        except (OSError, StateError) as error:
+            self._fail(f"the new code cannot be executed: {error}")
+
+    def next_deadline(self) -> float | None:
+        return self._preflight.deadline if self._preflight is not None else None
+
+    def overslept(self, seconds: float) -> None:
+        """The preflight slept too."""
+        if self._preflight is not None and self._preflight.deadline is not None:
+            self._preflight.deadline += seconds
+
+    def descriptors(self) -> list[int]:
+        """All that are open here, for a forked child to close."""
+        return self._preflight.descriptors() if self._preflight is not None else []
+
+    def _begin(self) -> None:
+        self._again = False
+        self._clients = Clients(__version__, self._next)
+        self._next = []
+        reloads = self._parts.reloads
+        try:
+            self._preflight = Preflight(
+                self._selector,
+                snapshot(self._parts),
+                reloads.source.directory,
+                reloads.serving.config.workers.boot_timeout,
+            )
+        except (OSError, StateError) as error:
+            return self._fail(f"the preflight cannot be started: {error}")
+        logs.event("info", "upgrade started", preflight=self._preflight.pid)
+
+    def _fail(self, why: str) -> None:
+        self._end()
+        self._parts.ledger.upgraded("failed")
+        logs.event("error", "upgrade failed", reason=why)
+        clients, self._clients = self._clients, Clients()
+        Clients(upgrades=clients.upgrades).fail(why)
+        if self._reload_wanted:
+            self._reload_wanted = False
+            self._reload(Clients(reloads=clients.reloads))
+
+    def _end(self) -> None:
+        if self._preflight is not None:
+            self._preflight.close()
+            self._preflight = None
+
+    # Over the exec.
+
+    def _hand_over(self) -> ClientsState:
+        everybody = Clients()
+        # Whoever waits for a rollout that has not settled now waits for the one after it.
+        for waiting in (self._clients, *self._parts.reloads.waiting):
+            everybody.join(waiting)
+        return ClientsState(
+            upgrades=_numbers(everybody.upgrades),
+            reloads=_numbers(everybody.reloads),
+            again=self._again,
+            next=_numbers(self._next),
+        )
+
+    def resume(self, state: ClientsState, control: ControlServer, was: str) -> Clients:
+        """Finds all again in the new master; who waits for the generation that it begins with."""
+        self._again = state.again
+        self._next = _replies(control, state.next)
+        return Clients(was, _replies(control, state.upgrades), _replies(control, state.reloads))
+
+
+def _numbers(replies: Iterable[Reply]) -> tuple[int, ...]:
+    """Those of connections that are still there."""
+    return tuple(number for reply in replies if (number := reply.fileno()) >= 0)
+
+
+def _replies(control: ControlServer, numbers: Iterable[int]) -> list[Reply]:
+    return [reply for number in numbers if (reply := control.reply(number)) is not None]

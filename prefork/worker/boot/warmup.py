@@ -1,0 +1,49 @@
+"""Requests made inside a new worker before it is ready.
+
+What the first request of an application loads (templates, connections, caches) is loaded before
+any client waits for it; and an application that imports well but cannot answer fails its boot.
+"""
+
+from collections.abc import Iterable
+
+from prefork.apps.wsgi import Application, Response
+from prefork.http.request import Environ
+from prefork.http.request_parser import Connection, Limits
+
+_NO_LIMITS = Limits(0, 0, 0, 0, 0)
+
+
+class WarmupError(Exception):
+    """A path was not answered with 2xx or 3xx; one line."""
+
+
+class _Nowhere:
+    """Where the answers go."""
+
+    broken = False
+    closing = True
+
+    def send(self, data: bytes) -> None:
+        pass
+
+    def send_file(self, head: bytes, fd: int, offset: int, count: int) -> None:
+        pass
+
+
+def warm_up(application: Application, paths: Iterable[str], base: Environ) -> None:
+    """Requests each path once, as a client at the first listener would.
+
+    Raises WarmupError for an answer of 4xx or 5xx, and what the application raises.
+    """
+    for path in paths:
+        connection = Connection(base, _NO_LIMITS)
+        connection.feed(b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % path.encode("ascii"))
+        if not connection.requests:
+            raise WarmupError(f"warmup: {path} is no request target: {connection.error}")
+        request = connection.requests.pop(0)
+        response = Response(request, _Nowhere())
+        response.take(application(request.environ, response.start))
+        assert response.head is not None
+        status = response.head.code
+        if status >= 400:
+            raise WarmupError(f"warmup: {path} answered {status}; expected 2xx or 3xx")

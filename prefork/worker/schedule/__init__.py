@@ -1,0 +1,1 @@
+"""Waiting: accept4(), the epoll, threads, and hand-over between workers."""

@@ -1,0 +1,546 @@
+"""The worker's loop: choose a place to wait, serve what comes, leave when told to.
+
+There are two places for the main thread.  Nothing parked: it blocks in accept4 and serves on the
+spot.  Something parked: it waits in the epoll, and an acceptor thread waits in accept4 for it.
+With several listeners it always waits in the epoll, with an acceptor for each.  Where a worker has
+several threads, another one may have the place in the epoll instead.
+"""
+
+import errno
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Any, Protocol
+
+from prefork import logs
+from prefork.channel import (
+    Channel,
+    Crowded,
+    Expire,
+    Inboxes,
+    Leaving,
+    Order,
+    Ready,
+    Reopen,
+    Retire,
+    Serve,
+    Stop,
+)
+from prefork.scoreboard import LISTENERS, Record, Waits
+from prefork.worker.schedule.accept import QUEUE_EMPTY, WAKE, Acceptor, Arrival, Door, MainPlace
+from prefork.worker.schedule.fairness import Turn
+from prefork.worker.schedule.handover import Handover, Parcel
+from prefork.worker.schedule.poller import Parking
+from prefork.worker.schedule.threads import Crew
+from prefork.worker.schedule.watcher import Duty, Watcher
+
+# Without the enum that signal.getsignal makes of its answer, or tries to: 0.6 us at each wait.
+_getsignal: Callable[[int], object] = sys.modules["_signal"].getsignal
+
+_REST = 0.1
+"""Seconds without accepting after an error of the kind that does not pass at once (EMFILE)."""
+
+_COMPLAIN = 5.0
+"""Seconds between two lines in the log about that."""
+
+_AT_ONCE = 2
+"""New connections from a listener, until those that are parked get their turn; siblings may be
+about to come for the others."""
+
+_AGAIN = 0.05
+"""Seconds until a worker that leaves offers again what nobody had room for."""
+
+
+class Service(Protocol):
+    """What is done with connections: prefork.worker.service.http_service or
+    prefork.worker.service.tcp_service."""
+
+    parking: Parking[Any]
+
+    # By any thread, which is told by its record.
+
+    def welcome(self, arrival: Arrival, door: Door, record: Record) -> None:
+        """Serves or parks a new connection."""
+
+    def adopt(self, parcel: Parcel, fd: int, door: Door, record: Record) -> None:
+        """Serves or parks a connection that a sibling has handed over."""
+
+    def ready(self, fd: int, events: int, record: Record, now: float) -> float:
+        """Goes on with a parked connection; returns the monotonic seconds when that was over.
+
+        `now`: as of a moment ago."""
+
+    def overdue(self, now: float, record: Record) -> None:
+        """Ends what has passed its deadline."""
+
+    def offer(self, fd: int, slot: int | None = None) -> bool:
+        """Hands a parked connection over, to an idle sibling or to the one in a slot; False where
+        it stays."""
+
+    def hand_over_all(self) -> None:
+        """Hands over all that is parked and can move, to whoever takes it."""
+
+    def last(self) -> None:
+        """What runs now is the last on its connection (may be called by a signal handler)."""
+
+    def leave(self) -> None:
+        """The worker is on its way out: idle connections get their last chance."""
+
+    def expire(self, now: float) -> None:
+        """Gives up the requests over their timeout (may be called by a signal handler)."""
+
+    def flush(self) -> None:
+        """The worker is about to wait: writes what was kept for a batch."""
+
+    def in_child(self) -> None:
+        """In a child that the application has forked: lets go of what is the worker's alone."""
+
+
+class Loop:
+    """Runs until the worker may leave."""
+
+    def __init__(
+        self,
+        doors: list[Door],
+        channel: Channel,
+        reopen: Callable[[tuple[str, ...], list[int]], None],
+        handover: Handover,
+        records: Sequence[Record],
+        waits: Waits,
+        *,
+        slow: bool = False,
+    ) -> None:
+        """`reopen`: takes the paths of log files and their new descriptors.  `records`: of the
+        threads, first the main one's.  `slow`: what is assumed of the application at first."""
+        self._doors = doors
+        for number, door in enumerate(doors[:LISTENERS]):
+            if door.sock.family != socket.AF_UNIX:
+                door.turn = Turn(door.sock, waits, handover, number)
+        self._reopen = reopen
+        self._channel = channel
+        self._channel_fd = channel.fileno()
+        self._parking: Parking[Any]
+        self._service: Service
+        self._place = MainPlace()
+        self._duty = duty = Duty()
+        self._acceptors = [Acceptor(door, duty.arrivals, self.wake, self._go_on) for door in doors]
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._record = records[0]
+        self.crew = Crew(list(records), self.wake, slow=slow) if len(records) > 1 else None
+        self.handover = handover
+        self._watcher = Watcher(
+            *(duty, self._place, handover, self.crew),
+            wake=self.wake,
+            attend=self._take_note,
+            crowded=lambda: channel.send(Crowded()),
+        )
+        self._parent = os.getppid()
+        self._handler = self._on_retire  # one object, to be found again
+        self._admitted = False
+        self._new_first = False
+        self._attention = False
+        self._told = False
+        self._at_work = False
+        self._found = 0
+        self._draining = False
+        self._orphaned = False
+        self._rest_until = 0.0
+        self._complaints = logs.Seldom(_COMPLAIN)
+
+    # Called from other threads and from signal handlers.
+
+    def wake(self) -> None:
+        """Brings the main thread out of the epoll."""
+        os.eventfd_write(self._wake, 1)
+
+    def _on_wake(self, *_: object) -> None:
+        """Signal handler: there is an order in the channel."""
+        armed = self._place.disarm()
+        self._read_orders()
+        self._interrupt(armed)
+
+    def _on_retire(self, *_: object) -> None:
+        """Signal handler: SIGTERM, from whoever sent it, or by the death of the master."""
+        armed = self._place.disarm()
+        if os.getppid() != self._parent:
+            self.handover.end()
+        self._retire()
+        self._interrupt(armed)
+
+    def _interrupt(self, armed: bool) -> None:
+        self._attention = True
+        self.wake()
+        self._place.interrupt(armed)
+
+    def _take_note(self, fd: int) -> bool:
+        """Another thread was told of an event: whether it is the main thread's to see to."""
+        if fd != self._wake and fd != self._channel_fd:
+            return False
+        self._attention = True
+        return True
+
+    def _go_on(self) -> bool:
+        # A connection taken while nobody waits would wait for a thread, and not for a sibling that
+        # is idle. With nothing parked, the main thread wants its place back.
+        return not self._duty.since and bool(self._parking.parked)
+
+    # Orders. A handler may carry them out in the middle of a request of the main thread, which is
+    # how a worker that is stuck in its application still stops accepting.
+
+    def _read_orders(self) -> None:
+        try:
+            while not self._orphaned and (packet := self._channel.order()) is not None:
+                order, fds = packet
+                self._obey(order, fds)
+        except EOFError:
+            self._orphaned = True
+            self.handover.end()
+            self._retire()
+
+    def _obey(self, order: Order, fds: list[int]) -> None:
+        if isinstance(order, Serve):
+            self._admitted = True
+        elif isinstance(order, Stop):
+            self._stop(order.listeners)
+        elif isinstance(order, Retire):
+            self._retire()
+        elif isinstance(order, Expire):
+            self._service.expire(monotonic())
+            self._retire()
+        elif isinstance(order, Reopen):
+            self._reopen(order.paths, fds)
+        elif isinstance(order, Inboxes):
+            self.handover.learn(order.kind, order.slots, fds, own=order.own)
+            self._watcher.rouse()
+
+    def _retire(self) -> None:
+        """Leave without accepting more: the queue belongs to those who stay."""
+        self._stop(())
+
+    def _stop(self, drained: tuple[int, ...]) -> None:
+        """Leave, and accept from some listeners until their queue is empty."""
+        if self._duty.leaving:
+            return
+        self._duty.leaving = self._attention = True
+        self._draining = bool(drained)
+        self.handover.shut()
+        for number, door in enumerate(self._doors):
+            if number not in drained:
+                door.shut()
+        self._service.last()
+        for acceptor in self._acceptors:
+            acceptor.dismiss()
+        self._channel.send(Leaving())
+
+    # The main thread.
+
+    def run(self, service: Service) -> None:
+        """Serves until the worker was told to leave and has nothing left to do."""
+        self._service = service
+        self._parking = service.parking
+        # Edge-triggered: each event wakes one thread once, and that need not be the one to read.
+        self._parking.watch(self._wake, edge=True)
+        self._parking.watch(self._channel_fd, edge=True)
+        self._install_handlers()
+        self._channel.send(Ready())
+        self._wait_for_admission()
+        self._start_others()
+        crew, record = self.crew, self._record
+        while True:
+            if _getsignal(signal.SIGTERM) is not self._handler:
+                self._install_handlers()  # the application, or its event loop, has taken it
+            if self._attention:
+                self._attend()
+            if crew is not None:
+                crew.take()
+            if self._duty.leaving and self._finished():
+                return
+            if self._draining:
+                self._drain()
+                self._wait(_REST if self._rest_until else 0.0, record)
+            elif self._alone():
+                self._accept()
+            else:
+                self._wait(self._again() if self._told else None, record)
+
+    def _start_others(self) -> None:
+        """Threads of ours, once nothing can end the worker but an order to leave."""
+        if self.crew is not None:
+            # Not by whoever posts it first, as elsewhere: only the main thread may start it deaf.
+            for acceptor in self._acceptors:
+                acceptor.start()
+            self.crew.start(lambda record: self._wait(None, record))
+        self._watcher.start(self._service)
+        if not self._duty.leaving:
+            self.handover.open()
+
+    def _wait_for_admission(self) -> None:
+        """Accepts nothing before the master knows that the worker is ready.
+
+        It may kill one that it takes to be booting, which must not have a connection by then.
+        """
+        while not (self._admitted or self._duty.leaving):
+            self._parking.wait(monotonic())
+            self._listen_to_master()
+
+    def _install_handlers(self) -> None:
+        signal.signal(signal.SIGTERM, self._handler)
+        signal.signal(WAKE, self._on_wake)
+
+    def _attend(self) -> None:
+        self._attention = False
+        self._read_orders()
+        if self._duty.leaving and not self._told:
+            self._told = True
+            if self.crew is not None:
+                self.crew.report = True
+            self._service.leave()
+
+    def _again(self) -> float | None:
+        """Offers what is left to those who had no room for it; when to come back."""
+        if not self._parking.parked:
+            return None
+        if self.handover.wanted:
+            self._service.hand_over_all()
+        elif not self.handover.expected:
+            return None
+        return _AGAIN
+
+    def _finished(self) -> bool:
+        if not self._nothing_left():
+            return False
+        # It may just have taken a connection out of the inbox.
+        self._watcher.dismiss()
+        return self._nothing_left()
+
+    def _nothing_left(self) -> bool:
+        duty = self._duty
+        return not (
+            self._draining
+            or self._parking.parked
+            or duty.arrivals
+            or duty.incoming
+            or duty.events
+            or (self.crew is not None and not self.crew.idle)
+        )
+
+    def _alone(self) -> bool:
+        """The main thread can wait in accept4: nothing could want it elsewhere."""
+        duty = self._duty
+        return (
+            not self._parking.parked
+            and len(self._doors) == 1
+            and not duty.leaving
+            and not duty.arrivals
+            and not duty.incoming
+            and not self._acceptors[0].in_place
+            and (self.crew is None or (self.crew.idle and not duty.events))
+            and not self._rest_until
+        )
+
+    def _accept(self) -> None:
+        service = self._service
+        service.flush()
+        got: list[Arrival] = []
+        door = self._doors[0]
+        self._duty.since = 0.0
+        if door.turn is not None:
+            door.turn.let_pass()
+            if self._attention or self._duty.incoming:
+                return
+        problem = self._place.accept(door, got)
+        if self.crew is not None:
+            self._begin_to_serve()
+        for arrival in got:
+            self._greet(arrival, door)
+        if problem is not None:
+            self._rest(problem)
+
+    def _begin_to_serve(self) -> None:
+        """Should this thread take long over it, others have to see to the rest."""
+        self._duty.since = monotonic()
+        if self._duty.watcher_sleeps:
+            self._watcher.rouse()
+
+    def _greet(self, arrival: Arrival, door: Door) -> None:
+        """The main thread has accepted a connection."""
+        if arrival[0] >= self.handover.brim:
+            self.handover.crowd()
+        self._service.welcome(arrival, door, self._record)
+
+    def _tend_doors(self) -> bool:
+        """Sees to it that new connections are accepted; whether the main thread has done so.
+
+        A thread that comes out of accept4 beside one that is at work waits for the interpreter,
+        longer the more that one has to do: up to 5 ms, the interpreter's switch interval.  So a
+        main thread that finds something whenever it looks does without acceptors: it takes new
+        connections itself, those that are nobody else's.  Acceptors get their place back when it is
+        to wait.
+        """
+        at_work, self._at_work = self._at_work, False
+        by_itself = False
+        for acceptor in self._acceptors:
+            if acceptor.in_place:
+                continue
+            most = self._most_at_once() if at_work else 0
+            by_itself = most > 0
+            door = acceptor.door
+            if by_itself and door.turn is not None:
+                self._accept_at_once(door, door.turn, most)
+            else:
+                acceptor.post()
+        return by_itself
+
+    def _most_at_once(self) -> int:
+        """How many new connections the main thread takes from a listener by itself, until those
+        that are parked get their turn; 0 where that is for the acceptor."""
+        if self.handover.single:
+            # What nobody else will take has as many turns as what is here.
+            return max(self._found, _AT_ONCE)
+        # Should another be faster, the watcher gets it out; alone, it has none that looks.
+        return 0 if self.handover.alone else _AT_ONCE
+
+    def _accept_at_once(self, door: Door, turn: Turn, most: int) -> None:
+        for _ in range(most):
+            if not (turn.mine() and door.open):
+                return
+            self._duty.since = monotonic()
+            got: list[Arrival] = []
+            problem = self._place.accept(door, got)
+            if problem is not None:
+                self._rest(problem)
+            if not got:
+                return
+            self._greet(got[0], door)
+            self._at_work = True
+
+    def _drain(self) -> None:
+        """One connection from each listener, until its queue is empty."""
+        self._draining = False
+        for door in self._doors:
+            if door.open:
+                got: list[Arrival] = []
+                problem = self._place.accept(door, got)
+                for arrival in got:
+                    self._service.welcome(arrival, door, self._record)
+                if problem is not None and problem.errno in QUEUE_EMPTY:
+                    door.close()
+                    continue
+                self._draining = True
+                # Without a free descriptor, not even an empty queue is told.
+                if problem is not None and not door.make_room():
+                    self._rest(problem)
+
+    def _rest(self, problem: OSError) -> None:
+        if self._duty.leaving and problem.errno == errno.ENOTSOCK:
+            return  # the door was shut
+        self._rest_until = monotonic() + _REST
+        if problem.errno in QUEUE_EMPTY:
+            return  # the server is about to stop: the order to leave comes next
+        if self._complaints.due():
+            logs.event("error", "accept failed", reason=problem.strerror)
+
+    # Whoever has the place in the epoll: the main thread, or another of the crew.
+
+    def _wait(self, limit: float | None, record: Record) -> None:
+        """Waits once, and serves what has come."""
+        service, duty = self._service, self._duty
+        now = monotonic()
+        if self._rest_until:
+            if now < self._rest_until:
+                limit = self._rest_until - now if limit is None else limit
+            else:
+                self._rest_until = 0.0
+        if not (duty.leaving or self._rest_until) and self._tend_doors():
+            limit = 0.0
+        service.flush()
+        if duty.arrivals or duty.incoming or (self._attention and record is self._record):
+            limit = 0.0
+        if self.crew is None:
+            duty.since = 0.0
+            events = self._parking.wait(now, limit)
+            duty.since = looked = monotonic()
+            if duty.watcher_sleeps:
+                self._watcher.rouse()
+            self._found = len(events)
+            self._at_work = self._at_work or bool(events)
+            now = looked
+            for fd, event in events:
+                if fd == self._channel_fd:
+                    self._listen_to_master()
+                else:
+                    now = service.ready(fd, event, record, now)
+        else:
+            looked = self._wait_in_turn(self.crew, now, limit, record)
+            if self.crew.holder is not record:
+                return
+        if duty.arrivals or duty.incoming:
+            self._welcome(record)
+        if self._parking.due <= looked:
+            # As of that look, not of now: what has come while this thread served is in time.
+            service.overdue(looked, record)
+        for acceptor in self._acceptors:
+            problem = acceptor.problem
+            if problem is not None:
+                acceptor.problem = None
+                self._rest(problem)
+
+    def _wait_in_turn(self, crew: Crew, now: float, limit: float | None, record: Record) -> float:
+        """The same where another thread may take this one's place meanwhile."""
+        duty = self._duty
+        # Those that are left from the last look would only be told again.
+        events: list[tuple[int, int]] = []
+        if not duty.events:
+            duty.since = 0.0
+            events = self._parking.wait(now, limit)
+        looked = monotonic()
+        duty.events.extend(event for event in events if not self._take_note(event[0]))
+        if crew.holder is record:
+            duty.since = looked
+            if duty.watcher_sleeps:
+                self._watcher.rouse()
+        elif events:
+            self.wake()  # it was relieved while it waited: the new holder has to look
+        # The place may be gone after the first call: every other time new connections come first.
+        self._new_first = not self._new_first
+        if self._new_first and (duty.arrivals or duty.incoming):
+            self._welcome(record)
+        now = monotonic() if self._new_first else looked
+        while duty.events and crew.holder is record:
+            try:
+                fd, event = duty.events.popleft()
+            except IndexError:  # the watcher has taken it
+                break
+            now = self._service.ready(fd, event, record, now)
+        return looked
+
+    def _welcome(self, record: Record) -> None:
+        """Those that acceptor threads took, and those that siblings have sent."""
+        duty, crew = self._duty, self.crew
+        while (duty.arrivals or duty.incoming) and (crew is None or crew.holder is record):
+            try:
+                if duty.incoming:
+                    self._take_in(*duty.incoming.popleft(), record)
+                else:
+                    arrival, door = duty.arrivals.popleft()
+                    if arrival[0] >= self.handover.brim:
+                        self.handover.crowd()
+                    self._service.welcome(arrival, door, record)
+            except IndexError:  # the watcher has taken it
+                continue
+
+    def _take_in(self, parcel: Parcel, fd: int, record: Record) -> None:
+        door = next((door for door in self._doors if door.inode == parcel.listener), None)
+        if door is None:
+            # Sent to the slot's last worker, that had other listeners: the master looks to it that
+            # this does not happen.
+            os.close(fd)
+            logs.event("error", "connection lost", reason="of a listener that is not ours")
+            return
+        self._service.adopt(parcel, fd, door, record)
+
+    def _listen_to_master(self) -> None:
+        self._read_orders()

@@ -1,0 +1,48 @@
+"""What a client of HTTP may take of a worker: time, memory and disk."""
+
+from msgspec import Struct
+
+from prefork.http.disk_budget import Disk
+from prefork.http.memory_budget import Budget
+from prefork.http.request_parser import Limits
+
+_GRACE = 30.0
+"""Seconds before a rate is looked at where silence has no limit."""
+
+
+class Rules(Struct, frozen=True):
+    """Time limits in seconds and size limits in bytes, 0 for none."""
+
+    limits: Limits
+    keepalive: float
+    keepalive_requests: int
+    """Requests answered on one connection."""
+    header_timeout: float
+    body_timeout: float
+    min_body_rate: int
+    """Bytes a second, on the average since the body began, after `body_timeout`."""
+    write_timeout: float
+    min_write_rate: int
+    """Bytes a second that a client takes, since it began to lag behind, after `write_timeout`."""
+    response_memory: int
+    response_spill: int
+    budget: Budget
+    """What all bodies and responses of a worker may take of its memory."""
+    disk: Disk
+    """And of the disk, in temporary files."""
+
+
+def due(now: float, *, silence: float, rate: int, since: float, done: int) -> float:
+    """Monotonic seconds at which a client is given up from whom nothing comes, or which takes
+    nothing; 0 for never.
+
+    `silence`: seconds that it may be silent from now on.  `rate`: the bytes a second that it has to
+    keep up from then on that it has begun `since`, with `done` bytes by now: a byte now and then
+    gains no time for ever.  0 for no limit.
+    """
+    quiet = now + silence if silence else 0.0
+    if rate:
+        slow = since + (silence or _GRACE) + done / rate
+        if not quiet or slow < quiet:
+            return slow
+    return quiet

@@ -1,0 +1,270 @@
+"""What a client has not taken yet: in memory, past a size on disk, or in a file of the application.
+
+It goes out in the order in which it came, whenever the client takes more. Only where that outgrows
+all limits the thread that has more to send waits for the client.
+"""
+
+import contextlib
+import os
+import select
+import socket
+from collections import deque
+from collections.abc import Callable
+from io import FileIO
+from time import monotonic
+
+from prefork import linux
+from prefork.temporary_file import unnamed_file
+from prefork.worker.transport.client_limits import Rules, due
+
+AHEAD = 128 * 1024
+"""Bytes of a response that the kernel may still have for the client when its next request is
+served.  For one that does not read it keeps up to net.ipv4.tcp_wmem, which are megabytes."""
+
+_FILES_AT_ONCE = 8  # pieces of files sent at one time, until other connections get their turn
+
+_DONTWAIT = socket.MSG_DONTWAIT
+
+SendFile = Callable[[int, int, int], int]
+"""(descriptor, offset, bytes): sends some of a file, and returns how many bytes; 0 where it has no
+more. Raises OSError as sendfile(2) does."""
+
+
+def falls_behind(sock: socket.SocketType) -> bool:
+    """Whether the kernel has more than AHEAD for the client; if so, the socket is not writable
+    until it has less than half of that.
+
+    A client that asks for more than it reads would otherwise have its worker make, and keep, as
+    many responses as it cares to ask for.
+    """
+    try:
+        if linux.not_sent(sock.fileno()) <= AHEAD:
+            return False
+        # tcp(7), Linux 3.12; for this client the kernel will keep no more from now on, either.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, AHEAD)
+    except OSError:  # a Unix socket, for which the kernel keeps little
+        return False
+    return True
+
+
+class FilePart:
+    """Bytes of a file that are still to be sent; owns its descriptor."""
+
+    __slots__ = ("count", "fd", "offset", "spilled")
+
+    def __init__(self, fd: int, offset: int, count: int, *, spilled: bool = False) -> None:
+        self.fd = fd
+        self.offset = offset
+        self.count = count
+        self.spilled = spilled
+        """It is ours, and can grow."""
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+class Unsent:
+    """What one client still has to take; made when it begins to lag behind."""
+
+    __slots__ = (
+        "_lagging_since",
+        "_memory",
+        "_parts",
+        "_pushed",
+        "_queued",
+        "_rules",
+        "_send_file",
+        "_sock",
+        "_spill",
+        "_spilled",
+        "_taken",
+    )
+
+    def __init__(self, sock: socket.SocketType, send_file: SendFile, rules: Rules) -> None:
+        self._sock = sock
+        self._send_file = send_file
+        self._rules = rules
+        self._parts: deque[bytearray | FilePart] = deque()
+        self._memory = 0
+        self._spill: FileIO | None = None
+        self._spilled = 0
+        self._lagging_since = monotonic()
+        self._queued = linux.not_acknowledged(sock.fileno())
+        self._pushed = self._taken = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._parts)
+
+    @property
+    def memory(self) -> int:
+        """Bytes of it that are in memory."""
+        return self._memory
+
+    def given_up(self) -> bool:
+        """When it is due: whether the client has taken nothing since the last look, or too little.
+
+        What the epoll tells is no measure of it: a socket becomes writable again when a third of
+        what the kernel keeps for it is gone (tcp(7), tcp_wmem), and that may be a megabyte.
+        """
+        before = self._taken
+        self._look()
+        now = monotonic()
+        return self._taken <= before or 0 < self.due(now) <= now
+
+    def _look(self) -> None:
+        """Notes how much the client has taken since it lags behind."""
+        in_kernel = linux.not_acknowledged(self._sock.fileno())
+        self._taken = self._queued + self._pushed - in_kernel
+
+    def due(self, now: float) -> float:
+        """Monotonic seconds at which a client is given up that takes nothing, or too little of it;
+        0 for never."""
+        rules = self._rules
+        return due(
+            now,
+            silence=rules.write_timeout,
+            rate=rules.min_write_rate,
+            since=self._lagging_since,
+            done=self._taken,
+        )
+
+    # What is to be sent.
+
+    def add(self, data: memoryview) -> None:
+        """Keeps bytes behind all that is kept, or waits until the client takes them.
+
+        Raises OSError where the client is gone or too slow: the connection is of no more use.
+        """
+        rules = self._rules
+        while data:
+            size = len(data)
+            room = not rules.response_memory or self._memory + size <= rules.response_memory
+            if room and rules.budget.take(size):
+                self._memory += size
+                self._keep(data)
+                return
+            if not rules.response_spill or self._spilled + size <= rules.response_spill:
+                data = self._spill_over(data)
+            if data:
+                data = self._wait_for_reader(data)
+
+    def add_file(self, fd: int, offset: int, count: int) -> None:
+        """Keeps bytes of a file; the application may close its own before the client has them."""
+        self._append_file(FilePart(os.dup(fd), offset, count))
+
+    def _keep(self, data: memoryview) -> None:
+        # A copy: the tail of a large body would keep all of it in memory. And many small pieces
+        # are one: an object for each would take more memory than what is in it.
+        last = self._parts[-1] if self._parts else None
+        if isinstance(last, bytearray):
+            last += data
+        else:
+            self._parts.append(bytearray(data))
+
+    def _append_file(self, part: FilePart) -> None:
+        self._parts.append(part)
+        self._sock.setblocking(False)  # sendfile(2) knows no MSG_DONTWAIT
+
+    def _spill_over(self, data: memoryview) -> memoryview:
+        """Puts bytes on disk; returns those for which there was no room."""
+        disk = self._rules.disk
+        if not disk.take(len(data)):
+            return data
+        offset = self._spilled
+        # Where the disk is full, or no descriptor left, it is as if it were used up.
+        with contextlib.suppress(OSError):
+            if self._spill is None:
+                self._spill = FileIO(unnamed_file(), "r+b")
+            part = self._parts[-1] if self._parts else None
+            if not (isinstance(part, FilePart) and part.spilled):
+                part = FilePart(os.dup(self._spill.fileno()), offset, 0, spilled=True)
+                self._append_file(part)
+            while data:
+                written = os.pwrite(part.fd, data, self._spilled)
+                self._spilled += written
+                part.count += written
+                data = data[written:]
+        disk.give_back(len(data))
+        return data
+
+    def _wait_for_reader(self, data: memoryview) -> memoryview:
+        """Waits until the client takes something; returns what is left of `data`."""
+        poll = select.poll()
+        poll.register(self._sock, select.POLLOUT)
+        now = monotonic()
+        until = self.due(now)
+        if not poll.poll(max(until - now, 0.0) * 1000 if until else None) and self.given_up():
+            raise TimeoutError
+        self.flush()
+        if self._parts:
+            return data
+        try:
+            sent = self._sock.send(data, _DONTWAIT)
+        except BlockingIOError:
+            return data
+        self._pushed += sent
+        return data[sent:]
+
+    # What is sent.
+
+    def flush(self) -> None:
+        """Sends as much as the client takes now, and others can wait for.
+
+        Raises OSError where the client is gone, or a file has shrunk since it was promised.
+        """
+        parts = self._parts
+        files = 0
+        if not parts:  # it was the kernel's to send, and no call of ours would tell of an error
+            problem = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if problem:
+                raise OSError(problem, os.strerror(problem))
+        try:
+            while parts and files < _FILES_AT_ONCE:
+                part = parts[0]
+                if isinstance(part, FilePart):
+                    files += 1
+                    if self._flush_file(part):
+                        parts.popleft()
+                        part.close()
+                elif self._flush_memory(part):
+                    parts.popleft()
+        except BlockingIOError:
+            pass
+        if parts:
+            self._look()
+        else:
+            self._close_spill()
+
+    def _flush_file(self, part: FilePart) -> bool:
+        sent = self._send_file(part.fd, part.offset, part.count)
+        if not sent and part.count:
+            raise OSError("a file has shrunk while it was sent")
+        self._pushed += sent
+        part.offset += sent
+        part.count -= sent
+        return not part.count
+
+    def _flush_memory(self, part: bytearray) -> bool:
+        sent = self._sock.send(part, _DONTWAIT)
+        self._pushed += sent
+        self._memory -= sent
+        self._rules.budget.give_back(sent)
+        del part[:sent]
+        return not part
+
+    def close(self) -> None:
+        """Lets go of all of it."""
+        for part in self._parts:
+            if isinstance(part, FilePart):
+                part.close()
+        self._parts.clear()
+        self._rules.budget.give_back(self._memory)
+        self._memory = 0
+        self._close_spill()
+
+    def _close_spill(self) -> None:
+        if self._spill is not None:
+            self._spill.close()
+            self._spill = None
+            self._rules.disk.give_back(self._spilled)
+            self._spilled = 0

@@ -1,0 +1,234 @@
+"""A socket whose bytes are sealed by TLS, in use like the socket itself, and as little blocking.
+
+OpenSSL works on memory (SSLObject and two MemoryBIO), since an SSLSocket refuses MSG_DONTWAIT.
+Two things are kept so that the epoll tells the whole truth:
+
+- `recv` opens all that it has read: no byte waits in here while the epoll is silent;
+- `send` counts bytes as sent when the kernel has all of their sealed form.  What it has sealed and
+  could not send stays; the next call must begin with the same bytes, as with SSL_write(3).
+"""
+
+import contextlib
+import os
+import socket
+import ssl
+from typing import Any
+
+from prefork.http.head_rules import Reject
+
+# The most that one record holds, RFC 8446 section 5.1. Bytes are sealed by the record, and so seen
+# to be taken by the record: of a slow client the time limits must not miss more.
+_RECORD = 16 * 1024
+_FILE = 64 * 1024  # bytes of a file read and sealed at one time
+_DONTWAIT = socket.MSG_DONTWAIT
+
+
+class TlsSocket:
+    """A connected socket that speaks TLS as a server."""
+
+    def __init__(self, sock: socket.SocketType, context: ssl.SSLContext) -> None:
+        self.plain = sock
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._begun = False
+        self._opened = b""
+        self._rest = b""
+        self._sealed = 0
+        self.ended = False
+        """The client has sent its last byte (close_notify)."""
+
+    @property
+    def unsent(self) -> bool:
+        """Sealed bytes wait for the client to take them."""
+        return bool(self._rest or self._outgoing.pending)
+
+    def fileno(self) -> int:
+        return self.plain.fileno()
+
+    def setsockopt(self, level: int, option: int, value: int) -> None:
+        self.plain.setsockopt(level, option, value)
+
+    def getsockopt(self, level: int, option: int) -> int:
+        return self.plain.getsockopt(level, option)
+
+    def setblocking(self, flag: bool) -> None:
+        self.plain.setblocking(flag)
+
+    def shake_hands(self) -> bool:
+        """Goes on with the handshake; whether it is complete.
+
+        Raises Reject for a client that speaks plain HTTP, to be answered so, and OSError
+        (ssl.SSLError is one) where it has failed: the client was told why, if that could be done.
+        """
+        try:
+            if self.unsent:
+                self.push()
+            data = self.plain.recv(_RECORD, _DONTWAIT)
+        except BlockingIOError:
+            return False
+        if not data:
+            raise ConnectionError("the client has left")
+        # The first byte of a handshake record is 0x16; that of a request is a letter.
+        if not self._begun and data[:1].isalpha():
+            raise Reject(400, "this port speaks TLS: use https://")
+        self._begun = True
+        self._incoming.write(data)
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            self._push_some()
+            return False
+        except ssl.SSLError:
+            self._push_some()
+            raise
+        self._push_some()
+        with contextlib.suppress(BlockingIOError):
+            # What came right behind the handshake; the epoll will not tell of it again.
+            self._opened = self._open()
+        return True
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        """What has come, b"" for the end; some bytes more than `size` at times.
+
+        Raises BlockingIOError where nothing has, OSError where the connection is lost.
+        """
+        if self._opened:
+            opened, self._opened = self._opened, b""
+            return opened
+        if self.ended:
+            return b""
+        data = self.plain.recv(size, _DONTWAIT)
+        if not data:
+            return b""
+        self._incoming.write(data)
+        return self._open()
+
+    def _open(self) -> bytes:
+        """All that can be opened of what was read."""
+        parts = []
+        try:
+            while part := self._tls.read(_RECORD):
+                parts.append(part)
+            self.ended = True
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            self.ended = True
+        except ssl.SSLError:
+            self._push_some()  # the alert
+            if not parts:
+                raise
+            self.ended = True
+        self._push_some()
+        if not parts and not self.ended:
+            raise BlockingIOError
+        return b"".join(parts)
+
+    def send(self, data: bytes | memoryview, flags: int = 0) -> int:
+        """How many bytes of `data` the kernel has taken, sealed.
+
+        Raises BlockingIOError where it takes none, OSError where the connection is lost.
+        """
+        view = memoryview(data)
+        sent = 0
+        try:
+            while sent < len(view):
+                if not self._sealed:
+                    self._sealed = self._tls.write(view[sent : sent + _RECORD])
+                self.push()
+                sent += self._sealed
+                self._sealed = 0
+        except BlockingIOError:
+            if not sent:
+                raise
+        return sent
+
+    def send_file(self, fd: int, offset: int, count: int) -> int:
+        """As `send` with bytes of a file; 0 where it has no more."""
+        # The kernel can't seal it. Bytes that were sealed but not sent are read again, and are
+        # the same: the file was promised as it is.
+        data = os.pread(fd, min(count, _FILE), offset)
+        return self.send(data) if data else 0
+
+    def push(self) -> None:
+        """Sends what is sealed; raises BlockingIOError where the client does not take it all."""
+        while self._rest or self._outgoing.pending:
+            rest = self._rest or self._outgoing.read()
+            self._rest = rest
+            self._rest = rest[self.plain.send(rest, _DONTWAIT) :]
+
+    def _push_some(self) -> None:
+        """As much as the client takes now; a lost connection shows at the next read."""
+        with contextlib.suppress(OSError):
+            self.push()
+
+    def farewell(self) -> None:
+        """Tells the client that nothing more comes (close_notify, RFC 8446 section 6.1)."""
+        with contextlib.suppress(OSError, ValueError):  # most often: it has not said so yet
+            self._tls.unwrap()
+        self._push_some()
+
+    def shutdown(self, how: int) -> None:
+        if how == socket.SHUT_WR:
+            self.farewell()
+        self.plain.shutdown(how)
+
+    def close(self) -> None:
+        """Says nothing to the client: see `farewell`."""
+        self.plain.close()
+
+    # What it is about.
+
+    def environ(self) -> dict[str, str]:
+        """What an application may know of it, by the names of Apache's mod_ssl."""
+        tls = self._tls
+        cipher = tls.cipher()
+        found = {
+            "SSL_PROTOCOL": tls.version() or "",
+            "SSL_CIPHER": cipher[0] if cipher else "",
+            "SSL_CLIENT_VERIFY": "NONE",
+        }
+        certificate = tls.getpeercert()
+        binary = tls.getpeercert(binary_form=True)
+        if certificate and binary:
+            found["SSL_CLIENT_VERIFY"] = "SUCCESS"
+            found["SSL_CLIENT_S_DN"] = distinguished_name(certificate["subject"])
+            found["SSL_CLIENT_I_DN"] = distinguished_name(certificate["issuer"])
+            found["SSL_CLIENT_M_SERIAL"] = str(certificate["serialNumber"])
+            found["SSL_CLIENT_V_START"] = str(certificate["notBefore"])
+            found["SSL_CLIENT_V_END"] = str(certificate["notAfter"])
+            found["SSL_CLIENT_CERT"] = ssl.DER_cert_to_PEM_cert(binary)
+        return found
+
+
+# RFC 4514 section 3, and what OpenSSL calls the rest.
+_SHORT = {
+    "commonName": "CN",
+    "localityName": "L",
+    "stateOrProvinceName": "ST",
+    "organizationName": "O",
+    "organizationalUnitName": "OU",
+    "countryName": "C",
+    "streetAddress": "STREET",
+    "domainComponent": "DC",
+    "userId": "UID",
+}
+
+
+def distinguished_name(name: Any) -> str:
+    """A name as `ssl` gives it, in a string by RFC 4514."""
+    return ",".join(
+        "+".join(f"{_SHORT.get(key, key)}={_escaped(value)}" for key, value in part)
+        for part in reversed(name)
+    )
+
+
+def _escaped(value: str) -> str:
+    text = "".join(f"\\{char}" if char in '"+,;<>\\' else char for char in value)
+    text = text.replace("\0", "\\00")
+    if text.startswith(("#", " ")):
+        text = "\\" + text
+    if text.endswith(" ") and len(text) > 1:
+        text = text[:-1] + "\\ "
+    return text
