@@ -20,13 +20,13 @@ _REASON = LIMIT // 6 - 100
 # From a worker, or a zygote, to the master.
 
 
-class Born(msgspec.Struct, tag="born", frozen=True):
+class BornReport(msgspec.Struct, tag="born", frozen=True):
     """A worker that a zygote has forked is the master's child now."""
 
     pid: int
 
 
-class Stacks(msgspec.Struct, tag="stacks", frozen=True):
+class StacksReport(msgspec.Struct, tag="stacks", frozen=True):
     """The worker writes its stacks into a memfd when it is asked by an eventfd
     (prefork.stack_dump); both come beside the message.  The receiver's descriptors, -1 where it has
     none to spare."""
@@ -35,19 +35,19 @@ class Stacks(msgspec.Struct, tag="stacks", frozen=True):
     ask: int = -1
 
 
-class Ready(msgspec.Struct, tag="ready", frozen=True):
+class ReadyReport(msgspec.Struct, tag="ready", frozen=True):
     """The application is loaded, and the worker waits for the word to serve."""
 
 
-class Leaving(msgspec.Struct, tag="leaving", frozen=True):
+class LeavingReport(msgspec.Struct, tag="leaving", frozen=True):
     """The order to leave was heard: no need to repeat it."""
 
 
-class Crowded(msgspec.Struct, tag="crowded", frozen=True):
+class CrowdedReport(msgspec.Struct, tag="crowded", frozen=True):
     """No descriptor is left for what is in the inbox: somebody else has to take it."""
 
 
-class Failed(msgspec.Struct, tag="failed", frozen=True):
+class FailedReport(msgspec.Struct, tag="failed", frozen=True):
     """The worker cannot boot; `why` is a line, or the application's traceback."""
 
     why: str
@@ -56,7 +56,7 @@ class Failed(msgspec.Struct, tag="failed", frozen=True):
 # From the master to a zygote.
 
 
-class Fork(msgspec.Struct, tag="fork", frozen=True):
+class ForkOrder(msgspec.Struct, tag="fork", frozen=True):
     """Fork a worker; its end of a new channel is the descriptor beside the message."""
 
     slot: int
@@ -65,18 +65,18 @@ class Fork(msgspec.Struct, tag="fork", frozen=True):
 # From the master to a worker; Reopen also to a zygote.
 
 
-class Serve(msgspec.Struct, tag="serve", frozen=True):
+class ServeOrder(msgspec.Struct, tag="serve", frozen=True):
     """It was heard that the worker is ready: it may accept.
 
     Until then the master may kill it, and no connection is lost.
     """
 
 
-class Retire(msgspec.Struct, tag="retire", frozen=True):
+class RetireOrder(msgspec.Struct, tag="retire", frozen=True):
     """Leave without accepting more: others go on with the listeners."""
 
 
-class Stop(msgspec.Struct, tag="stop", frozen=True):
+class StopOrder(msgspec.Struct, tag="stop", frozen=True):
     """Leave, and accept from these listeners until their queue is empty: nobody else will.
 
     They were made non-blocking before.
@@ -85,17 +85,17 @@ class Stop(msgspec.Struct, tag="stop", frozen=True):
     listeners: tuple[int, ...]
 
 
-class Expire(msgspec.Struct, tag="expire", frozen=True):
+class ExpireOrder(msgspec.Struct, tag="expire", frozen=True):
     """A request passed its timeout: answer 504 where nothing was sent yet, then retire."""
 
 
-class Reopen(msgspec.Struct, tag="reopen", frozen=True):
+class ReopenOrder(msgspec.Struct, tag="reopen", frozen=True):
     """New log files: descriptors beside the message, in the order of `paths`."""
 
     paths: tuple[str, ...]
 
 
-class Inboxes(msgspec.Struct, tag="inboxes", frozen=True):
+class InboxesOrder(msgspec.Struct, tag="inboxes", frozen=True):
     """Where to hand connections over: descriptors beside the message
     (prefork.worker.schedule.handover).
 
@@ -108,8 +108,8 @@ class Inboxes(msgspec.Struct, tag="inboxes", frozen=True):
     kind: int = 0
 
 
-Report = Born | Stacks | Ready | Leaving | Crowded | Failed
-Order = Fork | Serve | Retire | Stop | Expire | Reopen | Inboxes
+Report = BornReport | StacksReport | ReadyReport | LeavingReport | CrowdedReport | FailedReport
+Order = ForkOrder | ServeOrder | RetireOrder | StopOrder | ExpireOrder | ReopenOrder | InboxesOrder
 
 _encode = msgspec.json.Encoder().encode
 _decode_report: msgspec.json.Decoder[Report] = msgspec.json.Decoder(Report)
@@ -149,11 +149,11 @@ class Channel:
 
         The sender repeats what matters, so that a full channel never blocks the master.
         """
-        if isinstance(message, Failed):
+        if isinstance(message, FailedReport):
             # Not all text is UTF-8 (PEP 383). JSON may take six bytes for one; the end of a
             # traceback names the error.
             why = message.why.encode(errors="backslashreplace")[-_REASON:]
-            message = Failed(why.decode(errors="ignore"))
+            message = FailedReport(why.decode(errors="ignore"))
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         try:
             self._sock.sendmsg([_encode(message)], ancillary)
@@ -191,8 +191,8 @@ class Channel:
         report: Report | None = None
         with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
             report = _decode_report.decode(data)
-        if isinstance(report, Stacks):
-            report = Stacks(fds.pop(0), fds.pop(0)) if len(fds) > 1 else Stacks()
+        if isinstance(report, StacksReport):
+            report = StacksReport(fds.pop(0), fds.pop(0)) if len(fds) > 1 else StacksReport()
         for fd in fds:
             os.close(fd)
         if report is None:

@@ -55,58 +55,58 @@ class ControlError(Exception):
 # The messages.
 
 
-class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A command; its fields are the arguments."""
 
 
-class Reload(Request, frozen=True):
+class ReloadCommand(Command, frozen=True):
     """Answered at the outcome: `changes`, a list of texts, and `generation`, the new number."""
 
 
-class Upgrade(Request, frozen=True):
+class UpgradeCommand(Command, frozen=True):
     """Answered at the outcome, by the new code if there is one: as with Reload, and `was` and
     `version`, the versions before and now."""
 
 
-class Stop(Request, frozen=True):
+class StopCommand(Command, frozen=True):
     """Answered when it begins; the connection ends with the server."""
 
 
-class Reopen(Request, frozen=True):
+class ReopenCommand(Command, frozen=True):
     """Opens the log files anew."""
 
 
-class Scale(Request, frozen=True):
+class ScaleCommand(Command, frozen=True):
     """Sets the number of workers until the next reload; in a dynamic pool both bounds."""
 
     count: Annotated[int, msgspec.Meta(ge=1)]
 
 
-class Retire(Request, frozen=True):
+class RetireCommand(Command, frozen=True):
     """Replaces the worker of a slot: it leaves once another is ready."""
 
     slot: int
 
 
-class Stack(Request, frozen=True):
+class StackCommand(Command, frozen=True):
     """Answered with `pid`, and `stack`, the Python stacks of all threads of a slot's worker."""
 
     slot: int
 
 
-class Status(Request, frozen=True):
+class StatusCommand(Command, frozen=True):
     """Answered with the fields of `ServerStatus`."""
 
 
-COMMANDS: Mapping[str, type[Request]] = {
-    "reload": Reload,
-    "upgrade": Upgrade,
-    "stop": Stop,
-    "reopen": Reopen,
-    "scale": Scale,
-    "status": Status,
-    "stack": Stack,
-    "retire": Retire,
+COMMANDS: Mapping[str, type[Command]] = {
+    "reload": ReloadCommand,
+    "upgrade": UpgradeCommand,
+    "stop": StopCommand,
+    "reopen": ReopenCommand,
+    "scale": ScaleCommand,
+    "status": StatusCommand,
+    "stack": StackCommand,
+    "retire": RetireCommand,
 }
 
 
@@ -203,7 +203,7 @@ def encode(message: Mapping[str, Any]) -> bytes:
     return msgspec.json.encode({"v": VERSION, **message}) + b"\n"
 
 
-def decode_request(line: bytes) -> Request:
+def decode_request(line: bytes) -> Command:
     """Reads a request.
 
     Raises ControlError for what is not one, for another version, a command that is not known
@@ -227,7 +227,7 @@ def decode_request(line: bytes) -> Request:
 # The place.
 
 
-class Places(Struct, frozen=True):
+class SocketDirectories(Struct, frozen=True):
     """The directories in which the sockets of a user's servers may be, the first that can be had.
 
     run: of the whole system: /run/prefork, or what PREFORK_RUN_DIR names.
@@ -239,7 +239,7 @@ class Places(Struct, frozen=True):
     own: tuple[Path, ...]
 
     @staticmethod
-    def of(environ: Mapping[str, str], uid: int) -> "Places":
+    def of(environ: Mapping[str, str], uid: int) -> "SocketDirectories":
         """Those of a user, by the environment's PREFORK_RUN_DIR, XDG_RUNTIME_DIR and TMPDIR.
 
         Of the first two a relative path does not count: the XDG Base Directory specification says
@@ -249,7 +249,9 @@ class Places(Struct, frozen=True):
         own = [Path(environ.get("TMPDIR") or "/tmp").absolute() / f"prefork-{uid}"]
         if os.path.isabs(runtime := environ.get("XDG_RUNTIME_DIR", "")):
             own.insert(0, Path(runtime, "prefork"))
-        return Places(uid, Path(run if os.path.isabs(run) else "/run/prefork"), tuple(own))
+        return SocketDirectories(
+            uid, Path(run if os.path.isabs(run) else "/run/prefork"), tuple(own)
+        )
 
     def usable(self) -> list[Path]:
         """Those that exist and that nobody else could have put something into."""
@@ -276,7 +278,7 @@ class Places(Struct, frozen=True):
         return stat.S_ISDIR(found.st_mode) and found.st_uid == self.uid and not shared
 
 
-def default_path(name: str, places: Places | None = None) -> Path:
+def default_path(name: str, places: SocketDirectories | None = None) -> Path:
     """Where a server of this name has its control socket; the directory is made if need be.
 
     The name is percent-encoded where a file name cannot hold it, and shortened by a digest where
@@ -297,7 +299,7 @@ def default_path(name: str, places: Places | None = None) -> Path:
     )
 
 
-def find(target: str | None, control: str | None, places: Places | None = None) -> Path:
+def find(target: str | None, control: str | None, places: SocketDirectories | None = None) -> Path:
     """The control socket of a running server: the path given, or that of a server's target, or
     the only one there is of this user.
 
@@ -309,8 +311,8 @@ def find(target: str | None, control: str | None, places: Places | None = None) 
     return _find_only(directories) if target is None else _find_target(target, directories)
 
 
-def _places() -> Places:
-    return Places.of(os.environ, os.geteuid())
+def _places() -> SocketDirectories:
+    return SocketDirectories.of(os.environ, os.geteuid())
 
 
 def _in(directory: Path, name: str) -> Path:
@@ -376,7 +378,7 @@ def _is_live(path: Path) -> bool:
 # The client.
 
 
-class Client:
+class ControlClient:
     """A connection to a running server; a context manager that closes it.
 
     timeout: seconds that connecting and each line of an answer may take; None: no limit, for a
@@ -403,7 +405,7 @@ class Client:
             raise ControlError(_unreachable(path, error)) from None
         self._lines = self._sock.makefile("rb")
 
-    def __enter__(self) -> "Client":
+    def __enter__(self) -> "ControlClient":
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -10,7 +10,7 @@ from prefork.cli._files import files
 from prefork.cli._format import call_line, duration, milliseconds
 from prefork.control import (
     TIMEOUT,
-    Client,
+    ControlClient,
     ControlError,
     PoolBounds,
     QueueStatus,
@@ -30,10 +30,12 @@ def of_server(command: Command) -> Command:
     return target(control(command))
 
 
-def client_of(target: str | None, control: str | None, timeout: float | None = TIMEOUT) -> Client:
+def client_of(
+    target: str | None, control: str | None, timeout: float | None = TIMEOUT
+) -> ControlClient:
     if target is not None and control is not None:
         raise click.UsageError("give CONFIG or --control PATH, not both")
-    return Client(find(target, control), timeout, lambda text: click.echo(text, err=True))
+    return ControlClient(find(target, control), timeout, lambda text: click.echo(text, err=True))
 
 
 class ControlCommand(click.Command):

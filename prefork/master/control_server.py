@@ -17,8 +17,8 @@ from prefork import logs, unix_socket
 from prefork.control import (
     ANSWER_LIMIT,
     REQUEST_LIMIT,
+    Command,
     ControlError,
-    Request,
     decode_request,
     encode,
 )
@@ -34,7 +34,7 @@ _PAUSE = 1.0
 """Seconds without accept(2) after it failed for want of descriptors or memory."""
 
 
-Handler = Callable[[Request, "Reply"], None]
+Handler = Callable[[Command, "Reply"], None]
 
 
 class Reply:

@@ -224,7 +224,7 @@ class Master:
             return  # what it said just before that changes nothing any more
         now = monotonic()
         number = child.generation.number
-        if isinstance(report, channel.Ready):
+        if isinstance(report, channel.ReadyReport):
             logs.event("info", "worker ready", slot=child.slot, pid=child.pid, generation=number)
             self._pool.ready(child.pid, now)
             if self._pool.current == number:
@@ -235,15 +235,15 @@ class Master:
             worker = self._pool.find(child.pid)
             if worker is not None and worker.state is State.READY:
                 self._inboxes.admit(child)
-                self._children.tell(child, channel.Serve())
+                self._children.tell(child, channel.ServeOrder())
             self._upkeep.ready(child)
-        elif isinstance(report, channel.Leaving):
+        elif isinstance(report, channel.LeavingReport):
             logs.event("info", "worker leaving", slot=child.slot, pid=child.pid, generation=number)
             self._pool.leaving(child.pid, now)
             self._settle()
-        elif isinstance(report, channel.Crowded):
+        elif isinstance(report, channel.CrowdedReport):
             self._inboxes.relieve(child)
-        elif isinstance(report, channel.Failed):
+        elif isinstance(report, channel.FailedReport):
             on_trial = number == self._pool.candidate
             self._pool.failed(child.pid, report.why, now)
             # On trial, or at the first boot, the end of the generation is told, with this cause.
@@ -363,7 +363,7 @@ class Master:
                 drained.append(number)
                 ready = self._drains.over(listener, monotonic(), patience) and ready
         if ready:
-            order = channel.Stop(tuple(drained)) if drained else channel.Retire()
+            order = channel.StopOrder(tuple(drained)) if drained else channel.RetireOrder()
             self._children.tell(child, order)
 
     def _kill(self, pid: int, slot: int, why: str) -> None:

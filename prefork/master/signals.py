@@ -151,30 +151,30 @@ class Commands:
 
     # Commands.
 
-    def obey(self, request: control.Request, reply: Reply) -> None:
+    def obey(self, request: control.Command, reply: Reply) -> None:
         """Does what a control client asks for; the answer comes now or later."""
         match request:
-            case control.Status():
+            case control.StatusCommand():
                 reply.ok(**status(self._parts))
-            case control.Retire(slot):
+            case control.RetireCommand(slot):
                 self._retire(slot, reply)
-            case control.Stack(slot):
+            case control.StackCommand(slot):
                 self._stack(slot, reply)
-            case control.Reload():
+            case control.ReloadCommand():
                 self.reload(reply)
-            case control.Upgrade():
+            case control.UpgradeCommand():
                 self._ask_for_upgrade(reply)
-            case control.Reopen():
+            case control.ReopenCommand():
                 problem = self._reopen()
                 reply.fail(problem) if problem else reply.ok()
-            case control.Scale(count):
+            case control.ScaleCommand(count):
                 try:
                     self._pool.scale(count, monotonic())
                 except ValueError as error:
                     reply.fail(str(error))
                 else:
                     reply.ok(target=self._pool.target)
-            case control.Stop():
+            case control.StopCommand():
                 if not self._stopping:
                     self.stop(monotonic())
                 reply.ok_until_exit()
@@ -255,7 +255,7 @@ class Commands:
             return str(error)
         for child in self._parts.children:
             if fds:
-                self._parts.children.tell(child, channel.Reopen(paths), fds)
+                self._parts.children.tell(child, channel.ReopenOrder(paths), fds)
         if fds:
             self._parts.zygotes.reopen(paths, fds)
         logs.event("info", "log files reopened")

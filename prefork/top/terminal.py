@@ -13,7 +13,7 @@ from time import monotonic
 from rich.console import Console
 from rich.live import Live
 
-from prefork.control import Client, ControlError, ServerStatus
+from prefork.control import ControlClient, ControlError, ServerStatus
 from prefork.top.model import Model, look
 from prefork.top.view import draw
 
@@ -47,7 +47,7 @@ class Quit(Exception):
 class Top:
     """Shows a server until it is told to stop."""
 
-    def __init__(self, client: Client, status: Callable[[], ServerStatus]) -> None:
+    def __init__(self, client: ControlClient, status: Callable[[], ServerStatus]) -> None:
         """`status` asks the server.  Raises ControlError where it does not answer."""
         self._client = client
         self._status = status

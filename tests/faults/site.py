@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from prefork.control import Client, ControlError
+from prefork.control import ControlClient, ControlError
 from tests.system.load import Gate
 from tests.system.server import PATIENCE, ROOT, Server, Start
 
@@ -69,7 +69,7 @@ def rewrite(path: Path, text: str) -> None:
 
 def ask(server: Server, command: str, **args: Any) -> dict[str, Any]:
     """A command over the control socket.  Raises ControlError with the server's reason."""
-    with contextlib.closing(Client(server.control, PATIENCE)) as client:
+    with contextlib.closing(ControlClient(server.control, PATIENCE)) as client:
         return client.call(command, **args)
 
 

@@ -23,7 +23,7 @@ from typing import Any
 import psutil
 import pytest
 
-from prefork.control import Client, ControlError
+from prefork.control import ControlClient, ControlError
 from prefork.master.snapshot import VERSION as STATE
 from prefork.scoreboard import VERSION as BOARD
 from tests.faults.load import Load, tcp, unix
@@ -133,12 +133,12 @@ def install(start: Start, tmp_path: Path, built: Path) -> Install:
 
 def upgrade(server: Server) -> dict[str, Any]:
     """As `prefork upgrade` does; raises ControlError where that fails."""
-    with Client(server.control, timeout=PATIENCE * 2) as client:
+    with ControlClient(server.control, timeout=PATIENCE * 2) as client:
         return client.call("upgrade")
 
 
 def status(server: Server) -> dict[str, Any]:
-    with Client(server.control, timeout=PATIENCE) as client:
+    with ControlClient(server.control, timeout=PATIENCE) as client:
         return client.call("status")
 
 

@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from prefork import logs
-from prefork.channel import Born, Channel, Ready, Report
+from prefork.channel import BornReport, Channel, ReadyReport, Report
 from prefork.config import Log, Source, load
 from prefork.master.processes.children import Children
 from prefork.master.processes.generation import Generation
@@ -484,7 +484,7 @@ class Zygote:
 
     def listen(self) -> None:
         report = self.channel.report()
-        assert isinstance(report, Born)
+        assert isinstance(report, BornReport)
         self.children.adopt(report.pid, 7, self.generation, self.channel)
 
     def died(self, pid: int, how: str, *, sigkill: bool) -> None:
@@ -509,13 +509,13 @@ def test_a_worker_that_has_told_its_pid_and_died_is_known_when_it_is_reaped() ->
     others = Zygote(children, generation, ours)
     pid = os.fork()
     if pid == 0:
-        theirs.send(Born(os.getpid()))
-        theirs.send(Ready())
+        theirs.send(BornReport(os.getpid()))
+        theirs.send(ReadyReport())
         os._exit(9)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     (death,) = children.reap(others)
     assert (death.child.pid, death.child.slot, death.how) == (pid, 7, "exit status 9")
-    assert heard == [Ready()]
+    assert heard == [ReadyReport()]
     assert others.dead == []
     assert list(children) == []
     theirs.close()

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from prefork.control import Request
+from prefork.control import Command
 from prefork.master.control_server import ControlServer, Reply
 
 
@@ -74,19 +74,19 @@ class Served:
     def __init__(self, path: Path, loop: Loop, permits: Callable[[int], bool] | None) -> None:
         self.path = path
         self.loop = loop
-        self.asked: list[Request] = []
+        self.asked: list[Command] = []
         self.replies: SimpleQueue[Reply] = SimpleQueue()
-        self.handle: Callable[[Request, Reply], None] = lambda request, reply: reply.ok()
+        self.handle: Callable[[Command, Reply], None] = lambda request, reply: reply.ok()
         extra: dict[str, Any] = {"permits": permits} if permits else {}
         self.server: ControlServer = loop.run(
             lambda: ControlServer(loop.selector, path, self._handle, **extra)
         )
 
-    def _handle(self, request: Request, reply: Reply) -> None:
+    def _handle(self, request: Command, reply: Reply) -> None:
         self.asked.append(request)
         self.handle(request, reply)
 
-    def keep(self, request: Request, reply: Reply) -> None:
+    def keep(self, request: Command, reply: Reply) -> None:
         """A handler that leaves the answer for later, to be got from `replies`."""
         self.replies.put(reply)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from prefork.channel import Channel, Leaving, Ready, Retire, Stop
+from prefork.channel import Channel, LeavingReport, ReadyReport, RetireOrder, StopOrder
 from prefork.scoreboard import Record, Scoreboard
 from prefork.worker.schedule.accept import (
     QUEUE_EMPTY,
@@ -486,7 +486,7 @@ class Master:
             assert monotonic() < deadline, self.reports
             if (report := self.channel.report()) is not None:
                 self.reports.append(report)
-            elif kick and Ready() in self.reports:
+            elif kick and ReadyReport() in self.reports:
                 self._over.wait(0.01)
                 signal.pthread_kill(self.main, WAKE)
 
@@ -534,9 +534,9 @@ def test_retired_it_leaves_the_queue_alone(
     run: Run, door: Door, listener: socket.socket, clients: Connect
 ) -> None:
     def work(master: Master) -> None:
-        master.hear(Ready(), kick=False)
-        master.channel.send(Retire())
-        master.hear(Leaving())
+        master.hear(ReadyReport(), kick=False)
+        master.channel.send(RetireOrder())
+        master.hear(LeavingReport())
 
     service = run(work, Quiet())
     assert service.left == 1
@@ -552,10 +552,10 @@ def test_stopped_it_drains_the_queue_to_its_end(run: Run, door: Door, clients: C
     peers = {clients().getsockname() for _ in range(50)}
 
     def work(master: Master) -> None:
-        master.hear(Ready(), kick=False)
+        master.hear(ReadyReport(), kick=False)
         door.sock.setblocking(False)
-        master.channel.send(Stop((0,)))
-        master.hear(Leaving())
+        master.channel.send(StopOrder((0,)))
+        master.hear(LeavingReport())
 
     service = run(work, Quiet())
     assert close_all(service.arrivals) == peers
@@ -567,11 +567,11 @@ def test_with_several_listeners_each_is_drained(run: Run, clients: Connect, door
         peers = {clients().getsockname(), other.getsockname()}
 
         def work(master: Master) -> None:
-            master.hear(Ready(), kick=False)
+            master.hear(ReadyReport(), kick=False)
             door.sock.setblocking(False)
             second.setblocking(False)
-            master.channel.send(Stop((0, 1)))
-            master.hear(Leaving())
+            master.channel.send(StopOrder((0, 1)))
+            master.hear(LeavingReport())
 
         service = run(work, Quiet(), door, Door(second))
         assert close_all(service.arrivals) == peers
@@ -583,9 +583,9 @@ def test_a_signal_in_the_middle_of_an_order_does_not_break_it_off(run: Run, door
     service.on_last = lambda: [signal.raise_signal(WAKE) for _ in range(3)]  # type: ignore[assignment,return-value]
 
     def work(master: Master) -> None:
-        master.hear(Ready(), kick=False)
-        master.channel.send(Retire())
-        master.hear(Leaving())
+        master.hear(ReadyReport(), kick=False)
+        master.channel.send(RetireOrder())
+        master.hear(LeavingReport())
 
     run(work, service)
     assert service.left == 1
@@ -594,7 +594,7 @@ def test_a_signal_in_the_middle_of_an_order_does_not_break_it_off(run: Run, door
 
 def test_the_end_of_the_master_retires_it(run: Run, door: Door) -> None:
     def work(master: Master) -> None:
-        master.hear(Ready(), kick=False)
+        master.hear(ReadyReport(), kick=False)
         master.channel.close()
         # The kernel sends TERM for it, prctl(2).
         until(lambda: door.open is False or signal.pthread_kill(master.main, signal.SIGTERM))

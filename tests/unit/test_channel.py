@@ -9,15 +9,15 @@ import pytest
 from prefork.channel import (
     LIMIT,
     Channel,
-    Expire,
-    Failed,
-    Leaving,
+    ExpireOrder,
+    FailedReport,
+    LeavingReport,
     Order,
-    Ready,
-    Reopen,
+    ReadyReport,
+    ReopenOrder,
     Report,
-    Retire,
-    Stop,
+    RetireOrder,
+    StopOrder,
 )
 
 
@@ -33,7 +33,9 @@ def pair() -> Iterator[tuple[Channel, Channel]]:
 Pair = tuple[Channel, Channel]
 
 
-@pytest.mark.parametrize("message", [Ready(), Leaving(), Failed("line\nline"), Failed("")])
+@pytest.mark.parametrize(
+    "message", [ReadyReport(), LeavingReport(), FailedReport("line\nline"), FailedReport("")]
+)
 def test_reports_arrive_as_they_were_sent(pair: Pair, message: Report) -> None:
     master, worker = pair
     assert worker.send(message)
@@ -41,7 +43,9 @@ def test_reports_arrive_as_they_were_sent(pair: Pair, message: Report) -> None:
     assert master.report() is None
 
 
-@pytest.mark.parametrize("message", [Retire(), Stop((0, 2)), Stop(()), Expire(), Reopen(())])
+@pytest.mark.parametrize(
+    "message", [RetireOrder(), StopOrder((0, 2)), StopOrder(()), ExpireOrder(), ReopenOrder(())]
+)
 def test_orders_arrive_as_they_were_sent(pair: Pair, message: Order) -> None:
     master, worker = pair
     assert master.send(message)
@@ -52,19 +56,21 @@ def test_orders_arrive_as_they_were_sent(pair: Pair, message: Order) -> None:
 def test_messages_keep_their_order_and_their_bounds(pair: Pair) -> None:
     master, worker = pair
     for number in range(20):
-        assert worker.send(Failed(str(number)))
-    assert [master.report() for _ in range(20)] == [Failed(str(number)) for number in range(20)]
+        assert worker.send(FailedReport(str(number)))
+    assert [master.report() for _ in range(20)] == [
+        FailedReport(str(number)) for number in range(20)
+    ]
 
 
 def test_descriptors_come_along_and_are_not_inherited(pair: Pair) -> None:
     master, worker = pair
     reader, writer = os.pipe()
     try:
-        assert master.send(Reopen(("/a", "/b")), (writer, reader))
+        assert master.send(ReopenOrder(("/a", "/b")), (writer, reader))
         received = worker.order()
         assert received is not None
         order, fds = received
-        assert order == Reopen(("/a", "/b"))
+        assert order == ReopenOrder(("/a", "/b"))
         assert len(fds) == 2
         assert not any(map(os.get_inheritable, fds))
         os.write(fds[0], b"through")
@@ -78,9 +84,9 @@ def test_descriptors_come_along_and_are_not_inherited(pair: Pair) -> None:
 
 def test_what_was_said_before_the_end_is_heard(pair: Pair) -> None:
     master, worker = pair
-    worker.send(Failed("why"))
+    worker.send(FailedReport("why"))
     worker.close()
-    assert master.report() == Failed("why")
+    assert master.report() == FailedReport("why")
     for _ in range(2):
         with pytest.raises(EOFError):
             master.report()
@@ -96,30 +102,30 @@ def test_the_worker_sees_the_end_of_the_master(pair: Pair) -> None:
 def test_sending_to_nobody_is_false_and_no_signal(pair: Pair) -> None:
     master, worker = pair
     worker.close()
-    assert not master.send(Retire())
+    assert not master.send(RetireOrder())
 
 
 def test_a_full_channel_blocks_nobody(pair: Pair) -> None:
     master, worker = pair
     sent = 0
-    while master.send(Retire()):
+    while master.send(RetireOrder()):
         sent += 1
         assert sent < 1_000_000
     assert sent
-    assert not master.send(Retire())
+    assert not master.send(RetireOrder())
     # Once it is read, there is room again.
     while worker.order() is not None:
         sent -= 1
     assert sent == 0
-    assert master.send(Retire())
+    assert master.send(RetireOrder())
 
 
 @pytest.mark.parametrize("character", ["x", "\n", "\0", "\u20ac", "\U0001f40d", '"'])
 def test_a_reason_of_any_length_fits_and_keeps_its_end(pair: Pair, character: str) -> None:
     master, worker = pair
-    assert worker.send(Failed(character * LIMIT * 2 + "the last line"))
+    assert worker.send(FailedReport(character * LIMIT * 2 + "the last line"))
     report = master.report()
-    assert isinstance(report, Failed)
+    assert isinstance(report, FailedReport)
     kept = character * (10_000 // len(character.encode()))
     assert report.why.endswith(kept + "the last line")
 
@@ -127,8 +133,8 @@ def test_a_reason_of_any_length_fits_and_keeps_its_end(pair: Pair, character: st
 def test_a_reason_may_hold_what_utf_8_cannot(pair: Pair) -> None:
     """A file name that is not UTF-8 has surrogates in a traceback (PEP 383)."""
     master, worker = pair
-    assert worker.send(Failed("no such file: caf\udce9"))
-    assert master.report() == Failed("no such file: caf\\udce9")
+    assert worker.send(FailedReport("no such file: caf\udce9"))
+    assert master.report() == FailedReport("no such file: caf\\udce9")
 
 
 def test_garbage_is_the_end_of_a_channel() -> None:

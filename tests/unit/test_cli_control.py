@@ -74,7 +74,7 @@ def answer(served: Served, **fields: Any) -> None:
 
 
 def test_reload_prints_what_changed(served: Served) -> None:
-    def reload(request: control.Request, reply: Reply) -> None:
+    def reload(request: control.Command, reply: Reply) -> None:
         reply.progress("worker 0 of generation 3 ready")
         reply.ok(changes=["workers.count: 2 -> 4"], generation=3)
 
@@ -83,7 +83,7 @@ def test_reload_prints_what_changed(served: Served) -> None:
     assert result.exit_code == 0
     assert result.stdout == "workers.count: 2 -> 4\nreloaded: generation 3 serves\n"
     assert result.stderr == "worker 0 of generation 3 ready\n"
-    assert served.asked == [control.Reload()]
+    assert served.asked == [control.ReloadCommand()]
 
 
 def test_reload_that_fails_exits_with_1_and_the_reason(served: Served) -> None:
@@ -97,7 +97,7 @@ def test_stop_waits_for_the_end_of_the_server(tmp_path: Path) -> None:
     results: list[Result] = []
     asked = threading.Event()
 
-    def stop(request: control.Request, reply: Reply) -> None:
+    def stop(request: control.Command, reply: Reply) -> None:
         reply.ok_until_exit()
         asked.set()
 
@@ -110,7 +110,7 @@ def test_stop_waits_for_the_end_of_the_server(tmp_path: Path) -> None:
         assert not results
     thread.join(30)
     assert (results[0].exit_code, results[0].output) == (0, "stopped\n")
-    assert served.asked == [control.Stop()]
+    assert served.asked == [control.StopCommand()]
 
 
 def test_stop_that_is_refused(served: Served) -> None:
@@ -128,7 +128,7 @@ def test_upgrade_shows_the_versions_and_what_changed(served: Served) -> None:
         0,
         "workers.count: 2 -> 4\nupgraded: prefork 1.0 -> 1.1, generation 3 serves\n",
     )
-    assert served.asked == [control.Upgrade()]
+    assert served.asked == [control.UpgradeCommand()]
 
 
 def test_upgrade_that_failed(served: Served) -> None:
@@ -141,13 +141,13 @@ def test_upgrade_that_failed(served: Served) -> None:
 def test_reopen(served: Served) -> None:
     result = run_at(served, "reopen")
     assert (result.exit_code, result.output) == (0, "reopened\n")
-    assert served.asked == [control.Reopen()]
+    assert served.asked == [control.ReopenCommand()]
 
 
 def test_scale(served: Served) -> None:
     result = run_at(served, "scale", "4")
     assert (result.exit_code, result.output) == (0, "scaled to 4\n")
-    assert served.asked == [control.Scale(count=4)]
+    assert served.asked == [control.ScaleCommand(count=4)]
 
 
 @pytest.mark.parametrize("count", ["0", "many", "-1"])

@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from prefork import control, logs
-from prefork.control import Client, ControlError, Places, default_path, find
+from prefork.control import ControlClient, ControlError, SocketDirectories, default_path, find
 from prefork.master import control_server as master_control
 from prefork.master.control_server import ControlServer, Reply
 from tests.unit.control_loop import Raw, Served, serving
@@ -32,16 +32,16 @@ def served(tmp_path: Path) -> Iterator[Served]:
 
 
 @pytest.fixture
-def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
+def places(tmp_path_factory: pytest.TempPathFactory) -> SocketDirectories:
     top = tmp_path_factory.mktemp("c")  # short: a socket's path has 107 bytes
     (top / "run").mkdir()
-    return Places(os.geteuid(), top / "run/prefork", (top / "xdg", top / "tmp"))
+    return SocketDirectories(os.geteuid(), top / "run/prefork", (top / "xdg", top / "tmp"))
 
 
-def no_run(places: Places) -> Places:
+def no_run(places: SocketDirectories) -> SocketDirectories:
     """The same where /run/prefork can't be made, not by root either."""
     places.run.parent.joinpath("file").touch()
-    return Places(places.uid, places.run.parent / "file/prefork", places.own)
+    return SocketDirectories(places.uid, places.run.parent / "file/prefork", places.own)
 
 
 @contextlib.contextmanager
@@ -62,9 +62,9 @@ def leave_stale(path: Path) -> None:
 
 def test_a_request_and_its_answer(served: Served) -> None:
     served.handle = lambda request, reply: reply.ok(target=4)
-    with Client(served.path) as client:
+    with ControlClient(served.path) as client:
         assert client.call("scale", count=4) == {"target": 4}
-    assert served.asked == [control.Scale(count=4)]
+    assert served.asked == [control.ScaleCommand(count=4)]
 
 
 def test_the_line_on_the_wire_is_as_documented(served: Served) -> None:
@@ -75,21 +75,24 @@ def test_the_line_on_the_wire_is_as_documented(served: Served) -> None:
 
 @pytest.mark.parametrize("command", ["reload", "upgrade", "stop", "reopen", "status"])
 def test_every_command_without_arguments(served: Served, command: str) -> None:
-    with Client(served.path) as client:
+    with ControlClient(served.path) as client:
         client.call(command)
     assert [type(request) for request in served.asked] == [control.COMMANDS[command]]
 
 
 def test_many_requests_over_one_connection(served: Served) -> None:
-    with Client(served.path) as client:
+    with ControlClient(served.path) as client:
         for count in (1, 2, 3):
             client.call("scale", count=count)
-    assert served.asked == [control.Scale(count=count) for count in (1, 2, 3)]
+    assert served.asked == [control.ScaleCommand(count=count) for count in (1, 2, 3)]
 
 
 def test_a_failure_is_the_clients_error(served: Served) -> None:
     served.handle = lambda request, reply: reply.fail("site.toml: broken")
-    with Client(served.path) as client, pytest.raises(ControlError, match=r"^site\.toml: broken$"):
+    with (
+        ControlClient(served.path) as client,
+        pytest.raises(ControlError, match=r"^site\.toml: broken$"),
+    ):
         client.call("reload")
 
 
@@ -154,7 +157,7 @@ def test_progress_comes_before_a_later_answer(served: Served) -> None:
 
     thread = threading.Thread(target=answer)
     thread.start()
-    with Client(served.path, progress=hear) as client:
+    with ControlClient(served.path, progress=hear) as client:
         assert client.call("reload") == {"generation": 2}
     thread.join()
     assert heard == ["canary booting"]
@@ -162,7 +165,7 @@ def test_progress_comes_before_a_later_answer(served: Served) -> None:
 
 def test_others_are_answered_while_one_waits(served: Served) -> None:
     served.handle = served.keep
-    with Raw(served.path) as waiting, Client(served.path) as other:
+    with Raw(served.path) as waiting, ControlClient(served.path) as other:
         waiting.send(STATUS)
         reply = served.replies.get(timeout=30)
         served.handle = lambda request, reply: reply.ok()
@@ -172,7 +175,7 @@ def test_others_are_answered_while_one_waits(served: Served) -> None:
 
 
 def test_only_the_first_answer_counts(served: Served) -> None:
-    def twice(request: control.Request, reply: Reply) -> None:
+    def twice(request: control.Command, reply: Reply) -> None:
         reply.ok(n=1)
         reply.ok(n=2)
         reply.fail("no")
@@ -191,11 +194,14 @@ def test_a_command_that_raises_is_logged_and_answered(
     events: list[tuple[str, str]] = []
     monkeypatch.setattr(logs, "event", lambda level, name, **more: events.append((level, name)))
 
-    def broken(request: control.Request, reply: Reply) -> None:
+    def broken(request: control.Command, reply: Reply) -> None:
         raise RuntimeError("a bug")
 
     served.handle = broken
-    with Client(served.path) as client, pytest.raises(ControlError, match=r"internal error.*a bug"):
+    with (
+        ControlClient(served.path) as client,
+        pytest.raises(ControlError, match=r"internal error.*a bug"),
+    ):
         client.call("status")
     assert events == [("error", "control command failed")]
 
@@ -314,7 +320,7 @@ def test_one_that_waits_for_us_is_not_dropped(served: Served) -> None:
 def test_one_that_does_not_read_its_answer_is_dropped_at_the_deadline(served: Served) -> None:
     answered = threading.Event()
 
-    def long_answer(request: control.Request, reply: Reply) -> None:
+    def long_answer(request: control.Command, reply: Reply) -> None:
         reply.ok(text="x" * 900_000)
         answered.set()
 
@@ -329,7 +335,7 @@ def test_one_that_does_not_read_its_answer_is_dropped_at_the_deadline(served: Se
 
 def test_a_long_answer_arrives_whole(served: Served) -> None:
     served.handle = lambda request, reply: reply.ok(text="x" * 900_000)
-    with Client(served.path) as client:
+    with ControlClient(served.path) as client:
         assert client.call("status") == {"text": "x" * 900_000}
         assert client.call("status") == {"text": "x" * 900_000}
 
@@ -350,7 +356,7 @@ def test_a_hundred_silent_clients_do_not_keep_a_good_one_out(served: Served) -> 
     with contextlib.ExitStack() as stack:
         for _ in range(100):
             stack.enter_context(Raw(served.path))
-        good = stack.enter_context(Client(served.path))
+        good = stack.enter_context(ControlClient(served.path))
         assert good.call("status") == {}
         assert served.clients() == master_control.MAX_CLIENTS
 
@@ -371,7 +377,7 @@ def test_one_more_is_refused_where_all_others_wait_for_us(served: Served) -> Non
 
 def test_an_event_of_one_that_was_closed_in_the_same_round_is_ignored(tmp_path: Path) -> None:
     selector = selectors.DefaultSelector()
-    asked: list[control.Request] = []
+    asked: list[control.Command] = []
     server = ControlServer(selector, tmp_path / "s", lambda request, reply: asked.append(request))
     with Raw(tmp_path / "s") as raw:
         for key, mask in selector.select():
@@ -428,7 +434,10 @@ def test_the_uid_of_the_peer_is_checked(tmp_path: Path) -> None:
         return False
 
     with serving(tmp_path / "s.sock", nobody) as served:
-        with Client(served.path) as client, pytest.raises(ControlError, match="may not control"):
+        with (
+            ControlClient(served.path) as client,
+            pytest.raises(ControlError, match="may not control"),
+        ):
             client.call("stop")
         assert served.asked == []
         assert served.clients() == 0
@@ -437,7 +446,7 @@ def test_the_uid_of_the_peer_is_checked(tmp_path: Path) -> None:
 
 def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
     leave_stale(tmp_path / "s.sock")
-    with serving(tmp_path / "s.sock") as served, Client(served.path) as client:
+    with serving(tmp_path / "s.sock") as served, ControlClient(served.path) as client:
         assert client.call("status") == {}
 
 
@@ -447,7 +456,7 @@ def test_a_live_socket_is_not_stolen(served: Served) -> None:
         pytest.raises(ControlError, match=rf"{served.path}: .* in use by pid {os.getpid()}"),
     ):
         ControlServer(selector, served.path, served.handle)
-    with Client(served.path) as client:
+    with ControlClient(served.path) as client:
         assert client.call("status") == {}
 
 
@@ -516,31 +525,31 @@ def test_descriptors_lists_the_listener_and_every_client(served: Served) -> None
 
 def test_no_such_socket(tmp_path: Path) -> None:
     with pytest.raises(ControlError, match=f"no server is running at {tmp_path}/s: there is no"):
-        Client(tmp_path / "s")
+        ControlClient(tmp_path / "s")
 
 
 def test_nobody_behind_the_socket(tmp_path: Path) -> None:
     leave_stale(tmp_path / "s")
     with pytest.raises(ControlError, match="nobody listens on it"):
-        Client(tmp_path / "s")
+        ControlClient(tmp_path / "s")
 
 
 def test_a_path_that_no_socket_can_have(tmp_path: Path) -> None:
     with pytest.raises(ControlError, match="too long"):
-        Client(tmp_path / ("x" * 108))
+        ControlClient(tmp_path / ("x" * 108))
 
 
 def test_a_server_that_does_not_answer(tmp_path: Path) -> None:
     with (
         listening(tmp_path / "s"),
-        Client(tmp_path / "s", timeout=0.01) as client,
+        ControlClient(tmp_path / "s", timeout=0.01) as client,
         pytest.raises(ControlError, match="does not answer"),
     ):
         client.call("status")
 
 
 def test_a_refusal_is_read_though_the_request_could_not_be_sent(tmp_path: Path) -> None:
-    with listening(tmp_path / "s") as sock, Client(tmp_path / "s") as client:
+    with listening(tmp_path / "s") as sock, ControlClient(tmp_path / "s") as client:
         peer, _ = sock.accept()
         with peer:
             peer.sendall(control.encode({"ok": False, "error": "not you"}))
@@ -554,7 +563,7 @@ def test_a_server_whose_queue_is_full(tmp_path: Path) -> None:
         sock.listen(0)
         with pytest.raises(ControlError, match="too many clients"):  # noqa: PT012
             for _ in range(4):
-                stack.enter_context(Client(tmp_path / "s"))
+                stack.enter_context(ControlClient(tmp_path / "s"))
 
 
 @pytest.mark.parametrize(
@@ -578,7 +587,7 @@ def test_something_else_behind_the_socket(tmp_path: Path, answer: bytes, error: 
     with listening(tmp_path / "s") as sock:
         thread = threading.Thread(target=other)
         thread.start()
-        with Client(tmp_path / "s") as client, pytest.raises(ControlError, match=error):
+        with ControlClient(tmp_path / "s") as client, pytest.raises(ControlError, match=error):
             client.call("status")
         thread.join()
 
@@ -586,17 +595,19 @@ def test_something_else_behind_the_socket(tmp_path: Path, answer: bytes, error: 
 # The place.
 
 
-def test_the_system_directory_comes_first(places: Places) -> None:
+def test_the_system_directory_comes_first(places: SocketDirectories) -> None:
     assert default_path("site", places) == places.run / "site.sock"
     assert stat.S_IMODE(places.run.stat().st_mode) & 0o022 == 0
 
 
-def test_then_the_users_runtime_directory(places: Places) -> None:
+def test_then_the_users_runtime_directory(places: SocketDirectories) -> None:
     assert default_path("site", no_run(places)) == places.own[0] / "site.sock"
     assert stat.S_IMODE(places.own[0].stat().st_mode) == 0o700
 
 
-def test_then_a_directory_of_the_users_own_below_the_temporary_one(places: Places) -> None:
+def test_then_a_directory_of_the_users_own_below_the_temporary_one(
+    places: SocketDirectories,
+) -> None:
     places.own[0].touch()
     assert default_path("site", no_run(places)) == places.own[1] / "site.sock"
     assert stat.S_IMODE(places.own[1].stat().st_mode) == 0o700
@@ -604,17 +615,17 @@ def test_then_a_directory_of_the_users_own_below_the_temporary_one(places: Place
 
 def test_the_places_follow_from_the_environment() -> None:
     environ = {"XDG_RUNTIME_DIR": "/run/user/7", "TMPDIR": "/scratch"}
-    found = Places.of(environ, 7)
-    assert found == Places(
+    found = SocketDirectories.of(environ, 7)
+    assert found == SocketDirectories(
         7, Path("/run/prefork"), (Path("/run/user/7/prefork"), Path("/scratch/prefork-7"))
     )
-    assert Places.of({}, 7).own == (Path("/tmp/prefork-7"),)
-    assert Places.of({"XDG_RUNTIME_DIR": "run"}, 7).own == (Path("/tmp/prefork-7"),)
-    assert Places.of({"PREFORK_RUN_DIR": "/srv/run"}, 7).run == Path("/srv/run")
-    assert Places.of({"PREFORK_RUN_DIR": "run"}, 7).run == Path("/run/prefork")
+    assert SocketDirectories.of({}, 7).own == (Path("/tmp/prefork-7"),)
+    assert SocketDirectories.of({"XDG_RUNTIME_DIR": "run"}, 7).own == (Path("/tmp/prefork-7"),)
+    assert SocketDirectories.of({"PREFORK_RUN_DIR": "/srv/run"}, 7).run == Path("/srv/run")
+    assert SocketDirectories.of({"PREFORK_RUN_DIR": "run"}, 7).run == Path("/run/prefork")
 
 
-def test_a_directory_that_others_may_enter_is_refused(places: Places) -> None:
+def test_a_directory_that_others_may_enter_is_refused(places: SocketDirectories) -> None:
     for directory in places.own:
         directory.mkdir()
         directory.chmod(0o755)
@@ -622,7 +633,9 @@ def test_a_directory_that_others_may_enter_is_refused(places: Places) -> None:
         default_path("site", no_run(places))
 
 
-def test_a_link_in_the_place_of_a_directory_is_refused(places: Places, tmp_path: Path) -> None:
+def test_a_link_in_the_place_of_a_directory_is_refused(
+    places: SocketDirectories, tmp_path: Path
+) -> None:
     (tmp_path / "trap").mkdir(0o700)
     for directory in places.own:
         directory.symlink_to(tmp_path / "trap")
@@ -630,11 +643,11 @@ def test_a_link_in_the_place_of_a_directory_is_refused(places: Places, tmp_path:
         default_path("site", no_run(places))
 
 
-def test_a_directory_of_another_user_is_refused(places: Places) -> None:
+def test_a_directory_of_another_user_is_refused(places: SocketDirectories) -> None:
     for directory in places.own:
         directory.mkdir(0o700)
     places = no_run(places)
-    other = Places(places.uid + 1, places.run, places.own)
+    other = SocketDirectories(places.uid + 1, places.run, places.own)
     with pytest.raises(ControlError, match="no place"):
         default_path("site", other)
     assert other.usable() == []
@@ -652,25 +665,31 @@ def test_a_directory_of_another_user_is_refused(places: Places) -> None:
         ("é\n\udcff", "%C3%A9%0A%FF.sock"),
     ],
 )
-def test_the_file_is_the_name_and_can_be_read_back(places: Places, name: str, file: str) -> None:
+def test_the_file_is_the_name_and_can_be_read_back(
+    places: SocketDirectories, name: str, file: str
+) -> None:
     path = default_path(name, places)
     assert path.name == file
     assert unquote(file.removesuffix(".sock"), errors="surrogateescape") == name
 
 
-def test_a_long_name_fits_a_socket_address_and_stays_its_own(places: Places) -> None:
+def test_a_long_name_fits_a_socket_address_and_stays_its_own(places: SocketDirectories) -> None:
     paths = {default_path("x" * 200 + end, places) for end in "ab"}
     assert len(paths) == 2
     for path in paths:
         assert len(os.fsencode(path)) == 107
         assert path.name.startswith("xxx")
-        with serving(path), Client(path) as client:
+        with serving(path), ControlClient(path) as client:
             assert client.call("status") == {}
 
 
-def test_a_directory_that_is_too_long_is_passed_over(places: Places, tmp_path: Path) -> None:
+def test_a_directory_that_is_too_long_is_passed_over(
+    places: SocketDirectories, tmp_path: Path
+) -> None:
     long = tmp_path / ("d" * 100)
-    found = default_path("site", Places(places.uid, long / "prefork", (long, places.own[0])))
+    found = default_path(
+        "site", SocketDirectories(places.uid, long / "prefork", (long, places.own[0]))
+    )
     assert found == places.own[0] / "site.sock"
     assert not long.exists()
 
@@ -685,22 +704,24 @@ def config(tmp_path: Path, text: str = "") -> str:
     return str(path)
 
 
-def test_the_path_that_was_given_is_taken_as_it_is(places: Places, tmp_path: Path) -> None:
+def test_the_path_that_was_given_is_taken_as_it_is(
+    places: SocketDirectories, tmp_path: Path
+) -> None:
     assert find(None, str(tmp_path / "any"), places) == tmp_path / "any"
 
 
-def test_a_configuration_says_the_path(places: Places, tmp_path: Path) -> None:
+def test_a_configuration_says_the_path(places: SocketDirectories, tmp_path: Path) -> None:
     target = config(tmp_path, f'[control]\npath = "{tmp_path}/own.sock"\n')
     assert find(target, None, places) == tmp_path / "own.sock"
 
 
-def test_a_configuration_says_the_name(places: Places, tmp_path: Path) -> None:
+def test_a_configuration_says_the_name(places: SocketDirectories, tmp_path: Path) -> None:
     with serving(default_path("site", places)) as served:
         assert find(config(tmp_path), None, places) == served.path
 
 
 def test_a_servers_name_is_looked_for_in_every_place_and_a_live_one_preferred(
-    places: Places, tmp_path: Path
+    places: SocketDirectories, tmp_path: Path
 ) -> None:
     leave_stale(default_path("site", places))
     assert find(config(tmp_path), None, places) == places.run / "site.sock"
@@ -708,7 +729,9 @@ def test_a_servers_name_is_looked_for_in_every_place_and_a_live_one_preferred(
         assert find(config(tmp_path), None, places) == served.path == places.own[0] / "site.sock"
 
 
-def test_the_server_of_a_configuration_does_not_run(places: Places, tmp_path: Path) -> None:
+def test_the_server_of_a_configuration_does_not_run(
+    places: SocketDirectories, tmp_path: Path
+) -> None:
     with (
         serving(default_path("other", places)) as served,
         pytest.raises(ControlError, match=rf"no server 'site' .*: other \({served.path}\)$"),
@@ -716,7 +739,9 @@ def test_the_server_of_a_configuration_does_not_run(places: Places, tmp_path: Pa
         find(config(tmp_path), None, places)
 
 
-def test_a_broken_configuration_names_its_first_problem(places: Places, tmp_path: Path) -> None:
+def test_a_broken_configuration_names_its_first_problem(
+    places: SocketDirectories, tmp_path: Path
+) -> None:
     target = config(tmp_path, "[workers]\ncuont = 1\nthreads = 0\n")
     with pytest.raises(
         ControlError, match=r"site\.toml: workers\.cuont.* \(and 1 more; .*--control"
@@ -725,13 +750,13 @@ def test_a_broken_configuration_names_its_first_problem(places: Places, tmp_path
     assert "\n" not in str(caught.value)
 
 
-def test_the_only_running_server_needs_no_name(places: Places) -> None:
+def test_the_only_running_server_needs_no_name(places: SocketDirectories) -> None:
     leave_stale(default_path("stale", places))
     with serving(default_path("site", no_run(places))) as served:
         assert find(None, None, places) == served.path
 
 
-def test_several_running_servers_are_listed(places: Places) -> None:
+def test_several_running_servers_are_listed(places: SocketDirectories) -> None:
     with (
         serving(default_path("127.0.0.1:8000", places)) as first,
         serving(default_path("unix:/a", places)) as second,
@@ -744,12 +769,14 @@ def test_several_running_servers_are_listed(places: Places) -> None:
     )
 
 
-def test_no_running_server(places: Places) -> None:
+def test_no_running_server(places: SocketDirectories) -> None:
     with pytest.raises(ControlError, match="no server of this user is running"):
         find(None, None, places)
 
 
-def test_a_socket_in_a_directory_that_others_can_write_is_not_trusted(places: Places) -> None:
+def test_a_socket_in_a_directory_that_others_can_write_is_not_trusted(
+    places: SocketDirectories,
+) -> None:
     places.own[0].mkdir()
     places.own[0].chmod(0o777)
     with (
@@ -773,5 +800,5 @@ def test_status_is_typed_for_both_sides(served: Served) -> None:
         workers=[worker],
     )
     served.handle = lambda request, reply: reply.ok(**msgspec.structs.asdict(status))
-    with Client(served.path) as client:
+    with ControlClient(served.path) as client:
         assert msgspec.convert(client.call("status"), control.ServerStatus) == status

@@ -8,8 +8,8 @@ import pytest
 
 import prefork
 from prefork import stack_dump
-from prefork.channel import Channel, Failed, Ready
-from prefork.channel import Stacks as StacksAt
+from prefork.channel import Channel, FailedReport, ReadyReport
+from prefork.channel import StacksReport as StacksAt
 from prefork.master.processes import stack_requests as master
 from prefork.worker.boot import stack_writer as worker
 
@@ -64,22 +64,22 @@ def test_the_descriptors_come_with_the_message_and_others_are_closed() -> None:
     for fd, text in zip(fds, (b"hello", b"world"), strict=True):
         os.write(fd, text)
     theirs.send(StacksAt(), (fds[0], fds[1]))
-    theirs.send(Ready(), (fds[1],))
+    theirs.send(ReadyReport(), (fds[1],))
     theirs.send(StacksAt())
     theirs.send(StacksAt(), (fds[0],))
     before = len(os.listdir("/proc/self/fd"))
     told = ours.report()
     assert isinstance(told, StacksAt)
     assert [os.pread(fd, 10, 0) for fd in (told.memfd, told.ask)] == [b"hello", b"world"]
-    assert ours.report() == Ready()
+    assert ours.report() == ReadyReport()
     assert ours.report() == StacksAt(-1, -1)
     assert ours.report() == StacksAt(-1, -1)
     assert len(os.listdir("/proc/self/fd")) == before + 2
     for fd in (*fds, told.memfd, told.ask):
         os.close(fd)
     assert ours.report() is None
-    theirs.send(Failed("why"))
-    assert ours.report() == Failed("why")
+    theirs.send(FailedReport("why"))
+    assert ours.report() == FailedReport("why")
 
 
 def _none_left(*_: object, **__: object) -> None:

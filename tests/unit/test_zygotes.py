@@ -14,7 +14,16 @@ from typing import Any
 import pytest
 
 from prefork import logs
-from prefork.channel import Born, Channel, Failed, Fork, Leaving, Order, Ready, Reopen
+from prefork.channel import (
+    BornReport,
+    Channel,
+    FailedReport,
+    ForkOrder,
+    LeavingReport,
+    Order,
+    ReadyReport,
+    ReopenOrder,
+)
 from prefork.config import Log, Override, Source, load
 from prefork.listeners import Listener
 from prefork.master.pool.plan import Abandoned, Plan, Spawn, Stopped
@@ -98,7 +107,7 @@ class Master:
         return [
             (order.slot, Channel.adopt(fds[0]))
             for order, fds in self.orders(pid)
-            if isinstance(order, Fork)
+            if isinstance(order, ForkOrder)
         ]
 
     def say(self, report: Any, pid: int = FIRST) -> None:
@@ -108,7 +117,7 @@ class Master:
     def deliver(self, pid: int, zygote_pid: int = FIRST) -> Channel:
         """The one worker asked for is born; returns its end of its channel."""
         ((_, channel),) = self.forks(zygote_pid)
-        channel.send(Born(pid))
+        channel.send(BornReport(pid))
         self.turn()
         return channel
 
@@ -148,9 +157,9 @@ def test_the_first_spawn_starts_a_zygote_and_waits_for_it(master: Master) -> Non
     master.turn()
     assert len(master.zygotes) == 1
     assert master.orders() == []
-    master.say(Ready())
+    master.say(ReadyReport())
     ((order, fds),) = master.orders()
-    assert order == Fork(0)
+    assert order == ForkOrder(0)
     assert len(fds) == 1
 
 
@@ -158,12 +167,12 @@ def test_workers_are_asked_for_one_at_a_time(master: Master) -> None:
     here = generation()
     for slot in (0, 1, 2):
         master.zygotes.spawn(slot, here)
-    master.say(Ready())
+    master.say(ReadyReport())
     for slot in (0, 1, 2):
         ((asked, channel),) = master.forks()
         assert asked == slot
         assert master.born == [(n, WORKER + n) for n in range(slot)]
-        channel.send(Born(WORKER + slot))
+        channel.send(BornReport(WORKER + slot))
         master.turn()
     assert len(master.zygotes) == 1
     assert master.forks() == []
@@ -172,14 +181,14 @@ def test_workers_are_asked_for_one_at_a_time(master: Master) -> None:
 
 def test_a_worker_speaks_for_itself_once_it_is_born(master: Master) -> None:
     master.zygotes.spawn(3, generation())
-    master.say(Ready())
+    master.say(ReadyReport())
     ((_, channel),) = master.forks()
-    channel.send(Born(WORKER))
-    channel.send(Ready())
-    channel.send(Leaving())
+    channel.send(BornReport(WORKER))
+    channel.send(ReadyReport())
+    channel.send(LeavingReport())
     master.turn()
     assert master.born == [(3, WORKER)]
-    assert master.heard == [(3, Ready()), (3, Leaving())]
+    assert master.heard == [(3, ReadyReport()), (3, LeavingReport())]
     assert [child.pid for child in master.children] == [WORKER]
 
 
@@ -189,7 +198,7 @@ def test_the_end_of_its_channel_names_the_slot_of_a_worker_that_told_nothing(
     here = generation()
     master.zygotes.spawn(5, here)
     master.zygotes.spawn(6, here)
-    master.say(Ready())
+    master.say(ReadyReport())
     ((_, channel),) = master.forks()
     channel.close()
     master.turn()
@@ -199,9 +208,9 @@ def test_the_end_of_its_channel_names_the_slot_of_a_worker_that_told_nothing(
 
 def test_a_fork_that_fails_is_told_on_the_worker_s_channel(master: Master) -> None:
     master.zygotes.spawn(5, generation())
-    master.say(Ready())
+    master.say(ReadyReport())
     ((_, channel),) = master.forks()
-    channel.send(Failed("fork failed: no room"))
+    channel.send(FailedReport("fork failed: no room"))
     master.turn()
     assert master.failed == [(1, [5], "fork failed: no room")]
     assert not master.processes.killed
@@ -212,7 +221,7 @@ def test_a_process_id_that_is_no_new_child_s_is_not_believed(master: Master, pid
     """It would get our signals: the application's code has run in whoever says so."""
     here = generation()
     master.zygotes.spawn(0, here)
-    master.say(Ready())
+    master.say(ReadyReport())
     master.deliver(WORKER)
     master.zygotes.spawn(1, here)
     master.deliver(pid)
@@ -227,35 +236,35 @@ def test_a_failed_import_fails_all_that_wait_and_the_next_spawn_tries_again(
     here = generation()
     master.zygotes.spawn(0, here)
     master.zygotes.spawn(1, here)
-    master.say(Failed("Traceback: no luck"))
+    master.say(FailedReport("Traceback: no luck"))
     assert master.failed == [(1, [0, 1], "Traceback: no luck")]
     assert master.processes.killed == [FIRST]
     master.zygotes.died(FIRST, "exit status 3", sigkill=False)
     assert len(master.zygotes) == 0
 
     master.zygotes.spawn(0, here)
-    master.say(Ready(), FIRST + 1)
+    master.say(ReadyReport(), FIRST + 1)
     assert [slot for slot, _ in master.forks(FIRST + 1)] == [0]
 
 
 def test_a_spawn_does_not_wait_for_the_burial_of_a_failed_zygote(master: Master) -> None:
     here = generation()
     master.zygotes.spawn(0, here)
-    master.say(Failed("no luck"))
+    master.say(FailedReport("no luck"))
     master.zygotes.spawn(0, here)
     assert len(master.zygotes) == 2
     master.zygotes.died(FIRST, "exit status 3", sigkill=False)
-    master.say(Ready(), FIRST + 1)
+    master.say(ReadyReport(), FIRST + 1)
     assert [slot for slot, _ in master.forks(FIRST + 1)] == [0]
 
 
 def test_each_generation_has_its_own_and_only_those_kept_live(master: Master) -> None:
     old, new = generation(1), generation(2)
     master.zygotes.spawn(0, old)
-    master.say(Ready())
+    master.say(ReadyReport())
     master.deliver(WORKER)
     master.zygotes.spawn(1, new)
-    master.say(Ready(), FIRST + 1)
+    master.say(ReadyReport(), FIRST + 1)
     master.deliver(WORKER + 1, FIRST + 1)
     assert [each.heritage.generation for each in master.processes.conceived] == [1, 2]
 
@@ -280,11 +289,11 @@ def test_what_waits_for_a_zygote_that_is_not_kept_waits_in_vain(master: Master) 
 
 def test_a_worker_under_way_is_born_though_its_zygote_is_gone(master: Master) -> None:
     master.zygotes.spawn(4, generation())
-    master.say(Ready())
+    master.say(ReadyReport())
     ((_, channel),) = master.forks()
     master.zygotes.keep(set())
     master.zygotes.died(FIRST, "killed by SIGKILL", sigkill=True)
-    channel.send(Born(WORKER))
+    channel.send(BornReport(WORKER))
     master.turn()
     assert master.born == [(4, WORKER)]
 
@@ -292,14 +301,14 @@ def test_a_worker_under_way_is_born_though_its_zygote_is_gone(master: Master) ->
 def test_a_killed_zygote_is_replaced_and_its_replacement_takes_over(master: Master) -> None:
     here = generation()
     master.zygotes.spawn(0, here)
-    master.say(Ready())
+    master.say(ReadyReport())
     master.zygotes.spawn(1, here)
     ((_, channel),) = master.forks()
     master.zygotes.died(FIRST, "killed by SIGKILL", sigkill=True)
     assert len(master.processes.ends) == 2
-    channel.send(Born(WORKER))  # forked just before
+    channel.send(BornReport(WORKER))  # forked just before
     master.turn()
-    master.say(Ready(), FIRST + 1)
+    master.say(ReadyReport(), FIRST + 1)
     assert [slot for slot, _ in master.forks(FIRST + 1)] == [1]
     assert master.born == [(0, WORKER)]
     assert not master.failed
@@ -308,7 +317,7 @@ def test_a_killed_zygote_is_replaced_and_its_replacement_takes_over(master: Mast
 def test_a_zygote_that_crashes_young_waits_for_the_next_spawn(master: Master) -> None:
     here = generation()
     master.zygotes.spawn(0, here)
-    master.say(Ready())
+    master.say(ReadyReport())
     master.deliver(WORKER)
     master.zygotes.died(FIRST, "killed by SIGSEGV", sigkill=False)
     assert master.failed == [(1, [], "the zygote died: killed by SIGSEGV")]
@@ -321,7 +330,7 @@ def test_a_zygote_that_crashes_after_a_while_is_replaced_at_once(
     master: Master, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     master.zygotes.spawn(0, generation())
-    master.say(Ready())
+    master.say(ReadyReport())
     master.deliver(WORKER)
     later = monotonic() + PROOF + 1
     monkeypatch.setattr("prefork.master.processes.zygotes.monotonic", lambda: later)
@@ -361,21 +370,23 @@ def test_an_import_has_the_boot_timeout(master: Master) -> None:
 def test_a_fork_has_the_boot_timeout_and_an_idle_zygote_has_none(master: Master) -> None:
     here = generation(boot_timeout=7)
     master.zygotes.spawn(0, here)
-    master.say(Ready())
+    master.say(ReadyReport())
     deadline = master.zygotes.next_deadline()
     assert deadline is not None
     ((_, channel),) = master.forks()
     master.zygotes.expire(deadline)
     assert master.failed == [(1, [0], "not ready within 7 s")]
     assert master.processes.killed == [FIRST]
-    assert not channel.send(Born(WORKER))  # whoever holds it learns that nobody waits any more
+    assert not channel.send(
+        BornReport(WORKER)
+    )  # whoever holds it learns that nobody waits any more
     assert master.zygotes.next_deadline() is None
 
 
 def test_without_a_boot_timeout_nothing_is_ever_due(master: Master) -> None:
     master.zygotes.spawn(0, generation(boot_timeout=0))
     assert master.zygotes.next_deadline() is None
-    master.say(Ready())
+    master.say(ReadyReport())
     assert master.zygotes.next_deadline() is None
 
 
@@ -389,20 +400,20 @@ def test_oversleeping_moves_what_is_due(master: Master) -> None:
 
 def test_new_log_files_reach_the_zygote_and_what_it_has_just_forked(master: Master) -> None:
     master.zygotes.spawn(0, generation())
-    master.say(Ready())
+    master.say(ReadyReport())
     ((_, channel),) = master.forks()
     null = os.open(os.devnull, os.O_WRONLY)
     master.zygotes.reopen(("/var/log/x",), (null,))
     os.close(null)
     for found in (master.orders()[0], channel.order()):
         assert found is not None
-        assert found[0] == Reopen(("/var/log/x",))
+        assert found[0] == ReopenOrder(("/var/log/x",))
         assert len(found[1]) == 1
 
 
 def test_all_channels_are_closed_in_other_children(master: Master) -> None:
     master.zygotes.spawn(0, generation(1))
-    master.say(Ready())
+    master.say(ReadyReport())
     first = set(master.zygotes.descriptors())
     assert len(first) == 2  # the zygote's and the unborn worker's
     master.zygotes.spawn(1, generation(2))
@@ -420,7 +431,7 @@ def test_a_fork_of_the_zygote_that_fails_leaves_nothing(master: Master) -> None:
 def test_a_replacement_that_can_t_be_forked_is_left_to_the_next_spawn(master: Master) -> None:
     here = generation()
     master.zygotes.spawn(0, here)
-    master.say(Ready())
+    master.say(ReadyReport())
     master.deliver(WORKER)
     master.processes.problem = BlockingIOError(11, "no room")
     master.zygotes.died(FIRST, "killed by SIGKILL", sigkill=True)

@@ -95,5 +95,5 @@ class Timeouts:
         self._children.stacks.take(child, partial(_report, child, late, now))
         self._ledger.timeouts += len(late)
         self._ledger.restarted("request_timeout")
-        self._children.tell(child, channel.Expire())
+        self._children.tell(child, channel.ExpireOrder())
         self._pool.expired(child.pid, now)

@@ -14,7 +14,7 @@ from msgspec.structs import asdict
 
 from prefork import logs
 from prefork.channel import Channel, Order, Report
-from prefork.channel import Stacks as StacksAt
+from prefork.channel import StacksReport as StacksAt
 from prefork.master.processes.generation import Generation
 from prefork.master.processes.stack_requests import Stacks
 from prefork.master.snapshot import ChildState

@@ -18,7 +18,7 @@ from functools import partial
 from weakref import WeakKeyDictionary
 
 from prefork import logs
-from prefork.channel import Inboxes as Told
+from prefork.channel import InboxesOrder as Told
 from prefork.master.processes.children import Child, Children
 from prefork.master.processes.generation import Generation
 from prefork.master.snapshot import InboxState

@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Protocol
 
 from prefork import stack_dump
-from prefork.channel import Stacks as StacksAt
+from prefork.channel import StacksReport as StacksAt
 
 PATIENCE = 1.0
 """Seconds for a worker to write its stacks: one that is stopped, or waits for a disk, does not."""

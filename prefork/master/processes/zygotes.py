@@ -20,7 +20,7 @@ from time import monotonic
 from msgspec import Struct, field
 
 from prefork import linux, logs
-from prefork.channel import Born, Channel, Failed, Fork, Ready, Reopen
+from prefork.channel import BornReport, Channel, FailedReport, ForkOrder, ReadyReport, ReopenOrder
 from prefork.master.pool.roster import PROOF
 from prefork.master.processes.children import Children
 from prefork.master.processes.generation import Generation
@@ -122,7 +122,7 @@ class Zygotes:
     def reopen(self, paths: tuple[str, ...], fds: tuple[int, ...]) -> None:
         """Passes on new log files, to the zygotes and to what they have just forked."""
         for each in self._all():
-            each.channel.send(Reopen(paths), fds)
+            each.channel.send(ReopenOrder(paths), fds)
 
     def next_deadline(self) -> float | None:
         """When `expire` has something to do, in monotonic seconds."""
@@ -218,11 +218,11 @@ class Zygotes:
         number = zygote.generation.number
         try:
             while (report := zygote.channel.report()) is not None:
-                if isinstance(report, Ready):
+                if isinstance(report, ReadyReport):
                     logs.event("info", "zygote ready", pid=zygote.pid, generation=number)
                     zygote.ready_at, zygote.deadline = monotonic(), None
                     self._ask_next(zygote)
-                elif isinstance(report, Failed):
+                elif isinstance(report, FailedReport):
                     self._dismiss(zygote, report.why)
         except EOFError:
             # It is dying, and if it is not, it is of no use any more.
@@ -264,17 +264,17 @@ class Zygotes:
         self._selector.register(ours, selectors.EVENT_READ, lambda _: self._hear_unborn(unborn))
         # If it can't be sent, the last copy of their end is closed here, and ours shows it.
         with contextlib.suppress(OSError):
-            zygote.channel.send(Fork(slot), (theirs.fileno(),))
+            zygote.channel.send(ForkOrder(slot), (theirs.fileno(),))
         theirs.close()
 
     def _hear_unborn(self, unborn: Unborn) -> None:
         try:
             report = unborn.channel.report()
         except EOFError:
-            report = Failed("the worker died before it had told its process id")
-        if isinstance(report, Born):
+            report = FailedReport("the worker died before it had told its process id")
+        if isinstance(report, BornReport):
             self._deliver(unborn, report.pid)
-        elif isinstance(report, Failed):
+        elif isinstance(report, FailedReport):
             self._lose(unborn, report.why)
         self._ask_next(unborn.zygote)
 

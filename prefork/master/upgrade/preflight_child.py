@@ -17,7 +17,7 @@ from time import monotonic
 import setproctitle
 
 from prefork import __version__, logs
-from prefork.channel import Failed, Ready, Report, Retire
+from prefork.channel import FailedReport, ReadyReport, Report, RetireOrder
 from prefork.config import ConfigError, Source
 from prefork.listeners import Listener, ListenError
 from prefork.master.pool.pool import Pool
@@ -153,11 +153,11 @@ class _Canary:
             self._why = self._why or why
 
     def _hear(self, child: Child, report: Report) -> None:
-        if isinstance(report, Failed):
+        if isinstance(report, FailedReport):
             self._why = report.why
-        elif isinstance(report, Ready):
+        elif isinstance(report, ReadyReport):
             self._ready = True
-            self._children.tell(child, Retire())
+            self._children.tell(child, RetireOrder())
             # It has nothing to serve; what it still does is the application's way out.
             self._deadline = monotonic() + LAST_WORDS
 

@@ -24,7 +24,7 @@ from prefork.apps import application_loader
 from prefork.apps.application_loader import LoadError, load_target
 from prefork.apps.health import Health
 from prefork.apps.wsgi import FileWrapper, errors_stream
-from prefork.channel import Channel, Failed
+from prefork.channel import Channel, FailedReport
 from prefork.config import Config
 from prefork.http.disk_budget import Disk
 from prefork.http.head_cache import Recall
@@ -197,10 +197,10 @@ def _work(birth: Birth, loaded: Loaded | None) -> int:
         service = _service(birth, application, doors, loop)
         hooks.call("ready", worker)
     except (LoadError, WarmupError, logs.LogError) as problem:
-        birth.channel.send(Failed(str(problem)))
+        birth.channel.send(FailedReport(str(problem)))
         return FAILED_TO_BOOT
     except BaseException:  # an application may call sys.exit when it is imported
-        birth.channel.send(Failed(application_traceback()))
+        birth.channel.send(FailedReport(application_traceback()))
         return FAILED_TO_BOOT
     os.register_at_fork(after_in_child=service.in_child)
     os.register_at_fork(after_in_child=loop.handover.in_child)

@@ -7,7 +7,7 @@ import os
 import select
 import threading
 
-from prefork.channel import Channel, Stacks
+from prefork.channel import Channel, StacksReport
 from prefork.stack_dump import SIGNAL
 
 
@@ -27,7 +27,7 @@ def offer(channel: Channel) -> None:
         threading.Thread(target=_answer, args=(asked, memfd), name="stacks", daemon=True).start()
         undone.pop_all()
         faulthandler.register(SIGNAL, file=memfd, all_threads=True)
-        channel.send(Stacks(), (memfd, asked))
+        channel.send(StacksReport(), (memfd, asked))
 
 
 def _answer(asked: int, memfd: int) -> None:

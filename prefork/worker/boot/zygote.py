@@ -23,7 +23,7 @@ from msgspec.structs import asdict
 
 from prefork import linux, logs
 from prefork.apps.application_loader import LoadError, load_target
-from prefork.channel import Born, Channel, Failed, Fork, Ready, Reopen
+from prefork.channel import BornReport, Channel, FailedReport, ForkOrder, ReadyReport, ReopenOrder
 from prefork.worker.boot import process
 from prefork.worker.boot.hooks import Worker
 from prefork.worker.boot.process import FAILED_TO_BOOT, Birth, Heritage, Loaded
@@ -75,16 +75,16 @@ def _work(conception: Conception) -> int:
         hooks = process.prepare(heritage)
         forks.loaded = Loaded(hooks, load_target(heritage.config))
     except (LoadError, logs.LogError) as problem:
-        channel.send(Failed(str(problem)))
+        channel.send(FailedReport(str(problem)))
         return FAILED_TO_BOOT
     except BaseException:  # an application may call sys.exit when it is imported
-        channel.send(Failed(process.application_traceback()))
+        channel.send(FailedReport(process.application_traceback()))
         return FAILED_TO_BOOT
     _warn_of_threads()
     gc.collect()
     gc.freeze()
     channel.block()
-    channel.send(Ready())
+    channel.send(ReadyReport())
     with contextlib.suppress(EOFError):
         forks.serve()
     return 0
@@ -118,9 +118,11 @@ class _Forks:
         """Raises EOFError when the master wants no more, or is no more."""
         while packet := self._channel.order():
             order, fds = packet
-            if isinstance(order, Reopen):
+            if isinstance(order, ReopenOrder):
                 self._heritage.logs.replace(order.paths, fds)
-            elif isinstance(order, Fork) and fds:  # recvmsg(2) drops what would be over the limit
+            elif (
+                isinstance(order, ForkOrder) and fds
+            ):  # recvmsg(2) drops what would be over the limit
                 theirs = Channel.adopt(fds[0])
                 try:
                     self._fork(order.slot, theirs)
@@ -133,7 +135,7 @@ class _Forks:
         try:
             self.loaded.hooks.call("before_fork", worker)
         except BaseException:
-            theirs.send(Failed(process.application_traceback()))
+            theirs.send(FailedReport(process.application_traceback()))
             return
         birth = Birth(
             **asdict(heritage), slot=slot, channel=theirs, foreign=(self._channel.fileno(),)
@@ -142,7 +144,7 @@ class _Forks:
         try:
             between = process.fork(lambda: self._between(birth))
         except OSError as problem:
-            theirs.send(Failed(f"fork failed: {problem.strerror}"))
+            theirs.send(FailedReport(f"fork failed: {problem.strerror}"))
             return
         finally:
             self.under_way = False
@@ -154,7 +156,7 @@ class _Forks:
         try:
             process.fork(lambda: _be_born(birth, self.loaded, here))
         except OSError as problem:
-            birth.channel.send(Failed(f"fork failed: {problem.strerror}"))
+            birth.channel.send(FailedReport(f"fork failed: {problem.strerror}"))
         finally:
             os._exit(0)
 
@@ -165,6 +167,6 @@ def _be_born(birth: Birth, loaded: Loaded, between: int) -> NoReturn:
     linux.set_parent_death_signal(WAKE)
     while os.getppid() == between:
         signal.sigwait({WAKE})
-    if not birth.channel.send(Born(os.getpid())):
+    if not birth.channel.send(BornReport(os.getpid())):
         os._exit(0)  # nobody waits for us any more
     process.live(birth, loaded)

@@ -18,16 +18,16 @@ from typing import Any, Protocol
 from prefork import logs
 from prefork.channel import (
     Channel,
-    Crowded,
-    Expire,
-    Inboxes,
-    Leaving,
+    CrowdedReport,
+    ExpireOrder,
+    InboxesOrder,
+    LeavingReport,
     Order,
-    Ready,
-    Reopen,
-    Retire,
-    Serve,
-    Stop,
+    ReadyReport,
+    ReopenOrder,
+    RetireOrder,
+    ServeOrder,
+    StopOrder,
 )
 from prefork.scoreboard import LISTENERS, Record, Waits
 from prefork.worker.schedule.accept import QUEUE_EMPTY, WAKE, Acceptor, Arrival, Door, MainPlace
@@ -135,7 +135,7 @@ class Loop:
             *(duty, self._place, handover, self.crew),
             wake=self.wake,
             attend=self._take_note,
-            crowded=lambda: channel.send(Crowded()),
+            crowded=lambda: channel.send(CrowdedReport()),
         )
         self._parent = os.getppid()
         self._handler = self._on_retire  # one object, to be found again
@@ -201,18 +201,18 @@ class Loop:
             self._retire()
 
     def _obey(self, order: Order, fds: list[int]) -> None:
-        if isinstance(order, Serve):
+        if isinstance(order, ServeOrder):
             self._admitted = True
-        elif isinstance(order, Stop):
+        elif isinstance(order, StopOrder):
             self._stop(order.listeners)
-        elif isinstance(order, Retire):
+        elif isinstance(order, RetireOrder):
             self._retire()
-        elif isinstance(order, Expire):
+        elif isinstance(order, ExpireOrder):
             self._service.expire(monotonic())
             self._retire()
-        elif isinstance(order, Reopen):
+        elif isinstance(order, ReopenOrder):
             self._reopen(order.paths, fds)
-        elif isinstance(order, Inboxes):
+        elif isinstance(order, InboxesOrder):
             self.handover.learn(order.kind, order.slots, fds, own=order.own)
             self._watcher.rouse()
 
@@ -233,7 +233,7 @@ class Loop:
         self._service.last()
         for acceptor in self._acceptors:
             acceptor.dismiss()
-        self._channel.send(Leaving())
+        self._channel.send(LeavingReport())
 
     # The main thread.
 
@@ -245,7 +245,7 @@ class Loop:
         self._parking.watch(self._wake, edge=True)
         self._parking.watch(self._channel_fd, edge=True)
         self._install_handlers()
-        self._channel.send(Ready())
+        self._channel.send(ReadyReport())
         self._wait_for_admission()
         self._start_others()
         crew, record = self.crew, self._record
