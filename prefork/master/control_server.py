@@ -22,7 +22,7 @@ from prefork.control import (
     decode_request,
     encode,
 )
-from prefork.master.snapshot import ConnectionState, ControlState
+from prefork.master.snapshot import ControlConnectionSnapshot, ControlSnapshot
 
 IDLE_LIMIT = 10.0
 """Seconds in which a client has to send its request, and then to take what is sent to it."""
@@ -90,7 +90,7 @@ class ControlServer:
         handle: Handler,
         *,
         permits: Callable[[int], bool] = lambda uid: uid in (0, os.geteuid()),
-        adopted: ControlState | None = None,
+        adopted: ControlSnapshot | None = None,
     ) -> None:
         """`adopted`: the socket and the clients of the master before, instead of new ones."""
         self.selector = selector
@@ -108,9 +108,9 @@ class ControlServer:
         """All that are open here, for a forked child to close."""
         return [self._sock.fileno(), *(each.fileno() for each in self.connections)]
 
-    def hand_over(self) -> ControlState:
+    def hand_over(self) -> ControlSnapshot:
         """The socket and all clients, for the next master."""
-        return ControlState(
+        return ControlSnapshot(
             path=self._path,
             fd=self._sock.fileno(),
             inode=self._inode,
@@ -191,7 +191,10 @@ class _Connection:
     between it waits for us, and nothing is read."""
 
     def __init__(
-        self, server: ControlServer, sock: socket.socket, state: ConnectionState | None = None
+        self,
+        server: ControlServer,
+        sock: socket.socket,
+        state: ControlConnectionSnapshot | None = None,
     ) -> None:
         self.deadline: float | None = None
         self._server = server
@@ -203,8 +206,8 @@ class _Connection:
         self._events = 0
         self._watch()
 
-    def hand_over(self) -> ConnectionState:
-        return ConnectionState(
+    def hand_over(self) -> ControlConnectionSnapshot:
+        return ControlConnectionSnapshot(
             fd=self.fileno(),
             input=self._input,
             output=bytes(self._output),
@@ -327,7 +330,7 @@ def _listen(path: str) -> tuple[socket.socket, unix_socket.Inode | None]:
     return sock, inode
 
 
-def _adopt(state: ControlState) -> tuple[socket.socket, unix_socket.Inode | None]:
+def _adopt(state: ControlSnapshot) -> tuple[socket.socket, unix_socket.Inode | None]:
     return _adopt_socket(state.fd), state.inode
 
 

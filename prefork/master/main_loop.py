@@ -22,14 +22,14 @@ from prefork.master.control_server import ControlServer
 from prefork.master.daemon import Starter
 from prefork.master.observe.listen_queues import QueueWatch
 from prefork.master.observe.metrics import page
-from prefork.master.observe.metrics_server import Exposition
+from prefork.master.observe.metrics_server import MetricsServer
 from prefork.master.observe.notify import Notify
 from prefork.master.observe.slow_log import SlowLog
 from prefork.master.observe.timeouts import Timeouts
 from prefork.master.observe.upkeep import Upkeep
 from prefork.master.pool import plan
 from prefork.master.pool.ledger import Ledger, Restart, begin
-from prefork.master.pool.plan import State
+from prefork.master.pool.plan import WorkerState
 from prefork.master.pool.pool import Pool
 from prefork.master.processes.children import Child, Children
 from prefork.master.processes.generation import Generation
@@ -38,7 +38,7 @@ from prefork.master.processes.zygotes import Zygotes
 from prefork.master.rollout.draining import Drains
 from prefork.master.rollout.reload import Reloads
 from prefork.master.signals import Commands
-from prefork.master.upgrade.exec import Adopted, Parts
+from prefork.master.upgrade.exec import Adopted, MasterParts
 from prefork.scoreboard import SLOTS, Scoreboard
 
 FIRST_BOOT_FAILED = 3
@@ -102,7 +102,7 @@ class Master:
         self._upkeep = Upkeep(
             self._pool, self._children, self._ledger, lambda: reloads.serving.listeners
         )
-        parts = Parts(
+        parts = MasterParts(
             *(self._born, reloads, self._pool, self._children, self._zygotes, self._inboxes),
             *(self._control, self._scoreboard, self._ledger),
             daemon=adopted.state.daemon if adopted else starter is not None,
@@ -111,7 +111,7 @@ class Master:
             lambda: reloads.serving.listeners,
             lambda: reloads.serving.config.server.backlog_warning,
         )
-        self._metrics = Exposition(self._selector, partial(page, parts))
+        self._metrics = MetricsServer(self._selector, partial(page, parts))
         self._commands = Commands(self._selector, parts, log, watch=watch)
         self._notify = Notify(parts, upgrading=self._commands.upgrading, starter=starter)
         self._drains = Drains()
@@ -181,7 +181,7 @@ class Master:
         worker = self._pool.find(child.pid)
         if worker is not None:
             child.killed = worker.killed
-            if worker.state is State.READY:
+            if worker.state is WorkerState.READY:
                 self._upkeep.ready(child)
 
     # Wait, and take what has come.
@@ -233,7 +233,7 @@ class Master:
                 self._metrics.follow(self._reloads.serving.metrics)
                 self._queues.look_again()
             worker = self._pool.find(child.pid)
-            if worker is not None and worker.state is State.READY:
+            if worker is not None and worker.state is WorkerState.READY:
                 self._inboxes.admit(child)
                 self._children.tell(child, channel.ServeOrder())
             self._upkeep.ready(child)
@@ -262,7 +262,9 @@ class Master:
             child = death.child
             self._inboxes.vacate(child)
             worker = self._pool.find(child.pid)
-            expected = worker is None or (worker.state is State.RETIRING and not death.sigkill)
+            expected = worker is None or (
+                worker.state is WorkerState.RETIRING and not death.sigkill
+            )
             # A kill of ours was announced then, with its reason; the end of a generation is told
             # with its cause.
             quiet = expected or (
@@ -288,11 +290,11 @@ class Master:
         if worker is None or self._pool.stopping:
             return None
         if not expected:
-            if worker.state is State.RETIRING:  # it was killed on its way out
+            if worker.state is WorkerState.RETIRING:  # it was killed on its way out
                 return None
-            return "boot_failed" if worker.state is State.BOOTING else "crashed"
+            return "boot_failed" if worker.state is WorkerState.BOOTING else "crashed"
         replaced = worker.generation < (self._pool.current or 0) and worker.worn is None
-        return "reload" if replaced and worker.state is State.RETIRING else None
+        return "reload" if replaced and worker.state is WorkerState.RETIRING else None
 
     # Carry out the plan.
 
@@ -300,14 +302,14 @@ class Master:
         in_use = self._listeners_in_use()
         for action in todo.actions:
             match action:
-                case plan.Spawn(slot, number):
+                case plan.SpawnAction(slot, number):
                     self._spawn(slot, self._reloads.find(number))
-                case plan.Retire(pid) | plan.Stop(pid):
+                case plan.RetireAction(pid) | plan.StopAction(pid):
                     self._send_off(pid, in_use)
-                case plan.Quit(pid):
+                case plan.QuitAction(pid):
                     if child := self._children.find(pid):
                         self._children.signal(child, signal.SIGQUIT)
-                case plan.Kill(pid, slot, why):
+                case plan.KillAction(pid, slot, why):
                     self._kill(pid, slot, why)
         for outcome in todo.outcomes:
             self._conclude(outcome)
@@ -420,7 +422,7 @@ class Master:
         living = [
             child.generation
             for child in self._children
-            if (worker := self._pool.find(child.pid)) and worker.state is not State.RETIRING
+            if (worker := self._pool.find(child.pid)) and worker.state is not WorkerState.RETIRING
         ]
         return self._reloads.in_use(living)
 

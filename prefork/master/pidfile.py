@@ -9,7 +9,7 @@ import fcntl
 import os
 import stat
 
-from prefork.master.snapshot import PidFileState
+from prefork.master.snapshot import PidFileSnapshot
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
@@ -21,7 +21,7 @@ class PidFileError(Exception):
 class PidFile:
     """The pidfile in use, and the one that a reload under way will use.  Raises PidFileError."""
 
-    def __init__(self, path: str | None, adopted: PidFileState | None = None) -> None:
+    def __init__(self, path: str | None, adopted: PidFileSnapshot | None = None) -> None:
         """`path`: None for no file.  `adopted`: the master's before this one, still locked."""
         self._now = (adopted.path, adopted.fd) if adopted else _lock(path) if path else None
         if adopted:
@@ -62,9 +62,11 @@ class PidFile:
         """All that are open here, for a forked child to close."""
         return {each[1] for each in (self._now, self._next) if each is not None}
 
-    def hand_over(self) -> PidFileState | None:
+    def hand_over(self) -> PidFileSnapshot | None:
         """The file in use, for the next master."""
-        return PidFileState(path=self._now[0], fd=self._now[1]) if self._now is not None else None
+        return (
+            PidFileSnapshot(path=self._now[0], fd=self._now[1]) if self._now is not None else None
+        )
 
     def _drop_next(self) -> None:
         if self._next is not None and (self._now is None or self._next[1] != self._now[1]):

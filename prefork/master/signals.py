@@ -18,13 +18,13 @@ from prefork.master.control_server import ControlServer, Reply
 from prefork.master.observe.status_report import status
 from prefork.master.observe.upkeep import recycle
 from prefork.master.processes.children import Child
-from prefork.master.rollout.reload import Waiting
-from prefork.master.snapshot import ClientsState
-from prefork.master.upgrade.exec import Parts
+from prefork.master.rollout.reload import ReloadClient
+from prefork.master.snapshot import WaitingClientsSnapshot
+from prefork.master.upgrade.exec import MasterParts
 from prefork.master.upgrade.upgrade import Upgrades
 
 if TYPE_CHECKING:
-    from prefork.master.rollout.file_watcher import Watcher
+    from prefork.master.rollout.file_watcher import FileWatcher
 
 _SIGNALS = (
     *(signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1),
@@ -36,7 +36,7 @@ class Commands:
     """Obeys, or says why not; what takes longer than a step is gone on with in `step`."""
 
     def __init__(
-        self, selector: selectors.BaseSelector, parts: Parts, log: logs.Logs, *, watch: bool
+        self, selector: selectors.BaseSelector, parts: MasterParts, log: logs.Logs, *, watch: bool
     ) -> None:
         """`watch`: reload whenever a file of the application or the configuration changes."""
         self._parts = parts
@@ -48,12 +48,12 @@ class Commands:
         self._upgrades = Upgrades(selector, parts, self.reload)
         self._signals, self._signal_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         selector.register(self._signals, selectors.EVENT_READ, self._take_signals)
-        self._watcher: Watcher | None = None
+        self._watcher: FileWatcher | None = None
         if watch:
             from prefork.master.rollout import file_watcher as files
 
             name = parts.reloads.serving.config.server.name
-            self._watcher = files.Watcher(selector, name, lambda: self.reload(None))
+            self._watcher = files.FileWatcher(selector, name, lambda: self.reload(None))
 
     def listen(self) -> None:
         """From now on, signals are heard."""
@@ -100,7 +100,7 @@ class Commands:
                 self.follow()
             signal.pthread_sigmask(signal.SIG_SETMASK, old)
 
-    def resume(self, clients: ClientsState, control: ControlServer, was: str) -> None:
+    def resume(self, clients: WaitingClientsSnapshot, control: ControlServer, was: str) -> None:
         """After an exec: replaces what runs, as any reload does, and answers whoever waits."""
         self.reload(self._upgrades.resume(clients, control, was))
         self._pool.carry_over()
@@ -226,7 +226,7 @@ class Commands:
         self._stop_at = None
         self._pool.stop(now, graceful=True)
 
-    def reload(self, waiting: Waiting | None) -> None:
+    def reload(self, waiting: ReloadClient | None) -> None:
         if self._stopping:
             if waiting is not None:
                 waiting.fail("the server is stopping")

@@ -21,11 +21,11 @@ CLOSED = -1
 """In the place of a descriptor: it is closed here, and only named."""
 
 
-class StateError(Exception):
+class SnapshotError(Exception):
     """What was handed over cannot be taken over; one line."""
 
 
-class ListenerState(msgspec.Struct, frozen=True, kw_only=True):
+class ListenerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """A listener: the address asked for, and its socket, or CLOSED."""
 
     address: str
@@ -34,7 +34,7 @@ class ListenerState(msgspec.Struct, frozen=True, kw_only=True):
     inode: Inode | None
 
 
-class GenerationState(msgspec.Struct, frozen=True, kw_only=True):
+class GenerationSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """A generation with living workers, or the one that serves; `listeners` are indices."""
 
     number: int
@@ -45,7 +45,7 @@ class GenerationState(msgspec.Struct, frozen=True, kw_only=True):
     metrics: int | None
 
 
-class ChildState(msgspec.Struct, frozen=True, kw_only=True):
+class ChildSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """A worker's process: its channel, when it was born, and where its stacks come (a memfd) and
     are asked for (an eventfd); both CLOSED where it offers none."""
 
@@ -58,7 +58,7 @@ class ChildState(msgspec.Struct, frozen=True, kw_only=True):
     ask: int
 
 
-class ZygoteState(msgspec.Struct, frozen=True, kw_only=True):
+class ZygoteSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """A zygote at work: its channel, when it is killed unless it is ready, and since when it is."""
 
     pid: int
@@ -68,7 +68,7 @@ class ZygoteState(msgspec.Struct, frozen=True, kw_only=True):
     ready_at: float | None
 
 
-class InboxState(msgspec.Struct, frozen=True, kw_only=True):
+class InboxSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The inbox of a slot: both its ends, and what kind of connections is in there."""
 
     slot: int
@@ -77,7 +77,7 @@ class InboxState(msgspec.Struct, frozen=True, kw_only=True):
     kind: int
 
 
-class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
+class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """A worker as the pool sees it; see `prefork.master.pool.plan.Worker`."""
 
     pid: int
@@ -95,7 +95,7 @@ class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
     worn: float | None
 
 
-class PoolState(msgspec.Struct, frozen=True, kw_only=True):
+class PoolSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The pool between two transactions: no canary, no spawn unanswered, not stopping."""
 
     current: int
@@ -105,10 +105,10 @@ class PoolState(msgspec.Struct, frozen=True, kw_only=True):
     failures: int
     round: int
     not_before: float
-    workers: tuple[WorkerState, ...]
+    workers: tuple[WorkerSnapshot, ...]
 
 
-class ConnectionState(msgspec.Struct, frozen=True, kw_only=True):
+class ControlConnectionSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """A client of the control socket, in the middle of its request or of its answer."""
 
     fd: int
@@ -118,7 +118,7 @@ class ConnectionState(msgspec.Struct, frozen=True, kw_only=True):
     closing: bool
 
 
-class LedgerState(msgspec.Struct, frozen=True, kw_only=True):
+class LedgerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """What was counted, and is not on the scoreboard; see `prefork.master.pool.ledger`."""
 
     cells: tuple[int, ...]
@@ -133,23 +133,23 @@ class LedgerState(msgspec.Struct, frozen=True, kw_only=True):
     overflows_before: int
 
 
-class ControlState(msgspec.Struct, frozen=True, kw_only=True):
+class ControlSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The control socket and its clients."""
 
     path: str
     fd: int
     inode: Inode | None
-    connections: tuple[ConnectionState, ...]
+    connections: tuple[ControlConnectionSnapshot, ...]
 
 
-class PidFileState(msgspec.Struct, frozen=True, kw_only=True):
+class PidFileSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The pidfile in use; the lock on it stays the process's."""
 
     path: str
     fd: int
 
 
-class ClientsState(msgspec.Struct, frozen=True, kw_only=True):
+class WaitingClientsSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Who waits for what, by the descriptor of the connection."""
 
     upgrades: tuple[int, ...] = ()
@@ -160,7 +160,7 @@ class ClientsState(msgspec.Struct, frozen=True, kw_only=True):
     next: tuple[int, ...] = ()
 
 
-class State(msgspec.Struct, frozen=True, kw_only=True):
+class MasterSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """A master, whole."""
 
     version: int = VERSION
@@ -169,17 +169,17 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     number: int
     """Of the newest generation that ever was."""
     serving: int
-    generations: tuple[GenerationState, ...]
-    listeners: tuple[ListenerState, ...]
-    children: tuple[ChildState, ...]
-    zygotes: tuple[ZygoteState, ...]
-    inboxes: tuple[InboxState, ...] = ()
-    pool: PoolState
-    ledger: LedgerState
-    control: ControlState
-    clients: ClientsState = ClientsState()
+    generations: tuple[GenerationSnapshot, ...]
+    listeners: tuple[ListenerSnapshot, ...]
+    children: tuple[ChildSnapshot, ...]
+    zygotes: tuple[ZygoteSnapshot, ...]
+    inboxes: tuple[InboxSnapshot, ...] = ()
+    pool: PoolSnapshot
+    ledger: LedgerSnapshot
+    control: ControlSnapshot
+    clients: WaitingClientsSnapshot = WaitingClientsSnapshot()
     scoreboard: int
-    pidfile: PidFileState | None = None
+    pidfile: PidFileSnapshot | None = None
     daemon: bool = False
     """The server was started as one."""
     mask: tuple[int, ...] = ()
@@ -203,64 +203,64 @@ class _Header(msgspec.Struct):
     prefork: str
 
 
-# By msgpack, and not JSON, which has no infinity (`PoolState.not_before`) and no bytes. No decoder
-# is kept: to make one takes a millisecond at each start, and few servers are upgraded.
+# By msgpack, and not JSON, which has no infinity (`PoolSnapshot.not_before`) and no bytes. No
+# decoder is kept: to make one takes a millisecond at each start, and few servers are upgraded.
 
 
-def encode(state: State) -> bytes:
+def encode(state: MasterSnapshot) -> bytes:
     """The state as bytes.  Raises StateError for a path that is no text (UTF-8)."""
     try:
         return msgspec.msgpack.encode(state)
     except UnicodeEncodeError as error:
-        raise StateError(f"{error.object!r} is not UTF-8 and cannot be handed over") from None
+        raise SnapshotError(f"{error.object!r} is not UTF-8 and cannot be handed over") from None
 
 
-def decode(data: bytes) -> State:
+def decode(data: bytes) -> MasterSnapshot:
     """Raises StateError, for another version or for what is no state."""
     try:
         header = msgspec.msgpack.decode(data, type=_Header)
         if header.version != VERSION:
-            raise StateError(
+            raise SnapshotError(
                 f"prefork {header.prefork} hands over its state in version {header.version}, and"
                 f" prefork {__version__} reads version {VERSION}: restart the server instead"
             )
-        return msgspec.msgpack.decode(data, type=State)
+        return msgspec.msgpack.decode(data, type=MasterSnapshot)
     except msgspec.DecodeError as error:
-        raise StateError(f"the state that was handed over cannot be read: {error}") from None
+        raise SnapshotError(f"the state that was handed over cannot be read: {error}") from None
 
 
 # What the preflight tells the master that started it, a packet each.
 
 
-class Started(msgspec.Struct, tag="started", frozen=True):
+class PreflightStarted(msgspec.Struct, tag="started", frozen=True):
     """It has taken the state in, and boots a canary; `patience`: seconds for that, 0: no limit."""
 
     prefork: str
     patience: float
 
 
-class Refused(msgspec.Struct, tag="refused", frozen=True):
+class PreflightRefused(msgspec.Struct, tag="refused", frozen=True):
     """It can't be done, and why: a line, or a traceback."""
 
     why: str
 
 
-class Passed(msgspec.Struct, tag="passed", frozen=True):
+class PreflightPassed(msgspec.Struct, tag="passed", frozen=True):
     """The canary was ready. `opened`: new listeners, whose descriptors are beside the message."""
 
-    opened: tuple[ListenerState, ...] = ()
+    opened: tuple[ListenerSnapshot, ...] = ()
 
 
-Verdict = Started | Refused | Passed
+Verdict = PreflightStarted | PreflightRefused | PreflightPassed
 
 VERDICT_LIMIT = 64 * 1024
 """Bytes of one verdict."""
 
 
 def encode_verdict(verdict: Verdict) -> bytes:
-    if isinstance(verdict, Refused):
+    if isinstance(verdict, PreflightRefused):
         # Four bytes a character at most; the end of a traceback names the error.
-        verdict = Refused(verdict.why[-VERDICT_LIMIT // 8 :])
+        verdict = PreflightRefused(verdict.why[-VERDICT_LIMIT // 8 :])
     return msgspec.msgpack.encode(verdict)
 
 
@@ -269,4 +269,4 @@ def decode_verdict(data: bytes) -> Verdict:
     try:
         return msgspec.msgpack.decode(data, type=Verdict)
     except msgspec.DecodeError as error:
-        raise StateError(f"the preflight's verdict cannot be read: {error}") from None
+        raise SnapshotError(f"the preflight's verdict cannot be read: {error}") from None

@@ -14,8 +14,8 @@ from prefork.master.main_loop import Master
 from prefork.master.pidfile import PidFile, PidFileError
 from prefork.master.processes.generation import Generation, prepare
 from prefork.master.rollout.reload import Reloads
-from prefork.master.snapshot import StateError
-from prefork.master.upgrade.exec import Handover, adopt, handed_over, receive
+from prefork.master.snapshot import SnapshotError
+from prefork.master.upgrade.exec import ExecArgs, adopt, handed_over, receive
 from prefork.scoreboard import ScoreboardError
 
 
@@ -99,7 +99,7 @@ def _begin(
     return master.run()
 
 
-def _go_on(source: Source, handover: Handover, watch: bool) -> int:
+def _go_on(source: Source, handover: ExecArgs, watch: bool) -> int:
     """Takes the place of a running master, or tries whether that could be done."""
     if handover.report is not None:
         from prefork.master.upgrade.preflight_child import rehearse
@@ -110,7 +110,7 @@ def _go_on(source: Source, handover: Handover, watch: bool) -> int:
     try:
         adopted = adopt(receive(handover.fd))
         log = logs.configure(adopted.serving.config.log)
-    except (StateError, ScoreboardError, logs.LogError) as error:
+    except (SnapshotError, ScoreboardError, logs.LogError) as error:
         raise StartError(str(error)) from None
     logs.set_role("master")
     state = adopted.state

@@ -7,12 +7,12 @@ from hypothesis import given
 
 from prefork.config import Workers
 from prefork.master.observe.upkeep import resident
-from prefork.master.pool.recycling import AGE_JITTER, LOOK, Allowance, draw
+from prefork.master.pool.recycling import AGE_JITTER, LOOK, RecyclingLimits, draw
 
 RNG = random.Random(3)
 
 
-def allowance(**limits) -> Allowance:
+def allowance(**limits) -> RecyclingLimits:
     return draw(Workers(count=1, **limits), 1000.0, RNG)
 
 

@@ -10,7 +10,7 @@ import pytest
 from prefork import address, logs
 from prefork.listeners import Listener
 from prefork.master.observe import metrics_server
-from prefork.master.observe.metrics_server import MAX_CLIENTS, Exposition, Page
+from prefork.master.observe.metrics_server import MAX_CLIENTS, MetricsServer, Page
 
 
 class Place:
@@ -21,7 +21,7 @@ class Place:
         self.sock = socket.create_server(("127.0.0.1", 0))
         self.slices = 0
         self.asked: list[str] = []
-        self.server = Exposition(self.selector, self._page)
+        self.server = MetricsServer(self.selector, self._page)
         self.server.follow(Listener(address.parse("127.0.0.1:0"), self.sock))
 
     def _page(self, accept: str) -> Page:

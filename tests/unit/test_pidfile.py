@@ -68,8 +68,8 @@ def test_it_survives_an_exec(tmp_path: Path) -> None:
     path = tmp_path / "pid"
     new = (
         "import sys; from prefork.master.pidfile import PidFile;"
-        "from prefork.master.snapshot import PidFileState;"
-        "PidFile(None, PidFileState(path=sys.argv[1], fd=int(sys.argv[2])));"
+        "from prefork.master.snapshot import PidFileSnapshot;"
+        "PidFile(None, PidFileSnapshot(path=sys.argv[1], fd=int(sys.argv[2])));"
         "print('ready', flush=True); sys.stdin.read()"
     )
     old = (

@@ -10,24 +10,24 @@ from prefork.master.pool.backoff import Backoff
 from prefork.master.pool.plan import (
     Abandoned,
     FirstBootFailed,
-    Kill,
+    GenerationSettings,
+    KillAction,
     Plan,
-    Quit,
-    Retire,
-    Settings,
+    QuitAction,
+    RetireAction,
     Settled,
-    Spawn,
+    SpawnAction,
     Stalled,
-    State,
-    Stop,
+    StopAction,
     Stopped,
     Superseded,
     Worker,
+    WorkerState,
 )
 from prefork.master.pool.pool import Pool
 from prefork.master.pool.reconcile import PACE
 from prefork.master.pool.sizing import Bounds
-from prefork.master.snapshot import PoolState
+from prefork.master.snapshot import PoolSnapshot
 
 
 class Master:
@@ -35,7 +35,7 @@ class Master:
 
     def __init__(self, workers=4, *, boot=30.0, graceful=20.0, max_slots=1024):
         self.pool = Pool(random.Random(1), max_slots=max_slots)
-        self.settings = Settings(workers, boot, graceful)
+        self.settings = GenerationSettings(workers, boot, graceful)
         self.now = 100.0
         self.pids = count(1001)
         self.outcomes = []
@@ -43,7 +43,7 @@ class Master:
     def start(self, generation, workers=None):
         settings = self.settings
         if workers:
-            settings = Settings(workers, settings.boot_timeout, settings.graceful_timeout)
+            settings = GenerationSettings(workers, settings.boot_timeout, settings.graceful_timeout)
         self.pool.start(generation, settings, self.now)
         return self.turn()
 
@@ -54,7 +54,7 @@ class Master:
         assert plan.wake_at is None or plan.wake_at > self.now
         self.outcomes += plan.outcomes
         for action in plan.actions:
-            if not isinstance(action, Spawn):
+            if not isinstance(action, SpawnAction):
                 continue
             if fork:
                 self.pool.spawned(action.slot, action.generation, next(self.pids), self.now)
@@ -81,13 +81,13 @@ class Master:
         ]
 
     def booting(self, generation=None):
-        return self.state(State.BOOTING, generation)
+        return self.state(WorkerState.BOOTING, generation)
 
     def good(self, generation=None):
-        return self.state(State.READY, generation)
+        return self.state(WorkerState.READY, generation)
 
     def retiring(self, generation=None):
-        return self.state(State.RETIRING, generation)
+        return self.state(WorkerState.RETIRING, generation)
 
     def reap(self) -> None:
         """All that were told to leave, or killed, are gone."""
@@ -119,7 +119,7 @@ def slots(items):
 def test_first_boot_spawns_all_workers_at_once():
     master = Master(3)
     plan = master.start(1)
-    assert plan.actions == [Spawn(0, 1), Spawn(1, 1), Spawn(2, 1)]
+    assert plan.actions == [SpawnAction(0, 1), SpawnAction(1, 1), SpawnAction(2, 1)]
     assert master.pool.rollout == 1
     assert master.pool.current is None
     assert not master.pool.ever_ready
@@ -127,7 +127,7 @@ def test_first_boot_spawns_all_workers_at_once():
 
 def test_no_more_workers_boot_at_once_than_there_are_cpus_for_until_one_is_ready():
     master = Master(workers=5)
-    master.settings = Settings(5, 30.0, 20.0, at_once=2)
+    master.settings = GenerationSettings(5, 30.0, 20.0, at_once=2)
     assert spawns(master.start(1)) == [0, 1]
     first, second = master.booting()
     assert spawns(master.ready(first)) == [2]
@@ -136,7 +136,7 @@ def test_no_more_workers_boot_at_once_than_there_are_cpus_for_until_one_is_ready
 
 def test_workers_that_boot_for_long_are_not_waited_for():
     master = Master(workers=4)
-    master.settings = Settings(4, 30.0, 20.0, at_once=2)
+    master.settings = GenerationSettings(4, 30.0, 20.0, at_once=2)
     plan = master.start(1)
     assert plan.wake_at == master.now + PACE
     assert spawns(master.turn(PACE / 2)) == []
@@ -146,7 +146,7 @@ def test_workers_that_boot_for_long_are_not_waited_for():
 
 
 def spawns(plan) -> list[int]:
-    return [action.slot for action in only(plan.actions, Spawn)]
+    return [action.slot for action in only(plan.actions, SpawnAction)]
 
 
 def test_generation_is_settled_once_all_its_workers_are_ready():
@@ -169,7 +169,7 @@ def test_first_failure_before_any_readiness_fails_the_first_boot_and_kills_the_r
     master.pool.failed(broken.pid, "ImportError: no module named 'shop'", master.now)
     plan = master.turn()
     assert plan.outcomes == [FirstBootFailed("ImportError: no module named 'shop'")]
-    assert plan.actions == [Kill(w.pid, w.slot, "no longer wanted") for w in rest]
+    assert plan.actions == [KillAction(w.pid, w.slot, "no longer wanted") for w in rest]
     assert master.die(broken, *rest).outcomes == [Stopped()]
     assert master.turn(100.0).actions == []
 
@@ -184,13 +184,13 @@ def test_death_before_any_readiness_fails_the_first_boot():
 
 def test_boot_timeout_before_any_readiness_fails_the_first_boot():
     master = Master(2, boot=30.0)
-    assert master.start(1).actions == [Spawn(0, 1), Spawn(1, 1)]
+    assert master.start(1).actions == [SpawnAction(0, 1), SpawnAction(1, 1)]
     assert master.turn().wake_at == master.now + 30.0
     workers = master.booting()
     assert master.turn(29.0).actions == []
     plan = master.turn(1.0)
     assert plan.outcomes == [FirstBootFailed("not ready within 30 s")]
-    assert plan.actions == [Kill(w.pid, w.slot, "not ready within 30 s") for w in workers]
+    assert plan.actions == [KillAction(w.pid, w.slot, "not ready within 30 s") for w in workers]
 
 
 def test_fork_failure_at_first_boot_fails_it():
@@ -212,9 +212,9 @@ def test_failed_worker_that_does_not_exit_is_killed_after_a_second():
     master.die(master.good()[0])
     (worker,) = master.booting()
     master.pool.failed(worker.pid, "ImportError", master.now)
-    assert only(master.turn(0.9).actions, Kill) == []
-    kills = only(master.turn(0.1).actions, Kill)
-    assert kills == [Kill(worker.pid, worker.slot, "its boot failed and it did not exit")]
+    assert only(master.turn(0.9).actions, KillAction) == []
+    kills = only(master.turn(0.1).actions, KillAction)
+    assert kills == [KillAction(worker.pid, worker.slot, "its boot failed and it did not exit")]
 
 
 def test_no_boot_timeout_means_no_deadline():
@@ -230,8 +230,8 @@ def test_reload_before_any_worker_was_ready_is_a_first_boot_of_its_own():
     stale = master.booting(1)
     plan = master.start(2)
     assert plan.outcomes == [Superseded(1)]
-    assert plan.actions[:2] == [Spawn(2, 2), Spawn(3, 2)]
-    assert [kill.pid for kill in only(plan.actions, Kill)] == [w.pid for w in stale]
+    assert plan.actions[:2] == [SpawnAction(2, 2), SpawnAction(3, 2)]
+    assert [kill.pid for kill in only(plan.actions, KillAction)] == [w.pid for w in stale]
     assert master.die(*stale).outcomes == []
     master.ready(*master.booting(2))
     assert master.outcomes == [Superseded(1), Settled(2)]
@@ -243,14 +243,14 @@ def test_reload_before_any_worker_was_ready_is_a_first_boot_of_its_own():
 def test_long_lived_worker_that_dies_is_respawned_at_once_in_its_slot():
     master = serving(4)
     plan = master.die(master.good()[2], how="killed by SIGKILL", sigkill=True)
-    assert plan.actions == [Spawn(2, 1)]
+    assert plan.actions == [SpawnAction(2, 1)]
 
 
 def test_a_lone_worker_that_dies_right_after_readiness_is_respawned_at_once():
     master = serving(1)
     master.die(*master.good())
     master.ready(*master.booting())
-    assert only(master.die(*master.good()).actions, Spawn) == [Spawn(0, 1)]
+    assert only(master.die(*master.good()).actions, SpawnAction) == [SpawnAction(0, 1)]
 
 
 def test_second_failure_in_a_row_waits_and_each_further_one_twice_as_long():
@@ -260,7 +260,7 @@ def test_second_failure_in_a_row_waits_and_each_further_one_twice_as_long():
     for _ in range(14):
         plan = master.die(*master.booting())
         start = master.now
-        while not only(plan.actions, Spawn):
+        while not only(plan.actions, SpawnAction):
             master.now = plan.wake_at
             plan = master.turn()
         delays.append(master.now - start)
@@ -286,7 +286,7 @@ def test_worker_killed_fifty_times_under_load_is_back_fifty_times_at_once():
     for n in range(50):
         victim = master.good()[n % 4]
         plan = master.die(victim, how="killed by SIGKILL", sigkill=True)
-        assert plan.actions == [Spawn(victim.slot, 1)]
+        assert plan.actions == [SpawnAction(victim.slot, 1)]
         master.ready(*master.booting(), seconds=0.05)
 
 
@@ -300,7 +300,7 @@ def test_sigkill_while_booting_is_a_failure():
 def test_workers_that_meet_the_same_fault_together_are_one_failure():
     master = serving(4)
     master.die(*master.good())
-    assert len(only(master.die(*master.booting()).actions, Spawn)) == 4
+    assert len(only(master.die(*master.booting()).actions, SpawnAction)) == 4
 
 
 def test_only_one_worker_is_spawned_per_step_while_backing_off():
@@ -312,9 +312,9 @@ def test_only_one_worker_is_spawned_per_step_while_backing_off():
     for _ in range(2):
         assert plan.actions == []
         master.now = plan.wake_at
-        spawns += only(master.turn().actions, Spawn)
+        spawns += only(master.turn().actions, SpawnAction)
         plan = master.die(*master.booting())
-    assert spawns == [Spawn(0, 1), Spawn(0, 1)]
+    assert spawns == [SpawnAction(0, 1), SpawnAction(0, 1)]
 
 
 def test_good_workers_serve_on_while_one_crashes_again_and_again():
@@ -327,7 +327,7 @@ def test_good_workers_serve_on_while_one_crashes_again_and_again():
             master.now = plan.wake_at
             plan = master.turn()
         assert [w.pid for w in master.good()] == [w.pid for w in good]
-        assert only(plan.actions, Retire) == []
+        assert only(plan.actions, RetireAction) == []
 
 
 def test_long_lived_siblings_do_not_end_a_row_of_failures():
@@ -354,8 +354,10 @@ def test_a_worker_that_lives_long_enough_ends_the_row_and_fills_the_pool():
     assert plan.actions == []
     assert plan.wake_at == master.now + 5.0
     master.now = plan.wake_at
-    assert len(only(master.turn().actions, Spawn)) == 2
-    assert len(only(master.die(*master.booting()).actions, Spawn)) == 2  # a first failure again
+    assert len(only(master.turn().actions, SpawnAction)) == 2
+    assert (
+        len(only(master.die(*master.booting()).actions, SpawnAction)) == 2
+    )  # a first failure again
 
 
 def test_death_of_a_long_lived_worker_is_answered_at_once_even_while_backing_off():
@@ -367,7 +369,7 @@ def test_death_of_a_long_lived_worker_is_answered_at_once_even_while_backing_off
             master.now = plan.wake_at
             master.turn()
     assert master.die(*master.booting()).actions == []
-    assert len(only(master.die(*master.good()).actions, Spawn)) == 1
+    assert len(only(master.die(*master.good()).actions, SpawnAction)) == 1
 
 
 def failing(workers) -> Master:
@@ -394,7 +396,7 @@ def test_row_ends_with_a_long_life_even_if_nothing_else_happened_in_it(end):
     else:
         master.pool.expired(worker.pid, master.now)
         master.turn()
-    assert len(only(master.die(*master.booting()).actions, Spawn)) == 1
+    assert len(only(master.die(*master.booting()).actions, SpawnAction)) == 1
 
 
 def test_row_ends_with_a_long_life_of_one_even_if_the_next_event_is_a_failure():
@@ -405,7 +407,7 @@ def test_row_ends_with_a_long_life_of_one_even_if_the_next_event_is_a_failure():
     (young,) = master.booting()
     master.ready(young)
     master.now += 1.0
-    assert len(only(master.die(young).actions, Spawn)) == 1
+    assert len(only(master.die(young).actions, SpawnAction)) == 1
 
 
 def test_expired_worker_is_replaced_at_once_even_while_backing_off():
@@ -418,18 +420,18 @@ def test_expired_worker_is_replaced_at_once_even_while_backing_off():
             master.turn()
     master.die(*master.booting())
     master.pool.expired(master.good()[0].pid, master.now)
-    assert len(only(master.turn().actions, Spawn)) == 1
+    assert len(only(master.turn().actions, SpawnAction)) == 1
 
 
 def test_failed_fork_backs_off_from_the_first():
     master = serving(2)
     master.pool.died(master.good()[0].pid, "exit status 0", master.now)
-    assert master.turn(fork=False).actions == [Spawn(0, 1)]
+    assert master.turn(fork=False).actions == [SpawnAction(0, 1)]
     plan = master.turn()
     assert plan.actions == []
     assert 0.08 <= plan.wake_at - master.now <= 0.12
     master.now = plan.wake_at
-    assert master.turn().actions == [Spawn(0, 1)]
+    assert master.turn().actions == [SpawnAction(0, 1)]
 
 
 def test_boot_timeout_of_a_respawn_is_a_failure_and_kills_it():
@@ -437,9 +439,11 @@ def test_boot_timeout_of_a_respawn_is_a_failure_and_kills_it():
     master.die(*master.good())
     (worker,) = master.booting()
     plan = master.turn(10.0)
-    assert Kill(worker.pid, 0, "not ready within 10 s") in plan.actions
-    assert only(plan.actions, Spawn) == [Spawn(1, 1)]  # slot 0 is taken until it was reaped
-    assert only(master.turn(10.0).actions, Spawn) == []
+    assert KillAction(worker.pid, 0, "not ready within 10 s") in plan.actions
+    assert only(plan.actions, SpawnAction) == [
+        SpawnAction(1, 1)
+    ]  # slot 0 is taken until it was reaped
+    assert only(master.turn(10.0).actions, SpawnAction) == []
 
 
 def test_backoff_never_shrinks_within_a_row_and_does_not_overflow():
@@ -459,7 +463,7 @@ def test_backoff_never_shrinks_within_a_row_and_does_not_overflow():
 def test_reload_changes_nothing_until_its_canary_is_ready():
     master = serving(4)
     plan = master.start(2)
-    assert plan.actions == [Spawn(4, 2)]
+    assert plan.actions == [SpawnAction(4, 2)]
     assert (master.pool.current, master.pool.rollout) == (1, 2)
     assert master.turn(20.0).actions == []
     assert len(master.good(1)) == 4
@@ -476,7 +480,12 @@ def test_reload_replaces_one_by_one_and_each_new_one_is_ready_before_an_old_one_
         assert len(master.booting()) == 1
         plan = master.ready(*master.booting())
     history.append([type(action).__name__ for action in plan.actions])
-    assert history == [["Spawn"], ["Spawn", "Retire"], ["Spawn", "Retire"], ["Retire"]]
+    assert history == [
+        ["SpawnAction"],
+        ["SpawnAction", "RetireAction"],
+        ["SpawnAction", "RetireAction"],
+        ["RetireAction"],
+    ]
     assert master.outcomes == [Settled(2)]
     assert (master.pool.current, master.pool.rollout) == (2, None)
     assert len(master.good(2)) == 3
@@ -486,7 +495,7 @@ def test_reload_replaces_one_by_one_and_each_new_one_is_ready_before_an_old_one_
 def test_failed_canary_leaves_everything_as_it_was(fault):
     master = serving(3)
     before = [(w.slot, w.pid, w.state) for w in master.pool.members()]
-    master.pool.start(2, Settings(7, 30.0, 20.0), master.now)
+    master.pool.start(2, GenerationSettings(7, 30.0, 20.0), master.now)
     master.turn(fork=fault != "fork")
     if fault == "failed":
         master.pool.failed(master.booting(2)[0].pid, "because", master.now)
@@ -500,7 +509,7 @@ def test_failed_canary_leaves_everything_as_it_was(fault):
     (outcome,) = plan.outcomes
     assert isinstance(outcome, Abandoned)
     assert outcome.generation == 2
-    assert only(plan.actions, Spawn) == only(plan.actions, Retire) == []
+    assert only(plan.actions, SpawnAction) == only(plan.actions, RetireAction) == []
     master.turn(1.0)
     master.reap()
     assert [(w.slot, w.pid, w.state) for w in master.pool.members()] == before
@@ -511,9 +520,9 @@ def test_old_generation_is_maintained_while_the_canary_boots():
     master = serving(3)
     master.start(2)
     victim, stuck, _ = master.good(1)
-    assert master.die(victim).actions == [Spawn(0, 1)]
+    assert master.die(victim).actions == [SpawnAction(0, 1)]
     master.pool.expired(stuck.pid, master.now)
-    assert master.turn().actions == [Spawn(4, 1), Retire(stuck.pid, stuck.slot)]
+    assert master.turn().actions == [SpawnAction(4, 1), RetireAction(stuck.pid, stuck.slot)]
 
 
 def test_after_the_commit_a_dead_old_worker_is_replaced_by_a_new_one():
@@ -521,7 +530,7 @@ def test_after_the_commit_a_dead_old_worker_is_replaced_by_a_new_one():
     master.start(2)
     master.ready(*master.booting(2))
     plan = master.die(master.good(1)[0])
-    assert [spawn.generation for spawn in only(plan.actions, Spawn)] == [2]
+    assert [spawn.generation for spawn in only(plan.actions, SpawnAction)] == [2]
 
 
 def test_booting_old_worker_is_not_waited_for_after_the_commit():
@@ -530,7 +539,7 @@ def test_booting_old_worker_is_not_waited_for_after_the_commit():
     master.die(master.good(1)[0])
     (late,) = master.booting(1)
     plan = master.ready(*master.booting(2))
-    assert Kill(late.pid, late.slot, "no longer wanted") in plan.actions
+    assert KillAction(late.pid, late.slot, "no longer wanted") in plan.actions
     assert len(master.good()) + len(master.booting()) == 4
 
 
@@ -540,7 +549,7 @@ def test_failures_after_the_commit_do_not_eat_up_the_old_generation():
     master.ready(*master.booting(2))
     for _ in range(10):
         plan = master.die(*master.good(2), *master.booting(2))
-        while not only(plan.actions, Spawn):
+        while not only(plan.actions, SpawnAction):
             master.now = plan.wake_at
             plan = master.turn()
         master.ready(*master.booting(2))
@@ -557,7 +566,7 @@ def test_a_rollout_that_is_stuck_says_so_once_and_settles_all_the_same():
         assert master.outcomes == (
             [Stalled(2, "a worker died before it was ready: failure 5")] if number >= 5 else []
         )
-        while not only(plan.actions, Spawn):
+        while not only(plan.actions, SpawnAction):
             master.now = plan.wake_at
             plan = master.turn()
         assert master.pool.rollout == 2
@@ -574,7 +583,7 @@ def test_failures_of_a_settled_generation_are_no_stalled_rollout():
     master = serving(2)
     for _ in range(8):
         plan = master.die(master.good()[0], *master.booting())
-        while not only(plan.actions, Spawn):
+        while not only(plan.actions, SpawnAction):
             master.now = plan.wake_at
             plan = master.turn()
         master.ready(*master.booting())
@@ -588,12 +597,12 @@ def test_after_a_failure_an_old_worker_stays_until_a_new_one_has_proved_itself()
     master.die(*master.booting(2))
     master.reap()
     plan = master.ready(*master.booting(2))
-    assert only(plan.actions, Retire) == []
+    assert only(plan.actions, RetireAction) == []
     assert plan.wake_at == master.now + 5.0
     assert (len(master.good(1)), len(master.good(2))) == (1, 2)
     assert master.outcomes == []
     master.now = plan.wake_at
-    assert len(only(master.turn().actions, Retire)) == 1
+    assert len(only(master.turn().actions, RetireAction)) == 1
     assert master.outcomes == [Settled(2)]
 
 
@@ -608,7 +617,7 @@ def test_proof_that_can_not_come_any_more_is_not_waited_for():
     master.ready(*others)
     master.pool.scale(len(master.good()) - 1, master.now)
     plan = master.turn()
-    assert len(only(plan.actions, Retire)) == 1
+    assert len(only(plan.actions, RetireAction)) == 1
     assert len(master.good()) == master.pool.target
 
 
@@ -626,7 +635,7 @@ def test_reload_with_more_workers_keeps_the_old_ones_until_there_are_enough():
     master = serving(2)
     master.start(2, workers=5)
     plan = master.ready(*master.booting())
-    assert [type(action) for action in plan.actions] == [Spawn] * 3
+    assert [type(action) for action in plan.actions] == [SpawnAction] * 3
     master.ready(*master.booting())
     master.ready(*master.booting())
     assert (len(master.good(1)), len(master.good(2))) == (0, 5)
@@ -638,7 +647,7 @@ def test_reload_during_a_reload_supersedes_it_and_kills_its_canary():
     (canary,) = master.booting(2)
     plan = master.start(3)
     assert plan.outcomes == [Superseded(2)]
-    assert plan.actions == [Spawn(5, 3), Kill(canary.pid, 4, "no longer wanted")]
+    assert plan.actions == [SpawnAction(5, 3), KillAction(canary.pid, 4, "no longer wanted")]
     assert master.die(canary).outcomes == []
 
 
@@ -649,7 +658,7 @@ def test_canary_that_is_ready_just_after_it_was_superseded_is_retired_and_not_co
     master.pool.start(3, master.settings, master.now)
     plan = master.ready(canary)
     assert master.pool.current == 1
-    assert plan.actions == [Spawn(4, 3), Retire(canary.pid, canary.slot)]
+    assert plan.actions == [SpawnAction(4, 3), RetireAction(canary.pid, canary.slot)]
 
 
 def test_superseded_canary_does_not_fill_a_gap_in_the_old_generation():
@@ -659,7 +668,11 @@ def test_superseded_canary_does_not_fill_a_gap_in_the_old_generation():
     master.pool.start(3, master.settings, master.now)
     master.pool.died(master.good(1)[0].pid, "exit status 1", master.now)
     plan = master.ready(canary)
-    assert plan.actions == [Spawn(0, 3), Spawn(4, 1), Retire(canary.pid, canary.slot)]
+    assert plan.actions == [
+        SpawnAction(0, 3),
+        SpawnAction(4, 1),
+        RetireAction(canary.pid, canary.slot),
+    ]
 
 
 def test_committed_rollout_pauses_while_its_successors_canary_boots():
@@ -670,19 +683,19 @@ def test_committed_rollout_pauses_while_its_successors_canary_boots():
     master.start(3)
     plan = master.ready(late)
     assert (len(master.good(1)), len(master.good(2))) == (2, 2)
-    assert only(plan.actions, Spawn) == []
+    assert only(plan.actions, SpawnAction) == []
 
 
 def test_worker_that_is_ready_after_all_when_it_is_to_be_killed_is_retired_instead():
     master = serving(3)
     master.start(2)
     (canary,) = master.booting(2)
-    assert only(master.start(3).actions, Kill)  # not carried out: its channel held a message
+    assert only(master.start(3).actions, KillAction)  # not carried out: its channel held a message
     assert canary.order is None
     plan = master.ready(canary)
-    assert canary.order is Retire
-    assert plan.actions == [Retire(canary.pid, canary.slot)]
-    assert master.turn(20.0).actions[-1] == Kill(
+    assert canary.order is RetireAction
+    assert plan.actions == [RetireAction(canary.pid, canary.slot)]
+    assert master.turn(20.0).actions[-1] == KillAction(
         canary.pid, canary.slot, "still there 20 s after the order to leave"
     )
 
@@ -743,8 +756,8 @@ def test_retire_is_repeated_until_the_worker_says_that_it_leaves():
     master = serving(1, graceful=20.0)
     (worker,) = master.good()
     master.pool.expired(worker.pid, master.now)
-    order = Retire(worker.pid, worker.slot)
-    assert only(master.turn().actions, Retire) == [order]
+    order = RetireAction(worker.pid, worker.slot)
+    assert only(master.turn().actions, RetireAction) == [order]
     assert master.turn(0.05).actions == []
     plan = master.turn(0.05)
     assert plan.actions == [order]
@@ -763,7 +776,7 @@ def test_worker_that_does_not_go_is_killed_after_graceful_timeout_and_only_once(
     master.ready(*master.booting())
     master.pool.leaving(worker.pid, master.now)
     plan = master.turn(20.0)
-    assert plan.actions == [Kill(worker.pid, 0, "still there 20 s after the order to leave")]
+    assert plan.actions == [KillAction(worker.pid, 0, "still there 20 s after the order to leave")]
     assert plan.wake_at is None
     assert master.turn(100.0).actions == []
     assert slots(master.pool.members()) == [0, 1]
@@ -771,13 +784,13 @@ def test_worker_that_does_not_go_is_killed_after_graceful_timeout_and_only_once(
 
 def test_graceful_timeout_is_that_of_the_workers_own_generation():
     master = serving(1, graceful=20.0)
-    master.pool.start(2, Settings(1, 30.0, 3.0), master.now)
+    master.pool.start(2, GenerationSettings(1, 30.0, 3.0), master.now)
     master.turn()
     (old,) = master.good()
     master.ready(*master.booting())
     master.pool.leaving(old.pid, master.now)
     assert master.turn(19.0).actions == []
-    assert slots(only(master.turn(1.0).actions, Kill)) == [old.slot]
+    assert slots(only(master.turn(1.0).actions, KillAction)) == [old.slot]
 
 
 def test_no_graceful_timeout_means_no_kill():
@@ -795,12 +808,12 @@ def test_expired_worker_is_replaced_at_once_and_saying_it_again_changes_nothing(
     master = serving(2, graceful=20.0)
     worker = master.good()[0]
     master.pool.expired(worker.pid, master.now)
-    assert master.turn().actions == [Spawn(2, 1), Retire(worker.pid, 0)]
+    assert master.turn().actions == [SpawnAction(2, 1), RetireAction(worker.pid, 0)]
     master.ready(*master.booting())
     master.pool.leaving(worker.pid, master.now)
     master.now += 19.0
     master.pool.expired(worker.pid, master.now)
-    assert slots(only(master.turn(1.0).actions, Kill)) == [0]
+    assert slots(only(master.turn(1.0).actions, KillAction)) == [0]
 
 
 def test_expired_young_worker_is_no_failure_of_its_generation():
@@ -808,7 +821,7 @@ def test_expired_young_worker_is_no_failure_of_its_generation():
     for _ in range(10):
         (worker,) = master.good()
         master.pool.expired(worker.pid, master.now)
-        assert len(only(master.turn().actions, Spawn)) == 1
+        assert len(only(master.turn().actions, SpawnAction)) == 1
         master.ready(*master.booting())
 
 
@@ -817,19 +830,19 @@ def test_worker_that_leaves_of_its_own_accord_is_replaced_and_not_told():
     worker = master.good()[1]
     master.pool.leaving(worker.pid, master.now)
     plan = master.turn()
-    assert plan.actions == [Spawn(2, 1)]
+    assert plan.actions == [SpawnAction(2, 1)]
     master.ready(*master.booting())
-    assert slots(only(master.turn(20.0).actions, Kill)) == [1]
+    assert slots(only(master.turn(20.0).actions, KillAction)) == [1]
 
 
 def test_slot_of_a_retiring_worker_is_not_given_away_before_its_death():
     master = serving(2)
     worker = master.good()[0]
     master.pool.expired(worker.pid, master.now)
-    assert only(master.turn().actions, Spawn) == [Spawn(2, 1)]
+    assert only(master.turn().actions, SpawnAction) == [SpawnAction(2, 1)]
     master.die(worker)
     master.pool.scale(3, master.now)
-    assert master.turn().actions == [Spawn(0, 1)]
+    assert master.turn().actions == [SpawnAction(0, 1)]
 
 
 # Scale.
@@ -838,14 +851,14 @@ def test_slot_of_a_retiring_worker_is_not_given_away_before_its_death():
 def test_scale_up_spawns_at_once():
     master = serving(2)
     master.pool.scale(5, master.now)
-    assert master.turn().actions == [Spawn(2, 1), Spawn(3, 1), Spawn(4, 1)]
+    assert master.turn().actions == [SpawnAction(2, 1), SpawnAction(3, 1), SpawnAction(4, 1)]
     assert master.pool.target == 5
 
 
 def test_scale_down_retires_the_highest_slots():
     master = serving(5)
     master.pool.scale(2, master.now)
-    assert slots(only(master.turn().actions, Retire)) == [2, 3, 4]
+    assert slots(only(master.turn().actions, RetireAction)) == [2, 3, 4]
     assert slots(master.good()) == [0, 1]
 
 
@@ -855,7 +868,7 @@ def test_scale_down_kills_booting_workers_before_it_retires_good_ones():
     master.turn()
     (worker,) = master.booting()
     master.pool.scale(2, master.now)
-    assert master.turn().actions == [Kill(worker.pid, 2, "no longer wanted")]
+    assert master.turn().actions == [KillAction(worker.pid, 2, "no longer wanted")]
     assert len(master.good()) == 2
 
 
@@ -866,7 +879,7 @@ def test_scale_down_in_the_middle_of_a_rollout_keeps_the_bound():
     assert (len(master.good()), len(master.booting())) == (3, 2)
     master.pool.scale(3, master.now)
     plan = master.turn()
-    assert [type(action) for action in plan.actions] == [Kill]
+    assert [type(action) for action in plan.actions] == [KillAction]
     assert (len(master.good()), len(master.booting())) == (3, 1)
 
 
@@ -883,7 +896,7 @@ def test_count_out_of_range_is_refused(wrong):
     with pytest.raises(ValueError, match=rf"^{wrong} workers: must be from 1 to 3$"):
         master.pool.scale(wrong, master.now)
     with pytest.raises(ValueError, match="must be from 1 to 3"):
-        master.pool.start(2, Settings(wrong, 30.0, 30.0), master.now)
+        master.pool.start(2, GenerationSettings(wrong, 30.0, 30.0), master.now)
     assert (master.pool.target, master.pool.rollout) == (2, None)
 
 
@@ -918,8 +931,8 @@ def test_spawn_waits_for_a_free_slot():
     first, second = master.good()
     master.pool.expired(first.pid, master.now)
     master.pool.expired(second.pid, master.now)
-    assert only(master.turn().actions, Spawn) == [Spawn(2, 1)]
-    assert only(master.die(first).actions, Spawn) == [Spawn(0, 1)]
+    assert only(master.turn().actions, SpawnAction) == [SpawnAction(2, 1)]
+    assert only(master.die(first).actions, SpawnAction) == [SpawnAction(0, 1)]
 
 
 def test_canary_waits_for_a_free_slot():
@@ -927,8 +940,8 @@ def test_canary_waits_for_a_free_slot():
     first = master.good()[0]
     master.pool.expired(first.pid, master.now)
     master.turn()
-    assert only(master.start(2).actions, Spawn) == []
-    assert only(master.die(first).actions, Spawn) == [Spawn(0, 2)]
+    assert only(master.start(2).actions, SpawnAction) == []
+    assert only(master.die(first).actions, SpawnAction) == [SpawnAction(0, 2)]
 
 
 # Stop and withdraw.
@@ -944,14 +957,14 @@ def test_graceful_stop_drains_the_good_and_kills_the_booting():
     assert master.pool.stopping
     plan = master.turn()
     assert plan.actions == [
-        *(Stop(w.pid, w.slot) for w in good),
-        Kill(young.pid, young.slot, "no longer wanted"),
+        *(StopAction(w.pid, w.slot) for w in good),
+        KillAction(young.pid, young.slot, "no longer wanted"),
     ]
-    assert [type(a) for a in master.turn(0.1).actions] == [Stop, Stop]
+    assert [type(a) for a in master.turn(0.1).actions] == [StopAction, StopAction]
     for worker in good:
         master.pool.leaving(worker.pid, master.now)
     assert master.die(young, good[0]).actions == []
-    assert slots(only(master.turn(19.9).actions, Kill)) == [good[1].slot]
+    assert slots(only(master.turn(19.9).actions, KillAction)) == [good[1].slot]
     assert master.die(good[1]).outcomes == [Stopped()]
     assert master.turn().outcomes == []
 
@@ -963,12 +976,12 @@ def test_quick_stop_tells_all_to_quit_and_kills_after_a_second():
     master.turn()
     master.ready(*master.booting())
     master.pool.stop(master.now, graceful=False)
-    assert {a.pid for a in only(master.turn().actions, Quit)} == {
+    assert {a.pid for a in only(master.turn().actions, QuitAction)} == {
         w.pid for w in master.pool.members()
     }
-    assert len(only(master.turn(0.1).actions, Quit)) == 4
-    assert only(master.turn(0.8).actions, Kill) == []
-    assert slots(only(master.turn(0.11).actions, Kill)) == [0, 1, 2, 3]
+    assert len(only(master.turn(0.1).actions, QuitAction)) == 4
+    assert only(master.turn(0.8).actions, KillAction) == []
+    assert slots(only(master.turn(0.11).actions, KillAction)) == [0, 1, 2, 3]
 
 
 def test_second_stop_can_make_it_quick_but_not_slow_again():
@@ -976,10 +989,10 @@ def test_second_stop_can_make_it_quick_but_not_slow_again():
     master.pool.stop(master.now, graceful=True)
     master.turn()
     master.pool.stop(master.now, graceful=False)
-    assert [type(a) for a in master.turn().actions] == [Quit]
+    assert [type(a) for a in master.turn().actions] == [QuitAction]
     master.pool.stop(master.now, graceful=True)
-    assert [type(a) for a in master.turn(0.1).actions] == [Quit]
-    assert [type(a) for a in master.turn(1.0).actions] == [Kill]
+    assert [type(a) for a in master.turn(0.1).actions] == [QuitAction]
+    assert [type(a) for a in master.turn(1.0).actions] == [KillAction]
     master.pool.stop(master.now, graceful=False)
     assert master.turn(1.0).actions == []
 
@@ -988,7 +1001,7 @@ def test_quick_stop_says_nothing_to_a_killed_worker():
     master = serving(1, graceful=20.0)
     master.pool.expired(master.good()[0].pid, master.now)
     master.turn()
-    assert only(master.turn(20.0).actions, Kill)
+    assert only(master.turn(20.0).actions, KillAction)
     master.die(*master.booting())
     master.pool.stop(master.now, graceful=False)
     assert [a for a in master.turn().actions if a.slot == 0] == []
@@ -1002,7 +1015,7 @@ def test_quick_stop_stays_quick_for_a_worker_that_is_ready_only_then():
     master.pool.stop(master.now, graceful=False)
     master.turn()
     master.pool.stop(master.now, graceful=True)
-    assert Quit(late.pid, late.slot) in master.ready(late).actions
+    assert QuitAction(late.pid, late.slot) in master.ready(late).actions
 
 
 def test_quick_stop_does_not_prolong_a_deadline():
@@ -1011,8 +1024,8 @@ def test_quick_stop_does_not_prolong_a_deadline():
     master.turn()
     master.turn(19.5)
     master.pool.stop(master.now, graceful=False)
-    assert [type(a) for a in master.turn().actions] == [Quit]
-    assert [type(a) for a in master.turn(0.5).actions] == [Kill]
+    assert [type(a) for a in master.turn().actions] == [QuitAction]
+    assert [type(a) for a in master.turn(0.5).actions] == [KillAction]
 
 
 def test_graceful_stop_said_twice_keeps_the_first_deadline():
@@ -1021,7 +1034,7 @@ def test_graceful_stop_said_twice_keeps_the_first_deadline():
     master.turn()
     master.turn(19.0)
     master.pool.stop(master.now, graceful=True)
-    assert [type(a) for a in master.turn(1.0).actions] == [Kill]
+    assert [type(a) for a in master.turn(1.0).actions] == [KillAction]
 
 
 def test_stop_abandons_what_is_under_way():
@@ -1033,7 +1046,7 @@ def test_stop_abandons_what_is_under_way():
     why = "the server is stopping"
     assert master.turn().outcomes == [Abandoned(2, why), Abandoned(3, why)]
     assert master.start(4).outcomes == [Abandoned(4, why)]
-    assert only(master.turn(1.0).actions, Spawn) == []
+    assert only(master.turn(1.0).actions, SpawnAction) == []
 
 
 def test_fork_that_is_answered_after_the_stop_is_killed():
@@ -1044,7 +1057,7 @@ def test_fork_that_is_answered_after_the_stop_is_killed():
     master.die(*master.good())
     assert master.outcomes == []  # a worker may be on its way
     master.pool.spawned(spawn.slot, spawn.generation, 77, master.now)
-    assert master.turn().actions == [Kill(77, spawn.slot, "no longer wanted")]
+    assert master.turn().actions == [KillAction(77, spawn.slot, "no longer wanted")]
     master.pool.died(77, "killed by SIGKILL", master.now)
     assert master.turn().outcomes == [Stopped()]
 
@@ -1052,13 +1065,16 @@ def test_fork_that_is_answered_after_the_stop_is_killed():
 def test_withdraw_retires_all_and_start_brings_them_back():
     master = serving(3)
     master.pool.withdraw(master.now)
-    assert [type(a) for a in master.turn().actions] == [Retire] * 3
+    assert [type(a) for a in master.turn().actions] == [RetireAction] * 3
     master.reap()
     master.pool.withdraw(master.now)
     assert master.turn(60.0).actions == []
     assert not master.pool.stopping
-    assert only(master.start(2).actions, Spawn) == [Spawn(0, 2)]
-    assert only(master.ready(*master.booting()).actions, Spawn) == [Spawn(1, 2), Spawn(2, 2)]
+    assert only(master.start(2).actions, SpawnAction) == [SpawnAction(0, 2)]
+    assert only(master.ready(*master.booting()).actions, SpawnAction) == [
+        SpawnAction(1, 2),
+        SpawnAction(2, 2),
+    ]
     master.ready(*master.booting())
     assert master.outcomes == [Settled(2)]
 
@@ -1081,7 +1097,11 @@ def test_withdraw_abandons_a_reload():
     master.pool.withdraw(master.now)
     plan = master.turn()
     assert plan.outcomes == [Abandoned(2, "all workers were withdrawn")]
-    assert sorted(type(a).__name__ for a in plan.actions) == ["Kill", "Retire", "Retire"]
+    assert sorted(type(a).__name__ for a in plan.actions) == [
+        "KillAction",
+        "RetireAction",
+        "RetireAction",
+    ]
 
 
 # The clock, and the rest.
@@ -1094,9 +1114,9 @@ def test_overslept_moves_deadlines():
     master.turn()
     master.now += 3600.0
     master.pool.overslept(3600.0)
-    assert only(master.turn().actions, Kill) == []
-    assert slots(only(master.turn(20.0).actions, Kill)) == [worker.slot]
-    assert [type(a) for a in master.turn(10.0).actions] == [Spawn, Kill]
+    assert only(master.turn().actions, KillAction) == []
+    assert slots(only(master.turn(20.0).actions, KillAction)) == [worker.slot]
+    assert [type(a) for a in master.turn(10.0).actions] == [SpawnAction, KillAction]
 
 
 def test_overslept_moves_the_backoff():
@@ -1137,7 +1157,7 @@ def test_events_that_come_twice_change_nothing():
     since = worker.since
     master.ready(worker)
     master.pool.failed(worker.pid, "too late", master.now)
-    assert (worker.state, worker.since) == (State.READY, since)
+    assert (worker.state, worker.since) == (WorkerState.READY, since)
     assert master.pool.find(worker.pid) is worker
     master.die(worker, worker)
     assert len(master.booting()) == 1
@@ -1161,7 +1181,7 @@ def next_master(master) -> Master:
     other = Master()
     other.settings, other.now, other.pids = master.settings, master.now, master.pids
     numbers = {1, 2, 3}
-    state = msgspec.msgpack.decode(data, type=PoolState)
+    state = msgspec.msgpack.decode(data, type=PoolSnapshot)
     other.pool.adopt(state, dict.fromkeys(numbers, master.settings))
     return other
 
@@ -1177,7 +1197,7 @@ def test_adopted_pool_is_the_same_and_has_nothing_to_do():
 def test_adopted_pool_replaces_its_workers_by_an_ordinary_start():
     other = next_master(serving(2))
     old = other.good()
-    assert other.start(2).actions == [Spawn(2, 2)]
+    assert other.start(2).actions == [SpawnAction(2, 2)]
     while other.booting():
         other.ready(*other.booting())
     assert other.outcomes == [Settled(2)]
@@ -1198,7 +1218,7 @@ def test_adopted_pool_keeps_its_workers_when_the_start_fails():
 def test_a_dead_worker_is_replaced_after_the_adoption():
     master = serving(2)
     other = next_master(master)
-    assert other.die(other.good()[0], sigkill=True).actions == [Spawn(0, 1)]
+    assert other.die(other.good()[0], sigkill=True).actions == [SpawnAction(0, 1)]
 
 
 def test_a_booting_worker_is_adopted_with_its_deadline():
@@ -1218,11 +1238,11 @@ def test_a_retiring_worker_that_has_not_confirmed_is_told_at_once_and_killed_in_
     master.turn()
     other = next_master(master)
     (worker,) = other.retiring()
-    assert other.turn().actions == [Retire(worker.pid, 1)]
+    assert other.turn().actions == [RetireAction(worker.pid, 1)]
     other.pool.leaving(worker.pid, other.now)
     assert other.turn().actions == []
-    assert only(other.turn(20.0).actions, Kill) == [
-        Kill(worker.pid, 1, "still there 20 s after the order to leave")
+    assert only(other.turn(20.0).actions, KillAction) == [
+        KillAction(worker.pid, 1, "still there 20 s after the order to leave")
     ]
 
 
@@ -1230,7 +1250,7 @@ def test_a_killed_worker_is_not_killed_again_after_the_adoption():
     master = serving(2, graceful=20.0)
     master.pool.scale(1, master.now)
     master.turn()
-    assert only(master.turn(20.0).actions, Kill)
+    assert only(master.turn(20.0).actions, KillAction)
     other = next_master(master)
     assert other.turn(60.0) == Plan([], [], None)
 
@@ -1249,7 +1269,7 @@ def test_a_withdrawn_pool_stays_empty_until_the_next_start():
     master.reap()
     other = next_master(master)
     assert other.turn() == Plan([], [], None)
-    assert other.start(2).actions == [Spawn(0, 2)]
+    assert other.start(2).actions == [SpawnAction(0, 2)]
 
 
 def test_backoff_goes_on_after_the_adoption():
@@ -1261,7 +1281,7 @@ def test_backoff_goes_on_after_the_adoption():
     assert waiting.actions == []
     other = next_master(master)
     assert other.turn() == waiting
-    assert other.turn(waiting.wake_at - other.now).actions == [Spawn(0, 1)]
+    assert other.turn(waiting.wake_at - other.now).actions == [SpawnAction(0, 1)]
 
 
 def test_only_between_transactions_there_is_something_to_hand_over():
@@ -1307,7 +1327,7 @@ def test_what_was_set_by_hand_holds_for_the_start_after_an_adoption():
 
 def test_what_nobody_has_set_is_the_new_configurations():
     other = next_master(serving(2))
-    other.pool.start(2, Settings(5, 30.0, 20.0), other.now)
+    other.pool.start(2, GenerationSettings(5, 30.0, 20.0), other.now)
     other.pool.carry_over()
     other.turn()
     other.ready(*other.booting())
@@ -1324,7 +1344,7 @@ def test_what_nobody_has_set_is_the_new_configurations():
 )
 def test_bounds_that_nobody_has_moved_are_the_new_configurations(before, after, expected):
     other = adopted_with(before, lambda pool, now: None)
-    other.pool.start(2, Settings(2, 30.0, 20.0, after), other.now)
+    other.pool.start(2, GenerationSettings(2, 30.0, 20.0, after), other.now)
     other.pool.carry_over()
     other.turn()
     other.ready(*other.booting())
@@ -1342,7 +1362,7 @@ def test_bounds_that_nobody_has_moved_are_the_new_configurations(before, after, 
 )
 def test_bounds_moved_by_hand_hold_after_an_adoption(before, after, expected):
     other = adopted_with(before, lambda pool, now: pool.grow(1, now))
-    other.pool.start(2, Settings(2, 30.0, 20.0, after), other.now)
+    other.pool.start(2, GenerationSettings(2, 30.0, 20.0, after), other.now)
     other.pool.carry_over()
     other.turn()
     other.ready(*other.booting())
@@ -1352,7 +1372,7 @@ def test_bounds_moved_by_hand_hold_after_an_adoption(before, after, expected):
 def adopted_with(bounds, change) -> Master:
     """A pool of two workers, changed and handed over."""
     master = Master()
-    master.settings = Settings(2, 30.0, 20.0, bounds)
+    master.settings = GenerationSettings(2, 30.0, 20.0, bounds)
     master.pool.start(1, master.settings, master.now)
     if bounds:
         master.pool.resize(2)
@@ -1369,6 +1389,6 @@ def test_a_worn_worker_is_replaced_after_the_adoption():
     worn = master.good()[0]
     master.pool.recycle(worn.pid, master.now)
     other = next_master(master)
-    assert only(other.turn().actions, Spawn) == [Spawn(2, 1)]
+    assert only(other.turn().actions, SpawnAction) == [SpawnAction(2, 1)]
     other.ready(*other.booting())
     assert [worker.pid for worker in other.retiring()] == [worn.pid]

@@ -3,7 +3,7 @@
 from hypothesis import settings
 from hypothesis.stateful import invariant, precondition, rule
 
-from prefork.master.pool.plan import Spawn, State
+from prefork.master.pool.plan import SpawnAction, WorkerState
 from tests.unit.test_pool_properties import CHOICE, MAX_SLOTS, PoolMachine
 
 
@@ -16,7 +16,7 @@ class LatePoolMachine(PoolMachine):
         self.prompt = False
 
     def carry_out(self, action, good):
-        if isinstance(action, Spawn) and not self.prompt:
+        if isinstance(action, SpawnAction) and not self.prompt:
             self.asked.append(action)
         else:
             super().carry_out(action, good)
@@ -48,7 +48,7 @@ class LatePoolMachine(PoolMachine):
 
     @invariant()
     def missing_workers_are_on_their_way_or_waited_for(self):
-        members = self.members(State.BOOTING, State.READY)
+        members = self.members(WorkerState.BOOTING, WorkerState.READY)
         serving = [worker for worker in members if worker.generation != self.candidate]
         coming = [spawn for spawn in self.asked if spawn.generation == self.current]
         free = len(self.pool.members()) + len(self.asked) < MAX_SLOTS

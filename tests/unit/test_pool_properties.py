@@ -18,19 +18,19 @@ from prefork.master.pool.backoff import JITTER, Backoff
 from prefork.master.pool.plan import (
     Abandoned,
     FirstBootFailed,
-    Kill,
+    GenerationSettings,
+    KillAction,
     Plan,
-    Settings,
     Settled,
-    Spawn,
+    SpawnAction,
     Stalled,
-    State,
     Stopped,
     Superseded,
+    WorkerState,
 )
 from prefork.master.pool.pool import Pool
 from prefork.master.pool.sizing import Bounds
-from prefork.master.snapshot import PoolState
+from prefork.master.snapshot import PoolSnapshot
 
 MAX_SLOTS = 16
 COUNTS = st.integers(1, 4)
@@ -76,11 +76,11 @@ class PoolMachine(RuleBasedStateMachine):
         raise AssertionError(f"the pool keeps the master busy: {plan}")
 
     def plan(self) -> Plan:
-        good = {worker.pid for worker in self.members(State.READY)}
+        good = {worker.pid for worker in self.members(WorkerState.READY)}
         plan = self.pool.plan(self.now)
         for outcome in plan.outcomes:
             self.conclude(outcome)
-        left = {worker.pid for worker in self.members(State.READY)}
+        left = {worker.pid for worker in self.members(WorkerState.READY)}
         assert left <= good
         assert len(left) >= min(len(good), self.wanted)
         for action in plan.actions:
@@ -89,7 +89,7 @@ class PoolMachine(RuleBasedStateMachine):
         return plan
 
     def carry_out(self, action, good) -> None:
-        if isinstance(action, Spawn):
+        if isinstance(action, SpawnAction):
             if self.forks:
                 self.pool.spawned(action.slot, action.generation, next(self.pids), self.now)
             else:
@@ -98,8 +98,8 @@ class PoolMachine(RuleBasedStateMachine):
         else:
             worker = self.pool.find(action.pid)
             assert worker.slot == action.slot
-            assert worker.state is State.RETIRING
-            assert not (isinstance(action, Kill) and action.pid in good)
+            assert worker.state is WorkerState.RETIRING
+            assert not (isinstance(action, KillAction) and action.pid in good)
 
     def conclude(self, outcome) -> None:
         match outcome:
@@ -119,7 +119,7 @@ class PoolMachine(RuleBasedStateMachine):
                 return
             case Settled(number):
                 assert number == self.current
-                ready = self.members(State.READY)
+                ready = self.members(WorkerState.READY)
                 assert {worker.generation for worker in ready} == {number}
                 # One that is to be recycled may stay until its replacement has proved itself.
                 surplus = len(ready) - self.targets[number]
@@ -184,7 +184,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.targets[number] = self.most = count
         self.bounds[number] = bounds
         self.answers[number] = 0
-        self.settings[number] = Settings(count, boot, graceful, bounds, at_once)
+        self.settings[number] = GenerationSettings(count, boot, graceful, bounds, at_once)
         self.pool.start(number, self.settings[number], self.now)
         self.turn()
 
@@ -235,7 +235,7 @@ class PoolMachine(RuleBasedStateMachine):
     def upgrade(self):
         """Another master goes on with it; whoever waits for a rollout waits there for the next."""
         state = msgspec.msgpack.decode(
-            msgspec.msgpack.encode(self.pool.hand_over()), type=PoolState
+            msgspec.msgpack.encode(self.pool.hand_over()), type=PoolSnapshot
         )
         self.pool = Pool(random.Random(7), max_slots=MAX_SLOTS)
         self.pool.adopt(state, self.settings)
@@ -246,7 +246,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule(choice=CHOICE)
     def ready(self, choice):
-        worker = self.pick(choice, State.BOOTING)
+        worker = self.pick(choice, WorkerState.BOOTING)
         if worker:
             self.pool.ready(worker.pid, self.now)
             if worker.generation == self.candidate:
@@ -255,7 +255,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule()
     def all_ready(self):
-        for worker in self.members(State.BOOTING):
+        for worker in self.members(WorkerState.BOOTING):
             self.pool.ready(worker.pid, self.now)
             if worker.generation == self.candidate:
                 self.current, self.candidate, self.withdrawn = self.candidate, None, False
@@ -263,17 +263,17 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule(choice=CHOICE)
     def late_ready(self, choice):
-        worker = self.pick(choice, State.RETIRING)
+        worker = self.pick(choice, WorkerState.RETIRING)
         if worker:
             told, deadline = worker.order, worker.deadline
             self.pool.ready(worker.pid, self.now)
-            assert worker.state is State.RETIRING
+            assert worker.state is WorkerState.RETIRING
             assert not told or worker.deadline == deadline
             self.turn()
 
     @rule(choice=CHOICE)
     def failed(self, choice):
-        worker = self.pick(choice, State.BOOTING)
+        worker = self.pick(choice, WorkerState.BOOTING)
         if worker:
             self.pool.failed(worker.pid, "import error", self.now)
             self.lose(worker.generation)
@@ -281,46 +281,46 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule(choice=CHOICE, sigkill=st.booleans())
     def died(self, choice, sigkill):
-        worker = self.pick(choice, *State)
+        worker = self.pick(choice, *WorkerState)
         if worker:
             self.pool.died(worker.pid, "dead", self.now, sigkill=sigkill)
-            if worker.state is State.BOOTING:
+            if worker.state is WorkerState.BOOTING:
                 self.lose(worker.generation)
             self.turn()
 
     @rule()
     def reaped(self):
-        for worker in self.members(State.RETIRING):
+        for worker in self.members(WorkerState.RETIRING):
             self.pool.died(worker.pid, "exit status 0", self.now)
         self.turn()
 
     @rule(choice=CHOICE)
     def leaving(self, choice):
-        worker = self.pick(choice, *State)
+        worker = self.pick(choice, *WorkerState)
         if worker:
-            if worker.state is State.BOOTING:
+            if worker.state is WorkerState.BOOTING:
                 self.lose(worker.generation)
             self.pool.leaving(worker.pid, self.now)
             self.turn()
 
     @rule(choice=CHOICE)
     def expired(self, choice):
-        worker = self.pick(choice, *State)
+        worker = self.pick(choice, *WorkerState)
         if worker:
             self.pool.expired(worker.pid, self.now)
             self.turn()
 
     @rule(choice=CHOICE)
     def recycle(self, choice):
-        worker = self.pick(choice, *State)
+        worker = self.pick(choice, *WorkerState)
         if worker:
             news = self.pool.recycle(worker.pid, self.now)
-            assert not news or (worker.state is State.READY and worker.worn == self.now)
+            assert not news or (worker.state is WorkerState.READY and worker.worn == self.now)
             self.turn()
 
     @rule()
     def recycle_all(self):
-        for worker in self.members(State.READY):
+        for worker in self.members(WorkerState.READY):
             self.pool.recycle(worker.pid, self.now)
         self.turn()
 
@@ -331,7 +331,7 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.0, 0.05, 0.1, 1.0, 5.0, 10.0, 100.0]))
     def time_passes(self, seconds):
         self.now += seconds
-        for worker in self.members(State.BOOTING):
+        for worker in self.members(WorkerState.BOOTING):
             if worker.deadline is not None and worker.deadline <= self.now:
                 self.lose(worker.generation)
         self.turn()
@@ -375,11 +375,11 @@ class PoolMachine(RuleBasedStateMachine):
 
         While nothing else is under way, a tenth over it for workers that are being recycled.
         """
-        members = self.members(State.BOOTING, State.READY)
+        members = self.members(WorkerState.BOOTING, WorkerState.READY)
         mine = [w for w in members if w.generation == self.current]
         canaries = [w for w in members if w.generation == self.candidate]
         others = len(members) - len(mine) - len(canaries)
-        recycled = any(w.worn is not None and w.state is State.READY for w in mine)
+        recycled = any(w.worn is not None and w.state is WorkerState.READY for w in mine)
         over = self.replaced_at_once if recycled and not others else others > 0
         assert len(mine) + others <= self.wanted + over
         assert len(mine) <= self.wanted + self.replaced_at_once * (recycled and not others)
@@ -405,7 +405,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     @invariant()
     def missing_workers_are_on_their_way_or_waited_for(self):
-        members = self.members(State.BOOTING, State.READY)
+        members = self.members(WorkerState.BOOTING, WorkerState.READY)
         serving = [worker for worker in members if worker.generation != self.candidate]
         free = len(self.pool.members()) < MAX_SLOTS
         if free and len(serving) < self.wanted:
@@ -414,13 +414,14 @@ class PoolMachine(RuleBasedStateMachine):
     @invariant()
     def recycling_goes_on(self):
         """While a worker is to be replaced, another boots for it, or leaves, or is waited for."""
-        due = [w for w in self.members(State.READY) if w.worn is not None]
-        serving = [w for w in self.members(State.READY) if w.generation != self.candidate]
+        due = [w for w in self.members(WorkerState.READY) if w.worn is not None]
+        serving = [w for w in self.members(WorkerState.READY) if w.generation != self.candidate]
         rollout = any(w.generation != self.current for w in serving)
         if due and self.wanted and not rollout and len(self.pool.members()) < MAX_SLOTS:
-            booting = any(w.generation == self.current for w in self.members(State.BOOTING))
+            booting = any(w.generation == self.current for w in self.members(WorkerState.BOOTING))
             leaving = any(
-                w.worn is not None and w.deadline is not None for w in self.members(State.RETIRING)
+                w.worn is not None and w.deadline is not None
+                for w in self.members(WorkerState.RETIRING)
             )
             assert booting or leaving or self.wake_at is not None
 
@@ -444,16 +445,16 @@ class PoolMachine(RuleBasedStateMachine):
         for _ in range(100):
             self.reaped()
             self.all_ready()
-            ready = self.members(State.READY)
+            ready = self.members(WorkerState.READY)
             worn = [worker for worker in ready if worker.worn is not None]
             # An upgraded pool goes on with a rollout that nobody waits for any more.
             current = [worker.generation for worker in ready] == [self.current] * self.wanted
             if self.pool.rollout is None and current and not worn:
                 break
-            if not self.members(State.BOOTING, State.RETIRING):
+            if not self.members(WorkerState.BOOTING, WorkerState.RETIRING):
                 assert self.wake_at is not None
                 self.wake_up()
-        ready = self.members(State.READY)
+        ready = self.members(WorkerState.READY)
         assert [w.generation for w in ready] == [self.current] * self.wanted
         assert set(self.answers.values()) == {1}
 

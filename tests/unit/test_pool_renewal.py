@@ -2,7 +2,15 @@
 
 import pytest
 
-from prefork.master.pool.plan import Abandoned, Kill, Retire, Settings, Settled, Spawn, State
+from prefork.master.pool.plan import (
+    Abandoned,
+    GenerationSettings,
+    KillAction,
+    RetireAction,
+    Settled,
+    SpawnAction,
+    WorkerState,
+)
 from prefork.master.pool.sizing import Bounds
 from tests.unit.test_pool import Master, only, serving, slots
 
@@ -12,8 +20,8 @@ def worn(master: Master, *workers) -> None:
         assert master.pool.recycle(worker.pid, master.now)
 
 
-def dynamic(low: int, high: int, spare: int = 1) -> Settings:
-    return Settings(1, 30.0, 20.0, Bounds(low, high, spare))
+def dynamic(low: int, high: int, spare: int = 1) -> GenerationSettings:
+    return GenerationSettings(1, 30.0, 20.0, Bounds(low, high, spare))
 
 
 # Recycling.
@@ -23,10 +31,10 @@ def test_the_replacement_is_ready_before_the_old_worker_goes():
     master = serving(4)
     old = master.good()[1]
     worn(master, old)
-    assert master.turn().actions == [Spawn(4, 1)]
+    assert master.turn().actions == [SpawnAction(4, 1)]
     assert master.turn(20.0).actions == []
     plan = master.ready(*master.booting())
-    assert plan.actions == [Retire(old.pid, 1)]
+    assert plan.actions == [RetireAction(old.pid, 1)]
     assert slots(master.good()) == [0, 2, 3, 4]
     assert master.outcomes == []
 
@@ -37,11 +45,11 @@ def test_one_at_a_time_until_the_old_one_is_gone():
     worn(master, first)
     master.turn(1.0)
     worn(master, second)
-    assert only(master.turn().actions, Spawn) == []
+    assert only(master.turn().actions, SpawnAction) == []
     master.ready(*master.booting())
     assert master.retiring() == [first]
-    assert only(master.turn(5.0).actions, Spawn) == []
-    assert master.die(first).actions == [Spawn(0, 1)]
+    assert only(master.turn(5.0).actions, SpawnAction) == []
+    assert master.die(first).actions == [SpawnAction(0, 1)]
     master.ready(*master.booting())
     assert master.retiring() == [second]
 
@@ -60,11 +68,11 @@ def test_the_first_that_was_worn_is_the_first_to_go():
 def test_a_tenth_of_a_large_pool_is_on_the_way_at_once():
     master = serving(30)
     worn(master, *master.good())
-    assert len(only(master.turn().actions, Spawn)) == 3
+    assert len(only(master.turn().actions, SpawnAction)) == 3
     master.ready(*master.booting()[:1])
     assert len(master.retiring()) == 1
     assert len(master.booting()) == 2
-    assert len(only(master.die(*master.retiring()).actions, Spawn)) == 1
+    assert len(only(master.die(*master.retiring()).actions, SpawnAction)) == 1
     for _ in range(30):
         master.ready(*master.booting())
         master.reap()
@@ -78,7 +86,7 @@ def test_one_that_may_stay_for_ever_does_not_hold_up_the_others():
     worn(master, *master.good()[:2])
     master.turn()
     master.ready(*master.booting())
-    assert only(master.turn().actions, Spawn) == [Spawn(5, 1)]
+    assert only(master.turn().actions, SpawnAction) == [SpawnAction(5, 1)]
 
 
 def test_the_old_one_serves_on_while_its_replacement_cannot_boot():
@@ -105,9 +113,9 @@ def test_after_failures_the_old_one_stays_until_the_new_one_has_proved_itself():
     master.turn()
     master.die(*master.booting())
     plan = master.ready(*master.booting())
-    assert only(plan.actions, Retire) == []
+    assert only(plan.actions, RetireAction) == []
     assert plan.wake_at == master.now + 5.0
-    assert master.turn(5.0).actions == [Retire(old.pid, 0)]
+    assert master.turn(5.0).actions == [RetireAction(old.pid, 0)]
 
 
 def test_replacements_that_die_soon_do_not_eat_up_the_pool():
@@ -142,8 +150,8 @@ def test_a_worn_worker_goes_first_when_the_pool_shrinks():
     (replacement,) = master.booting()
     master.pool.scale(3, master.now)
     assert master.turn().actions == [
-        Retire(old.pid, 0),
-        Kill(replacement.pid, replacement.slot, "no longer wanted"),
+        RetireAction(old.pid, 0),
+        KillAction(replacement.pid, replacement.slot, "no longer wanted"),
     ]
 
 
@@ -152,7 +160,7 @@ def test_a_rollout_replaces_worn_workers_of_the_old_generation_in_its_own_order(
     master.start(2)
     master.ready(*master.booting(2))
     worn(master, master.good(1)[0])
-    assert only(master.turn().actions, Spawn) == []
+    assert only(master.turn().actions, SpawnAction) == []
     for _ in range(4):
         master.ready(*master.booting())
         master.reap()
@@ -166,12 +174,12 @@ def test_a_new_worker_that_is_worn_in_the_rollout_waits_for_its_end():
     master.ready(*master.booting(2))
     (early,) = master.good(2)
     worn(master, early)
-    assert only(master.turn().actions, Spawn) == []
+    assert only(master.turn().actions, SpawnAction) == []
     for _ in range(3):
         master.ready(*master.booting())
         master.reap()
     assert master.outcomes == [Settled(2)]
-    assert len(only(master.turn().actions, Spawn) + master.booting()) == 1
+    assert len(only(master.turn().actions, SpawnAction) + master.booting()) == 1
     master.ready(*master.booting())
     assert master.retiring() == [early]
 
@@ -191,8 +199,8 @@ def test_recycling_goes_on_while_a_canary_boots_and_what_fails_is_told_apart():
     old = master.good()[0]
     master.start(2)
     worn(master, old)
-    assert master.turn().actions == [Spawn(3, 1)]
-    assert master.ready(*master.booting(1)).actions == [Retire(old.pid, 0)]
+    assert master.turn().actions == [SpawnAction(3, 1)]
+    assert master.ready(*master.booting(1)).actions == [RetireAction(old.pid, 0)]
     master.die(*master.booting(2))
     assert only(master.outcomes, Abandoned)
     assert len(master.good(1)) == 2
@@ -206,7 +214,7 @@ def test_recycling_is_said_once_and_only_of_one_that_serves():
     master.turn()
     assert not master.pool.recycle(master.booting()[0].pid, master.now)
     master.ready(*master.booting())
-    assert worker.state is State.RETIRING
+    assert worker.state is WorkerState.RETIRING
     assert not master.pool.recycle(worker.pid, master.now)
     assert not master.pool.recycle(99999, master.now)
 
@@ -215,7 +223,7 @@ def test_no_worker_is_replaced_while_the_server_stops():
     master = serving(2)
     worn(master, master.good()[0])
     master.pool.stop(master.now, graceful=True)
-    assert only(master.turn().actions, Spawn) == []
+    assert only(master.turn().actions, SpawnAction) == []
 
 
 # A target that moves.
@@ -237,8 +245,8 @@ def test_a_reload_of_a_dynamic_pool_begins_with_as_many_as_there_are():
     master.turn()
     master.ready(*master.booting())
     master.pool.start(2, dynamic(1, 8), master.now)
-    assert len(only(master.turn().actions, Spawn)) == 1  # the canary
-    assert only(master.ready(*master.booting(2)).actions, Kill) == []
+    assert len(only(master.turn().actions, SpawnAction)) == 1  # the canary
+    assert only(master.ready(*master.booting(2)).actions, KillAction) == []
     assert master.pool.target == 6
     master.pool.start(3, dynamic(1, 4), master.now)
     master.turn()

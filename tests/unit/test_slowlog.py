@@ -9,7 +9,7 @@ import pytest
 
 from prefork import logs
 from prefork.master.observe.slow_log import SlowLog
-from prefork.master.pool.plan import State
+from prefork.master.pool.plan import WorkerState
 from prefork.scoreboard import Call
 
 
@@ -64,7 +64,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def slow_log(worker: Worker, state: State = State.READY) -> SlowLog:
+def slow_log(worker: Worker, state: WorkerState = WorkerState.READY) -> SlowLog:
     pool = SimpleNamespace(find=lambda pid: SimpleNamespace(state=state))
     return SlowLog(Workers(worker), pool)  # type: ignore[arg-type]
 
@@ -115,7 +115,7 @@ def test_a_boot_is_told_once_it_has_used_half_its_time(
     monkeypatch.setattr(
         logs, "event", lambda level, name, **fields: told.append((name, fields["elapsed"]))
     )
-    log = slow_log(Worker(0.0), State.BOOTING)
+    log = slow_log(Worker(0.0), WorkerState.BOOTING)
     log.look()
     assert (told, log.look_at) == ([], 105.0)
     for clock[0] in (105.0, 106.0):
@@ -125,7 +125,7 @@ def test_a_boot_is_told_once_it_has_used_half_its_time(
 
 
 def test_a_boot_without_a_limit_may_take_its_time(clock: list[float]) -> None:
-    log = slow_log(Worker(0.0, boot_timeout=0.0), State.BOOTING)
+    log = slow_log(Worker(0.0, boot_timeout=0.0), WorkerState.BOOTING)
     clock[0] = 1e6
     log.look()
     assert log.look_at is None

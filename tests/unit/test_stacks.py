@@ -129,7 +129,7 @@ def signals(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_they_are_asked_for_once_and_told_to_all(signals: list[int]) -> None:
-    subject, table, told = Subject(), master.Stacks(), list[str]()
+    subject, table, told = Subject(), master.StackRequests(), list[str]()
     table.take(subject, told.append)
     table.take(subject, told.append)
     assert os.eventfd_read(subject.stacks.ask) == 1
@@ -141,7 +141,7 @@ def test_they_are_asked_for_once_and_told_to_all(signals: list[int]) -> None:
 
 
 def test_one_that_does_not_answer_is_sent_a_signal_once(signals: list[int]) -> None:
-    subject, table, told = Subject(), master.Stacks(), list[str]()
+    subject, table, told = Subject(), master.StackRequests(), list[str]()
     table.take(subject, told.append)
     while not told:
         table.look()
@@ -149,7 +149,7 @@ def test_one_that_does_not_answer_is_sent_a_signal_once(signals: list[int]) -> N
 
 
 def test_what_a_dead_one_has_written_is_all(signals: list[int]) -> None:
-    subject, table, told = Subject(), master.Stacks(), list[str]()
+    subject, table, told = Subject(), master.StackRequests(), list[str]()
     table.take(subject, told.append)
     os.write(subject.stacks.memfd, b"Thread 1:\n")
     table.gone(subject)
@@ -158,7 +158,7 @@ def test_what_a_dead_one_has_written_is_all(signals: list[int]) -> None:
 
 
 def test_one_that_offers_none_is_not_asked(signals: list[int]) -> None:
-    subject, table, told = Subject(), master.Stacks(), list[str]()
+    subject, table, told = Subject(), master.StackRequests(), list[str]()
     subject.stacks = StacksAt()
     table.take(subject, told.append)
     assert (told, signals) == ([""], [])

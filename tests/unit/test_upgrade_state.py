@@ -16,21 +16,21 @@ from prefork.master import snapshot as states
 from prefork.master.pool.sizing import Bounds
 from prefork.master.snapshot import (
     CLOSED,
-    ChildState,
-    ClientsState,
-    ConnectionState,
-    ControlState,
-    GenerationState,
-    LedgerState,
-    ListenerState,
-    Passed,
-    PoolState,
-    Refused,
-    Started,
-    State,
-    StateError,
-    WorkerState,
-    ZygoteState,
+    ChildSnapshot,
+    ControlConnectionSnapshot,
+    ControlSnapshot,
+    GenerationSnapshot,
+    LedgerSnapshot,
+    ListenerSnapshot,
+    MasterSnapshot,
+    PoolSnapshot,
+    PreflightPassed,
+    PreflightRefused,
+    PreflightStarted,
+    SnapshotError,
+    WaitingClientsSnapshot,
+    WorkerSnapshot,
+    ZygoteSnapshot,
     decode,
     decode_verdict,
     encode,
@@ -38,7 +38,7 @@ from prefork.master.snapshot import (
 )
 from prefork.master.upgrade.exec import (
     VARIABLE,
-    Handover,
+    ExecArgs,
     adopt,
     adopt_listener,
     command,
@@ -53,9 +53,9 @@ from prefork.scoreboard import Scoreboard, ScoreboardError
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def a_state(**fields) -> State:
+def a_state(**fields) -> MasterSnapshot:
     loaded = load(Source(str(ROOT / "conf" / "wsgi.toml")), environ={})
-    worker = WorkerState(
+    worker = WorkerSnapshot(
         pid=7,
         slot=0,
         generation=3,
@@ -74,7 +74,7 @@ def a_state(**fields) -> State:
         "number": 4,
         "serving": 3,
         "generations": (
-            GenerationState(
+            GenerationSnapshot(
                 number=3,
                 config=loaded.config,
                 origins=loaded.origins,
@@ -84,12 +84,14 @@ def a_state(**fields) -> State:
             ),
         ),
         "listeners": (
-            ListenerState(address="127.0.0.1:80", fd=5, inherited=True, inode=None),
-            ListenerState(address="unix:/run/x", fd=CLOSED, inherited=False, inode=(2, 2**63)),
+            ListenerSnapshot(address="127.0.0.1:80", fd=5, inherited=True, inode=None),
+            ListenerSnapshot(address="unix:/run/x", fd=CLOSED, inherited=False, inode=(2, 2**63)),
         ),
-        "children": (ChildState(pid=7, slot=0, generation=3, fd=9, born=1.25, stacks=11, ask=12),),
-        "zygotes": (ZygoteState(pid=6, generation=3, fd=10, deadline=None, ready_at=1.0),),
-        "pool": PoolState(
+        "children": (
+            ChildSnapshot(pid=7, slot=0, generation=3, fd=9, born=1.25, stacks=11, ask=12),
+        ),
+        "zygotes": (ZygoteSnapshot(pid=6, generation=3, fd=10, deadline=None, ready_at=1.0),),
+        "pool": PoolSnapshot(
             current=3,
             target=2,
             bounds=Bounds(1, 4, 1),
@@ -99,7 +101,7 @@ def a_state(**fields) -> State:
             not_before=-math.inf,
             workers=(worker,),
         ),
-        "ledger": LedgerState(
+        "ledger": LedgerSnapshot(
             cells=(0,) * 90,
             bytes=7,
             seconds=0.5,
@@ -111,19 +113,21 @@ def a_state(**fields) -> State:
             timeouts=0,
             overflows_before=0,
         ),
-        "control": ControlState(
+        "control": ControlSnapshot(
             path="/run/prefork/x.sock",
             fd=6,
             inode=(1, 2),
             connections=(
-                ConnectionState(fd=8, input=b"\xff", output=b"", busy=True, closing=False),
+                ControlConnectionSnapshot(
+                    fd=8, input=b"\xff", output=b"", busy=True, closing=False
+                ),
             ),
         ),
-        "clients": ClientsState(upgrades=(8,), again=True),
+        "clients": WaitingClientsSnapshot(upgrades=(8,), again=True),
         "scoreboard": 4,
         "mask": (1, 15),
     }
-    return State(**{**whole, **fields})
+    return MasterSnapshot(**{**whole, **fields})
 
 
 # To bytes and back.
@@ -139,7 +143,7 @@ def test_it_says_which_version_of_the_code_wrote_it() -> None:
 
 def test_another_version_is_refused_by_name() -> None:
     data = encode(a_state(version=states.VERSION + 1, prefork="9.9"))
-    with pytest.raises(StateError) as refused:
+    with pytest.raises(SnapshotError) as refused:
         decode(data)
     assert str(refused.value) == (
         f"prefork 9.9 hands over its state in version {states.VERSION + 1}, and prefork"
@@ -149,7 +153,7 @@ def test_another_version_is_refused_by_name() -> None:
 
 def test_another_version_is_refused_whatever_else_is_in_it() -> None:
     data = msgspec.msgpack.encode({"version": 77, "prefork": "9.9", "pool": "something else"})
-    with pytest.raises(StateError, match="in version 77"):
+    with pytest.raises(SnapshotError, match="in version 77"):
         decode(data)
 
 
@@ -166,7 +170,7 @@ def test_another_version_is_refused_whatever_else_is_in_it() -> None:
     ids=["nothing", "no msgpack", "a number", "no version", "fields missing", "cut"],
 )
 def test_what_is_no_state_is_refused(data: bytes) -> None:
-    with pytest.raises(StateError, match="cannot be read"):
+    with pytest.raises(SnapshotError, match="cannot be read"):
         decode(data)
 
 
@@ -181,8 +185,8 @@ def test_keys_of_the_configuration_may_come_and_go_between_versions() -> None:
 
 
 def test_a_path_that_is_no_text_is_refused() -> None:
-    control = ControlState(path="/run/\udcff.sock", fd=6, inode=None, connections=())
-    with pytest.raises(StateError, match="not UTF-8"):
+    control = ControlSnapshot(path="/run/\udcff.sock", fd=6, inode=None, connections=())
+    with pytest.raises(SnapshotError, match="not UTF-8"):
         encode(a_state(control=control))
 
 
@@ -200,9 +204,9 @@ def test_a_memfd_takes_it_over() -> None:
 @pytest.mark.parametrize(
     "verdict",
     [
-        Started("9.9", 1.5),
-        Refused("no"),
-        Passed((ListenerState(address=":80", fd=3, inherited=False, inode=None),)),
+        PreflightStarted("9.9", 1.5),
+        PreflightRefused("no"),
+        PreflightPassed((ListenerSnapshot(address=":80", fd=3, inherited=False, inode=None),)),
     ],
     ids=["started", "refused", "passed"],
 )
@@ -211,15 +215,15 @@ def test_a_verdict_comes_back_as_it_was(verdict) -> None:
 
 
 def test_a_long_reason_keeps_its_end_and_fits_a_packet() -> None:
-    data = encode_verdict(Refused("\U0001f40d" * states.VERDICT_LIMIT + "the end"))
+    data = encode_verdict(PreflightRefused("\U0001f40d" * states.VERDICT_LIMIT + "the end"))
     assert len(data) <= states.VERDICT_LIMIT
     verdict = decode_verdict(data)
-    assert isinstance(verdict, Refused)
+    assert isinstance(verdict, PreflightRefused)
     assert verdict.why.endswith("the end")
 
 
 def test_a_verdict_of_other_code_is_an_error_of_one_line() -> None:
-    with pytest.raises(StateError, match="verdict cannot be read"):
+    with pytest.raises(SnapshotError, match="verdict cannot be read"):
         decode_verdict(msgspec.msgpack.encode({"type": "delighted"}))
 
 
@@ -228,12 +232,12 @@ def test_a_verdict_of_other_code_is_an_error_of_one_line() -> None:
 
 def test_the_variable_is_for_this_process_and_is_taken_out() -> None:
     environ = {VARIABLE: f"{os.getpid()}:5", "HOME": "/"}
-    assert handed_over(environ) == Handover(5, None)
+    assert handed_over(environ) == ExecArgs(5, None)
     assert environ == {"HOME": "/"}
 
 
 def test_the_variable_of_the_parent_asks_for_a_trial() -> None:
-    assert handed_over({VARIABLE: f"{os.getppid()}:5:6"}) == Handover(5, 6)
+    assert handed_over({VARIABLE: f"{os.getppid()}:5:6"}) == ExecArgs(5, 6)
 
 
 @pytest.mark.parametrize(
@@ -250,7 +254,7 @@ def test_no_variable_is_an_ordinary_start() -> None:
 
 
 def test_the_environment_for_the_new_code_names_this_process() -> None:
-    assert handed_over(environment(5)) == Handover(5, None)
+    assert handed_over(environment(5)) == ExecArgs(5, None)
     assert environment(5, 6)[VARIABLE] == f"{os.getpid()}:5:6"
 
 
@@ -312,8 +316,8 @@ def test_generations_share_the_listeners_that_were_taken_over() -> None:
     base = a_state()
     old, new = (msgspec.structs.replace(base.generations[0], number=n) for n in (2, 3))
     listeners = (
-        ListenerState(address=":1", fd=CLOSED, inherited=False, inode=None),
-        ListenerState(address=":2", fd=fd, inherited=False, inode=None),
+        ListenerSnapshot(address=":1", fd=CLOSED, inherited=False, inode=None),
+        ListenerSnapshot(address=":2", fd=fd, inherited=False, inode=None),
     )
     old = msgspec.structs.replace(old, listeners=(0, 1))
     new = msgspec.structs.replace(new, listeners=(1,))

@@ -26,7 +26,7 @@ from prefork.channel import (
 )
 from prefork.config import Log, Override, Source, load
 from prefork.listeners import Listener
-from prefork.master.pool.plan import Abandoned, Plan, Spawn, Stopped
+from prefork.master.pool.plan import Abandoned, Plan, SpawnAction, Stopped
 from prefork.master.pool.pool import Pool
 from prefork.master.pool.roster import PROOF
 from prefork.master.processes.children import Child, Children
@@ -462,7 +462,7 @@ def pool(workers: int) -> tuple[Pool, Callable[[int], None]]:
 
 
 def slots(plan: Plan) -> list[int]:
-    return [action.slot for action in plan.actions if isinstance(action, Spawn)]
+    return [action.slot for action in plan.actions if isinstance(action, SpawnAction)]
 
 
 def test_the_pool_asks_once_and_counts_what_is_coming() -> None:

@@ -13,7 +13,7 @@ from prefork import __version__, linux
 from prefork.master.observe.metrics_server import Page
 from prefork.master.observe.status_report import STATES, state_of
 from prefork.master.pool.ledger import Restart
-from prefork.master.upgrade.exec import Parts
+from prefork.master.upgrade.exec import MasterParts
 from prefork.scoreboard import BOUNDS, Counters
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
 
 
-class Figures(NamedTuple):
+class ProcessFigures(NamedTuple):
     """What the kernel tells of a worker's process."""
 
     slot: int
@@ -33,7 +33,7 @@ class Figures(NamedTuple):
     """Seconds of CPU time."""
 
 
-def page(parts: Parts, accept: str) -> Page:
+def page(parts: MasterParts, accept: str) -> Page:
     """A page for a client with this Accept header, in slices: to sum up a worker's memory, the
     kernel walks its page tables."""
     from prometheus_client import CollectorRegistry
@@ -51,13 +51,13 @@ def page(parts: Parts, accept: str) -> Page:
     return kind, encode(registry)
 
 
-def _figures(slot: int, pid: int) -> Figures | None:
+def _figures(slot: int, pid: int) -> ProcessFigures | None:
     import psutil  # a megabyte that every worker would share, for metrics that few ask for
 
     try:
         process = psutil.Process(pid)
         times = process.cpu_times()
-        return Figures(slot, pid, process.memory_full_info().pss, times.user + times.system)
+        return ProcessFigures(slot, pid, process.memory_full_info().pss, times.user + times.system)
     except (psutil.Error, OSError):  # it is gone, or another user's
         return None
 
@@ -65,7 +65,7 @@ def _figures(slot: int, pid: int) -> Figures | None:
 class _Collector:
     """What a registry asks for its metrics."""
 
-    def __init__(self, parts: Parts, figures: list[Figures]) -> None:
+    def __init__(self, parts: MasterParts, figures: list[ProcessFigures]) -> None:
         self._parts = parts
         self._figures = figures
 
@@ -77,7 +77,7 @@ class _Collector:
         yield from _processes(self._figures)
 
 
-def _server(parts: Parts) -> Iterator["Metric"]:
+def _server(parts: MasterParts) -> Iterator["Metric"]:
     from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
 
     info = GaugeMetricFamily("prefork_info", "Version of prefork, as a label.", labels=["version"])
@@ -104,7 +104,7 @@ def _server(parts: Parts) -> Iterator["Metric"]:
     yield restarts
 
 
-def _requests(parts: Parts) -> Iterator["Metric"]:
+def _requests(parts: MasterParts) -> Iterator["Metric"]:
     from prometheus_client.metrics_core import (
         CounterMetricFamily,
         GaugeMetricFamily,
@@ -147,7 +147,7 @@ def _buckets(done: Counters) -> list[tuple[str, float]]:
     return list(zip(names, map(float, accumulate(done.by_duration())), strict=True))
 
 
-def _queues(parts: Parts) -> Iterator["Metric"]:
+def _queues(parts: MasterParts) -> Iterator["Metric"]:
     from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
 
     depth = GaugeMetricFamily(
@@ -171,7 +171,7 @@ def _queues(parts: Parts) -> Iterator["Metric"]:
     )
 
 
-def _workers(parts: Parts) -> Iterator["Metric"]:
+def _workers(parts: MasterParts) -> Iterator["Metric"]:
     from prometheus_client.metrics_core import GaugeMetricFamily
 
     states = dict.fromkeys(STATES, 0)
@@ -194,7 +194,7 @@ def _workers(parts: Parts) -> Iterator["Metric"]:
     )
 
 
-def _processes(figures: Iterable[Figures]) -> Iterator["Metric"]:
+def _processes(figures: Iterable[ProcessFigures]) -> Iterator["Metric"]:
     from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
 
     labels = ["slot", "pid"]

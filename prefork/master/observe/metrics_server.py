@@ -40,7 +40,7 @@ class _Client:
         self.head_only = False
 
 
-class Exposition:
+class MetricsServer:
     """Serves pages at `/metrics` on the listener that it follows."""
 
     def __init__(self, selector: selectors.BaseSelector, render: Render) -> None:

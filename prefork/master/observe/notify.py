@@ -12,8 +12,8 @@ from msgspec import Struct
 
 from prefork import logs
 from prefork.master.daemon import Starter
-from prefork.master.pool.plan import State
-from prefork.master.upgrade.exec import Parts
+from prefork.master.pool.plan import WorkerState
+from prefork.master.upgrade.exec import MasterParts
 from prefork.systemd import Notifier, watchdog_interval
 
 _STATUS_EVERY = 10.0
@@ -47,7 +47,7 @@ class Notify:
 
     def __init__(
         self,
-        parts: Parts,
+        parts: MasterParts,
         *,
         upgrading: Callable[[], bool],
         starter: Starter | None,
@@ -160,7 +160,7 @@ class Notify:
             worker = parts.pool.find(child.pid)
             calls = parts.children.calls(child)
             requests[child.pid] = parts.children.requests(child)
-            ready += worker is not None and worker.state is State.READY
+            ready += worker is not None and worker.state is WorkerState.READY
             busy += any(call.started for call in calls)
         # A worker that is gone has taken its last figures with it.
         new = sum(count - self._requests.get(pid, 0) for pid, count in requests.items())

@@ -10,7 +10,7 @@ from weakref import WeakSet
 
 from prefork import logs
 from prefork.master.observe.timeouts import facts, late_calls
-from prefork.master.pool.plan import State
+from prefork.master.pool.plan import WorkerState
 from prefork.master.pool.pool import Pool
 from prefork.master.processes.children import Child, Children
 from prefork.scoreboard import Call
@@ -60,7 +60,7 @@ class SlowLog:
         """When to look at it, if it is not ready before."""
         timeout = child.generation.config.workers.boot_timeout
         worker = self._pool.find(child.pid)
-        if not timeout or worker is None or worker.state is not State.BOOTING:
+        if not timeout or worker is None or worker.state is not WorkerState.BOOTING:
             return []
         due = child.born + timeout / 2
         if now < due:

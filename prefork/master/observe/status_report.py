@@ -9,16 +9,16 @@ import msgspec
 from prefork import __version__, linux
 from prefork.control import CallStatus, PoolBounds, QueueStatus, ServerStatus, WorkerStatus
 from prefork.listeners import Listener
-from prefork.master.pool.plan import State, Worker
+from prefork.master.pool.plan import Worker, WorkerState
 from prefork.master.processes.children import Child, Children
-from prefork.master.upgrade.exec import Parts
+from prefork.master.upgrade.exec import MasterParts
 from prefork.scoreboard import Call, Counters, Place
 
 STATES = ("booting", "idle", "reading", "busy", "writing", "retiring")
 """What a worker can be doing, see `prefork.control.WorkerStatus`."""
 
 
-def status(parts: Parts) -> dict[str, Any]:
+def status(parts: MasterParts) -> dict[str, Any]:
     """A `prefork.control.ServerStatus` as it stands, as the fields of an answer."""
     now = monotonic()
     pool, serving, children = parts.pool, parts.reloads.serving, parts.children
@@ -82,7 +82,7 @@ def _worker(
 
 def state_of(worker: Worker, calls: list[Call], place: Place) -> tuple[str, float]:
     """What a worker does, in a word, and since when (monotonic seconds)."""
-    if worker.state is not State.READY:
+    if worker.state is not WorkerState.READY:
         return worker.state.value, worker.since
     running = [call.started for call in calls if call.started]
     if running:

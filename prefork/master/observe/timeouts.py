@@ -10,7 +10,7 @@ from typing import Any
 
 from prefork import channel, logs
 from prefork.master.pool.ledger import Ledger
-from prefork.master.pool.plan import State
+from prefork.master.pool.plan import WorkerState
 from prefork.master.pool.pool import Pool
 from prefork.master.processes.children import Child, Children
 from prefork.scoreboard import Call
@@ -85,7 +85,7 @@ class Timeouts:
                 late, look = late_calls(self._children.calls(child), timeout, now)
                 looks.append(look)
                 worker = self._pool.find(child.pid)
-                if late and worker is not None and worker.state is State.READY:
+                if late and worker is not None and worker.state is WorkerState.READY:
                     self._expire(child, late, now)
         self.look_at = min(looks, default=None)
 

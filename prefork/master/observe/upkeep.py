@@ -13,9 +13,9 @@ from prefork.listeners import Listener
 from prefork.master.observe.ticks import next_tick
 from prefork.master.pool import sizing
 from prefork.master.pool.ledger import Ledger, Restart
-from prefork.master.pool.plan import State
+from prefork.master.pool.plan import WorkerState
 from prefork.master.pool.pool import Pool
-from prefork.master.pool.recycling import Allowance, draw
+from prefork.master.pool.recycling import RecyclingLimits, draw
 from prefork.master.processes.children import Child, Children
 
 
@@ -35,7 +35,7 @@ class Upkeep:
         self._ledger = ledger
         self._listeners = listeners
         self._rng = random.Random()
-        self._allowances: WeakKeyDictionary[Child, Allowance] = WeakKeyDictionary()
+        self._allowances: WeakKeyDictionary[Child, RecyclingLimits] = WeakKeyDictionary()
         self._sizing = sizing.Sizing()
         self._recycle_at: float | None = None
         self._size_at: float | None = None
@@ -89,7 +89,7 @@ class Upkeep:
             return
         demand = self._demand()
         before = self._pool.target
-        ready = sum(worker.state is State.READY for worker in self._pool.members())
+        ready = sum(worker.state is WorkerState.READY for worker in self._pool.members())
         target = self._sizing.decide(bounds, demand, target=before, ready=ready, now=now)
         if target != before:
             self._pool.resize(target)
@@ -107,7 +107,7 @@ class Upkeep:
         calls = []
         for child in self._children:
             worker = self._pool.find(child.pid)
-            if worker is not None and worker.state is State.READY:
+            if worker is not None and worker.state is WorkerState.READY:
                 records = self._children.calls(child)
                 calls.append((sum(call.started > 0 for call in records), len(records)))
         queued = sum(linux.queue(listener.sock).depth for listener in self._listeners())

@@ -12,7 +12,7 @@ from typing import Literal
 from msgspec import Struct, field
 
 from prefork import linux
-from prefork.master.snapshot import LedgerState
+from prefork.master.snapshot import LedgerSnapshot
 from prefork.scoreboard import Counters
 
 Restart = Literal[
@@ -68,8 +68,8 @@ class Ledger(Struct):
         """Of listen queues since the server was started, of what the kernel has counted."""
         return max(counted - self.overflows_before, 0)
 
-    def hand_over(self) -> LedgerState:
-        return LedgerState(
+    def hand_over(self) -> LedgerSnapshot:
+        return LedgerSnapshot(
             **self.done._asdict(),
             restarts=dict(self.restarts),
             reloads=dict(self.reloads),
@@ -79,7 +79,7 @@ class Ledger(Struct):
         )
 
     @staticmethod
-    def adopt(state: LedgerState) -> "Ledger":
+    def adopt(state: LedgerSnapshot) -> "Ledger":
         """Goes on with the ledger of the master before."""
         done = Counters(
             *(state.cells, state.bytes, state.seconds, state.queued, state.waited),

@@ -7,7 +7,7 @@ from msgspec import Struct
 from prefork.master.pool.sizing import Bounds
 
 
-class State(enum.Enum):
+class WorkerState(enum.Enum):
     """BOOTING until it said ready, READY while it serves, RETIRING from the order to leave on."""
 
     BOOTING = "booting"
@@ -15,7 +15,7 @@ class State(enum.Enum):
     RETIRING = "retiring"
 
 
-class Settings(Struct, frozen=True):
+class GenerationSettings(Struct, frozen=True):
     """What a generation wants: `count` workers (at least 1) and timeouts in seconds, 0: no limit.
 
     With `bounds`, a dynamic pool, `count` does not count.  `at_once`: how many workers boot at the
@@ -29,35 +29,35 @@ class Settings(Struct, frozen=True):
     at_once: int = 0
 
 
-class Spawn(Struct, frozen=True):
+class SpawnAction(Struct, frozen=True):
     """Fork a worker; answer with `spawned` or `spawn_failed`, now or later. It is asked once."""
 
     slot: int
     generation: int
 
 
-class Retire(Struct, frozen=True):
+class RetireAction(Struct, frozen=True):
     """Tell it to leave: it takes nothing new and finishes what it has; its siblings serve on."""
 
     pid: int
     slot: int
 
 
-class Stop(Struct, frozen=True):
+class StopAction(Struct, frozen=True):
     """Tell it to serve until the listen queue is empty, then leave: the server stops."""
 
     pid: int
     slot: int
 
 
-class Quit(Struct, frozen=True):
+class QuitAction(Struct, frozen=True):
     """Tell it to drop everything and leave at once."""
 
     pid: int
     slot: int
 
 
-class Kill(Struct, frozen=True):
+class KillAction(Struct, frozen=True):
     """SIGKILL. `why` is one line for the log.
 
     A worker with `order` None was never told to leave: it was booting, and may just have said
@@ -109,8 +109,8 @@ class Stopped(Struct, frozen=True):
     """The pool was told to stop, and no worker is left."""
 
 
-Order = type[Retire] | type[Stop] | type[Quit]
-Action = Spawn | Retire | Stop | Quit | Kill
+Order = type[RetireAction] | type[StopAction] | type[QuitAction]
+Action = SpawnAction | RetireAction | StopAction | QuitAction | KillAction
 Outcome = FirstBootFailed | Settled | Stalled | Abandoned | Superseded | Stopped
 
 
@@ -126,11 +126,11 @@ class Worker(Struct):
     slot: int
     pid: int
     generation: int
-    settings: Settings
+    settings: GenerationSettings
     round: int
     since: float
     deadline: float | None
-    state: State = State.BOOTING
+    state: WorkerState = WorkerState.BOOTING
     leaving: bool = False
     killed: bool = False
     order: Order | None = None

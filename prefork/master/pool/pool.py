@@ -30,19 +30,19 @@ from collections.abc import Mapping
 from prefork.master.pool.backoff import Backoff
 from prefork.master.pool.plan import (
     Abandoned,
+    GenerationSettings,
     Plan,
-    Quit,
-    Retire,
-    Settings,
-    State,
-    Stop,
+    QuitAction,
+    RetireAction,
+    StopAction,
     Superseded,
     Worker,
+    WorkerState,
 )
 from prefork.master.pool.reconcile import compare
-from prefork.master.pool.roster import LAST_WORDS, PROOF, Generation, Roster
+from prefork.master.pool.roster import LAST_WORDS, PROOF, PoolGeneration, Roster
 from prefork.master.pool.sizing import Bounds
-from prefork.master.snapshot import PoolState, WorkerState
+from prefork.master.snapshot import PoolSnapshot, WorkerSnapshot
 
 
 class Pool:
@@ -122,12 +122,12 @@ class Pool:
         roster = self._roster
         return bool(roster.current and not (roster.candidate or roster.pending or self.stopping))
 
-    def hand_over(self) -> PoolState:
+    def hand_over(self) -> PoolSnapshot:
         """All of it, between two transactions."""
         current = self._roster.current
         assert current is not None
         backoff = current.backoff
-        return PoolState(
+        return PoolSnapshot(
             current=current.number,
             target=current.target,
             bounds=current.bounds,
@@ -138,13 +138,13 @@ class Pool:
             workers=tuple(map(_worker_state, self.members())),
         )
 
-    def adopt(self, state: PoolState, settings: Mapping[int, Settings]) -> None:
+    def adopt(self, state: PoolSnapshot, settings: Mapping[int, GenerationSettings]) -> None:
         """Goes on where another pool was; `settings` are those of each generation.
 
         Whoever waits for a rollout of before is not to be answered by this pool.
         """
         roster = self._roster
-        current = Generation(
+        current = PoolGeneration(
             state.current,
             settings[state.current],
             Backoff(roster.rng, state.failures, state.round, state.not_before),
@@ -170,7 +170,7 @@ class Pool:
 
     # What the operator wants.
 
-    def start(self, generation: int, settings: Settings, now: float) -> None:
+    def start(self, generation: int, settings: GenerationSettings, now: float) -> None:
         """Boot a generation: the first, or a reload, which supersedes one that is under way.
 
         Each start is answered by exactly one `Settled`, `Abandoned`, `Superseded` or
@@ -191,7 +191,7 @@ class Pool:
             return
         if roster.candidate:
             roster.outcomes.append(Superseded(roster.candidate.number))
-        roster.candidate = Generation(generation, settings, Backoff(roster.rng), target, bounds)
+        roster.candidate = PoolGeneration(generation, settings, Backoff(roster.rng), target, bounds)
 
     def scale(self, count: int, now: float) -> None:
         """Set the target, of the generation that serves and of one under way, until the next start.
@@ -237,10 +237,10 @@ class Pool:
     def stop(self, now: float, graceful: bool) -> None:
         """Let all workers go for good, drained or at once; quick overrides graceful."""
         roster = self._roster
-        if roster.farewell is Quit:
+        if roster.farewell is QuitAction:
             return
         roster.abandon("the server is stopping")
-        roster.farewell = Stop if graceful else Quit
+        roster.farewell = StopAction if graceful else QuitAction
         if not graceful:
             for worker in roster.workers.values():
                 if worker.order and not worker.killed:
@@ -266,13 +266,13 @@ class Pool:
     def ready(self, pid: int, now: float) -> None:
         roster = self._roster
         worker = roster.workers.get(pid)
-        if worker is None or worker.state is State.READY or worker.order:
+        if worker is None or worker.state is WorkerState.READY or worker.order:
             return
-        if worker.state is State.RETIRING:
+        if worker.state is WorkerState.RETIRING:
             # Condemned at boot, but it made it in time to be told to leave in good order.
             roster.dismiss(worker, now)
             return
-        worker.state, worker.since, worker.deadline = State.READY, now, None
+        worker.state, worker.since, worker.deadline = WorkerState.READY, now, None
         if roster.candidate and worker.generation == roster.candidate.number:
             roster.commit(roster.candidate)
         elif worker.generation != self.current:
@@ -284,9 +284,9 @@ class Pool:
         worker = roster.workers.get(pid)
         if worker is None:
             return
-        if worker.state is State.BOOTING:
+        if worker.state is WorkerState.BOOTING:
             self.failed(pid, "it left before it was ready", now)
-        elif worker.state is State.READY:
+        elif worker.state is WorkerState.READY:
             roster.let_go(worker, now)
         worker.leaving = True
 
@@ -294,7 +294,7 @@ class Pool:
         """It has said that its boot failed; its death follows, or is helped along."""
         roster = self._roster
         worker = roster.workers.get(pid)
-        if worker and worker.state is State.BOOTING:
+        if worker and worker.state is WorkerState.BOOTING:
             roster.condemn(worker, now + LAST_WORDS, "its boot failed and it did not exit", now)
             roster.count(worker.generation, worker.round, why, now)
 
@@ -304,10 +304,10 @@ class Pool:
         worker = roster.workers.get(pid)
         if worker is None:
             return
-        if worker.state is State.BOOTING:
+        if worker.state is WorkerState.BOOTING:
             why = f"a worker died before it was ready: {how}"
             roster.count(worker.generation, worker.round, why, now)
-        elif worker.state is State.READY:
+        elif worker.state is WorkerState.READY:
             if sigkill or now - worker.since >= PROOF:
                 roster.grant(worker.generation, now)
             else:
@@ -321,7 +321,7 @@ class Pool:
         """
         roster = self._roster
         worker = roster.workers.get(pid)
-        if worker and worker.state is State.READY:
+        if worker and worker.state is WorkerState.READY:
             roster.let_go(worker, now)
 
     def recycle(self, pid: int, now: float) -> bool:
@@ -330,7 +330,7 @@ class Pool:
         False where that is not news, or it is leaving already.
         """
         worker = self._roster.workers.get(pid)
-        if worker is None or worker.state is not State.READY or worker.worn is not None:
+        if worker is None or worker.state is not WorkerState.READY or worker.worn is not None:
             return False
         worker.worn = now
         return True
@@ -360,8 +360,8 @@ class Pool:
             raise ValueError(f"{count} workers: must be from 1 to {most}")
 
 
-def _worker_state(worker: Worker) -> WorkerState:
-    return WorkerState(
+def _worker_state(worker: Worker) -> WorkerSnapshot:
+    return WorkerSnapshot(
         pid=worker.pid,
         slot=worker.slot,
         generation=worker.generation,
@@ -377,7 +377,7 @@ def _worker_state(worker: Worker) -> WorkerState:
     )
 
 
-def _adopted(state: WorkerState, settings: Settings) -> Worker:
+def _adopted(state: WorkerSnapshot, settings: GenerationSettings) -> Worker:
     """An order that was not confirmed is given again at once."""
     return Worker(
         pid=state.pid,
@@ -387,10 +387,10 @@ def _adopted(state: WorkerState, settings: Settings) -> Worker:
         round=state.round,
         since=state.since,
         deadline=state.deadline,
-        state=State(state.state),
+        state=WorkerState(state.state),
         leaving=state.leaving,
         killed=state.killed,
-        order=Retire if state.retire else None,
+        order=RetireAction if state.retire else None,
         why=state.why,
         worn=state.worn,
     )

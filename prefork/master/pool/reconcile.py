@@ -7,16 +7,16 @@ import math
 
 from prefork.master.pool.plan import (
     Action,
-    Kill,
+    KillAction,
     Plan,
-    Quit,
+    QuitAction,
     Settled,
-    Spawn,
-    State,
+    SpawnAction,
     Stopped,
     Worker,
+    WorkerState,
 )
-from prefork.master.pool.roster import Generation, Roster
+from prefork.master.pool.roster import PoolGeneration, Roster
 
 REPEAT = 0.1
 """Seconds between two orders to a worker that has not said that it is leaving: a signal that
@@ -73,7 +73,7 @@ class _Comparison:
         roster, now = self._roster, self._now
         for worker in roster.members():
             overdue = worker.deadline is not None and worker.deadline <= now
-            if worker.state is State.BOOTING and overdue:
+            if worker.state is WorkerState.BOOTING and overdue:
                 why = f"not ready within {worker.settings.boot_timeout:g} s"
                 roster.condemn(worker, now, why, now)
                 roster.count(worker.generation, worker.round, why, now)
@@ -84,9 +84,9 @@ class _Comparison:
         for worker in roster.members():
             mine = current is not None and worker.generation == current.number
             canary = roster.candidate and worker.generation == roster.candidate.number
-            if worker.state is State.READY:
+            if worker.state is WorkerState.READY:
                 (self._fresh if mine else self._old).append(worker)
-            elif worker.state is State.BOOTING and not canary:
+            elif worker.state is WorkerState.BOOTING and not canary:
                 (self._booting if mine else self._stray).append(worker)
         if not self._old:  # a rollout goes first
             self._take_worn()
@@ -100,7 +100,7 @@ class _Comparison:
         roster = self._roster
         under_way = sum(
             worker.worn is not None
-            and worker.state is State.RETIRING
+            and worker.state is WorkerState.RETIRING
             and worker.deadline is not None
             for worker in roster.workers.values()
         )
@@ -171,7 +171,7 @@ class _Comparison:
                 return
             backoff.spawned(now)
 
-    def _spawn(self, generation: Generation) -> bool:
+    def _spawn(self, generation: PoolGeneration) -> bool:
         """Ask for a worker in the lowest free slot; False while none is (a death frees one), and
         while enough others boot."""
         roster = self._roster
@@ -185,7 +185,7 @@ class _Comparison:
             return False
         roster.pending[slot] = (generation, generation.backoff.round)
         roster.spawned_at = self._now
-        self._actions.append(Spawn(slot, generation.number))
+        self._actions.append(SpawnAction(slot, generation.number))
         return True
 
     def _give_orders(self) -> None:
@@ -193,13 +193,13 @@ class _Comparison:
         for worker in roster.members():
             if worker.killed:
                 continue
-            if worker.state is State.RETIRING:
+            if worker.state is WorkerState.RETIRING:
                 if worker.deadline is not None and worker.deadline <= now:
                     worker.killed = True
-                    self._actions.append(Kill(worker.pid, worker.slot, worker.why))
+                    self._actions.append(KillAction(worker.pid, worker.slot, worker.why))
                     continue
                 # That it leaves answers the order to leave, not the later one to do so at once.
-                if worker.order is Quit or (worker.order and not worker.leaving):
+                if worker.order is QuitAction or (worker.order and not worker.leaving):
                     if worker.repeat_at <= now:
                         worker.repeat_at = now + REPEAT
                         self._actions.append(worker.order(worker.pid, worker.slot))

@@ -27,7 +27,7 @@ LOOK = 1.0
 AGE_JITTER = 0.1
 
 
-class Allowance(Struct, frozen=True):
+class RecyclingLimits(Struct, frozen=True):
     """What one worker may reach; 0 for no limit, `until` in seconds of the clock."""
 
     requests: int = 0
@@ -55,10 +55,10 @@ class Allowance(Struct, frozen=True):
         return min(times, default=None)
 
 
-def draw(workers: Workers, born: float, rng: random.Random) -> Allowance:
+def draw(workers: Workers, born: float, rng: random.Random) -> RecyclingLimits:
     """The allowance of a worker that was born at `born`."""
     requests = workers.max_requests
     if requests:
         requests += rng.randint(0, workers.max_requests_jitter)
     age = workers.max_age * rng.uniform(1 - AGE_JITTER, 1)
-    return Allowance(requests, born + age if age else 0.0, workers.max_memory)
+    return RecyclingLimits(requests, born + age if age else 0.0, workers.max_memory)

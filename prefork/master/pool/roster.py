@@ -12,15 +12,15 @@ from prefork.master.pool.backoff import Backoff
 from prefork.master.pool.plan import (
     Abandoned,
     FirstBootFailed,
+    GenerationSettings,
     Order,
     Outcome,
-    Quit,
-    Retire,
-    Settings,
+    QuitAction,
+    RetireAction,
     Stalled,
-    State,
     Superseded,
     Worker,
+    WorkerState,
 )
 from prefork.master.pool.sizing import Bounds
 
@@ -34,9 +34,9 @@ STALLED = 5
 """Failures in a row after which a rollout is said to be stuck: the first second of the backoff."""
 
 
-class Generation(Struct):
+class PoolGeneration(Struct):
     number: int
-    settings: Settings
+    settings: GenerationSettings
     backoff: Backoff
     target: int
     bounds: Bounds | None
@@ -60,13 +60,13 @@ class Roster:
         self.max_slots = max_slots
         self.workers: dict[int, Worker] = {}
         """By pid."""
-        self.pending: dict[int, tuple[Generation, int]] = {}
+        self.pending: dict[int, tuple[PoolGeneration, int]] = {}
         """Spawns that are not answered yet, by slot: who asked, in which round of its backoff."""
-        self.current: Generation | None = None
+        self.current: PoolGeneration | None = None
         """It serves."""
-        self.candidate: Generation | None = None
+        self.candidate: PoolGeneration | None = None
         """It is on trial."""
-        self.farewell: Order = Retire
+        self.farewell: Order = RetireAction
         """How workers are told to leave now."""
         self.outcomes: list[Outcome] = []
         """What was concluded and not told yet."""
@@ -77,7 +77,7 @@ class Roster:
 
     @property
     def stopping(self) -> bool:
-        return self.farewell is not Retire
+        return self.farewell is not RetireAction
 
     @property
     def wanted(self) -> int:
@@ -88,23 +88,23 @@ class Roster:
     @property
     def booting(self) -> int:
         """Workers that are not ready, and spawns that are not answered."""
-        booting = sum(worker.state is State.BOOTING for worker in self.workers.values())
+        booting = sum(worker.state is WorkerState.BOOTING for worker in self.workers.values())
         return booting + len(self.pending)
 
     def members(self) -> list[Worker]:
         """All living workers, by slot, retiring ones included."""
         return sorted(self.workers.values(), key=lambda worker: worker.slot)
 
-    def generations(self) -> list[Generation]:
+    def generations(self) -> list[PoolGeneration]:
         return [each for each in (self.current, self.candidate) if each]
 
     # Generations.
 
-    def take_pending(self, slot: int, generation: int) -> tuple[Generation, int] | None:
+    def take_pending(self, slot: int, generation: int) -> tuple[PoolGeneration, int] | None:
         asked = self.pending.get(slot)
         return self.pending.pop(slot) if asked and asked[0].number == generation else None
 
-    def commit(self, candidate: Generation) -> None:
+    def commit(self, candidate: PoolGeneration) -> None:
         if self.current and not self.current.answered:
             self.outcomes.append(Superseded(self.current.number))
         self.current, self.candidate = candidate, None
@@ -128,14 +128,14 @@ class Roster:
             if self.ever_ready:
                 self.outcomes.append(Abandoned(generation, why))
             else:
-                self.farewell = Quit
+                self.farewell = QuitAction
                 self.outcomes.append(FirstBootFailed(why))
         elif self.current and generation == self.current.number:
             self.take_proof(now)
             self.current.backoff.fail(round, now, free=free)
             self._tell_if_stalled(self.current, why)
 
-    def _tell_if_stalled(self, current: Generation, why: str) -> None:
+    def _tell_if_stalled(self, current: PoolGeneration, why: str) -> None:
         under_way = not (current.answered or current.stalled)
         if under_way and current.backoff.failures >= STALLED:
             current.stalled = True
@@ -155,7 +155,7 @@ class Roster:
                 for worker in self.workers.values()
                 if current
                 and worker.generation == current.number
-                and worker.state is State.READY
+                and worker.state is WorkerState.READY
                 and worker.round == current.backoff.round
             ),
             default=math.inf,
@@ -174,7 +174,7 @@ class Roster:
 
     def dismiss(self, worker: Worker, now: float) -> None:
         """Tell a worker to leave in the way of the day, within its generation's time."""
-        limit = LAST_WORDS if self.farewell is Quit else worker.settings.graceful_timeout
+        limit = LAST_WORDS if self.farewell is QuitAction else worker.settings.graceful_timeout
         deadline = now + limit if limit else None
         self.condemn(worker, deadline, f"still there {limit:g} s after the order to leave", now)
         worker.order, worker.repeat_at = self.farewell, now
@@ -188,5 +188,5 @@ class Roster:
             worker.deadline = min(earlier, worker.deadline)
 
     def condemn(self, worker: Worker, deadline: float | None, why: str, now: float) -> None:
-        worker.state, worker.since = State.RETIRING, now
+        worker.state, worker.since = WorkerState.RETIRING, now
         worker.deadline, worker.why = deadline, why

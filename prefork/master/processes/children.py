@@ -16,8 +16,8 @@ from prefork import logs
 from prefork.channel import Channel, Order, Report
 from prefork.channel import StacksReport as StacksAt
 from prefork.master.processes.generation import Generation
-from prefork.master.processes.stack_requests import Stacks
-from prefork.master.snapshot import ChildState
+from prefork.master.processes.stack_requests import StackRequests
+from prefork.master.snapshot import ChildSnapshot
 from prefork.scoreboard import Call, Counters, Place, Scoreboard
 from prefork.worker.boot.process import Birth, Heritage, fork, live
 from prefork.worker.schedule.accept import WAKE
@@ -46,7 +46,7 @@ class Death(Struct, frozen=True):
     sigkill: bool
 
 
-class Others(Protocol):
+class OtherChildren(Protocol):
     """The children that are no workers, or are not known as such yet."""
 
     def listen(self) -> None:
@@ -80,7 +80,7 @@ class Children:
         self._hear = hear
         self._foreign = foreign
         self._by_pid: dict[int, Child] = {}
-        self.stacks = Stacks()
+        self.stacks = StackRequests()
         """Of the workers' threads."""
 
     def __iter__(self) -> Iterator[Child]:
@@ -158,10 +158,10 @@ class Children:
         self._by_pid[child.pid] = child
         self._selector.register(child.channel, selectors.EVENT_READ, partial(self._readable, child))
 
-    def hand_over(self) -> tuple[ChildState, ...]:
+    def hand_over(self) -> tuple[ChildSnapshot, ...]:
         """All workers, for the next master."""
         return tuple(
-            ChildState(
+            ChildSnapshot(
                 pid=child.pid,
                 slot=child.slot,
                 generation=child.generation.number,
@@ -173,7 +173,7 @@ class Children:
             for child in self
         )
 
-    def take_over(self, state: ChildState, generation: Generation) -> Child:
+    def take_over(self, state: ChildSnapshot, generation: Generation) -> Child:
         """A worker of the master before; what it said meanwhile waits in its channel."""
         os.set_inheritable(state.fd, False)
         channel = Channel.adopt(state.fd)
@@ -218,7 +218,7 @@ class Children:
         """Hears what a child has said before now."""
         self._readable(child, selectors.EVENT_READ)
 
-    def reap(self, others: Others) -> list[Death]:
+    def reap(self, others: OtherChildren) -> list[Death]:
         """Collects the dead, in one go: SIGCHLD comes once for several (waitpid(2)).
 
         A dead one is looked at before it is reaped: until then its process id is its own.

@@ -8,7 +8,7 @@ from msgspec import Struct
 from prefork import address
 from prefork.config import Config, ConfigError, Loaded, Problem, Source, cpus, load
 from prefork.listeners import Listener, ListenOptions, open_listeners
-from prefork.master.pool.plan import Settings
+from prefork.master.pool.plan import GenerationSettings
 from prefork.master.pool.sizing import Bounds
 from prefork.worker.boot.process import import_parts
 
@@ -35,9 +35,9 @@ class Generation(Struct, eq=False):
         return [*self.listeners, *([self.metrics] if self.metrics is not None else [])]
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> GenerationSettings:
         workers = self.config.workers
-        return Settings(
+        return GenerationSettings(
             count=workers.count,
             boot_timeout=workers.boot_timeout,
             graceful_timeout=workers.graceful_timeout,

@@ -21,7 +21,7 @@ from prefork import logs
 from prefork.channel import InboxesOrder as Told
 from prefork.master.processes.children import Child, Children
 from prefork.master.processes.generation import Generation
-from prefork.master.snapshot import InboxState
+from prefork.master.snapshot import InboxSnapshot
 from prefork.scoreboard import Scoreboard
 from prefork.worker.schedule.accept import WAKE
 from prefork.worker.schedule.handover import kind_of, receive, send
@@ -144,16 +144,16 @@ class Inboxes:
 
     # From one master to the next.
 
-    def hand_over(self) -> tuple[InboxState, ...]:
+    def hand_over(self) -> tuple[InboxSnapshot, ...]:
         """All of them, for the next master."""
         return tuple(
-            InboxState(
+            InboxSnapshot(
                 slot=slot, reader=reader.fileno(), writer=writer.fileno(), kind=self._kinds[slot]
             )
             for slot, (reader, writer) in self._pairs.items()
         )
 
-    def take_over(self, states: Iterable[InboxState]) -> None:
+    def take_over(self, states: Iterable[InboxSnapshot]) -> None:
         """Those of the master before, when its workers have been taken in."""
         for state in states:
             for fd in (state.reader, state.writer):

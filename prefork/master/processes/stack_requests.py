@@ -33,7 +33,7 @@ Done = Callable[[str], None]
 """Takes the stacks, or "" where none came."""
 
 
-class Subject(Protocol):
+class StackOwner(Protocol):
     """Whose stacks can be asked for."""
 
     pid: int
@@ -49,15 +49,15 @@ class _Asked:
         self.done: list[Done] = []
 
 
-class Stacks:
+class StackRequests:
     """Those that were asked for and have not come yet."""
 
     def __init__(self) -> None:
-        self._asked: dict[Subject, _Asked] = {}
+        self._asked: dict[StackOwner, _Asked] = {}
         self.look_at: float | None = None
         """Monotonic seconds of the next look; None where nothing is awaited."""
 
-    def take(self, subject: Subject, done: Done) -> None:
+    def take(self, subject: StackOwner, done: Done) -> None:
         """Asks a worker that is not reaped yet; `done` is called in a later round of the loop, or
         at once where there is nothing to be had."""
         now = monotonic()
@@ -90,17 +90,17 @@ class Stacks:
                 self._finish(subject, text)
         self.look_at = now + _LOOK if self._asked else None
 
-    def gone(self, subject: Subject) -> None:
+    def gone(self, subject: StackOwner) -> None:
         """It is dead: what it has written is all that there will be."""
         if subject in self._asked:
             self._finish(subject, _read(subject))
 
-    def _finish(self, subject: Subject, text: str) -> None:
+    def _finish(self, subject: StackOwner, text: str) -> None:
         for done in self._asked.pop(subject).done:
             done(stack_dump.shown(text))
 
 
-def _read(subject: Subject) -> str:
+def _read(subject: StackOwner) -> str:
     if subject.stacks.memfd < 0:
         return ""
     return os.pread(subject.stacks.memfd, _LIMIT, 0).decode(errors="replace")

@@ -24,14 +24,14 @@ from prefork.channel import BornReport, Channel, FailedReport, ForkOrder, ReadyR
 from prefork.master.pool.roster import PROOF
 from prefork.master.processes.children import Children
 from prefork.master.processes.generation import Generation
-from prefork.master.snapshot import ZygoteState
+from prefork.master.snapshot import ZygoteSnapshot
 from prefork.worker.boot import process
 from prefork.worker.boot.zygote import Conception, live
 
 NotSpawned = Callable[[Generation, list[int], str], None]
 
 
-class Unborn(Struct, eq=False):
+class PendingWorker(Struct, eq=False):
     """A worker that was asked for and has not told its process id."""
 
     slot: int
@@ -51,7 +51,7 @@ class Zygote(Struct, eq=False):
     ready_at: float | None = None
     waiting: list[int] = field(default_factory=list)
     """Slots that are to get a worker, one after the other."""
-    unborn: Unborn | None = None
+    unborn: PendingWorker | None = None
     dismissed: bool = False
     """It is no longer wanted, and its death is no news."""
 
@@ -69,7 +69,7 @@ class Zygotes:
         self._not_spawned = not_spawned
         self._by_pid: dict[int, Zygote] = {}
         self._at_work: dict[int, Zygote] = {}  # by the number of their generation
-        self._unborn: dict[int, Unborn] = {}  # by slot
+        self._unborn: dict[int, PendingWorker] = {}  # by slot
 
     def __len__(self) -> int:
         return len(self._by_pid)
@@ -78,15 +78,15 @@ class Zygotes:
         """All that are open here, for a forked child to close."""
         return [each.channel.fileno() for each in self._all()]
 
-    def _all(self) -> list[Zygote | Unborn]:
+    def _all(self) -> list[Zygote | PendingWorker]:
         return [*self._by_pid.values(), *self._unborn.values()]
 
     # From one master to the next.
 
-    def hand_over(self) -> tuple[ZygoteState, ...]:
+    def hand_over(self) -> tuple[ZygoteSnapshot, ...]:
         """Those at work; of one that ends, nothing is left to tell."""
         return tuple(
-            ZygoteState(
+            ZygoteSnapshot(
                 pid=each.pid,
                 generation=number,
                 fd=each.channel.fileno(),
@@ -96,7 +96,7 @@ class Zygotes:
             for number, each in self._at_work.items()
         )
 
-    def take_over(self, state: ZygoteState, generation: Generation) -> None:
+    def take_over(self, state: ZygoteSnapshot, generation: Generation) -> None:
         """One of the master before. It, and the workers that it forks, are of that one's code."""
         os.set_inheritable(state.fd, False)
         channel = Channel.adopt(state.fd)
@@ -126,7 +126,7 @@ class Zygotes:
 
     def next_deadline(self) -> float | None:
         """When `expire` has something to do, in monotonic seconds."""
-        pending: list[Zygote | Unborn] = [*self._at_work.values(), *self._unborn.values()]
+        pending: list[Zygote | PendingWorker] = [*self._at_work.values(), *self._unborn.values()]
         return min((each.deadline for each in pending if each.deadline), default=None)
 
     def expire(self, now: float) -> None:
@@ -259,7 +259,7 @@ class Zygotes:
             self._not_spawned(zygote.generation, [slot], _fork_failed(error))
             return
         self._children.clear(slot, zygote.generation)
-        unborn = Unborn(slot, zygote, ours, _deadline(zygote.generation))
+        unborn = PendingWorker(slot, zygote, ours, _deadline(zygote.generation))
         zygote.unborn = self._unborn[slot] = unborn
         self._selector.register(ours, selectors.EVENT_READ, lambda _: self._hear_unborn(unborn))
         # If it can't be sent, the last copy of their end is closed here, and ours shows it.
@@ -267,7 +267,7 @@ class Zygotes:
             zygote.channel.send(ForkOrder(slot), (theirs.fileno(),))
         theirs.close()
 
-    def _hear_unborn(self, unborn: Unborn) -> None:
+    def _hear_unborn(self, unborn: PendingWorker) -> None:
         try:
             report = unborn.channel.report()
         except EOFError:
@@ -278,7 +278,7 @@ class Zygotes:
             self._lose(unborn, report.why)
         self._ask_next(unborn.zygote)
 
-    def _deliver(self, unborn: Unborn, pid: int) -> None:
+    def _deliver(self, unborn: PendingWorker, pid: int) -> None:
         if not self._is_new_child(pid):
             self._lose(unborn, f"the worker told a process id that can't be its own: {pid}")
             return
@@ -296,12 +296,12 @@ class Zygotes:
             return False
         return True
 
-    def _lose(self, unborn: Unborn, why: str) -> None:
+    def _lose(self, unborn: PendingWorker, why: str) -> None:
         self._forget(unborn)
         self._close(unborn.channel)
         self._not_spawned(unborn.zygote.generation, [unborn.slot], why)
 
-    def _forget(self, unborn: Unborn) -> None:
+    def _forget(self, unborn: PendingWorker) -> None:
         del self._unborn[unborn.slot]
         unborn.zygote.unborn = None
 

@@ -59,7 +59,7 @@ def require_watcher() -> None:
         raise WatchError("--reload needs watchfiles: pip install 'prefork[reload]'")
 
 
-class Watcher:
+class FileWatcher:
     """The master's side: starts the process, and hears which files changed."""
 
     def __init__(

@@ -23,7 +23,7 @@ _GIVEN = (
 )
 
 
-class Waiting(Protocol):
+class ReloadClient(Protocol):
     """Somebody who wants to know how a reload ends (a control client)."""
 
     def ok(self, **fields: object) -> None: ...
@@ -34,7 +34,7 @@ class Waiting(Protocol):
 class _UnderWay(Struct):
     generation: Generation
     changed: list[str]
-    waiting: Waiting | None
+    waiting: ReloadClient | None
 
 
 class Reloads:
@@ -86,7 +86,7 @@ class Reloads:
         return bool(self._under_way)
 
     @property
-    def waiting(self) -> list[Waiting]:
+    def waiting(self) -> list[ReloadClient]:
         """Whoever waits for a rollout under way."""
         return [each.waiting for each in self._under_way.values() if each.waiting is not None]
 
@@ -101,7 +101,7 @@ class Reloads:
             return self.serving
         return self._under_way[number].generation
 
-    def begin(self, waiting: Waiting | None = None) -> Generation | None:
+    def begin(self, waiting: ReloadClient | None = None) -> Generation | None:
         """Reads the configuration and opens what it adds; None where that failed."""
         self.begun += 1
         number = self._number + 1

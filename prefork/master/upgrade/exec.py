@@ -28,10 +28,10 @@ from prefork.master.processes.zygotes import Zygotes
 from prefork.master.rollout.reload import Reloads
 from prefork.master.snapshot import (
     CLOSED,
-    ClientsState,
-    GenerationState,
-    ListenerState,
-    State,
+    GenerationSnapshot,
+    ListenerSnapshot,
+    MasterSnapshot,
+    WaitingClientsSnapshot,
     decode,
     encode,
 )
@@ -41,14 +41,14 @@ from prefork.worker.boot.process import import_parts
 VARIABLE = "PREFORK_UPGRADE"
 
 
-class Handover(Struct, frozen=True):
+class ExecArgs(Struct, frozen=True):
     """What the environment says: where the state is, and in a preflight where to report."""
 
     fd: int
     report: int | None
 
 
-def handed_over(environ: MutableMapping[str, str] = os.environ) -> Handover | None:
+def handed_over(environ: MutableMapping[str, str] = os.environ) -> ExecArgs | None:
     """Takes the variable out of the environment: no child is to see it.
 
     None where there is none, or where it was meant for another process.
@@ -56,9 +56,9 @@ def handed_over(environ: MutableMapping[str, str] = os.environ) -> Handover | No
     master, *fds = environ.pop(VARIABLE, "").split(":")
     match fds:
         case [fd] if master == str(os.getpid()):
-            return Handover(int(fd), None)
+            return ExecArgs(int(fd), None)
         case [fd, report] if master == str(os.getppid()):
-            return Handover(int(fd), int(report))
+            return ExecArgs(int(fd), int(report))
     return None
 
 
@@ -77,7 +77,7 @@ def command(directory: str) -> list[str]:
 # To the state.
 
 
-class Parts(Struct, frozen=True):
+class MasterParts(Struct, frozen=True):
     """A master, as far as it is handed over."""
 
     born: float
@@ -93,23 +93,23 @@ class Parts(Struct, frozen=True):
 
 
 def snapshot(
-    parts: Parts,
+    parts: MasterParts,
     opened: Iterable[Listener] = (),
-    clients: ClientsState = ClientsState(),  # noqa: B008 - it is frozen
+    clients: WaitingClientsSnapshot = WaitingClientsSnapshot(),  # noqa: B008 - it is frozen
     mask: Iterable[int] = (),
-) -> State:
+) -> MasterSnapshot:
     """The master between two transactions, with listeners `opened` for what comes next."""
     reloads = parts.reloads
     living = {child.generation.number: child.generation for child in parts.children}
     generations = [*(living | {reloads.serving.number: reloads.serving}).values()]
     known = [*reloads.held, *opened, *(each for one in generations for each in one.held)]
     place = {listener: index for index, listener in enumerate(dict.fromkeys(known))}
-    return State(
+    return MasterSnapshot(
         born=parts.born,
         number=reloads.number,
         serving=reloads.serving.number,
         generations=tuple(
-            GenerationState(
+            GenerationSnapshot(
                 number=each.number,
                 config=each.config,
                 origins=each.loaded.origins,
@@ -134,8 +134,8 @@ def snapshot(
     )
 
 
-def listener_state(listener: Listener) -> ListenerState:
-    return ListenerState(
+def listener_state(listener: Listener) -> ListenerSnapshot:
+    return ListenerSnapshot(
         address=str(listener.address),
         fd=CLOSED if listener.closed else listener.fileno(),
         inherited=listener.inherited,
@@ -143,7 +143,7 @@ def listener_state(listener: Listener) -> ListenerState:
     )
 
 
-def store(state: State) -> int:
+def store(state: MasterSnapshot) -> int:
     """The descriptor of a memfd with the state in it.  Raises StateError, OSError."""
     data = memoryview(encode(state))
     fd = os.memfd_create("prefork-upgrade")
@@ -162,7 +162,7 @@ def environment(fd: int, report: int | None = None) -> dict[str, str]:
     return {**os.environ, VARIABLE: ":".join(map(str, (os.getpid(), *fds)))}
 
 
-def become(state: State, directory: str) -> NoReturn:
+def become(state: MasterSnapshot, directory: str) -> NoReturn:
     """Executes the new code in this process.
 
     Raises OSError or StateError, and then nothing has changed.
@@ -187,7 +187,7 @@ def become(state: State, directory: str) -> NoReturn:
 class Adopted(Struct, frozen=True):
     """What was handed over, as far as it is not a part of the loop."""
 
-    state: State
+    state: MasterSnapshot
     generations: dict[int, Generation]
     held: list[Listener]
     scoreboard: Scoreboard
@@ -203,14 +203,14 @@ class Adopted(Struct, frozen=True):
         return [listener for listener in self.held if listener not in known]
 
 
-def receive(fd: int) -> State:
+def receive(fd: int) -> MasterSnapshot:
     """Reads and closes what `store` made.  Raises StateError for another version, OSError."""
     with open(fd, "rb") as file:
         file.seek(0)
         return decode(file.read())
 
 
-def adopt(state: State) -> Adopted:
+def adopt(state: MasterSnapshot) -> Adopted:
     """Takes over listeners and scoreboard.
 
     Raises ScoreboardError where that is of another version, OSError for a descriptor that is not
@@ -225,7 +225,7 @@ def adopt(state: State) -> Adopted:
     )
 
 
-def adopt_listener(state: ListenerState, fd: int) -> Listener:
+def adopt_listener(state: ListenerSnapshot, fd: int) -> Listener:
     """A listener that is open already; as such it is neither bound nor changed."""
     if fd == CLOSED:
         # Its place counts: a worker knows listeners by their number.
@@ -237,7 +237,7 @@ def adopt_listener(state: ListenerState, fd: int) -> Listener:
     return Listener(address.parse(state.address), sock, state.inherited, state.inode)
 
 
-def _generation(state: GenerationState, listeners: Sequence[Listener]) -> Generation:
+def _generation(state: GenerationSnapshot, listeners: Sequence[Listener]) -> Generation:
     file = Path(state.file) if state.file is not None else None
     loaded = Loaded(state.config, state.origins, file)
     import_parts(loaded.config)

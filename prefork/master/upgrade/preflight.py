@@ -18,11 +18,11 @@ from prefork import linux
 from prefork.listeners import Listener
 from prefork.master.snapshot import (
     VERDICT_LIMIT,
-    Passed,
-    Refused,
-    Started,
-    State,
-    StateError,
+    MasterSnapshot,
+    PreflightPassed,
+    PreflightRefused,
+    PreflightStarted,
+    SnapshotError,
     decode_verdict,
 )
 from prefork.master.upgrade.exec import adopt_listener, command, environment, store
@@ -41,7 +41,11 @@ class Preflight:
     """The child, as the master holds it.  Raises OSError, StateError where it can't be started."""
 
     def __init__(
-        self, selector: selectors.BaseSelector, state: State, directory: str, boot_timeout: float
+        self,
+        selector: selectors.BaseSelector,
+        state: MasterSnapshot,
+        directory: str,
+        boot_timeout: float,
     ) -> None:
         """`boot_timeout`: seconds until it has taken in the state; 0 for no limit."""
         self.failure: str | None = None
@@ -107,16 +111,16 @@ class Preflight:
                     self._fail("the new code ended before it could be tried")
                 return
             verdict = decode_verdict(data)
-        except (OSError, StateError) as error:
+        except (OSError, SnapshotError) as error:
             return self._fail(str(error))
         match verdict:
-            case Started(version, patience):
+            case PreflightStarted(version, patience):
                 self.version = version
                 self.deadline = monotonic() + patience + _MARGIN if patience else None
                 self._limit = f"did not end its canary within {patience:g} s"
-            case Refused(why):
+            case PreflightRefused(why):
                 self.failure = self.failure or why
-            case Passed(opened):
+            case PreflightPassed(opened):
                 pairs = zip(opened, fds, strict=True)
                 self.opened = [adopt_listener(state, fd) for state, fd in pairs]
 

@@ -26,43 +26,49 @@ from prefork.master.processes.children import Child, Children, Death
 from prefork.master.processes.generation import Generation, prepare
 from prefork.master.processes.zygotes import Zygotes
 from prefork.master.rollout.file_watcher import WatchError, require_watcher
-from prefork.master.snapshot import Passed, Refused, Started, StateError, encode_verdict
-from prefork.master.upgrade.exec import Adopted, Handover, adopt, listener_state, receive
+from prefork.master.snapshot import (
+    PreflightPassed,
+    PreflightRefused,
+    PreflightStarted,
+    SnapshotError,
+    encode_verdict,
+)
+from prefork.master.upgrade.exec import Adopted, ExecArgs, adopt, listener_state, receive
 from prefork.scoreboard import SLOTS, Scoreboard, ScoreboardError
 
 _STAGES = 3
 """With a zygote, three things may take a boot timeout each: the zygote, its fork, the worker."""
 
 
-def rehearse(source: Source, handover: Handover, watch: bool) -> int:
+def rehearse(source: Source, handover: ExecArgs, watch: bool) -> int:
     """Tries everything, tells the master how that went, and returns an exit status."""
     assert handover.report is not None
     os.set_inheritable(handover.report, False)
     with socket.socket(fileno=handover.report) as report:
-        verdict: Passed | Refused
+        verdict: PreflightPassed | PreflightRefused
         opened: list[Listener] = []
         try:
             if watch:
                 require_watcher()
             verdict = _try(source, adopt(receive(handover.fd)), report, opened)
         except (
-            *(StateError, ScoreboardError, ConfigError, ListenError, logs.LogError, WatchError),
+            *(SnapshotError, ScoreboardError, ConfigError, ListenError, logs.LogError, WatchError),
         ) as problem:
-            verdict = Refused(str(problem))
+            verdict = PreflightRefused(str(problem))
         except BaseException:
-            verdict = Refused(traceback.format_exc().rstrip())
-        if isinstance(verdict, Refused):
+            verdict = PreflightRefused(traceback.format_exc().rstrip())
+        if isinstance(verdict, PreflightRefused):
             for listener in opened:
                 listener.release()
             opened.clear()
         fds = [listener.fileno() for listener in opened]
         socket.send_fds(report, [encode_verdict(verdict)], fds)
-    return 0 if isinstance(verdict, Passed) else 1
+    return 0 if isinstance(verdict, PreflightPassed) else 1
 
 
 def _try(
     source: Source, adopted: Adopted, report: socket.socket, opened: list[Listener]
-) -> Passed | Refused:
+) -> PreflightPassed | PreflightRefused:
     """Adds the listeners that are new to `opened`."""
     state = adopted.state
     name = adopted.serving.config.server.name
@@ -79,13 +85,17 @@ def _try(
     log.prepare(generation.config.log)
     workers = generation.config.workers
     patience = workers.boot_timeout * (_STAGES if workers.preload else 1)
-    report.send(encode_verdict(Started(__version__, patience)))
+    report.send(encode_verdict(PreflightStarted(__version__, patience)))
     foreign = {*state.descriptors(), report.fileno()}
     foreign -= {listener.fileno() for listener in generation.listeners}
     taken = {child.slot for child in state.children}
     slot = next(slot for slot in range(SLOTS) if slot not in taken)
     why = _Canary(name, log, foreign).boot(slot, generation)
-    return Refused(why) if why is not None else Passed(tuple(map(listener_state, opened)))
+    return (
+        PreflightRefused(why)
+        if why is not None
+        else PreflightPassed(tuple(map(listener_state, opened)))
+    )
 
 
 class _Canary:

@@ -18,13 +18,13 @@ from msgspec import Struct, field
 
 from prefork import __version__, logs
 from prefork.master.control_server import ControlServer, Reply
-from prefork.master.rollout.reload import Waiting
-from prefork.master.snapshot import ClientsState, StateError
-from prefork.master.upgrade.exec import Parts, become, snapshot
+from prefork.master.rollout.reload import ReloadClient
+from prefork.master.snapshot import SnapshotError, WaitingClientsSnapshot
+from prefork.master.upgrade.exec import MasterParts, become, snapshot
 from prefork.master.upgrade.preflight import Preflight
 
 
-class Clients(Struct):
+class WaitingClients(Struct):
     """All who wait for one generation: one reload for many, after an upgrade."""
 
     was: str = ""
@@ -42,9 +42,9 @@ class Clients(Struct):
         for reply in (*self.reloads, *self.upgrades):
             reply.fail(error)
 
-    def join(self, waiting: Waiting) -> None:
+    def join(self, waiting: ReloadClient) -> None:
         """Somebody else's wait becomes a wait for the same."""
-        if isinstance(waiting, Clients):
+        if isinstance(waiting, WaitingClients):
             self.upgrades += waiting.upgrades
             self.reloads += waiting.reloads
         elif isinstance(waiting, Reply):
@@ -57,14 +57,14 @@ class Upgrades:
     def __init__(
         self,
         selector: selectors.BaseSelector,
-        parts: Parts,
-        reload: Callable[[Waiting], None],
+        parts: MasterParts,
+        reload: Callable[[ReloadClient], None],
     ) -> None:
         """`reload` is called for one that waited for an upgrade that failed."""
         self._selector = selector
         self._parts = parts
         self._reload = reload
-        self._clients = Clients()
+        self._clients = WaitingClients()
         self._preflight: Preflight | None = None
         self._reload_wanted = False
         self._again = False
@@ -80,7 +80,7 @@ class Upgrades:
             if self._preflight is not None or not self._parts.pool.between_transactions:
                 client.progress("waits for the reload or upgrade under way")
 
-    def defer(self, waiting: Waiting | None) -> bool:
+    def defer(self, waiting: ReloadClient | None) -> bool:
         """Whether a reload has to wait for the preflight under way: it is then noted here."""
         if self._preflight is None:
             return False
@@ -100,7 +100,7 @@ class Upgrades:
         self._clients.fail(why)
         for reply in self._next:
             reply.fail(why)
-        self._clients, self._next = Clients(), []
+        self._clients, self._next = WaitingClients(), []
         self._again = self._reload_wanted = False
 
     # What comes of it.
@@ -138,7 +138,7 @@ class Upgrades:
             )
             logs.event("info", "executing the new code", version=self._preflight.version)
             become(state, directory)
-        except (OSError, StateError) as error:
+        except (OSError, SnapshotError) as error:
             self._fail(f"the new code cannot be executed: {error}")
 
     def next_deadline(self) -> float | None:
@@ -155,7 +155,7 @@ class Upgrades:
 
     def _begin(self) -> None:
         self._again = False
-        self._clients = Clients(__version__, self._next)
+        self._clients = WaitingClients(__version__, self._next)
         self._next = []
         reloads = self._parts.reloads
         try:
@@ -165,7 +165,7 @@ class Upgrades:
                 reloads.source.directory,
                 reloads.serving.config.workers.boot_timeout,
             )
-        except (OSError, StateError) as error:
+        except (OSError, SnapshotError) as error:
             return self._fail(f"the preflight cannot be started: {error}")
         logs.event("info", "upgrade started", preflight=self._preflight.pid)
 
@@ -173,11 +173,11 @@ class Upgrades:
         self._end()
         self._parts.ledger.upgraded("failed")
         logs.event("error", "upgrade failed", reason=why)
-        clients, self._clients = self._clients, Clients()
-        Clients(upgrades=clients.upgrades).fail(why)
+        clients, self._clients = self._clients, WaitingClients()
+        WaitingClients(upgrades=clients.upgrades).fail(why)
         if self._reload_wanted:
             self._reload_wanted = False
-            self._reload(Clients(reloads=clients.reloads))
+            self._reload(WaitingClients(reloads=clients.reloads))
 
     def _end(self) -> None:
         if self._preflight is not None:
@@ -186,23 +186,27 @@ class Upgrades:
 
     # Over the exec.
 
-    def _hand_over(self) -> ClientsState:
-        everybody = Clients()
+    def _hand_over(self) -> WaitingClientsSnapshot:
+        everybody = WaitingClients()
         # Whoever waits for a rollout that has not settled now waits for the one after it.
         for waiting in (self._clients, *self._parts.reloads.waiting):
             everybody.join(waiting)
-        return ClientsState(
+        return WaitingClientsSnapshot(
             upgrades=_numbers(everybody.upgrades),
             reloads=_numbers(everybody.reloads),
             again=self._again,
             next=_numbers(self._next),
         )
 
-    def resume(self, state: ClientsState, control: ControlServer, was: str) -> Clients:
+    def resume(
+        self, state: WaitingClientsSnapshot, control: ControlServer, was: str
+    ) -> WaitingClients:
         """Finds all again in the new master; who waits for the generation that it begins with."""
         self._again = state.again
         self._next = _replies(control, state.next)
-        return Clients(was, _replies(control, state.upgrades), _replies(control, state.reloads))
+        return WaitingClients(
+            was, _replies(control, state.upgrades), _replies(control, state.reloads)
+        )
 
 
 def _numbers(replies: Iterable[Reply]) -> tuple[int, ...]:
