@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from prefork.client import Call, Trace, format_call
+from prefork.client import SystemCall, Trace, format_call
 
 _LONGEST = 1_000_000.0
 
@@ -41,7 +41,7 @@ def verbose_option(function: Callable[..., Any]) -> Callable[..., Any]:
 def tracer(verbose: bool) -> Trace | None:
     """Prints each call to standard error, where asked for."""
 
-    def show(call: Call) -> None:
+    def show(call: SystemCall) -> None:
         click.echo(format_call(call), err=True)
 
     return show if verbose else None

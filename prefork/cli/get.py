@@ -15,7 +15,14 @@ from prefork.cli._client import (
     tracer,
     verbose_option,
 )
-from prefork.client import URL, Body, Client, ClientError, Request, Response
+from prefork.client import (
+    URL,
+    ClientError,
+    ClientRequest,
+    ClientResponse,
+    HttpClient,
+    RequestContent,
+)
 from prefork.client.output import Progress, write
 from prefork.client.request_writer import check_method, parse_header
 from prefork.client.url import parse_url
@@ -85,7 +92,7 @@ def command(
     standard_output()
     redirects = max_redirs if location else None
     code = 0
-    client = Client(
+    client = HttpClient(
         connect_timeout=connect_timeout,
         timeout=timeout,
         verify=not insecure,
@@ -117,10 +124,10 @@ def command(
 
 
 def _request(
-    url: str, unix: str, method: str | None, headers: tuple[str, ...], body: Body | None
-) -> Request:
+    url: str, unix: str, method: str | None, headers: tuple[str, ...], body: RequestContent | None
+) -> ClientRequest:
     try:
-        return Request(
+        return ClientRequest(
             _url(url, unix),
             check_method(method or ("GET" if body is None else "POST")),
             tuple(map(parse_header, headers)),
@@ -144,23 +151,23 @@ def _paths(outputs: tuple[str, ...], urls: tuple[str, ...]) -> list[str]:
 
 
 @contextlib.contextmanager
-def _body(data: str | None) -> Iterator[Body | None]:
+def _body(data: str | None) -> Iterator[RequestContent | None]:
     if data is None:
         yield None
     elif not data.startswith("@"):
-        yield Body(os.fsencode(data))
+        yield RequestContent(os.fsencode(data))
     elif data == "@-":
-        yield Body(fd=standard_input())
+        yield RequestContent(fd=standard_input())
     else:
         with contextlib.ExitStack() as stack:
             try:
                 file = stack.enter_context(open(data[1:], "rb", buffering=0))
             except OSError as error:
                 raise click.UsageError(f"--data {data}: {error.strerror}") from error
-            yield Body(fd=file.fileno())
+            yield RequestContent(fd=file.fileno())
 
 
-def _save(response: Response, path: str, include: bool) -> None:
+def _save(response: ClientResponse, path: str, include: bool) -> None:
     with _sink(path) as sink:
         bar = Progress(sys.stderr, response.length) if path and sys.stderr.isatty() else None
         write(response, sink, include=include, bar=bar)

@@ -12,7 +12,7 @@ from prefork.cli._client import (
     tracer,
     verbose_option,
 )
-from prefork.client import ClientError, Connection, Trace, dial, dial_unix, relay
+from prefork.client import ClientConnection, ClientError, Trace, dial, dial_unix, relay
 
 
 @click.command("talk", short_help="Standard input and output on a raw connection.")
@@ -53,7 +53,7 @@ def _target(text: str) -> Address:
     return target
 
 
-def _dial(target: Address, timeout: float, trace: Trace | None) -> Connection:
+def _dial(target: Address, timeout: float, trace: Trace | None) -> ClientConnection:
     if target.kind == "tcp":
         return dial(target.host, target.port, timeout=timeout, trace=trace)
     path = f"@{target.path}" if target.kind == "abstract" else target.path

@@ -4,24 +4,24 @@
 each to the trace; `exchange` runs one request and its answer over it, and `relay` a raw stream.
 """
 
-from prefork.client.connection import ClientError, Connection, Disconnected, dial, dial_unix
-from prefork.client.content import Body
-from prefork.client.exchange import Client, Response
+from prefork.client.connection import ClientConnection, ClientError, Disconnected, dial, dial_unix
+from prefork.client.content import RequestContent
+from prefork.client.exchange import ClientResponse, HttpClient
 from prefork.client.relay import relay
-from prefork.client.request_writer import Request, parse_header
-from prefork.client.trace import Call, Trace, format_call, format_duration
+from prefork.client.request_writer import ClientRequest, parse_header
+from prefork.client.trace import SystemCall, Trace, format_call, format_duration
 from prefork.client.url import URL, parse_url
 
 __all__ = [
     "URL",
-    "Body",
-    "Call",
-    "Client",
+    "ClientConnection",
     "ClientError",
-    "Connection",
+    "ClientRequest",
+    "ClientResponse",
     "Disconnected",
-    "Request",
-    "Response",
+    "HttpClient",
+    "RequestContent",
+    "SystemCall",
     "Trace",
     "dial",
     "dial_unix",

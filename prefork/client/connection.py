@@ -50,7 +50,7 @@ class Deadline:
         return None if left == math.inf else left
 
 
-class Connection:
+class ClientConnection:
     """A stream socket from socket() to close()."""
 
     def __init__(self, family: int, trace: Trace | None, deadline: Deadline) -> None:
@@ -202,7 +202,7 @@ def dial(
     timeout: float = 0,
     deadline: Deadline | None = None,
     trace: Trace | None = None,
-) -> Connection:
+) -> ClientConnection:
     """Connects to the first address of a host that answers, each tried for `timeout` seconds.
 
     Looking up the name is the resolver's affair and has its time limits (resolv.conf(5)).
@@ -228,7 +228,7 @@ def dial_unix(
     timeout: float = 0,
     deadline: Deadline | None = None,
     trace: Trace | None = None,
-) -> Connection:
+) -> ClientConnection:
     """Connects to a Unix socket, `@name` being an abstract one (unix(7)); raises ClientError."""
     address = "\0" + path[1:] if path.startswith("@") else path
     try:
@@ -244,8 +244,8 @@ def _connected(
     timeout: float,
     deadline: Deadline,
     trace: Trace | None,
-) -> Connection:
-    connection = Connection(family, trace, deadline)
+) -> ClientConnection:
+    connection = ClientConnection(family, trace, deadline)
     try:
         connection.connect(address, shown, timeout)
     except BaseException:

@@ -3,12 +3,12 @@
 import os
 import stat
 
-from prefork.client.connection import ClientError, Connection
+from prefork.client.connection import ClientConnection, ClientError
 
 PIECE = 64 * 1024
 
 
-class Body:
+class RequestContent:
     """Bytes in memory or an open descriptor; `length` is None where only its end will tell.
 
     Bytes are taken for a form's unless a header says otherwise, as curl does.
@@ -51,7 +51,7 @@ class Body:
 class Upload:
     """A body on its way: what is sent, what is in hand, what is still to be read."""
 
-    def __init__(self, body: Body, chunked: bool) -> None:
+    def __init__(self, body: RequestContent, chunked: bool) -> None:
         self._body = body
         self._chunked = chunked
         self._read = 0
@@ -69,7 +69,7 @@ class Upload:
             return None
         return self._body.fd
 
-    def push(self, connection: Connection) -> None:
+    def push(self, connection: ClientConnection) -> None:
         """One read and one send, as much as the socket takes now.
 
         Raises ClientError where the body cannot be read or has become shorter than promised.
@@ -84,7 +84,7 @@ class Upload:
         if self._pending:
             self._pending = self._pending[connection.send(self._pending) :]
 
-    def _sendfile(self, connection: Connection, fd: int, length: int) -> None:
+    def _sendfile(self, connection: ClientConnection, fd: int, length: int) -> None:
         sent = connection.sendfile(fd, self._body.offset + self._read, length - self._read)
         if sent == 0:
             self._shrunk()

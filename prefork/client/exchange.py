@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from typing import Self
 
 from prefork.client.connection import (
+    ClientConnection,
     ClientError,
-    Connection,
     Deadline,
     Disconnected,
     dial,
     dial_unix,
 )
 from prefork.client.content import Upload
-from prefork.client.request_writer import REDIRECTS, Request, redirected
+from prefork.client.request_writer import REDIRECTS, ClientRequest, redirected
 from prefork.client.response_parser import Incomplete, NotHTTP, ResponseParser
 from prefork.client.trace import Trace
 from prefork.client.url import URL
@@ -27,10 +27,10 @@ DISCARD = 64 * 1024
 """Bytes of a redirect's body that are read to keep the connection."""
 
 
-class Response:
+class ClientResponse:
     """The answer to one request; iterate over it for the pieces of its body, once."""
 
-    def __init__(self, connection: Connection, request: Request) -> None:
+    def __init__(self, connection: ClientConnection, request: ClientRequest) -> None:
         self.request = request
         self._connection = connection
         self._parser = ResponseParser(request.method)
@@ -185,7 +185,7 @@ class Response:
             raise self._broken or Disconnected("receive", f"closed early, {where}") from where
 
 
-def _upload(request: Request) -> Upload | None:
+def _upload(request: ClientRequest) -> Upload | None:
     """What is left to send after the head: a small body in memory goes with it, in one segment."""
     body = request.body
     if body is None or (body.small and not request.chunked):
@@ -193,7 +193,7 @@ def _upload(request: Request) -> Upload | None:
     return Upload(body, request.chunked)
 
 
-class Client:
+class HttpClient:
     """Makes requests, one at a time, and keeps the connection for the next of the same origin."""
 
     def __init__(
@@ -211,8 +211,8 @@ class Client:
         self._timeout = timeout
         self._verify = verify
         self._trace = trace
-        self._connection: Connection | None = None
-        self._response: Response | None = None
+        self._connection: ClientConnection | None = None
+        self._response: ClientResponse | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -226,7 +226,7 @@ class Client:
             self._connection.close()
         self._connection = self._response = None
 
-    def request(self, request: Request, redirects: int | None = None) -> Response:
+    def request(self, request: ClientRequest, redirects: int | None = None) -> ClientResponse:
         """Sends a request and returns when the head of its answer is there.
 
         `redirects` is how many may be followed, None to take the first answer as it is.
@@ -249,7 +249,7 @@ class Client:
                 shown = ascii(response.location)
                 raise ClientError("redirect", f"to {shown}: {error}") from error
 
-    def _exchange(self, request: Request, deadline: Deadline) -> Response:
+    def _exchange(self, request: ClientRequest, deadline: Deadline) -> ClientResponse:
         kept = self._kept(request.url)
         if kept is not None:
             response = self._answer_on(kept, request, deadline)
@@ -267,19 +267,21 @@ class Client:
         response.begin()
         return response
 
-    def _answer_on(self, connection: Connection, request: Request, deadline: Deadline) -> Response:
+    def _answer_on(
+        self, connection: ClientConnection, request: ClientRequest, deadline: Deadline
+    ) -> ClientResponse:
         connection.deadline = deadline
-        self._response = Response(connection, request)
+        self._response = ClientResponse(connection, request)
         return self._response
 
-    def _kept(self, url: URL) -> Connection | None:
+    def _kept(self, url: URL) -> ClientConnection | None:
         """The connection of the last request, where it is still good for this URL."""
         last, connection = self._response, self._connection
         if last is None or connection is None or not last.reusable:
             return None
         return connection if last.request.url.origin == url.origin and connection.idle() else None
 
-    def _connect(self, url: URL, deadline: Deadline) -> Connection:
+    def _connect(self, url: URL, deadline: Deadline) -> ClientConnection:
         if url.unix:
             connection = dial_unix(
                 url.unix, timeout=self._connect_timeout, deadline=deadline, trace=self._trace

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-from prefork.client.exchange import Response
+from prefork.client.exchange import ClientResponse
 
 
 class Progress:
@@ -65,7 +65,7 @@ def size(count: float) -> str:
 
 
 def write(
-    response: Response, sink: int, *, include: bool = False, bar: Progress | None = None
+    response: ClientResponse, sink: int, *, include: bool = False, bar: Progress | None = None
 ) -> None:
     """Writes the body to a descriptor as it comes, before it the head if asked for.
 

@@ -2,12 +2,12 @@
 
 import os
 
-from prefork.client.connection import ClientError, Connection, Disconnected
+from prefork.client.connection import ClientConnection, ClientError, Disconnected
 from prefork.client.content import PIECE
 from prefork.client.output import write_all
 
 
-def relay(connection: Connection, source: int | None, sink: int) -> None:
+def relay(connection: ClientConnection, source: int | None, sink: int) -> None:
     """Copies `source` to the peer and the peer to `sink` until the peer closes.
 
     The end of `source` ends our direction only (shutdown(2), SHUT_WR): the peer can still answer.

@@ -5,7 +5,7 @@ import re
 import msgspec
 
 from prefork import __version__
-from prefork.client.content import Body
+from prefork.client.content import RequestContent
 from prefork.client.url import URL, resolve
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -17,13 +17,13 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
-class Request(msgspec.Struct, frozen=True):
+class ClientRequest(msgspec.Struct, frozen=True):
     """What is asked for.  A header of the user's replaces a default; the value None removes it."""
 
     url: URL
     method: str = "GET"
     headers: tuple[tuple[str, str | None], ...] = ()
-    body: Body | None = None
+    body: RequestContent | None = None
 
     @property
     def chunked(self) -> bool:
@@ -103,7 +103,7 @@ def parse_header(text: str) -> tuple[str, str | None]:
     return name, value or None
 
 
-def redirected(request: Request, status: int, location: str) -> Request:
+def redirected(request: ClientRequest, status: int, location: str) -> ClientRequest:
     """The request that follows an answer with this status and Location.
 
     303 asks for a GET, and so do 301 and 302 after a POST, as is the custom; others keep method
@@ -119,7 +119,7 @@ def redirected(request: Request, status: int, location: str) -> Request:
         raise ValueError("the body came from a pipe and cannot be sent again")
     if url.origin != request.url.origin:
         headers = _without(headers, "authorization", "cookie", "host")
-    return Request(url, method, headers, body)
+    return ClientRequest(url, method, headers, body)
 
 
 def _names(headers: tuple[tuple[str, str | None], ...]) -> set[str]:

@@ -18,7 +18,7 @@ PREVIEW = 48
 T = TypeVar("T")
 
 
-class Call(msgspec.Struct, frozen=True):
+class SystemCall(msgspec.Struct, frozen=True):
     """One call: `at` is its start (wall clock, seconds since 1970, as in a packet capture)."""
 
     name: str
@@ -28,7 +28,7 @@ class Call(msgspec.Struct, frozen=True):
     seconds: float
 
 
-Trace = Callable[[Call], None]
+Trace = Callable[[SystemCall], None]
 
 
 def traced(
@@ -48,10 +48,10 @@ def traced(
         raise
     finally:
         seconds = time.perf_counter() - start
-        trace(Call(name, ", ".join(map(show, arguments)), shown, at, seconds))
+        trace(SystemCall(name, ", ".join(map(show, arguments)), shown, at, seconds))
 
 
-def format_call(call: Call) -> str:
+def format_call(call: SystemCall) -> str:
     """A line such as `recv(3, 65536) = 312 bytes "HTTP/1.1 200 OK..." [85 us]`."""
     return f"{call.name}({call.arguments}) = {call.result} [{format_duration(call.seconds)}]"
 

@@ -9,7 +9,7 @@ import psutil
 from prefork.control import ServerStatus, WorkerStatus
 
 
-class Process(NamedTuple):
+class ProcessUsage(NamedTuple):
     """What the kernel tells of a worker's process."""
 
     memory: int
@@ -18,28 +18,28 @@ class Process(NamedTuple):
     """Seconds of CPU time so far."""
 
 
-class Look(NamedTuple):
+class TopSample(NamedTuple):
     """The server at one moment."""
 
     time: float
     """Monotonic seconds."""
     server: ServerStatus
-    processes: Mapping[int, Process]
+    processes: Mapping[int, ProcessUsage]
 
 
-def look(time: float, server: ServerStatus) -> Look:
+def look(time: float, server: ServerStatus) -> TopSample:
     """Adds what the kernel knows of the workers; a container's processes cannot be seen from
     outside by the ids that they have inside."""
-    return Look(time, server, {each.pid: _process(each.pid) for each in server.workers})
+    return TopSample(time, server, {each.pid: _process(each.pid) for each in server.workers})
 
 
-def _process(pid: int) -> Process:
+def _process(pid: int) -> ProcessUsage:
     try:
         process = psutil.Process(pid)
         times = process.cpu_times()
-        return Process(process.memory_info().rss, times.user + times.system)
+        return ProcessUsage(process.memory_info().rss, times.user + times.system)
     except psutil.Error:
-        return Process(0, 0.0)
+        return ProcessUsage(0, 0.0)
 
 
 class Row(NamedTuple):
@@ -70,8 +70,8 @@ ORDERS = tuple(_ORDERS)
 class Model:
     """All that is shown."""
 
-    now: Look
-    before: Look | None = None
+    now: TopSample
+    before: TopSample | None = None
     order: str = "slot"
     selected: int = 0
     """A slot."""
@@ -84,7 +84,7 @@ class Model:
     rates: list[float] = field(default_factory=list)
     """Requests a second, of the last looks."""
 
-    def see(self, look: Look) -> None:
+    def see(self, look: TopSample) -> None:
         """The next look."""
         self.before, self.now = self.now, look
         self.rates = [*self.rates[-59:], self.rate]
@@ -112,7 +112,7 @@ class Model:
         return sorted(rows, key=lambda row: (*_ORDERS[self.order](row), row.worker.slot))
 
     def _row(self, worker: WorkerStatus, before: WorkerStatus | None) -> Row:
-        process = self.now.processes.get(worker.pid, Process(0, 0.0))
+        process = self.now.processes.get(worker.pid, ProcessUsage(0, 0.0))
         if before is None or self.before is None or not self._seconds:
             return Row(worker, 0.0, worker.mean, process.memory, 0.0)
         new = max(worker.requests - before.requests, 0)

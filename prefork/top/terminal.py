@@ -40,7 +40,7 @@ _KEYS = {
 }
 
 
-class Quit(Exception):
+class TopEnded(Exception):
     """The user has seen enough, or a signal says so."""
 
 
@@ -73,7 +73,7 @@ class Top:
                 try:
                     for key in _read_keys(fd, max(next_look - monotonic(), 0.0)):
                         self.press(key)
-                except Quit:
+                except TopEnded:
                     return
                 if monotonic() >= next_look:
                     self.see()
@@ -90,7 +90,7 @@ class Top:
             return
         match key:
             case "quit":
-                raise Quit
+                raise TopEnded
             case "up" | "down":
                 model.move(-1 if key == "up" else 1)
             case "sort":
@@ -138,7 +138,7 @@ def _read_keys(fd: int, patience: float) -> list[str]:
         return []
     data = os.read(fd, 1024).decode(errors="replace")
     if not data:
-        raise Quit
+        raise TopEnded
     keys = []
     while data:
         found = next((key for key in _KEYS if data.startswith(key)), data[0])
@@ -156,7 +156,7 @@ def _keys_one_by_one(fd: int) -> Iterator[None]:
     """
 
     def leave(*_: object) -> None:
-        raise Quit
+        raise TopEnded
 
     before = termios.tcgetattr(fd)
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -165,7 +165,7 @@ def _keys_one_by_one(fd: int) -> Iterator[None]:
     try:
         tty.setcbreak(fd)
         yield
-    except Quit:
+    except TopEnded:
         pass
     finally:
         termios.tcsetattr(fd, termios.TCSADRAIN, before)

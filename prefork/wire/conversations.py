@@ -46,7 +46,7 @@ class Side:
 class Step:
     """One packet of a conversation, with what it means."""
 
-    connection: "Connection"
+    connection: "CapturedConnection"
     packet: Packet
     from_client: bool
     since: int
@@ -58,7 +58,7 @@ class Step:
 
 
 @dataclass(slots=True, eq=False)
-class Connection:
+class CapturedConnection:
     number: int
     client: Endpoint
     server: Endpoint
@@ -206,7 +206,7 @@ class Conversations:
         """`port` is the server's, where that is known."""
         self._port = port
         # In the order of their beginning; the oldest are forgotten.
-        self._current: dict[frozenset[Endpoint], Connection] = {}
+        self._current: dict[frozenset[Endpoint], CapturedConnection] = {}
         self.count = 0
 
     def add(self, packet: Packet) -> Step | None:
@@ -223,12 +223,12 @@ class Conversations:
             return None
         return connection.add(packet)
 
-    def _begin(self, packet: Packet) -> Connection:
+    def _begin(self, packet: Packet) -> CapturedConnection:
         self.count += 1
         client, server = packet.source, packet.target
         if self._is_from_server(packet):
             client, server = server, client
-        return Connection(self.count, client, server, packet.at, packet.interface)
+        return CapturedConnection(self.count, client, server, packet.at, packet.interface)
 
     def _is_from_server(self, packet: Packet) -> bool:
         if packet.flags & Flags.SYN:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from operator import itemgetter
 
-from prefork.client import Call, Client, ClientError, Request
+from prefork.client import ClientError, ClientRequest, HttpClient, SystemCall
 from prefork.wire.capture import Capture, CaptureError
 from prefork.wire.conversations import Conversations, Step
 from prefork.wire.dissect import dissect
@@ -26,14 +26,14 @@ _BATCH = 1000
 _WAITING = ("connect", "do_handshake", "recv", "poll")
 _NOT_JUST_ACK = Flags.SYN | Flags.FIN | Flags.RST
 
-Event = Call | Step
+Event = SystemCall | Step
 
 
 @dataclass
 class Observation:
     """What was seen."""
 
-    calls: list[Call] = field(default_factory=list)
+    calls: list[SystemCall] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     error: ClientError | None = None
     """Why the request failed, if it did."""
@@ -76,17 +76,17 @@ class Observation:
         return number
 
 
-def _start(call: Call) -> int:
+def _start(call: SystemCall) -> int:
     return int(call.at * 1e9)
 
 
-def _end(call: Call) -> int:
+def _end(call: SystemCall) -> int:
     # A microsecond more: as a float, its start is some hundred nanoseconds off.
     return int((call.at + call.seconds) * 1e9) + 1000
 
 
 def observe(
-    request: Request, capture: Capture, keep: Callable[[Frame], None] = lambda _: None
+    request: ClientRequest, capture: Capture, keep: Callable[[Frame], None] = lambda _: None
 ) -> Observation:
     """Makes a request and waits until its connections have ended, at most for PATIENCE.
 
@@ -131,9 +131,9 @@ class _Session:
         self._failed: list[tuple[int, int]] = []
         """When connect() failed, from and to: its socket no longer says where it was bound."""
 
-    def ask(self, request: Request) -> None:
+    def ask(self, request: ClientRequest) -> None:
         try:
-            with Client(trace=self._note) as client:
+            with HttpClient(trace=self._note) as client:
                 for _ in client.request(request):
                     if self.frames.qsize() > _BATCH:
                         self.digest()
@@ -153,7 +153,7 @@ class _Session:
             while True:
                 self._take(self.frames.get_nowait())
 
-    def _note(self, call: Call) -> None:
+    def _note(self, call: SystemCall) -> None:
         self.observation.calls.append(call)
         if call.name != "connect":
             return

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from prefork.client.trace import Call, format_call, format_duration
-from prefork.wire.conversations import Connection, Step
+from prefork.client.trace import SystemCall, format_call, format_duration
+from prefork.wire.conversations import CapturedConnection, Step
 from prefork.wire.packet import Flags
 
 _WIDTH = 44
@@ -11,7 +11,7 @@ _WIDTH = 44
 _MARGIN = 14
 
 
-def heading(connection: Connection) -> list[str]:
+def heading(connection: CapturedConnection) -> list[str]:
     """The two endpoints of a connection over their columns."""
     client, server = str(connection.client), str(connection.server)
     between = " " * max(2, _WIDTH + 2 - len(client) - len(server))
@@ -35,7 +35,7 @@ def lines(step: Step) -> Iterator[str]:
         yield f"{'':<{_MARGIN}}|{'':{_WIDTH}}|  {', '.join(options)}"
 
 
-def call_line(call: Call) -> str:
+def call_line(call: SystemCall) -> str:
     """A system call of the client's, above its packets."""
     return format_call(call)
 

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from prefork.client import URL, Request
+from prefork.client import URL, ClientRequest
 from prefork.wire.capture import Capture
 from prefork.wire.conversations import Conversations, Step
 from prefork.wire.dissect import dissect
@@ -13,14 +13,14 @@ from prefork.wire.packet import Frame, WireError
 from prefork.wire.pcap_files import Writer, read
 from prefork.wire.render import call_line, heading, lines
 
-__all__ = ["Told", "WireError", "file", "request", "traffic"]
+__all__ = ["WireError", "WireOutcome", "file", "request", "traffic"]
 
 Out = Callable[[str], object]
 """Takes a line."""
 
 
 @dataclass(frozen=True)
-class Told:
+class WireOutcome:
     """How it ended."""
 
     summary: str
@@ -50,7 +50,7 @@ class _Screen:
         return told + (f"; {lost} more came too fast to be looked at" if lost else "")
 
 
-def file(path: str, port: int | None, out: Out) -> Told:
+def file(path: str, port: int | None, out: Out) -> WireOutcome:
     """Shows a capture file; of one port, where that is given.  Raises OSError, WireError."""
     screen, conversations = _Screen(out), Conversations(port)
     error = ""
@@ -64,10 +64,10 @@ def file(path: str, port: int | None, out: Out) -> Told:
                 screen.show(step)
     except WireError as problem:
         error = f"{path}: {problem}"
-    return Told(screen.summary(), error)
+    return WireOutcome(screen.summary(), error)
 
 
-def traffic(port: int, interface: str, path: str | None, out: Out, tell: Out) -> Told:
+def traffic(port: int, interface: str, path: str | None, out: Out, tell: Out) -> WireOutcome:
     """Shows what passes, until KeyboardInterrupt; `tell` is told when it begins to look.
 
     Raises OSError, WireError.
@@ -82,21 +82,23 @@ def traffic(port: int, interface: str, path: str | None, out: Out, tell: Out) ->
                 if step is not None:
                     keep(frame)
                     screen.show(step)
-        return Told(screen.summary(capture.lost()))
+        return WireOutcome(screen.summary(capture.lost()))
 
 
-def request(url: URL, interface: str, path: str | None, out: Out) -> Told:
+def request(url: URL, interface: str, path: str | None, out: Out) -> WireOutcome:
     """Makes a request, and shows its system calls with its packets.  Raises OSError, WireError."""
     screen = _Screen(out)
     with Capture(interface, url.port) as capture, _keeping(path) as keep:
-        seen = observe(Request(url), capture, keep)
+        seen = observe(ClientRequest(url), capture, keep)
         for event in seen.events():
             if isinstance(event, Step):
                 screen.show(event)
             else:
                 out(call_line(event))
         error = f"{url}: {seen.error}" if seen.error else ""
-        return Told(screen.summary(capture.lost()), error or ("interrupted" * seen.interrupted))
+        return WireOutcome(
+            screen.summary(capture.lost()), error or ("interrupted" * seen.interrupted)
+        )
 
 
 @contextlib.contextmanager

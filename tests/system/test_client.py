@@ -11,7 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from prefork.client import Body, Call, Client, ClientError, Request, parse_url
+from prefork.client import (
+    ClientError,
+    ClientRequest,
+    HttpClient,
+    RequestContent,
+    SystemCall,
+    parse_url,
+)
 from tests.system.hostile import (
     OK,
     PATIENCE,
@@ -29,16 +36,16 @@ from tests.system.hostile import (
 MIB = 1 << 20
 
 
-def get(client: Client, url: str, path: str = "") -> bytes:
-    return b"".join(client.request(Request(parse_url(url + path))))
+def get(client: HttpClient, url: str, path: str = "") -> bytes:
+    return b"".join(client.request(ClientRequest(parse_url(url + path))))
 
 
 # What a client does
 
 
 def test_the_system_calls_of_a_request_in_order() -> None:
-    calls: list[Call] = []
-    with serving(answers(answer(b"hello"))) as server, Client(trace=calls.append) as client:
+    calls: list[SystemCall] = []
+    with serving(answers(answer(b"hello"))) as server, HttpClient(trace=calls.append) as client:
         assert get(client, server.url) == b"hello"
         client.close()
     assert [call.name for call in calls] == [
@@ -57,7 +64,7 @@ def test_the_system_calls_of_a_request_in_order() -> None:
 
 def test_several_requests_share_a_connection_which_is_closed_properly() -> None:
     recorder = Recorder()
-    with serving(recorder) as server, Client() as client:
+    with serving(recorder) as server, HttpClient() as client:
         for path in ("a", "b", "c"):
             assert get(client, server.url, path) == b"ok"
     assert server.accepted == 1
@@ -66,7 +73,7 @@ def test_several_requests_share_a_connection_which_is_closed_properly() -> None:
 
 def test_a_server_that_closes_after_each_answer_is_connected_to_again() -> None:
     handler = answers(answer(b"ok", "Connection: close"))
-    with serving(handler, handler) as server, Client() as client:
+    with serving(handler, handler) as server, HttpClient() as client:
         assert get(client, server.url) == b"ok"
         assert get(client, server.url) == b"ok"
     assert server.accepted == 2
@@ -82,12 +89,12 @@ def test_an_idle_connection_that_has_ended_is_not_used() -> None:
         ended.set()
         expect_end(sock)
 
-    calls: list[Call] = []
-    with serving(once, Recorder()) as server, Client(trace=calls.append) as client:
+    calls: list[SystemCall] = []
+    with serving(once, Recorder()) as server, HttpClient(trace=calls.append) as client:
         assert get(client, server.url) == b"1"
         assert ended.wait(PATIENCE)
         # A POST would not be sent twice: it gets through since the end is seen before.
-        request = Request(parse_url(server.url), "POST", body=Body(b"x"))
+        request = ClientRequest(parse_url(server.url), "POST", body=RequestContent(b"x"))
         assert b"".join(client.request(request)) == b"ok"
     assert [call.name for call in calls].count("poll") == 1
 
@@ -100,21 +107,21 @@ def ends_a_kept_connection(sock: socket.socket) -> None:
 
 
 def test_a_request_that_a_kept_connection_swallowed_is_sent_again() -> None:
-    with serving(ends_a_kept_connection, Recorder()) as server, Client() as client:
+    with serving(ends_a_kept_connection, Recorder()) as server, HttpClient() as client:
         assert get(client, server.url) == b"1"
         assert get(client, server.url) == b"ok"
 
 
 def test_a_post_that_a_kept_connection_swallowed_is_not_sent_again() -> None:
-    with serving(ends_a_kept_connection, Recorder()) as server, Client() as client:
+    with serving(ends_a_kept_connection, Recorder()) as server, HttpClient() as client:
         assert get(client, server.url) == b"1"
         with pytest.raises(ClientError, match="closed early, before the first byte"):
-            client.request(Request(parse_url(server.url), "POST"))
+            client.request(ClientRequest(parse_url(server.url), "POST"))
 
 
 def test_a_get_on_a_new_connection_is_not_sent_again() -> None:
     refused = pytest.raises(ClientError, match="closed early, before the first byte")
-    with serving(answers(ends=True), Recorder()) as server, Client() as client, refused:
+    with serving(answers(ends=True), Recorder()) as server, HttpClient() as client, refused:
         get(client, server.url)
     assert server.accepted == 1
 
@@ -131,9 +138,9 @@ def test_every_address_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
 
     refusing = closed_port()
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    with serving(Recorder()) as server, Client() as client:
+    with serving(Recorder()) as server, HttpClient() as client:
         assert get(client, f"http://many.example:{server.port}/") == b"ok"
-    with Client() as client, pytest.raises(ClientError) as caught:
+    with HttpClient() as client, pytest.raises(ClientError) as caught:
         get(client, f"http://many.example:{refusing}/")
     # Without IPv6 the first says "Cannot assign requested address" or the like.
     assert str(caught.value).startswith(f"connect: [::1]:{refusing}: ")
@@ -146,7 +153,7 @@ def test_ipv6() -> None:
     except OSError as error:
         pytest.skip(f"no IPv6 on the loopback here: {error.strerror}")
     server = Server((Recorder(),), listener)
-    with Client() as client:
+    with HttpClient() as client:
         assert get(client, f"http://[::1]:{server.port}/") == b"ok"
     server.stop()
     assert not server.errors
@@ -160,8 +167,8 @@ def test_a_unix_socket(tmp_path: Path, form: str) -> None:
         url = parse_url("http://app.example/x", str(path))
     else:
         url = parse_url("http+unix://" + str(path).replace("/", "%2F") + "/x")
-    with serving(recorder, path=path), Client() as client:
-        assert b"".join(client.request(Request(url))) == b"ok"
+    with serving(recorder, path=path), HttpClient() as client:
+        assert b"".join(client.request(ClientRequest(url))) == b"ok"
     assert recorder.lines == ["GET /x"]
     assert recorder.heads[0]["host"] == ("app.example" if form == "beside" else "localhost")
 
@@ -178,16 +185,16 @@ def test_a_body_arrives_whole(tmp_path: Path, size: int, kind: str) -> None:
     recorder = Recorder()
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(serving(recorder))
-        client = stack.enter_context(Client())
+        client = stack.enter_context(HttpClient())
         if kind == "bytes":
-            body = Body(data)
+            body = RequestContent(data)
         elif kind == "file":
-            body = Body(fd=stack.enter_context(open(path, "rb")).fileno())
+            body = RequestContent(fd=stack.enter_context(open(path, "rb")).fileno())
         else:
             cat = stack.enter_context(subprocess.Popen(["cat", path], stdout=subprocess.PIPE))
             assert cat.stdout is not None
-            body = Body(fd=cat.stdout.fileno())
-        request = Request(parse_url(server.url), "PUT", body=body)
+            body = RequestContent(fd=cat.stdout.fileno())
+        request = ClientRequest(parse_url(server.url), "PUT", body=body)
         assert b"".join(client.request(request)) == b"ok"
         # The connection is in order for the next.
         assert get(client, server.url) == b"ok"
@@ -199,8 +206,8 @@ def test_a_body_arrives_whole(tmp_path: Path, size: int, kind: str) -> None:
 
 def test_a_header_of_a_hundred_kilobytes_arrives() -> None:
     recorder = Recorder()
-    with serving(recorder) as server, Client() as client:
-        request = Request(parse_url(server.url), headers=(("X-Large", "a" * 100_000),))
+    with serving(recorder) as server, HttpClient() as client:
+        request = ClientRequest(parse_url(server.url), headers=(("X-Large", "a" * 100_000),))
         assert b"".join(client.request(request)) == b"ok"
     assert len(recorder.heads[0]["x-large"]) == 100_000
 
@@ -220,8 +227,10 @@ def test_an_answer_that_comes_while_the_body_goes_is_read() -> None:
         expect_end(sock)
 
     data = os.urandom(size)
-    with serving(echo) as server, Client(timeout=PATIENCE) as client:
-        response = client.request(Request(parse_url(server.url), "POST", body=Body(data)))
+    with serving(echo) as server, HttpClient(timeout=PATIENCE) as client:
+        response = client.request(
+            ClientRequest(parse_url(server.url), "POST", body=RequestContent(data))
+        )
         assert b"".join(response) == data
 
 
@@ -237,10 +246,10 @@ def test_a_refusal_before_the_body_has_gone_is_read(ends: bool) -> None:
                 while sock.recv(65536):
                     pass
 
-    calls: list[Call] = []
-    with serving(refuse) as server, Client(trace=calls.append) as client:
+    calls: list[SystemCall] = []
+    with serving(refuse) as server, HttpClient(trace=calls.append) as client:
         response = client.request(
-            Request(parse_url(server.url), "POST", body=Body(bytes(64 * MIB)))
+            ClientRequest(parse_url(server.url), "POST", body=RequestContent(bytes(64 * MIB)))
         )
         assert response.status == 413
         assert b"".join(response) == b"too large"
@@ -251,8 +260,8 @@ def test_a_refusal_before_the_body_has_gone_is_read(ends: bool) -> None:
 def test_a_refusal_is_seen_while_the_pipe_gives_nothing() -> None:
     reading, writing = os.pipe()
     refusal = answer(b"no", status="403 Forbidden")
-    with serving(answers(refusal)) as server, Client(timeout=PATIENCE) as client:
-        request = Request(parse_url(server.url), "POST", body=Body(fd=reading))
+    with serving(answers(refusal)) as server, HttpClient(timeout=PATIENCE) as client:
+        request = ClientRequest(parse_url(server.url), "POST", body=RequestContent(fd=reading))
         assert client.request(request).status == 403
     os.close(reading)
     os.close(writing)
@@ -270,8 +279,10 @@ def test_a_server_that_says_yes_at_once_still_gets_the_whole_body() -> None:
             got += len(sock.recv(65536))
         expect_end(sock)
 
-    with serving(eager) as server, Client() as client:
-        response = client.request(Request(parse_url(server.url), "POST", body=Body(bytes(size))))
+    with serving(eager) as server, HttpClient() as client:
+        response = client.request(
+            ClientRequest(parse_url(server.url), "POST", body=RequestContent(bytes(size)))
+        )
         assert b"".join(response) == b"yes"
     assert got == size
 
@@ -281,8 +292,8 @@ def test_a_reset_while_the_body_goes() -> None:
         read_head(sock)
         reset(sock)
 
-    with serving(cut) as server, Client() as client:
-        request = Request(parse_url(server.url), "POST", body=Body(bytes(64 * MIB)))
+    with serving(cut) as server, HttpClient() as client:
+        request = ClientRequest(parse_url(server.url), "POST", body=RequestContent(bytes(64 * MIB)))
         with pytest.raises(ClientError, match=r"(send|receive): (Connection reset|closed early)"):
             client.request(request)
 
@@ -359,8 +370,8 @@ def test_a_redirect_is_followed_on_the_same_connection() -> None:
         sock.sendall(answer(b"here"))
         expect_end(sock)
 
-    with serving(handle) as server, Client() as client:
-        response = client.request(Request(parse_url(server.url + "a")), redirects=1)
+    with serving(handle) as server, HttpClient() as client:
+        response = client.request(ClientRequest(parse_url(server.url + "a")), redirects=1)
         assert b"".join(response) == b"here"
         assert str(response.request.url) == server.url + "b"
 
@@ -374,8 +385,8 @@ def test_a_redirect_leads_to_another_server_with_the_body() -> None:
         sock.sendall(answer(b"", f"Location: {other.url}x", status="307 Temporary Redirect"))
         expect_end(sock)
 
-    with serving(recorder) as other, serving(moved) as server, Client() as client:
-        request = Request(parse_url(server.url), "POST", body=Body(b"data"))
+    with serving(recorder) as other, serving(moved) as server, HttpClient() as client:
+        request = ClientRequest(parse_url(server.url), "POST", body=RequestContent(b"data"))
         assert b"".join(client.request(request, redirects=1)) == b"ok"
     assert recorder.lines == ["POST /x"]
     assert recorder.bodies == [b"data"]
@@ -389,8 +400,8 @@ def test_redirects_in_a_circle_end() -> None:
         expect_end(sock)
 
     refused = pytest.raises(ClientError, match="redirect: more than 3 in a row")
-    with serving(circle) as server, Client() as client, refused:
-        client.request(Request(parse_url(server.url)), redirects=3)
+    with serving(circle) as server, HttpClient() as client, refused:
+        client.request(ClientRequest(parse_url(server.url)), redirects=3)
 
 
 def test_a_redirect_with_a_long_body_costs_the_connection_not_the_reading() -> None:
@@ -402,12 +413,12 @@ def test_a_redirect_with_a_long_body_costs_the_connection_not_the_reading() -> N
             while True:
                 sock.sendall(bytes(65536))
 
-    with serving(handle, Recorder()) as server, Client() as client:
-        response = client.request(Request(parse_url(server.url)), redirects=1)
+    with serving(handle, Recorder()) as server, HttpClient() as client:
+        response = client.request(ClientRequest(parse_url(server.url)), redirects=1)
         assert b"".join(response) == b"ok"
 
 
 def test_without_being_asked_no_redirect_is_followed() -> None:
     moved = answer(b"moved", "Location: /b", status="302 Found")
-    with serving(answers(moved)) as server, Client() as client:
+    with serving(answers(moved)) as server, HttpClient() as client:
         assert get(client, server.url) == b"moved"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from prefork.client import Body, Client, ClientError, Request, parse_url
+from prefork.client import ClientError, ClientRequest, HttpClient, RequestContent, parse_url
 from tests.system.hostile import (
     OK,
     PATIENCE,
@@ -27,13 +27,13 @@ MIB = 1 << 20
 TIMED_OUT = re.compile(r"(connect: .*|send: |receive: )timed out( after 0\.3 s)?")
 
 
-def get(client: Client, url: str, path: str = "") -> bytes:
-    return b"".join(client.request(Request(parse_url(url + path))))
+def get(client: HttpClient, url: str, path: str = "") -> bytes:
+    return b"".join(client.request(ClientRequest(parse_url(url + path))))
 
 
 def failure(server: Server, **options: float) -> str:
     """What a client says of this server."""
-    with Client(**options) as client, pytest.raises(ClientError) as caught:  # type: ignore[arg-type]
+    with HttpClient(**options) as client, pytest.raises(ClientError) as caught:  # type: ignore[arg-type]
         get(client, server.url)
     return str(caught.value)
 
@@ -79,8 +79,8 @@ def test_a_reset_in_a_body_that_ends_with_the_connection_is_no_end() -> None:
         assert received.wait(PATIENCE)
         reset(sock)
 
-    with serving(handle) as server, Client() as client:
-        response = client.request(Request(parse_url(server.url)))
+    with serving(handle) as server, HttpClient() as client:
+        response = client.request(ClientRequest(parse_url(server.url)))
         pieces = iter(response)
         assert next(pieces) == b"abc"
         received.set()
@@ -96,7 +96,7 @@ def test_an_answer_that_drips() -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         answers(*drops)(sock)
 
-    with serving(handle) as server, Client() as client:
+    with serving(handle) as server, HttpClient() as client:
         assert get(client, server.url) == b"x" * 100
 
 
@@ -110,8 +110,8 @@ def test_an_answer_in_pieces_is_handed_on_as_it_comes() -> None:
         sock.sendall(b"b")
         expect_end(sock)
 
-    with serving(handle) as server, Client() as client:
-        pieces = iter(client.request(Request(parse_url(server.url))))
+    with serving(handle) as server, HttpClient() as client:
+        pieces = iter(client.request(ClientRequest(parse_url(server.url))))
         assert next(pieces) == b"a"
         went_on.set()
         assert next(pieces) == b"b"
@@ -119,7 +119,7 @@ def test_an_answer_in_pieces_is_handed_on_as_it_comes() -> None:
 
 def test_bytes_after_the_answer_are_not_taken_for_the_next_one() -> None:
     twice = answers(answer(b"ok") + answer(b"poison"))
-    with serving(twice, answers(answer(b"second"))) as server, Client() as client:
+    with serving(twice, answers(answer(b"second"))) as server, HttpClient() as client:
         assert get(client, server.url) == b"ok"
         assert get(client, server.url) == b"second"
     assert server.accepted == 2
@@ -133,9 +133,9 @@ def test_an_answer_without_end_is_endured_in_pieces_and_left() -> None:
             while True:
                 sock.sendall(b"1000\r\n" + bytes(4096) + b"\r\n")
 
-    with serving(endless) as server, Client() as client:
+    with serving(endless) as server, HttpClient() as client:
         taken = 0
-        for piece in client.request(Request(parse_url(server.url))):
+        for piece in client.request(ClientRequest(parse_url(server.url))):
             taken += len(piece)
             if taken > 10 * MIB:
                 break
@@ -168,8 +168,8 @@ def test_a_server_that_does_not_read_the_body_is_timed_out() -> None:
         read_head(sock)
         assert left.wait(PATIENCE)
 
-    with serving(deaf) as server, Client(timeout=0.3) as client:
-        request = Request(parse_url(server.url), "POST", body=Body(bytes(64 * MIB)))
+    with serving(deaf) as server, HttpClient(timeout=0.3) as client:
+        request = ClientRequest(parse_url(server.url), "POST", body=RequestContent(bytes(64 * MIB)))
         with pytest.raises(ClientError, match=TIMED_OUT):
             client.request(request)
         left.set()
@@ -183,21 +183,21 @@ def test_nobody_accepts() -> None:
             waiting.setblocking(False)
             waiting.connect_ex(full.getsockname())
         port = full.getsockname()[1]
-        with Client(connect_timeout=0.1) as client, pytest.raises(ClientError) as caught:
+        with HttpClient(connect_timeout=0.1) as client, pytest.raises(ClientError) as caught:
             get(client, f"http://127.0.0.1:{port}/")
     assert str(caught.value) == f"connect: 127.0.0.1:{port}: timed out"
 
 
 def test_a_socket_that_is_not_there(tmp_path: Path) -> None:
     path = tmp_path / "none.sock"
-    with Client() as client, pytest.raises(ClientError) as caught:
-        client.request(Request(parse_url("http://x/", str(path))))
+    with HttpClient() as client, pytest.raises(ClientError) as caught:
+        client.request(ClientRequest(parse_url("http://x/", str(path))))
     assert str(caught.value) == f"connect: {path}: No such file or directory"
 
 
 def test_a_socket_path_that_is_too_long() -> None:
-    with Client() as client, pytest.raises(ClientError, match="AF_UNIX path too long"):
-        client.request(Request(parse_url("http://x/", "/" + "a" * 200)))
+    with HttpClient() as client, pytest.raises(ClientError, match="AF_UNIX path too long"):
+        client.request(ClientRequest(parse_url("http://x/", "/" + "a" * 200)))
 
 
 def test_a_name_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,6 +205,6 @@ def test_a_name_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    with Client() as client, pytest.raises(ClientError) as caught:
+    with HttpClient() as client, pytest.raises(ClientError) as caught:
         get(client, "http://nowhere.invalid/")
     assert str(caught.value) == "look up: nowhere.invalid: name not found"

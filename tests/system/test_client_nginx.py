@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from prefork.client import Body, Client, Request, Response, parse_url
+from prefork.client import ClientRequest, ClientResponse, HttpClient, RequestContent, parse_url
 from tests.system.nginx import nginx_command
 
 MIB = 1 << 20
@@ -47,17 +47,17 @@ def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def client() -> Iterator[Client]:
-    with Client(timeout=60) as client:
+def client() -> Iterator[HttpClient]:
+    with HttpClient(timeout=60) as client:
         yield client
 
 
-def request(client: Client, nginx: str, path: str, **options: object) -> Response:
+def request(client: HttpClient, nginx: str, path: str, **options: object) -> ClientResponse:
     url = parse_url(f"http://localhost{path}", nginx)
-    return client.request(Request(url, **options), redirects=5)  # type: ignore[arg-type]
+    return client.request(ClientRequest(url, **options), redirects=5)  # type: ignore[arg-type]
 
 
-def test_a_file(client: Client, nginx: str) -> None:
+def test_a_file(client: HttpClient, nginx: str) -> None:
     response = request(client, nginx, "/big.txt")
     assert response.status == 200
     assert response.length == len(BIG)
@@ -65,7 +65,7 @@ def test_a_file(client: Client, nginx: str) -> None:
     assert response.reusable
 
 
-def test_a_head_and_a_range_on_one_connection(client: Client, nginx: str) -> None:
+def test_a_head_and_a_range_on_one_connection(client: HttpClient, nginx: str) -> None:
     head = request(client, nginx, "/big.txt", method="HEAD")
     assert b"".join(head) == b""
     assert head.reusable
@@ -73,31 +73,35 @@ def test_a_head_and_a_range_on_one_connection(client: Client, nginx: str) -> Non
     assert (part.status, b"".join(part)) == (206, BIG[5:9])
 
 
-def test_chunks(client: Client, nginx: str) -> None:
+def test_chunks(client: HttpClient, nginx: str) -> None:
     response = request(client, nginx, "/big.txt", headers=(("Accept-Encoding", "gzip"),))
     assert ("Transfer-Encoding", "chunked") in response.headers
     assert gzip.decompress(b"".join(response)) == BIG
     assert response.reusable
 
 
-def test_a_redirect(client: Client, nginx: str) -> None:
+def test_a_redirect(client: HttpClient, nginx: str) -> None:
     assert b"".join(request(client, nginx, "/old")) == BIG
 
 
-def test_a_body_that_is_too_large(client: Client, nginx: str) -> None:
-    response = request(client, nginx, "/big.txt", method="POST", body=Body(bytes(64 * MIB)))
+def test_a_body_that_is_too_large(client: HttpClient, nginx: str) -> None:
+    response = request(
+        client, nginx, "/big.txt", method="POST", body=RequestContent(bytes(64 * MIB))
+    )
     assert response.status == 413
     assert b"413" in b"".join(response)
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_body_that_is_taken_after_the_answer(client: Client, nginx: str, chunked: bool) -> None:
+def test_a_body_that_is_taken_after_the_answer(
+    client: HttpClient, nginx: str, chunked: bool
+) -> None:
     headers = (("Transfer-Encoding", "chunked"),) if chunked else ()
-    body = Body(bytes(16 * MIB))
+    body = RequestContent(bytes(16 * MIB))
     response = request(client, nginx, "/sink", method="POST", headers=headers, body=body)
     assert (response.status, b"".join(response)) == (200, b"taken")
     assert b"".join(request(client, nginx, "/big.txt")) == BIG
 
 
-def test_a_bad_request_is_answered(client: Client, nginx: str) -> None:
+def test_a_bad_request_is_answered(client: HttpClient, nginx: str) -> None:
     assert request(client, nginx, "/big.txt", headers=(("Host", None),)).status == 400

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from prefork.client import Body, Client, Request, Response, parse_url
+from prefork.client import ClientRequest, ClientResponse, HttpClient, RequestContent, parse_url
 from tests.system.server import Server, Start
 
 MIB = 1 << 20
@@ -18,18 +18,18 @@ MIB = 1 << 20
 
 # Named last by each test, so that it closes first: a server that stops waits for its clients.
 @pytest.fixture
-def client() -> Iterator[Client]:
-    with Client(timeout=60) as client:
+def client() -> Iterator[HttpClient]:
+    with HttpClient(timeout=60) as client:
         yield client
 
 
-def request(client: Client, server: Server, path: str, **options: object) -> Response:
+def request(client: HttpClient, server: Server, path: str, **options: object) -> ClientResponse:
     url = parse_url(f"http://127.0.0.1:{server.port}{path}")
-    return client.request(Request(url, **options))  # type: ignore[arg-type]
+    return client.request(ClientRequest(url, **options))  # type: ignore[arg-type]
 
 
 def test_requests_on_one_connection_are_answered_by_one_worker(
-    prefork_server: Server, client: Client
+    prefork_server: Server, client: HttpClient
 ) -> None:
     pids = set()
     for _ in range(10):
@@ -39,13 +39,13 @@ def test_requests_on_one_connection_are_answered_by_one_worker(
     assert len(pids) == 1
 
 
-def test_a_long_answer_and_one_in_chunks(prefork_server: Server, client: Client) -> None:
+def test_a_long_answer_and_one_in_chunks(prefork_server: Server, client: HttpClient) -> None:
     assert b"".join(request(client, prefork_server, "/big?n=3000000")) == b"x" * 3_000_000
     pieces = b"".join(request(client, prefork_server, "/stream?n=3"))
     assert pieces == b"piece 0\npiece 1\npiece 2\n"
 
 
-def test_an_answer_to_head(prefork_server: Server, client: Client) -> None:
+def test_an_answer_to_head(prefork_server: Server, client: HttpClient) -> None:
     response = request(client, prefork_server, "/big?n=1000", method="HEAD")
     assert (response.status, b"".join(response)) == (200, b"")
     assert ("Content-Length", "1000") in response.headers
@@ -55,33 +55,33 @@ def test_an_answer_to_head(prefork_server: Server, client: Client) -> None:
 @pytest.mark.parametrize("size", [0, 513, 65_537, 5 * MIB])
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_arrives_whole(
-    prefork_server: Server, client: Client, size: int, chunked: bool
+    prefork_server: Server, client: HttpClient, size: int, chunked: bool
 ) -> None:
     data = os.urandom(size)
     headers = (("Transfer-Encoding", "chunked"),) if chunked else ()
-    body = Body(data)
+    body = RequestContent(data)
     response = request(client, prefork_server, "/digest", method="POST", headers=headers, body=body)
     told = json.loads(b"".join(response))
     assert told == {"size": size, "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def test_a_gigabyte_is_refused_and_the_refusal_is_read(
-    prefork_server: Server, client: Client, tmp_path: Path
+    prefork_server: Server, client: HttpClient, tmp_path: Path
 ) -> None:
     path = tmp_path / "sparse"
     path.touch()
     os.truncate(path, 1 << 30)
     with open(path, "rb") as file:
-        body = Body(fd=file.fileno())
+        body = RequestContent(fd=file.fileno())
         response = request(client, prefork_server, "/digest", method="POST", body=body)
     assert response.status == 413
 
 
-def test_a_unix_socket(start: Start, client: Client, tmp_path: Path) -> None:
+def test_a_unix_socket(start: Start, client: HttpClient, tmp_path: Path) -> None:
     path = tmp_path / "app.sock"
     start("tests.apps.basic:app", "--workers", "1", bind=(f"unix:{path}",)).wait_ready(1)
     url = parse_url("http://localhost/", str(path))
-    assert b'"world"' in b"".join(client.request(Request(url)))
+    assert b'"world"' in b"".join(client.request(ClientRequest(url)))
 
 
 def test_talk_to_a_tcp_handler(start: Start) -> None:

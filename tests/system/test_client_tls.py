@@ -13,7 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from prefork.client import Body, Call, Client, ClientError, Request, parse_url
+from prefork.client import (
+    ClientError,
+    ClientRequest,
+    HttpClient,
+    RequestContent,
+    SystemCall,
+    parse_url,
+)
 from tests.system.hostile import (
     OK,
     PATIENCE,
@@ -82,9 +89,9 @@ def test_two_requests_on_one_trusted_connection(tls: Wrapper) -> None:
         ends.append(sock.recv(1))
 
     ends: list[bytes] = []
-    calls: list[Call] = []
-    with serving(tls(handle)) as server, Client(trace=calls.append) as client:
-        request = Request(parse_url(f"https://localhost:{server.port}/"))
+    calls: list[SystemCall] = []
+    with serving(tls(handle)) as server, HttpClient(trace=calls.append) as client:
+        request = ClientRequest(parse_url(f"https://localhost:{server.port}/"))
         assert b"".join(client.request(request)) == b"one"
         assert b"".join(client.request(request)) == b"two"
     assert ends == [b""]  # The end of TLS, and not of TCP alone, which would have raised.
@@ -103,8 +110,8 @@ def test_two_requests_on_one_trusted_connection(tls: Wrapper) -> None:
 
 
 def refused(url: str) -> str:
-    with Client() as client, pytest.raises(ClientError) as caught:
-        client.request(Request(parse_url(url)))
+    with HttpClient() as client, pytest.raises(ClientError) as caught:
+        client.request(ClientRequest(parse_url(url)))
     return str(caught.value)
 
 
@@ -159,9 +166,9 @@ def test_a_server_that_is_silent_in_the_handshake() -> None:
     def silent(_: socket.socket) -> None:
         assert left.wait(PATIENCE)
 
-    with serving(silent) as server, Client(timeout=0.2) as client:
+    with serving(silent) as server, HttpClient(timeout=0.2) as client:
         with pytest.raises(ClientError, match="timed out"):
-            client.request(Request(parse_url(f"https://127.0.0.1:{server.port}/")))
+            client.request(ClientRequest(parse_url(f"https://127.0.0.1:{server.port}/")))
         left.set()
 
 
@@ -185,12 +192,12 @@ def test_both_directions_at_once(tls: Wrapper, tmp_path: Path, kind: str) -> Non
     path.write_bytes(data)
     with (
         serving(tls(echo)) as server,
-        Client(verify=False, timeout=PATIENCE) as client,
+        HttpClient(verify=False, timeout=PATIENCE) as client,
         open(path, "rb") as file,
     ):
-        body = Body(data) if kind == "bytes" else Body(fd=file.fileno())
+        body = RequestContent(data) if kind == "bytes" else RequestContent(fd=file.fileno())
         url = parse_url(f"https://127.0.0.1:{server.port}/")
-        assert b"".join(client.request(Request(url, "POST", body=body))) == data
+        assert b"".join(client.request(ClientRequest(url, "POST", body=body))) == data
 
 
 def cuts(sent: bytes) -> Handler:
@@ -205,13 +212,13 @@ def cuts(sent: bytes) -> Handler:
 
 
 def test_a_cut_is_not_taken_for_the_end_of_a_body(tls: Wrapper) -> None:
-    with serving(tls(cuts(OK + b"\r\npart"))) as server, Client(verify=False) as client:
-        response = client.request(Request(parse_url(f"https://127.0.0.1:{server.port}/")))
+    with serving(tls(cuts(OK + b"\r\npart"))) as server, HttpClient(verify=False) as client:
+        response = client.request(ClientRequest(parse_url(f"https://127.0.0.1:{server.port}/")))
         with pytest.raises(ClientError, match="closed early, without TLS's own end"):
             b"".join(response)
 
 
 def test_a_cut_after_a_whole_body_does_no_harm(tls: Wrapper) -> None:
-    with serving(tls(cuts(answer(b"whole")))) as server, Client(verify=False) as client:
-        response = client.request(Request(parse_url(f"https://127.0.0.1:{server.port}/")))
+    with serving(tls(cuts(answer(b"whole")))) as server, HttpClient(verify=False) as client:
+        response = client.request(ClientRequest(parse_url(f"https://127.0.0.1:{server.port}/")))
         assert b"".join(response) == b"whole"

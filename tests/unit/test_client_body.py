@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from prefork.client import Body, ClientError
+from prefork.client import ClientError, RequestContent
 from prefork.client.content import PIECE, Upload
 
 
@@ -74,26 +74,26 @@ def unchunk(data: bytes) -> bytes:
 
 @pytest.mark.parametrize("plain", [True, False])
 def test_bytes(data: bytes, plain: bool) -> None:
-    assert push_all(Upload(Body(data), chunked=False), Narrow(5000, plain)) == data
+    assert push_all(Upload(RequestContent(data), chunked=False), Narrow(5000, plain)) == data
 
 
 @pytest.mark.parametrize("plain", [True, False])
 def test_a_file_by_sendfile_and_by_send(file: int, data: bytes, plain: bool) -> None:
-    body = Body(fd=file)
+    body = RequestContent(fd=file)
     for _ in range(2):  # A second time it goes again: a file can be replayed.
         assert push_all(Upload(body, chunked=False), Narrow(5000, plain)) == data
 
 
 @pytest.mark.parametrize("plain", [True, False])
 def test_chunks(file: int, data: bytes, plain: bool) -> None:
-    for body in (Body(data), Body(fd=file)):
+    for body in (RequestContent(data), RequestContent(fd=file)):
         sent = push_all(Upload(body, chunked=True), Narrow(5000, plain))
         assert unchunk(sent) == data
 
 
 def test_a_pipe(data: bytes) -> None:
     reading, writing = os.pipe()
-    upload = Upload(Body(fd=reading), chunked=True)
+    upload = Upload(RequestContent(fd=reading), chunked=True)
     connection = Narrow(5000, plain=True)
     assert upload.source == reading
     for start in range(0, len(data), PIECE // 2):
@@ -112,7 +112,7 @@ def test_a_file_that_becomes_shorter_is_an_error(tmp_path: Path, plain: bool) ->
     path = tmp_path / "body"
     path.write_bytes(b"a" * 100)
     with open(path, "rb", buffering=0) as opened:
-        upload = Upload(Body(fd=opened.fileno()), chunked=False)
+        upload = Upload(RequestContent(fd=opened.fileno()), chunked=False)
         os.truncate(path, 40)
         with pytest.raises(ClientError, match="ends after 40 of 100 bytes"):
             push_all(upload, Narrow(5000, plain))
@@ -121,5 +121,5 @@ def test_a_file_that_becomes_shorter_is_an_error(tmp_path: Path, plain: bool) ->
 def test_what_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     fd = os.open(tmp_path, os.O_RDONLY)
     with pytest.raises(ClientError, match="read the body: Is a directory"):
-        push_all(Upload(Body(fd=fd), chunked=True), Narrow(5000, plain=True))
+        push_all(Upload(RequestContent(fd=fd), chunked=True), Narrow(5000, plain=True))
     os.close(fd)

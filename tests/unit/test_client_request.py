@@ -7,11 +7,11 @@ from pathlib import Path
 import httptools
 import pytest
 
-from prefork.client import Body, Request, parse_header, parse_url
+from prefork.client import ClientRequest, RequestContent, parse_header, parse_url
 from prefork.client.request_writer import check_method, redirected
 
 
-def headers_of(request: Request) -> dict[str, str]:
+def headers_of(request: ClientRequest) -> dict[str, str]:
     """What a parser reads out of the head."""
     found: dict[str, str] = {}
 
@@ -25,11 +25,11 @@ def headers_of(request: Request) -> dict[str, str]:
 
 
 @pytest.fixture
-def pipe() -> Iterator[Body]:
+def pipe() -> Iterator[RequestContent]:
     reading, writing = os.pipe()
     os.close(writing)
     try:
-        yield Body(fd=reading)
+        yield RequestContent(fd=reading)
     finally:
         os.close(reading)
 
@@ -38,29 +38,29 @@ URL = parse_url("http://h:81/a?b")
 
 
 def test_a_plain_request() -> None:
-    head = Request(URL).head()
+    head = ClientRequest(URL).head()
     assert head.startswith(b"GET /a?b HTTP/1.1\r\nHost: h:81\r\nUser-Agent: prefork/")
     assert head.endswith(b"\r\nAccept: */*\r\n\r\n")
 
 
 def test_a_header_of_the_users_replaces_a_default_whatever_its_case() -> None:
-    found = headers_of(Request(URL, headers=(("host", "other"), ("X-A", "1"))))
+    found = headers_of(ClientRequest(URL, headers=(("host", "other"), ("X-A", "1"))))
     assert found["host"] == "other"
     assert found["X-A"] == "1"
     assert "Host" not in found
 
 
 def test_a_header_without_a_value_leaves_out_the_default() -> None:
-    assert b"Host" not in Request(URL, headers=(parse_header("Host:"),)).head()
+    assert b"Host" not in ClientRequest(URL, headers=(parse_header("Host:"),)).head()
 
 
 def test_a_header_may_be_repeated() -> None:
-    head = Request(URL, headers=(("X-A", "1"), ("X-A", "2"))).head()
+    head = ClientRequest(URL, headers=(("X-A", "1"), ("X-A", "2"))).head()
     assert b"X-A: 1\r\nX-A: 2\r\n" in head
 
 
 def test_bytes_go_with_their_length_and_the_type_of_a_form() -> None:
-    found = headers_of(Request(URL, "POST", body=Body(b"a=b")))
+    found = headers_of(ClientRequest(URL, "POST", body=RequestContent(b"a=b")))
     assert found["Content-Length"] == "3"
     assert found["Content-Type"] == "application/x-www-form-urlencoded"
 
@@ -69,7 +69,7 @@ def test_a_file_goes_with_what_is_left_of_it(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"0123456789")
     with open(tmp_path / "f", "rb", buffering=0) as file:
         file.read(4)
-        found = headers_of(Request(URL, "PUT", body=Body(fd=file.fileno())))
+        found = headers_of(ClientRequest(URL, "PUT", body=RequestContent(fd=file.fileno())))
     assert found["Content-Length"] == "6"
     assert found["Content-Type"] == "application/octet-stream"
 
@@ -77,22 +77,24 @@ def test_a_file_goes_with_what_is_left_of_it(tmp_path: Path) -> None:
 def test_an_empty_file_has_a_length(tmp_path: Path) -> None:
     (tmp_path / "f").touch()
     with open(tmp_path / "f", "rb") as file:
-        assert Body(fd=file.fileno()).length == 0
+        assert RequestContent(fd=file.fileno()).length == 0
 
 
 def test_a_file_that_says_0_and_is_not_empty_goes_in_chunks() -> None:
     with open("/proc/self/status", "rb", buffering=0) as file:
-        assert Body(fd=file.fileno()).length is None
+        assert RequestContent(fd=file.fileno()).length is None
 
 
-def test_a_pipe_goes_in_chunks(pipe: Body) -> None:
-    found = headers_of(Request(URL, "POST", body=pipe))
+def test_a_pipe_goes_in_chunks(pipe: RequestContent) -> None:
+    found = headers_of(ClientRequest(URL, "POST", body=pipe))
     assert found["Transfer-Encoding"] == "chunked"
     assert "Content-Length" not in found
 
 
 def test_chunks_can_be_asked_for() -> None:
-    request = Request(URL, "POST", (parse_header("transfer-encoding: chunked"),), Body(b"abc"))
+    request = ClientRequest(
+        URL, "POST", (parse_header("transfer-encoding: chunked"),), RequestContent(b"abc")
+    )
     found = headers_of(request)
     assert request.chunked
     assert found["transfer-encoding"] == "chunked"
@@ -101,7 +103,7 @@ def test_chunks_can_be_asked_for() -> None:
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH"])
 def test_a_method_with_a_body_says_that_it_is_empty(method: str) -> None:
-    assert headers_of(Request(URL, method))["Content-Length"] == "0"
+    assert headers_of(ClientRequest(URL, method))["Content-Length"] == "0"
 
 
 @pytest.mark.parametrize(
@@ -158,9 +160,9 @@ def test_a_method_is_a_token(method: str) -> None:
     ],
 )
 def test_what_a_redirect_asks_for(status: int, method: str, expected: str) -> None:
-    body = Body(b"x") if method in ("POST", "PUT") else None
+    body = RequestContent(b"x") if method in ("POST", "PUT") else None
     headers = (("Content-Type", "text/plain"), ("X", "1"))
-    after = redirected(Request(URL, method, headers, body), status, "/b")
+    after = redirected(ClientRequest(URL, method, headers, body), status, "/b")
     assert (after.url.target, after.method) == ("/b", expected)
     kept = method == expected
     assert after.body is (body if kept else None)
@@ -169,14 +171,14 @@ def test_what_a_redirect_asks_for(status: int, method: str, expected: str) -> No
 
 def test_another_origin_gets_no_secrets_of_the_users() -> None:
     secrets = (("Authorization", "a"), ("cookie", "b"), ("Host", "c"))
-    request = Request(URL, headers=(*secrets, ("X", "1")))
+    request = ClientRequest(URL, headers=(*secrets, ("X", "1")))
     assert redirected(request, 302, "/same").headers == request.headers
     for elsewhere in ("http://other:81/", "https://h:81/", "http://h:82/"):
         assert redirected(request, 302, elsewhere).headers == (("X", "1"),)
 
 
-def test_a_pipe_cannot_be_redirected_unless_it_is_dropped(pipe: Body) -> None:
-    request = Request(URL, "POST", body=pipe)
+def test_a_pipe_cannot_be_redirected_unless_it_is_dropped(pipe: RequestContent) -> None:
+    request = ClientRequest(URL, "POST", body=pipe)
     with pytest.raises(ValueError, match="pipe"):
         redirected(request, 307, "/b")
     assert redirected(request, 303, "/b").body is None
@@ -184,8 +186,8 @@ def test_a_pipe_cannot_be_redirected_unless_it_is_dropped(pipe: Body) -> None:
 
 @pytest.mark.parametrize(("method", "repeatable"), [("GET", True), ("PUT", True), ("POST", False)])
 def test_what_may_be_sent_twice(method: str, repeatable: bool) -> None:
-    assert Request(URL, method, body=Body(b"x")).repeatable is repeatable
+    assert ClientRequest(URL, method, body=RequestContent(b"x")).repeatable is repeatable
 
 
-def test_a_pipe_is_never_sent_twice(pipe: Body) -> None:
-    assert not Request(URL, "PUT", body=pipe).repeatable
+def test_a_pipe_is_never_sent_twice(pipe: RequestContent) -> None:
+    assert not ClientRequest(URL, "PUT", body=pipe).repeatable

@@ -4,12 +4,12 @@ import ssl
 
 import pytest
 
-from prefork.client import Call, format_call, format_duration
+from prefork.client import SystemCall, format_call, format_duration
 from prefork.client.trace import show, traced
 
 
 def test_a_call_is_told_with_its_result_and_handed_through() -> None:
-    calls: list[Call] = []
+    calls: list[SystemCall] = []
     assert traced(calls.append, "recv", (3, 65536), lambda: b'a"b\r\n') == b'a"b\r\n'
     (call,) = calls
     assert (call.name, call.arguments, call.result) == (
@@ -21,7 +21,7 @@ def test_a_call_is_told_with_its_result_and_handed_through() -> None:
 
 
 def test_a_failed_call_is_told_with_its_error_and_raised() -> None:
-    calls: list[Call] = []
+    calls: list[SystemCall] = []
 
     def fail() -> None:
         raise ConnectionRefusedError(111, "Connection refused")
@@ -41,7 +41,7 @@ def test_a_failed_call_is_told_with_its_error_and_raised() -> None:
     ],
 )
 def test_errors_that_are_not_the_systems(error: OSError, shown: str) -> None:
-    calls: list[Call] = []
+    calls: list[SystemCall] = []
 
     def fail() -> None:
         raise error
@@ -52,7 +52,7 @@ def test_errors_that_are_not_the_systems(error: OSError, shown: str) -> None:
 
 
 def test_a_call_that_the_user_interrupts_is_told_too() -> None:
-    calls: list[Call] = []
+    calls: list[SystemCall] = []
 
     def fail() -> None:
         raise KeyboardInterrupt
@@ -90,5 +90,5 @@ def test_durations(seconds: float, shown: str) -> None:
 
 
 def test_a_line() -> None:
-    call = Call("close", "3", "0", at=0.0, seconds=0.000_009)
+    call = SystemCall("close", "3", "0", at=0.0, seconds=0.000_009)
     assert format_call(call) == "close(3) = 0 [9 us]"

@@ -8,7 +8,7 @@ import pytest
 rich = pytest.importorskip("rich.console", reason="the extra `top` is not installed")
 
 from prefork.control import CallStatus, QueueStatus, ServerStatus, WorkerStatus  # noqa: E402
-from prefork.top.model import ORDERS, Look, Model, Process  # noqa: E402
+from prefork.top.model import ORDERS, Model, ProcessUsage, TopSample  # noqa: E402
 from prefork.top.view import draw  # noqa: E402
 
 
@@ -44,17 +44,21 @@ def screen(model: Model, width: int = 80, height: int = 24) -> list[str]:
 
 
 def test_what_changed_between_two_looks_makes_the_rates() -> None:
-    model = Model(Look(10.0, server(worker(0, requests=100, mean=0.5)), {100: Process(5, 1.0)}))
+    model = Model(
+        TopSample(10.0, server(worker(0, requests=100, mean=0.5)), {100: ProcessUsage(5, 1.0)})
+    )
     after = server(worker(0, requests=300, mean=0.25), requests=200)
-    model.see(Look(12.0, after, {100: Process(7, 2.0)}))
+    model.see(TopSample(12.0, after, {100: ProcessUsage(7, 2.0)}))
     (row,) = model.rows()
     assert (model.rate, row.rate, row.memory, row.cpu) == (100.0, 100.0, 7, 0.5)
     assert row.mean == (300 * 0.25 - 100 * 0.5) / 200
 
 
 def test_a_worker_in_the_place_of_another_begins_anew() -> None:
-    model = Model(Look(1.0, server(worker(0, requests=100)), {}))
-    model.see(Look(2.0, server(worker(0, pid=7, requests=3, mean=0.5)), {7: Process(1, 50.0)}))
+    model = Model(TopSample(1.0, server(worker(0, requests=100)), {}))
+    model.see(
+        TopSample(2.0, server(worker(0, pid=7, requests=3, mean=0.5)), {7: ProcessUsage(1, 50.0)})
+    )
     (row,) = model.rows()
     assert (row.rate, row.cpu, row.mean) == (0.0, 0.0, 0.5)
 
@@ -65,7 +69,7 @@ def test_the_orders() -> None:
         worker(1, calls=[call("GET /", 3.0)], state="busy"),
         worker(2, requests=9),
     )
-    look = Look(1.0, server(*workers), {100: Process(1, 0.0), 102: Process(9, 0.0)})
+    look = TopSample(1.0, server(*workers), {100: ProcessUsage(1, 0.0), 102: ProcessUsage(9, 0.0)})
     model = Model(look)
     found = {}
     for _ in ORDERS:
@@ -82,13 +86,13 @@ def test_the_orders() -> None:
 
 
 def test_the_choice_stays_with_its_worker_and_within_sight() -> None:
-    model = Model(Look(1.0, server(worker(0), worker(1), worker(2)), {}))
+    model = Model(TopSample(1.0, server(worker(0), worker(1), worker(2)), {}))
     model.move(-1)
     assert model.selected == 0
     model.move(5)
     assert model.selected == 2
     model.stack = "some"
-    model.see(Look(2.0, server(worker(0), worker(1)), {}))
+    model.see(TopSample(2.0, server(worker(0), worker(1)), {}))
     assert (model.selected, model.stack) == (1, None)
 
 
@@ -98,7 +102,7 @@ def test_no_line_is_wider_than_the_terminal_and_none_is_lost() -> None:
         for slot in range(40)
     ]
     busy = [msgspec.structs.replace(each, calls=[call("GET /" + "x" * 99, 9.9)]) for each in busy]
-    model = Model(Look(1.0, server(*busy, name="n" * 70, reloading=True), {}))
+    model = Model(TopSample(1.0, server(*busy, name="n" * 70, reloading=True), {}))
     model.selected = 39
     lines = screen(model)
     assert len(lines) <= 24
@@ -113,7 +117,7 @@ def test_no_line_is_wider_than_the_terminal_and_none_is_lost() -> None:
 
 def test_nothing_that_a_client_sends_drives_the_terminal() -> None:
     evil = call("GET /\x1b[2J[bold]\x9b1A", 1.0)
-    model = Model(Look(1.0, server(worker(0, state="busy", calls=[evil])), {}))
+    model = Model(TopSample(1.0, server(worker(0, state="busy", calls=[evil])), {}))
     text = "\n".join(screen(model, width=120))
     assert "\x1b" not in text
     assert "\x9b" not in text
@@ -122,9 +126,9 @@ def test_nothing_that_a_client_sends_drives_the_terminal() -> None:
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (20, 4), (40, 8), (200, 60)])
 def test_no_terminal_is_too_small_to_be_drawn_on(width: int, height: int) -> None:
-    model = Model(Look(1.0, server(*(worker(slot) for slot in range(9))), {}))
+    model = Model(TopSample(1.0, server(*(worker(slot) for slot in range(9))), {}))
     for stack in (None, "", "Thread 1:\n  line"):
         model.stack = stack
         assert max(map(len, screen(model, width, height))) <= max(width, 1)
-    model = Model(Look(1.0, server(), {}))
+    model = Model(TopSample(1.0, server(), {}))
     assert screen(model, width, height)

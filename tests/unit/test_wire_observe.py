@@ -2,7 +2,7 @@
 
 from wire_packets import HANDSHAKE, c, s, talk
 
-from prefork.client import Call
+from prefork.client import SystemCall
 from prefork.wire.conversations import Step
 from prefork.wire.observe import Observation
 from prefork.wire.packet import Packet
@@ -10,19 +10,19 @@ from prefork.wire.packet import Packet
 MS = 1_000_000
 
 
-def call(name: str, at: float, seconds: float) -> Call:
+def call(name: str, at: float, seconds: float) -> SystemCall:
     """Times in milliseconds."""
-    return Call(name, "3", "0", at / 1000, seconds / 1000)
+    return SystemCall(name, "3", "0", at / 1000, seconds / 1000)
 
 
-def blocks(calls: list[Call], packets: list[Packet]) -> list[tuple[str, int]]:
+def blocks(calls: list[SystemCall], packets: list[Packet]) -> list[tuple[str, int]]:
     """The calls, each with the number of its packets."""
     found: list[tuple[str, int]] = []
     events = Observation(calls, talk(*packets)).events()
     steps = [event for event in events if isinstance(event, Step)]
     assert [step.packet.at for step in steps] == sorted(packet.at for packet in packets)
     for event in events:
-        if isinstance(event, Call):
+        if isinstance(event, SystemCall):
             found.append((event.name, 0))
         else:
             name, count = found.pop()
