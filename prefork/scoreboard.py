@@ -1,9 +1,9 @@
 """The scoreboard: shared memory, one slot a worker; the worker writes, the master reads.
 
 It is a memfd (memfd_create(2), Linux 3.17), mapped before the fork, so that a worker tells what it
-does without a system call.  A slot is a whole number of pages of its own: first what the worker
-as a whole tells (`Place`), then one record for each thread that calls the application (`Record`).
-Untouched pages cost nothing, so there are slots and records to spare.
+does without a system call.  A slot is a whole number of pages of its own: first what the worker as
+a whole tells (`WorkerStats`), then one record for each thread that calls the application
+(`ThreadRecord`). Untouched pages cost nothing, so there are slots and records to spare.
 
 Numbers are aligned words that are stored whole, each for itself: none is ever read torn, and one
 that only grows never seems to go back.  What belongs together, a request's text and its start, is
@@ -108,7 +108,7 @@ assert (_WAITS + LISTENERS) * 8 <= _ERROR_AT
 assert _ERROR_AT + ERROR <= _PLACE_SIZE
 
 
-class Call(NamedTuple):
+class CallRecord(NamedTuple):
     """What one thread of a worker is doing; times are monotonic seconds."""
 
     thread: int
@@ -121,7 +121,7 @@ class Call(NamedTuple):
     """When the last one was over; 0.0 where there was none."""
 
 
-class Place(NamedTuple):
+class WorkerStats(NamedTuple):
     """What a worker as a whole has told; times are monotonic seconds, 0.0 for never."""
 
     held: int
@@ -262,17 +262,17 @@ class Scoreboard:
 
     # The master's side.
 
-    def calls(self, slot: int, threads: int) -> list[Call]:
+    def calls(self, slot: int, threads: int) -> list[CallRecord]:
         """What each of a slot's threads is doing."""
         return [self._call(_record(slot, thread), thread) for thread in range(threads)]
 
-    def _call(self, offset: int, thread: int) -> Call:
+    def _call(self, offset: int, thread: int) -> CallRecord:
         ended = _time(self._reals[offset // 8 + _ENDED])
         text = self._settled(offset + _TEXT, _REQUEST.size, offset // 8 + _STARTED)
         peer, request_id, line, since = _REQUEST.unpack(text)
         started = _time(since)
         running = started > ended
-        return Call(
+        return CallRecord(
             thread, started if running else 0.0, _text(line), _text(peer), _text(request_id), ended
         )
 
@@ -287,14 +287,14 @@ class Scoreboard:
                 return data
         return bytes(size)
 
-    def place(self, slot: int) -> Place:
+    def place(self, slot: int) -> WorkerStats:
         """What a worker as a whole has told."""
         start = _slot(slot)
         word = start // 8
         numbers = self._words[word + _HELD : word + _CHANGED]
         held, parked, reading, writing = (_number(each) for each in numbers)
         error = self._settled(start + _ERROR_AT, ERROR, word + _FAILED)
-        return Place(
+        return WorkerStats(
             *(held, parked, reading, writing, _time(self._reals[word + _CHANGED])),
             *(_text(error), _time(self._reals[word + _FAILED])),
         )
@@ -327,20 +327,20 @@ class Scoreboard:
 
     # The worker's.
 
-    def record(self, slot: int, thread: int) -> "Record":
+    def record(self, slot: int, thread: int) -> "ThreadRecord":
         """The record that one thread of a worker writes."""
         own = self._writable(slot)
         start = own.offset + _record(slot, thread) - _slot(slot)
-        return Record(own, start)
+        return ThreadRecord(own, start)
 
-    def teller(self, slot: int) -> "Teller":
+    def teller(self, slot: int) -> "WorkerStatsWriter":
         """Where a worker tells about itself as a whole."""
-        return Teller(*self._writable(slot))
+        return WorkerStatsWriter(*self._writable(slot))
 
-    def waits(self, slot: int) -> "Waits":
+    def waits(self, slot: int) -> "AcceptFlags":
         """Where a worker tells at which listeners it waits."""
         own = self._writable(slot)
-        return Waits(own.words, own.offset // 8 + _WAITS)
+        return AcceptFlags(own.words, own.offset // 8 + _WAITS)
 
     # Who takes connections that another worker hands over (prefork.worker.schedule.handover).
 
@@ -422,7 +422,7 @@ def _time(value: float) -> float:
     return value if 0.0 <= value <= monotonic() + _AHEAD else 0.0
 
 
-class Record:
+class ThreadRecord:
     """One thread's own record."""
 
     __slots__ = (
@@ -482,7 +482,7 @@ class Record:
         self._reals[_WAITED] += seconds
 
 
-class Waits:
+class AcceptFlags:
     """A worker's word on where it waits for connections, a listener's from one thread at a time."""
 
     __slots__ = ("_word", "_words")
@@ -496,7 +496,7 @@ class Waits:
         self._words[self._word + listener] = waits
 
 
-class Teller:
+class WorkerStatsWriter:
     """A worker's word about itself as a whole, from any of its threads."""
 
     __slots__ = ("_memory", "_offset", "_reals", "_told", "_word", "_words")

@@ -8,7 +8,7 @@
     loaded.origins["workers.count"] # "--workers"
 """
 
-from prefork.config.load import Loaded, load
+from prefork.config.load import LoadedConfig, load
 from prefork.config.problems import ConfigError, Problem
 from prefork.config.report import changes, describe
 from prefork.config.schema import (
@@ -31,7 +31,7 @@ __all__ = [
     "ConfigError",
     "Control",
     "Http",
-    "Loaded",
+    "LoadedConfig",
     "Log",
     "Override",
     "Problem",

@@ -22,7 +22,7 @@ from prefork.config.values import AUTO, Invalid, read, toml
 COMMAND_LINE = "command line"
 
 
-class Loaded(Struct, frozen=True):
+class LoadedConfig(Struct, frozen=True):
     """A configuration that was loaded: what holds, and by "section.key" who said so."""
 
     config: Config
@@ -30,7 +30,7 @@ class Loaded(Struct, frozen=True):
     file: Path | None = None
 
 
-class Given(NamedTuple):
+class RawSetting(NamedTuple):
     """A raw value, who said it and what its relative paths are relative to."""
 
     section: str
@@ -47,7 +47,7 @@ class Setting(NamedTuple):
     origin: str
 
 
-def load(source: Source, environ: Mapping[str, str] = os.environ) -> Loaded:
+def load(source: Source, environ: Mapping[str, str] = os.environ) -> LoadedConfig:
     """Read everything anew and return what holds.
 
     Precedence: command line, file, environment (PORT, WEB_CONCURRENCY), defaults.
@@ -68,10 +68,10 @@ def load(source: Source, environ: Mapping[str, str] = os.environ) -> Loaded:
     if problems:
         raise ConfigError(problems)
     origins = {name: setting.origin for name, setting in settled.items()}
-    return Loaded(config, origins, Path(source.file) if source.file else None)
+    return LoadedConfig(config, origins, Path(source.file) if source.file else None)
 
 
-def _from_file(source: Source, problems: list[Problem]) -> Iterator[Given]:
+def _from_file(source: Source, problems: list[Problem]) -> Iterator[RawSetting]:
     if not source.file:
         return
     where = source.target or source.file
@@ -87,41 +87,41 @@ def _from_file(source: Source, problems: list[Problem]) -> Iterator[Given]:
             problems.append(Problem(where, section, f"expected a table, headed [{section}]"))
         else:
             base = os.path.dirname(source.file)
-            yield from (Given(section, key, raw, where, base) for key, raw in table.items())
+            yield from (RawSetting(section, key, raw, where, base) for key, raw in table.items())
 
 
-def _from_target(source: Source, problems: list[Problem]) -> Iterator[Given]:
+def _from_target(source: Source, problems: list[Problem]) -> Iterator[RawSetting]:
     if source.tcp:
-        yield Given("server", "protocol", "tcp", "--tcp", source.directory)
+        yield RawSetting("server", "protocol", "tcp", "--tcp", source.directory)
     if source.target is None or source.file:
         return
     if source.target and os.path.isdir(os.path.join(source.directory, source.target)):
-        yield Given("static", "root", source.target, COMMAND_LINE, source.directory)
+        yield RawSetting("static", "root", source.target, COMMAND_LINE, source.directory)
     elif ":" in source.target:
-        yield Given("server", "app", source.target, COMMAND_LINE, source.directory)
+        yield RawSetting("server", "app", source.target, COMMAND_LINE, source.directory)
     else:
         reason = "no such directory, and neither a .toml file nor module:callable"
         problems.append(Problem(COMMAND_LINE, "", f"{toml(source.target)}: {reason}"))
 
 
-def _from_options(source: Source) -> Iterator[Given]:
+def _from_options(source: Source) -> Iterator[RawSetting]:
     for section, key, value, origin in map(msgspec.structs.astuple, source.overrides):
-        yield Given(section, key, value, origin, source.directory)
+        yield RawSetting(section, key, value, origin, source.directory)
 
 
 def _from_environment(
-    environ: Mapping[str, str], given: Iterable[Given], source: Source
-) -> Iterator[Given]:
+    environ: Mapping[str, str], given: Iterable[RawSetting], source: Source
+) -> Iterator[RawSetting]:
     """PORT and WEB_CONCURRENCY, as platforms set them, where nobody else says anything."""
     said = {(one.section, one.key) for one in given}
     if ("server", "bind") not in said and (port := environ.get("PORT")):
-        yield Given("server", "bind", f"0.0.0.0:{port}", "PORT", source.directory)
+        yield RawSetting("server", "bind", f"0.0.0.0:{port}", "PORT", source.directory)
     if ("workers", "count") not in said and (count := environ.get("WEB_CONCURRENCY")):
         raw = parse_value(count)
-        yield Given("workers", "count", raw, "WEB_CONCURRENCY", source.directory)
+        yield RawSetting("workers", "count", raw, "WEB_CONCURRENCY", source.directory)
 
 
-def _read(given: Iterable[Given], problems: list[Problem]) -> dict[str, Setting]:
+def _read(given: Iterable[RawSetting], problems: list[Problem]) -> dict[str, Setting]:
     """Every value by its kind; of several for a key the last counts, but all of them must do."""
     settings: dict[str, Setting] = {}
     for section, key, raw, origin, base in given:

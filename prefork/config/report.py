@@ -1,11 +1,11 @@
 """A configuration in words: every value with its origin, and what changed between two."""
 
-from prefork.config.load import Loaded
+from prefork.config.load import LoadedConfig
 from prefork.config.schema import KEYS, Config, Key
 from prefork.config.values import show
 
 
-def describe(loaded: Loaded) -> list[str]:
+def describe(loaded: LoadedConfig) -> list[str]:
     """A line for each key, `workers.count = 2  # default, "auto"`, aligned.
 
     Of environment variables only the names are shown, here and in `changes`: the values may be

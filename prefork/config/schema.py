@@ -1,16 +1,15 @@
 """The configuration: every section and key, with its type, bounds and default.
 
-The structs hold *resolved* values, what the server runs with. Beside each type its `Kind` tells
-what a file may say instead ("64KiB", "auto", a relative path) and the words of a problem with it.
-Durations are seconds and sizes bytes; 0 means no limit. `conf/prefork.toml` is the manual.
-"""
+The structs hold *resolved* values, what the server runs with. Beside each type its `ValueKind`
+tells what a file may say instead ("64KiB", "auto", a relative path) and the words of a problem with
+it. Durations are seconds and sizes bytes; 0 means no limit. `conf/prefork.toml` is the manual."""
 
 from typing import Annotated, Any, Literal, get_args
 
 from msgspec import Meta, Struct, field
 
 from prefork.config import resource_values, values
-from prefork.config.values import AUTO, GIB, KIB, MIB, WORKERS_MAX, Kind
+from prefork.config.values import AUTO, GIB, KIB, MIB, WORKERS_MAX, ValueKind
 
 SECONDS_MAX = 2_000_000
 """About 23 days: epoll_wait(2) takes its timeout as milliseconds in a C int."""
@@ -18,28 +17,30 @@ SECONDS_MAX = 2_000_000
 INT_MAX = 2**31 - 1
 
 
-def _one_of(literal: Any) -> Kind:
+def _one_of(literal: Any) -> ValueKind:
     *first, last = (f'"{choice}"' for choice in get_args(literal))
-    return Kind(f"{', '.join(first)} or {last}")
+    return ValueKind(f"{', '.join(first)} or {last}")
 
 
-_PATH = Kind("a path", values.read_path)
+_PATH = ValueKind("a path", values.read_path)
 
-Flag = Annotated[bool, Kind("true or false")]
+Flag = Annotated[bool, ValueKind("true or false")]
 Path = Annotated[str, _PATH]
 OptionalPath = Annotated[str | None, _PATH]
-Count = Annotated[int, Meta(ge=0, le=INT_MAX), Kind("an integer of at least 0")]
+Count = Annotated[int, Meta(ge=0, le=INT_MAX), ValueKind("an integer of at least 0")]
 Seconds = Annotated[
-    float, Meta(ge=0, le=SECONDS_MAX), Kind(f"seconds from 0 (no limit) to {SECONDS_MAX}")
+    float, Meta(ge=0, le=SECONDS_MAX), ValueKind(f"seconds from 0 (no limit) to {SECONDS_MAX}")
 ]
 Size = Annotated[
     int,
     Meta(ge=0, le=2**63 - 1),
-    Kind('a size in bytes or such as "64KiB", 0 for no limit', values.read_size, values.show_size),
+    ValueKind(
+        'a size in bytes or such as "64KiB", 0 for no limit', values.read_size, values.show_size
+    ),
 ]
 
 WorkersOrNone = Annotated[
-    int, Meta(ge=0, le=WORKERS_MAX), Kind(f"an integer from 0 to {WORKERS_MAX}")
+    int, Meta(ge=0, le=WORKERS_MAX), ValueKind(f"an integer from 0 to {WORKERS_MAX}")
 ]
 
 Protocol = Literal["wsgi", "static", "tcp"]
@@ -53,32 +54,34 @@ ClientAuth = Literal["none", "optional", "required"]
 class Server(Struct, frozen=True, kw_only=True):
     """[server]: what is served, where, and what the application finds around it."""
 
-    app: Annotated[str | None, Kind('"module:callable" or "module:factory()"', values.read_app)] = (
-        None
-    )
+    app: Annotated[
+        str | None, ValueKind('"module:callable" or "module:factory()"', values.read_app)
+    ] = None
     protocol: Annotated[Protocol, _one_of(Protocol)] = "wsgi"  # guessed where it is not given
-    bind: Annotated[tuple[str, ...], Kind("an address or a list of them", values.read_bind)] = (
-        "127.0.0.1:8000",
+    bind: Annotated[
+        tuple[str, ...], ValueKind("an address or a list of them", values.read_bind)
+    ] = ("127.0.0.1:8000",)
+    name: Annotated[str, ValueKind("a name", values.read_name)] = (
+        ""  # the file's stem, or first address
     )
-    name: Annotated[str, Kind("a name", values.read_name)] = ""  # the file's stem, or first address
     chdir: Path = "."  # the file's directory, or the working directory
-    pythonpath: Annotated[tuple[str, ...], Kind("a list of paths", values.read_paths)] = ()
+    pythonpath: Annotated[tuple[str, ...], ValueKind("a list of paths", values.read_paths)] = ()
     # After loading, what env_file says is in here too.
-    env: Annotated[dict[str, str], Kind("a table of strings", values.read_env, values.show_env)] = (
-        field(default_factory=dict)
-    )
+    env: Annotated[
+        dict[str, str], ValueKind("a table of strings", values.read_env, values.show_env)
+    ] = field(default_factory=dict)
     env_file: OptionalPath = None
     unix_mode: Annotated[
         int,
         Meta(ge=0, le=0o777),
-        Kind('an octal mode such as "0666" or 0o666', values.read_mode, values.show_mode),
+        ValueKind('an octal mode such as "0666" or 0o666', values.read_mode, values.show_mode),
     ] = 0o666  # connect() needs the right to write, unix(7)
     unix_owner: Annotated[
-        str | None, Kind('"user", "user:group" or ":group"', values.read_owner)
+        str | None, ValueKind('"user", "user:group" or ":group"', values.read_owner)
     ] = None
     backlog: Count = 0  # what the kernel allows
     backlog_warning: Annotated[
-        float, Meta(ge=0, le=1), Kind("a share of the backlog from 0 (off) to 1")
+        float, Meta(ge=0, le=1), ValueKind("a share of the backlog from 0 (off) to 1")
     ] = 0.5
     ipv6_only: Flag = False
 
@@ -86,26 +89,29 @@ class Server(Struct, frozen=True, kw_only=True):
 class Workers(Struct, frozen=True, kw_only=True):
     """[workers]: how many processes answer, how long they may take, and how long they live."""
 
-    count: Annotated[int, Kind('an integer of at least 1 or "auto"', values.read_count)] = AUTO
-    min: Annotated[int, Meta(ge=1, le=WORKERS_MAX), Kind(f"an integer from 1 to {WORKERS_MAX}")] = 1
+    count: Annotated[int, ValueKind('an integer of at least 1 or "auto"', values.read_count)] = AUTO
+    min: Annotated[
+        int, Meta(ge=1, le=WORKERS_MAX), ValueKind(f"an integer from 1 to {WORKERS_MAX}")
+    ] = 1
     max: WorkersOrNone = 0  # as many as count; resolved for a dynamic pool
     spare: WorkersOrNone = 0  # a fixed pool
-    threads: Annotated[int, Meta(ge=1, le=255), Kind("an integer from 1 to 255")] = 1
+    threads: Annotated[int, Meta(ge=1, le=255), ValueKind("an integer from 1 to 255")] = 1
     preload: Flag = False
     warmup: Annotated[
-        tuple[str, ...], Kind('a list of paths such as "/"', values.read_url_paths)
+        tuple[str, ...], ValueKind('a list of paths such as "/"', values.read_url_paths)
     ] = ()
     hooks: Annotated[
-        dict[str, str], Kind('a table such as { ready = "module:function" }', values.read_hooks)
+        dict[str, str],
+        ValueKind('a table such as { ready = "module:function" }', values.read_hooks),
     ] = field(default_factory=dict)
     boot_timeout: Seconds = 30.0
     request_timeout: Seconds = 30.0  # 0 for tcp where it is not given
     slow_request: Annotated[
-        float, Meta(ge=0, le=SECONDS_MAX), Kind(f"seconds from 0 (off) to {SECONDS_MAX}")
+        float, Meta(ge=0, le=SECONDS_MAX), ValueKind(f"seconds from 0 (off) to {SECONDS_MAX}")
     ] = 0.0
     graceful_timeout: Seconds = 30.0
     drain_delay: Annotated[
-        float, Meta(ge=0, le=SECONDS_MAX), Kind(f"seconds from 0 to {SECONDS_MAX}")
+        float, Meta(ge=0, le=SECONDS_MAX), ValueKind(f"seconds from 0 to {SECONDS_MAX}")
     ] = 0.0
     max_requests: Count = 0
     max_requests_jitter: Count = 0
@@ -113,7 +119,7 @@ class Workers(Struct, frozen=True, kw_only=True):
     max_memory: Annotated[
         int,
         Meta(ge=0, le=2**63 - 1),
-        Kind(
+        ValueKind(
             'a size such as "512MiB" or a share such as "25%", 0 for no limit',
             resource_values.read_memory,
             values.show_size,
@@ -145,22 +151,24 @@ class Http(Struct, frozen=True, kw_only=True):
     buffer_memory: Size = 256 * MIB
     buffer_disk: Size = 4 * GIB
     compress: Annotated[
-        tuple[str, ...], Kind('a list of "zstd" and "gzip"', values.read_codings)
+        tuple[str, ...], ValueKind('a list of "zstd" and "gzip"', values.read_codings)
     ] = ()
     compress_min_size: Size = KIB
     server_header: Flag = True
     request_id_header: Annotated[
-        str | None, Kind('a header\'s name such as "X-Request-ID"', values.read_id_header)
+        str | None, ValueKind('a header\'s name such as "X-Request-ID"', values.read_id_header)
     ] = None
-    health_path: Annotated[str | None, Kind('a path such as "/health"', values.read_url_path)] = (
-        None
-    )
+    health_path: Annotated[
+        str | None, ValueKind('a path such as "/health"', values.read_url_path)
+    ] = None
     trusted_proxies: Annotated[
         tuple[str, ...],
-        Kind('a list of addresses, networks such as "10.0.0.0/8", or "unix"', values.read_networks),
+        ValueKind(
+            'a list of addresses, networks such as "10.0.0.0/8", or "unix"', values.read_networks
+        ),
     ] = ()
     trusted_headers: Annotated[
-        tuple[str, ...], Kind("a list of header names", values.read_forwarding_headers)
+        tuple[str, ...], ValueKind("a list of header names", values.read_forwarding_headers)
     ] = values.FORWARDING_HEADERS
     proxy_protocol: Flag = False
 
@@ -172,10 +180,12 @@ class Tls(Struct, frozen=True, kw_only=True):
     key: OptionalPath = None  # in the certificate's file
     sni: Annotated[
         dict[str, dict[str, str]],
-        Kind('a table such as { "example.org" = { certificate = "a.pem" } }', values.read_sni),
+        ValueKind('a table such as { "example.org" = { certificate = "a.pem" } }', values.read_sni),
     ] = field(default_factory=dict)
-    bind: Annotated[tuple[str, ...], Kind("an address or a list of them", values.read_some)] = ()
-    min_version: Annotated[TlsVersion, Kind('"1.2" or "1.3"', values.read_tls_version)] = "1.2"
+    bind: Annotated[
+        tuple[str, ...], ValueKind("an address or a list of them", values.read_some)
+    ] = ()
+    min_version: Annotated[TlsVersion, ValueKind('"1.2" or "1.3"', values.read_tls_version)] = "1.2"
     client_ca: OptionalPath = None
     client_auth: Annotated[ClientAuth, _one_of(ClientAuth)] = "none"
     handshake_timeout: Seconds = 10.0
@@ -190,11 +200,12 @@ class Static(Struct, frozen=True, kw_only=True):
 
     root: OptionalPath = None
     mounts: Annotated[
-        dict[str, str], Kind('a table such as { "/static/" = "directory" }', values.read_mounts)
+        dict[str, str],
+        ValueKind('a table such as { "/static/" = "directory" }', values.read_mounts),
     ] = field(default_factory=dict)
     listing: Flag = False
     index: Annotated[
-        str, Kind('a file\'s name without "/" or a leading "."', values.read_index)
+        str, ValueKind('a file\'s name without "/" or a leading "."', values.read_index)
     ] = "index.html"
     follow_symlinks: Flag = False
     precompressed: Flag = False
@@ -205,9 +216,11 @@ class Log(Struct, frozen=True, kw_only=True):
 
     level: Annotated[Level, _one_of(Level)] = "info"
     format: Annotated[Format, _one_of(Format)] = "text"
-    error: Annotated[str, Kind('"stderr", "syslog" or a path', values.read_error_log)] = "stderr"
+    error: Annotated[str, ValueKind('"stderr", "syslog" or a path', values.read_error_log)] = (
+        "stderr"
+    )
     access: Annotated[
-        str | None, Kind('"stdout", "stderr", "syslog" or a path', values.read_access_log)
+        str | None, ValueKind('"stdout", "stderr", "syslog" or a path', values.read_access_log)
     ] = None
     access_format: Annotated[AccessFormat, _one_of(AccessFormat)] = "combined"
     config: OptionalPath = None
@@ -216,18 +229,18 @@ class Log(Struct, frozen=True, kw_only=True):
 class Process(Struct, frozen=True, kw_only=True):
     """[process]: how the server stands among the machine's processes."""
 
-    user: Annotated[str | None, Kind("a user's name or number", values.read_account)] = None
-    group: Annotated[str | None, Kind("a group's name or number", values.read_account)] = None
+    user: Annotated[str | None, ValueKind("a user's name or number", values.read_account)] = None
+    group: Annotated[str | None, ValueKind("a group's name or number", values.read_account)] = None
     no_new_privs: Flag = True
     umask: Annotated[
         Annotated[int, Meta(ge=0, le=0o777)] | None,
-        Kind('an octal mask such as "0027" or 0o027', values.read_mode, values.show_mode),
+        ValueKind('an octal mask such as "0027" or 0o027', values.read_mode, values.show_mode),
     ] = None  # as it was inherited
     daemon: Flag = False
     pidfile: OptionalPath = None
     limits: Annotated[
         dict[str, int],
-        Kind(
+        ValueKind(
             "a table such as { nofile = 65536 }",
             resource_values.read_limits,
             resource_values.show_limits,
@@ -235,7 +248,7 @@ class Process(Struct, frozen=True, kw_only=True):
     ] = field(default_factory=dict)
     cpu_affinity: Annotated[
         tuple[tuple[int, ...], ...],
-        Kind(
+        ValueKind(
             'a list of CPUs such as [0, 1], or "auto"',
             resource_values.read_affinity,
             resource_values.show_affinity,
@@ -246,13 +259,13 @@ class Process(Struct, frozen=True, kw_only=True):
 class Control(Struct, frozen=True, kw_only=True):
     """[control]: the socket that the commands talk to."""
 
-    path: Annotated[str | None, Kind("a path", values.read_control_path)] = None
+    path: Annotated[str | None, ValueKind("a path", values.read_control_path)] = None
 
 
 class Metrics(Struct, frozen=True, kw_only=True):
     """[metrics]: where the master tells Prometheus what it has counted."""
 
-    bind: Annotated[str | None, Kind("an address", values.read_one_address)] = None
+    bind: Annotated[str | None, ValueKind("an address", values.read_one_address)] = None
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -276,7 +289,7 @@ class Key(Struct, frozen=True):
     section: str
     key: str
     hint: Any
-    kind: Kind
+    kind: ValueKind
     default: Any
 
     @property
@@ -289,7 +302,7 @@ def _keys() -> dict[str, Key]:
     for section, struct in SECTIONS.items():
         defaults = struct()
         for key, hint in struct.__annotations__.items():
-            kind = next(extra for extra in get_args(hint) if isinstance(extra, Kind))
+            kind = next(extra for extra in get_args(hint) if isinstance(extra, ValueKind))
             entry = Key(section, key, hint, kind, getattr(defaults, key))
             keys[entry.name] = entry
     return keys

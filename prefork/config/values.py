@@ -44,7 +44,7 @@ _SHOWN = 60  # characters of a refused value that its problem repeats
 
 
 class Mismatch(ValueError):
-    """The value is not what `Kind.expected` says."""
+    """The value is not what `ValueKind.expected` says."""
 
 
 class Invalid(ValueError):
@@ -55,7 +55,7 @@ class Invalid(ValueError):
         self.reasons = reasons
 
 
-class Kind(NamedTuple):
+class ValueKind(NamedTuple):
     """What a key takes: in words for its problems, how it is read and how it is shown."""
 
     expected: str
@@ -63,7 +63,7 @@ class Kind(NamedTuple):
     shower: Callable[[Any], str] | None = None
 
 
-def read(kind: Kind, hint: Any, raw: Any, base: str) -> Any:
+def read(kind: ValueKind, hint: Any, raw: Any, base: str) -> Any:
     """The value for a key of this kind and type; raises Invalid."""
     try:
         value = raw if kind.reader is None else kind.reader(raw, base)
@@ -99,7 +99,7 @@ def _excerpt(raw: Any) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
-def show(kind: Kind, value: Any) -> str:
+def show(kind: ValueKind, value: Any) -> str:
     """The value in TOML's spelling, on one line; "none" for what is not set."""
     if value is None:
         return "none"

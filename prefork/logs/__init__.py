@@ -10,7 +10,7 @@ from prefork.logs.application import configure_application
 from prefork.logs.events import (
     Level,
     Logs,
-    Seldom,
+    RateLimit,
     configure,
     event,
     printable,
@@ -18,15 +18,15 @@ from prefork.logs.events import (
     summary_of,
     traceback_of,
 )
-from prefork.logs.sink import LogError, Sink
+from prefork.logs.sink import LogError, LogSink
 
 __all__ = [
     "AccessLog",
     "Level",
     "LogError",
+    "LogSink",
     "Logs",
-    "Seldom",
-    "Sink",
+    "RateLimit",
     "configure",
     "configure_application",
     "event",

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from time import localtime
 from typing import Any, Literal
 
-from prefork.logs.sink import Sink
+from prefork.logs.sink import LogSink
 from prefork.logs.syslog import Syslog
 
 BATCH = 64 * 1024
@@ -33,7 +33,9 @@ class AccessLog:
     estimate: a lost race makes a batch longer or shorter, and no line lost or doubled.
     """
 
-    def __init__(self, sink: Sink | Syslog, format: Literal["common", "combined", "json"]) -> None:
+    def __init__(
+        self, sink: LogSink | Syslog, format: Literal["common", "combined", "json"]
+    ) -> None:
         self._sink = sink
         self._line: Callable[[Environ, int, int, float, float], str] = {
             "common": self._common,

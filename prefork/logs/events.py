@@ -20,7 +20,7 @@ from typing import Any, Literal
 from prefork import systemd
 from prefork.config import Log
 from prefork.logs.access import AccessLog
-from prefork.logs.sink import LogError, Sink
+from prefork.logs.sink import LogError, LogSink
 from prefork.logs.syslog import SEVERITIES, TARGET, Syslog
 
 Level = Literal["debug", "info", "warning", "error"]
@@ -37,7 +37,7 @@ class _Opened:
         self.render = _json_line if config.format == "json" else _text_lines
         self.error = _sink("error", config.error)
         self.in_journal = config.error == "stderr" and systemd.is_journal(os.environ, 2)
-        self.access: Sink | Syslog | None = None
+        self.access: LogSink | Syslog | None = None
         if config.access is not None:
             try:
                 self.access = _sink("access", config.access)
@@ -45,7 +45,7 @@ class _Opened:
                 self.error.close()
                 raise
 
-    def sinks(self) -> list[Sink | Syslog]:
+    def sinks(self) -> list[LogSink | Syslog]:
         return [self.error] if self.access is None else [self.error, self.access]
 
     def close(self) -> None:
@@ -53,8 +53,8 @@ class _Opened:
             sink.close()
 
 
-def _sink(name: str, target: str) -> Sink | Syslog:
-    kind = Syslog if target.split(":")[0] == TARGET else Sink
+def _sink(name: str, target: str) -> LogSink | Syslog:
+    kind = Syslog if target.split(":")[0] == TARGET else LogSink
     return kind(name, target, _report_loss)
 
 
@@ -67,11 +67,11 @@ class Logs:
         self._holds_standard = False
 
     @property
-    def error(self) -> Sink | Syslog:
+    def error(self) -> LogSink | Syslog:
         return self._now.error
 
     @property
-    def access(self) -> Sink | Syslog | None:
+    def access(self) -> LogSink | Syslog | None:
         return self._now.access
 
     def access_log(self) -> AccessLog | None:
@@ -119,7 +119,7 @@ class Logs:
         if not self._holds_standard:
             return
         # A daemon's stdin is /dev/null, open for writing too.
-        fd = self.error.fd if isinstance(self.error, Sink) else 0
+        fd = self.error.fd if isinstance(self.error, LogSink) else 0
         os.dup2(fd, 1)
         os.dup2(fd, 2)
 
@@ -164,10 +164,10 @@ class Logs:
             os.close(fd)
         self._redirect()
 
-    def _files(self) -> list[Sink]:
+    def _files(self) -> list[LogSink]:
         """Those in use, and those that a reload under way will use."""
         sinks = self._now.sinks() + (self._next.sinks() if self._next is not None else [])
-        return [sink for sink in sinks if isinstance(sink, Sink) and sink.is_file]
+        return [sink for sink in sinks if isinstance(sink, LogSink) and sink.is_file]
 
     def close(self) -> None:
         """Closes the files."""
@@ -202,7 +202,7 @@ def event(level: Level, name: str, /, **fields: Any) -> None:
     _current.say(level, name, about | _speaker | fields)
 
 
-class Seldom:
+class RateLimit:
     """For what may happen a thousand times a second: when to say it again."""
 
     def __init__(self, seconds: float) -> None:

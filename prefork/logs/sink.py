@@ -26,7 +26,7 @@ class LogError(Exception):
     """A log cannot be set up; the text is one line that says which and why."""
 
 
-class Sink:
+class LogSink:
     """A destination: "stdout", "stderr", or the path of a file, made with mode 0640.
 
     `name` is its key in `[log]`.  After a loss, `on_loss` is told the target, the number of lines

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from prefork.config import ConfigError, Loaded, Override, Source, load
+from prefork.config import ConfigError, LoadedConfig, Override, Source, load
 
 Write = Callable[..., str]
 
@@ -28,7 +28,9 @@ def site_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     return write
 
 
-def loaded(target: str | None, *overrides: Override, tcp: bool = False, **environ: str) -> Loaded:
+def loaded(
+    target: str | None, *overrides: Override, tcp: bool = False, **environ: str
+) -> LoadedConfig:
     return load(Source(target, overrides, tcp), environ)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from prefork.channel import Channel, LeavingReport, ReadyReport, RetireOrder, StopOrder
-from prefork.scoreboard import Record, Scoreboard
+from prefork.scoreboard import Scoreboard, ThreadRecord
 from prefork.worker.schedule.accept import (
     QUEUE_EMPTY,
     WAKE,
@@ -435,14 +435,14 @@ class Quiet:
         self.on_last: Callable[[], None] = lambda: None
         self.left = 0
 
-    def welcome(self, arrival: Arrival, door: Door, record: Record) -> None:
+    def welcome(self, arrival: Arrival, door: Door, record: ThreadRecord) -> None:
         self.arrivals.append(arrival)
 
-    def adopt(self, parcel: Parcel, fd: int, door: Door, record: Record) -> None: ...
+    def adopt(self, parcel: Parcel, fd: int, door: Door, record: ThreadRecord) -> None: ...
 
-    def ready(self, fd: int, events: int, record: Record) -> None: ...
+    def ready(self, fd: int, events: int, record: ThreadRecord) -> None: ...
 
-    def overdue(self, now: float, record: Record) -> None: ...
+    def overdue(self, now: float, record: ThreadRecord) -> None: ...
 
     def offer(self, fd: int, slot: int | None = None) -> bool:
         return False

@@ -6,11 +6,11 @@ from queue import SimpleQueue
 
 import pytest
 
-from prefork.scoreboard import Record, Scoreboard
+from prefork.scoreboard import Scoreboard, ThreadRecord
 from prefork.worker.schedule.threads import Crew
 
 PATIENCE = 30.0
-Turn = tuple[Record, threading.Event]
+Turn = tuple[ThreadRecord, threading.Event]
 
 
 class Stage:
@@ -22,16 +22,16 @@ class Stage:
         self.woken = threading.Semaphore(0)
         self.crew = Crew(self.records, self.woken.release, slow=slow)
         self.leads: SimpleQueue[Turn] = SimpleQueue()
-        self.work: Callable[[Record], None] = lambda record: None
+        self.work: Callable[[ThreadRecord], None] = lambda record: None
         self.turns: list[threading.Event] = []
         self.over = False
         self.crew.start(self._lead)
 
     @property
-    def main(self) -> Record:
+    def main(self) -> ThreadRecord:
         return self.records[0]
 
-    def _lead(self, record: Record) -> None:
+    def _lead(self, record: ThreadRecord) -> None:
         go = threading.Event()
         self.turns.append(go)
         self.leads.put((record, go))

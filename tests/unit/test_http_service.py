@@ -11,7 +11,7 @@ from prefork.apps.wsgi import StartResponse
 from prefork.http.head_cache import Recall
 from prefork.http.request import Environ
 from prefork.http.request_id import RequestIds
-from prefork.scoreboard import Record, Scoreboard
+from prefork.scoreboard import Scoreboard, ThreadRecord
 from prefork.worker.protocol.http_connection import Conversation
 from prefork.worker.schedule.accept import Door
 from prefork.worker.service.admission import Admission
@@ -31,7 +31,7 @@ class Crew:
     def __init__(self) -> None:
         self.told: list[object] = []
 
-    def enter(self, record: Record) -> None:
+    def enter(self, record: ThreadRecord) -> None:
         self.told.append(record)
 
     def leave(self, seconds: float) -> None:
@@ -55,7 +55,7 @@ def app(_environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
 
 class Served(NamedTuple):
     service: HttpService
-    record: Record
+    record: ThreadRecord
     client: socket.socket
 
     def ask(self) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from prefork.logs import AccessLog, Sink
+from prefork.logs import AccessLog, LogSink
 
 STARTED = 1_793_113_445.75  # 2026-10-27 15:04:05.75 UTC
 
@@ -237,7 +237,7 @@ def restless() -> Iterator[None]:
 
 @pytest.mark.usefixtures("restless")
 def test_no_line_of_many_threads_is_lost_or_doubled(tmp_path: Path) -> None:
-    sink = Sink("access", str(tmp_path / "log"), lambda *loss: pytest.fail(f"{loss}"))
+    sink = LogSink("access", str(tmp_path / "log"), lambda *loss: pytest.fail(f"{loss}"))
     log = AccessLog(sink, "common")
     done = threading.Event()
 
@@ -288,7 +288,7 @@ def test_a_flush_inside_a_flush_does_not_hang_and_loses_nothing() -> None:
 def test_a_batch_goes_to_a_file_in_one_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sink = Sink("access", str(tmp_path / "log"), lambda *loss: pytest.fail(f"{loss}"))
+    sink = LogSink("access", str(tmp_path / "log"), lambda *loss: pytest.fail(f"{loss}"))
     log = AccessLog(sink, "combined")
     for _ in range(100):
         log.add(ENVIRON, 200, 1, STARTED, 0.0)

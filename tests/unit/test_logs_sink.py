@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from prefork.logs import LogError, Sink
+from prefork.logs import LogError, LogSink
 from prefork.logs import sink as sink_module
 
 Losses = list[tuple[str, int, str]]
@@ -24,12 +24,12 @@ def losses() -> Losses:
 
 
 @pytest.fixture
-def open_sink(losses: Losses) -> Iterator[Callable[[object], Sink]]:
+def open_sink(losses: Losses) -> Iterator[Callable[[object], LogSink]]:
     """Makes sinks that report to `losses`."""
     made = []
 
-    def open_sink(target: object) -> Sink:
-        sink = Sink("error", str(target), lambda *loss: losses.append(loss))
+    def open_sink(target: object) -> LogSink:
+        sink = LogSink("error", str(target), lambda *loss: losses.append(loss))
         made.append(sink)
         return sink
 
@@ -80,7 +80,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_file_is_made_for_its_owner_and_group_and_closed_on_exec(
-    tmp_path: Path, open_sink: Callable[[object], Sink]
+    tmp_path: Path, open_sink: Callable[[object], LogSink]
 ) -> None:
     before = os.umask(0)
     try:
@@ -92,7 +92,7 @@ def test_a_file_is_made_for_its_owner_and_group_and_closed_on_exec(
 
 
 def test_lines_are_added_to_those_of_earlier_runs_and_other_processes(
-    tmp_path: Path, open_sink: Callable[[object], Sink]
+    tmp_path: Path, open_sink: Callable[[object], LogSink]
 ) -> None:
     path = tmp_path / "log"
     path.write_bytes(b"before\n")
@@ -116,7 +116,7 @@ def test_lines_are_added_to_those_of_earlier_runs_and_other_processes(
     ids=["no directory", "a directory", "a FIFO without a reader"],
 )
 def test_what_cannot_be_opened_is_named_in_one_line(
-    tmp_path: Path, make: Callable[[Path], Any], reason: str, open_sink: Callable[[object], Sink]
+    tmp_path: Path, make: Callable[[Path], Any], reason: str, open_sink: Callable[[object], LogSink]
 ) -> None:
     path = tmp_path / "logs" / "error.log"
     make(path)
@@ -125,13 +125,13 @@ def test_what_cannot_be_opened_is_named_in_one_line(
     assert str(caught.value) == f"log.error: cannot open '{path}': {reason}"
 
 
-def test_a_nul_in_a_path_is_an_error_like_others(open_sink: Callable[[object], Sink]) -> None:
+def test_a_nul_in_a_path_is_an_error_like_others(open_sink: Callable[[object], LogSink]) -> None:
     with pytest.raises(LogError, match=r"cannot open '/tmp/a\\x00b': embedded null byte"):
         open_sink("/tmp/a\0b")
 
 
 def test_lines_go_to_a_file_in_one_write(
-    tmp_path: Path, open_sink: Callable[[object], Sink], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, open_sink: Callable[[object], LogSink], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sink = open_sink(tmp_path / "log")
     sizes = []
@@ -142,7 +142,7 @@ def test_lines_go_to_a_file_in_one_write(
 
 
 def test_short_writes_are_continued(
-    tmp_path: Path, open_sink: Callable[[object], Sink], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, open_sink: Callable[[object], LogSink], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sink = open_sink(tmp_path / "log")
     write = os.write
@@ -152,7 +152,7 @@ def test_short_writes_are_continued(
 
 
 def test_writes_to_a_pipe_are_atomic_and_end_at_line_borders(
-    open_sink: Callable[[object], Sink], as_stderr: Callable[[int], None]
+    open_sink: Callable[[object], LogSink], as_stderr: Callable[[int], None]
 ) -> None:
     # Packet mode (pipe(2), O_DIRECT): a read returns what one write put in.
     reading, writing = os.pipe2(os.O_DIRECT | os.O_NONBLOCK)
@@ -171,7 +171,7 @@ def test_writes_to_a_pipe_are_atomic_and_end_at_line_borders(
 
 
 def test_a_line_of_exactly_the_atomic_size_stays_whole_and_a_longer_one_arrives(
-    open_sink: Callable[[object], Sink], as_stderr: Callable[[int], None]
+    open_sink: Callable[[object], LogSink], as_stderr: Callable[[int], None]
 ) -> None:
     reading, writing = os.pipe2(os.O_DIRECT | os.O_NONBLOCK)
     as_stderr(writing)
@@ -185,7 +185,7 @@ def test_a_line_of_exactly_the_atomic_size_stays_whole_and_a_longer_one_arrives(
 
 def test_a_slow_reader_of_a_non_blocking_pipe_is_waited_for(
     fifo: tuple[Path, Reader],
-    open_sink: Callable[[object], Sink],
+    open_sink: Callable[[object], LogSink],
     losses: Losses,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -213,7 +213,7 @@ def test_a_slow_reader_of_a_non_blocking_pipe_is_waited_for(
 def test_a_reader_that_is_stuck_does_not_stop_the_server(
     blocking: bool,
     fifo: tuple[Path, Reader],
-    open_sink: Callable[[object], Sink],
+    open_sink: Callable[[object], LogSink],
     losses: Losses,
 ) -> None:
     path, reader = fifo
@@ -234,7 +234,7 @@ def test_a_reader_that_is_stuck_does_not_stop_the_server(
 
 def test_patience_is_spent_once_and_comes_back(
     fifo: tuple[Path, Reader],
-    open_sink: Callable[[object], Sink],
+    open_sink: Callable[[object], LogSink],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     limits = []
@@ -266,7 +266,7 @@ def test_patience_is_spent_once_and_comes_back(
 
 @pytest.mark.usefixtures("impatient")
 def test_a_line_that_was_cut_short_spoils_no_other(
-    fifo: tuple[Path, Reader], open_sink: Callable[[object], Sink], losses: Losses
+    fifo: tuple[Path, Reader], open_sink: Callable[[object], LogSink], losses: Losses
 ) -> None:
     path, reader = fifo
     sink = open_sink(path)
@@ -281,7 +281,7 @@ def test_a_line_that_was_cut_short_spoils_no_other(
 
 @pytest.mark.usefixtures("impatient")
 def test_ending_a_fragment_is_not_counted_as_a_line(
-    fifo: tuple[Path, Reader], open_sink: Callable[[object], Sink], losses: Losses
+    fifo: tuple[Path, Reader], open_sink: Callable[[object], LogSink], losses: Losses
 ) -> None:
     path, reader = fifo
     sink = open_sink(path)
@@ -294,7 +294,7 @@ def test_ending_a_fragment_is_not_counted_as_a_line(
 
 
 def test_a_full_disk_loses_lines_and_says_how_many(
-    tmp_path: Path, open_sink: Callable[[object], Sink], losses: Losses
+    tmp_path: Path, open_sink: Callable[[object], LogSink], losses: Losses
 ) -> None:
     sink = open_sink("/dev/full")
     sink.write(b"one\ntwo\n")
@@ -307,7 +307,7 @@ def test_a_full_disk_loses_lines_and_says_how_many(
 
 
 def test_a_pipe_whose_reader_is_gone_loses_lines_until_there_is_another(
-    fifo: tuple[Path, Reader], open_sink: Callable[[object], Sink], losses: Losses
+    fifo: tuple[Path, Reader], open_sink: Callable[[object], LogSink], losses: Losses
 ) -> None:
     path, reader = fifo
     sink = open_sink(path)
@@ -320,7 +320,7 @@ def test_a_pipe_whose_reader_is_gone_loses_lines_until_there_is_another(
 
 
 def test_a_closed_sink_writes_into_nobody_elses_file(
-    tmp_path: Path, open_sink: Callable[[object], Sink]
+    tmp_path: Path, open_sink: Callable[[object], LogSink]
 ) -> None:
     sink = open_sink(tmp_path / "log")
     number = sink.fd
@@ -333,7 +333,7 @@ def test_a_closed_sink_writes_into_nobody_elses_file(
 
 
 def test_reopening_keeps_the_descriptor_and_leaves_the_renamed_file(
-    tmp_path: Path, open_sink: Callable[[object], Sink]
+    tmp_path: Path, open_sink: Callable[[object], LogSink]
 ) -> None:
     path = tmp_path / "log"
     sink = open_sink(path)
@@ -349,7 +349,7 @@ def test_reopening_keeps_the_descriptor_and_leaves_the_renamed_file(
 
 
 def test_a_failed_reopening_goes_on_in_the_old_file(
-    tmp_path: Path, open_sink: Callable[[object], Sink]
+    tmp_path: Path, open_sink: Callable[[object], LogSink]
 ) -> None:
     (tmp_path / "logs").mkdir()
     sink = open_sink(tmp_path / "logs" / "log")
@@ -362,7 +362,7 @@ def test_a_failed_reopening_goes_on_in_the_old_file(
 
 @pytest.mark.parametrize("target", ["stdout", "stderr"])
 def test_standard_streams_are_neither_reopened_nor_replaced_nor_closed(
-    tmp_path: Path, target: str, open_sink: Callable[[object], Sink], capfd: Any
+    tmp_path: Path, target: str, open_sink: Callable[[object], LogSink], capfd: Any
 ) -> None:
     sink = open_sink(target)
     sink.reopen()
@@ -376,7 +376,7 @@ def test_standard_streams_are_neither_reopened_nor_replaced_nor_closed(
 
 
 def test_no_line_is_lost_or_torn_while_threads_write_and_the_file_is_rotated(
-    tmp_path: Path, open_sink: Callable[[object], Sink], losses: Losses
+    tmp_path: Path, open_sink: Callable[[object], LogSink], losses: Losses
 ) -> None:
     path = tmp_path / "log"
     sink = open_sink(path)

@@ -20,7 +20,7 @@ from prefork.scoreboard import (
     REQUEST_ID,
     SLOTS,
     THREADS,
-    Call,
+    CallRecord,
     Counters,
     Scoreboard,
     _slot,
@@ -32,8 +32,8 @@ def board() -> Scoreboard:
     return Scoreboard()
 
 
-def idle(thread: int = 0) -> Call:
-    return Call(thread, 0.0, "", "", "")
+def idle(thread: int = 0) -> CallRecord:
+    return CallRecord(thread, 0.0, "", "", "")
 
 
 def test_a_fresh_slot_is_idle(board: Scoreboard) -> None:
@@ -45,7 +45,7 @@ def test_a_fresh_slot_is_idle(board: Scoreboard) -> None:
 def test_a_call_is_seen_while_it_runs_and_counted_when_it_is_over(board: Scoreboard) -> None:
     record = board.record(3, 0)
     record.start(12.5, b"GET /a", "10.0.0.1", "id-1")
-    assert board.calls(3, 1) == [Call(0, 12.5, "GET /a", "10.0.0.1", "id-1")]
+    assert board.calls(3, 1) == [CallRecord(0, 12.5, "GET /a", "10.0.0.1", "id-1")]
     assert board.requests(3, 1) == 0
     record.end(12.75, 200, 5)
     (call,) = board.calls(3, 1)
@@ -64,7 +64,9 @@ def test_the_same_call_again_is_another_one(board: Scoreboard) -> None:
     for number in range(3):
         record.start(12.0 + number, line, "10.0.0.1", "id-1")
         assert board.calls(3, 1) == [
-            Call(0, 12.0 + number, "GET /a", "10.0.0.1", "id-1", 11.5 + number if number else 0.0)
+            CallRecord(
+                0, 12.0 + number, "GET /a", "10.0.0.1", "id-1", 11.5 + number if number else 0.0
+            )
         ]
         record.end(12.5 + number, 200)
     record.start(15.0, line, "10.0.0.2", "id-1")
@@ -114,7 +116,7 @@ def test_a_shorter_text_leaves_nothing_of_the_longer(board: Scoreboard) -> None:
     record.start(1.0, b"GET /a-long-path-indeed", "192.168.100.100", "a-long-id")
     record.end(1.5)
     record.start(2.0, b"GET /b", "10.1.1.1", "b")
-    assert board.calls(0, 1) == [Call(0, 2.0, "GET /b", "10.1.1.1", "b", 1.5)]
+    assert board.calls(0, 1) == [CallRecord(0, 2.0, "GET /b", "10.1.1.1", "b", 1.5)]
 
 
 @pytest.mark.parametrize("more", [-1, 0, 1, 10_000])
@@ -127,9 +129,9 @@ def test_long_texts_are_cut_and_touch_no_neighbour(board: Scoreboard, more: int)
     )
     cut = min(more, 0)
     assert board.calls(0, 3) == [
-        Call(0, 1.0, "before", "before", "before"),
-        Call(1, 2.0, "x" * (LINE + cut), "y" * (PEER + cut), "z" * (REQUEST_ID + cut)),
-        Call(2, 3.0, "after", "after", "after"),
+        CallRecord(0, 1.0, "before", "before", "before"),
+        CallRecord(1, 2.0, "x" * (LINE + cut), "y" * (PEER + cut), "z" * (REQUEST_ID + cut)),
+        CallRecord(2, 3.0, "after", "after", "after"),
     ]
     assert board.counters(0, 3) == Counters()
 

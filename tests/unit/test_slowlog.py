@@ -10,7 +10,7 @@ import pytest
 from prefork import logs
 from prefork.master.observe.slow_log import SlowLog
 from prefork.master.pool.plan import WorkerState
-from prefork.scoreboard import Call
+from prefork.scoreboard import CallRecord
 
 
 @dataclass(eq=False)
@@ -18,7 +18,7 @@ class Worker:
     """A child, as far as the slow log knows it."""
 
     limit: float
-    running: list[Call] = field(default_factory=list)
+    running: list[CallRecord] = field(default_factory=list)
     slot: int = 0
     pid: int = 7
     born: float = 95.0
@@ -38,7 +38,7 @@ class Workers:
     def __iter__(self) -> Iterator[Worker]:
         return iter(self.workers)
 
-    def calls(self, worker: Worker) -> list[Call]:
+    def calls(self, worker: Worker) -> list[CallRecord]:
         return worker.running
 
     def take(self, worker: Worker, done: Callable[[str], None]) -> None:
@@ -69,8 +69,8 @@ def slow_log(worker: Worker, state: WorkerState = WorkerState.READY) -> SlowLog:
     return SlowLog(Workers(worker), pool)  # type: ignore[arg-type]
 
 
-def call(line: str, started: float, thread: int = 0) -> Call:
-    return Call(thread, started, line, "peer", "")
+def call(line: str, started: float, thread: int = 0) -> CallRecord:
+    return CallRecord(thread, started, line, "peer", "")
 
 
 def test_each_call_is_told_once_also_of_two_in_one_worker(

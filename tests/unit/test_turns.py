@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from prefork.scoreboard import Record, Scoreboard
+from prefork.scoreboard import Scoreboard, ThreadRecord
 from prefork.worker.schedule import fairness
 from prefork.worker.schedule.accept import Door, MainPlace
 from prefork.worker.schedule.fairness import Turn
@@ -40,7 +40,7 @@ class Worker:
         handover.learn(KIND, (1 - slot,), fds, own=True)
         handover.open()
         self.handover = handover
-        self.record: Record = board.record(slot, 0)
+        self.record: ThreadRecord = board.record(slot, 0)
         self.turn = Turn(listener, board.waits(slot), handover, NUMBER)
 
 

@@ -13,7 +13,7 @@ from prefork.master.observe.timeouts import facts, late_calls
 from prefork.master.pool.plan import WorkerState
 from prefork.master.pool.pool import Pool
 from prefork.master.processes.children import Child, Children
-from prefork.scoreboard import Call
+from prefork.scoreboard import CallRecord
 
 _Mark = tuple[int, float]
 """What tells a call from others of its worker: its thread, and when it began."""
@@ -83,11 +83,11 @@ def _tell_boot(child: Child, now: float, stacks: str) -> None:
     )
 
 
-def _mark(call: Call) -> _Mark:
+def _mark(call: CallRecord) -> _Mark:
     return call.thread, call.started
 
 
-def _tell(child: Child, calls: list[Call], now: float, stacks: str) -> None:
+def _tell(child: Child, calls: list[CallRecord], now: float, stacks: str) -> None:
     for call in calls:
         why = {"traceback": stacks} if stacks else {"stacks": "the worker has not written them"}
         logs.event("warning", "slow request", **facts(child, call, now), **why)

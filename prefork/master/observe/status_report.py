@@ -12,7 +12,7 @@ from prefork.listeners import Listener
 from prefork.master.pool.plan import Worker, WorkerState
 from prefork.master.processes.children import Child, Children
 from prefork.master.upgrade.exec import MasterParts
-from prefork.scoreboard import Call, Counters, Place
+from prefork.scoreboard import CallRecord, Counters, WorkerStats
 
 STATES = ("booting", "idle", "reading", "busy", "writing", "retiring")
 """What a worker can be doing, see `prefork.control.WorkerStatus`."""
@@ -80,7 +80,7 @@ def _worker(
     )
 
 
-def state_of(worker: Worker, calls: list[Call], place: Place) -> tuple[str, float]:
+def state_of(worker: Worker, calls: list[CallRecord], place: WorkerStats) -> tuple[str, float]:
     """What a worker does, in a word, and since when (monotonic seconds)."""
     if worker.state is not WorkerState.READY:
         return worker.state.value, worker.since
@@ -93,7 +93,7 @@ def state_of(worker: Worker, calls: list[Call], place: Place) -> tuple[str, floa
     return ("reading" if place.reading else "idle"), since
 
 
-def _call(call: Call, now: float) -> CallStatus:
+def _call(call: CallRecord, now: float) -> CallStatus:
     return CallStatus(
         thread=call.thread,
         request=call.line,

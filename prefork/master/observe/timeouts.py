@@ -13,10 +13,12 @@ from prefork.master.pool.ledger import Ledger
 from prefork.master.pool.plan import WorkerState
 from prefork.master.pool.pool import Pool
 from prefork.master.processes.children import Child, Children
-from prefork.scoreboard import Call
+from prefork.scoreboard import CallRecord
 
 
-def late_calls(calls: list[Call], timeout: float, now: float) -> tuple[list[Call], float]:
+def late_calls(
+    calls: list[CallRecord], timeout: float, now: float
+) -> tuple[list[CallRecord], float]:
     """(calls over the timeout, monotonic seconds at which to look again).
 
     A call that begins after this look can't be late before `now + timeout`.
@@ -32,7 +34,7 @@ def late_calls(calls: list[Call], timeout: float, now: float) -> tuple[list[Call
     return late, look
 
 
-def _report(child: Child, late: list[Call], now: float, stacks: str) -> None:
+def _report(child: Child, late: list[CallRecord], now: float, stacks: str) -> None:
     for call in late:
         logs.event(
             "error",
@@ -42,7 +44,7 @@ def _report(child: Child, late: list[Call], now: float, stacks: str) -> None:
         )
 
 
-def facts(child: Child, call: Call, now: float) -> dict[str, Any]:
+def facts(child: Child, call: CallRecord, now: float) -> dict[str, Any]:
     """What an event tells of a call that runs."""
     return {
         "slot": child.slot,
@@ -89,7 +91,7 @@ class Timeouts:
                     self._expire(child, late, now)
         self.look_at = min(looks, default=None)
 
-    def _expire(self, child: Child, late: list[Call], now: float) -> None:
+    def _expire(self, child: Child, late: list[CallRecord], now: float) -> None:
         # Asked first, so that it is told where the request stands before that is given up, or with
         # the handler of the order on top of it, which is not shown (prefork.stack_dump).
         self._children.stacks.take(child, partial(_report, child, late, now))

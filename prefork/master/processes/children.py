@@ -18,7 +18,7 @@ from prefork.channel import StacksReport as StacksAt
 from prefork.master.processes.generation import Generation
 from prefork.master.processes.stack_requests import StackRequests
 from prefork.master.snapshot import ChildSnapshot
-from prefork.scoreboard import Call, Counters, Place, Scoreboard
+from prefork.scoreboard import CallRecord, Counters, Scoreboard, WorkerStats
 from prefork.worker.boot.process import Birth, Heritage, fork, live
 from prefork.worker.schedule.accept import WAKE
 
@@ -89,7 +89,7 @@ class Children:
     def find(self, pid: int) -> Child | None:
         return self._by_pid.get(pid)
 
-    def calls(self, child: Child) -> list[Call]:
+    def calls(self, child: Child) -> list[CallRecord]:
         """What each thread of a worker is doing, as the scoreboard has it."""
         return self._scoreboard.calls(child.slot, child.generation.config.workers.threads)
 
@@ -101,7 +101,7 @@ class Children:
         """What a worker has done so far, alive or dead, until its slot is another's."""
         return self._scoreboard.counters(child.slot, child.generation.config.workers.threads)
 
-    def place(self, child: Child) -> Place:
+    def place(self, child: Child) -> WorkerStats:
         """What a worker has told about itself as a whole."""
         return self._scoreboard.place(child.slot)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from prefork import address
-from prefork.config import Config, ConfigError, Loaded, Problem, Source, cpus, load
+from prefork.config import Config, ConfigError, LoadedConfig, Problem, Source, cpus, load
 from prefork.listeners import Listener, ListenOptions, open_listeners
 from prefork.master.pool.plan import GenerationSettings
 from prefork.master.pool.sizing import Bounds
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 class Generation(Struct, eq=False):
     number: int
-    loaded: Loaded
+    loaded: LoadedConfig
     listeners: list[Listener]
     tls: "ssl.SSLContext | None" = None
     """Read by the master, since its workers may not have the right to read a key."""
@@ -79,7 +79,7 @@ def prepare(source: Source, number: int, kept: Sequence[Listener] = ()) -> Gener
     return Generation(number, loaded, listeners, context, metrics)
 
 
-def tls_context(loaded: Loaded) -> "ssl.SSLContext | None":
+def tls_context(loaded: LoadedConfig) -> "ssl.SSLContext | None":
     """What [tls] asks for, None where that is nothing. Raises ConfigError."""
     if loaded.config.tls.certificate is None:
         return None

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import setproctitle
 
 from prefork import StartError, linux, logs
-from prefork.config import Loaded
+from prefork.config import LoadedConfig
 
 if TYPE_CHECKING:
     import watchfiles
@@ -74,7 +74,7 @@ class FileWatcher:
         self._input = b""
         self._reason = ""
 
-    def follow(self, loaded: Loaded) -> None:
+    def follow(self, loaded: LoadedConfig) -> None:
         """Watches the files of a configuration, by another process if they are others.
 
         They are the application's directory, its `pythonpath`, and the files that the
@@ -150,7 +150,7 @@ class FileWatcher:
         self._forget()
 
 
-def _paths_of(loaded: Loaded) -> _Paths:
+def _paths_of(loaded: LoadedConfig) -> _Paths:
     server, log = loaded.config.server, loaded.config.log
     roots = dict.fromkeys((server.chdir, *server.pythonpath))
     named = (loaded.file, server.env_file, log.config, *roots)

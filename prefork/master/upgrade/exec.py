@@ -16,7 +16,7 @@ from typing import NoReturn
 from msgspec import Struct
 
 from prefork import address, logs
-from prefork.config import ConfigError, Loaded
+from prefork.config import ConfigError, LoadedConfig
 from prefork.listeners import Listener
 from prefork.master.control_server import ControlServer
 from prefork.master.pool.ledger import Ledger
@@ -239,7 +239,7 @@ def adopt_listener(state: ListenerSnapshot, fd: int) -> Listener:
 
 def _generation(state: GenerationSnapshot, listeners: Sequence[Listener]) -> Generation:
     file = Path(state.file) if state.file is not None else None
-    loaded = Loaded(state.config, state.origins, file)
+    loaded = LoadedConfig(state.config, state.origins, file)
     import_parts(loaded.config)
     try:
         tls = tls_context(loaded)

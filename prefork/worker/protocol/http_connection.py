@@ -31,7 +31,7 @@ HEAD = 16 * 1024
 
 _BODY = 256 * 1024  # and while a body is, until other connections get their turn
 
-_no_room = logs.Seldom(5.0)
+_no_room = logs.RateLimit(5.0)
 
 _DONTWAIT = socket.MSG_DONTWAIT
 

@@ -17,7 +17,7 @@ import socket
 import sys
 from time import monotonic, sleep
 
-from prefork.scoreboard import Waits
+from prefork.scoreboard import AcceptFlags
 from prefork.worker.schedule.handover import Handover
 
 _YIELDS = 2
@@ -39,7 +39,7 @@ class Turn:
     """One worker's turns at one TCP listener."""
 
     def __init__(
-        self, listener: socket.socket, waits: Waits, handover: Handover, number: int
+        self, listener: socket.socket, waits: AcceptFlags, handover: Handover, number: int
     ) -> None:
         """`number`: of the listener, the same for all workers of a generation."""
         self._tell = listener.getsockopt

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable
 
 from prefork import logs
-from prefork.scoreboard import Record
+from prefork.scoreboard import ThreadRecord
 
 _SLOW = 0.001
 """Seconds that a recent call took on average from which on the place is passed on before a call: a
@@ -34,7 +34,7 @@ def _taken() -> threading.Lock:
 
 
 class _Member:
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: ThreadRecord) -> None:
         self.record = record
         self.turn = _taken()
         """Released when it is given the place."""
@@ -47,13 +47,15 @@ class Crew:
     it could interrupt the main thread while that has the lock.
     """
 
-    def __init__(self, records: list[Record], wake: Callable[[], None], *, slow: bool) -> None:
+    def __init__(
+        self, records: list[ThreadRecord], wake: Callable[[], None], *, slow: bool
+    ) -> None:
         """One thread for each record, of which the first is the main thread's.
 
         `wake` brings the holder out of the epoll.  `slow`: what is assumed of the application
         before it is known.
         """
-        self.holder: Record | None = records[0]
+        self.holder: ThreadRecord | None = records[0]
         """Whose the place is; None while all are in the application."""
         self.main_waits = False
         """The main thread is free and wants the place."""
@@ -67,7 +69,7 @@ class Crew:
         self._wake = wake
         self._mean = _MOST if slow else 0.0
 
-    def start(self, lead: Callable[[Record], None]) -> None:
+    def start(self, lead: Callable[[ThreadRecord], None]) -> None:
         """`lead`: waits in the epoll once, and serves what is there."""
         self._free.extend(self._members)
         for number, member in enumerate(self._members, 1):
@@ -82,7 +84,7 @@ class Crew:
 
     # Any thread, around its call of the application.
 
-    def enter(self, record: Record) -> None:
+    def enter(self, record: ThreadRecord) -> None:
         """This thread is about to call the application."""
         if self._mean > _SLOW and self.holder is record:
             with self._lock:
@@ -142,7 +144,7 @@ class Crew:
 
     # The others.
 
-    def _run(self, member: _Member, lead: Callable[[Record], None]) -> None:
+    def _run(self, member: _Member, lead: Callable[[ThreadRecord], None]) -> None:
         # No signal is blocked here: the application's programs would inherit that over exec(2),
         # and nobody could end them. Signals of the process come to the main thread all the same:
         # the kernel prefers it (signal(7)), and Python runs the handlers there.

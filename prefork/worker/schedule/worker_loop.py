@@ -29,7 +29,7 @@ from prefork.channel import (
     ServeOrder,
     StopOrder,
 )
-from prefork.scoreboard import LISTENERS, Record, Waits
+from prefork.scoreboard import LISTENERS, AcceptFlags, ThreadRecord
 from prefork.worker.schedule.accept import QUEUE_EMPTY, WAKE, Acceptor, Arrival, Door, MainPlace
 from prefork.worker.schedule.fairness import Turn
 from prefork.worker.schedule.handover import Handover, Parcel
@@ -62,18 +62,18 @@ class Service(Protocol):
 
     # By any thread, which is told by its record.
 
-    def welcome(self, arrival: Arrival, door: Door, record: Record) -> None:
+    def welcome(self, arrival: Arrival, door: Door, record: ThreadRecord) -> None:
         """Serves or parks a new connection."""
 
-    def adopt(self, parcel: Parcel, fd: int, door: Door, record: Record) -> None:
+    def adopt(self, parcel: Parcel, fd: int, door: Door, record: ThreadRecord) -> None:
         """Serves or parks a connection that a sibling has handed over."""
 
-    def ready(self, fd: int, events: int, record: Record, now: float) -> float:
+    def ready(self, fd: int, events: int, record: ThreadRecord, now: float) -> float:
         """Goes on with a parked connection; returns the monotonic seconds when that was over.
 
         `now`: as of a moment ago."""
 
-    def overdue(self, now: float, record: Record) -> None:
+    def overdue(self, now: float, record: ThreadRecord) -> None:
         """Ends what has passed its deadline."""
 
     def offer(self, fd: int, slot: int | None = None) -> bool:
@@ -108,8 +108,8 @@ class Loop:
         channel: Channel,
         reopen: Callable[[tuple[str, ...], list[int]], None],
         handover: Handover,
-        records: Sequence[Record],
-        waits: Waits,
+        records: Sequence[ThreadRecord],
+        waits: AcceptFlags,
         *,
         slow: bool = False,
     ) -> None:
@@ -148,7 +148,7 @@ class Loop:
         self._draining = False
         self._orphaned = False
         self._rest_until = 0.0
-        self._complaints = logs.Seldom(_COMPLAIN)
+        self._complaints = logs.RateLimit(_COMPLAIN)
 
     # Called from other threads and from signal handlers.
 
@@ -445,7 +445,7 @@ class Loop:
 
     # Whoever has the place in the epoll: the main thread, or another of the crew.
 
-    def _wait(self, limit: float | None, record: Record) -> None:
+    def _wait(self, limit: float | None, record: ThreadRecord) -> None:
         """Waits once, and serves what has come."""
         service, duty = self._service, self._duty
         now = monotonic()
@@ -488,7 +488,9 @@ class Loop:
                 acceptor.problem = None
                 self._rest(problem)
 
-    def _wait_in_turn(self, crew: Crew, now: float, limit: float | None, record: Record) -> float:
+    def _wait_in_turn(
+        self, crew: Crew, now: float, limit: float | None, record: ThreadRecord
+    ) -> float:
         """The same where another thread may take this one's place meanwhile."""
         duty = self._duty
         # Those that are left from the last look would only be told again.
@@ -517,7 +519,7 @@ class Loop:
             now = self._service.ready(fd, event, record, now)
         return looked
 
-    def _welcome(self, record: Record) -> None:
+    def _welcome(self, record: ThreadRecord) -> None:
         """Those that acceptor threads took, and those that siblings have sent."""
         duty, crew = self._duty, self.crew
         while (duty.arrivals or duty.incoming) and (crew is None or crew.holder is record):
@@ -532,7 +534,7 @@ class Loop:
             except IndexError:  # the watcher has taken it
                 continue
 
-    def _take_in(self, parcel: Parcel, fd: int, record: Record) -> None:
+    def _take_in(self, parcel: Parcel, fd: int, record: ThreadRecord) -> None:
         door = next((door for door in self._doors if door.inode == parcel.listener), None)
         if door is None:
             # Sent to the slot's last worker, that had other listeners: the master looks to it that

@@ -14,7 +14,7 @@ from prefork.http.queue_time import waited
 from prefork.http.request import Environ, Request
 from prefork.http.request_id import RequestIds
 from prefork.http.request_parser import Peer
-from prefork.scoreboard import Record, Teller
+from prefork.scoreboard import ThreadRecord, WorkerStatsWriter
 from prefork.worker.protocol.http_connection import HEAD, Conversation, Wish
 from prefork.worker.schedule.accept import Arrival, Door
 from prefork.worker.schedule.handover import Handover, Parcel
@@ -59,7 +59,7 @@ class HttpService:
         rules: Rules,
         crew: Crew | None,
         handover: Handover,
-        teller: Teller,
+        teller: WorkerStatsWriter,
         *,
         admission: Admission[Conversation],
         request_timeout: float,
@@ -92,13 +92,13 @@ class HttpService:
         self._on_failure = self._failed  # one object: to bind a method takes 25 ns
         self._open: set[Conversation] = set()
         self._forked = False
-        self._refusals = logs.Seldom(_COMPLAIN)
+        self._refusals = logs.RateLimit(_COMPLAIN)
         self._last = False
         self._until = 0.0
 
     # prefork.worker.schedule.worker_loop.Service
 
-    def welcome(self, arrival: Arrival, door: Door, record: Record) -> None:
+    def welcome(self, arrival: Arrival, door: Door, record: ThreadRecord) -> None:
         fd, peer = arrival
         name = peer_name(peer)
         address = _sharer(name, door)
@@ -114,7 +114,7 @@ class HttpService:
         conversation.closing = self._last
         self._proceed(conversation, record, now, conversation.read(now))
 
-    def adopt(self, parcel: Parcel, fd: int, door: Door, record: Record) -> None:
+    def adopt(self, parcel: Parcel, fd: int, door: Door, record: ThreadRecord) -> None:
         if parcel.peer is not None:  # nothing was read yet
             self.welcome((fd, parcel.peer), door, record)
             return
@@ -137,7 +137,7 @@ class HttpService:
         else:
             self._proceed(conversation, record, now, request)
 
-    def ready(self, fd: int, events: int, record: Record, now: float) -> float:
+    def ready(self, fd: int, events: int, record: ThreadRecord, now: float) -> float:
         """The short way for what is most frequent: on an idle connection a request that came
         before, byte for byte, and an answer that its client takes at once.
 
@@ -182,7 +182,9 @@ class HttpService:
             self._parked[fd] = conversation
         return now
 
-    def _go_on(self, conversation: Conversation, events: int, record: Record, now: float) -> float:
+    def _go_on(
+        self, conversation: Conversation, events: int, record: ThreadRecord, now: float
+    ) -> float:
         """The long way, for all else."""
         if events & EPOLLOUT:
             conversation.flush()
@@ -192,7 +194,7 @@ class HttpService:
                 return self._proceed(conversation, record, now, request)
         return self._proceed(conversation, record, monotonic())
 
-    def overdue(self, now: float, record: Record) -> None:
+    def overdue(self, now: float, record: ThreadRecord) -> None:
         for conversation in self.parking.expired(now):
             conversation.overdue()
             self._proceed(conversation, record, now)
@@ -319,7 +321,7 @@ class HttpService:
     def _proceed(
         self,
         conversation: Conversation,
-        record: Record,
+        record: ThreadRecord,
         now: float,
         request: Request | None = None,
     ) -> float:
@@ -364,7 +366,7 @@ class HttpService:
                 self._writing += writing
 
     def _call(
-        self, conversation: Conversation, request: Request, record: Record, now: float
+        self, conversation: Conversation, request: Request, record: ThreadRecord, now: float
     ) -> float:
         """Has the application answer a request; returns when that was over.
 
@@ -387,7 +389,7 @@ class HttpService:
             self._after(request, code, sent, ended - now)
         return ended
 
-    def _before(self, conversation: Conversation, request: Request, record: Record) -> None:
+    def _before(self, conversation: Conversation, request: Request, record: ThreadRecord) -> None:
         """What not every server does before a call."""
         environ = request.environ
         if self._ids is not None:

@@ -18,7 +18,7 @@ from typing import Any
 from prefork import logs
 from prefork.http.forwarded import Trusts
 from prefork.http.proxy_protocol import ProxyError
-from prefork.scoreboard import Record, Teller
+from prefork.scoreboard import ThreadRecord, WorkerStatsWriter
 from prefork.worker.schedule.accept import Arrival, Door
 from prefork.worker.schedule.handover import Handover, Parcel
 from prefork.worker.schedule.poller import EPOLLIN, Parking, SharedParking
@@ -103,7 +103,7 @@ class TcpService:
         handler: Handler,
         crew: Crew | None,
         handover: Handover,
-        teller: Teller,
+        teller: WorkerStatsWriter,
         *,
         request_timeout: float,
         header_timeout: float,
@@ -126,7 +126,7 @@ class TcpService:
 
     # prefork.worker.schedule.worker_loop.Service
 
-    def welcome(self, arrival: Arrival, door: Door, record: Record) -> None:
+    def welcome(self, arrival: Arrival, door: Door, record: ThreadRecord) -> None:
         fd, address = arrival
         listener = door.sock
         sock = socket.socket(listener.family, listener.type, listener.proto, fileno=fd)
@@ -141,10 +141,10 @@ class TcpService:
                 return
         self._proceed(exchange, record)
 
-    def adopt(self, parcel: Parcel, fd: int, door: Door, record: Record) -> None:
+    def adopt(self, parcel: Parcel, fd: int, door: Door, record: ThreadRecord) -> None:
         self.welcome((fd, parcel.peer), door, record)
 
-    def ready(self, fd: int, events: int, record: Record, now: float) -> float:
+    def ready(self, fd: int, events: int, record: ThreadRecord, now: float) -> float:
         exchange = self.parking.claim(fd)
         if exchange is None:
             return now
@@ -156,7 +156,7 @@ class TcpService:
             self._close(exchange)
         return monotonic()
 
-    def overdue(self, now: float, record: Record) -> None:
+    def overdue(self, now: float, record: ThreadRecord) -> None:
         for exchange in self.parking.expired(now):
             self._close(exchange)
 
@@ -222,7 +222,7 @@ class TcpService:
 
     # One exchange.
 
-    def _proceed(self, exchange: Exchange, record: Record) -> None:
+    def _proceed(self, exchange: Exchange, record: ThreadRecord) -> None:
         if exchange.header is None or self._introduced(exchange, exchange.header):
             self._call(exchange, record)
             self._finish(exchange)
@@ -250,7 +250,7 @@ class TcpService:
         logs.event("warning", "connection refused", peer=exchange.peer, reason=why)
         self._close(exchange)
 
-    def _call(self, exchange: Exchange, record: Record) -> None:
+    def _call(self, exchange: Exchange, record: ThreadRecord) -> None:
         crew = self._crew
         now = monotonic()
         record.start(now, exchange.peer.encode(), exchange.peer)
