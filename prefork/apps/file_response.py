@@ -17,7 +17,7 @@ from typing import IO
 from msgspec import Struct
 
 from prefork.apps import conditions, ranges
-from prefork.apps.ranges import BLOCK, Parts, Range, content_range
+from prefork.apps.ranges import BLOCK, MultipartRanges, Range, content_range
 from prefork.http.request import Environ
 
 # By the last suffix alone. An instance of `MimeTypes` has nothing of the machine's own files, but
@@ -58,7 +58,7 @@ _TYPES: dict[str, str] = {
 }
 
 
-class Part:
+class FileSlice:
     """A part of an open file, and a file itself: for `wsgi.file_wrapper`, or a body as it is.
 
     It ends where the part ends, so a server that reads on to the end sends not a byte too many.
@@ -81,18 +81,20 @@ class Part:
             yield block
 
 
-class Answer(Struct):
+class FileResponse(Struct):
     """What `start_response` is told, and the body."""
 
     status: HTTPStatus
     headers: list[tuple[str, str]]
-    body: bytes | Part | Parts = b""
+    body: bytes | FileSlice | MultipartRanges = b""
 
 
-def plain(status: HTTPStatus, *headers: tuple[str, str]) -> Answer:
+def plain(status: HTTPStatus, *headers: tuple[str, str]) -> FileResponse:
     """A status with its own words as its body."""
     body = f"{status.value} {status.phrase}\n".encode()
-    return Answer(status, [*described("text/plain; charset=utf-8", len(body)), *headers], body)
+    return FileResponse(
+        status, [*described("text/plain; charset=utf-8", len(body)), *headers], body
+    )
 
 
 def described(kind: str, length: int) -> list[tuple[str, str]]:
@@ -102,7 +104,7 @@ def described(kind: str, length: int) -> list[tuple[str, str]]:
 
 def from_file(
     environ: Environ, fd: int, status: os.stat_result, path: bytes, coding: str | None = None
-) -> Answer:
+) -> FileResponse:
     """The answer from an open file, whose descriptor becomes the answer's or is closed.
 
     status: of the descriptor.  path: whose name tells the type.  coding: the file is the one of
@@ -121,13 +123,15 @@ def from_file(
         if part is not None and environ["REQUEST_METHOD"] == "GET":
             file = os.fdopen(fd, "rb", buffering=0)
             stack.pop_all()
-            answer.body = part.of(file) if isinstance(part, Parts) else Part(file, *part)
+            answer.body = (
+                part.of(file) if isinstance(part, MultipartRanges) else FileSlice(file, *part)
+            )
         return answer
 
 
 def _represent(
     environ: Environ, status: os.stat_result, path: bytes
-) -> tuple[Answer, Range | Parts | None]:
+) -> tuple[FileResponse, Range | MultipartRanges | None]:
     """The head that a request for a file gets, and what of the file goes with it.
 
     The entity tag is a strong one: it changes with each write, as far as the clock of the file
@@ -141,7 +145,7 @@ def _represent(
     if outcome is HTTPStatus.PRECONDITION_FAILED:
         return plain(outcome), None
     if outcome is HTTPStatus.NOT_MODIFIED:
-        return Answer(outcome, headers), None
+        return FileResponse(outcome, headers), None
     headers.append(("Accept-Ranges", "bytes"))
     kind = _content_type(path)
     asked = None
@@ -150,18 +154,18 @@ def _represent(
         asked = ranges.parse(environ.get("HTTP_RANGE", ""), size)
     if asked is None:
         headers += described(kind, size)
-        return Answer(HTTPStatus.OK, headers), (0, size) if size else None
+        return FileResponse(HTTPStatus.OK, headers), (0, size) if size else None
     if not asked:
         beyond = ("Content-Range", f"bytes */{size}")
         return plain(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, beyond), None
     if len(asked) > 1:
-        parts = Parts(asked, size, kind)
+        parts = MultipartRanges(asked, size, kind)
         headers += described(parts.content_type, parts.length)
-        return Answer(HTTPStatus.PARTIAL_CONTENT, headers), parts
+        return FileResponse(HTTPStatus.PARTIAL_CONTENT, headers), parts
     (part,) = asked
     headers.append(("Content-Range", content_range(part, size)))
     headers += described(kind, part[1])
-    return Answer(HTTPStatus.PARTIAL_CONTENT, headers), part
+    return FileResponse(HTTPStatus.PARTIAL_CONTENT, headers), part
 
 
 def modified_at(status: os.stat_result) -> int:

@@ -67,7 +67,7 @@ def content_range(part: Range, size: int) -> str:
     return f"bytes {first}-{first + length - 1}/{size}"
 
 
-class Parts:
+class MultipartRanges:
     """Several parts of an open file as the body of `multipart/byteranges` (section 14.6)."""
 
     def __init__(self, ranges: list[Range], size: int, kind: str) -> None:
@@ -86,7 +86,7 @@ class Parts:
         self.length = len(self._end) + sum(len(head) + length for head, (_, length) in self._pieces)
         self._file: IO[bytes] | None = None
 
-    def of(self, file: IO[bytes]) -> "Parts":
+    def of(self, file: IO[bytes]) -> "MultipartRanges":
         """The file becomes the body's, which closes it."""
         self._file = file
         return self

@@ -21,7 +21,14 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from prefork.apps.conditions import is_plain_get
-from prefork.apps.file_response import Answer, Part, described, from_file, modified_at, plain
+from prefork.apps.file_response import (
+    FileResponse,
+    FileSlice,
+    described,
+    from_file,
+    modified_at,
+    plain,
+)
 from prefork.apps.ranges import BLOCK
 from prefork.apps.wsgi import Application, StartResponse
 from prefork.http.negotiation import accepted
@@ -131,7 +138,7 @@ class Site:
             if isinstance(body, bytes):
                 return [body] if body and environ["REQUEST_METHOD"] != "HEAD" else []
             wrapper = environ.get("wsgi.file_wrapper")
-            if wrapper is not None and isinstance(body, Part):
+            if wrapper is not None and isinstance(body, FileSlice):
                 wrapped: Iterable[bytes] = wrapper(body, BLOCK)
                 return wrapped
             return body
@@ -161,7 +168,9 @@ class Site:
             return None
         return data if len(data) == known.size else None
 
-    def _keep(self, environ: Environ, path: bytes, answer: Answer, status: os.stat_result) -> None:
+    def _keep(
+        self, environ: Environ, path: bytes, answer: FileResponse, status: os.stat_result
+    ) -> None:
         """Notes what a whole, small file was answered with."""
         place = environ["PATH_INFO"]
         # The date of one from the future is that of the answer.
@@ -174,10 +183,10 @@ class Site:
             *(_stamp(status), status.st_size, answer.headers.copy()),
         )
 
-    def _answer(self, environ: Environ) -> Answer:
+    def _answer(self, environ: Environ) -> FileResponse:
         method = environ["REQUEST_METHOD"]
         if method == "OPTIONS":
-            return Answer(HTTPStatus.NO_CONTENT, [_ALLOW])
+            return FileResponse(HTTPStatus.NO_CONTENT, [_ALLOW])
         if method not in ("GET", "HEAD"):
             return plain(HTTPStatus.METHOD_NOT_ALLOWED, _ALLOW)
         # PEP 3333: the bytes of the path, decoded as latin-1.
@@ -198,7 +207,7 @@ class Site:
 
     def _file(
         self, environ: Environ, root: int, fd: int, status: os.stat_result, path: bytes
-    ) -> Answer:
+    ) -> FileResponse:
         """The answer from a file that was opened, or from the compressed one beside it."""
         if not self._precompressed:
             answer = from_file(environ, fd, status, path)
@@ -222,7 +231,7 @@ class Site:
             return os.open(path, flags, dir_fd=root)
         return open_beneath(root, path, flags)
 
-    def _directory(self, environ: Environ, root: int, path: bytes) -> Answer:
+    def _directory(self, environ: Environ, root: int, path: bytes) -> FileResponse:
         if self._index:
             try:
                 index = self._open(root, path + self._index, _READ)
@@ -316,7 +325,7 @@ def _is_plain(path: bytes) -> bool:
     )
 
 
-def _refusal(problem: OSError) -> Answer:
+def _refusal(problem: OSError) -> FileResponse:
     """What a client is told of a failed call; a fault of ours, such as EIO, is raised again."""
     status = _REFUSALS.get(problem.errno or 0)
     if status is None:
@@ -326,7 +335,7 @@ def _refusal(problem: OSError) -> Answer:
     return plain(status)
 
 
-def _redirect(environ: Environ) -> Answer:
+def _redirect(environ: Environ) -> FileResponse:
     """To the same path with a slash at its end, so that the links of its index are right."""
     path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "") + "/"
     # Two slashes at the start would name another host (RFC 3986 section 4.2).
@@ -362,7 +371,7 @@ td:nth-child(n + 2) {{ text-align: right; font-variant-numeric: tabular-nums }}
 _ROW = '<tr><td><a href="{href}">{name}</a></td><td>{size}</td><td>{date}</td></tr>'
 
 
-def _page(environ: Environ, entries: Iterable[tuple[bytes, os.stat_result]]) -> Answer:
+def _page(environ: Environ, entries: Iterable[tuple[bytes, os.stat_result]]) -> FileResponse:
     """A directory to look at."""
     rows = [_row(name, status) for name, status in entries]
     if environ["PATH_INFO"] != "/":
@@ -370,7 +379,7 @@ def _page(environ: Environ, entries: Iterable[tuple[bytes, os.stat_result]]) -> 
     path = environ.get("SCRIPT_NAME", "") + environ["PATH_INFO"]
     title = f"Index of {_shown(path.encode('latin-1'))}"
     body = _PAGE.format(title=title, rows="\n".join(rows)).encode()
-    return Answer(HTTPStatus.OK, described("text/html; charset=utf-8", len(body)), body)
+    return FileResponse(HTTPStatus.OK, described("text/html; charset=utf-8", len(body)), body)
 
 
 def _row(name: bytes, status: os.stat_result) -> str:

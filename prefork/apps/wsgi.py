@@ -8,7 +8,14 @@ from types import TracebackType
 from typing import IO, Any, Protocol
 
 from prefork.http.request import Environ, Request
-from prefork.http.response_head import JOINED, Framing, Head, Headers, compose, error
+from prefork.http.response_head import (
+    JOINED,
+    Headers,
+    ResponseFraming,
+    ResponseHead,
+    compose,
+    error,
+)
 from prefork.http.streamed_body import BodyError
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
@@ -17,10 +24,10 @@ Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 Failed = Callable[[Request, BaseException], None]
 """What is told of an application's exception."""
 
-_NONE, _LENGTH, _CHUNKED = Framing.NONE, Framing.LENGTH, Framing.CHUNKED
+_NONE, _LENGTH, _CHUNKED = ResponseFraming.NONE, ResponseFraming.LENGTH, ResponseFraming.CHUNKED
 
 
-class Out(Protocol):
+class ResponseSink(Protocol):
     """Where the bytes of a response go."""
 
     closing: bool
@@ -72,7 +79,7 @@ class MisbehavedApplication(Exception):
     """The application broke PEP 3333; the text says how."""
 
 
-class Response:
+class WsgiResponse:
     """One response under way."""
 
     __slots__ = (
@@ -87,14 +94,14 @@ class Response:
         "status",
     )
 
-    def __init__(self, request: Request, out: Out) -> None:
+    def __init__(self, request: Request, out: ResponseSink) -> None:
         self._request = request
         self._out = out
         self._left = 0
         self.status: str | None = None
         self.headers: Headers = ()
         """Both as `start` was given them."""
-        self.head: Head | None = None
+        self.head: ResponseHead | None = None
         """The head, once it is sent."""
         self.failure = 500
         """The status of what the client was told in its place."""
@@ -187,7 +194,7 @@ class Response:
         self.sent += len(data)
         self._out.send(prefix + data if prefix else data)
 
-    def _begin(self, known: int) -> Head:
+    def _begin(self, known: int) -> ResponseHead:
         """The head, of which the body is known to have so many bytes, or -1."""
         status = self.status
         if status is None:

@@ -33,7 +33,7 @@ def body_length(environ: Environ, limit: int) -> int:
     return CHUNKED
 
 
-class Framing:
+class ChunkedFraming:
     """What surrounds the bytes of one chunked body."""
 
     __slots__ = ("_count_limit", "_overhead", "_size_limit", "_trailer_count", "_trailer_size")

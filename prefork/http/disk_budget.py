@@ -8,7 +8,7 @@ import contextlib
 import os
 from io import FileIO
 
-from prefork.http.memory_budget import Budget
+from prefork.http.memory_budget import MemoryBudget
 from prefork.temporary_file import unnamed_file
 
 SPARES = 16
@@ -28,7 +28,7 @@ def _note_fork() -> None:
 os.register_at_fork(before=_note_fork)
 
 
-class Disk(Budget):
+class DiskBudget(MemoryBudget):
     """The disk that all bodies and responses of a worker may take together, in bytes.
 
     What stays for the next body is taken, too, until something else wants it.
@@ -47,13 +47,13 @@ class Disk(Budget):
                 return False
         return True
 
-    def file(self) -> "Spill":
+    def file(self) -> "SpillFile":
         """A file for one body. Raises OSError where there is none to be had."""
         try:
             fd, size = self._spares.pop()
         except IndexError:
             fd, size = unnamed_file(), 0
-        return Spill(self, fd, size)
+        return SpillFile(self, fd, size)
 
     def put_back(self, fd: int, size: int, *, again: bool) -> None:
         """Of a file that has so many bytes and is nobody's any more; `again`: fit for another."""
@@ -83,14 +83,14 @@ class Disk(Budget):
             pass
 
 
-class Spill(FileIO):
+class SpillFile(FileIO):
     """A body's file, from its first byte on; at `close` it goes back to the disk.
 
     Nobody may see another body in it: who has asked for its descriptor may still have it then, and
     so may a child that was forked meanwhile. Such a file is not used again.
     """
 
-    def __init__(self, disk: Disk, fd: int, size: int) -> None:
+    def __init__(self, disk: DiskBudget, fd: int, size: int) -> None:
         """`size`: bytes it has already, of an older body."""
         super().__init__(fd, "r+b", closefd=False)
         self.seek(0)

@@ -2,12 +2,12 @@
 
 from io import BufferedReader, BufferedWriter, BytesIO
 
-from prefork.http.disk_budget import Disk, Spill
+from prefork.http.disk_budget import DiskBudget, SpillFile
 from prefork.http.head_rules import Reject
-from prefork.http.memory_budget import Budget
+from prefork.http.memory_budget import MemoryBudget
 
 
-class Body:
+class GatheredBody:
     """What has come of a body so far."""
 
     __slots__ = (
@@ -22,7 +22,7 @@ class Body:
         "size",
     )
 
-    def __init__(self, memory: int, limit: int, budget: Budget, disk: Disk) -> None:
+    def __init__(self, memory: int, limit: int, budget: MemoryBudget, disk: DiskBudget) -> None:
         """`memory`: bytes kept in memory; `limit`: bytes allowed; 0 means no limit.
 
         Where the budget of memory is used up, the body is on disk from then on.
@@ -32,8 +32,8 @@ class Body:
         self._disk = disk
         self._memory = memory
         self._limit = limit
-        self._file: BytesIO | BufferedWriter[Spill] = BytesIO()
-        self._spill: Spill | None = None
+        self._file: BytesIO | BufferedWriter[SpillFile] = BytesIO()
+        self._spill: SpillFile | None = None
         self.size = 0
         self.since = 0.0
         """Monotonic seconds at which somebody began to look at its rate."""
@@ -70,7 +70,7 @@ class Body:
         self._file = file
         self._release()
 
-    def whole(self) -> "BytesIO | BufferedReader[Spill]":
+    def whole(self) -> "BytesIO | BufferedReader[SpillFile]":
         """The body from its first byte, as a file. Raises OSError where the disk is full."""
         file = self._file
         if isinstance(file, BytesIO):
@@ -78,7 +78,7 @@ class Body:
             return file
         # Not one for both, which would look for its place at each read (lseek(2)).
         spill = file.detach()
-        assert isinstance(spill, Spill)
+        assert isinstance(spill, SpillFile)
         spill.complete(self.size)
         return BufferedReader(spill)
 

@@ -14,7 +14,7 @@ piece with nothing before it and nothing behind.
 import httptools
 
 from prefork.http.head_rules import Reject, path_of
-from prefork.http.request import Environ, Repeated, Request
+from prefork.http.request import Environ, RepeatedRequest, Request
 
 _SECTIONS_KEPT = 128
 _SECTION_SIZE = 2048
@@ -32,7 +32,7 @@ _PAUSE = 15
 _FRAMING = frozenset({"CONTENT_LENGTH", "HTTP_TRANSFER_ENCODING", "HTTP_UPGRADE", "HTTP_EXPECT"})
 
 
-class Line:
+class CachedRequestLine:
     """A request line of HTTP/1.1 whose target is a path."""
 
     __slots__ = ("line", "method", "target")
@@ -45,7 +45,7 @@ class Line:
         """PATH_INFO, QUERY_STRING, RAW_URI."""
 
 
-class Section:
+class CachedSection:
     """The rest of a head, from the end of the request line on."""
 
     __slots__ = ("data", "environ", "keep_alive", "size")
@@ -58,12 +58,12 @@ class Section:
         self.keep_alive = keep_alive
 
 
-class Head(Repeated):
+class CachedHead(RepeatedRequest):
     """A whole head."""
 
     __slots__ = ("environ", "keep_alive", "line")
 
-    def __init__(self, line: Line, section: Section) -> None:
+    def __init__(self, line: CachedRequestLine, section: CachedSection) -> None:
         super().__init__()
         self.line = line.line
         self.keep_alive = section.keep_alive
@@ -72,7 +72,7 @@ class Head(Repeated):
         environ["PATH_INFO"], environ["QUERY_STRING"], environ["RAW_URI"] = line.target
 
 
-class Recall:
+class HeadCache:
     """What is kept of the heads at one listener, all with the same limits.
 
     The environ of each of its connections begins alike, but for REMOTE_ADDR and REMOTE_PORT.
@@ -80,11 +80,11 @@ class Recall:
 
     def __init__(self) -> None:
         # Clients choose what is in here, so each has a bound, and begins anew when it is full.
-        self.sections: dict[bytes, Section] = {}
+        self.sections: dict[bytes, CachedSection] = {}
         """By their bytes."""
-        self.heads: dict[bytes, Head] = {}
+        self.heads: dict[bytes, CachedHead] = {}
         """By their bytes."""
-        self.lines: dict[bytes, Line] = {}
+        self.lines: dict[bytes, CachedRequestLine] = {}
         """By their bytes, without the end of the line."""
         self._marks: set[int] = set()
         self._readers: list[_LineReader] = []
@@ -104,7 +104,7 @@ class Recall:
         """What the tail was looked for was there."""
         self._tries = _TRIES
 
-    def head(self, data: bytes, section: Section, limit: int) -> Head | None:
+    def head(self, data: bytes, section: CachedSection, limit: int) -> CachedHead | None:
         """The whole of one that ends in a section; None where it has to be read.
 
         `limit`: on the size of its request line in bytes; 0 for none.
@@ -114,13 +114,13 @@ class Recall:
         if line is not None:  # so that a target that is asked for once takes no room
             if len(self.heads) >= _HEADS_KEPT:
                 self.heads.clear()
-            head = self.heads[data] = Head(line, section)
+            head = self.heads[data] = CachedHead(line, section)
             return head
         if not limit or len(first) <= limit:
             line = self._read(first)
-        return None if line is None else Head(line, section)
+        return None if line is None else CachedHead(line, section)
 
-    def _read(self, line: bytes) -> Line | None:
+    def _read(self, line: bytes) -> CachedRequestLine | None:
         """Reads a request line; None for one that has to be looked at in the whole head."""
         try:
             reader = self._readers.pop()  # one step: two threads never share one
@@ -160,7 +160,7 @@ class Recall:
             if len(self.sections) >= _SECTIONS_KEPT:
                 self.sections.clear()
             kept = {**environ, "wsgi.input": None}
-            self.sections[section] = Section(section, kept, keep_alive=request.keep_alive)
+            self.sections[section] = CachedSection(section, kept, keep_alive=request.keep_alive)
 
 
 class _LineReader:
@@ -173,7 +173,7 @@ class _LineReader:
     def on_url(self, url: bytes) -> None:
         self._url = url
 
-    def read(self, line: bytes) -> Line | None:
+    def read(self, line: bytes) -> CachedRequestLine | None:
         """None for a line that is not one, or not a usual one; the reader is used up then."""
         self._url = b""
         try:
@@ -187,4 +187,4 @@ class _LineReader:
         # beside those two, another version or protocol. (CONNECT ends in HttpParserUpgrade.)
         if line != asked + b" HTTP/1.1" or target is None:
             return None
-        return Line(asked, method.decode("latin-1"), target)
+        return CachedRequestLine(asked, method.decode("latin-1"), target)

@@ -3,7 +3,7 @@
 from threading import RLock
 
 
-class Budget:
+class MemoryBudget:
     """The memory that all bodies and responses of a worker may take together, in bytes.
 
     One client's share is small, but there may be thousands that are slow.

@@ -4,10 +4,10 @@ from collections.abc import Iterable
 
 from prefork.http import forwarded
 from prefork.http.request import Environ
-from prefork.http.request_parser import Connection, Limits, Peer
+from prefork.http.request_parser import Peer, RequestLimits, RequestParser
 
 
-class ProxiedConnection(Connection):
+class ProxiedRequestParser(RequestParser):
     """Takes what the proxy says of its client into each request's environ."""
 
     __slots__ = ("_names", "_trusts")
@@ -17,7 +17,7 @@ class ProxiedConnection(Connection):
     def __init__(
         self,
         base: Environ,
-        limits: Limits,
+        limits: RequestLimits,
         peer: Peer,
         trusts: forwarded.Trusts,
         names: dict[bytes, str],

@@ -38,7 +38,7 @@ class ProxyError(ValueError):
     """What has come is no header of the PROXY protocol; one line."""
 
 
-class Header(NamedTuple):
+class ProxyHeader(NamedTuple):
     """A whole header."""
 
     size: int
@@ -48,7 +48,7 @@ class Header(NamedTuple):
     itself (LOCAL) or does not know (UNKNOWN)."""
 
 
-def read(data: bytes) -> Header | None:
+def read(data: bytes) -> ProxyHeader | None:
     """The header that `data` begins with, or None while more of it has to come.
 
     Raises ProxyError as soon as it can't become one.
@@ -62,7 +62,7 @@ def read(data: bytes) -> Header | None:
     raise ProxyError("no PROXY header")
 
 
-def _read_v1(data: bytes) -> Header | None:
+def _read_v1(data: bytes) -> ProxyHeader | None:
     end = data.find(b"\n", 0, V1_LIMIT)
     if end < 0:
         if len(data) >= V1_LIMIT:
@@ -70,14 +70,14 @@ def _read_v1(data: bytes) -> Header | None:
         return None
     line = data[: end + 1]
     if _UNKNOWN.fullmatch(line):
-        return Header(len(line), None)
+        return ProxyHeader(len(line), None)
     match = _LINE.fullmatch(line)
     if match is None:
         raise ProxyError("malformed PROXY line")
     family = socket.AF_INET if match[1] == b"TCP4" else socket.AF_INET6
     source, _ = (_canonical(family, match[number].decode()) for number in (2, 3))
     port, _ = (_port(match[number]) for number in (4, 5))
-    return Header(len(line), (source, port))
+    return ProxyHeader(len(line), (source, port))
 
 
 def _canonical(family: int, text: str) -> str:
@@ -94,7 +94,7 @@ def _port(text: bytes) -> str:
     return text.decode()
 
 
-def _read_v2(data: bytes) -> Header | None:
+def _read_v2(data: bytes) -> ProxyHeader | None:
     if len(data) < _V2_FIXED:
         return None
     command, family, length = struct.unpack_from("!BBH", data, len(_V2))
@@ -111,12 +111,12 @@ def _read_v2(data: bytes) -> Header | None:
     # A family that is not known, or unspecified, is skipped as if the proxy knew nothing; so are
     # the TLVs behind the addresses.
     if command == _LOCAL or known is None:
-        return Header(size, None)
+        return ProxyHeader(size, None)
     kind, layout = known
     if kind == socket.AF_UNIX:
-        return Header(size, ("", ""))
+        return ProxyHeader(size, ("", ""))
     source, _, port, _ = layout.unpack_from(data, _V2_FIXED)
-    return Header(size, (plain(socket.inet_ntop(kind, source)), str(port)))
+    return ProxyHeader(size, (plain(socket.inet_ntop(kind, source)), str(port)))
 
 
 _MAPPED = "::ffff:"

@@ -4,25 +4,25 @@ from typing import Any
 
 from msgspec import Struct
 
-from prefork.http.gathered_body import Body
-from prefork.http.streamed_body import Stream
+from prefork.http.gathered_body import GatheredBody
+from prefork.http.streamed_body import StreamedBody
 
 Environ = dict[str, Any]
 
 
-class Repeated:
+class RepeatedRequest:
     """A request that came before, byte for byte; others share it."""
 
     __slots__ = ("answered",)
 
     def __init__(self) -> None:
         self.answered: Any = None
-        """What begins the answer to it, most likely: prefork.http.response_head.Answered, or
-        None."""
+        """What begins the answer to it, most likely: prefork.http.response_head.RepeatedResponse,
+        or None."""
 
 
 class Request(Struct, eq=False):
-    """One request: complete, or with a body that is still coming (a `Stream`)."""
+    """One request: complete, or with a body that is still coming (a `StreamedBody`)."""
 
     environ: Environ
     """The application's, which may change and empty it (PEP 3333): once it was called, nothing of
@@ -31,8 +31,8 @@ class Request(Struct, eq=False):
     """Method and target."""
     http11: bool
     keep_alive: bool
-    body: Body | Stream | None
-    repeated: Repeated | None = None
+    body: GatheredBody | StreamedBody | None
+    repeated: RepeatedRequest | None = None
     """What it repeats, if that is known."""
     id: str = ""
     id_line: bytes = b""

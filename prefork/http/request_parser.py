@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import httptools
 
-from prefork.http.body_framing import CHUNKED, Framing, body_length
-from prefork.http.disk_budget import Disk
-from prefork.http.gathered_body import Body
-from prefork.http.head_cache import Head, Recall, Section
+from prefork.http.body_framing import CHUNKED, ChunkedFraming, body_length
+from prefork.http.disk_budget import DiskBudget
+from prefork.http.gathered_body import GatheredBody
+from prefork.http.head_cache import CachedHead, CachedSection, HeadCache
 from prefork.http.head_rules import (
     Reject,
     cgi_name,
@@ -25,9 +25,9 @@ from prefork.http.head_rules import (
     rejection,
     split_target,
 )
-from prefork.http.memory_budget import Budget
+from prefork.http.memory_budget import MemoryBudget
 from prefork.http.request import Environ, Request
-from prefork.http.streamed_body import BUFFER, Stream
+from prefork.http.streamed_body import BUFFER, StreamedBody
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -42,7 +42,7 @@ _START = 16 * 1024
 """Bytes kept of a head that comes in pieces, to look at its first line."""
 
 
-class Limits(NamedTuple):
+class RequestLimits(NamedTuple):
     """What a request may be; bytes, 0 for no limit."""
 
     request_line: int
@@ -50,15 +50,15 @@ class Limits(NamedTuple):
     header_size: int
     body: int
     body_memory: int
-    budget: Budget = Budget()
+    budget: MemoryBudget = MemoryBudget()
     """What all bodies of a worker may take of its memory."""
-    disk: Disk = Disk()
+    disk: DiskBudget = DiskBudget()
     """And of the disk."""
     stream: bool = False
     """The application is called before the body is complete."""
 
 
-class Connection:
+class RequestParser:
     """The reading side of a connection; also what httptools calls back."""
 
     __slots__ = (
@@ -94,7 +94,7 @@ class Connection:
     proxied = False
     """The peer is a trusted proxy: its word on how a request came to it is taken."""
 
-    def __init__(self, base: Environ, limits: Limits, peer: Peer = ("", "")) -> None:
+    def __init__(self, base: Environ, limits: RequestLimits, peer: Peer = ("", "")) -> None:
         """`base`: what the environ of each request begins with; others share it.  It has
         REMOTE_ADDR and REMOTE_PORT, in whose place `peer` is put."""
         self._base = base
@@ -113,12 +113,12 @@ class Connection:
         self._start = b""
         self._foreign_in = b""
         self._foreign: frozenset[bytes] = frozenset()
-        self._framing: Framing | None = None  # there while a body comes in chunks
+        self._framing: ChunkedFraming | None = None  # there while a body comes in chunks
         self._keep_alive = False
-        self._section: Section | None = None
-        self.recall: Recall | None = None
+        self._section: CachedSection | None = None
+        self.recall: HeadCache | None = None
         """Where heads that come again are found, if they are looked for."""
-        self.body: Body | Stream | None = None
+        self.body: GatheredBody | StreamedBody | None = None
         """Of the request that is being read."""
         self.requests: list[Request] = []
         """Complete requests, oldest first (pipelining).
@@ -163,7 +163,7 @@ class Connection:
         if request is not None:
             self.requests.append(request)
 
-    def again(self, head: Head) -> Request:
+    def again(self, head: CachedHead) -> Request:
         """A request of this connection's with a head that was read before."""
         environ = head.environ.copy()
         environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = self.peer
@@ -223,7 +223,7 @@ class Connection:
             else:
                 # Where a message ends is not told: behind one, what was read last is not known.
                 self.error = rejection(error, data if len(self.requests) == complete else b"")
-        if self.error is not None and isinstance(self.body, Stream):
+        if self.error is not None and isinstance(self.body, StreamedBody):
             # The application has this request: it, or the answer to it, tells the client.
             self.body.fail(self.error)
             self.error = None
@@ -239,7 +239,7 @@ class Connection:
                 recall.note(data, tail, self.requests[-1])
         return None
 
-    def _put_together(self, data: bytes, recall: Recall) -> tuple[Head | None, bytes]:
+    def _put_together(self, data: bytes, recall: HeadCache) -> tuple[CachedHead | None, bytes]:
         """A head of two parts that were read before, or the part that may be worth to be kept."""
         section = self._section
         if section is None or not data.endswith(section.data):
@@ -383,15 +383,15 @@ class Connection:
             self.wants_continue = environ["SERVER_PROTOCOL"] == "HTTP/1.1"
         self.in_body = True
         if length == CHUNKED:
-            self._framing = Framing(limits.header_count, limits.header_size)
+            self._framing = ChunkedFraming(limits.header_count, limits.header_size)
         if limits.stream:
-            self.body = Stream(limits.body, length, awaited=self.wants_continue)
+            self.body = StreamedBody(limits.body, length, awaited=self.wants_continue)
             environ["wsgi.input"] = BufferedReader(self.body, BUFFER)
             self._hand_out(environ, self.body)
         else:
-            self.body = Body(limits.body_memory, limits.body, limits.budget, limits.disk)
+            self.body = GatheredBody(limits.body_memory, limits.body, limits.budget, limits.disk)
 
-    def _hand_out(self, environ: Environ, body: Body | Stream | None) -> None:
+    def _hand_out(self, environ: Environ, body: GatheredBody | StreamedBody | None) -> None:
         http11 = environ["SERVER_PROTOCOL"] == "HTTP/1.1"
         self.requests.append(Request(environ, self._line, http11, self._keep_alive, body))
 
@@ -404,7 +404,7 @@ class Connection:
         environ = self._environ
         assert environ is not None
         body = self.body
-        if type(body) is Stream:
+        if type(body) is StreamedBody:
             body.complete()
         else:
             if body is None:

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from prefork.http.head_rules import TOKEN
 from prefork.http.request import Request
-from prefork.http.streamed_body import Stream
+from prefork.http.streamed_body import StreamedBody
 
 Headers = Sequence[tuple[str, str]]
 
@@ -41,7 +41,7 @@ JOINED: Final = 16 * 1024
 """Bytes up to which a body is copied behind its head: one send(2) costs more than the copy."""
 
 
-class Framing(Enum):
+class ResponseFraming(Enum):
     """How the client finds the end of the body (RFC 9112 section 6.3)."""
 
     NONE = "none"
@@ -50,7 +50,7 @@ class Framing(Enum):
     CLOSE = "close"
 
 
-class Kind(Enum):
+class HeaderKind(Enum):
     """Headers that the server has to understand."""
 
     LENGTH = "length"
@@ -63,7 +63,7 @@ class Kind(Enum):
 class _Special:
     __slots__ = ("kind", "line", "number")
 
-    def __init__(self, kind: Kind, line: bytes, number: int = 0) -> None:
+    def __init__(self, kind: HeaderKind, line: bytes, number: int = 0) -> None:
         self.kind = kind
         self.line = line
         self.number = number
@@ -109,17 +109,17 @@ def _classify(name: str, value: str, line: bytes) -> bytes | _Special:
     if name == "content-length":
         if not _LENGTH.fullmatch(value):
             raise ValueError(f"Content-Length is not a number: {value!r}")
-        return _Special(Kind.LENGTH, line, int(value))
+        return _Special(HeaderKind.LENGTH, line, int(value))
     if name == "date":
-        return _Special(Kind.DATE, line)
+        return _Special(HeaderKind.DATE, line)
     if name == "server":
-        return _Special(Kind.SERVER, line)
+        return _Special(HeaderKind.SERVER, line)
     if name == "connection":
         # An application may want the connection closed; the rest of the header is ours.
         tokens = {token.strip() for token in value.lower().split(",")}
-        return _Special(Kind.CLOSE if "close" in tokens else Kind.DROPPED, b"")
+        return _Special(HeaderKind.CLOSE if "close" in tokens else HeaderKind.DROPPED, b"")
     if name in _HOP_BY_HOP:
-        return _Special(Kind.DROPPED, b"")
+        return _Special(HeaderKind.DROPPED, b"")
     return line
 
 
@@ -155,18 +155,18 @@ def _begin_second() -> None:
 
 
 # Bound once: an enum's member is looked up by a descriptor, at 80 ns each time in CPython 3.11.
-_NONE, _LENGTH_FRAMED = Framing.NONE, Framing.LENGTH
-_CHUNKED, _CLOSE_FRAMED = Framing.CHUNKED, Framing.CLOSE
-_IS_LENGTH, _IS_CLOSE, _IS_DROPPED = Kind.LENGTH, Kind.CLOSE, Kind.DROPPED
+_NONE, _LENGTH_FRAMED = ResponseFraming.NONE, ResponseFraming.LENGTH
+_CHUNKED, _CLOSE_FRAMED = ResponseFraming.CHUNKED, ResponseFraming.CLOSE
+_IS_LENGTH, _IS_CLOSE, _IS_DROPPED = HeaderKind.LENGTH, HeaderKind.CLOSE, HeaderKind.DROPPED
 
 
-class Head:
+class ResponseHead:
     """A composed head; others share it."""
 
     __slots__ = ("code", "data", "framing", "keep_alive", "length")
 
     def __init__(
-        self, data: bytes, code: int, framing: Framing, length: int, keep_alive: bool
+        self, data: bytes, code: int, framing: ResponseFraming, length: int, keep_alive: bool
     ) -> None:
         self.data = data
         self.code = code
@@ -175,12 +175,12 @@ class Head:
         """Bytes of body to send; -1 where only the end of it tells, and where there is none."""
         self.keep_alive = keep_alive
 
-    def replaced(self, data: bytes) -> "Head":
+    def replaced(self, data: bytes) -> "ResponseHead":
         """The same in other bytes."""
-        return Head(data, self.code, self.framing, self.length, self.keep_alive)
+        return ResponseHead(data, self.code, self.framing, self.length, self.keep_alive)
 
 
-class Answered(Struct, frozen=True, eq=False):
+class RepeatedResponse(Struct, frozen=True, eq=False):
     """How the answer began to a request that comes again: the next one, where the same is given,
     begins as that did."""
 
@@ -188,19 +188,19 @@ class Answered(Struct, frozen=True, eq=False):
     """What `compose` was given besides the request, in its order."""
     short: tuple[str, list[tuple[str, str]], bool, int] | None
     """The same, where a body stood behind the head that is short enough to be copied there."""
-    head: Head
+    head: ResponseHead
     until: float
     """Monotonic seconds at which its `Date` is another."""
 
 
-_heads: dict[tuple[object, ...], Head] = {}
+_heads: dict[tuple[object, ...], ResponseHead] = {}
 """Those composed in this second, by all that went into them."""
 _HEADS_KEPT = 256
 
 
 def compose(
     status: str, headers: Headers, request: Request, closing: bool = False, known: int = -1
-) -> Head:
+) -> ResponseHead:
     """The head of a response, which others may share.
 
     `closing`: the connection ends with it, whatever its client has asked for.  `known` is the size
@@ -210,7 +210,7 @@ def compose(
     not send; none of it then reached the client.
     """
     repeated = request.repeated
-    answered: Answered | None = None if repeated is None else repeated.answered
+    answered: RepeatedResponse | None = None if repeated is None else repeated.answered
     if (
         answered is not None
         and answered.given == (status, headers, closing, known)
@@ -225,10 +225,12 @@ def compose(
     return head
 
 
-def _looked_up(status: str, headers: Headers, request: Request, closing: bool, known: int) -> Head:
+def _looked_up(
+    status: str, headers: Headers, request: Request, closing: bool, known: int
+) -> ResponseHead:
     keep_alive = request.keep_alive and not closing
     body = request.body
-    if body is not None and type(body) is Stream and not body.drainable:
+    if body is not None and type(body) is StreamedBody and not body.drainable:
         keep_alive = False
     method, http11 = request.method, request.http11
     if monotonic() >= _until:
@@ -245,13 +247,13 @@ def _looked_up(status: str, headers: Headers, request: Request, closing: bool, k
     elif request.repeated is not None:
         given = (status, list(pairs), closing, known)
         short = given if 0 <= known == head.length <= JOINED else None
-        request.repeated.answered = Answered(given, short, head, until)
+        request.repeated.answered = RepeatedResponse(given, short, head, until)
     return head
 
 
 def _composed(
     status: str, headers: Headers, method: str, http11: bool, keep_alive: bool, known: int
-) -> Head:
+) -> ResponseHead:
     found = _statuses.get(status)
     line, code = found if found is not None else _status(status)
     lines = [line]
@@ -273,8 +275,8 @@ def _composed(
             keep_alive = False
         elif kind is not _IS_DROPPED:
             lines.append(entry.line)
-            dated = dated or kind is Kind.DATE
-            named = named or kind is Kind.SERVER
+            dated = dated or kind is HeaderKind.DATE
+            named = named or kind is HeaderKind.SERVER
     if not dated:
         lines.append(_date)
     if not named:
@@ -310,7 +312,7 @@ def _composed(
     elif not http11:
         lines.append(b"Connection: keep-alive\r\n")
     lines.append(b"\r\n")
-    return Head(b"".join(lines), code, framing, length, keep_alive)
+    return ResponseHead(b"".join(lines), code, framing, length, keep_alive)
 
 
 def early_hints(headers: Headers) -> bytes:

@@ -1,8 +1,7 @@
 """A request's body that the application reads while it comes (`[http] stream_body`).
 
-`wsgi.input` is a buffered reader over a `Stream`. When that has nothing left it asks for more, and
-the conversation then waits for the client, in the thread that called the application.
-"""
+`wsgi.input` is a buffered reader over a `StreamedBody`. When that has nothing left it asks for
+more, and the conversation then waits for the client, in the thread that called the application."""
 
 from collections import deque
 from collections.abc import Callable
@@ -30,7 +29,7 @@ class BodyError(OSError):
 
 
 @final
-class Stream(RawIOBase):
+class StreamedBody(RawIOBase):
     """What has come of a body and was not read yet."""
 
     def __init__(self, limit: int, length: int, *, awaited: bool) -> None:

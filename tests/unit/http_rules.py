@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from prefork.http.disk_budget import Disk
-from prefork.http.memory_budget import Budget
-from prefork.http.request_parser import Limits
+from prefork.http.disk_budget import DiskBudget
+from prefork.http.memory_budget import MemoryBudget
+from prefork.http.request_parser import RequestLimits
 from prefork.worker.transport.client_limits import Rules
 
 START = 1000.0
@@ -14,7 +14,7 @@ BASE = {"REMOTE_ADDR": "", "REMOTE_PORT": ""}
 
 
 def rules(**changed: Any) -> Rules:
-    limits = Limits(8192, 100, 65536, 1 << 20, 65536)
+    limits = RequestLimits(8192, 100, 65536, 1 << 20, 65536)
     values = {"keepalive": 5.0, "header_timeout": 10.0, "body_timeout": 30.0, "write_timeout": 20.0}
     sizes = {"response_memory": 1 << 20, "response_spill": 1 << 20}
     counts = {"keepalive_requests": 0, "min_body_rate": 0, "min_write_rate": 0}
@@ -22,8 +22,8 @@ def rules(**changed: Any) -> Rules:
         **values,
         **sizes,
         **counts,
-        "budget": Budget(),
-        "disk": Disk(),
+        "budget": MemoryBudget(),
+        "disk": DiskBudget(),
         **changed,
     }
     return Rules(limits=limits._replace(budget=given["budget"], disk=given["disk"]), **given)

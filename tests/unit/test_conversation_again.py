@@ -9,7 +9,7 @@ import pytest
 
 from prefork.apps.wsgi import Application, StartResponse
 from prefork.http import response_head
-from prefork.http.head_cache import Recall
+from prefork.http.head_cache import HeadCache
 from prefork.http.request import Environ, Request
 from prefork.worker.protocol import http_connection
 from prefork.worker.protocol.http_connection import Conversation
@@ -80,7 +80,7 @@ WAYS: dict[str, Application] = {
 class Client:
     """A conversation whose requests come again, and the other end of its socket."""
 
-    def __init__(self, recall: Recall | None) -> None:
+    def __init__(self, recall: HeadCache | None) -> None:
         ours, self._sock = socket.socketpair()
         self._sock.setblocking(False)
         self.conversation = Conversation(ours, BASE, ("", ""), rules(), START)
@@ -114,14 +114,14 @@ class Client:
         self._sock.close()
 
 
-Clients = Callable[[Recall | None], Client]
+Clients = Callable[[HeadCache | None], Client]
 
 
 @pytest.fixture
 def clients() -> Iterator[Clients]:
     made: list[Client] = []
 
-    def make(recall: Recall | None) -> Client:
+    def make(recall: HeadCache | None) -> Client:
         made.append(Client(recall))
         return made[-1]
 
@@ -131,11 +131,11 @@ def clients() -> Iterator[Clients]:
 
 
 @pytest.fixture
-def recall(clients: Clients, monkeypatch: pytest.MonkeyPatch) -> Recall:
+def recall(clients: Clients, monkeypatch: pytest.MonkeyPatch) -> HeadCache:
     """It knows the request."""
     # Where other tests have composed many heads in this second, there is room for none of ours.
     monkeypatch.setattr(response_head, "_heads", {})
-    recall = Recall()
+    recall = HeadCache()
     client = clients(recall)
     for _ in range(4):
         client.asks(WAYS["plain"])
@@ -145,7 +145,7 @@ def recall(clients: Clients, monkeypatch: pytest.MonkeyPatch) -> Recall:
 
 @pytest.mark.parametrize("before", WAYS)
 def test_an_answer_is_the_same_whatever_the_last_one_was(
-    clients: Clients, recall: Recall, before: str, monkeypatch: pytest.MonkeyPatch
+    clients: Clients, recall: HeadCache, before: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for way, closing in product(WAYS, (False, True)):
         for _ in range(3):
@@ -162,7 +162,7 @@ def test_an_answer_is_the_same_whatever_the_last_one_was(
         assert again.conversation.weight == fresh.conversation.weight
 
 
-def test_each_answer_has_the_id_of_its_request(clients: Clients, recall: Recall) -> None:
+def test_each_answer_has_the_id_of_its_request(clients: Clients, recall: HeadCache) -> None:
     client = clients(recall)
     for number in ("1", "2", "", "3"):
         line = f"X-Request-ID: {number}\r\n".encode() if number else b""
@@ -172,7 +172,7 @@ def test_each_answer_has_the_id_of_its_request(clients: Clients, recall: Recall)
 
 
 def test_each_answer_has_the_date_of_its_second(
-    clients: Clients, recall: Recall, monkeypatch: pytest.MonkeyPatch
+    clients: Clients, recall: HeadCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]
     for module in (response_head, http_connection):

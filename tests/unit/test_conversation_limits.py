@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from prefork.apps.wsgi import StartResponse
-from prefork.http.disk_budget import Disk
-from prefork.http.memory_budget import Budget
+from prefork.http.disk_budget import DiskBudget
+from prefork.http.memory_budget import MemoryBudget
 from prefork.http.request import Environ, Request
 from prefork.worker.protocol.http_connection import Conversation, Wish
 from prefork.worker.transport.client_limits import Rules
@@ -204,7 +204,7 @@ def rolled(client: Client) -> bool:
 
 
 def test_bodies_go_to_disk_when_all_of_them_take_too_much(clients: list[Client]) -> None:
-    budget = Budget(1500)
+    budget = MemoryBudget(1500)
     first, second, third = (client(clients, budget=budget) for _ in range(3))
     first.sends(HEAD + b"x" * 999, 0)
     second.sends(HEAD + b"x" * 500, 0)
@@ -228,8 +228,8 @@ def test_bodies_go_to_disk_when_all_of_them_take_too_much(clients: list[Client])
 def test_a_body_is_refused_where_all_of_them_take_too_much_of_the_disk(
     clients: list[Client],
 ) -> None:
-    disk = Disk(1500)
-    first, second, third = (client(clients, budget=Budget(1), disk=disk) for _ in range(3))
+    disk = DiskBudget(1500)
+    first, second, third = (client(clients, budget=MemoryBudget(1), disk=disk) for _ in range(3))
     first.sends(HEAD + b"x" * 999, 0)
     second.sends(HEAD + b"x" * 500, 0)
     assert disk.used == 1499
@@ -248,7 +248,7 @@ def test_a_body_is_refused_where_all_of_them_take_too_much_of_the_disk(
 
 
 def test_responses_go_to_disk_when_all_of_them_take_too_much(clients: list[Client]) -> None:
-    budget = Budget(100_000)
+    budget = MemoryBudget(100_000)
     data = bytes(1 << 20)  # more than a socket takes unread
     slow = client(clients, budget=budget, response_memory=0, response_spill=0)
     for piece in (data, b"kept", bytes(200_000), b"end"):

@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 
-from prefork.http.disk_budget import Disk
-from prefork.http.head_cache import Recall
+from prefork.http.disk_budget import DiskBudget
+from prefork.http.head_cache import HeadCache
 from prefork.http.request import Request
-from prefork.http.request_parser import Connection, Limits
+from prefork.http.request_parser import RequestLimits, RequestParser
 
 HOST = b"Host: test\r\n"
-LIMITS = Limits(request_line=1000, header_count=20, header_size=4000, body=1000, body_memory=100)
-UNLIMITED = Limits(0, 0, 0, 0, 0)
+LIMITS = RequestLimits(
+    request_line=1000, header_count=20, header_size=4000, body=1000, body_memory=100
+)
+UNLIMITED = RequestLimits(0, 0, 0, 0, 0)
 
 
 BASE = {"wsgi.base": "here", "REMOTE_ADDR": "", "REMOTE_PORT": ""}
@@ -31,10 +33,10 @@ def known(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 times_before = 0
 
 
-def fed(*pieces: bytes, limits: Limits = LIMITS) -> Connection:
-    recall = Recall() if times_before else None
+def fed(*pieces: bytes, limits: RequestLimits = LIMITS) -> RequestParser:
+    recall = HeadCache() if times_before else None
     for time in range(times_before + 1):
-        connection = Connection(BASE, limits)
+        connection = RequestParser(BASE, limits)
         connection.recall = recall
         for piece in pieces:
             connection.feed(piece)
@@ -61,13 +63,13 @@ def chunked(body: bytes, *headers: bytes) -> bytes:
     )
 
 
-def only(connection: Connection) -> Request:
+def only(connection: RequestParser) -> Request:
     assert connection.error is None
     (request,) = connection.requests
     return request
 
 
-def seen(connection: Connection) -> list[tuple[dict[str, Any], bytes, bool]]:
+def seen(connection: RequestParser) -> list[tuple[dict[str, Any], bytes, bool]]:
     """What an application would see of each request."""
     return [
         (
@@ -322,7 +324,7 @@ def test_a_full_disk_is_told_to_the_caller(monkeypatch: pytest.MonkeyPatch) -> N
     full = os.open("/dev/full", os.O_RDWR)
     monkeypatch.setattr("prefork.http.disk_budget.unnamed_file", lambda: full)
     with pytest.raises(OSError, match="No space left"):
-        fed(post(b"x" * 101), limits=LIMITS._replace(disk=Disk()))
+        fed(post(b"x" * 101), limits=LIMITS._replace(disk=DiskBudget()))
 
 
 # Expect: 100-continue (RFC 9110 section 10.1.1).
@@ -386,7 +388,7 @@ def test_the_end_may_be_said_while_a_request_is_under_way() -> None:
 
 def test_an_idle_connection_keeps_no_bytes_of_the_last_request() -> None:
     data = get(b"X-Long: " + b"a" * 3000)
-    connection = Connection(BASE, LIMITS)
+    connection = RequestParser(BASE, LIMITS)
     connection.feed(data[:-1])
     held = gc.get_referents(connection)
     assert any(isinstance(each, bytes) and len(each) > 3000 for each in held)

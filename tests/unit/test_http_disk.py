@@ -8,21 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from prefork.http.disk_budget import KEPT, SPARES, Disk
-from prefork.http.gathered_body import Body
+from prefork.http.disk_budget import KEPT, SPARES, DiskBudget
+from prefork.http.gathered_body import GatheredBody
 from prefork.http.head_rules import Reject
-from prefork.http.memory_budget import Budget
+from prefork.http.memory_budget import MemoryBudget
 
 
-def body(disk: Disk, data: bytes) -> Body:
+def body(disk: DiskBudget, data: bytes) -> GatheredBody:
     """Not complete yet; on disk from its first byte on."""
-    new = Body(1, 0, Budget(), disk)
+    new = GatheredBody(1, 0, MemoryBudget(), disk)
     new.write(data)
     assert new.on_disk
     return new
 
 
-def whole(disk: Disk, data: bytes) -> "BufferedReader":
+def whole(disk: DiskBudget, data: bytes) -> "BufferedReader":
     file = body(disk, data).whole()
     assert isinstance(file, BufferedReader)
     return file
@@ -52,7 +52,7 @@ def opened() -> Callable[[], list[os.stat_result]]:
 def test_the_next_body_has_the_file_of_the_last_and_nothing_else_of_it(
     opened: Callable[[], list[os.stat_result]],
 ) -> None:
-    disk = Disk()
+    disk = DiskBudget()
     inodes = set()
     for size in (500_000, 20, 300_000, KEPT + 10_000, 9_000):
         data = os.urandom(size)
@@ -72,7 +72,7 @@ def test_the_next_body_has_the_file_of_the_last_and_nothing_else_of_it(
 def test_what_stays_is_bounded_in_files_and_bytes(
     opened: Callable[[], list[os.stat_result]],
 ) -> None:
-    disk = Disk()
+    disk = DiskBudget()
     held = [whole(disk, bytes(100)) for _ in range(SPARES + 2)]
     assert disk.used == (SPARES + 2) * 100
     held.clear()
@@ -87,7 +87,7 @@ def test_what_stays_is_bounded_in_files_and_bytes(
 
 
 def test_what_stays_gives_way_to_what_is_wanted() -> None:
-    disk = Disk(1000)
+    disk = DiskBudget(1000)
     held = [whole(disk, bytes(300)) for _ in range(3)]
     held.clear()
     assert disk.used == 900
@@ -108,7 +108,7 @@ def test_what_stays_gives_way_to_what_is_wanted() -> None:
 def test_a_body_that_did_not_come_to_its_end_leaves_nothing(
     opened: Callable[[], list[os.stat_result]],
 ) -> None:
-    disk = Disk()
+    disk = DiskBudget()
     body(disk, bytes(100_000))
     assert (opened(), disk.used) == ([], 0)
 
@@ -117,7 +117,7 @@ def test_a_body_that_only_the_garbage_collector_finds_leaves_its_file(
     opened: Callable[[], list[os.stat_result]],
 ) -> None:
     """Django's requests are such cycles."""
-    disk = Disk()
+    disk = DiskBudget()
     cycle: list[object] = [whole(disk, b"first" * 10_000)]
     cycle.append(cycle)
     (before,) = opened()
@@ -129,7 +129,7 @@ def test_a_body_that_only_the_garbage_collector_finds_leaves_its_file(
 
 
 def test_who_still_has_a_body_reads_that_body() -> None:
-    disk = Disk()
+    disk = DiskBudget()
     kept = whole(disk, b"first" * 10_000)
     whole(disk, b"other" * 10_000).close()
     assert kept.read() == b"first" * 10_000
@@ -139,7 +139,7 @@ def test_who_still_has_a_body_reads_that_body() -> None:
 
 
 def test_who_asked_for_the_descriptor_reads_that_body_after_it_was_closed() -> None:
-    disk = Disk()
+    disk = DiskBudget()
     first = whole(disk, b"first" * 10_000)
     with open(os.dup(first.fileno()), "rb") as kept:
         first.close()
@@ -148,7 +148,7 @@ def test_who_asked_for_the_descriptor_reads_that_body_after_it_was_closed() -> N
 
 
 def test_a_child_reads_the_body_that_it_was_forked_with(tmp_path: Path) -> None:
-    disk = Disk()
+    disk = DiskBudget()
     whole(disk, b"older" * 10_000).close()
     first = whole(disk, b"first" * 10_000)
     ours, theirs = os.pipe()

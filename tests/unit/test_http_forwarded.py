@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from prefork.config.values import FORWARDING_HEADERS
 from prefork.http.forwarded import Forwarding, apply, read, trust
 from prefork.http.head_rules import Reject
-from prefork.http.proxied_request import ProxiedConnection, keys
-from prefork.http.request_parser import Limits
+from prefork.http.proxied_request import ProxiedRequestParser, keys
+from prefork.http.request_parser import RequestLimits
 
 TRUSTS = trust(["10.0.0.0/8", "192.0.2.7", "2001:db8::/32", "unix"])
 
@@ -213,9 +213,9 @@ def test_http_in_front_of_https_takes_the_mark_away() -> None:
 BASE = {"REMOTE_ADDR": "", "REMOTE_PORT": "", "wsgi.url_scheme": "http", "SCRIPT_NAME": ""}
 
 
-def connection(*names: str) -> ProxiedConnection:
-    limits = Limits(0, 0, 0, 0, 0)
-    return ProxiedConnection(BASE, limits, ("10.0.0.1", "1"), TRUSTS, keys(names))
+def connection(*names: str) -> ProxiedRequestParser:
+    limits = RequestLimits(0, 0, 0, 0, 0)
+    return ProxiedRequestParser(BASE, limits, ("10.0.0.1", "1"), TRUSTS, keys(names))
 
 
 def test_a_connection_takes_the_headers_that_are_named_and_drops_the_others() -> None:

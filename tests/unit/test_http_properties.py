@@ -7,12 +7,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from prefork.http.head_cache import Recall
-from prefork.http.request_parser import Connection, Limits
+from prefork.http.head_cache import HeadCache
+from prefork.http.request_parser import RequestLimits, RequestParser
 from prefork.http.streamed_body import BodyError
 
 # Far from anything that is made here: which piece finds a limit passed depends on the pieces.
-LIMITS = Limits(8192, 1000, 65536, 1 << 20, 65536)
+LIMITS = RequestLimits(8192, 1000, 65536, 1 << 20, 65536)
 
 BASE = {"wsgi.url_scheme": "http", "REMOTE_ADDR": "", "REMOTE_PORT": ""}
 
@@ -48,9 +48,9 @@ streams = st.lists(
 ).map(b"".join)
 
 
-def reading(pieces: list[bytes], recall: Recall | None = None) -> tuple[list[Any], int, bool]:
+def reading(pieces: list[bytes], recall: HeadCache | None = None) -> tuple[list[Any], int, bool]:
     """(requests as an application sees them, status of the refusal, whether it is the end)."""
-    connection = Connection(BASE, LIMITS)
+    connection = RequestParser(BASE, LIMITS)
     connection.recall = recall
     for piece in pieces:
         if piece:
@@ -85,7 +85,7 @@ def test_bytes_cut_anywhere_are_read_as_they_are_whole(data: bytes, places: list
 @settings(max_examples=200, deadline=None)
 def test_a_body_is_the_same_where_it_is_read_while_it_comes(data: bytes, places: list[int]) -> None:
     whole, status, _ = reading([data])
-    connection = Connection(BASE, LIMITS._replace(stream=True))
+    connection = RequestParser(BASE, LIMITS._replace(stream=True))
     for piece in cut(data, places):
         connection.feed(piece)
     requests = list(connection.requests)
@@ -110,7 +110,7 @@ def assert_same(one: tuple[list[Any], int, bool], other: tuple[list[Any], int, b
     assert one[2] == other[2]
 
 
-shared = Recall()
+shared = HeadCache()
 """Of all examples: what one has left there, the next may meet."""
 
 
@@ -122,7 +122,7 @@ def test_what_is_kept_of_heads_changes_nothing(data: bytes, places: list[int]) -
     pieces = cut(data, places)
     for sent in ([data], pieces):
         expected = reading(sent)
-        for recall in (shared, Recall()):
+        for recall in (shared, HeadCache()):
             for _ in range(5):  # unknown, seen once, its parts kept, and then the whole
                 assert reading(sent, recall) == expected
 
@@ -148,7 +148,7 @@ SECTIONS = (
 
 
 def test_each_line_reads_the_same_before_each_section_that_is_kept() -> None:
-    warm = Recall()
+    warm = HeadCache()
     heads = [b"%b\r\n%b\r\n" % (line, section) for line in LINES for section in SECTIONS]
     for _ in range(5):
         for head in heads:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefork.http.proxy_protocol import V2_LIMIT, Header, ProxyError, read
+from prefork.http.proxy_protocol import V2_LIMIT, ProxyError, ProxyHeader, read
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 
@@ -74,7 +74,7 @@ BAD = [
 def test_a_header_is_read_and_what_follows_is_not_its_own(
     data: bytes, source: tuple[str, str] | None, after: bytes
 ) -> None:
-    assert read(data + after) == Header(len(data), source)
+    assert read(data + after) == ProxyHeader(len(data), source)
 
 
 @pytest.mark.parametrize("data", [data for data, _ in GOOD])
@@ -93,7 +93,7 @@ def test_what_is_no_header_is_refused(data: bytes) -> None:
 def test_any_bytes_are_read_the_same_whole_and_cut(data: bytes, draw: st.DataObject) -> None:
     """A part may only wait, or be refused where the whole is; nothing else is ever raised."""
 
-    def outcome(part: bytes) -> Header | str | None:
+    def outcome(part: bytes) -> ProxyHeader | str | None:
         try:
             return read(part)
         except ProxyError:

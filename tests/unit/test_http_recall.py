@@ -2,23 +2,25 @@
 
 from itertools import count
 
-from prefork.http.head_cache import Recall
+from prefork.http.head_cache import HeadCache
 from prefork.http.request import Request
-from prefork.http.request_parser import Connection, Limits
+from prefork.http.request_parser import RequestLimits, RequestParser
 
-LIMITS = Limits(request_line=200, header_count=20, header_size=4000, body=1000, body_memory=100)
+LIMITS = RequestLimits(
+    request_line=200, header_count=20, header_size=4000, body=1000, body_memory=100
+)
 
 
 BASE = {"REMOTE_ADDR": "", "REMOTE_PORT": "", "x": "y"}
 
 
-def connected(recall: Recall, address: str = "192.0.2.1") -> Connection:
-    connection = Connection(BASE, LIMITS, (address, "1"))
+def connected(recall: HeadCache, address: str = "192.0.2.1") -> RequestParser:
+    connection = RequestParser(BASE, LIMITS, (address, "1"))
     connection.recall = recall
     return connection
 
 
-def asked(connection: Connection, head: bytes) -> Request:
+def asked(connection: RequestParser, head: bytes) -> Request:
     connection.feed(head)
     assert connection.error is None
     return connection.requests.pop()
@@ -29,7 +31,7 @@ def head(*fields: bytes, line: bytes = b"GET / HTTP/1.1") -> bytes:
 
 
 def test_a_section_is_kept_when_it_comes_the_second_time() -> None:
-    recall = Recall()
+    recall = HeadCache()
     client = connected(recall)
     asked(client, head(b"X-A: 1"))
     assert not recall.sections
@@ -54,7 +56,7 @@ def test_a_section_is_kept_when_it_comes_the_second_time() -> None:
 
 
 def test_a_whole_head_is_kept_when_it_comes_the_fourth_time() -> None:
-    recall = Recall()
+    recall = HeadCache()
     clients = [connected(recall, address=f"192.0.2.{number}") for number in range(5)]
     for known, client in enumerate(clients):
         assert (head() in recall.heads) is (known > 3)
@@ -76,7 +78,7 @@ def test_a_whole_head_is_kept_when_it_comes_the_fourth_time() -> None:
 
 
 def test_a_parser_is_made_for_what_has_to_be_read_only() -> None:
-    recall = Recall()
+    recall = HeadCache()
     for _ in range(2):
         asked(connected(recall), head())
     third = connected(recall)
@@ -87,7 +89,7 @@ def test_a_parser_is_made_for_what_has_to_be_read_only() -> None:
 
 
 def test_what_an_application_does_to_its_environ_reaches_nobody_else() -> None:
-    recall = Recall()
+    recall = HeadCache()
     clients = [connected(recall, address) for address in ("192.0.2.1", "192.0.2.2", "192.0.2.3")]
     for client in clients * 3:
         request = asked(client, head(b"X-A: 1"))
@@ -99,7 +101,7 @@ def test_what_an_application_does_to_its_environ_reaches_nobody_else() -> None:
 
 
 def test_the_end_that_a_client_asks_for_is_kept_with_its_section() -> None:
-    recall = Recall()
+    recall = HeadCache()
     for _ in range(3):
         client = connected(recall)
         assert not asked(client, head(b"Connection: close")).keep_alive
@@ -111,7 +113,7 @@ def test_the_end_that_a_client_asks_for_is_kept_with_its_section() -> None:
 
 
 def test_the_beginning_of_a_kept_head_is_a_beginning() -> None:
-    recall = Recall()
+    recall = HeadCache()
     whole = head(b"X-A: 1")
     for at in range(1, len(whole)):
         client = connected(recall)
@@ -124,7 +126,7 @@ def test_the_beginning_of_a_kept_head_is_a_beginning() -> None:
 
 
 def test_a_request_behind_another_is_not_taken_for_a_part_of_its_head() -> None:
-    recall = Recall()
+    recall = HeadCache()
     client = connected(recall)
     for _ in range(3):
         asked(client, head())
@@ -133,7 +135,7 @@ def test_a_request_behind_another_is_not_taken_for_a_part_of_its_head() -> None:
 
 
 def test_a_line_that_is_too_long_is_refused_before_a_kept_section() -> None:
-    recall = Recall()
+    recall = HeadCache()
     for _ in range(2):
         asked(connected(recall), head())
     client = connected(recall)
@@ -143,7 +145,7 @@ def test_a_line_that_is_too_long_is_refused_before_a_kept_section() -> None:
 
 
 def test_no_client_fills_the_memory() -> None:
-    recall = Recall()
+    recall = HeadCache()
     client = connected(recall)
     numbers = count()
     for _ in range(1200):  # each sent twice, to be kept
@@ -164,7 +166,7 @@ def test_no_client_fills_the_memory() -> None:
 
 
 def test_the_search_is_given_up_where_it_finds_nothing_and_taken_up_again() -> None:
-    recall = Recall()
+    recall = HeadCache()
     client = connected(recall)
     for number in range(500):
         asked(client, head(b"X-A: %d" % number))
@@ -181,7 +183,7 @@ def test_the_search_is_given_up_where_it_finds_nothing_and_taken_up_again() -> N
 
 
 def test_headers_that_never_come_again_are_not_kept() -> None:
-    recall = Recall()
+    recall = HeadCache()
     client = connected(recall)
     for number in range(500):
         asked(client, head(b"X-A: %d" % number))

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from prefork.http import response_head
-from prefork.http.request import Repeated, Request
-from prefork.http.response_head import JOINED, Framing, compose, error
+from prefork.http.request import RepeatedRequest, Request
+from prefork.http.response_head import JOINED, ResponseFraming, compose, error
 
 Pairs = list[tuple[str, str]]
 
@@ -21,24 +21,24 @@ def composed(
     keep_alive: bool = True,
     closing: bool = False,
     known: int = -1,
-    repeated: Repeated | None = None,
+    repeated: RepeatedRequest | None = None,
     id_line: bytes = b"",
-) -> response_head.Head:
+) -> response_head.ResponseHead:
     request = Request({}, f"{method} /".encode(), http11, keep_alive, None, repeated)
     request.id_line = id_line
     return compose(status, headers or [], request, closing, known)
 
 
-def lines(head: response_head.Head) -> list[str]:
+def lines(head: response_head.ResponseHead) -> list[str]:
     assert head.data.endswith(b"\r\n\r\n")
     return head.data.decode("latin-1")[:-4].split("\r\n")
 
 
-def told(head: response_head.Head) -> tuple[object, ...]:
+def told(head: response_head.ResponseHead) -> tuple[object, ...]:
     return head.code, head.framing, head.length, head.keep_alive
 
 
-def values(head: response_head.Head, name: str) -> list[str]:
+def values(head: response_head.ResponseHead, name: str) -> list[str]:
     pairs = [line.partition(": ")[::2] for line in lines(head)[1:]]
     return [value for key, value in pairs if key.lower() == name.lower()]
 
@@ -67,7 +67,7 @@ def test_the_date_follows_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_until", "_date", "_heads"):  # put back behind the test: its year is not ours
         monkeypatch.setattr(response_head, name, getattr(response_head, name))
     monkeypatch.setattr(response_head, "_until", 0.0)
-    repeated = Repeated()
+    repeated = RepeatedRequest()
     for since, now, text in [
         (0.0, 951_827_696.5, "Tue, 29 Feb 2000 12:34:56 GMT"),
         (0.4, 951_827_696.9, "Tue, 29 Feb 2000 12:34:56 GMT"),
@@ -86,36 +86,76 @@ def test_the_date_follows_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("asked", "framing", "length", "coding", "kept"),
     [
-        ({"known": 5}, Framing.LENGTH, ["5"], [], True),
-        ({"known": 0}, Framing.LENGTH, ["0"], [], True),
-        ({}, Framing.CHUNKED, [], ["chunked"], True),
-        ({"http11": False}, Framing.CLOSE, [], [], False),
-        ({"http11": False, "known": 5}, Framing.LENGTH, ["5"], [], True),
-        ({"headers": [("Content-Length", "7")]}, Framing.LENGTH, ["7"], [], True),
-        ({"headers": [("content-length", "7")], "known": 5}, Framing.LENGTH, ["7"], [], True),
-        ({"headers": [("Content-Length", "7")] * 2}, Framing.LENGTH, ["7"], [], True),
-        ({"headers": [("Content-Length", "7")], "http11": False}, Framing.LENGTH, ["7"], [], True),
+        ({"known": 5}, ResponseFraming.LENGTH, ["5"], [], True),
+        ({"known": 0}, ResponseFraming.LENGTH, ["0"], [], True),
+        ({}, ResponseFraming.CHUNKED, [], ["chunked"], True),
+        ({"http11": False}, ResponseFraming.CLOSE, [], [], False),
+        ({"http11": False, "known": 5}, ResponseFraming.LENGTH, ["5"], [], True),
+        ({"headers": [("Content-Length", "7")]}, ResponseFraming.LENGTH, ["7"], [], True),
+        (
+            {"headers": [("content-length", "7")], "known": 5},
+            ResponseFraming.LENGTH,
+            ["7"],
+            [],
+            True,
+        ),
+        ({"headers": [("Content-Length", "7")] * 2}, ResponseFraming.LENGTH, ["7"], [], True),
+        (
+            {"headers": [("Content-Length", "7")], "http11": False},
+            ResponseFraming.LENGTH,
+            ["7"],
+            [],
+            True,
+        ),
         (
             {"headers": [("Transfer-Encoding", "chunked")], "known": 5},
-            Framing.LENGTH,
+            ResponseFraming.LENGTH,
             ["5"],
             [],
             True,
         ),
-        ({"method": "HEAD"}, Framing.NONE, [], [], True),
-        ({"method": "HEAD", "known": 0}, Framing.NONE, [], [], True),
-        ({"method": "HEAD", "known": 5}, Framing.NONE, ["5"], [], True),
-        ({"method": "HEAD", "headers": [("Content-Length", "7")]}, Framing.NONE, ["7"], [], True),
-        ({"status": "204 No Content", "known": 0}, Framing.NONE, [], [], True),
-        ({"status": "204 X", "headers": [("Content-Length", "7")]}, Framing.NONE, [], [], True),
-        ({"status": "205 Reset Content", "known": 5}, Framing.NONE, ["0"], [], True),
-        ({"status": "205 X", "headers": [("Content-Length", "7")]}, Framing.NONE, ["0"], [], True),
-        ({"status": "304 Not Modified", "known": 0}, Framing.NONE, [], [], True),
-        ({"status": "304 X", "headers": [("Content-Length", "7")]}, Framing.NONE, ["7"], [], True),
+        ({"method": "HEAD"}, ResponseFraming.NONE, [], [], True),
+        ({"method": "HEAD", "known": 0}, ResponseFraming.NONE, [], [], True),
+        ({"method": "HEAD", "known": 5}, ResponseFraming.NONE, ["5"], [], True),
+        (
+            {"method": "HEAD", "headers": [("Content-Length", "7")]},
+            ResponseFraming.NONE,
+            ["7"],
+            [],
+            True,
+        ),
+        ({"status": "204 No Content", "known": 0}, ResponseFraming.NONE, [], [], True),
+        (
+            {"status": "204 X", "headers": [("Content-Length", "7")]},
+            ResponseFraming.NONE,
+            [],
+            [],
+            True,
+        ),
+        ({"status": "205 Reset Content", "known": 5}, ResponseFraming.NONE, ["0"], [], True),
+        (
+            {"status": "205 X", "headers": [("Content-Length", "7")]},
+            ResponseFraming.NONE,
+            ["0"],
+            [],
+            True,
+        ),
+        ({"status": "304 Not Modified", "known": 0}, ResponseFraming.NONE, [], [], True),
+        (
+            {"status": "304 X", "headers": [("Content-Length", "7")]},
+            ResponseFraming.NONE,
+            ["7"],
+            [],
+            True,
+        ),
     ],
 )
 def test_how_the_end_of_the_body_is_told(
-    asked: dict[str, Any], framing: Framing, length: list[str], coding: list[str], kept: bool
+    asked: dict[str, Any],
+    framing: ResponseFraming,
+    length: list[str],
+    coding: list[str],
+    kept: bool,
 ) -> None:
     head = composed(**asked)
     assert head.framing is framing
@@ -249,7 +289,7 @@ def test_an_answer_to_a_request_that_comes_again_is_found_by_all_that_it_depends
         for known in (-1, 0, 12)
     ]
     fresh = [composed(**way) for way in ways]
-    repeated = Repeated()
+    repeated = RepeatedRequest()
     for before in ways:
         for way, as_ever in zip(ways, fresh, strict=True):
             for each in (before, before, way):  # the second time it is noted
@@ -271,7 +311,7 @@ def test_an_answer_to_a_request_that_comes_again_is_found_by_all_that_it_depends
 @pytest.mark.usefixtures("no_heads")
 @pytest.mark.parametrize(("size", "is_short"), [(0, True), (JOINED, True), (JOINED + 1, False)])
 def test_a_long_body_is_not_copied_behind_its_head(size: int, is_short: bool) -> None:
-    repeated = Repeated()
+    repeated = RepeatedRequest()
     for _ in range(2):
         composed(known=size, repeated=repeated)
     assert repeated.answered.given == ("200 OK", [], False, size)
@@ -280,7 +320,7 @@ def test_a_long_body_is_not_copied_behind_its_head(size: int, is_short: bool) ->
 
 @pytest.mark.usefixtures("no_heads")
 def test_an_id_is_of_one_answer_alone() -> None:
-    repeated = Repeated()
+    repeated = RepeatedRequest()
     for number in ("", "1", "2", "", "3"):
         line = f"X-Request-ID: {number}\r\n".encode() if number else b""
         head = composed(known=0, repeated=repeated, id_line=line)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from prefork.apps.wsgi import StartResponse
-from prefork.http.head_cache import Recall
+from prefork.http.head_cache import HeadCache
 from prefork.http.request import Environ
 from prefork.http.request_id import RequestIds
 from prefork.scoreboard import Scoreboard, ThreadRecord
@@ -93,7 +93,7 @@ def serve() -> Iterator[Serve]:
         client = socket.create_connection(listener.getsockname())
         door = Door(listener)
         ends.extend((listener.close, client.close, lambda: os.close(door.null)))
-        door.base, door.recall, door.converse = BASE, Recall(), Conversation
+        door.base, door.recall, door.converse = BASE, HeadCache(), Conversation
         record = board.record(0, 0)
         service.welcome(listener._accept(), door, record)  # type: ignore[attr-defined]
         ends.extend(each.close for each in service.parking.parked.values())

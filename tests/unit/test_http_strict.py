@@ -6,11 +6,11 @@ a new version of either that reads more, or less, is seen. `docs/http.md` refers
 
 import pytest
 
-from prefork.http.head_cache import Recall
-from prefork.http.request_parser import Connection, Limits
+from prefork.http.head_cache import HeadCache
+from prefork.http.request_parser import RequestLimits, RequestParser
 
 BASE = {"wsgi.url_scheme": "http", "REMOTE_ADDR": "", "REMOTE_PORT": ""}
-LIMITS = Limits(8192, 100, 65536, 1 << 20, 65536)
+LIMITS = RequestLimits(8192, 100, 65536, 1 << 20, 65536)
 NEXT = b"GET /next HTTP/1.1\r\nHost: test\r\n\r\n"
 
 
@@ -262,14 +262,14 @@ SERVED = {
 }
 
 
-def read(stream: bytes, size: int = 0) -> Connection:
+def read(stream: bytes, size: int = 0) -> RequestParser:
     """A connection that got a stream at once, or in pieces of some size.
 
     It is not the first that did: what is kept of heads makes no difference.
     """
-    recall = Recall()
+    recall = HeadCache()
     for _ in range(5):
-        connection = Connection(BASE, LIMITS)
+        connection = RequestParser(BASE, LIMITS)
         connection.recall = recall
         for at in range(0, len(stream), size or len(stream)):
             connection.feed(stream[at : at + (size or len(stream))])
@@ -312,7 +312,7 @@ def test_an_https_target_is_for_a_connection_with_tls() -> None:
     connection = read(data)
     assert connection.error is not None
     assert connection.error.status == 421
-    secured = Connection({**BASE, "wsgi.url_scheme": "https"}, LIMITS)
+    secured = RequestParser({**BASE, "wsgi.url_scheme": "https"}, LIMITS)
     secured.feed(data)
     assert secured.error is None
     assert secured.requests[0].environ["HTTP_HOST"] == "test"
@@ -331,15 +331,15 @@ def test_fields_that_a_name_with_an_underscore_would_spoof_are_not_there() -> No
 
 # Limits of what is neither head nor body.
 
-TIGHT = Limits(1000, 10, 1000, 1 << 20, 1 << 20)
+TIGHT = RequestLimits(1000, 10, 1000, 1 << 20, 1 << 20)
 
 
 def trailers(*lines: bytes) -> bytes:
     return chunks(b"1\r\na\r\n0\r\n" + b"".join(line + b"\r\n" for line in lines) + b"\r\n")
 
 
-def tight(data: bytes, size: int = 0) -> Connection:
-    connection = Connection(BASE, TIGHT)
+def tight(data: bytes, size: int = 0) -> RequestParser:
+    connection = RequestParser(BASE, TIGHT)
     for at in range(0, len(data), size or len(data)):
         connection.feed(data[at : at + (size or len(data))])
     return connection

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from prefork.http.disk_budget import Disk
-from prefork.http.memory_budget import Budget
-from prefork.http.request_parser import Limits
+from prefork.http.disk_budget import DiskBudget
+from prefork.http.memory_budget import MemoryBudget
+from prefork.http.request_parser import RequestLimits
 from prefork.worker.transport.client_limits import Rules
 from prefork.worker.transport.output_buffer import Unsent
 
@@ -60,13 +60,13 @@ class Wire:
 
 
 def rules(**changed: Any) -> Rules:
-    limits = Limits(8192, 100, 65536, 1 << 20, 65536)
+    limits = RequestLimits(8192, 100, 65536, 1 << 20, 65536)
     times = {"keepalive": 5.0, "header_timeout": 10.0, "body_timeout": 30.0, "write_timeout": 20.0}
     sizes = {"response_memory": 100, "response_spill": 1000}
     counts = {"keepalive_requests": 0, "min_body_rate": 0, "min_write_rate": 0}
     return Rules(
         limits=limits,
-        **{**times, **sizes, **counts, "budget": Budget(), "disk": Disk(), **changed},
+        **{**times, **sizes, **counts, "budget": MemoryBudget(), "disk": DiskBudget(), **changed},
     )  # type: ignore[arg-type]
 
 
@@ -137,7 +137,7 @@ def test_memory_then_disk_then_memory_go_out_in_their_order(wire: Wire, step: in
 
 
 def test_no_memory_left_to_the_worker_is_as_none_left_to_the_response(wire: Wire) -> None:
-    budget = Budget(10)
+    budget = MemoryBudget(10)
     unsent = kept(wire, b"a" * 8, b"b" * 8, b"c" * 2, budget=budget)
     assert (unsent.memory, budget.used) == (10, 10)
     assert drain(unsent, wire) == b"a" * 8 + b"b" * 8 + b"c" * 2
@@ -145,7 +145,7 @@ def test_no_memory_left_to_the_worker_is_as_none_left_to_the_response(wire: Wire
 
 
 def test_the_disk_is_given_back_once_all_of_it_is_sent(wire: Wire) -> None:
-    disk = Disk(1000)
+    disk = DiskBudget(1000)
     unsent = kept(wire, b"a" * 300, b"b" * 100, b"c" * 300, disk=disk)
     assert disk.used == 600
     wire.room = 350
@@ -202,8 +202,8 @@ def test_others_get_a_turn_between_many_pieces_of_files(wire: Wire, tmp_path: Pa
 
 def test_all_is_let_go_of_when_the_client_is_gone(wire: Wire, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
-    budget = Budget(100)
-    disk = Disk(1000)
+    budget = MemoryBudget(100)
+    disk = DiskBudget(1000)
     unsent = kept(wire, b"a" * 50, b"b" * 500, b"c" * 20, budget=budget, disk=disk)
     with open(tmp_path / "file", "rb") as file:
         unsent.add_file(file.fileno(), 0, 1)
@@ -282,7 +282,7 @@ _pwrite = os.pwrite
     ("limits", "pwrite"),
     [
         ({"response_spill": 1}, os.pwrite),
-        ({"disk": Disk(50)}, os.pwrite),
+        ({"disk": DiskBudget(50)}, os.pwrite),
         ({}, full),
         ({}, nearly_full),
     ],

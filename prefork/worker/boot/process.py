@@ -26,11 +26,11 @@ from prefork.apps.health import Health
 from prefork.apps.wsgi import FileWrapper, errors_stream
 from prefork.channel import Channel, FailedReport
 from prefork.config import Config
-from prefork.http.disk_budget import Disk
-from prefork.http.head_cache import Recall
-from prefork.http.memory_budget import Budget
+from prefork.http.disk_budget import DiskBudget
+from prefork.http.head_cache import HeadCache
+from prefork.http.memory_budget import MemoryBudget
 from prefork.http.request_id import RequestIds
-from prefork.http.request_parser import Limits
+from prefork.http.request_parser import RequestLimits
 from prefork.http.response_head import name_server
 from prefork.listeners import Listener
 from prefork.scoreboard import Scoreboard
@@ -265,9 +265,9 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
             proxies=trust(http.trusted_proxies) if http.proxy_protocol else None,
         )
     _keep_freed_memory()
-    budget, disk = Budget(http.buffer_memory), Disk(http.buffer_disk)
+    budget, disk = MemoryBudget(http.buffer_memory), DiskBudget(http.buffer_disk)
     rules = Rules(
-        limits=Limits(
+        limits=RequestLimits(
             request_line=http.max_request_line,
             header_count=http.max_header_count,
             header_size=http.max_header_size,
@@ -299,7 +299,7 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
 
             secured = security(config, str(listener.address), birth.tls)
         door.converse = Conversation if secured is None else secured.converse
-        door.recall = Recall() if secured is None else None
+        door.recall = HeadCache() if secured is None else None
         door.trusts = secured.trusts if secured is not None else None
         door.base = base_environ(
             _server_address(listener),

@@ -6,11 +6,11 @@ any client waits for it; and an application that imports well but cannot answer 
 
 from collections.abc import Iterable
 
-from prefork.apps.wsgi import Application, Response
+from prefork.apps.wsgi import Application, WsgiResponse
 from prefork.http.request import Environ
-from prefork.http.request_parser import Connection, Limits
+from prefork.http.request_parser import RequestLimits, RequestParser
 
-_NO_LIMITS = Limits(0, 0, 0, 0, 0)
+_NO_LIMITS = RequestLimits(0, 0, 0, 0, 0)
 
 
 class WarmupError(Exception):
@@ -36,12 +36,12 @@ def warm_up(application: Application, paths: Iterable[str], base: Environ) -> No
     Raises WarmupError for an answer of 4xx or 5xx, and what the application raises.
     """
     for path in paths:
-        connection = Connection(base, _NO_LIMITS)
+        connection = RequestParser(base, _NO_LIMITS)
         connection.feed(b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % path.encode("ascii"))
         if not connection.requests:
             raise WarmupError(f"warmup: {path} is no request target: {connection.error}")
         request = connection.requests.pop(0)
-        response = Response(request, _Nowhere())
+        response = WsgiResponse(request, _Nowhere())
         response.take(application(request.environ, response.start))
         assert response.head is not None
         status = response.head.code

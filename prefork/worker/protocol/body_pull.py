@@ -9,15 +9,15 @@ from time import monotonic
 from typing import Protocol
 
 from prefork.http.head_rules import Reject
-from prefork.http.request_parser import CONTINUE, Connection
-from prefork.http.streamed_body import Stream
+from prefork.http.request_parser import CONTINUE, RequestParser
+from prefork.http.streamed_body import StreamedBody
 
 
 class Client(Protocol):
     """A conversation, as far as this is concerned."""
 
     fd: int
-    connection: Connection
+    connection: RequestParser
     broken: bool
 
     @property
@@ -41,7 +41,7 @@ def pull(client: Client, timeout: float) -> None:
     """
     connection = client.connection
     body = connection.body
-    assert type(body) is Stream
+    assert type(body) is StreamedBody
     if connection.wants_continue:
         connection.wants_continue = body.awaited = False
         client.send_interim(CONTINUE)
@@ -79,7 +79,7 @@ def _await_data(client: Client, timeout: float) -> bytes:
                 raise ConnectionError
 
 
-def let_go(connection: Connection, body: Stream) -> None:
+def let_go(connection: RequestParser, body: StreamedBody) -> None:
     """The application has answered, and may have left some of the body unread."""
     body.abandon()
     if connection.body is body and not body.drainable:
@@ -87,6 +87,6 @@ def let_go(connection: Connection, body: Stream) -> None:
         connection.finish()
 
 
-def draining(connection: Connection) -> bool:
+def draining(connection: RequestParser) -> bool:
     """What is read now is the rest of a body that nobody wants."""
-    return type(connection.body) is Stream and connection.body.unwanted
+    return type(connection.body) is StreamedBody and connection.body.unwanted

@@ -12,12 +12,12 @@ from math import inf
 from time import monotonic
 
 from prefork import logs
-from prefork.apps.wsgi import Application, Failed, Response
+from prefork.apps.wsgi import Application, Failed, WsgiResponse
 from prefork.http.head_rules import Reject
 from prefork.http.request import Environ, Request
-from prefork.http.request_parser import CONTINUE, Connection, Peer
+from prefork.http.request_parser import CONTINUE, Peer, RequestParser
 from prefork.http.response_head import Headers, early_hints, error
-from prefork.http.streamed_body import DRAIN, Stream
+from prefork.http.streamed_body import DRAIN, StreamedBody
 from prefork.worker.protocol.body_pull import draining, let_go, pull
 from prefork.worker.schedule.accept import Door
 from prefork.worker.schedule.handover import UNREAD, Parcel
@@ -79,7 +79,7 @@ class Conversation(Sender):
         self, sock: socket.SocketType, base: Environ, peer: Peer, rules: Rules, now: float
     ) -> None:
         super().__init__(sock, rules)
-        self.connection = Connection(base, rules.limits, peer)
+        self.connection = RequestParser(base, rules.limits, peer)
         self._since = now
         self._served = 0
         self._answered = False
@@ -225,23 +225,23 @@ class Conversation(Sender):
             if parcel.continued:
                 self.connection.wants_continue = False
 
-    # What an application's response is sent with (prefork.apps.wsgi.Out).
+    # What an application's response is sent with (prefork.apps.wsgi.ResponseSink).
 
     def answer(
         self, request: Request, application: Application, failed: Failed, now: float
-    ) -> Response:
+    ) -> WsgiResponse:
         """Has the application answer a request: until something is sent, it can be expired."""
         self._started = False
         self.began = now
         self.serving = request
         request.environ["wsgi.early_hints"] = self.early_hints
         body = request.body
-        if body is not None and type(body) is Stream:
+        if body is not None and type(body) is StreamedBody:
             body.more = partial(pull, self, self._rules.body_timeout)
         self._served = served = self._served + 1
         if served == self._rules.keepalive_requests:
             self.closing = True
-        response = Response(request, self)
+        response = WsgiResponse(request, self)
         try:
             result = application(request.environ, response.start)
             repeated = request.repeated
@@ -268,7 +268,7 @@ class Conversation(Sender):
         self.weight = response.sent
         self.serving = None
         self._answered = True
-        if body is not None and type(body) is Stream:
+        if body is not None and type(body) is StreamedBody:
             self._discarded = 0
             let_go(self.connection, body)
         if response.last or self.broken:

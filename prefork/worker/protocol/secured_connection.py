@@ -19,7 +19,7 @@ from prefork import logs
 from prefork.config import Config
 from prefork.http import forwarded
 from prefork.http.head_rules import Reject
-from prefork.http.proxied_request import ProxiedConnection, keys
+from prefork.http.proxied_request import ProxiedRequestParser, keys
 from prefork.http.proxy_protocol import ProxyError
 from prefork.http.request import Environ, Request
 from prefork.http.request_parser import Peer
@@ -27,7 +27,7 @@ from prefork.worker.protocol.http_connection import Conversation, Wish
 from prefork.worker.schedule.handover import Parcel
 from prefork.worker.transport.client_limits import Rules
 from prefork.worker.transport.output_buffer import SendFile
-from prefork.worker.transport.proxy_header import ProxyHeader
+from prefork.worker.transport.proxy_header import ProxyHeaderReader
 
 if TYPE_CHECKING:
     from prefork.worker.transport.tls_transport import TlsSocket
@@ -104,7 +104,7 @@ class SecuredConversation(Conversation):
         super().__init__(sock, base, peer, rules, now)
         self._base = base
         self._security = security
-        self._header = ProxyHeader() if security.proxy_protocol else None
+        self._header = ProxyHeaderReader() if security.proxy_protocol else None
         self._tls: TlsSocket | None = None
         self._owed = _PROXY if security.proxy_protocol else _HANDSHAKE
         if not security.proxy_protocol:
@@ -153,7 +153,7 @@ class SecuredConversation(Conversation):
         peer = self.connection.peer
         if security.trusts(peer[0]):
             self.connection.close()
-            self.connection = ProxiedConnection(
+            self.connection = ProxiedRequestParser(
                 self._base, self._rules.limits, peer, security.trusts, security.headers
             )
         if security.seal is None:

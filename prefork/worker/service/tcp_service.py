@@ -25,7 +25,7 @@ from prefork.worker.schedule.poller import EPOLLIN, Parking, SharedParking
 from prefork.worker.schedule.threads import Crew
 from prefork.worker.service import forked_child
 from prefork.worker.transport.accepted_socket import peer_name
-from prefork.worker.transport.proxy_header import ProxyHeader
+from prefork.worker.transport.proxy_header import ProxyHeaderReader
 
 Handler = Callable[[socket.socket, Any], object]
 
@@ -41,7 +41,7 @@ class Exchange:
         self.sock = sock
         self.door = door
         self.introduce(address)
-        self.header: ProxyHeader | None = None
+        self.header: ProxyHeaderReader | None = None
         """What has to come before the handler is called."""
         self.thread = 0
         self._discarded = 0
@@ -133,7 +133,7 @@ class TcpService:
         exchange = Exchange(sock, address, door)
         self._open.add(exchange)
         if self._proxies is not None:
-            exchange.header = ProxyHeader()
+            exchange.header = ProxyHeaderReader()
             if self._header_timeout:
                 exchange.deadline = monotonic() + self._header_timeout
             if not self._proxies(peer_name(address)[0]):
@@ -227,7 +227,7 @@ class TcpService:
             self._call(exchange, record)
             self._finish(exchange)
 
-    def _introduced(self, exchange: Exchange, owed: ProxyHeader) -> bool:
+    def _introduced(self, exchange: Exchange, owed: ProxyHeaderReader) -> bool:
         """Whether the PROXY header is there; where not, the connection is parked or closed."""
         try:
             header = owed.read(exchange.sock)

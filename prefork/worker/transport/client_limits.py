@@ -2,9 +2,9 @@
 
 from msgspec import Struct
 
-from prefork.http.disk_budget import Disk
-from prefork.http.memory_budget import Budget
-from prefork.http.request_parser import Limits
+from prefork.http.disk_budget import DiskBudget
+from prefork.http.memory_budget import MemoryBudget
+from prefork.http.request_parser import RequestLimits
 
 _GRACE = 30.0
 """Seconds before a rate is looked at where silence has no limit."""
@@ -13,7 +13,7 @@ _GRACE = 30.0
 class Rules(Struct, frozen=True):
     """Time limits in seconds and size limits in bytes, 0 for none."""
 
-    limits: Limits
+    limits: RequestLimits
     keepalive: float
     keepalive_requests: int
     """Requests answered on one connection."""
@@ -26,9 +26,9 @@ class Rules(Struct, frozen=True):
     """Bytes a second that a client takes, since it began to lag behind, after `write_timeout`."""
     response_memory: int
     response_spill: int
-    budget: Budget
+    budget: MemoryBudget
     """What all bodies and responses of a worker may take of its memory."""
-    disk: Disk
+    disk: DiskBudget
     """And of the disk, in temporary files."""
 
 

@@ -5,7 +5,7 @@ import socket
 from prefork.http import proxy_protocol
 
 
-class ProxyHeader:
+class ProxyHeaderReader:
     """What has come of it so far."""
 
     __slots__ = ("_had",)
@@ -18,7 +18,7 @@ class ProxyHeader:
         """Some of it was taken off the socket."""
         return bool(self._had)
 
-    def read(self, sock: socket.SocketType) -> proxy_protocol.Header | None:
+    def read(self, sock: socket.SocketType) -> proxy_protocol.ProxyHeader | None:
         """Takes the header and not a byte more: what follows is the protocol's own.
 
         None while more of it has to come.  Raises ProxyError where it can't become one, and
