@@ -5,7 +5,7 @@ from typing import Any
 from prefork.http.disk_budget import DiskBudget
 from prefork.http.memory_budget import MemoryBudget
 from prefork.http.request_parser import RequestLimits
-from prefork.worker.transport.client_limits import Rules
+from prefork.worker.transport.client_limits import ClientLimits
 
 START = 1000.0
 """Monotonic seconds of an invented clock."""
@@ -13,7 +13,7 @@ START = 1000.0
 BASE = {"REMOTE_ADDR": "", "REMOTE_PORT": ""}
 
 
-def rules(**changed: Any) -> Rules:
+def rules(**changed: Any) -> ClientLimits:
     limits = RequestLimits(8192, 100, 65536, 1 << 20, 65536)
     values = {"keepalive": 5.0, "header_timeout": 10.0, "body_timeout": 30.0, "write_timeout": 20.0}
     sizes = {"response_memory": 1 << 20, "response_spill": 1 << 20}
@@ -26,4 +26,4 @@ def rules(**changed: Any) -> Rules:
         "disk": DiskBudget(),
         **changed,
     }
-    return Rules(limits=limits._replace(budget=given["budget"], disk=given["disk"]), **given)
+    return ClientLimits(limits=limits._replace(budget=given["budget"], disk=given["disk"]), **given)

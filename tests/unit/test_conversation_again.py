@@ -12,7 +12,7 @@ from prefork.http import response_head
 from prefork.http.head_cache import HeadCache
 from prefork.http.request import Environ, Request
 from prefork.worker.protocol import http_connection
-from prefork.worker.protocol.http_connection import Conversation
+from prefork.worker.protocol.http_connection import HttpConnection
 from tests.unit.http_rules import BASE, START, rules
 
 GET = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
@@ -83,7 +83,7 @@ class Client:
     def __init__(self, recall: HeadCache | None) -> None:
         ours, self._sock = socket.socketpair()
         self._sock.setblocking(False)
-        self.conversation = Conversation(ours, BASE, ("", ""), rules(), START)
+        self.conversation = HttpConnection(ours, BASE, ("", ""), rules(), START)
         self.conversation.connection.recall = recall
         self.failures: list[str] = []
 

@@ -10,8 +10,8 @@ from prefork.apps.wsgi import StartResponse
 from prefork.http.disk_budget import DiskBudget
 from prefork.http.memory_budget import MemoryBudget
 from prefork.http.request import Environ, Request
-from prefork.worker.protocol.http_connection import Conversation, Wish
-from prefork.worker.transport.client_limits import Rules
+from prefork.worker.protocol.http_connection import HttpConnection, NextStep
+from prefork.worker.transport.client_limits import ClientLimits
 from tests.unit.http_rules import BASE, START, rules
 
 HEAD = b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 1000\r\n\r\n"
@@ -29,9 +29,9 @@ def failed(request: Request, problem: BaseException) -> None:
 class Client:
     """A conversation, and the other end of its socket."""
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: ClientLimits) -> None:
         ours, self.sock = socket.socketpair()
-        self.conversation = Conversation(ours, BASE, ("", ""), rules, START)
+        self.conversation = HttpConnection(ours, BASE, ("", ""), rules, START)
         self.request: Request | None = None
 
     def sends(self, data: bytes, at: float) -> float:
@@ -46,7 +46,7 @@ class Client:
         request, self.request = self.request or self.conversation.take(), None
         assert request is not None
         self.conversation.answer(request, nothing, failed, START)
-        return self.conversation.settle(START) is not Wish.CLOSE
+        return self.conversation.settle(START) is not NextStep.CLOSE
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_a_reader_has_to_take_at_some_rate(
     def due(slow: Client, at: float) -> float:
         clock[0] = START + at
         slow.conversation.flush()
-        assert slow.conversation.settle(clock[0]) is Wish.WRITE
+        assert slow.conversation.settle(clock[0]) is NextStep.WRITE
         return slow.conversation.deadline - START
 
     idle, slow = client(clients), client(clients, min_write_rate=100)
@@ -181,7 +181,7 @@ class Rushing(socket.socket):
 
 def test_others_get_their_turn_before_more_of_a_body_is_read() -> None:
     with socket.socket() as sock, Rushing(fileno=sock.detach()) as rushing:
-        conversation = Conversation(rushing, BASE, ("", ""), rules(), START)
+        conversation = HttpConnection(rushing, BASE, ("", ""), rules(), START)
         lots = []
         request = None
         while request is None:

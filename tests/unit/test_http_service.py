@@ -12,7 +12,7 @@ from prefork.http.head_cache import HeadCache
 from prefork.http.request import Environ
 from prefork.http.request_id import RequestIds
 from prefork.scoreboard import Scoreboard, ThreadRecord
-from prefork.worker.protocol.http_connection import Conversation
+from prefork.worker.protocol.http_connection import HttpConnection
 from prefork.worker.schedule.accept import Door
 from prefork.worker.service.admission import Admission
 from prefork.worker.service.http_service import HttpService
@@ -81,7 +81,7 @@ def serve() -> Iterator[Serve]:
         }
         board = Scoreboard()
         siblings: Any = NoSiblings()
-        admission = Admission[Conversation](0, 0)
+        admission = Admission[HttpConnection](0, 0)
         service = HttpService(
             *(app, rules(), given.pop("crew"), siblings, board.teller(0)),
             admission=admission,
@@ -93,7 +93,7 @@ def serve() -> Iterator[Serve]:
         client = socket.create_connection(listener.getsockname())
         door = Door(listener)
         ends.extend((listener.close, client.close, lambda: os.close(door.null)))
-        door.base, door.recall, door.converse = BASE, HeadCache(), Conversation
+        door.base, door.recall, door.converse = BASE, HeadCache(), HttpConnection
         record = board.record(0, 0)
         service.welcome(listener._accept(), door, record)  # type: ignore[attr-defined]
         ends.extend(each.close for each in service.parking.parked.values())

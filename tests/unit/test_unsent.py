@@ -14,8 +14,8 @@ import pytest
 from prefork.http.disk_budget import DiskBudget
 from prefork.http.memory_budget import MemoryBudget
 from prefork.http.request_parser import RequestLimits
-from prefork.worker.transport.client_limits import Rules
-from prefork.worker.transport.output_buffer import Unsent
+from prefork.worker.transport.client_limits import ClientLimits
+from prefork.worker.transport.output_buffer import OutputBuffer
 
 
 class Wire:
@@ -59,12 +59,12 @@ class Wire:
         self.blocking = flag
 
 
-def rules(**changed: Any) -> Rules:
+def rules(**changed: Any) -> ClientLimits:
     limits = RequestLimits(8192, 100, 65536, 1 << 20, 65536)
     times = {"keepalive": 5.0, "header_timeout": 10.0, "body_timeout": 30.0, "write_timeout": 20.0}
     sizes = {"response_memory": 100, "response_spill": 1000}
     counts = {"keepalive_requests": 0, "min_body_rate": 0, "min_write_rate": 0}
-    return Rules(
+    return ClientLimits(
         limits=limits,
         **{**times, **sizes, **counts, "budget": MemoryBudget(), "disk": DiskBudget(), **changed},
     )  # type: ignore[arg-type]
@@ -88,14 +88,14 @@ def nothing_stays_open() -> Iterator[None]:
     assert descriptors() == before
 
 
-def kept(wire: Wire, *pieces: bytes, **changed: Any) -> Unsent:
-    unsent = Unsent(wire, wire.send_file, rules(**changed))  # type: ignore[arg-type]
+def kept(wire: Wire, *pieces: bytes, **changed: Any) -> OutputBuffer:
+    unsent = OutputBuffer(wire, wire.send_file, rules(**changed))  # type: ignore[arg-type]
     for piece in pieces:
         unsent.add(memoryview(piece))
     return unsent
 
 
-def drain(unsent: Unsent, wire: Wire, step: int = 7) -> bytes:
+def drain(unsent: OutputBuffer, wire: Wire, step: int = 7) -> bytes:
     """All of it, taken by the step."""
     while unsent:
         wire.room = step
@@ -296,7 +296,9 @@ def test_what_outgrows_all_limits_waits_for_the_client(
 ) -> None:
     monkeypatch.setattr(os, "pwrite", pwrite)
     ours, theirs = pair
-    unsent = Unsent(ours, partial(os.sendfile, ours.fileno()), rules(write_timeout=0.01, **limits))
+    unsent = OutputBuffer(
+        ours, partial(os.sendfile, ours.fileno()), rules(write_timeout=0.01, **limits)
+    )
     unsent.add(memoryview(b"a" * 100))
     with pytest.raises(TimeoutError):
         unsent.add(memoryview(b"b" * 100))
@@ -317,7 +319,7 @@ def test_who_leaves_while_it_is_waited_for_is_gone(
     pair: tuple[socket.socket, socket.socket],
 ) -> None:
     ours, theirs = pair
-    unsent = Unsent(ours, os.sendfile, rules(response_spill=1))  # type: ignore[arg-type]
+    unsent = OutputBuffer(ours, os.sendfile, rules(response_spill=1))  # type: ignore[arg-type]
     unsent.add(memoryview(b"a" * 100))
     theirs.close()
     with pytest.raises(OSError, match=r"."):

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefork.http.head_rules import Reject
-from prefork.worker.transport.tls_transport import TlsSocket, distinguished_name
+from prefork.worker.transport.tls_transport import TlsTransport, distinguished_name
 
 AUTHORITY = trustme.CA()
 SERVER = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -56,15 +56,15 @@ class Client:
 
 
 @contextlib.contextmanager
-def pair(buffer: int = 0) -> Iterator[tuple[TlsSocket, Client]]:
+def pair(buffer: int = 0) -> Iterator[tuple[TlsTransport, Client]]:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         if buffer:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
-        yield TlsSocket(ours, SERVER), Client(theirs)
+        yield TlsTransport(ours, SERVER), Client(theirs)
 
 
-def connect(server: TlsSocket, client: Client) -> None:
+def connect(server: TlsTransport, client: Client) -> None:
     """The client sends its last flight as late as it can: the data that follow are in it."""
     done = False
     for _ in range(10):
@@ -84,7 +84,7 @@ def cut(data: bytes, sizes: list[int]) -> Iterator[bytes]:
     yield data[at:]
 
 
-def received(server: TlsSocket) -> bytes:
+def received(server: TlsTransport) -> bytes:
     parts = []
     with contextlib.suppress(BlockingIOError):
         while part := server.recv(1000, DONTWAIT):

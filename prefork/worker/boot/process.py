@@ -39,13 +39,13 @@ from prefork.worker.boot.resource_limits import bind_to_cpus, limit
 from prefork.worker.boot.rights import restrain
 from prefork.worker.boot.stack_writer import offer
 from prefork.worker.boot.warmup import WarmupError, warm_up
-from prefork.worker.protocol.http_connection import Conversation
+from prefork.worker.protocol.http_connection import HttpConnection
 from prefork.worker.schedule.accept import WAKE, Door
 from prefork.worker.schedule.handover import Handover
 from prefork.worker.schedule.worker_loop import Loop, Service
 from prefork.worker.service.admission import Admission
 from prefork.worker.service.http_service import HttpService, base_environ
-from prefork.worker.transport.client_limits import Rules
+from prefork.worker.transport.client_limits import ClientLimits
 
 FAILED_TO_BOOT = 3
 """Exit status of a worker whose application could not be loaded."""
@@ -266,7 +266,7 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
         )
     _keep_freed_memory()
     budget, disk = MemoryBudget(http.buffer_memory), DiskBudget(http.buffer_disk)
-    rules = Rules(
+    rules = ClientLimits(
         limits=RequestLimits(
             request_line=http.max_request_line,
             header_count=http.max_header_count,
@@ -298,7 +298,7 @@ def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> S
             from prefork.worker.protocol.secured_connection import security
 
             secured = security(config, str(listener.address), birth.tls)
-        door.converse = Conversation if secured is None else secured.converse
+        door.converse = HttpConnection if secured is None else secured.converse
         door.recall = HeadCache() if secured is None else None
         door.trusts = secured.trusts if secured is not None else None
         door.base = base_environ(

@@ -13,7 +13,7 @@ from prefork.http.request_parser import CONTINUE, RequestParser
 from prefork.http.streamed_body import StreamedBody
 
 
-class Client(Protocol):
+class StreamingClient(Protocol):
     """A conversation, as far as this is concerned."""
 
     fd: int
@@ -34,7 +34,7 @@ class Client(Protocol):
         """Sends what is no response yet."""
 
 
-def pull(client: Client, timeout: float) -> None:
+def pull(client: StreamingClient, timeout: float) -> None:
     """Takes more of the body that the connection reads, and waits for it.
 
     `timeout`: seconds of silence, 0 for no limit.
@@ -60,7 +60,7 @@ def pull(client: Client, timeout: float) -> None:
         body.fail(Reject(400, "the client is gone"))
 
 
-def _await_data(client: Client, timeout: float) -> bytes:
+def _await_data(client: StreamingClient, timeout: float) -> bytes:
     """Raises TimeoutError after `timeout`, and other OSErrors of a broken connection."""
     due = monotonic() + timeout
     poll = select.poll()

@@ -21,10 +21,10 @@ from prefork.http.streamed_body import DRAIN, StreamedBody
 from prefork.worker.protocol.body_pull import draining, let_go, pull
 from prefork.worker.schedule.accept import Door
 from prefork.worker.schedule.handover import UNREAD, Parcel
-from prefork.worker.transport.client_limits import Rules, due
-from prefork.worker.transport.lingering_close import Lingering
+from prefork.worker.transport.client_limits import ClientLimits, due
+from prefork.worker.transport.lingering_close import LingeringClose
 from prefork.worker.transport.output_buffer import AHEAD
-from prefork.worker.transport.response_writer import Sender
+from prefork.worker.transport.response_writer import ResponseWriter
 
 HEAD = 16 * 1024
 """Bytes read at one time while a head is awaited."""
@@ -36,7 +36,7 @@ _no_room = logs.RateLimit(5.0)
 _DONTWAIT = socket.MSG_DONTWAIT
 
 
-class Wish(Enum):
+class NextStep(Enum):
     """What a conversation needs next."""
 
     IDLE = "idle"
@@ -48,11 +48,11 @@ class Wish(Enum):
     CLOSE = "close"
 
 
-_IDLE, _READ, _WRITE = Wish.IDLE, Wish.READ, Wish.WRITE
-_SERVE, _CLOSE = Wish.SERVE, Wish.CLOSE
+_IDLE, _READ, _WRITE = NextStep.IDLE, NextStep.READ, NextStep.WRITE
+_SERVE, _CLOSE = NextStep.SERVE, NextStep.CLOSE
 
 
-class Conversation(Sender):
+class HttpConnection(ResponseWriter):
     """One accepted HTTP connection."""
 
     __slots__ = (
@@ -76,7 +76,7 @@ class Conversation(Sender):
     )
 
     def __init__(
-        self, sock: socket.SocketType, base: Environ, peer: Peer, rules: Rules, now: float
+        self, sock: socket.SocketType, base: Environ, peer: Peer, rules: ClientLimits, now: float
     ) -> None:
         super().__init__(sock, rules)
         self.connection = RequestParser(base, rules.limits, peer)
@@ -85,7 +85,7 @@ class Conversation(Sender):
         self._answered = False
         self._continued = False
         self._unfinished: bytes | bytearray | None = None
-        self._lingering: Lingering | None = None
+        self._lingering: LingeringClose | None = None
         self._discarded = 0
         self.expired = False
         """Its request was given up, and answered without the application."""
@@ -308,7 +308,7 @@ class Conversation(Sender):
 
     # What comes next.
 
-    def settle(self, now: float, leaving: float = 0.0) -> Wish:
+    def settle(self, now: float, leaving: float = 0.0) -> NextStep:
         """Decides what to wait for, and sets the deadline.
 
         `leaving`: monotonic seconds at which a worker that is on its way out ends its idle
@@ -373,13 +373,13 @@ class Conversation(Sender):
         connection.surplus = True
         self.send(answer)
 
-    def _end(self, now: float) -> Wish:
+    def _end(self, now: float) -> NextStep:
         """The last response is sent; a client that still sends must not be reset by our close."""
         if self._lingering is None:
             if not self.connection.surplus:
                 return _CLOSE
             try:
-                self._lingering = Lingering(self.sock, now)
+                self._lingering = LingeringClose(self.sock, now)
             except OSError:
                 return _CLOSE
         self.deadline = self._lingering.due(now)

@@ -23,17 +23,17 @@ from prefork.http.proxied_request import ProxiedRequestParser, keys
 from prefork.http.proxy_protocol import ProxyError
 from prefork.http.request import Environ, Request
 from prefork.http.request_parser import Peer
-from prefork.worker.protocol.http_connection import Conversation, Wish
+from prefork.worker.protocol.http_connection import HttpConnection, NextStep
 from prefork.worker.schedule.handover import Parcel
-from prefork.worker.transport.client_limits import Rules
+from prefork.worker.transport.client_limits import ClientLimits
 from prefork.worker.transport.output_buffer import SendFile
 from prefork.worker.transport.proxy_header import ProxyHeaderReader
 
 if TYPE_CHECKING:
-    from prefork.worker.transport.tls_transport import TlsSocket
+    from prefork.worker.transport.tls_transport import TlsTransport
 
 
-def security(config: Config, address: str, context: Any) -> "Security | None":
+def security(config: Config, address: str, context: Any) -> "ListenerSecurity | None":
     """What the listener of that address asks for; `context`: the server's, an ssl.SSLContext.
 
     None where its conversations are plain ones.
@@ -42,12 +42,12 @@ def security(config: Config, address: str, context: Any) -> "Security | None":
     seal = None
     if settings.is_spoken_at(address):
         # Imported here: OpenSSL costs each process megabytes that few servers have a use for.
-        from prefork.worker.transport.tls_transport import TlsSocket
+        from prefork.worker.transport.tls_transport import TlsTransport
 
-        seal = partial(TlsSocket, context=context)
+        seal = partial(TlsTransport, context=context)
     if seal is None and not http.trusted_proxies:
         return None
-    return Security(
+    return ListenerSecurity(
         seal,
         settings.handshake_timeout,
         http.proxy_protocol,
@@ -56,10 +56,10 @@ def security(config: Config, address: str, context: Any) -> "Security | None":
     )
 
 
-class Security(Struct, frozen=True):
+class ListenerSecurity(Struct, frozen=True):
     """What one listener asks of its connections."""
 
-    seal: "Callable[[socket.SocketType], TlsSocket] | None"
+    seal: "Callable[[socket.SocketType], TlsTransport] | None"
     """Begins TLS, where that is spoken."""
     handshake_timeout: float
     """Seconds, 0 for no limit."""
@@ -69,9 +69,9 @@ class Security(Struct, frozen=True):
     """What is believed from whom is trusted; see prefork.http.proxied_request.keys."""
 
     def converse(
-        self, sock: socket.SocketType, base: Environ, peer: Peer, rules: Rules, now: float
-    ) -> Conversation:
-        return SecuredConversation(sock, base, peer, rules, now, self)
+        self, sock: socket.SocketType, base: Environ, peer: Peer, rules: ClientLimits, now: float
+    ) -> HttpConnection:
+        return SecuredConnection(sock, base, peer, rules, now, self)
 
 
 class _Owed(Enum):
@@ -82,12 +82,12 @@ class _Owed(Enum):
     NOTHING = "nothing"
 
 
-_WAITING = (Wish.IDLE, Wish.READ)
+_WAITING = (NextStep.IDLE, NextStep.READ)
 
 _PROXY, _HANDSHAKE, _NOTHING = _Owed.PROXY, _Owed.HANDSHAKE, _Owed.NOTHING
 
 
-class SecuredConversation(Conversation):
+class SecuredConnection(HttpConnection):
     """One accepted connection."""
 
     __slots__ = ("_base", "_header", "_owed", "_security", "_tls")
@@ -97,15 +97,15 @@ class SecuredConversation(Conversation):
         sock: socket.SocketType,
         base: Environ,
         peer: Peer,
-        rules: Rules,
+        rules: ClientLimits,
         now: float,
-        security: Security,
+        security: ListenerSecurity,
     ) -> None:
         super().__init__(sock, base, peer, rules, now)
         self._base = base
         self._security = security
         self._header = ProxyHeaderReader() if security.proxy_protocol else None
-        self._tls: TlsSocket | None = None
+        self._tls: TlsTransport | None = None
         self._owed = _PROXY if security.proxy_protocol else _HANDSHAKE
         if not security.proxy_protocol:
             self._know_peer(now)
@@ -229,15 +229,15 @@ class SecuredConversation(Conversation):
     def _file_sender(self) -> SendFile:
         return super()._file_sender() if self._tls is None else self._tls.send_file
 
-    def settle(self, now: float, leaving: float = 0.0) -> Wish:
+    def settle(self, now: float, leaving: float = 0.0) -> NextStep:
         tls = self._tls
         if self._owed is _NOTHING:
             wish = super().settle(now, leaving)
             if tls is not None and tls.ended and wish in _WAITING and self._lingering is None:
-                return Wish.CLOSE  # the epoll would not tell of it
+                return NextStep.CLOSE  # the epoll would not tell of it
             return wish
         if self.broken:
-            return Wish.CLOSE
+            return NextStep.CLOSE
         if self._owed is _PROXY:
             timeout = self._rules.header_timeout
         else:
@@ -245,7 +245,7 @@ class SecuredConversation(Conversation):
         self.deadline = self._since + timeout if timeout else 0.0
         if leaving and (not self.deadline or leaving < self.deadline):
             self.deadline = leaving
-        return Wish.WRITE if tls is not None and tls.unsent else Wish.READ
+        return NextStep.WRITE if tls is not None and tls.unsent else NextStep.READ
 
     def close(self) -> None:
         # Not where an answer was cut: its client has to see that.

@@ -24,13 +24,13 @@ _READ = 64 * 1024
 _RETRY_AFTER = ("Retry-After", "1")  # seconds
 
 
-class Member(Protocol):
+class AdmittedConnection(Protocol):
     @property
     def idle(self) -> bool:
         """It waits for its next request, and nothing of that has come."""
 
 
-M = TypeVar("M", bound=Member)
+M = TypeVar("M", bound=AdmittedConnection)
 
 
 class Admission(Generic[M]):

@@ -15,7 +15,7 @@ from prefork.http.request import Environ, Request
 from prefork.http.request_id import RequestIds
 from prefork.http.request_parser import Peer
 from prefork.scoreboard import ThreadRecord, WorkerStatsWriter
-from prefork.worker.protocol.http_connection import HEAD, Conversation, Wish
+from prefork.worker.protocol.http_connection import HEAD, HttpConnection, NextStep
 from prefork.worker.schedule.accept import Arrival, Door
 from prefork.worker.schedule.handover import Handover, Parcel
 from prefork.worker.schedule.poller import EPOLLIN, EPOLLOUT, Parking, SharedParking
@@ -23,11 +23,11 @@ from prefork.worker.schedule.threads import Crew
 from prefork.worker.service import forked_child
 from prefork.worker.service.admission import Admission, turn_away
 from prefork.worker.transport.accepted_socket import adopt, peer_name
-from prefork.worker.transport.client_limits import Rules
+from prefork.worker.transport.client_limits import ClientLimits
 from prefork.worker.transport.output_buffer import AHEAD
 
 # An enum's member is looked up by a descriptor, at 80 ns each time in CPython 3.11.
-_IDLE, _READ, _WRITE, _SERVE = Wish.IDLE, Wish.READ, Wish.WRITE, Wish.SERVE
+_IDLE, _READ, _WRITE, _SERVE = NextStep.IDLE, NextStep.READ, NextStep.WRITE, NextStep.SERVE
 
 _DONTWAIT = socket.MSG_DONTWAIT
 
@@ -42,7 +42,7 @@ _LAST_CHANCE = 5.0
 """Seconds that an idle connection gets at the end where no limit is configured."""
 
 
-class AccessLog(Protocol):
+class AccessLogWriter(Protocol):
     def add(
         self, environ: Environ, status: int, size: int, started: float, elapsed: float
     ) -> None: ...
@@ -56,22 +56,22 @@ class HttpService:
     def __init__(
         self,
         application: Application,
-        rules: Rules,
+        rules: ClientLimits,
         crew: Crew | None,
         handover: Handover,
         teller: WorkerStatsWriter,
         *,
-        admission: Admission[Conversation],
+        admission: Admission[HttpConnection],
         request_timeout: float,
         graceful_timeout: float,
-        access: AccessLog | None,
+        access: AccessLogWriter | None,
         ids: RequestIds | None,
         proxies: bool,
         draining: Callable[[], bool] | None,
     ) -> None:
         """`proxies`: some are trusted.  `draining`: whether the server is about to stop, though it
         serves on; None where it never does both."""
-        self.parking: Parking[Conversation] = Parking() if crew is None else SharedParking()
+        self.parking: Parking[HttpConnection] = Parking() if crew is None else SharedParking()
         self._parked = self.parking.parked
         self._application = application
         self._rules = rules
@@ -90,7 +90,7 @@ class HttpService:
         # There is more to a call than the application.
         self._attended = proxies or any(each is not None for each in (crew, ids, draining, access))
         self._on_failure = self._failed  # one object: to bind a method takes 25 ns
-        self._open: set[Conversation] = set()
+        self._open: set[HttpConnection] = set()
         self._forked = False
         self._refusals = logs.RateLimit(_COMPLAIN)
         self._last = False
@@ -183,7 +183,7 @@ class HttpService:
         return now
 
     def _go_on(
-        self, conversation: Conversation, events: int, record: ThreadRecord, now: float
+        self, conversation: HttpConnection, events: int, record: ThreadRecord, now: float
     ) -> float:
         """The long way, for all else."""
         if events & EPOLLOUT:
@@ -208,7 +208,7 @@ class HttpService:
             self._move(conversation, only_idle=False)
 
     def _move(
-        self, conversation: Conversation, *, only_idle: bool, slot: int | None = None
+        self, conversation: HttpConnection, *, only_idle: bool, slot: int | None = None
     ) -> bool:
         """Hands a parked conversation over; False where it stays, or is somebody else's."""
         if conversation.parcel() is None:  # only a look: it is not ours yet
@@ -222,7 +222,7 @@ class HttpService:
         return False
 
     def _sent(
-        self, conversation: Conversation, *, only_idle: bool, slot: int | None = None
+        self, conversation: HttpConnection, *, only_idle: bool, slot: int | None = None
     ) -> bool:
         """Hands over a conversation that this thread owns; False where it stays."""
         parcel = conversation.parcel()
@@ -231,7 +231,7 @@ class HttpService:
         self.parking.mute(conversation)
         if not self._handover.send(parcel, conversation.fd, only_idle=only_idle, slot=slot):
             return False
-        self._count(conversation, Wish.CLOSE)
+        self._count(conversation, NextStep.CLOSE)
         self._open.discard(conversation)
         conversation.close()
         return True
@@ -290,7 +290,7 @@ class HttpService:
         self._complain(problem)
         return False
 
-    def admit(self, conversation: Conversation) -> Reject | None:
+    def admit(self, conversation: HttpConnection) -> Reject | None:
         """A PROXY header has named a conversation's client: why that is turned away, or None."""
         assert conversation.door is not None
         address = _sharer(conversation.connection.peer, conversation.door)
@@ -305,13 +305,13 @@ class HttpService:
         if self._refusals.due():
             logs.event("warning", "connections refused", reason=problem.reason)
 
-    def _end_idle(self, conversation: Conversation) -> bool:
+    def _end_idle(self, conversation: HttpConnection) -> bool:
         if not self.parking.claim_this(conversation):
             return False
         self._close(conversation)
         return True
 
-    def _close(self, conversation: Conversation) -> None:
+    def _close(self, conversation: HttpConnection) -> None:
         self.parking.forget(conversation)
         conversation.close()
         self._open.discard(conversation)
@@ -320,7 +320,7 @@ class HttpService:
 
     def _proceed(
         self,
-        conversation: Conversation,
+        conversation: HttpConnection,
         record: ThreadRecord,
         now: float,
         request: Request | None = None,
@@ -355,7 +355,7 @@ class HttpService:
                 self._close(conversation)
             return now
 
-    def _count(self, conversation: Conversation, wish: Wish) -> None:
+    def _count(self, conversation: HttpConnection, wish: NextStep) -> None:
         """Notes how many conversations wait for a request's rest, and for a client to take."""
         before, conversation.wish = conversation.wish, wish
         reading = (wish is _READ) - (before is _READ)
@@ -366,7 +366,7 @@ class HttpService:
                 self._writing += writing
 
     def _call(
-        self, conversation: Conversation, request: Request, record: ThreadRecord, now: float
+        self, conversation: HttpConnection, request: Request, record: ThreadRecord, now: float
     ) -> float:
         """Has the application answer a request; returns when that was over.
 
@@ -389,7 +389,7 @@ class HttpService:
             self._after(request, code, sent, ended - now)
         return ended
 
-    def _before(self, conversation: Conversation, request: Request, record: ThreadRecord) -> None:
+    def _before(self, conversation: HttpConnection, request: Request, record: ThreadRecord) -> None:
         """What not every server does before a call."""
         environ = request.environ
         if self._ids is not None:

@@ -34,7 +34,7 @@ _LINGER_BYTES = 1024 * 1024
 _PIECE = 64 * 1024
 
 
-class Exchange:
+class TcpConnection:
     """One accepted connection and its handler."""
 
     def __init__(self, sock: socket.socket, address: Any, door: Door) -> None:
@@ -111,7 +111,7 @@ class TcpService:
     ) -> None:
         """`proxies`: who speaks the PROXY protocol, and all others are refused; None: nobody does.
         `header_timeout`: seconds for its header, 0 for no limit."""
-        self.parking: Parking[Exchange] = Parking() if crew is None else SharedParking()
+        self.parking: Parking[TcpConnection] = Parking() if crew is None else SharedParking()
         self._handler = handler
         self._crew = crew
         self._handover = handover
@@ -119,8 +119,8 @@ class TcpService:
         self._request_timeout = request_timeout
         self._header_timeout = header_timeout
         self._proxies = proxies
-        self._open: set[Exchange] = set()
-        self._running: dict[Exchange, float] = {}
+        self._open: set[TcpConnection] = set()
+        self._running: dict[TcpConnection, float] = {}
         self._forked = False
         self._last = False
 
@@ -130,7 +130,7 @@ class TcpService:
         fd, address = arrival
         listener = door.sock
         sock = socket.socket(listener.family, listener.type, listener.proto, fileno=fd)
-        exchange = Exchange(sock, address, door)
+        exchange = TcpConnection(sock, address, door)
         self._open.add(exchange)
         if self._proxies is not None:
             exchange.header = ProxyHeaderReader()
@@ -168,7 +168,7 @@ class TcpService:
         for exchange in list(self.parking.parked.values()):
             self._move(exchange, only_idle=False)
 
-    def _move(self, exchange: Exchange, *, only_idle: bool, slot: int | None = None) -> bool:
+    def _move(self, exchange: TcpConnection, *, only_idle: bool, slot: int | None = None) -> bool:
         """Hands over a connection of which nothing was read; False where it stays, or is somebody
         else's."""
         if not exchange.fresh:  # only a look: it is not ours yet
@@ -222,12 +222,12 @@ class TcpService:
 
     # One exchange.
 
-    def _proceed(self, exchange: Exchange, record: ThreadRecord) -> None:
+    def _proceed(self, exchange: TcpConnection, record: ThreadRecord) -> None:
         if exchange.header is None or self._introduced(exchange, exchange.header):
             self._call(exchange, record)
             self._finish(exchange)
 
-    def _introduced(self, exchange: Exchange, owed: ProxyHeaderReader) -> bool:
+    def _introduced(self, exchange: TcpConnection, owed: ProxyHeaderReader) -> bool:
         """Whether the PROXY header is there; where not, the connection is parked or closed."""
         try:
             header = owed.read(exchange.sock)
@@ -246,11 +246,11 @@ class TcpService:
             exchange.introduce(_as_accepted(*header.source))
         return True
 
-    def _refuse(self, exchange: Exchange, why: str) -> None:
+    def _refuse(self, exchange: TcpConnection, why: str) -> None:
         logs.event("warning", "connection refused", peer=exchange.peer, reason=why)
         self._close(exchange)
 
-    def _call(self, exchange: Exchange, record: ThreadRecord) -> None:
+    def _call(self, exchange: TcpConnection, record: ThreadRecord) -> None:
         crew = self._crew
         now = monotonic()
         record.start(now, exchange.peer.encode(), exchange.peer)
@@ -283,14 +283,14 @@ class TcpService:
         if crew is not None:
             crew.leave(ended - now)
 
-    def _finish(self, exchange: Exchange) -> None:
+    def _finish(self, exchange: TcpConnection) -> None:
         if exchange.finish():
             exchange.deadline = monotonic() + _LINGER
             self.parking.park(exchange, EPOLLIN)
         else:
             self._close(exchange)
 
-    def _close(self, exchange: Exchange) -> None:
+    def _close(self, exchange: TcpConnection) -> None:
         self.parking.forget(exchange)
         exchange.sock.close()
         self._open.discard(exchange)

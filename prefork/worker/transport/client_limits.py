@@ -10,7 +10,7 @@ _GRACE = 30.0
 """Seconds before a rate is looked at where silence has no limit."""
 
 
-class Rules(Struct, frozen=True):
+class ClientLimits(Struct, frozen=True):
     """Time limits in seconds and size limits in bytes, 0 for none."""
 
     limits: RequestLimits

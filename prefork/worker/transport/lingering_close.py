@@ -17,7 +17,7 @@ _SIZE = 256 * 1024  # bytes read at one time
 _AT_ONCE = 8  # such reads, until other connections get their turn
 
 
-class Lingering:
+class LingeringClose:
     """One such end under way."""
 
     __slots__ = ("_bytes", "_since", "_sock", "over")

@@ -15,7 +15,7 @@ from time import monotonic
 
 from prefork import linux
 from prefork.temporary_file import unnamed_file
-from prefork.worker.transport.client_limits import Rules, due
+from prefork.worker.transport.client_limits import ClientLimits, due
 
 AHEAD = 128 * 1024
 """Bytes of a response that the kernel may still have for the client when its next request is
@@ -63,7 +63,7 @@ class FilePart:
         os.close(self.fd)
 
 
-class Unsent:
+class OutputBuffer:
     """What one client still has to take; made when it begins to lag behind."""
 
     __slots__ = (
@@ -80,7 +80,7 @@ class Unsent:
         "_taken",
     )
 
-    def __init__(self, sock: socket.SocketType, send_file: SendFile, rules: Rules) -> None:
+    def __init__(self, sock: socket.SocketType, send_file: SendFile, rules: ClientLimits) -> None:
         self._sock = sock
         self._send_file = send_file
         self._rules = rules

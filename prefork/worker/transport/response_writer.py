@@ -4,8 +4,8 @@ import os
 import socket
 from functools import partial
 
-from prefork.worker.transport.client_limits import Rules
-from prefork.worker.transport.output_buffer import SendFile, Unsent, falls_behind
+from prefork.worker.transport.client_limits import ClientLimits
+from prefork.worker.transport.output_buffer import OutputBuffer, SendFile, falls_behind
 
 _SMALL_FILE = 32 * 1024  # read and sent with the head: one call in place of three
 _SENDFILE = 1024 * 1024  # bytes asked of the kernel at one time
@@ -13,16 +13,16 @@ _SENDFILE = 1024 * 1024  # bytes asked of the kernel at one time
 _DONTWAIT = socket.MSG_DONTWAIT
 
 
-class Sender:
+class ResponseWriter:
     """One client, and what is on its way to it."""
 
     __slots__ = ("_rules", "_started", "broken", "fd", "sock", "unsent", "weight")
 
-    def __init__(self, sock: socket.SocketType, rules: Rules) -> None:
+    def __init__(self, sock: socket.SocketType, rules: ClientLimits) -> None:
         self.sock = sock
         self.fd = sock.fileno()
         self._rules = rules
-        self.unsent: Unsent | None = None
+        self.unsent: OutputBuffer | None = None
         """There while the client lags behind."""
         self._started = False
         self.weight = 0
@@ -74,10 +74,10 @@ class Sender:
         except OSError:
             self.broken = True
 
-    def _lag(self) -> Unsent:
+    def _lag(self) -> OutputBuffer:
         """From now on the client has something to take."""
         if self.unsent is None:
-            self.unsent = Unsent(self.sock, self._file_sender(), self._rules)
+            self.unsent = OutputBuffer(self.sock, self._file_sender(), self._rules)
         return self.unsent
 
     def _file_sender(self) -> SendFile:

@@ -23,7 +23,7 @@ _FILE = 64 * 1024  # bytes of a file read and sealed at one time
 _DONTWAIT = socket.MSG_DONTWAIT
 
 
-class TlsSocket:
+class TlsTransport:
     """A connected socket that speaks TLS as a server."""
 
     def __init__(self, sock: socket.SocketType, context: ssl.SSLContext) -> None:
