@@ -19,15 +19,15 @@ from prefork.scoreboard import Scoreboard, ThreadRecord
 from prefork.worker.schedule.accept import (
     QUEUE_EMPTY,
     WAKE,
-    Acceptor,
+    AcceptorThread,
     Arrival,
-    Door,
-    Leave,
-    MainPlace,
+    LeaveAccept,
+    MainAcceptor,
+    WorkerListener,
 )
-from prefork.worker.schedule.handover import Handover, Parcel
-from prefork.worker.schedule.poller import Parking
-from prefork.worker.schedule.worker_loop import Loop
+from prefork.worker.schedule.handover import Handover, HandoverMessage
+from prefork.worker.schedule.poller import ConnectionPoller
+from prefork.worker.schedule.worker_loop import WorkerLoop
 from tests.system.processes import asleep
 
 PATIENCE = 30.0
@@ -40,9 +40,9 @@ def listener() -> Iterator[socket.socket]:
 
 
 @pytest.fixture
-def door(listener: socket.socket) -> Iterator[Door]:
+def door(listener: socket.socket) -> Iterator[WorkerListener]:
     """One worker's view of it: a descriptor of its own."""
-    door = Door(listener.dup())
+    door = WorkerListener(listener.dup())
     yield door
     door.sock.close()
 
@@ -115,7 +115,7 @@ class Kicks:
 
 
 def test_a_shut_door_keeps_its_number_and_leaves_the_listener_to_others(
-    door: Door, listener: socket.socket, clients: Connect
+    door: WorkerListener, listener: socket.socket, clients: Connect
 ) -> None:
     number = door.sock.fileno()
     door.shut()
@@ -123,7 +123,7 @@ def test_a_shut_door_keeps_its_number_and_leaves_the_listener_to_others(
     assert door.sock.fileno() == number
     assert os.readlink(f"/proc/self/fd/{number}") == os.devnull
     assert not os.get_inheritable(number)
-    problem = MainPlace().accept(door, [])
+    problem = MainAcceptor().accept(door, [])
     assert problem is not None
     assert problem.errno == errno.ENOTSOCK
     client = clients()
@@ -135,19 +135,21 @@ def test_a_shut_door_keeps_its_number_and_leaves_the_listener_to_others(
 # The main thread's place.
 
 
-def test_what_is_accepted_is_in_the_list(door: Door, clients: Connect) -> None:
+def test_what_is_accepted_is_in_the_list(door: WorkerListener, clients: Connect) -> None:
     client = clients()
     got: list[Arrival] = []
-    assert MainPlace().accept(door, got) is None
+    assert MainAcceptor().accept(door, got) is None
     assert close_all(got) == {client.getsockname()}
 
 
-def test_an_empty_queue_of_a_listener_that_ends_is_told(door: Door, clients: Connect) -> None:
+def test_an_empty_queue_of_a_listener_that_ends_is_told(
+    door: WorkerListener, clients: Connect
+) -> None:
     clients()
     door.sock.setblocking(False)
     got: list[Arrival] = []
-    assert MainPlace().accept(door, got) is None
-    problem = MainPlace().accept(door, got)
+    assert MainAcceptor().accept(door, got) is None
+    problem = MainAcceptor().accept(door, got)
     assert problem is not None
     assert problem.errno in QUEUE_EMPTY
     assert len(close_all(got)) == 1
@@ -159,9 +161,9 @@ def test_so_it_is_for_a_unix_socket_shut_for_reading() -> None:
         listener.listen()
         client.connect(listener.getsockname())
         listener.shutdown(socket.SHUT_RD)
-        door, got = Door(listener), list[Arrival]()
-        assert MainPlace().accept(door, got) is None
-        problem = MainPlace().accept(door, got)
+        door, got = WorkerListener(listener), list[Arrival]()
+        assert MainAcceptor().accept(door, got) is None
+        problem = MainAcceptor().accept(door, got)
         assert problem is not None
         assert problem.errno in QUEUE_EMPTY
         for fd, _ in got:
@@ -184,34 +186,34 @@ class Failing:
 
 @pytest.mark.parametrize("number", [errno.ECONNABORTED, errno.EPROTO, errno.EPERM])
 def test_an_error_of_the_connection_is_none_of_the_listener(number: int) -> None:
-    assert MainPlace().accept(Door(Failing(number)), []) is None  # type: ignore[arg-type]
+    assert MainAcceptor().accept(WorkerListener(Failing(number)), []) is None  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS])
 def test_an_error_of_the_listener_is_returned_and_disarms(number: int) -> None:
-    place = MainPlace()
-    problem = place.accept(Door(Failing(number)), [])  # type: ignore[arg-type]
+    place = MainAcceptor()
+    problem = place.accept(WorkerListener(Failing(number)), [])  # type: ignore[arg-type]
     assert problem is not None
     assert problem.errno == number
     assert not place.armed
 
 
 def test_a_handler_outside_of_accept_raises_nothing() -> None:
-    place = MainPlace()
+    place = MainAcceptor()
     place.interrupt(place.disarm())
 
 
 def test_only_the_outermost_handler_raises() -> None:
-    place = MainPlace()
+    place = MainAcceptor()
     place.armed = True
     outer = place.disarm()
     place.interrupt(place.disarm())  # one that came in the middle
-    with pytest.raises(Leave):
+    with pytest.raises(LeaveAccept):
         place.interrupt(outer)
 
 
-def test_a_signal_brings_the_main_thread_out(door: Door, handle: Handle) -> None:
-    place = MainPlace()
+def test_a_signal_brings_the_main_thread_out(door: WorkerListener, handle: Handle) -> None:
+    place = MainAcceptor()
     handle(lambda: place.interrupt(place.disarm()))
     got: list[Arrival] = []
     with Kicks():
@@ -222,10 +224,10 @@ def test_a_signal_brings_the_main_thread_out(door: Door, handle: Handle) -> None
 
 
 def test_no_connection_is_lost_to_an_interruption(
-    door: Door, clients: Connect, handle: Handle
+    door: WorkerListener, clients: Connect, handle: Handle
 ) -> None:
     """It was accepted and is in the list, or it is still in the queue."""
-    place = MainPlace()
+    place = MainAcceptor()
     deadline = monotonic() + PATIENCE
 
     def interrupt() -> None:
@@ -246,10 +248,10 @@ def test_no_connection_is_lost_to_an_interruption(
 
 
 def test_an_interruption_is_not_lost_to_code_that_the_collector_runs(
-    door: Door, clients: Connect, handle: Handle
+    door: WorkerListener, clients: Connect, handle: Handle
 ) -> None:
     """An exception that is raised in there goes nowhere, and it would be the only one."""
-    place = MainPlace()
+    place = MainAcceptor()
     waits = threading.Event()
     kicks = Kicks()
 
@@ -292,18 +294,18 @@ def test_an_interruption_is_not_lost_to_code_that_the_collector_runs(
 class Place:
     """An acceptor with all that it works with."""
 
-    def __init__(self, door: Door) -> None:
-        self.arrivals: deque[tuple[Arrival, Door]] = deque()
+    def __init__(self, door: WorkerListener) -> None:
+        self.arrivals: deque[tuple[Arrival, WorkerListener]] = deque()
         self.woken = threading.Semaphore(0)
         self.go_on = False
-        self.acceptor = Acceptor(door, self.arrivals, self.woken.release, lambda: self.go_on)
+        self.acceptor = AcceptorThread(door, self.arrivals, self.woken.release, lambda: self.go_on)
 
     def wait_woken(self) -> None:
         assert self.woken.acquire(timeout=PATIENCE)
 
 
 @pytest.fixture
-def place(door: Door, handle: Handle) -> Iterator[Place]:
+def place(door: WorkerListener, handle: Handle) -> Iterator[Place]:
     handle(lambda: None)
     made = Place(door)
     yield made
@@ -315,10 +317,10 @@ def place(door: Door, handle: Handle) -> Iterator[Place]:
 
 @pytest.mark.timeout(PATIENCE)
 def test_an_acceptor_posted_and_dismissed_as_it_leaves_is_waited_for(
-    door: Door, handle: Handle, clients: Connect
+    door: WorkerListener, handle: Handle, clients: Connect
 ) -> None:
     handle(lambda: None)
-    arrivals: deque[tuple[Arrival, Door]] = deque()
+    arrivals: deque[tuple[Arrival, WorkerListener]] = deque()
     leaving = threading.Event()
 
     def wake() -> None:
@@ -326,7 +328,7 @@ def test_an_acceptor_posted_and_dismissed_as_it_leaves_is_waited_for(
         leaving.set()
         until(lambda: acceptor._dismissed)
 
-    acceptor = Acceptor(door, arrivals, wake, lambda: False)
+    acceptor = AcceptorThread(door, arrivals, wake, lambda: False)
     clients()
     acceptor.post()
     assert leaving.wait(PATIENCE)
@@ -338,7 +340,7 @@ def test_an_acceptor_posted_and_dismissed_as_it_leaves_is_waited_for(
 
 
 def test_an_acceptor_takes_one_and_leaves_its_place(
-    place: Place, door: Door, clients: Connect
+    place: Place, door: WorkerListener, clients: Connect
 ) -> None:
     clients()
     place.acceptor.post()
@@ -376,7 +378,7 @@ def test_posted_twice_it_is_there_once(place: Place, clients: Connect) -> None:
     assert len(place.arrivals) == 1
 
 
-def test_dismissed_it_is_out_when_the_call_returns(place: Place, door: Door) -> None:
+def test_dismissed_it_is_out_when_the_call_returns(place: Place, door: WorkerListener) -> None:
     place.acceptor.post()
     door.shut()
     place.acceptor.dismiss()
@@ -394,7 +396,7 @@ def test_dismissed_before_it_was_ever_posted(place: Place, clients: Connect) -> 
     assert not place.arrivals
 
 
-def test_an_error_ends_its_turn_and_is_told(place: Place, door: Door) -> None:
+def test_an_error_ends_its_turn_and_is_told(place: Place, door: WorkerListener) -> None:
     door.sock.setblocking(False)
     place.acceptor.post()
     place.wait_woken()
@@ -409,7 +411,7 @@ def test_no_connection_is_lost_when_an_acceptor_is_dismissed(
     handle(lambda: None)
     for _ in range(100):
         with listener.dup() as ours:
-            place = Place(Door(ours))
+            place = Place(WorkerListener(ours))
             place.go_on = True
             place.acceptor.post()
             peers = {clients().getsockname() for _ in range(3)}
@@ -430,15 +432,17 @@ class Quiet:
     """A service that keeps what arrives; `on_last` runs in the middle of the order to leave."""
 
     def __init__(self) -> None:
-        self.parking: Parking[Any] = Parking()
+        self.parking: ConnectionPoller[Any] = ConnectionPoller()
         self.arrivals: list[Arrival] = []
         self.on_last: Callable[[], None] = lambda: None
         self.left = 0
 
-    def welcome(self, arrival: Arrival, door: Door, record: ThreadRecord) -> None:
+    def welcome(self, arrival: Arrival, door: WorkerListener, record: ThreadRecord) -> None:
         self.arrivals.append(arrival)
 
-    def adopt(self, parcel: Parcel, fd: int, door: Door, record: ThreadRecord) -> None: ...
+    def adopt(
+        self, parcel: HandoverMessage, fd: int, door: WorkerListener, record: ThreadRecord
+    ) -> None: ...
 
     def ready(self, fd: int, events: int, record: ThreadRecord) -> None: ...
 
@@ -498,11 +502,11 @@ class Master:
 
 
 @pytest.fixture
-def run(door: Door, handle: Handle) -> Iterator[Callable[..., Quiet]]:
+def run(door: WorkerListener, handle: Handle) -> Iterator[Callable[..., Quiet]]:
     """Runs a loop in the main thread while `work` plays the master in another."""
     channels: list[Channel] = []
 
-    def run(work: Callable[[Master], None], service: Quiet, *doors: Door) -> Quiet:
+    def run(work: Callable[[Master], None], service: Quiet, *doors: WorkerListener) -> Quiet:
         ours, theirs = Channel.pair()
         channels.extend((ours, theirs))
         # As in the master: whoever forks has the signal blocked or handled.
@@ -511,7 +515,7 @@ def run(door: Door, handle: Handle) -> Iterator[Callable[..., Quiet]]:
         board = Scoreboard()
         handover = Handover(board, 0, 1)
         records = [board.record(0, 0)]
-        Loop(
+        WorkerLoop(
             list(doors) or [door],
             theirs,
             lambda paths, fds: None,
@@ -531,7 +535,7 @@ Run = Callable[..., Quiet]
 
 
 def test_retired_it_leaves_the_queue_alone(
-    run: Run, door: Door, listener: socket.socket, clients: Connect
+    run: Run, door: WorkerListener, listener: socket.socket, clients: Connect
 ) -> None:
     def work(master: Master) -> None:
         master.hear(ReadyReport(), kick=False)
@@ -548,7 +552,9 @@ def test_retired_it_leaves_the_queue_alone(
     assert service.arrivals == []
 
 
-def test_stopped_it_drains_the_queue_to_its_end(run: Run, door: Door, clients: Connect) -> None:
+def test_stopped_it_drains_the_queue_to_its_end(
+    run: Run, door: WorkerListener, clients: Connect
+) -> None:
     peers = {clients().getsockname() for _ in range(50)}
 
     def work(master: Master) -> None:
@@ -561,7 +567,9 @@ def test_stopped_it_drains_the_queue_to_its_end(run: Run, door: Door, clients: C
     assert close_all(service.arrivals) == peers
 
 
-def test_with_several_listeners_each_is_drained(run: Run, clients: Connect, door: Door) -> None:
+def test_with_several_listeners_each_is_drained(
+    run: Run, clients: Connect, door: WorkerListener
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as second, socket.socket() as other:
         other.connect(second.getsockname())
         peers = {clients().getsockname(), other.getsockname()}
@@ -573,11 +581,13 @@ def test_with_several_listeners_each_is_drained(run: Run, clients: Connect, door
             master.channel.send(StopOrder((0, 1)))
             master.hear(LeavingReport())
 
-        service = run(work, Quiet(), door, Door(second))
+        service = run(work, Quiet(), door, WorkerListener(second))
         assert close_all(service.arrivals) == peers
 
 
-def test_a_signal_in_the_middle_of_an_order_does_not_break_it_off(run: Run, door: Door) -> None:
+def test_a_signal_in_the_middle_of_an_order_does_not_break_it_off(
+    run: Run, door: WorkerListener
+) -> None:
     """The handler of the second comes in the middle of the first: nothing may climb out of it."""
     service = Quiet()
     service.on_last = lambda: [signal.raise_signal(WAKE) for _ in range(3)]  # type: ignore[assignment,return-value]
@@ -592,7 +602,7 @@ def test_a_signal_in_the_middle_of_an_order_does_not_break_it_off(run: Run, door
     assert not door.open
 
 
-def test_the_end_of_the_master_retires_it(run: Run, door: Door) -> None:
+def test_the_end_of_the_master_retires_it(run: Run, door: WorkerListener) -> None:
     def work(master: Master) -> None:
         master.hear(ReadyReport(), kick=False)
         master.channel.close()
@@ -607,7 +617,7 @@ def test_the_end_of_the_master_retires_it(run: Run, door: Door) -> None:
 
 
 @pytest.fixture
-def at_work(door: Door, handle: Handle) -> Iterator[tuple[Loop, Quiet]]:
+def at_work(door: WorkerListener, handle: Handle) -> Iterator[tuple[WorkerLoop, Quiet]]:
     """A loop that knows a sibling, and does not run."""
     with loop_at_work(door, handle, inboxes=2) as made:
         yield made
@@ -615,8 +625,8 @@ def at_work(door: Door, handle: Handle) -> Iterator[tuple[Loop, Quiet]]:
 
 @contextmanager
 def loop_at_work(
-    door: Door, handle: Handle, *, inboxes: int, single: bool = False
-) -> Iterator[tuple[Loop, Quiet]]:
+    door: WorkerListener, handle: Handle, *, inboxes: int, single: bool = False
+) -> Iterator[tuple[WorkerLoop, Quiet]]:
     """`inboxes`: that the worker knows, first its own, then a sibling's; `single`: what the master
     says."""
     handle(lambda: None)
@@ -630,7 +640,7 @@ def loop_at_work(
     if inboxes:
         handover.learn(1, (1,), [end.detach() for end in ends[:inboxes]], own=True)
     records = [board.record(0, 0)]
-    loop = Loop([door], theirs, lambda paths, fds: None, handover, records, board.waits(0))
+    loop = WorkerLoop([door], theirs, lambda paths, fds: None, handover, records, board.waits(0))
     service = loop._service = Quiet()  # type: ignore[assignment]
     loop._parking = service.parking
     loop._install_handlers()
@@ -643,7 +653,7 @@ def loop_at_work(
 
 
 def test_at_work_it_accepts_itself_and_at_rest_an_acceptor_does(
-    at_work: tuple[Loop, Quiet], clients: Connect
+    at_work: tuple[WorkerLoop, Quiet], clients: Connect
 ) -> None:
     loop, service = at_work
     (acceptor,) = loop._acceptors
@@ -671,7 +681,7 @@ def test_at_work_it_accepts_itself_and_at_rest_an_acceptor_does(
     ],
 )
 def test_without_siblings_it_accepts_as_many_as_it_has_found_where_nobody_else_can(
-    door: Door, handle: Handle, clients: Connect, inboxes: int, single: bool, taken: int
+    door: WorkerListener, handle: Handle, clients: Connect, inboxes: int, single: bool, taken: int
 ) -> None:
     with loop_at_work(door, handle, inboxes=inboxes, single=single) as (loop, service):
         for _ in range(6):
@@ -683,7 +693,9 @@ def test_without_siblings_it_accepts_as_many_as_it_has_found_where_nobody_else_c
         close_all(service.arrivals)
 
 
-def test_beaten_to_a_connection_it_comes_back(at_work: tuple[Loop, Quiet], door: Door) -> None:
+def test_beaten_to_a_connection_it_comes_back(
+    at_work: tuple[WorkerLoop, Quiet], door: WorkerListener
+) -> None:
     loop, service = at_work
 
     class Wrong:

@@ -7,7 +7,7 @@ from queue import SimpleQueue
 import pytest
 
 from prefork.scoreboard import Scoreboard, ThreadRecord
-from prefork.worker.schedule.threads import Crew
+from prefork.worker.schedule.threads import LeaderFollowers
 
 PATIENCE = 30.0
 Turn = tuple[ThreadRecord, threading.Event]
@@ -20,7 +20,7 @@ class Stage:
         board = Scoreboard()
         self.records = [board.record(0, number) for number in range(threads)]
         self.woken = threading.Semaphore(0)
-        self.crew = Crew(self.records, self.woken.release, slow=slow)
+        self.crew = LeaderFollowers(self.records, self.woken.release, slow=slow)
         self.leads: SimpleQueue[Turn] = SimpleQueue()
         self.work: Callable[[ThreadRecord], None] = lambda record: None
         self.turns: list[threading.Event] = []

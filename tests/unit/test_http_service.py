@@ -13,7 +13,7 @@ from prefork.http.request import Environ
 from prefork.http.request_id import RequestIds
 from prefork.scoreboard import Scoreboard, ThreadRecord
 from prefork.worker.protocol.http_connection import HttpConnection
-from prefork.worker.schedule.accept import Door
+from prefork.worker.schedule.accept import WorkerListener
 from prefork.worker.service.admission import Admission
 from prefork.worker.service.http_service import HttpService
 from tests.unit.http_rules import BASE, rules
@@ -91,7 +91,7 @@ def serve() -> Iterator[Serve]:
         )
         listener = socket.create_server(("127.0.0.1", 0))
         client = socket.create_connection(listener.getsockname())
-        door = Door(listener)
+        door = WorkerListener(listener)
         ends.extend((listener.close, client.close, lambda: os.close(door.null)))
         door.base, door.recall, door.converse = BASE, HeadCache(), HttpConnection
         record = board.record(0, 0)

@@ -9,7 +9,7 @@ import pytest
 
 from prefork.scoreboard import Scoreboard
 from prefork.worker.schedule import handover
-from prefork.worker.schedule.handover import HOPS, Handover, Parcel, kind_of, receive, send
+from prefork.worker.schedule.handover import HOPS, Handover, HandoverMessage, kind_of, receive, send
 
 KIND = 77
 
@@ -28,7 +28,7 @@ class Pair:
             worker.learn(KIND, (far,), fds, own=True)
             worker.open()
 
-    def parcel(self, **more: object) -> Parcel:
+    def parcel(self, **more: object) -> HandoverMessage:
         given = {
             "listener": 1,
             "peer": None,
@@ -40,7 +40,7 @@ class Pair:
             "continued": False,
             "served": 3,
         }
-        return Parcel(**{**given, **more})  # type: ignore[arg-type]
+        return HandoverMessage(**{**given, **more})  # type: ignore[arg-type]
 
     def send(self, *, only_idle: bool = True, **more: object) -> bool:
         return self.one.send(self.parcel(**more), self.served.fileno(), only_idle=only_idle)

@@ -12,7 +12,12 @@ from time import monotonic
 
 import pytest
 
-from prefork.worker.schedule.poller import EPOLLIN, EPOLLOUT, Parking, SharedParking
+from prefork.worker.schedule.poller import (
+    EPOLLIN,
+    EPOLLOUT,
+    ConnectionPoller,
+    SharedConnectionPoller,
+)
 
 
 @dataclass(eq=False)
@@ -28,9 +33,9 @@ class Parked:
         return self.sock.fileno()
 
 
-@pytest.fixture(params=[Parking, SharedParking])
-def parking(request: pytest.FixtureRequest) -> Parking[Parked]:
-    made: Parking[Parked] = request.param()
+@pytest.fixture(params=[ConnectionPoller, SharedConnectionPoller])
+def parking(request: pytest.FixtureRequest) -> ConnectionPoller[Parked]:
+    made: ConnectionPoller[Parked] = request.param()
     return made
 
 
@@ -46,11 +51,13 @@ def made() -> Iterator[list[Parked]]:
         connection.peer.close()
 
 
-def ready(parking: Parking[Parked]) -> dict[int, int]:
+def ready(parking: ConnectionPoller[Parked]) -> dict[int, int]:
     return dict(parking.wait(0.0, 0.0))
 
 
-def test_nothing_is_ready_until_a_byte_comes(parking: Parking[Parked], made: list[Parked]) -> None:
+def test_nothing_is_ready_until_a_byte_comes(
+    parking: ConnectionPoller[Parked], made: list[Parked]
+) -> None:
     first, second = made[:2]
     parking.park(first, EPOLLIN)
     parking.park(second, EPOLLIN)
@@ -60,7 +67,7 @@ def test_nothing_is_ready_until_a_byte_comes(parking: Parking[Parked], made: lis
 
 
 def test_who_waits_to_write_is_ready_when_there_is_room(
-    parking: Parking[Parked], made: list[Parked]
+    parking: ConnectionPoller[Parked], made: list[Parked]
 ) -> None:
     connection = made[0]
     connection.sock.setblocking(False)
@@ -76,7 +83,9 @@ def test_who_waits_to_write_is_ready_when_there_is_room(
     assert ready(parking) == {connection.fd: EPOLLOUT}
 
 
-def test_a_connection_is_claimed_once(parking: Parking[Parked], made: list[Parked]) -> None:
+def test_a_connection_is_claimed_once(
+    parking: ConnectionPoller[Parked], made: list[Parked]
+) -> None:
     connection = made[0]
     parking.park(connection, EPOLLIN)
     assert parking.claim(connection.fd) is connection
@@ -85,7 +94,7 @@ def test_a_connection_is_claimed_once(parking: Parking[Parked], made: list[Parke
 
 
 def test_parked_anew_it_waits_for_what_it_waits_for_now(
-    parking: Parking[Parked], made: list[Parked]
+    parking: ConnectionPoller[Parked], made: list[Parked]
 ) -> None:
     connection = made[0]
     connection.peer.send(b"x")
@@ -99,7 +108,9 @@ def test_parked_anew_it_waits_for_what_it_waits_for_now(
     assert ready(parking) == {connection.fd: EPOLLIN}
 
 
-def test_a_muted_connection_wakes_nobody(parking: Parking[Parked], made: list[Parked]) -> None:
+def test_a_muted_connection_wakes_nobody(
+    parking: ConnectionPoller[Parked], made: list[Parked]
+) -> None:
     connection = made[0]
     parking.park(connection, EPOLLIN)
     parking.claim(connection.fd)
@@ -112,7 +123,7 @@ def test_a_muted_connection_wakes_nobody(parking: Parking[Parked], made: list[Pa
 
 
 def test_a_forgotten_connection_leaves_nothing_behind(
-    parking: Parking[Parked], made: list[Parked]
+    parking: ConnectionPoller[Parked], made: list[Parked]
 ) -> None:
     """Not even where another process still has it open (epoll(7), question 6)."""
     connection = made[0]
@@ -132,7 +143,7 @@ def test_a_forgotten_connection_leaves_nothing_behind(
 
 
 def test_nobody_is_late_before_the_deadline_and_everybody_soon_after(
-    parking: Parking[Parked], made: list[Parked]
+    parking: ConnectionPoller[Parked], made: list[Parked]
 ) -> None:
     """The wheel has a quarter of a second: late by that much at most, early never."""
     rng = random.Random(1)
@@ -151,7 +162,7 @@ def test_nobody_is_late_before_the_deadline_and_everybody_soon_after(
 
 
 def test_a_deadline_that_has_moved_is_the_one_that_counts(
-    parking: Parking[Parked], made: list[Parked]
+    parking: ConnectionPoller[Parked], made: list[Parked]
 ) -> None:
     later, sooner, never = made[:3]
     for connection in (later, sooner, never):
@@ -168,7 +179,9 @@ def test_a_deadline_that_has_moved_is_the_one_that_counts(
     assert parking.parked == {never.fd: never}
 
 
-def test_what_is_being_served_is_not_late(parking: Parking[Parked], made: list[Parked]) -> None:
+def test_what_is_being_served_is_not_late(
+    parking: ConnectionPoller[Parked], made: list[Parked]
+) -> None:
     connection = made[0]
     connection.deadline = 10.0
     parking.park(connection, EPOLLIN)
@@ -181,7 +194,7 @@ def test_what_is_being_served_is_not_late(parking: Parking[Parked], made: list[P
 
 
 def test_a_descriptor_used_again_has_its_own_deadline(
-    parking: Parking[Parked], made: list[Parked]
+    parking: ConnectionPoller[Parked], made: list[Parked]
 ) -> None:
     old, peer = socket.socketpair()
     first = Parked(old, peer, deadline=10.0)
@@ -200,7 +213,7 @@ def test_a_descriptor_used_again_has_its_own_deadline(
 
 
 def test_it_waits_no_longer_than_to_the_next_deadline(
-    parking: Parking[Parked], made: list[Parked]
+    parking: ConnectionPoller[Parked], made: list[Parked]
 ) -> None:
     connection = made[0]
     connection.deadline = 10.0
@@ -211,12 +224,12 @@ def test_it_waits_no_longer_than_to_the_next_deadline(
     assert parking.expired(10.3) == [connection]
 
 
-def test_with_a_limit_it_comes_back_all_the_same(parking: Parking[Parked]) -> None:
+def test_with_a_limit_it_comes_back_all_the_same(parking: ConnectionPoller[Parked]) -> None:
     assert parking.wait(0.0, 0.0) == []
 
 
 def test_all_that_is_ready_is_told_in_one_look(
-    parking: Parking[Parked], made: list[Parked]
+    parking: ConnectionPoller[Parked], made: list[Parked]
 ) -> None:
     for connection in made:
         parking.park(connection, EPOLLIN)
@@ -225,7 +238,7 @@ def test_all_that_is_ready_is_told_in_one_look(
 
 
 def test_a_watched_descriptor_is_told_and_is_no_connection(
-    parking: Parking[Parked], made: list[Parked]
+    parking: ConnectionPoller[Parked], made: list[Parked]
 ) -> None:
     watched = made[0]
     parking.watch(watched.fd)
@@ -236,7 +249,7 @@ def test_a_watched_descriptor_is_told_and_is_no_connection(
     assert ready(parking) == {watched.fd: EPOLLIN}
 
 
-def test_an_edge_is_told_once(parking: Parking[Parked], made: list[Parked]) -> None:
+def test_an_edge_is_told_once(parking: ConnectionPoller[Parked], made: list[Parked]) -> None:
     watched = made[0]
     parking.watch(watched.fd, edge=True)
     watched.peer.send(b"x")
@@ -247,7 +260,7 @@ def test_an_edge_is_told_once(parking: Parking[Parked], made: list[Parked]) -> N
 
 
 def test_only_the_one_that_is_meant_is_claimed(
-    parking: Parking[Parked], made: list[Parked]
+    parking: ConnectionPoller[Parked], made: list[Parked]
 ) -> None:
     gone = made[0]
     parking.park(gone, EPOLLIN)
@@ -266,11 +279,11 @@ def test_only_the_one_that_is_meant_is_claimed(
 
 
 @pytest.fixture
-def shared() -> SharedParking[Parked]:
-    return SharedParking()
+def shared() -> SharedConnectionPoller[Parked]:
+    return SharedConnectionPoller()
 
 
-def told_of_what_another_serves(shared: SharedParking[Parked], connection: Parked) -> None:
+def told_of_what_another_serves(shared: SharedConnectionPoller[Parked], connection: Parked) -> None:
     shared.park(connection, EPOLLIN)
     assert shared.claim(connection.fd) is connection
     connection.peer.send(b"x")
@@ -279,7 +292,7 @@ def told_of_what_another_serves(shared: SharedParking[Parked], connection: Parke
 
 
 def test_of_what_another_serves_it_is_told_once(
-    shared: SharedParking[Parked], made: list[Parked]
+    shared: SharedConnectionPoller[Parked], made: list[Parked]
 ) -> None:
     connection = made[0]
     told_of_what_another_serves(shared, connection)
@@ -293,7 +306,7 @@ def test_of_what_another_serves_it_is_told_once(
 
 
 def test_parked_anew_it_waits_for_something_else(
-    shared: SharedParking[Parked], made: list[Parked]
+    shared: SharedConnectionPoller[Parked], made: list[Parked]
 ) -> None:
     connection = made[0]
     told_of_what_another_serves(shared, connection)
@@ -303,7 +316,7 @@ def test_parked_anew_it_waits_for_something_else(
 
 @pytest.mark.parametrize("way", ["mute", "forget"])
 def test_it_ends_or_leaves_for_another_worker(
-    shared: SharedParking[Parked], made: list[Parked], way: str
+    shared: SharedConnectionPoller[Parked], made: list[Parked], way: str
 ) -> None:
     connection = made[0]
     told_of_what_another_serves(shared, connection)
@@ -314,7 +327,9 @@ def test_it_ends_or_leaves_for_another_worker(
     assert ready(shared) == {connection.fd: EPOLLIN}
 
 
-def test_nothing_is_lost_among_threads(shared: SharedParking[Parked], made: list[Parked]) -> None:
+def test_nothing_is_lost_among_threads(
+    shared: SharedConnectionPoller[Parked], made: list[Parked]
+) -> None:
     """Each byte is read, whoever is told of it, and however often."""
     connections, bytes_each = made[:4], 300
     read = Counter[int]()

@@ -8,8 +8,8 @@ import pytest
 
 from prefork.scoreboard import Scoreboard, ThreadRecord
 from prefork.worker.schedule import fairness
-from prefork.worker.schedule.accept import Door, MainPlace
-from prefork.worker.schedule.fairness import Turn
+from prefork.worker.schedule.accept import MainAcceptor, WorkerListener
+from prefork.worker.schedule.fairness import AcceptFairness
 from prefork.worker.schedule.handover import Handover
 
 KIND = 5
@@ -41,7 +41,7 @@ class Worker:
         handover.open()
         self.handover = handover
         self.record: ThreadRecord = board.record(slot, 0)
-        self.turn = Turn(listener, board.waits(slot), handover, NUMBER)
+        self.turn = AcceptFairness(listener, board.waits(slot), handover, NUMBER)
 
 
 @pytest.fixture
@@ -135,11 +135,11 @@ def test_a_place_is_told_while_it_is_held(
     workers: Workers, connect: Callable[[], None], listener: socket.socket
 ) -> None:
     one, other = workers
-    door = Door(listener.dup())
+    door = WorkerListener(listener.dup())
     door.turn = one.turn
     told = []
     connect()
-    place, accept = MainPlace(), door.sock._accept  # type: ignore[attr-defined]
+    place, accept = MainAcceptor(), door.sock._accept  # type: ignore[attr-defined]
 
     class Listener:
         def _accept(self) -> tuple[int, object]:

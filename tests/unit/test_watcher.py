@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from prefork.worker.schedule.accept import MainPlace
-from prefork.worker.schedule.watcher import Duty, Watcher
+from prefork.worker.schedule.accept import MainAcceptor
+from prefork.worker.schedule.watcher import PendingWork, Watcher
 
 Work = tuple[int, float]
 
@@ -66,9 +66,9 @@ def play() -> Play:
     ) -> list[int]:
         """`own`, `other`: requests in a tick; `seconds` in the application for the other; `busy`:
         at how many of ten looks this worker is."""
-        duty, handover, service = Duty(), Handover(), Service(parked)
+        duty, handover, service = PendingWork(), Handover(), Service(parked)
         watcher = Watcher(
-            *(duty, MainPlace(), handover, None),  # type: ignore[arg-type]
+            *(duty, MainAcceptor(), handover, None),  # type: ignore[arg-type]
             wake=lambda: None,
             attend=lambda fd: False,
             crowded=lambda: None,

@@ -40,9 +40,9 @@ from prefork.worker.boot.rights import restrain
 from prefork.worker.boot.stack_writer import offer
 from prefork.worker.boot.warmup import WarmupError, warm_up
 from prefork.worker.protocol.http_connection import HttpConnection
-from prefork.worker.schedule.accept import WAKE, Door
+from prefork.worker.schedule.accept import WAKE, WorkerListener
 from prefork.worker.schedule.handover import Handover
-from prefork.worker.schedule.worker_loop import Loop, Service
+from prefork.worker.schedule.worker_loop import Service, WorkerLoop
 from prefork.worker.service.admission import Admission
 from prefork.worker.service.http_service import HttpService, base_environ
 from prefork.worker.transport.client_limits import ClientLimits
@@ -175,10 +175,10 @@ def _ignore(*_: object) -> None:
 
 
 def _work(birth: Birth, loaded: Loaded | None) -> int:
-    doors = [Door(listener.sock) for listener in birth.listeners]
+    doors = [WorkerListener(listener.sock) for listener in birth.listeners]
     protect_children([*(door.sock for door in doors), birth.channel])
     threads = birth.config.workers.threads
-    loop = Loop(
+    loop = WorkerLoop(
         doors,
         birth.channel,
         birth.logs.replace,
@@ -249,7 +249,9 @@ def _keep_freed_memory() -> None:
     bytearray(1024 * 1024)
 
 
-def _service(birth: Birth, application: Any, doors: list[Door], loop: Loop) -> Service:
+def _service(
+    birth: Birth, application: Any, doors: list[WorkerListener], loop: WorkerLoop
+) -> Service:
     config = birth.config
     workers = config.workers
     http = config.http

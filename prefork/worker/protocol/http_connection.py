@@ -19,8 +19,8 @@ from prefork.http.request_parser import CONTINUE, Peer, RequestParser
 from prefork.http.response_head import Headers, early_hints, error
 from prefork.http.streamed_body import DRAIN, StreamedBody
 from prefork.worker.protocol.body_pull import draining, let_go, pull
-from prefork.worker.schedule.accept import Door
-from prefork.worker.schedule.handover import UNREAD, Parcel
+from prefork.worker.schedule.accept import WorkerListener
+from prefork.worker.schedule.handover import UNREAD, HandoverMessage
 from prefork.worker.transport.client_limits import ClientLimits, due
 from prefork.worker.transport.lingering_close import LingeringClose
 from prefork.worker.transport.output_buffer import AHEAD
@@ -95,7 +95,7 @@ class HttpConnection(ResponseWriter):
         """The request that the application has now."""
         self.began = 0.0
         """Monotonic seconds at which it got that."""
-        self.door: Door | None = None
+        self.door: WorkerListener | None = None
         """Where it came in, if it may leave for another worker."""
         self.wish = _CLOSE
         """What it waits for, as far as that was noted."""
@@ -188,7 +188,7 @@ class HttpConnection(ResponseWriter):
 
     # To another worker and back.
 
-    def parcel(self) -> Parcel | None:
+    def parcel(self) -> HandoverMessage | None:
         """What another worker needs to go on with it, None where it cannot move: it has something
         to send, or too much was read of a request, or the end of one was not told."""
         connection, door = self.connection, self.door
@@ -205,12 +205,12 @@ class HttpConnection(ResponseWriter):
             return None
         else:
             data = bytes(self._unfinished)
-        return Parcel(
+        return HandoverMessage(
             *(door.inode, None, connection.peer, data, self._since, deadline),
             *(self._answered, self._continued, self._served),
         )
 
-    def resume(self, parcel: Parcel) -> None:
+    def resume(self, parcel: HandoverMessage) -> None:
         """Goes on where another worker was."""
         self._since = parcel.since
         self._answered = parcel.answered

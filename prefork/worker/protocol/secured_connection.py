@@ -24,7 +24,7 @@ from prefork.http.proxy_protocol import ProxyError
 from prefork.http.request import Environ, Request
 from prefork.http.request_parser import Peer
 from prefork.worker.protocol.http_connection import HttpConnection, NextStep
-from prefork.worker.schedule.handover import Parcel
+from prefork.worker.schedule.handover import HandoverMessage
 from prefork.worker.transport.client_limits import ClientLimits
 from prefork.worker.transport.output_buffer import SendFile
 from prefork.worker.transport.proxy_header import ProxyHeaderReader
@@ -205,13 +205,13 @@ class SecuredConnection(HttpConnection):
             return None
         return super().read(now)
 
-    def parcel(self) -> Parcel | None:
+    def parcel(self) -> HandoverMessage | None:
         """The state of a TLS session can't be sent, nor half a PROXY header."""
         if self._owed is not _NOTHING or self._security.seal is not None:
             return None
         return super().parcel()
 
-    def resume(self, parcel: Parcel) -> None:
+    def resume(self, parcel: HandoverMessage) -> None:
         if self._owed is _PROXY:  # it was read where this comes from, and is in the environ
             self._header = None
             self._know_peer(parcel.since)

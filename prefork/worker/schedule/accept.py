@@ -26,7 +26,7 @@ from itertools import islice
 from typing import Any
 
 from prefork.http.request import Environ
-from prefork.worker.schedule.fairness import Turn
+from prefork.worker.schedule.fairness import AcceptFairness
 
 WAKE = signal.SIGRTMIN + 1
 """What brings a thread out of its place. Real-time, since libraries use SIGURG and SIGUSR1."""
@@ -58,11 +58,11 @@ def start_deaf(thread: threading.Thread) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-class Leave(BaseException):
+class LeaveAccept(BaseException):
     """Raised by a signal handler: the main thread is to leave its place in accept4."""
 
 
-class Door:
+class WorkerListener:
     """One listener as one worker sees it."""
 
     __slots__ = (
@@ -86,7 +86,7 @@ class Door:
         self.converse: Any = None
         """What makes a conversation of a connection that comes in here, where the service has
         some."""
-        self.turn: Turn | None = None
+        self.turn: AcceptFairness | None = None
         """Who of several workers is to accept next, where that can be told."""
         self.recall: Any = None
         """Where heads that come again are found, where the service looks for them."""
@@ -124,7 +124,7 @@ class Door:
         self.make_room()
 
 
-class MainPlace:
+class MainAcceptor:
     """The main thread's way into accept4 and out of it."""
 
     def __init__(self) -> None:
@@ -142,9 +142,9 @@ class MainPlace:
     def interrupt(self, armed: bool) -> None:
         """The last thing in a signal handler: raises Leave where the main thread waits."""
         if armed:
-            raise Leave
+            raise LeaveAccept
 
-    def accept(self, door: Door, got: list[Arrival]) -> OSError | None:
+    def accept(self, door: WorkerListener, got: list[Arrival]) -> OSError | None:
         """Waits for a connection and appends it to `got`.
 
         Comes back with nothing when it was interrupted.  Returns the listener's error where
@@ -170,7 +170,7 @@ class MainPlace:
             except OSError as error:
                 self.armed = False
                 problem = error
-        except Leave:
+        except LeaveAccept:
             pass
         if turn is not None:
             turn.end()
@@ -179,7 +179,7 @@ class MainPlace:
         return problem
 
 
-class Acceptor:
+class AcceptorThread:
     """A thread that takes the main thread's place in accept4 while that waits in the epoll.
 
     It runs no application code: it accepts, says so, and accepts again only if it may.
@@ -187,8 +187,8 @@ class Acceptor:
 
     def __init__(
         self,
-        door: Door,
-        arrivals: deque[tuple[Arrival, Door]],
+        door: WorkerListener,
+        arrivals: deque[tuple[Arrival, WorkerListener]],
         wake: Callable[[], None],
         go_on: Callable[[], bool],
     ) -> None:

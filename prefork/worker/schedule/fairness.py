@@ -35,7 +35,7 @@ _PATIENCE = 0.001
 _TCP_INFO_DEPTH = slice(24, 28)  # tcpi_unacked: of a listening socket the length of its queue
 
 
-class Turn:
+class AcceptFairness:
     """One worker's turns at one TCP listener."""
 
     def __init__(

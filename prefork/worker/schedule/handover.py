@@ -43,7 +43,7 @@ from prefork import logs
 from prefork.scoreboard import Scoreboard
 
 VERSION = 3
-"""Of `Parcel`; a worker takes none of another."""
+"""Of `HandoverMessage`; a worker takes none of another."""
 
 HOPS = 3
 """How often a connection is sent on before whoever has it keeps it."""
@@ -57,7 +57,7 @@ _HEADROOM = 32
 _LIMIT = UNREAD + 16 * 1024
 
 
-class Parcel(msgspec.Struct, array_like=True):
+class HandoverMessage(msgspec.Struct, array_like=True):
     """What goes beside a descriptor."""
 
     listener: int
@@ -82,7 +82,7 @@ class Parcel(msgspec.Struct, array_like=True):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Parcel).decode
+_decode = msgspec.msgpack.Decoder(HandoverMessage).decode
 
 
 def kind_of(protocol: str, listeners: Iterable[socket.socket]) -> int:
@@ -257,14 +257,16 @@ class Handover:
 
         return of(self._slot), {slot: of(slot) for slot in slots}
 
-    def _send_to(self, slot: int, parcel: Parcel, fd: int) -> bool:
+    def _send_to(self, slot: int, parcel: HandoverMessage, fd: int) -> bool:
         """Sends a connection to one sibling; False where that does not take it."""
         inbox = self._siblings.get(slot)
         if inbox is None or self._scoreboard.kind(slot) != self._kind:
             return False
         return send(inbox, _encode(parcel), fd)
 
-    def send(self, parcel: Parcel, fd: int, *, only_idle: bool, slot: int | None = None) -> bool:
+    def send(
+        self, parcel: HandoverMessage, fd: int, *, only_idle: bool, slot: int | None = None
+    ) -> bool:
         """Sends a connection to a sibling; False where none takes it.
 
         With `only_idle` to one that has nothing to do, else to whoever takes it, an idle one
@@ -294,7 +296,7 @@ class Handover:
 
     # Receiving.
 
-    def receive(self) -> tuple[Parcel, int] | None:
+    def receive(self) -> tuple[HandoverMessage, int] | None:
         """The next connection from the inbox; None where that is empty, or `stuck`."""
         assert self.inbox is not None
         while self._has_room_for_one() and (packet := receive(self.inbox)) is not None:

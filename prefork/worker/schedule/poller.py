@@ -18,7 +18,7 @@ _TICKS = 4  # a second
 _WATCHED = 256  # descriptors that are no connections; far fewer than that
 
 
-class Parkable(Protocol):
+class PolledConnection(Protocol):
     fd: int
     events: int
     """What it is registered for in the epoll; 0 when it is not there."""
@@ -28,10 +28,10 @@ class Parkable(Protocol):
     """Monotonic seconds: where it stands on the wheel; infinity when it is not there."""
 
 
-P = TypeVar("P", bound=Parkable)
+P = TypeVar("P", bound=PolledConnection)
 
 
-class Parking(Generic[P]):
+class ConnectionPoller(Generic[P]):
     """The epoll of one worker, for one thread that parks; others may `claim` and then `mute`."""
 
     def __init__(self) -> None:
@@ -151,7 +151,7 @@ class Parking(Generic[P]):
         return late
 
 
-class SharedParking(Parking[P]):
+class SharedConnectionPoller(ConnectionPoller[P]):
     """The epoll of a worker in which several threads serve, and one at a time waits.
 
     Who waits may be told of a connection that another thread serves: its client sends on, or goes.

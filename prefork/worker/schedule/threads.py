@@ -40,7 +40,7 @@ class _Member:
         """Released when it is given the place."""
 
 
-class Crew:
+class LeaderFollowers:
     """The main thread and the others, and which of them has the place.
 
     Threads are told apart by their record on the scoreboard.  No signal handler may come in here:

@@ -18,10 +18,10 @@ from time import monotonic, sleep
 from typing import Any, Protocol
 
 from prefork import logs
-from prefork.worker.schedule.accept import WAKE, Arrival, Door, MainPlace, start_deaf
-from prefork.worker.schedule.handover import HOPS, Handover, Parcel
-from prefork.worker.schedule.poller import Parking
-from prefork.worker.schedule.threads import Crew
+from prefork.worker.schedule.accept import WAKE, Arrival, MainAcceptor, WorkerListener, start_deaf
+from prefork.worker.schedule.handover import HOPS, Handover, HandoverMessage
+from prefork.worker.schedule.poller import ConnectionPoller
+from prefork.worker.schedule.threads import LeaderFollowers
 
 _PATIENCE = 0.004
 """Seconds in the application from which on others are not to wait for it."""
@@ -52,7 +52,7 @@ _ROOM = 1.0
 """Seconds between two looks for free descriptors, while there were none."""
 
 
-class Duty:
+class PendingWork:
     """What several threads of a worker have to see, of what there is to do."""
 
     __slots__ = ("arrivals", "events", "incoming", "leaving", "since", "watcher_sleeps")
@@ -64,19 +64,19 @@ class Duty:
         self.leaving = False
         self.watcher_sleeps = False
         """Whoever begins to serve has to wake it."""
-        self.arrivals: deque[tuple[Arrival, Door]] = deque()
+        self.arrivals: deque[tuple[Arrival, WorkerListener]] = deque()
         """What acceptor threads took."""
-        self.incoming: deque[tuple[Parcel, int]] = deque()
+        self.incoming: deque[tuple[HandoverMessage, int]] = deque()
         """What came out of the inbox."""
         self.events: deque[tuple[int, int]] = deque()
         """Descriptors that were ready at the last look (several threads only)."""
 
 
-class Offering(Protocol):
+class WatchedService(Protocol):
     """What the watcher asks of a service (prefork.worker.schedule.worker_loop.Service)."""
 
     @property
-    def parking(self) -> Parking[Any]:
+    def parking(self) -> ConnectionPoller[Any]:
         """Where its connections are parked."""
 
     def offer(self, fd: int, slot: int | None = None) -> bool:
@@ -92,10 +92,10 @@ class Watcher:
 
     def __init__(
         self,
-        duty: Duty,
-        place: MainPlace,
+        duty: PendingWork,
+        place: MainAcceptor,
         handover: Handover,
-        crew: Crew | None,
+        crew: LeaderFollowers | None,
         *,
         wake: Callable[[], None],
         attend: Callable[[int], bool],
@@ -111,7 +111,7 @@ class Watcher:
         self._wake_holder = wake
         self._attend = attend
         self._crowded = crowded
-        self._service: Offering
+        self._service: WatchedService
         self._epoll = -1
         self._kick = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._main = threading.get_ident()
@@ -124,7 +124,7 @@ class Watcher:
         self._window_ends = 0.0
         self._work: tuple[tuple[int, float], dict[int, tuple[int, float]]] | None = None
 
-    def start(self, service: Offering) -> None:
+    def start(self, service: WatchedService) -> None:
         """Begins to watch, if there can be anything to do (main thread)."""
         if self._crew is None and self._handover.inbox is None:
             return
@@ -138,7 +138,7 @@ class Watcher:
         os.eventfd_write(self._kick, 1)
 
     def dismiss(self) -> None:
-        """Ends it for good; what it took out of the inbox is in `Duty.incoming` then."""
+        """Ends it for good; what it took out of the inbox is in `PendingWork.incoming` then."""
         if self._thread is not None:
             self._over = True
             self.rouse()
@@ -274,7 +274,7 @@ class Watcher:
             except IndexError:
                 break
             fd, peer = arrival
-            parcel = Parcel(door.inode, peer, ("", ""), b"", now, 0.0, False, False)
+            parcel = HandoverMessage(door.inode, peer, ("", ""), b"", now, 0.0, False, False)
             if not handover.send(parcel, fd, only_idle=True):
                 duty.arrivals.appendleft((arrival, door))
                 return False

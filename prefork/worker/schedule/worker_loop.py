@@ -30,12 +30,19 @@ from prefork.channel import (
     StopOrder,
 )
 from prefork.scoreboard import LISTENERS, AcceptFlags, ThreadRecord
-from prefork.worker.schedule.accept import QUEUE_EMPTY, WAKE, Acceptor, Arrival, Door, MainPlace
-from prefork.worker.schedule.fairness import Turn
-from prefork.worker.schedule.handover import Handover, Parcel
-from prefork.worker.schedule.poller import Parking
-from prefork.worker.schedule.threads import Crew
-from prefork.worker.schedule.watcher import Duty, Watcher
+from prefork.worker.schedule.accept import (
+    QUEUE_EMPTY,
+    WAKE,
+    AcceptorThread,
+    Arrival,
+    MainAcceptor,
+    WorkerListener,
+)
+from prefork.worker.schedule.fairness import AcceptFairness
+from prefork.worker.schedule.handover import Handover, HandoverMessage
+from prefork.worker.schedule.poller import ConnectionPoller
+from prefork.worker.schedule.threads import LeaderFollowers
+from prefork.worker.schedule.watcher import PendingWork, Watcher
 
 # Without the enum that signal.getsignal makes of its answer, or tries to: 0.6 us at each wait.
 _getsignal: Callable[[int], object] = sys.modules["_signal"].getsignal
@@ -58,14 +65,16 @@ class Service(Protocol):
     """What is done with connections: prefork.worker.service.http_service or
     prefork.worker.service.tcp_service."""
 
-    parking: Parking[Any]
+    parking: ConnectionPoller[Any]
 
     # By any thread, which is told by its record.
 
-    def welcome(self, arrival: Arrival, door: Door, record: ThreadRecord) -> None:
+    def welcome(self, arrival: Arrival, door: WorkerListener, record: ThreadRecord) -> None:
         """Serves or parks a new connection."""
 
-    def adopt(self, parcel: Parcel, fd: int, door: Door, record: ThreadRecord) -> None:
+    def adopt(
+        self, parcel: HandoverMessage, fd: int, door: WorkerListener, record: ThreadRecord
+    ) -> None:
         """Serves or parks a connection that a sibling has handed over."""
 
     def ready(self, fd: int, events: int, record: ThreadRecord, now: float) -> float:
@@ -99,12 +108,12 @@ class Service(Protocol):
         """In a child that the application has forked: lets go of what is the worker's alone."""
 
 
-class Loop:
+class WorkerLoop:
     """Runs until the worker may leave."""
 
     def __init__(
         self,
-        doors: list[Door],
+        doors: list[WorkerListener],
         channel: Channel,
         reopen: Callable[[tuple[str, ...], list[int]], None],
         handover: Handover,
@@ -118,18 +127,22 @@ class Loop:
         self._doors = doors
         for number, door in enumerate(doors[:LISTENERS]):
             if door.sock.family != socket.AF_UNIX:
-                door.turn = Turn(door.sock, waits, handover, number)
+                door.turn = AcceptFairness(door.sock, waits, handover, number)
         self._reopen = reopen
         self._channel = channel
         self._channel_fd = channel.fileno()
-        self._parking: Parking[Any]
+        self._parking: ConnectionPoller[Any]
         self._service: Service
-        self._place = MainPlace()
-        self._duty = duty = Duty()
-        self._acceptors = [Acceptor(door, duty.arrivals, self.wake, self._go_on) for door in doors]
+        self._place = MainAcceptor()
+        self._duty = duty = PendingWork()
+        self._acceptors = [
+            AcceptorThread(door, duty.arrivals, self.wake, self._go_on) for door in doors
+        ]
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._record = records[0]
-        self.crew = Crew(list(records), self.wake, slow=slow) if len(records) > 1 else None
+        self.crew = (
+            LeaderFollowers(list(records), self.wake, slow=slow) if len(records) > 1 else None
+        )
         self.handover = handover
         self._watcher = Watcher(
             *(duty, self._place, handover, self.crew),
@@ -365,7 +378,7 @@ class Loop:
         if self._duty.watcher_sleeps:
             self._watcher.rouse()
 
-    def _greet(self, arrival: Arrival, door: Door) -> None:
+    def _greet(self, arrival: Arrival, door: WorkerListener) -> None:
         """The main thread has accepted a connection."""
         if arrival[0] >= self.handover.brim:
             self.handover.crowd()
@@ -403,7 +416,7 @@ class Loop:
         # Should another be faster, the watcher gets it out; alone, it has none that looks.
         return 0 if self.handover.alone else _AT_ONCE
 
-    def _accept_at_once(self, door: Door, turn: Turn, most: int) -> None:
+    def _accept_at_once(self, door: WorkerListener, turn: AcceptFairness, most: int) -> None:
         for _ in range(most):
             if not (turn.mine() and door.open):
                 return
@@ -489,7 +502,7 @@ class Loop:
                 self._rest(problem)
 
     def _wait_in_turn(
-        self, crew: Crew, now: float, limit: float | None, record: ThreadRecord
+        self, crew: LeaderFollowers, now: float, limit: float | None, record: ThreadRecord
     ) -> float:
         """The same where another thread may take this one's place meanwhile."""
         duty = self._duty
@@ -534,7 +547,7 @@ class Loop:
             except IndexError:  # the watcher has taken it
                 continue
 
-    def _take_in(self, parcel: Parcel, fd: int, record: ThreadRecord) -> None:
+    def _take_in(self, parcel: HandoverMessage, fd: int, record: ThreadRecord) -> None:
         door = next((door for door in self._doors if door.inode == parcel.listener), None)
         if door is None:
             # Sent to the slot's last worker, that had other listeners: the master looks to it that

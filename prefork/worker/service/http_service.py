@@ -16,10 +16,15 @@ from prefork.http.request_id import RequestIds
 from prefork.http.request_parser import Peer
 from prefork.scoreboard import ThreadRecord, WorkerStatsWriter
 from prefork.worker.protocol.http_connection import HEAD, HttpConnection, NextStep
-from prefork.worker.schedule.accept import Arrival, Door
-from prefork.worker.schedule.handover import Handover, Parcel
-from prefork.worker.schedule.poller import EPOLLIN, EPOLLOUT, Parking, SharedParking
-from prefork.worker.schedule.threads import Crew
+from prefork.worker.schedule.accept import Arrival, WorkerListener
+from prefork.worker.schedule.handover import Handover, HandoverMessage
+from prefork.worker.schedule.poller import (
+    EPOLLIN,
+    EPOLLOUT,
+    ConnectionPoller,
+    SharedConnectionPoller,
+)
+from prefork.worker.schedule.threads import LeaderFollowers
 from prefork.worker.service import forked_child
 from prefork.worker.service.admission import Admission, turn_away
 from prefork.worker.transport.accepted_socket import adopt, peer_name
@@ -57,7 +62,7 @@ class HttpService:
         self,
         application: Application,
         rules: ClientLimits,
-        crew: Crew | None,
+        crew: LeaderFollowers | None,
         handover: Handover,
         teller: WorkerStatsWriter,
         *,
@@ -71,7 +76,9 @@ class HttpService:
     ) -> None:
         """`proxies`: some are trusted.  `draining`: whether the server is about to stop, though it
         serves on; None where it never does both."""
-        self.parking: Parking[HttpConnection] = Parking() if crew is None else SharedParking()
+        self.parking: ConnectionPoller[HttpConnection] = (
+            ConnectionPoller() if crew is None else SharedConnectionPoller()
+        )
         self._parked = self.parking.parked
         self._application = application
         self._rules = rules
@@ -98,7 +105,7 @@ class HttpService:
 
     # prefork.worker.schedule.worker_loop.Service
 
-    def welcome(self, arrival: Arrival, door: Door, record: ThreadRecord) -> None:
+    def welcome(self, arrival: Arrival, door: WorkerListener, record: ThreadRecord) -> None:
         fd, peer = arrival
         name = peer_name(peer)
         address = _sharer(name, door)
@@ -114,7 +121,9 @@ class HttpService:
         conversation.closing = self._last
         self._proceed(conversation, record, now, conversation.read(now))
 
-    def adopt(self, parcel: Parcel, fd: int, door: Door, record: ThreadRecord) -> None:
+    def adopt(
+        self, parcel: HandoverMessage, fd: int, door: WorkerListener, record: ThreadRecord
+    ) -> None:
         if parcel.peer is not None:  # nothing was read yet
             self.welcome((fd, parcel.peer), door, record)
             return
@@ -427,7 +436,7 @@ class HttpService:
             forked_child.leave(problem)
 
 
-def _sharer(peer: Peer, door: Door) -> str:
+def _sharer(peer: Peer, door: WorkerListener) -> str:
     """The address whose share of the connections one is, empty for none."""
     address = peer[0]
     # A proxy has no share of its own: its clients would have to divide it.

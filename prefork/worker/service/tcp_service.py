@@ -19,10 +19,10 @@ from prefork import logs
 from prefork.http.forwarded import Trusts
 from prefork.http.proxy_protocol import ProxyError
 from prefork.scoreboard import ThreadRecord, WorkerStatsWriter
-from prefork.worker.schedule.accept import Arrival, Door
-from prefork.worker.schedule.handover import Handover, Parcel
-from prefork.worker.schedule.poller import EPOLLIN, Parking, SharedParking
-from prefork.worker.schedule.threads import Crew
+from prefork.worker.schedule.accept import Arrival, WorkerListener
+from prefork.worker.schedule.handover import Handover, HandoverMessage
+from prefork.worker.schedule.poller import EPOLLIN, ConnectionPoller, SharedConnectionPoller
+from prefork.worker.schedule.threads import LeaderFollowers
 from prefork.worker.service import forked_child
 from prefork.worker.transport.accepted_socket import peer_name
 from prefork.worker.transport.proxy_header import ProxyHeaderReader
@@ -37,7 +37,7 @@ _PIECE = 64 * 1024
 class TcpConnection:
     """One accepted connection and its handler."""
 
-    def __init__(self, sock: socket.socket, address: Any, door: Door) -> None:
+    def __init__(self, sock: socket.socket, address: Any, door: WorkerListener) -> None:
         self.sock = sock
         self.door = door
         self.introduce(address)
@@ -101,7 +101,7 @@ class TcpService:
     def __init__(
         self,
         handler: Handler,
-        crew: Crew | None,
+        crew: LeaderFollowers | None,
         handover: Handover,
         teller: WorkerStatsWriter,
         *,
@@ -111,7 +111,9 @@ class TcpService:
     ) -> None:
         """`proxies`: who speaks the PROXY protocol, and all others are refused; None: nobody does.
         `header_timeout`: seconds for its header, 0 for no limit."""
-        self.parking: Parking[TcpConnection] = Parking() if crew is None else SharedParking()
+        self.parking: ConnectionPoller[TcpConnection] = (
+            ConnectionPoller() if crew is None else SharedConnectionPoller()
+        )
         self._handler = handler
         self._crew = crew
         self._handover = handover
@@ -126,7 +128,7 @@ class TcpService:
 
     # prefork.worker.schedule.worker_loop.Service
 
-    def welcome(self, arrival: Arrival, door: Door, record: ThreadRecord) -> None:
+    def welcome(self, arrival: Arrival, door: WorkerListener, record: ThreadRecord) -> None:
         fd, address = arrival
         listener = door.sock
         sock = socket.socket(listener.family, listener.type, listener.proto, fileno=fd)
@@ -141,7 +143,9 @@ class TcpService:
                 return
         self._proceed(exchange, record)
 
-    def adopt(self, parcel: Parcel, fd: int, door: Door, record: ThreadRecord) -> None:
+    def adopt(
+        self, parcel: HandoverMessage, fd: int, door: WorkerListener, record: ThreadRecord
+    ) -> None:
         self.welcome((fd, parcel.peer), door, record)
 
     def ready(self, fd: int, events: int, record: ThreadRecord, now: float) -> float:
@@ -179,7 +183,7 @@ class TcpService:
             self.parking.park(exchange, EPOLLIN)
             return False
         self.parking.mute(exchange)
-        parcel = Parcel(
+        parcel = HandoverMessage(
             *(exchange.door.inode, exchange.address, ("", ""), b"", monotonic(), 0.0),
             *(False, False),
         )
