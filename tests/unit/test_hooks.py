@@ -7,18 +7,18 @@ import pytest
 from prefork import logs
 from prefork.apps.application_loader import LoadError
 from prefork.config import ConfigError, Log, Override, Source, load
-from prefork.worker.boot.hooks import Hooks, Worker
+from prefork.worker.boot.hooks import Hooks, WorkerInfo
 
-WORKER = Worker(slot=2, generation=3, pid=4, name="site")
+WORKER = WorkerInfo(slot=2, generation=3, pid=4, name="site")
 
-calls: list[tuple[str, Worker]] = []
+calls: list[tuple[str, WorkerInfo]] = []
 
 
-def ready(worker: Worker) -> None:
+def ready(worker: WorkerInfo) -> None:
     calls.append(("ready", worker))
 
 
-def leaves(worker: Worker) -> None:
+def leaves(worker: WorkerInfo) -> None:
     raise SystemExit("no more")
 
 

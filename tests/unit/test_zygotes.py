@@ -33,7 +33,7 @@ from prefork.master.processes.children import Child, Children
 from prefork.master.processes.generation import Generation
 from prefork.master.processes.zygotes import Zygotes
 from prefork.scoreboard import Scoreboard
-from prefork.worker.boot.zygote import Conception
+from prefork.worker.boot.zygote import ZygoteArgs
 
 FIRST = 100_000_001  # beyond any process id that Linux gives (PID_MAX_LIMIT is 2**22)
 WORKER = 200_000_001
@@ -47,7 +47,7 @@ class Processes:
         self.problem: OSError | None = None
         self.ends: dict[int, Channel] = {}
         """The zygotes' ends of their channels, by process id."""
-        self.conceived: list[Conception] = []
+        self.conceived: list[ZygoteArgs] = []
         self.killed: list[int] = []
 
     def fork(self, life: Callable[[], Any]) -> int:

@@ -19,7 +19,7 @@ from prefork.master.processes.generation import Generation
 from prefork.master.processes.stack_requests import StackRequests
 from prefork.master.snapshot import ChildSnapshot
 from prefork.scoreboard import CallRecord, Counters, Scoreboard, WorkerStats
-from prefork.worker.boot.process import Birth, Heritage, fork, live
+from prefork.worker.boot.process import WorkerArgs, WorkerContext, fork, live
 from prefork.worker.schedule.accept import WAKE
 
 
@@ -105,9 +105,9 @@ class Children:
         """What a worker has told about itself as a whole."""
         return self._scoreboard.place(child.slot)
 
-    def heritage(self, generation: Generation) -> Heritage:
+    def heritage(self, generation: Generation) -> WorkerContext:
         """What a process of this generation is given."""
-        return Heritage(
+        return WorkerContext(
             generation=generation.number,
             name=self._name,
             master=os.getpid(),
@@ -133,7 +133,7 @@ class Children:
         self.clear(slot, generation)
         ours, theirs = Channel.pair()
         try:
-            birth = Birth(
+            birth = WorkerArgs(
                 **asdict(self.heritage(generation)),
                 slot=slot,
                 channel=theirs,

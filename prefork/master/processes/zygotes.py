@@ -26,7 +26,7 @@ from prefork.master.processes.children import Children
 from prefork.master.processes.generation import Generation
 from prefork.master.snapshot import ZygoteSnapshot
 from prefork.worker.boot import process
-from prefork.worker.boot.zygote import Conception, live
+from prefork.worker.boot.zygote import ZygoteArgs, live
 
 NotSpawned = Callable[[Generation, list[int], str], None]
 
@@ -200,7 +200,7 @@ class Zygotes:
         ours, theirs = Channel.pair()
         try:
             foreign = (*self._children.foreign(generation), ours.fileno())
-            conception = Conception(self._children.heritage(generation), theirs, foreign)
+            conception = ZygoteArgs(self._children.heritage(generation), theirs, foreign)
             pid = process.fork(lambda: live(conception))
         except OSError:
             ours.close()

@@ -12,7 +12,7 @@ from prefork import logs
 from prefork.apps.application_loader import find
 
 
-class Worker(Struct, frozen=True):
+class WorkerInfo(Struct, frozen=True):
     """What a hook is told: the worker that it is about."""
 
     slot: int
@@ -23,7 +23,7 @@ class Worker(Struct, frozen=True):
     """Of the server."""
 
 
-Hook = Callable[[Worker], object]
+Hook = Callable[[WorkerInfo], object]
 
 
 class Hooks:
@@ -37,12 +37,12 @@ class Hooks:
             moment: find(target, f"workers.hooks.{moment}") for moment, target in targets.items()
         }
 
-    def call(self, moment: str, worker: Worker) -> None:
+    def call(self, moment: str, worker: WorkerInfo) -> None:
         """Calls the function for this moment, if there is one; raises what it raises."""
         if hook := self._hooks.get(moment):
             hook(worker)
 
-    def call_last(self, moment: str, worker: Worker) -> None:
+    def call_last(self, moment: str, worker: WorkerInfo) -> None:
         """The same where nothing can fail any more: what it raises is logged."""
         try:
             self.call(moment, worker)

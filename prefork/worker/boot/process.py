@@ -34,7 +34,7 @@ from prefork.http.request_parser import RequestLimits
 from prefork.http.response_head import name_server
 from prefork.listeners import Listener
 from prefork.scoreboard import Scoreboard
-from prefork.worker.boot.hooks import Hooks, Worker
+from prefork.worker.boot.hooks import Hooks, WorkerInfo
 from prefork.worker.boot.resource_limits import bind_to_cpus, limit
 from prefork.worker.boot.rights import restrain
 from prefork.worker.boot.stack_writer import offer
@@ -58,7 +58,7 @@ _IGNORED = (
 )
 
 
-class Heritage(Struct, frozen=True):
+class WorkerContext(Struct, frozen=True):
     """What every process of a generation is given."""
 
     generation: int
@@ -73,7 +73,7 @@ class Heritage(Struct, frozen=True):
     logs: logs.Logs
 
 
-class Birth(Heritage, frozen=True):
+class WorkerArgs(WorkerContext, frozen=True):
     """What a worker is given."""
 
     slot: int
@@ -82,7 +82,7 @@ class Birth(Heritage, frozen=True):
     """Descriptors that are the parent's alone."""
 
 
-class Loaded(Struct, frozen=True):
+class LoadedApplication(Struct, frozen=True):
     """What a zygote has imported for its workers."""
 
     hooks: Hooks
@@ -104,7 +104,7 @@ def fork(life: Callable[[], NoReturn]) -> int:
         signal.pthread_sigmask(signal.SIG_SETMASK, old)
 
 
-def live(birth: Birth, loaded: Loaded | None = None) -> NoReturn:
+def live(birth: WorkerArgs, loaded: LoadedApplication | None = None) -> NoReturn:
     """The whole life of a worker, in the child of a fork with all signals blocked.
 
     `loaded`: where a zygote has forked it; what was the master's is gone then.
@@ -158,7 +158,7 @@ def _close(fds: Iterable[int]) -> None:
         os.close(fd)
 
 
-def _take_place(birth: Birth) -> None:
+def _take_place(birth: WorkerArgs) -> None:
     """Becomes a worker, for all to see, that does not outlive the master."""
     logs.set_role("worker", slot=birth.slot, generation=birth.generation)
     setproctitle.setproctitle(f"prefork: worker {birth.slot} [{birth.name}]")
@@ -174,7 +174,7 @@ def _ignore(*_: object) -> None:
     pass
 
 
-def _work(birth: Birth, loaded: Loaded | None) -> int:
+def _work(birth: WorkerArgs, loaded: LoadedApplication | None) -> int:
     doors = [WorkerListener(listener.sock) for listener in birth.listeners]
     protect_children([*(door.sock for door in doors), birth.channel])
     threads = birth.config.workers.threads
@@ -188,7 +188,7 @@ def _work(birth: Birth, loaded: Loaded | None) -> int:
         # A protocol of a handler's own may keep its connections.
         slow=birth.config.server.protocol == "tcp",
     )
-    worker = Worker(birth.slot, birth.generation, os.getpid(), birth.name)
+    worker = WorkerInfo(birth.slot, birth.generation, os.getpid(), birth.name)
     try:
         bind_to_cpus(birth.config.process.cpu_affinity, birth.slot)
         hooks = prepare(birth) if loaded is None else loaded.hooks
@@ -213,7 +213,7 @@ def _work(birth: Birth, loaded: Loaded | None) -> int:
     return 0
 
 
-def prepare(heritage: Heritage) -> Hooks:
+def prepare(heritage: WorkerContext) -> Hooks:
     """Makes the application's surroundings, and finds its hooks.
 
     Raises LoadError, LogError, and whatever the hooks' modules raise when they are imported.
@@ -250,7 +250,7 @@ def _keep_freed_memory() -> None:
 
 
 def _service(
-    birth: Birth, application: Any, doors: list[WorkerListener], loop: WorkerLoop
+    birth: WorkerArgs, application: Any, doors: list[WorkerListener], loop: WorkerLoop
 ) -> Service:
     config = birth.config
     workers = config.workers

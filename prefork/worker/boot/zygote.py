@@ -25,21 +25,21 @@ from prefork import linux, logs
 from prefork.apps.application_loader import LoadError, load_target
 from prefork.channel import BornReport, Channel, FailedReport, ForkOrder, ReadyReport, ReopenOrder
 from prefork.worker.boot import process
-from prefork.worker.boot.hooks import Worker
-from prefork.worker.boot.process import FAILED_TO_BOOT, Birth, Heritage, Loaded
+from prefork.worker.boot.hooks import WorkerInfo
+from prefork.worker.boot.process import FAILED_TO_BOOT, LoadedApplication, WorkerArgs, WorkerContext
 from prefork.worker.schedule.accept import WAKE
 
 
-class Conception(Struct, frozen=True):
+class ZygoteArgs(Struct, frozen=True):
     """What a zygote is given."""
 
-    heritage: Heritage
+    heritage: WorkerContext
     channel: Channel
     foreign: tuple[int, ...]
     """Descriptors that are the master's alone."""
 
 
-def live(conception: Conception) -> NoReturn:
+def live(conception: ZygoteArgs) -> NoReturn:
     """The whole life of a zygote, in the child of a fork with all signals blocked."""
     status = 1
     try:
@@ -53,7 +53,7 @@ def live(conception: Conception) -> NoReturn:
         os._exit(status)
 
 
-def _settle(conception: Conception) -> None:
+def _settle(conception: ZygoteArgs) -> None:
     heritage = conception.heritage
     process.leave_master(conception.foreign)
     logs.set_role("zygote", generation=heritage.generation)
@@ -65,7 +65,7 @@ def _settle(conception: Conception) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-def _work(conception: Conception) -> int:
+def _work(conception: ZygoteArgs) -> int:
     heritage, channel = conception.heritage, conception.channel
     forks = _Forks(heritage, channel)
     process.protect_children(
@@ -73,7 +73,7 @@ def _work(conception: Conception) -> int:
     )
     try:
         hooks = process.prepare(heritage)
-        forks.loaded = Loaded(hooks, load_target(heritage.config))
+        forks.loaded = LoadedApplication(hooks, load_target(heritage.config))
     except (LoadError, logs.LogError) as problem:
         channel.send(FailedReport(str(problem)))
         return FAILED_TO_BOOT
@@ -107,8 +107,8 @@ def _warn_of_threads() -> None:
 class _Forks:
     """Carries out the master's orders."""
 
-    def __init__(self, heritage: Heritage, channel: Channel) -> None:
-        self.loaded: Loaded
+    def __init__(self, heritage: WorkerContext, channel: Channel) -> None:
+        self.loaded: LoadedApplication
         self.under_way = False
         """A fork of our own, and for ever in the processes that come of it."""
         self._heritage = heritage
@@ -131,13 +131,13 @@ class _Forks:
 
     def _fork(self, slot: int, theirs: Channel) -> None:
         heritage = self._heritage
-        worker = Worker(slot, heritage.generation, os.getpid(), heritage.name)
+        worker = WorkerInfo(slot, heritage.generation, os.getpid(), heritage.name)
         try:
             self.loaded.hooks.call("before_fork", worker)
         except BaseException:
             theirs.send(FailedReport(process.application_traceback()))
             return
-        birth = Birth(
+        birth = WorkerArgs(
             **asdict(heritage), slot=slot, channel=theirs, foreign=(self._channel.fileno(),)
         )
         self.under_way = True
@@ -150,7 +150,7 @@ class _Forks:
             self.under_way = False
         os.waitpid(between, 0)
 
-    def _between(self, birth: Birth) -> NoReturn:
+    def _between(self, birth: WorkerArgs) -> NoReturn:
         """The process between the zygote and a worker."""
         here = os.getpid()
         try:
@@ -161,7 +161,7 @@ class _Forks:
             os._exit(0)
 
 
-def _be_born(birth: Birth, loaded: Loaded, between: int) -> NoReturn:
+def _be_born(birth: WorkerArgs, loaded: LoadedApplication, between: int) -> NoReturn:
     # The kernel sends it once the new parent is set (exit_notify), so there is nothing to poll.
     # All signals are blocked; one that somebody else sends only makes us look again.
     linux.set_parent_death_signal(WAKE)
