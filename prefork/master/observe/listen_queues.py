@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 
 from prefork import linux, logs
 from prefork.listeners import Listener
-from prefork.master.observe.ticks import next_tick
+from prefork.master.ticks import next_tick
 
 _LOOK = 2.0
 """Seconds between two looks."""

@@ -10,13 +10,13 @@ from weakref import WeakKeyDictionary
 
 from prefork import linux, logs
 from prefork.listeners import Listener
-from prefork.master.observe.ticks import next_tick
 from prefork.master.pool import sizing
 from prefork.master.pool.ledger import Ledger, Restart
 from prefork.master.pool.plan import WorkerState
 from prefork.master.pool.pool import Pool
 from prefork.master.pool.recycling import RecyclingLimits, draw
 from prefork.master.processes.children import Child, Children
+from prefork.master.ticks import next_tick
 
 
 class Upkeep:
