@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.deploy.machines import PROXY, Network, needs_namespaces, network, proxy, within
-from tests.deploy.programs import DEPLOY, find
-from tests.system.nginx import nginx_command
-from tests.system.processes import sockets
-from tests.system.server import PATIENCE, Start, until
+from tests.support.machines import PROXY, Network, needs_namespaces, network, proxy, within
+from tests.support.nginx import nginx_command
+from tests.support.processes import sockets
+from tests.support.programs import DEPLOY, find
+from tests.support.server import PATIENCE, Start, until
 
 pytestmark = needs_namespaces
 

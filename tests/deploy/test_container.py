@@ -14,9 +14,9 @@ import psutil
 import pytest
 import yaml
 
-from tests.deploy.programs import DEPLOY
-from tests.system.load import Gate
-from tests.system.server import PATIENCE, ROOT, Server, Start, until
+from tests.support.load import Gate
+from tests.support.programs import DEPLOY
+from tests.support.server import PATIENCE, ROOT, Server, Start, until
 
 NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root for a namespace of its own")
 

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from prefork.config import Config, Override, Source, load
-from tests.deploy.programs import DEPLOY, find, run
-from tests.system.server import ROOT, Start, until
+from tests.support.programs import DEPLOY, find, run
+from tests.support.server import ROOT, Start, until
 
 
 def test_nginx_takes_its_files(tmp_path: Path) -> None:

@@ -8,12 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.machines import MACHINES, PROXY, Network, needs_namespaces, network, proxy, within
-from tests.deploy.programs import DEPLOY, find
-from tests.faults.load import Load, tcp
-from tests.faults.network import enter
-from tests.system.nginx import nginx_command
-from tests.system.server import PATIENCE, Server, Start, until
+from tests.support.availability import Load, tcp
+from tests.support.machines import (
+    MACHINES,
+    PROXY,
+    Network,
+    needs_namespaces,
+    network,
+    proxy,
+    within,
+)
+from tests.support.network import enter
+from tests.support.nginx import nginx_command
+from tests.support.programs import DEPLOY, find
+from tests.support.server import PATIENCE, Server, Start, until
 
 pytestmark = needs_namespaces
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from prefork import __version__
-from tests.system.server import PATIENCE, ROOT, until
+from tests.support.server import PATIENCE, ROOT, until
 
 
 def run(*command: str | Path, **options: object) -> subprocess.CompletedProcess[str]:

@@ -16,9 +16,9 @@ from time import monotonic
 
 import pytest
 
-from tests.system.load import Gate
-from tests.system.processes import stopped
-from tests.system.server import PATIENCE, ROOT, Start, until
+from tests.support.load import Gate
+from tests.support.processes import stopped
+from tests.support.server import PATIENCE, ROOT, Start, until
 
 UNITS = ROOT / "deploy" / "systemd"
 WATCHDOG = 0.2

@@ -31,11 +31,11 @@ from typing import Any
 import psutil
 
 from prefork.control import ControlError
-from tests.faults.site import ask as command
-from tests.faults.site import rewrite
-from tests.system.load import Connection, Cut, Load, ask
-from tests.system.processes import peers_of, stopped
-from tests.system.server import ROOT, Server, until
+from tests.support.load import Connection, Cut, Load, ask
+from tests.support.processes import peers_of, stopped
+from tests.support.server import ROOT, Server, until
+from tests.support.site import ask as command
+from tests.support.site import rewrite
 
 INTERVAL = 0.4
 """Seconds from one fault to the next, in the mean."""

@@ -15,11 +15,11 @@ from time import monotonic
 import psutil
 import pytest
 
-from tests.faults.load import Load, tcp
-from tests.faults.site import Site, ask, gated, pids, refusal, rewrite
-from tests.system.load import Connection, Cut, Gate
-from tests.system.processes import alive, asleep, stopped, system_calls
-from tests.system.server import ROOT, Event, Server, Start, read_all, until
+from tests.support.availability import Load, tcp
+from tests.support.load import Connection, Cut, Gate
+from tests.support.processes import alive, asleep, stopped, system_calls
+from tests.support.server import ROOT, Event, Server, Start, read_all, until
+from tests.support.site import Site, ask, gated, pids, refusal, rewrite
 
 APP = "tests.apps.faulty:app"
 is_root = os.geteuid() == 0

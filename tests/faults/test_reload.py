@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from tests.faults.load import Load, tcp
-from tests.faults.site import SERVING, Site, ask, gated, pids, refusal
-from tests.system.load import Connection, Gate
-from tests.system.processes import links, listener_inode, sockets
-from tests.system.server import Event, Server, Start, until
+from tests.support.availability import Load, tcp
+from tests.support.load import Connection, Gate
+from tests.support.processes import links, listener_inode, sockets
+from tests.support.server import Event, Server, Start, until
+from tests.support.site import SERVING, Site, ask, gated, pids, refusal
 
 
 @pytest.fixture

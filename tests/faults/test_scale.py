@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.faults.load import Load, tcp
-from tests.system.server import Start
+from tests.support.availability import Load, tcp
+from tests.support.server import Start
 
 
 @pytest.mark.parametrize("preload", ["false", "true"])

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.load import Load, tcp, unix
-from tests.faults.network import distant_host, enter, needs_namespaces
-from tests.system.raw import request, talk
-from tests.system.server import Start, read_all, until
+from tests.support.availability import Load, tcp, unix
+from tests.support.network import distant_host, enter, needs_namespaces
+from tests.support.raw_http import request, talk
+from tests.support.server import Start, read_all, until
 
 APP = "tests.apps.basic:app"
 has_rights = pytest.mark.skipif(

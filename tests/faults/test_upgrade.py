@@ -26,10 +26,10 @@ import pytest
 from prefork.control import ControlClient, ControlError
 from prefork.master.snapshot import VERSION as STATE
 from prefork.scoreboard import VERSION as BOARD
-from tests.faults.load import Load, tcp, unix
-from tests.system.processes import links
-from tests.system.server import PATIENCE, ROOT, Server, Start, read_all, until
-from tests.unit.control_loop import Raw
+from tests.support.availability import Load, tcp, unix
+from tests.support.control_loop import Raw
+from tests.support.processes import links
+from tests.support.server import PATIENCE, ROOT, Server, Start, read_all, until
 
 SITE = """
 import os

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.server import Server, Start, servers
+from tests.support.server import Server, Start, servers
 
 
 @pytest.fixture

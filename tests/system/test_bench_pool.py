@@ -12,7 +12,7 @@ from bench import apps
 from bench.parts import balance, idle, memory, neighbour, respawn
 from bench.peers import prefork
 from bench.servers import Server, compile_programs
-from tests.system.server import Start
+from tests.support.server import Start
 
 HELLO = prefork("bench.hello:app", "--workers", "2")
 needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from tests.apps.browsed import ASSETS, DRAWINGS, PICTURES, SCRIPTS, SOUND, STYLES, TABLES
-from tests.system.server import Start, until
+from tests.support.server import Start, until
 
 CHROMIUM = shutil.which("chromium")
 

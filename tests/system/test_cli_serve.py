@@ -20,7 +20,7 @@ from click.testing import CliRunner
 
 from prefork import __version__
 from prefork.cli.group import group
-from tests.system.server import PATIENCE, ROOT, Start, read_all
+from tests.support.server import PATIENCE, ROOT, Start, read_all
 
 CONF = ROOT / "conf"
 COMMANDS = group.list_commands(None)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.hostile import (
+from tests.support.hostile_servers import (
     OK,
     Handler,
     Recorder,

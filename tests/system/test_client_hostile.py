@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from prefork.client import ClientError, ClientRequest, HttpClient, RequestContent, parse_url
-from tests.system.hostile import (
+from tests.support.hostile_servers import (
     OK,
     PATIENCE,
     Server,

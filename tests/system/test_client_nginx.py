@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from prefork.client import ClientRequest, ClientResponse, HttpClient, RequestContent, parse_url
-from tests.system.nginx import nginx_command
+from tests.support.nginx import nginx_command
 
 MIB = 1 << 20
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from prefork.client import ClientRequest, ClientResponse, HttpClient, RequestContent, parse_url
-from tests.system.server import Server, Start
+from tests.support.server import Server, Start
 
 MIB = 1 << 20
 

@@ -21,7 +21,7 @@ from prefork.client import (
     SystemCall,
     parse_url,
 )
-from tests.system.hostile import (
+from tests.support.hostile_servers import (
     OK,
     PATIENCE,
     Handler,

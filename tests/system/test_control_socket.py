@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.load import Gate
-from tests.system.processes import stopped
-from tests.system.server import PATIENCE, ROOT, Server, Start, until
+from tests.support.load import Gate
+from tests.support.processes import stopped
+from tests.support.server import PATIENCE, ROOT, Server, Start, until
 
 BASIC = "tests.apps.basic:app"
 

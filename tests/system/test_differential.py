@@ -21,9 +21,9 @@ from typing import Any
 
 import pytest
 
-from tests.system.framings import INNER, LAST, corpus
-from tests.system.nginx import nginx_command
-from tests.system.server import PATIENCE, Server, read_all, servers, until
+from tests.support.framings import INNER, LAST, corpus
+from tests.support.nginx import nginx_command
+from tests.support.server import PATIENCE, Server, read_all, servers, until
 
 SITE = """
     log_format both escape=json '{{"id": "$proxy_protocol_port", "method": "$request_method", '

@@ -23,11 +23,11 @@ from types import TracebackType
 from typing import Self
 
 import pytest
-from hostile import PATIENCE, closed_port
-from server import ROOT, Server
 
 from bench import threads_and_processes
 from prefork.wire.capture import Capture, CaptureError
+from tests.support.hostile_servers import PATIENCE, closed_port
+from tests.support.server import ROOT, Server
 
 PAGE = ROOT / "docs" / "sockets.md"
 PORT, CLOSED = "18000", "18001"

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.system.server import Server, Start, read_all, until
+from tests.support.server import Server, Start, read_all, until
 
 APP = "tests.apps.renewal:app"
 

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 import prefork
-from tests.system.server import PATIENCE, ROOT, until
+from tests.support.server import PATIENCE, ROOT, until
 
 SCRIPT = """
 import sys

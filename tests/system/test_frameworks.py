@@ -16,8 +16,8 @@ from urllib.request import HTTPCookieProcessor, OpenerDirector, build_opener
 
 import pytest
 
-from tests.system.raw import chunked, talk
-from tests.system.server import PATIENCE, ROOT, Server, Start, servers
+from tests.support.raw_http import chunked, talk
+from tests.support.server import PATIENCE, ROOT, Server, Start, servers
 
 TARGETS = {"flask": "examples.flask_app:app", "django": "examples.django_app:application"}
 STYLE = b"body { color: teal }\n"

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.load import Connection, Gate
-from tests.system.processes import asleep, peers_of, stopped
-from tests.system.server import Server, Start, servers, until
+from tests.support.load import Connection, Gate
+from tests.support.processes import asleep, peers_of, stopped
+from tests.support.server import Server, Start, servers, until
 
 APP = "tests.apps.crowded:app"
 PATIENT = ("--set", "http.keepalive=0", "--set", "http.header_timeout=0")

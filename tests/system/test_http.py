@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from tests.system.raw import Answer, Raw, chunked, request, talk
-from tests.system.server import Server, Start, servers, until
+from tests.support.raw_http import Answer, Raw, chunked, request, talk
+from tests.support.server import Server, Start, servers, until
 
 APP = "tests.apps.basic:app"
 LIMITS = {

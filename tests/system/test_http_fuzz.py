@@ -1,6 +1,6 @@
 """Streams of pieces of HTTP and of nonsense to a real worker, which has to survive them all.
 
-What they are read as is held by tests/unit/test_http_properties.py, without a socket.
+What they are read as is held by tests/unit/test_request_parser_properties.py, without a socket.
 """
 
 import random
@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.system.raw import request, talk
-from tests.system.server import PATIENCE, Server, read_all, servers
+from tests.support.raw_http import request, talk
+from tests.support.server import PATIENCE, Server, read_all, servers
 from tests.system.test_http import APP, settings
-from tests.unit.test_http_properties import PIECES, WHOLE
+from tests.unit.test_request_parser_properties import PIECES, WHOLE
 
 STREAMS = 320
 AT_ONCE = 40

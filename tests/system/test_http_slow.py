@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.processes import sockets
-from tests.system.raw import Raw, request, talk
-from tests.system.server import PATIENCE, Start, until
+from tests.support.processes import sockets
+from tests.support.raw_http import Raw, request, talk
+from tests.support.server import PATIENCE, Start, until
 from tests.system.test_http import APP, settings
 
 EACH = 50

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.system.server import Server, servers
+from tests.support.server import Server, servers
 from tests.system.test_http import settings
 
 pytestmark = pytest.mark.skipif(

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.processes import alive
-from tests.system.server import PATIENCE, ROOT, Server, Start, read_all, until
+from tests.support.processes import alive
+from tests.support.server import PATIENCE, ROOT, Server, Start, read_all, until
 
 BASIC = "tests.apps.basic:app"
 

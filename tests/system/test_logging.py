@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.system.load import Connection, Gate, load
-from tests.system.server import Server, Start, until
+from tests.support.load import Connection, Gate, load
+from tests.support.server import Server, Start, until
 
 BASIC = "tests.apps.basic:app"
 

@@ -13,8 +13,8 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.system.load import Gate
-from tests.system.server import ROOT, Server, Start, until
+from tests.support.load import Gate
+from tests.support.server import ROOT, Server, Start, until
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 

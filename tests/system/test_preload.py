@@ -24,8 +24,8 @@ from prefork.config import Log, Source, load
 from prefork.master.processes.children import Children
 from prefork.master.processes.generation import Generation
 from prefork.scoreboard import Scoreboard
-from tests.system.processes import alive
-from tests.system.server import ROOT, Server, Start, until
+from tests.support.processes import alive
+from tests.support.server import ROOT, Server, Start, until
 
 APP = "preloaded:app"
 PRELOAD = ("--set", "workers.preload=true")

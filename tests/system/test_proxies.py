@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from tests.system.certificates import Authority
-from tests.system.nginx import nginx_command
-from tests.system.processes import peers_of
-from tests.system.raw import Answer, Raw, request, talk
-from tests.system.server import PATIENCE, Server, Start, read_all, servers, until
+from tests.support.certificates import Authority
+from tests.support.nginx import nginx_command
+from tests.support.processes import peers_of
+from tests.support.raw_http import Answer, Raw, request, talk
+from tests.support.server import PATIENCE, Server, Start, read_all, servers, until
 
 APP = "tests.apps.basic:app"
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin"

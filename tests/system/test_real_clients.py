@@ -15,7 +15,7 @@ import httpx
 import pytest
 import requests
 
-from tests.system.server import PATIENCE, Server, servers
+from tests.support.server import PATIENCE, Server, servers
 from tests.system.test_http import APP
 
 BODY = bytes(range(256)) * 12_000

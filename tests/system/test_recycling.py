@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.load import Load, tcp
-from tests.system.server import PATIENCE, Server, Start, read_all
+from tests.support.availability import Load, tcp
+from tests.support.server import PATIENCE, Server, Start, read_all
 
 APP = "tests.apps.renewal:app"
 OVER = "worker to be recycled"

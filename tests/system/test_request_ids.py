@@ -6,8 +6,8 @@ import socket
 from pathlib import Path
 from time import time
 
-from tests.system.raw import Raw, request
-from tests.system.server import PATIENCE, Start, until
+from tests.support.raw_http import Raw, request
+from tests.support.server import PATIENCE, Start, until
 
 KEYS = "tests.apps.named:app"
 

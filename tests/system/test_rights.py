@@ -11,9 +11,9 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.system.certificates import Authority, talk_tls
-from tests.system.raw import request
-from tests.system.server import Server, Start, until
+from tests.support.certificates import Authority, talk_tls
+from tests.support.raw_http import request
+from tests.support.server import Server, Start, until
 
 APP = "tests.apps.rights:app"
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")

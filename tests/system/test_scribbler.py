@@ -3,8 +3,8 @@
 import psutil
 import pytest
 
-from tests.faults.site import ask
-from tests.system.server import Start, until
+from tests.support.server import Start, until
+from tests.support.site import ask
 
 APP = "tests.apps.scribbler:app"
 

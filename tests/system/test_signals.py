@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.load import Connection, Gate, Load
-from tests.system.processes import alive, signal_set
-from tests.system.server import PATIENCE, ROOT, Server, Start, read_all, until
+from tests.support.load import Connection, Gate, Load
+from tests.support.processes import alive, signal_set
+from tests.support.server import PATIENCE, ROOT, Server, Start, read_all, until
 
 BASIC = "tests.apps.basic:app"
 SUPERVISED = "tests.apps.supervised:app"

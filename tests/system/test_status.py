@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from prefork.scoreboard import LINE
-from tests.system.server import Server, Start, until
+from tests.support.server import Server, Start, until
 
 BASIC = "tests.apps.basic:app"
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.system.raw import chunked, request, talk
-from tests.system.server import Server, Start, servers
+from tests.support.raw_http import chunked, request, talk
+from tests.support.server import Server, Start, servers
 from tests.system.test_http import settings
 
 APP = "tests.apps.streaming:app"

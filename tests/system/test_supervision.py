@@ -18,8 +18,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.system.load import Connection, Cut, Gate, Load, ask
-from tests.system.processes import (
+from tests.support.load import Connection, Cut, Gate, Load, ask
+from tests.support.processes import (
     alive,
     links,
     listener_inode,
@@ -28,7 +28,7 @@ from tests.system.processes import (
     sockets,
     stopped,
 )
-from tests.system.server import PATIENCE, ROOT, Event, Server, Start, until
+from tests.support.server import PATIENCE, ROOT, Event, Server, Start, until
 
 BASIC = "tests.apps.basic:app"
 SUPERVISED = "tests.apps.supervised:app"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.processes import system_calls
-from tests.system.server import PATIENCE, Server, Start, read_all, until
+from tests.support.processes import system_calls
+from tests.support.server import PATIENCE, Server, Start, read_all, until
 
 
 def tcp(start: Start, handler: str, *args: str, workers: int = 1, **options: object) -> Server:

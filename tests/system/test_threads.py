@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.load import Connection, Gate
-from tests.system.server import Server, Start, until
+from tests.support.load import Connection, Gate
+from tests.support.server import Server, Start, until
 
 APP = "tests.apps.supervised:app"
 

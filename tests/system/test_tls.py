@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from tests.system.certificates import Authority, serial, talk_tls
-from tests.system.raw import Raw, request
-from tests.system.server import PATIENCE, ROOT, Server, Start, read_all, servers, until
+from tests.support.certificates import Authority, serial, talk_tls
+from tests.support.raw_http import Raw, request
+from tests.support.server import PATIENCE, ROOT, Server, Start, read_all, servers, until
 
 APP = "tests.apps.basic:app"
 MIB = 1 << 20

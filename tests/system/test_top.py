@@ -13,8 +13,8 @@ import pexpect
 import pyte
 import pytest
 
-from tests.system.load import Gate
-from tests.system.server import PATIENCE, ROOT, Server, Start
+from tests.support.load import Gate
+from tests.support.server import PATIENCE, ROOT, Server, Start
 
 HELD = "tests.apps.supervised:app"
 

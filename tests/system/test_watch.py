@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.system.processes import alive, links
-from tests.system.server import PATIENCE, ROOT, Server, Start, until
+from tests.support.processes import alive, links
+from tests.support.server import PATIENCE, ROOT, Server, Start, until
 
 pytest.importorskip("watchfiles")
 

@@ -15,7 +15,14 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from hostile import (
+from scapy.layers.inet import IP, TCP
+
+from prefork.cli.wire import command as wire_command
+from prefork.wire import show
+from prefork.wire.capture import Capture, CaptureError
+from prefork.wire.packet import Frame
+from prefork.wire.pcap_files import Writer
+from tests.support.hostile_servers import (
     PATIENCE,
     Handler,
     answer,
@@ -26,14 +33,7 @@ from hostile import (
     reset,
     serving,
 )
-from scapy.layers.inet import IP, TCP
-from server import until
-
-from prefork.cli.wire import command as wire_command
-from prefork.wire import show
-from prefork.wire.capture import Capture, CaptureError
-from prefork.wire.packet import Frame
-from prefork.wire.pcap_files import Writer
+from tests.support.server import until
 
 CAP_NET_RAW = 13
 PR_CAPBSET_DROP = 24

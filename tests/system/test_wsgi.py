@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from tests.apps import basic, environs
-from tests.system.raw import chunked, request, talk
-from tests.system.server import PATIENCE, Event, Server, Start, servers, until
+from tests.support.raw_http import chunked, request, talk
+from tests.support.server import PATIENCE, Event, Server, Start, servers, until
 
 BASIC = "tests.apps.basic:app"
 VALIDATED = "tests.apps.validated:app"

@@ -28,7 +28,7 @@ from prefork.worker.schedule.accept import (
 from prefork.worker.schedule.handover import Handover, HandoverMessage
 from prefork.worker.schedule.poller import ConnectionPoller
 from prefork.worker.schedule.worker_loop import WorkerLoop
-from tests.system.processes import asleep
+from tests.support.processes import asleep
 
 PATIENCE = 30.0
 

@@ -9,7 +9,7 @@ import pytest
 from prefork import accounts
 from prefork.accounts import Account, AccountError, find
 from prefork.config import Override
-from tests.unit.config_site import loaded, problems
+from tests.support.config_site import loaded, problems
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from prefork import control
 from prefork.cli.control import commands
 from prefork.master.control_server import Reply
-from tests.unit.control_loop import Served, serving
+from tests.support.control_loop import Served, serving
 
 STATUS: dict[str, Any] = {
     "name": "site",

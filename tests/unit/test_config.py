@@ -13,7 +13,7 @@ from prefork.config import (
     parse_set,
     working_directory,
 )
-from tests.unit.config_site import APP, Write, loaded, problems, site_in
+from tests.support.config_site import APP, Write, loaded, problems, site_in
 
 
 @pytest.fixture

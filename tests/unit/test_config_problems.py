@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from prefork.config import parse_set
-from tests.unit.config_site import APP, Write, loaded, problems, site_in
+from tests.support.config_site import APP, Write, loaded, problems, site_in
 
 
 @pytest.fixture

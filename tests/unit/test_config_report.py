@@ -17,7 +17,7 @@ from prefork.config import (
     parse_set,
     parse_value,
 )
-from tests.unit.config_site import APP, Write, loaded, problems, site_in
+from tests.support.config_site import APP, Write, loaded, problems, site_in
 
 
 @pytest.fixture

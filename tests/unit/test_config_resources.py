@@ -10,7 +10,7 @@ import pytest
 from prefork.config import memory
 from prefork.config.schema import KEYS
 from prefork.config.values import Invalid, read, show
-from tests.unit.config_site import APP, Write, loaded, problems, site_in
+from tests.support.config_site import APP, Write, loaded, problems, site_in
 
 site = pytest.fixture(site_in)
 

@@ -12,7 +12,7 @@ from prefork.cli.serving import listen_url
 from prefork.config import Config, Tls
 from prefork.config.values import FORWARDING_HEADERS
 from prefork.listeners import Listener
-from tests.unit.config_site import APP, loaded, problems, site_in
+from tests.support.config_site import APP, loaded, problems, site_in
 
 Write = Callable[..., str]
 

@@ -20,7 +20,7 @@ from prefork import control, logs
 from prefork.control import ControlClient, ControlError, SocketDirectories, default_path, find
 from prefork.master import control_server as master_control
 from prefork.master.control_server import ControlServer, Reply
-from tests.unit.control_loop import Raw, Served, serving
+from tests.support.control_loop import Raw, Served, serving
 
 STATUS = b'{"v":1,"command":"status"}\n'
 

@@ -16,7 +16,7 @@ from prefork.worker.protocol.http_connection import HttpConnection
 from prefork.worker.schedule.accept import WorkerListener
 from prefork.worker.service.admission import Admission
 from prefork.worker.service.http_service import HttpService
-from tests.unit.http_rules import BASE, rules
+from tests.support.client_limits import BASE, rules
 
 GET = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
 

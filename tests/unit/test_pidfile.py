@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from prefork.master.pidfile import PidFile, PidFileError
-from tests.system.server import ROOT
+from tests.support.server import ROOT
 
 
 def held(path: Path) -> bool:

@@ -1,11 +1,10 @@
 """Which packets stand below which system call."""
 
-from wire_packets import HANDSHAKE, c, s, talk
-
 from prefork.client import SystemCall
 from prefork.wire.conversations import Step
 from prefork.wire.observe import Observation
 from prefork.wire.packet import Packet
+from tests.support.wire_packets import HANDSHAKE, c, s, talk
 
 MS = 1_000_000
 

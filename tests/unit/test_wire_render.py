@@ -1,9 +1,8 @@
 """Lines of the two columns."""
 
-from wire_packets import HANDSHAKE, c, s, talk
-
 from prefork.wire.packet import Endpoint
 from prefork.wire.render import heading, lines
+from tests.support.wire_packets import HANDSHAKE, c, s, talk
 
 
 def shown(*packets: object) -> list[str]:

@@ -4,8 +4,8 @@ import threading
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.system.raw import request, talk
-from tests.system.server import PATIENCE, Start, until
+from tests.support.raw_http import request, talk
+from tests.support.server import PATIENCE, Start, until
 from tests.system.test_http import APP
 
 MANY = 200

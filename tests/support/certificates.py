@@ -8,8 +8,8 @@ from pathlib import Path
 
 import trustme
 
-from tests.system.raw import Raw
-from tests.system.server import Server
+from tests.support.raw_http import Raw
+from tests.support.server import Server
 
 
 class Authority:

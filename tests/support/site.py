@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from prefork.control import ControlClient, ControlError
-from tests.system.load import Gate
-from tests.system.server import PATIENCE, ROOT, Server, Start
+from tests.support.load import Gate
+from tests.support.server import PATIENCE, ROOT, Server, Start
 
 # A module is compiled anew when the second or the size of its source has changed (PEP 3147's
 # .pyc): tests change it more often.

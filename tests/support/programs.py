@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.server import PATIENCE, ROOT
+from tests.support.server import PATIENCE, ROOT
 
 DEPLOY = ROOT / "deploy"
 

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.system.load import Connection, Load
-from tests.system.processes import asleep, links, system_calls
-from tests.system.server import Server, Start, until
+from tests.support.load import Connection, Load
+from tests.support.processes import asleep, links, system_calls
+from tests.support.server import Server, Start, until
 
 BASIC = "tests.apps.basic:app"
 

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from prefork.scoreboard import LINE
-from tests.system.load import Gate
-from tests.system.server import Event, Server, Start, read_all
+from tests.support.load import Gate
+from tests.support.server import Event, Server, Start, read_all
 
 SLOW = "tests.apps.slow:app"
 LIMITS = ("--set", "workers.slow_request=0.1", "--set", "workers.request_timeout=0")

@@ -13,7 +13,7 @@ from prefork.http.head_cache import HeadCache
 from prefork.http.request import Environ, Request
 from prefork.worker.protocol import http_connection
 from prefork.worker.protocol.http_connection import HttpConnection
-from tests.unit.http_rules import BASE, START, rules
+from tests.support.client_limits import BASE, START, rules
 
 GET = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
 TEXT = b"hello world\n"

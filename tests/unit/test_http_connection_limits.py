@@ -12,7 +12,7 @@ from prefork.http.memory_budget import MemoryBudget
 from prefork.http.request import Environ, Request
 from prefork.worker.protocol.http_connection import HttpConnection, NextStep
 from prefork.worker.transport.client_limits import ClientLimits
-from tests.unit.http_rules import BASE, START, rules
+from tests.support.client_limits import BASE, START, rules
 
 HEAD = b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 1000\r\n\r\n"
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tests.system.server import PATIENCE, Server
+from tests.support.server import PATIENCE, Server
 
 _STATUS = re.compile(r"HTTP/1\.1 ([1-5][0-9]{2}) (.*)")
 

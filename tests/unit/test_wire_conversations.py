@@ -1,10 +1,10 @@
 """What each packet of a conversation means, and how its numbers count."""
 
 import pytest
-from wire_packets import CLIENT, HANDSHAKE, SERVER, c, meanings, s, talk
 
 from prefork.wire.conversations import Conversations
 from prefork.wire.packet import Endpoint, Flags, Packet
+from tests.support.wire_packets import CLIENT, HANDSHAKE, SERVER, c, meanings, s, talk
 
 OPEN = ["handshake 1 of 3: asks", "handshake 2 of 3: agreed", "handshake 3 of 3: open"]
 

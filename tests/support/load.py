@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.system.server import PATIENCE, until
+from tests.support.server import PATIENCE, until
 
 
 class Cut(Exception):

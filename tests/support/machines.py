@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import pytest
 
-from tests.faults.network import enter
+from tests.support.network import enter
 
 needs_namespaces = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("ip") is None,

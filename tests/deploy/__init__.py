@@ -1,0 +1,1 @@
+"""Tests of what is installed and of the files in deploy/."""

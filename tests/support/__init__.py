@@ -1,0 +1,1 @@
+"""What several tests need: servers, clients, processes, networks and made-up surroundings."""
