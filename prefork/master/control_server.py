@@ -22,6 +22,7 @@ from prefork.control import (
     decode_request,
     encode,
 )
+from prefork.master.client_acceptor import ClientAcceptor
 from prefork.master.snapshot import ControlConnectionSnapshot, ControlSnapshot
 
 IDLE_LIMIT = 10.0
@@ -30,9 +31,6 @@ IDLE_LIMIT = 10.0
 MAX_CLIENTS = 32
 
 _BACKLOG = 128
-_PAUSE = 1.0
-"""Seconds without accept(2) after it failed for want of descriptors or memory."""
-
 
 Handler = Callable[[Command, "Reply"], None]
 
@@ -95,18 +93,19 @@ class ControlServer:
         """`adopted`: the socket and the clients of the master before, instead of new ones."""
         self.selector = selector
         self.handle = handle
-        self.connections: set[_Connection] = set()
+        self.acceptor: ClientAcceptor[_Connection] = ClientAcceptor(
+            selector, MAX_CLIENTS, self._connected, self._paused
+        )
         self._permits = permits
         self._path = os.fspath(path)
-        self._resume_at: float | None = None
         self._sock, self._inode = _adopt(adopted) if adopted else _listen(self._path)
-        self._watch()
+        self.acceptor.listen(self._sock)
         for state in adopted.connections if adopted else ():
-            self.connections.add(_Connection(self, _adopt_socket(state.fd), state))
+            self.acceptor.clients.append(_Connection(self, _adopt_socket(state.fd), state))
 
     def descriptors(self) -> list[int]:
         """All that are open here, for a forked child to close."""
-        return [self._sock.fileno(), *(each.fileno() for each in self.connections)]
+        return [self._sock.fileno(), *(each.fileno() for each in self.acceptor.clients)]
 
     def hand_over(self) -> ControlSnapshot:
         """The socket and all clients, for the next master."""
@@ -114,76 +113,47 @@ class ControlServer:
             path=self._path,
             fd=self._sock.fileno(),
             inode=self._inode,
-            connections=tuple(each.hand_over() for each in self.connections),
+            connections=tuple(each.hand_over() for each in self.acceptor.clients),
         )
 
     def reply(self, fd: int) -> Reply | None:
         """The way back to a client that waits since the master before, if it is still there."""
-        found = (each for each in self.connections if each.fileno() == fd)
+        found = (each for each in self.acceptor.clients if each.fileno() == fd)
         return next((Reply(connection) for connection in found), None)
 
     def next_deadline(self) -> float | None:
         """When `expire` has something to do, in monotonic seconds."""
-        deadlines = [each.deadline for each in self.connections] + [self._resume_at]
-        return min((time for time in deadlines if time is not None), default=None)
+        return self.acceptor.next_deadline()
 
     def expire(self, now: float) -> None:
         """Drops the clients that let us wait too long."""
-        for connection in list(self.connections):
-            if connection.deadline is not None and connection.deadline <= now:
-                connection.close()
-        if self._resume_at is not None and self._resume_at <= now:
-            self._resume_at = None
-            self._watch()
+        self.acceptor.expire(now)
 
     def close(self) -> None:
         """Removes the socket's file if it is still ours, then drops every client; once."""
         if self._sock.fileno() < 0:
             return
-        if self._resume_at is None:
-            self.selector.unregister(self._sock)
+        self.acceptor.listen(None)
         try:
             if self._inode:
                 unix_socket.unlink(self._path, self._inode)
         except OSError as error:
             logs.event("warning", "control socket not removed", path=self._path, why=str(error))
         self._sock.close()
-        for connection in list(self.connections):
+        for connection in list(self.acceptor.clients):
             connection.close()
 
-    def _watch(self) -> None:
-        self.selector.register(self._sock, selectors.EVENT_READ, self._accept)
-
-    def _accept(self, mask: int) -> None:
-        try:
-            sock, _ = self._sock.accept()
-        except (BlockingIOError, ConnectionAbortedError):
-            return  # it hung up before we came
-        except OSError as error:
-            return self._pause(error)
-        sock.setblocking(False)
+    def _connected(self, sock: socket.socket) -> None:
         uid = unix_socket.credentials(sock).uid
         if not self._permits(uid):
             _refuse(sock, f"user {uid} may not control this server")
-        elif not self._has_room():
+        elif not self.acceptor.make_room():
             _refuse(sock, f"{MAX_CLIENTS} other clients wait for their answers; try again")
         else:
-            self.connections.add(_Connection(self, sock))
+            self.acceptor.clients.append(_Connection(self, sock))
 
-    def _pause(self, error: OSError) -> None:
-        """The connection stays in the queue and would wake us at once, again and again."""
-        logs.event("warning", "control socket paused", why=error.strerror)
-        self.selector.unregister(self._sock)
-        self._resume_at = time.monotonic() + _PAUSE
-
-    def _has_room(self) -> bool:
-        """Makes room by dropping the client that has let us wait the longest."""
-        if len(self.connections) < MAX_CLIENTS:
-            return True
-        slow = [each for each in self.connections if each.deadline is not None]
-        if slow:
-            min(slow, key=lambda each: each.deadline or 0).close()
-        return bool(slow)
+    def _paused(self, reason: str | None) -> None:
+        logs.event("warning", "control socket paused", why=reason)
 
 
 class _Connection:
@@ -234,7 +204,8 @@ class _Connection:
         """Drops the client; what is done to it later fails as if it had hung up."""
         self._want(0)
         self._sock.close()
-        self._server.connections.discard(self)
+        if self in self._server.acceptor.clients:
+            self._server.acceptor.clients.remove(self)
 
     def _on_event(self, mask: int) -> None:
         if mask & selectors.EVENT_WRITE:

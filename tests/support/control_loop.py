@@ -96,7 +96,7 @@ class Served:
 
     def clients(self) -> int:
         """How many it has, after all events that were there when this was called."""
-        return int(self.loop.run(lambda: len(self.server.connections)))
+        return int(self.loop.run(lambda: len(self.server.acceptor.clients)))
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ FLOORS = (
     "master.rollout",
     "master.processes",
     "master.control_server",
+    "master.client_acceptor",
     "master.pool",
     "master",
     "worker.boot",

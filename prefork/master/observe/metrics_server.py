@@ -12,6 +12,7 @@ from time import monotonic
 
 from prefork import logs
 from prefork.listeners import Listener
+from prefork.master.client_acceptor import ClientAcceptor
 
 MAX_CLIENTS = 16
 _TIMEOUT = 10.0
@@ -19,9 +20,6 @@ _TIMEOUT = 10.0
 
 _LIMIT = 8 * 1024
 """Bytes of a request."""
-
-_PAUSE = 1.0
-"""Seconds without accept(2) after it failed for want of descriptors or memory."""
 
 Page = Generator[None, None, tuple[str, bytes]]
 """Yields between slices; at its end, content type and body."""
@@ -31,13 +29,19 @@ Render = Callable[[str], Page]
 
 
 class _Client:
-    def __init__(self, sock: socket.socket, now: float) -> None:
+    def __init__(
+        self, sock: socket.socket, deadline: float, drop: Callable[["_Client"], None]
+    ) -> None:
         self.sock = sock
-        self.deadline = now + _TIMEOUT
+        self.deadline: float | None = deadline
+        self._drop = drop
         self.input = b""
         self.output = b""
         self.page: Page | None = None
         self.head_only = False
+
+    def close(self) -> None:
+        self._drop(self)
 
 
 class MetricsServer:
@@ -47,76 +51,58 @@ class MetricsServer:
         self._selector = selector
         self._render = render
         self._listener: Listener | None = None
-        self._resume_at: float | None = None
-        self._clients: list[_Client] = []
+        self._acceptor: ClientAcceptor[_Client] = ClientAcceptor(
+            selector, MAX_CLIENTS, self._connected, self._paused
+        )
 
     def follow(self, listener: Listener | None) -> None:
         """Serves there, and no more where it did so far; before that is closed."""
         if listener is self._listener:
             return
-        if self._listener is not None and self._resume_at is None:
-            self._selector.unregister(self._listener.fileno())
-        self._listener, self._resume_at = listener, None
+        self._listener = listener
+        self._acceptor.listen(None if listener is None else listener.sock)
         if listener is not None:
-            listener.sock.setblocking(False)
-            self._watch(listener)
             logs.event("info", "metrics served", address=listener.name)
 
     def descriptors(self) -> list[int]:
         """All that are open here, for a forked child to close."""
-        return [client.sock.fileno() for client in self._clients]
+        return [client.sock.fileno() for client in self._acceptor.clients]
 
     def close(self) -> None:
         self.follow(None)
-        for client in list(self._clients):
+        for client in list(self._acceptor.clients):
             self._drop(client)
 
     @property
     def look_at(self) -> float | None:
         """Monotonic seconds at which `look` has something to do; 0.0: now."""
-        if any(client.page is not None for client in self._clients):
+        if any(client.page is not None for client in self._acceptor.clients):
             return 0.0
-        times = [client.deadline for client in self._clients]
-        return min([*times, *([self._resume_at] if self._resume_at else [])], default=None)
+        return self._acceptor.next_deadline()
 
     def look(self) -> None:
         """Goes on with the pages, by a slice each, and drops who takes too long."""
-        now = monotonic()
-        for client in list(self._clients):
+        for client in list(self._acceptor.clients):
             if client.page is not None:
                 self._advance(client, client.page)
-            elif client.deadline <= now:
-                self._drop(client)
-        if self._resume_at is not None and self._resume_at <= now and self._listener is not None:
-            self._resume_at = None
-            self._watch(self._listener)
+        self._acceptor.expire(monotonic())
 
-    def _watch(self, listener: Listener) -> None:
-        self._selector.register(listener.fileno(), selectors.EVENT_READ, self._accept)
-
-    def _accept(self, _: int) -> None:
-        assert self._listener is not None
-        try:
-            sock, _address = self._listener.sock.accept()
-        except (BlockingIOError, ConnectionAbortedError):
+    def _connected(self, sock: socket.socket) -> None:
+        if not self._acceptor.make_room():
+            sock.close()
             return
-        except OSError as error:
-            logs.event("warning", "metrics paused", why=error.strerror)
-            self._selector.unregister(self._listener.fileno())
-            self._resume_at = monotonic() + _PAUSE
-            return
-        sock.setblocking(False)
-        if len(self._clients) >= MAX_CLIENTS:
-            self._drop(self._clients[0])
-        client = _Client(sock, monotonic())
-        self._clients.append(client)
+        client = _Client(sock, monotonic() + _TIMEOUT, self._drop)
+        self._acceptor.clients.append(client)
         self._selector.register(sock, selectors.EVENT_READ, lambda _: self._read(client))
+
+    def _paused(self, reason: str | None) -> None:
+        logs.event("warning", "metrics paused", why=reason)
 
     def _drop(self, client: _Client) -> None:
         with contextlib.suppress(KeyError):
             self._selector.unregister(client.sock)
         client.sock.close()
-        self._clients.remove(client)
+        self._acceptor.clients.remove(client)
 
     def _read(self, client: _Client) -> None:
         try:
@@ -145,6 +131,7 @@ class MetricsServer:
         else:
             pairs = (header.partition(":") for header in headers)
             accept = (value for name, _, value in pairs if name.lower() == "accept")
+            client.deadline = None  # it waits for us
             client.page = self._render(next(accept, "").strip())
 
     def _advance(self, client: _Client, page: Page) -> None:
