@@ -1,7 +1,7 @@
 """The pool's rules, one by one, with an invented clock and invented processes."""
 
 import random
-from itertools import count
+from collections.abc import Callable
 
 import msgspec
 import pytest
@@ -21,103 +21,19 @@ from prefork.master.pool.plan import (
     StopAction,
     Stopped,
     Superseded,
-    Worker,
     WorkerState,
 )
 from prefork.master.pool.pool import Pool
 from prefork.master.pool.reconcile import PACE
 from prefork.master.pool.sizing import Bounds
 from prefork.master.snapshot import PoolSnapshot
-
-
-class Master:
-    """Carries out plans without processes: a spawn gets the next pid, the dead stay dead."""
-
-    def __init__(self, workers=4, *, boot=30.0, graceful=20.0, max_slots=1024):
-        self.pool = Pool(random.Random(1), max_slots=max_slots)
-        self.settings = GenerationSettings(workers, boot, graceful)
-        self.now = 100.0
-        self.pids = count(1001)
-        self.outcomes = []
-
-    def start(self, generation, workers=None):
-        settings = self.settings
-        if workers:
-            settings = GenerationSettings(workers, settings.boot_timeout, settings.graceful_timeout)
-        self.pool.start(generation, settings, self.now)
-        return self.turn()
-
-    def turn(self, seconds=0.0, fork=True) -> Plan:
-        """Let time pass, plan, and answer each spawn."""
-        self.now += seconds
-        plan = self.pool.plan(self.now)
-        assert plan.wake_at is None or plan.wake_at > self.now
-        self.outcomes += plan.outcomes
-        for action in plan.actions:
-            if not isinstance(action, SpawnAction):
-                continue
-            if fork:
-                self.pool.spawned(action.slot, action.generation, next(self.pids), self.now)
-            else:
-                self.pool.spawn_failed(action.slot, action.generation, "fork: EAGAIN", self.now)
-        return plan
-
-    def ready(self, *workers, seconds=0.0) -> Plan:
-        self.now += seconds
-        for worker in workers:
-            self.pool.ready(worker.pid, self.now)
-        return self.turn()
-
-    def die(self, *workers, how="exit status 1", sigkill=False) -> Plan:
-        for worker in workers:
-            self.pool.died(worker.pid, how, self.now, sigkill=sigkill)
-        return self.turn()
-
-    def state(self, state, generation=None) -> list[Worker]:
-        return [
-            worker
-            for worker in self.pool.members()
-            if worker.state is state and generation in (None, worker.generation)
-        ]
-
-    def booting(self, generation=None):
-        return self.state(WorkerState.BOOTING, generation)
-
-    def good(self, generation=None):
-        return self.state(WorkerState.READY, generation)
-
-    def retiring(self, generation=None):
-        return self.state(WorkerState.RETIRING, generation)
-
-    def reap(self) -> None:
-        """All that were told to leave, or killed, are gone."""
-        self.die(*self.retiring())
-
-
-def serving(workers=4, **settings) -> Master:
-    """A master whose first generation has been up for a minute."""
-    master = Master(workers, **settings)
-    master.start(1)
-    master.ready(*master.booting())
-    assert master.outcomes == [Settled(1)]
-    master.outcomes.clear()
-    master.turn(60.0)
-    return master
-
-
-def only(items, kind):
-    return [item for item in items if isinstance(item, kind)]
-
-
-def slots(items):
-    return [item.slot for item in items]
-
+from tests.support.made_up_master import MadeUpMaster, only, serving, slots, wake_time
 
 # First boot.
 
 
-def test_first_boot_spawns_all_workers_at_once():
-    master = Master(3)
+def test_first_boot_spawns_all_workers_at_once() -> None:
+    master = MadeUpMaster(3)
     plan = master.start(1)
     assert plan.actions == [SpawnAction(0, 1), SpawnAction(1, 1), SpawnAction(2, 1)]
     assert master.pool.rollout == 1
@@ -125,8 +41,8 @@ def test_first_boot_spawns_all_workers_at_once():
     assert not master.pool.ever_ready
 
 
-def test_no_more_workers_boot_at_once_than_there_are_cpus_for_until_one_is_ready():
-    master = Master(workers=5)
+def test_no_more_workers_boot_at_once_than_there_are_cpus_for_until_one_is_ready() -> None:
+    master = MadeUpMaster(workers=5)
     master.settings = GenerationSettings(5, 30.0, 20.0, at_once=2)
     assert spawns(master.start(1)) == [0, 1]
     first, second = master.booting()
@@ -134,23 +50,23 @@ def test_no_more_workers_boot_at_once_than_there_are_cpus_for_until_one_is_ready
     assert spawns(master.ready(second)) == [3]
 
 
-def test_workers_that_boot_for_long_are_not_waited_for():
-    master = Master(workers=4)
+def test_workers_that_boot_for_long_are_not_waited_for() -> None:
+    master = MadeUpMaster(workers=4)
     master.settings = GenerationSettings(4, 30.0, 20.0, at_once=2)
     plan = master.start(1)
     assert plan.wake_at == master.now + PACE
-    assert spawns(master.turn(PACE / 2)) == []
-    assert spawns(master.turn(PACE / 2)) == [2]
-    assert spawns(master.turn()) == []
-    assert spawns(master.turn(PACE)) == [3]
+    assert spawns(master.step(PACE / 2)) == []
+    assert spawns(master.step(PACE / 2)) == [2]
+    assert spawns(master.step()) == []
+    assert spawns(master.step(PACE)) == [3]
 
 
-def spawns(plan) -> list[int]:
+def spawns(plan: Plan) -> list[int]:
     return [action.slot for action in only(plan.actions, SpawnAction)]
 
 
-def test_generation_is_settled_once_all_its_workers_are_ready():
-    master = Master(2)
+def test_generation_is_settled_once_all_its_workers_are_ready() -> None:
+    master = MadeUpMaster(2)
     master.start(1)
     first, second = master.booting()
     master.ready(first)
@@ -159,73 +75,73 @@ def test_generation_is_settled_once_all_its_workers_are_ready():
     master.ready(second)
     assert master.outcomes == [Settled(1)]
     assert master.pool.rollout is None
-    assert master.turn().outcomes == []
+    assert master.step().outcomes == []
 
 
-def test_first_failure_before_any_readiness_fails_the_first_boot_and_kills_the_rest():
-    master = Master(3)
+def test_first_failure_before_any_readiness_fails_the_first_boot_and_kills_the_rest() -> None:
+    master = MadeUpMaster(3)
     master.start(1)
     broken, *rest = master.booting()
     master.pool.failed(broken.pid, "ImportError: no module named 'shop'", master.now)
-    plan = master.turn()
+    plan = master.step()
     assert plan.outcomes == [FirstBootFailed("ImportError: no module named 'shop'")]
     assert plan.actions == [KillAction(w.pid, w.slot, "no longer wanted") for w in rest]
     assert master.die(broken, *rest).outcomes == [Stopped()]
-    assert master.turn(100.0).actions == []
+    assert master.step(100.0).actions == []
 
 
-def test_death_before_any_readiness_fails_the_first_boot():
-    master = Master(2)
+def test_death_before_any_readiness_fails_the_first_boot() -> None:
+    master = MadeUpMaster(2)
     master.start(1)
     plan = master.die(master.booting()[0], how="killed by SIGSEGV")
     why = "a worker died before it was ready: killed by SIGSEGV"
     assert plan.outcomes == [FirstBootFailed(why)]
 
 
-def test_boot_timeout_before_any_readiness_fails_the_first_boot():
-    master = Master(2, boot=30.0)
+def test_boot_timeout_before_any_readiness_fails_the_first_boot() -> None:
+    master = MadeUpMaster(2, boot=30.0)
     assert master.start(1).actions == [SpawnAction(0, 1), SpawnAction(1, 1)]
-    assert master.turn().wake_at == master.now + 30.0
+    assert master.step().wake_at == master.now + 30.0
     workers = master.booting()
-    assert master.turn(29.0).actions == []
-    plan = master.turn(1.0)
+    assert master.step(29.0).actions == []
+    plan = master.step(1.0)
     assert plan.outcomes == [FirstBootFailed("not ready within 30 s")]
     assert plan.actions == [KillAction(w.pid, w.slot, "not ready within 30 s") for w in workers]
 
 
-def test_fork_failure_at_first_boot_fails_it():
-    master = Master(2)
+def test_fork_failure_at_first_boot_fails_it() -> None:
+    master = MadeUpMaster(2)
     master.pool.start(1, master.settings, master.now)
-    master.turn(fork=False)
-    assert master.turn().outcomes == [FirstBootFailed("fork: EAGAIN"), Stopped()]
+    master.step(fork=False)
+    assert master.step().outcomes == [FirstBootFailed("fork: EAGAIN"), Stopped()]
 
 
-def test_a_worker_that_leaves_while_it_boots_fails_the_boot():
-    master = Master(1)
+def test_a_worker_that_leaves_while_it_boots_fails_the_boot() -> None:
+    master = MadeUpMaster(1)
     master.start(1)
     master.pool.leaving(master.booting()[0].pid, master.now)
-    assert master.turn().outcomes == [FirstBootFailed("it left before it was ready")]
+    assert master.step().outcomes == [FirstBootFailed("it left before it was ready")]
 
 
-def test_failed_worker_that_does_not_exit_is_killed_after_a_second():
+def test_failed_worker_that_does_not_exit_is_killed_after_a_second() -> None:
     master = serving(2)
     master.die(master.good()[0])
     (worker,) = master.booting()
     master.pool.failed(worker.pid, "ImportError", master.now)
-    assert only(master.turn(0.9).actions, KillAction) == []
-    kills = only(master.turn(0.1).actions, KillAction)
+    assert only(master.step(0.9).actions, KillAction) == []
+    kills = only(master.step(0.1).actions, KillAction)
     assert kills == [KillAction(worker.pid, worker.slot, "its boot failed and it did not exit")]
 
 
-def test_no_boot_timeout_means_no_deadline():
-    master = Master(1, boot=0.0)
+def test_no_boot_timeout_means_no_deadline() -> None:
+    master = MadeUpMaster(1, boot=0.0)
     master.start(1)
-    assert master.turn(1e6).wake_at is None
+    assert master.step(1e6).wake_at is None
     assert len(master.booting()) == 1
 
 
-def test_reload_before_any_worker_was_ready_is_a_first_boot_of_its_own():
-    master = Master(2)
+def test_reload_before_any_worker_was_ready_is_a_first_boot_of_its_own() -> None:
+    master = MadeUpMaster(2)
     master.start(1)
     stale = master.booting(1)
     plan = master.start(2)
@@ -240,20 +156,20 @@ def test_reload_before_any_worker_was_ready_is_a_first_boot_of_its_own():
 # Deaths and backoff.
 
 
-def test_long_lived_worker_that_dies_is_respawned_at_once_in_its_slot():
+def test_long_lived_worker_that_dies_is_respawned_at_once_in_its_slot() -> None:
     master = serving(4)
     plan = master.die(master.good()[2], how="killed by SIGKILL", sigkill=True)
     assert plan.actions == [SpawnAction(2, 1)]
 
 
-def test_a_lone_worker_that_dies_right_after_readiness_is_respawned_at_once():
+def test_a_lone_worker_that_dies_right_after_readiness_is_respawned_at_once() -> None:
     master = serving(1)
     master.die(*master.good())
     master.ready(*master.booting())
     assert only(master.die(*master.good()).actions, SpawnAction) == [SpawnAction(0, 1)]
 
 
-def test_second_failure_in_a_row_waits_and_each_further_one_twice_as_long():
+def test_second_failure_in_a_row_waits_and_each_further_one_twice_as_long() -> None:
     master = serving(1)
     master.die(*master.good())
     delays = []
@@ -261,8 +177,7 @@ def test_second_failure_in_a_row_waits_and_each_further_one_twice_as_long():
         plan = master.die(*master.booting())
         start = master.now
         while not only(plan.actions, SpawnAction):
-            master.now = plan.wake_at
-            plan = master.turn()
+            plan = master.wake_up(plan)
         delays.append(master.now - start)
     assert delays[0] == 0.0
     for delay, nominal in zip(delays[1:], [0.1 * 2**n for n in range(9)] + [30.0] * 4, strict=True):
@@ -270,7 +185,7 @@ def test_second_failure_in_a_row_waits_and_each_further_one_twice_as_long():
     assert len({delay / 30.0 for delay in delays[-4:]}) > 1  # jitter
 
 
-def test_crash_soon_after_readiness_is_a_failure_too():
+def test_crash_soon_after_readiness_is_a_failure_too() -> None:
     master = serving(1)
     master.die(*master.good())
     for _ in range(2):
@@ -278,10 +193,10 @@ def test_crash_soon_after_readiness_is_a_failure_too():
         master.now += 4.9
         plan = master.die(*master.good(), how="killed by SIGSEGV")
     assert plan.actions == []
-    assert 0.08 <= plan.wake_at - master.now <= 0.12
+    assert 0.08 <= wake_time(plan) - master.now <= 0.12
 
 
-def test_worker_killed_fifty_times_under_load_is_back_fifty_times_at_once():
+def test_worker_killed_fifty_times_under_load_is_back_fifty_times_at_once() -> None:
     master = serving(4)
     for n in range(50):
         victim = master.good()[n % 4]
@@ -290,20 +205,20 @@ def test_worker_killed_fifty_times_under_load_is_back_fifty_times_at_once():
         master.ready(*master.booting(), seconds=0.05)
 
 
-def test_sigkill_while_booting_is_a_failure():
+def test_sigkill_while_booting_is_a_failure() -> None:
     master = serving(1)
     master.die(*master.good())
     master.die(*master.booting(), sigkill=True)
     assert master.die(*master.booting(), sigkill=True).actions == []
 
 
-def test_workers_that_meet_the_same_fault_together_are_one_failure():
+def test_workers_that_meet_the_same_fault_together_are_one_failure() -> None:
     master = serving(4)
     master.die(*master.good())
     assert len(only(master.die(*master.booting()).actions, SpawnAction)) == 4
 
 
-def test_only_one_worker_is_spawned_per_step_while_backing_off():
+def test_only_one_worker_is_spawned_per_step_while_backing_off() -> None:
     master = serving(4)
     master.die(*master.good())
     master.die(*master.booting())
@@ -311,82 +226,77 @@ def test_only_one_worker_is_spawned_per_step_while_backing_off():
     spawns = []
     for _ in range(2):
         assert plan.actions == []
-        master.now = plan.wake_at
-        spawns += only(master.turn().actions, SpawnAction)
+        master.now = wake_time(plan)
+        spawns += only(master.step().actions, SpawnAction)
         plan = master.die(*master.booting())
     assert spawns == [SpawnAction(0, 1), SpawnAction(0, 1)]
 
 
-def test_good_workers_serve_on_while_one_crashes_again_and_again():
+def test_good_workers_serve_on_while_one_crashes_again_and_again() -> None:
     master = serving(4)
     good = master.good()[1:]
     master.die(master.good()[0])
     for _ in range(20):
         plan = master.die(*master.booting())
         if plan.wake_at:
-            master.now = plan.wake_at
-            plan = master.turn()
+            plan = master.wake_up(plan)
         assert [w.pid for w in master.good()] == [w.pid for w in good]
         assert only(plan.actions, RetireAction) == []
 
 
-def test_long_lived_siblings_do_not_end_a_row_of_failures():
+def test_long_lived_siblings_do_not_end_a_row_of_failures() -> None:
     master = serving(4)
     master.die(master.good()[0])
     master.die(*master.booting())
     first = master.die(*master.booting())
-    master.now = first.wake_at
-    master.turn()
-    master.turn(20.0)
+    master.wake_up(first)
+    master.step(20.0)
     second = master.die(*master.booting())
-    assert second.wake_at - master.now >= 0.16
+    assert wake_time(second) - master.now >= 0.16
 
 
-def test_a_worker_that_lives_long_enough_ends_the_row_and_fills_the_pool():
+def test_a_worker_that_lives_long_enough_ends_the_row_and_fills_the_pool() -> None:
     master = serving(3)
     master.die(*master.good())
     for _ in range(12):
         plan = master.die(*master.booting())
         if plan.wake_at:
-            master.now = plan.wake_at
-            master.turn()
+            master.wake_up(plan)
     plan = master.ready(*master.booting())
     assert plan.actions == []
     assert plan.wake_at == master.now + 5.0
-    master.now = plan.wake_at
-    assert len(only(master.turn().actions, SpawnAction)) == 2
+    master.now = wake_time(plan)
+    assert len(only(master.step().actions, SpawnAction)) == 2
     assert (
         len(only(master.die(*master.booting()).actions, SpawnAction)) == 2
     )  # a first failure again
 
 
-def test_death_of_a_long_lived_worker_is_answered_at_once_even_while_backing_off():
+def test_death_of_a_long_lived_worker_is_answered_at_once_even_while_backing_off() -> None:
     master = serving(2)
     master.die(master.good()[0])
     for _ in range(10):
         plan = master.die(*master.booting())
         if plan.wake_at:
-            master.now = plan.wake_at
-            master.turn()
+            master.wake_up(plan)
     assert master.die(*master.booting()).actions == []
     assert len(only(master.die(*master.good()).actions, SpawnAction)) == 1
 
 
-def failing(workers) -> Master:
+def failing(workers: int) -> MadeUpMaster:
     """A master three failures into a row, that has just spawned one worker more."""
     master = serving(workers)
     master.die(*master.good())
     for _ in range(3):
         plan = master.die(*master.booting())
         if plan.wake_at:
-            master.now = plan.wake_at
-            master.turn()
+            master.wake_up(plan)
     assert len(master.booting()) == 1
     return master
 
 
 @pytest.mark.parametrize("end", ["died", "expired"])
-def test_row_ends_with_a_long_life_even_if_nothing_else_happened_in_it(end):
+def test_row_ends_with_a_long_life_even_if_nothing_else_happened_in_it(end: str) -> None:
     master = failing(1)
     master.ready(*master.booting())
     master.now += 60.0
@@ -395,58 +305,57 @@ def test_row_ends_with_a_long_life_even_if_nothing_else_happened_in_it(end):
         master.die(worker)
     else:
         master.pool.expired(worker.pid, master.now)
-        master.turn()
+        master.step()
     assert len(only(master.die(*master.booting()).actions, SpawnAction)) == 1
 
 
-def test_row_ends_with_a_long_life_of_one_even_if_the_next_event_is_a_failure():
+def test_row_ends_with_a_long_life_of_one_even_if_the_next_event_is_a_failure() -> None:
     master = failing(2)
     (proof,) = master.booting()
     master.ready(proof)
-    master.turn(4.9)
+    master.step(4.9)
     (young,) = master.booting()
     master.ready(young)
     master.now += 1.0
     assert len(only(master.die(young).actions, SpawnAction)) == 1
 
 
-def test_expired_worker_is_replaced_at_once_even_while_backing_off():
+def test_expired_worker_is_replaced_at_once_even_while_backing_off() -> None:
     master = serving(2)
     master.die(master.good()[0])
     for _ in range(10):
         plan = master.die(*master.booting())
         if plan.wake_at:
-            master.now = plan.wake_at
-            master.turn()
+            master.wake_up(plan)
     master.die(*master.booting())
     master.pool.expired(master.good()[0].pid, master.now)
-    assert len(only(master.turn().actions, SpawnAction)) == 1
+    assert len(only(master.step().actions, SpawnAction)) == 1
 
 
-def test_failed_fork_backs_off_from_the_first():
+def test_failed_fork_backs_off_from_the_first() -> None:
     master = serving(2)
     master.pool.died(master.good()[0].pid, "exit status 0", master.now)
-    assert master.turn(fork=False).actions == [SpawnAction(0, 1)]
-    plan = master.turn()
+    assert master.step(fork=False).actions == [SpawnAction(0, 1)]
+    plan = master.step()
     assert plan.actions == []
-    assert 0.08 <= plan.wake_at - master.now <= 0.12
-    master.now = plan.wake_at
-    assert master.turn().actions == [SpawnAction(0, 1)]
+    assert 0.08 <= wake_time(plan) - master.now <= 0.12
+    master.now = wake_time(plan)
+    assert master.step().actions == [SpawnAction(0, 1)]
 
 
-def test_boot_timeout_of_a_respawn_is_a_failure_and_kills_it():
+def test_boot_timeout_of_a_respawn_is_a_failure_and_kills_it() -> None:
     master = serving(1, boot=10.0)
     master.die(*master.good())
     (worker,) = master.booting()
-    plan = master.turn(10.0)
+    plan = master.step(10.0)
     assert KillAction(worker.pid, 0, "not ready within 10 s") in plan.actions
     assert only(plan.actions, SpawnAction) == [
         SpawnAction(1, 1)
     ]  # slot 0 is taken until it was reaped
-    assert only(master.turn(10.0).actions, SpawnAction) == []
+    assert only(master.step(10.0).actions, SpawnAction) == []
 
 
-def test_backoff_never_shrinks_within_a_row_and_does_not_overflow():
+def test_backoff_never_shrinks_within_a_row_and_does_not_overflow() -> None:
     backoff = Backoff(random.Random(1))
     delays = []
     for _ in range(2000):
@@ -460,16 +369,16 @@ def test_backoff_never_shrinks_within_a_row_and_does_not_overflow():
 # Reload.
 
 
-def test_reload_changes_nothing_until_its_canary_is_ready():
+def test_reload_changes_nothing_until_its_canary_is_ready() -> None:
     master = serving(4)
     plan = master.start(2)
     assert plan.actions == [SpawnAction(4, 2)]
     assert (master.pool.current, master.pool.rollout) == (1, 2)
-    assert master.turn(20.0).actions == []
+    assert master.step(20.0).actions == []
     assert len(master.good(1)) == 4
 
 
-def test_reload_replaces_one_by_one_and_each_new_one_is_ready_before_an_old_one_goes():
+def test_reload_replaces_one_by_one_and_each_new_one_is_ready_before_an_old_one_goes() -> None:
     master = serving(3)
     history = []
     plan = master.start(2)
@@ -492,11 +401,11 @@ def test_reload_replaces_one_by_one_and_each_new_one_is_ready_before_an_old_one_
 
 
 @pytest.mark.parametrize("fault", ["failed", "died", "timeout", "fork", "left"])
-def test_failed_canary_leaves_everything_as_it_was(fault):
+def test_failed_canary_leaves_everything_as_it_was(fault: str) -> None:
     master = serving(3)
     before = [(w.slot, w.pid, w.state) for w in master.pool.members()]
     master.pool.start(2, GenerationSettings(7, 30.0, 20.0), master.now)
-    master.turn(fork=fault != "fork")
+    master.step(fork=fault != "fork")
     if fault == "failed":
         master.pool.failed(master.booting(2)[0].pid, "because", master.now)
     elif fault == "died":
@@ -505,27 +414,28 @@ def test_failed_canary_leaves_everything_as_it_was(fault):
         master.now += 30.0
     elif fault == "left":
         master.pool.leaving(master.booting(2)[0].pid, master.now)
-    plan = master.turn()
+    plan = master.step()
     (outcome,) = plan.outcomes
     assert isinstance(outcome, Abandoned)
     assert outcome.generation == 2
-    assert only(plan.actions, SpawnAction) == only(plan.actions, RetireAction) == []
-    master.turn(1.0)
+    assert only(plan.actions, SpawnAction) == []
+    assert only(plan.actions, RetireAction) == []
+    master.step(1.0)
     master.reap()
     assert [(w.slot, w.pid, w.state) for w in master.pool.members()] == before
     assert (master.pool.current, master.pool.rollout, master.pool.target) == (1, None, 3)
 
 
-def test_old_generation_is_maintained_while_the_canary_boots():
+def test_old_generation_is_maintained_while_the_canary_boots() -> None:
     master = serving(3)
     master.start(2)
     victim, stuck, _ = master.good(1)
     assert master.die(victim).actions == [SpawnAction(0, 1)]
     master.pool.expired(stuck.pid, master.now)
-    assert master.turn().actions == [SpawnAction(4, 1), RetireAction(stuck.pid, stuck.slot)]
+    assert master.step().actions == [SpawnAction(4, 1), RetireAction(stuck.pid, stuck.slot)]
 
 
-def test_after_the_commit_a_dead_old_worker_is_replaced_by_a_new_one():
+def test_after_the_commit_a_dead_old_worker_is_replaced_by_a_new_one() -> None:
     master = serving(4)
     master.start(2)
     master.ready(*master.booting(2))
@@ -533,7 +443,7 @@ def test_after_the_commit_a_dead_old_worker_is_replaced_by_a_new_one():
     assert [spawn.generation for spawn in only(plan.actions, SpawnAction)] == [2]
 
 
-def test_booting_old_worker_is_not_waited_for_after_the_commit():
+def test_booting_old_worker_is_not_waited_for_after_the_commit() -> None:
     master = serving(3)
     master.start(2)
     master.die(master.good(1)[0])
@@ -543,21 +453,20 @@ def test_booting_old_worker_is_not_waited_for_after_the_commit():
     assert len(master.good()) + len(master.booting()) == 4
 
 
-def test_failures_after_the_commit_do_not_eat_up_the_old_generation():
+def test_failures_after_the_commit_do_not_eat_up_the_old_generation() -> None:
     master = serving(4)
     master.start(2)
     master.ready(*master.booting(2))
     for _ in range(10):
         plan = master.die(*master.good(2), *master.booting(2))
         while not only(plan.actions, SpawnAction):
-            master.now = plan.wake_at
-            plan = master.turn()
+            plan = master.wake_up(plan)
         master.ready(*master.booting(2))
         assert len(master.good(1)) == 3
     assert master.pool.rollout == 2
 
 
-def test_a_rollout_that_is_stuck_says_so_once_and_settles_all_the_same():
+def test_a_rollout_that_is_stuck_says_so_once_and_settles_all_the_same() -> None:
     master = serving(2)
     master.start(2)
     master.ready(*master.booting(2))
@@ -567,30 +476,27 @@ def test_a_rollout_that_is_stuck_says_so_once_and_settles_all_the_same():
             [Stalled(2, "a worker died before it was ready: failure 5")] if number >= 5 else []
         )
         while not only(plan.actions, SpawnAction):
-            master.now = plan.wake_at
-            plan = master.turn()
+            plan = master.wake_up(plan)
         assert master.pool.rollout == 2
     plan = master.ready(*master.booting(2))
     while not only(plan.outcomes, Settled):
-        master.now = plan.wake_at
-        plan = master.turn()
+        plan = master.wake_up(plan)
         master.reap()
     assert master.pool.rollout is None
     assert master.good(1) == []
 
 
-def test_failures_of_a_settled_generation_are_no_stalled_rollout():
+def test_failures_of_a_settled_generation_are_no_stalled_rollout() -> None:
     master = serving(2)
     for _ in range(8):
         plan = master.die(master.good()[0], *master.booting())
         while not only(plan.actions, SpawnAction):
-            master.now = plan.wake_at
-            plan = master.turn()
+            plan = master.wake_up(plan)
         master.ready(*master.booting())
     assert master.outcomes == []
 
 
-def test_after_a_failure_an_old_worker_stays_until_a_new_one_has_proved_itself():
+def test_after_a_failure_an_old_worker_stays_until_a_new_one_has_proved_itself() -> None:
     master = serving(2)
     master.start(2)
     master.ready(*master.booting(2))
@@ -601,12 +507,12 @@ def test_after_a_failure_an_old_worker_stays_until_a_new_one_has_proved_itself()
     assert plan.wake_at == master.now + 5.0
     assert (len(master.good(1)), len(master.good(2))) == (1, 2)
     assert master.outcomes == []
-    master.now = plan.wake_at
-    assert len(only(master.turn().actions, RetireAction)) == 1
+    master.now = wake_time(plan)
+    assert len(only(master.step().actions, RetireAction)) == 1
     assert master.outcomes == [Settled(2)]
 
 
-def test_proof_that_can_not_come_any_more_is_not_waited_for():
+def test_proof_that_can_not_come_any_more_is_not_waited_for() -> None:
     master = serving(4)
     master.start(2)
     master.die(*master.good(1)[:2])
@@ -616,12 +522,12 @@ def test_proof_that_can_not_come_any_more_is_not_waited_for():
     master.die(first)
     master.ready(*others)
     master.pool.scale(len(master.good()) - 1, master.now)
-    plan = master.turn()
+    plan = master.step()
     assert len(only(plan.actions, RetireAction)) == 1
     assert len(master.good()) == master.pool.target
 
 
-def test_reload_with_fewer_workers_ends_with_fewer():
+def test_reload_with_fewer_workers_ends_with_fewer() -> None:
     master = serving(4)
     master.start(2, workers=2)
     while master.booting():
@@ -631,7 +537,7 @@ def test_reload_with_fewer_workers_ends_with_fewer():
     assert master.outcomes == [Settled(2)]
 
 
-def test_reload_with_more_workers_keeps_the_old_ones_until_there_are_enough():
+def test_reload_with_more_workers_keeps_the_old_ones_until_there_are_enough() -> None:
     master = serving(2)
     master.start(2, workers=5)
     plan = master.ready(*master.booting())
@@ -641,7 +547,7 @@ def test_reload_with_more_workers_keeps_the_old_ones_until_there_are_enough():
     assert (len(master.good(1)), len(master.good(2))) == (0, 5)
 
 
-def test_reload_during_a_reload_supersedes_it_and_kills_its_canary():
+def test_reload_during_a_reload_supersedes_it_and_kills_its_canary() -> None:
     master = serving(4)
     master.start(2)
     (canary,) = master.booting(2)
@@ -651,7 +557,7 @@ def test_reload_during_a_reload_supersedes_it_and_kills_its_canary():
     assert master.die(canary).outcomes == []
 
 
-def test_canary_that_is_ready_just_after_it_was_superseded_is_retired_and_not_committed():
+def test_canary_that_is_ready_just_after_it_was_superseded_is_retired_and_not_committed() -> None:
     master = serving(3)
     master.start(2)
     (canary,) = master.booting(2)
@@ -661,7 +567,7 @@ def test_canary_that_is_ready_just_after_it_was_superseded_is_retired_and_not_co
     assert plan.actions == [SpawnAction(4, 3), RetireAction(canary.pid, canary.slot)]
 
 
-def test_superseded_canary_does_not_fill_a_gap_in_the_old_generation():
+def test_superseded_canary_does_not_fill_a_gap_in_the_old_generation() -> None:
     master = serving(3)
     master.start(2)
     (canary,) = master.booting(2)
@@ -675,7 +581,7 @@ def test_superseded_canary_does_not_fill_a_gap_in_the_old_generation():
     ]
 
 
-def test_committed_rollout_pauses_while_its_successors_canary_boots():
+def test_committed_rollout_pauses_while_its_successors_canary_boots() -> None:
     master = serving(4)
     master.start(2)
     master.ready(*master.booting(2))
@@ -686,7 +592,7 @@ def test_committed_rollout_pauses_while_its_successors_canary_boots():
     assert only(plan.actions, SpawnAction) == []
 
 
-def test_worker_that_is_ready_after_all_when_it_is_to_be_killed_is_retired_instead():
+def test_worker_that_is_ready_after_all_when_it_is_to_be_killed_is_retired_instead() -> None:
     master = serving(3)
     master.start(2)
     (canary,) = master.booting(2)
@@ -695,12 +601,12 @@ def test_worker_that_is_ready_after_all_when_it_is_to_be_killed_is_retired_inste
     plan = master.ready(canary)
     assert canary.order is RetireAction
     assert plan.actions == [RetireAction(canary.pid, canary.slot)]
-    assert master.turn(20.0).actions[-1] == KillAction(
+    assert master.step(20.0).actions[-1] == KillAction(
         canary.pid, canary.slot, "still there 20 s after the order to leave"
     )
 
 
-def test_hundred_reloads_in_a_row_settle_on_the_last():
+def test_hundred_reloads_in_a_row_settle_on_the_last() -> None:
     master = serving(4)
     for generation in range(2, 102):
         master.start(generation)
@@ -713,7 +619,7 @@ def test_hundred_reloads_in_a_row_settle_on_the_last():
     assert [w.generation for w in master.pool.members()] == [101] * 4
 
 
-def test_committed_rollout_is_superseded_only_when_its_successor_commits():
+def test_committed_rollout_is_superseded_only_when_its_successor_commits() -> None:
     master = serving(4)
     master.start(2)
     master.ready(*master.booting(2))
@@ -727,7 +633,7 @@ def test_committed_rollout_is_superseded_only_when_its_successor_commits():
     assert len(master.good(3)) == len(master.good()) == 4
 
 
-def test_committed_rollout_goes_on_when_its_successor_fails():
+def test_committed_rollout_goes_on_when_its_successor_fails() -> None:
     master = serving(4)
     master.start(2)
     master.ready(*master.booting(2))
@@ -740,7 +646,7 @@ def test_committed_rollout_goes_on_when_its_successor_fails():
     assert len(master.good(2)) == 4
 
 
-def test_starting_the_same_generation_again_changes_nothing():
+def test_starting_the_same_generation_again_changes_nothing() -> None:
     master = serving(2)
     assert master.start(1).actions == []
     master.start(2)
@@ -752,138 +658,138 @@ def test_starting_the_same_generation_again_changes_nothing():
 # Leaving.
 
 
-def test_retire_is_repeated_until_the_worker_says_that_it_leaves():
+def test_retire_is_repeated_until_the_worker_says_that_it_leaves() -> None:
     master = serving(1, graceful=20.0)
     (worker,) = master.good()
     master.pool.expired(worker.pid, master.now)
     order = RetireAction(worker.pid, worker.slot)
-    assert only(master.turn().actions, RetireAction) == [order]
-    assert master.turn(0.05).actions == []
-    plan = master.turn(0.05)
+    assert only(master.step().actions, RetireAction) == [order]
+    assert master.step(0.05).actions == []
+    plan = master.step(0.05)
     assert plan.actions == [order]
     assert plan.wake_at == pytest.approx(master.now + 0.1)
     master.pool.leaving(worker.pid, master.now)
-    plan = master.turn(0.1)
+    plan = master.step(0.1)
     assert plan.actions == []
     assert plan.wake_at == pytest.approx(master.now + 19.8)
 
 
-def test_worker_that_does_not_go_is_killed_after_graceful_timeout_and_only_once():
+def test_worker_that_does_not_go_is_killed_after_graceful_timeout_and_only_once() -> None:
     master = serving(1, graceful=20.0)
     (worker,) = master.good()
     master.pool.expired(worker.pid, master.now)
-    master.turn()
+    master.step()
     master.ready(*master.booting())
     master.pool.leaving(worker.pid, master.now)
-    plan = master.turn(20.0)
+    plan = master.step(20.0)
     assert plan.actions == [KillAction(worker.pid, 0, "still there 20 s after the order to leave")]
     assert plan.wake_at is None
-    assert master.turn(100.0).actions == []
+    assert master.step(100.0).actions == []
     assert slots(master.pool.members()) == [0, 1]
 
 
-def test_graceful_timeout_is_that_of_the_workers_own_generation():
+def test_graceful_timeout_is_that_of_the_workers_own_generation() -> None:
     master = serving(1, graceful=20.0)
     master.pool.start(2, GenerationSettings(1, 30.0, 3.0), master.now)
-    master.turn()
+    master.step()
     (old,) = master.good()
     master.ready(*master.booting())
     master.pool.leaving(old.pid, master.now)
-    assert master.turn(19.0).actions == []
-    assert slots(only(master.turn(1.0).actions, KillAction)) == [old.slot]
+    assert master.step(19.0).actions == []
+    assert slots(only(master.step(1.0).actions, KillAction)) == [old.slot]
 
 
-def test_no_graceful_timeout_means_no_kill():
+def test_no_graceful_timeout_means_no_kill() -> None:
     master = serving(1, graceful=0.0)
     (worker,) = master.good()
     master.pool.expired(worker.pid, master.now)
-    master.turn()
+    master.step()
     master.ready(*master.booting())
     master.pool.leaving(worker.pid, master.now)
-    plan = master.turn(1e6)
+    plan = master.step(1e6)
     assert (plan.actions, plan.wake_at) == ([], None)
 
 
-def test_expired_worker_is_replaced_at_once_and_saying_it_again_changes_nothing():
+def test_expired_worker_is_replaced_at_once_and_saying_it_again_changes_nothing() -> None:
     master = serving(2, graceful=20.0)
     worker = master.good()[0]
     master.pool.expired(worker.pid, master.now)
-    assert master.turn().actions == [SpawnAction(2, 1), RetireAction(worker.pid, 0)]
+    assert master.step().actions == [SpawnAction(2, 1), RetireAction(worker.pid, 0)]
     master.ready(*master.booting())
     master.pool.leaving(worker.pid, master.now)
     master.now += 19.0
     master.pool.expired(worker.pid, master.now)
-    assert slots(only(master.turn(1.0).actions, KillAction)) == [0]
+    assert slots(only(master.step(1.0).actions, KillAction)) == [0]
 
 
-def test_expired_young_worker_is_no_failure_of_its_generation():
+def test_expired_young_worker_is_no_failure_of_its_generation() -> None:
     master = serving(1)
     for _ in range(10):
         (worker,) = master.good()
         master.pool.expired(worker.pid, master.now)
-        assert len(only(master.turn().actions, SpawnAction)) == 1
+        assert len(only(master.step().actions, SpawnAction)) == 1
         master.ready(*master.booting())
 
 
-def test_worker_that_leaves_of_its_own_accord_is_replaced_and_not_told():
+def test_worker_that_leaves_of_its_own_accord_is_replaced_and_not_told() -> None:
     master = serving(2, graceful=20.0)
     worker = master.good()[1]
     master.pool.leaving(worker.pid, master.now)
-    plan = master.turn()
+    plan = master.step()
     assert plan.actions == [SpawnAction(2, 1)]
     master.ready(*master.booting())
-    assert slots(only(master.turn(20.0).actions, KillAction)) == [1]
+    assert slots(only(master.step(20.0).actions, KillAction)) == [1]
 
 
-def test_slot_of_a_retiring_worker_is_not_given_away_before_its_death():
+def test_slot_of_a_retiring_worker_is_not_given_away_before_its_death() -> None:
     master = serving(2)
     worker = master.good()[0]
     master.pool.expired(worker.pid, master.now)
-    assert only(master.turn().actions, SpawnAction) == [SpawnAction(2, 1)]
+    assert only(master.step().actions, SpawnAction) == [SpawnAction(2, 1)]
     master.die(worker)
     master.pool.scale(3, master.now)
-    assert master.turn().actions == [SpawnAction(0, 1)]
+    assert master.step().actions == [SpawnAction(0, 1)]
 
 
 # Scale.
 
 
-def test_scale_up_spawns_at_once():
+def test_scale_up_spawns_at_once() -> None:
     master = serving(2)
     master.pool.scale(5, master.now)
-    assert master.turn().actions == [SpawnAction(2, 1), SpawnAction(3, 1), SpawnAction(4, 1)]
+    assert master.step().actions == [SpawnAction(2, 1), SpawnAction(3, 1), SpawnAction(4, 1)]
     assert master.pool.target == 5
 
 
-def test_scale_down_retires_the_highest_slots():
+def test_scale_down_retires_the_highest_slots() -> None:
     master = serving(5)
     master.pool.scale(2, master.now)
-    assert slots(only(master.turn().actions, RetireAction)) == [2, 3, 4]
+    assert slots(only(master.step().actions, RetireAction)) == [2, 3, 4]
     assert slots(master.good()) == [0, 1]
 
 
-def test_scale_down_kills_booting_workers_before_it_retires_good_ones():
+def test_scale_down_kills_booting_workers_before_it_retires_good_ones() -> None:
     master = serving(2)
     master.pool.scale(3, master.now)
-    master.turn()
+    master.step()
     (worker,) = master.booting()
     master.pool.scale(2, master.now)
-    assert master.turn().actions == [KillAction(worker.pid, 2, "no longer wanted")]
+    assert master.step().actions == [KillAction(worker.pid, 2, "no longer wanted")]
     assert len(master.good()) == 2
 
 
-def test_scale_down_in_the_middle_of_a_rollout_keeps_the_bound():
+def test_scale_down_in_the_middle_of_a_rollout_keeps_the_bound() -> None:
     master = serving(2)
     master.start(2, workers=4)
     master.ready(*master.booting())
     assert (len(master.good()), len(master.booting())) == (3, 2)
     master.pool.scale(3, master.now)
-    plan = master.turn()
+    plan = master.step()
     assert [type(action) for action in plan.actions] == [KillAction]
     assert (len(master.good()), len(master.booting())) == (3, 1)
 
 
-def test_grow_moves_the_target_but_never_below_one_or_above_the_slots():
+def test_grow_moves_the_target_but_never_below_one_or_above_the_slots() -> None:
     master = serving(2, max_slots=4)
     for n, target in [(1, 3), (1, 3), (-1, 2), (-1, 1), (-1, 1)]:
         master.pool.grow(n, master.now)
@@ -891,7 +797,7 @@ def test_grow_moves_the_target_but_never_below_one_or_above_the_slots():
 
 
 @pytest.mark.parametrize("wrong", [0, -1, 4, 5])
-def test_count_out_of_range_is_refused(wrong):
+def test_count_out_of_range_is_refused(wrong: int) -> None:
     master = serving(2, max_slots=4)
     with pytest.raises(ValueError, match=rf"^{wrong} workers: must be from 1 to 3$"):
         master.pool.scale(wrong, master.now)
@@ -901,11 +807,11 @@ def test_count_out_of_range_is_refused(wrong):
 
 
 @pytest.mark.parametrize("succeeds", [True, False])
-def test_scale_during_a_reload_holds_however_the_reload_ends(succeeds):
+def test_scale_during_a_reload_holds_however_the_reload_ends(succeeds: bool) -> None:
     master = serving(2)
     master.start(2)
     master.pool.scale(3, master.now)
-    master.turn()
+    master.step()
     if succeeds:
         master.ready(*master.booting(2))
     else:
@@ -916,30 +822,30 @@ def test_scale_during_a_reload_holds_however_the_reload_ends(succeeds):
     assert [w.generation for w in master.good()] == [2 if succeeds else 1] * 3
 
 
-def test_next_reload_takes_its_own_count_again():
+def test_next_reload_takes_its_own_count_again() -> None:
     master = serving(2)
     master.pool.scale(5, master.now)
-    master.turn()
+    master.step()
     master.start(2)
     while master.booting():
         master.ready(*master.booting())
     assert master.pool.target == len(master.good()) == 2
 
 
-def test_spawn_waits_for_a_free_slot():
+def test_spawn_waits_for_a_free_slot() -> None:
     master = serving(2, max_slots=3)
     first, second = master.good()
     master.pool.expired(first.pid, master.now)
     master.pool.expired(second.pid, master.now)
-    assert only(master.turn().actions, SpawnAction) == [SpawnAction(2, 1)]
+    assert only(master.step().actions, SpawnAction) == [SpawnAction(2, 1)]
     assert only(master.die(first).actions, SpawnAction) == [SpawnAction(0, 1)]
 
 
-def test_canary_waits_for_a_free_slot():
+def test_canary_waits_for_a_free_slot() -> None:
     master = serving(2, max_slots=3)
     first = master.good()[0]
     master.pool.expired(first.pid, master.now)
-    master.turn()
+    master.step()
     assert only(master.start(2).actions, SpawnAction) == []
     assert only(master.die(first).actions, SpawnAction) == [SpawnAction(0, 2)]
 
@@ -947,128 +853,129 @@ def test_canary_waits_for_a_free_slot():
 # Stop and withdraw.
 
 
-def test_graceful_stop_drains_the_good_and_kills_the_booting():
+def test_graceful_stop_drains_the_good_and_kills_the_booting() -> None:
     master = serving(2, graceful=20.0)
     master.pool.scale(3, master.now)
-    master.turn()
+    master.step()
     (young,) = master.booting()
     good = master.good()
     master.pool.stop(master.now, graceful=True)
     assert master.pool.stopping
-    plan = master.turn()
+    plan = master.step()
     assert plan.actions == [
         *(StopAction(w.pid, w.slot) for w in good),
         KillAction(young.pid, young.slot, "no longer wanted"),
     ]
-    assert [type(a) for a in master.turn(0.1).actions] == [StopAction, StopAction]
+    assert [type(a) for a in master.step(0.1).actions] == [StopAction, StopAction]
     for worker in good:
         master.pool.leaving(worker.pid, master.now)
     assert master.die(young, good[0]).actions == []
-    assert slots(only(master.turn(19.9).actions, KillAction)) == [good[1].slot]
+    assert slots(only(master.step(19.9).actions, KillAction)) == [good[1].slot]
     assert master.die(good[1]).outcomes == [Stopped()]
-    assert master.turn().outcomes == []
+    assert master.step().outcomes == []
 
 
-def test_quick_stop_tells_all_to_quit_and_kills_after_a_second():
+def test_quick_stop_tells_all_to_quit_and_kills_after_a_second() -> None:
     master = serving(3)
     leaver = master.good()[0]
     master.pool.leaving(leaver.pid, master.now)
-    master.turn()
+    master.step()
     master.ready(*master.booting())
     master.pool.stop(master.now, graceful=False)
-    assert {a.pid for a in only(master.turn().actions, QuitAction)} == {
+    assert {a.pid for a in only(master.step().actions, QuitAction)} == {
         w.pid for w in master.pool.members()
     }
-    assert len(only(master.turn(0.1).actions, QuitAction)) == 4
-    assert only(master.turn(0.8).actions, KillAction) == []
-    assert slots(only(master.turn(0.11).actions, KillAction)) == [0, 1, 2, 3]
+    assert len(only(master.step(0.1).actions, QuitAction)) == 4
+    assert only(master.step(0.8).actions, KillAction) == []
+    assert slots(only(master.step(0.11).actions, KillAction)) == [0, 1, 2, 3]
 
 
-def test_second_stop_can_make_it_quick_but_not_slow_again():
+def test_second_stop_can_make_it_quick_but_not_slow_again() -> None:
     master = serving(1, graceful=20.0)
     master.pool.stop(master.now, graceful=True)
-    master.turn()
+    master.step()
     master.pool.stop(master.now, graceful=False)
-    assert [type(a) for a in master.turn().actions] == [QuitAction]
+    assert [type(a) for a in master.step().actions] == [QuitAction]
     master.pool.stop(master.now, graceful=True)
-    assert [type(a) for a in master.turn(0.1).actions] == [QuitAction]
-    assert [type(a) for a in master.turn(1.0).actions] == [KillAction]
+    assert [type(a) for a in master.step(0.1).actions] == [QuitAction]
+    assert [type(a) for a in master.step(1.0).actions] == [KillAction]
     master.pool.stop(master.now, graceful=False)
-    assert master.turn(1.0).actions == []
+    assert master.step(1.0).actions == []
 
 
-def test_quick_stop_says_nothing_to_a_killed_worker():
+def test_quick_stop_says_nothing_to_a_killed_worker() -> None:
     master = serving(1, graceful=20.0)
     master.pool.expired(master.good()[0].pid, master.now)
-    master.turn()
-    assert only(master.turn(20.0).actions, KillAction)
+    master.step()
+    assert only(master.step(20.0).actions, KillAction)
     master.die(*master.booting())
     master.pool.stop(master.now, graceful=False)
-    assert [a for a in master.turn().actions if a.slot == 0] == []
+    assert [a for a in master.step().actions if a.slot == 0] == []
 
 
-def test_quick_stop_stays_quick_for_a_worker_that_is_ready_only_then():
+def test_quick_stop_stays_quick_for_a_worker_that_is_ready_only_then() -> None:
     master = serving(1)
     master.pool.scale(2, master.now)
-    master.turn()
+    master.step()
     (late,) = master.booting()
     master.pool.stop(master.now, graceful=False)
-    master.turn()
+    master.step()
     master.pool.stop(master.now, graceful=True)
     assert QuitAction(late.pid, late.slot) in master.ready(late).actions
 
 
-def test_quick_stop_does_not_prolong_a_deadline():
+def test_quick_stop_does_not_prolong_a_deadline() -> None:
     master = serving(1, graceful=20.0)
     master.pool.stop(master.now, graceful=True)
-    master.turn()
-    master.turn(19.5)
+    master.step()
+    master.step(19.5)
     master.pool.stop(master.now, graceful=False)
-    assert [type(a) for a in master.turn().actions] == [QuitAction]
-    assert [type(a) for a in master.turn(0.5).actions] == [KillAction]
+    assert [type(a) for a in master.step().actions] == [QuitAction]
+    assert [type(a) for a in master.step(0.5).actions] == [KillAction]
 
 
-def test_graceful_stop_said_twice_keeps_the_first_deadline():
+def test_graceful_stop_said_twice_keeps_the_first_deadline() -> None:
     master = serving(1, graceful=20.0)
     master.pool.stop(master.now, graceful=True)
-    master.turn()
-    master.turn(19.0)
+    master.step()
+    master.step(19.0)
     master.pool.stop(master.now, graceful=True)
-    assert [type(a) for a in master.turn(1.0).actions] == [KillAction]
+    assert [type(a) for a in master.step(1.0).actions] == [KillAction]
 
 
-def test_stop_abandons_what_is_under_way():
+def test_stop_abandons_what_is_under_way() -> None:
     master = serving(2)
     master.start(2)
     master.ready(*master.booting(2))
     master.start(3)
     master.pool.stop(master.now, graceful=True)
     why = "the server is stopping"
-    assert master.turn().outcomes == [Abandoned(2, why), Abandoned(3, why)]
+    assert master.step().outcomes == [Abandoned(2, why), Abandoned(3, why)]
     assert master.start(4).outcomes == [Abandoned(4, why)]
-    assert only(master.turn(1.0).actions, SpawnAction) == []
+    assert only(master.step(1.0).actions, SpawnAction) == []
 
 
-def test_fork_that_is_answered_after_the_stop_is_killed():
+def test_fork_that_is_answered_after_the_stop_is_killed() -> None:
     master = serving(1)
     master.pool.scale(2, master.now)
     (spawn,) = master.pool.plan(master.now).actions
+    assert isinstance(spawn, SpawnAction)
     master.pool.stop(master.now, graceful=False)
     master.die(*master.good())
     assert master.outcomes == []  # a worker may be on its way
     master.pool.spawned(spawn.slot, spawn.generation, 77, master.now)
-    assert master.turn().actions == [KillAction(77, spawn.slot, "no longer wanted")]
+    assert master.step().actions == [KillAction(77, spawn.slot, "no longer wanted")]
     master.pool.died(77, "killed by SIGKILL", master.now)
-    assert master.turn().outcomes == [Stopped()]
+    assert master.step().outcomes == [Stopped()]
 
 
-def test_withdraw_retires_all_and_start_brings_them_back():
+def test_withdraw_retires_all_and_start_brings_them_back() -> None:
     master = serving(3)
     master.pool.withdraw(master.now)
-    assert [type(a) for a in master.turn().actions] == [RetireAction] * 3
+    assert [type(a) for a in master.step().actions] == [RetireAction] * 3
     master.reap()
     master.pool.withdraw(master.now)
-    assert master.turn(60.0).actions == []
+    assert master.step(60.0).actions == []
     assert not master.pool.stopping
     assert only(master.start(2).actions, SpawnAction) == [SpawnAction(0, 2)]
     assert only(master.ready(*master.booting()).actions, SpawnAction) == [
@@ -1079,10 +986,10 @@ def test_withdraw_retires_all_and_start_brings_them_back():
     assert master.outcomes == [Settled(2)]
 
 
-def test_reload_that_fails_after_a_withdrawal_leaves_it_withdrawn():
+def test_reload_that_fails_after_a_withdrawal_leaves_it_withdrawn() -> None:
     master = serving(3)
     master.pool.withdraw(master.now)
-    master.turn()
+    master.step()
     master.reap()
     master.start(2)
     plan = master.die(*master.booting())
@@ -1091,11 +998,11 @@ def test_reload_that_fails_after_a_withdrawal_leaves_it_withdrawn():
     assert master.pool.members() == []
 
 
-def test_withdraw_abandons_a_reload():
+def test_withdraw_abandons_a_reload() -> None:
     master = serving(2)
     master.start(2)
     master.pool.withdraw(master.now)
-    plan = master.turn()
+    plan = master.step()
     assert plan.outcomes == [Abandoned(2, "all workers were withdrawn")]
     assert sorted(type(a).__name__ for a in plan.actions) == [
         "KillAction",
@@ -1107,37 +1014,37 @@ def test_withdraw_abandons_a_reload():
 # The clock, and the rest.
 
 
-def test_overslept_moves_deadlines():
+def test_overslept_moves_deadlines() -> None:
     master = serving(1, boot=30.0, graceful=20.0)
     (worker,) = master.good()
     master.pool.expired(worker.pid, master.now)
-    master.turn()
+    master.step()
     master.now += 3600.0
     master.pool.overslept(3600.0)
-    assert only(master.turn().actions, KillAction) == []
-    assert slots(only(master.turn(20.0).actions, KillAction)) == [worker.slot]
-    assert [type(a) for a in master.turn(10.0).actions] == [SpawnAction, KillAction]
+    assert only(master.step().actions, KillAction) == []
+    assert slots(only(master.step(20.0).actions, KillAction)) == [worker.slot]
+    assert [type(a) for a in master.step(10.0).actions] == [SpawnAction, KillAction]
 
 
-def test_overslept_moves_the_backoff():
+def test_overslept_moves_the_backoff() -> None:
     master = serving(1)
     master.die(*master.good())
     for _ in range(2):
         plan = master.die(*master.booting())
-    wait = plan.wake_at - master.now
+    wait = wake_time(plan) - master.now
     master.now += 3600.0
     master.pool.overslept(3600.0)
-    assert master.turn().wake_at - master.now == pytest.approx(wait)
+    assert wake_time(master.step()) - master.now == pytest.approx(wait)
 
 
-def test_plan_asks_for_nothing_twice():
-    master = Master(4)
+def test_plan_asks_for_nothing_twice() -> None:
+    master = MadeUpMaster(4)
     master.pool.start(1, master.settings, master.now)
     assert len(master.pool.plan(master.now).actions) == 4
     assert master.pool.plan(master.now) == Plan([], [], None)
 
 
-def test_events_about_unknown_processes_are_ignored():
+def test_events_about_unknown_processes_are_ignored() -> None:
     master = serving(2)
     pool, now = master.pool, master.now
     pool.spawned(7, 1, 99, now)
@@ -1147,11 +1054,11 @@ def test_events_about_unknown_processes_are_ignored():
     pool.failed(99, "because", now)
     pool.expired(99, now)
     pool.died(99, "exit status 0", now)
-    assert master.turn() == Plan([], [], None)
+    assert master.step() == Plan([], [], None)
     assert pool.find(99) is None
 
 
-def test_events_that_come_twice_change_nothing():
+def test_events_that_come_twice_change_nothing() -> None:
     master = serving(2)
     worker = master.good()[0]
     since = worker.since
@@ -1163,7 +1070,7 @@ def test_events_that_come_twice_change_nothing():
     assert len(master.booting()) == 1
 
 
-def test_empty_pool_has_nothing_to_do():
+def test_empty_pool_has_nothing_to_do() -> None:
     pool = Pool(random.Random(1))
     assert pool.plan(0.0) == Plan([], [], None)
     assert (pool.current, pool.rollout, pool.target, pool.members()) == (None, None, 0, [])
@@ -1175,10 +1082,10 @@ def test_empty_pool_has_nothing_to_do():
 # From one master to the next.
 
 
-def next_master(master) -> Master:
+def next_master(master: MadeUpMaster) -> MadeUpMaster:
     """Another master, whose pool has adopted the state, over bytes."""
     data = msgspec.msgpack.encode(master.pool.hand_over())
-    other = Master()
+    other = MadeUpMaster()
     other.settings, other.now, other.pids = master.settings, master.now, master.pids
     numbers = {1, 2, 3}
     state = msgspec.msgpack.decode(data, type=PoolSnapshot)
@@ -1186,15 +1093,15 @@ def next_master(master) -> Master:
     return other
 
 
-def test_adopted_pool_is_the_same_and_has_nothing_to_do():
+def test_adopted_pool_is_the_same_and_has_nothing_to_do() -> None:
     master = serving(3)
     other = next_master(master)
     assert other.pool.members() == master.pool.members()
     assert (other.pool.current, other.pool.target, other.pool.ever_ready) == (1, 3, True)
-    assert other.turn() == Plan([], [], None)
+    assert other.step() == Plan([], [], None)
 
 
-def test_adopted_pool_replaces_its_workers_by_an_ordinary_start():
+def test_adopted_pool_replaces_its_workers_by_an_ordinary_start() -> None:
     other = next_master(serving(2))
     old = other.good()
     assert other.start(2).actions == [SpawnAction(2, 2)]
@@ -1205,74 +1112,74 @@ def test_adopted_pool_replaces_its_workers_by_an_ordinary_start():
     assert len(other.good(2)) == 2
 
 
-def test_adopted_pool_keeps_its_workers_when_the_start_fails():
+def test_adopted_pool_keeps_its_workers_when_the_start_fails() -> None:
     other = next_master(serving(2))
     old = other.good()
     other.start(2)
     other.pool.failed(other.booting()[0].pid, "ImportError", other.now)
-    other.turn()
+    other.step()
     assert other.outcomes == [Abandoned(2, "ImportError")]
     assert other.good() == old
 
 
-def test_a_dead_worker_is_replaced_after_the_adoption():
+def test_a_dead_worker_is_replaced_after_the_adoption() -> None:
     master = serving(2)
     other = next_master(master)
     assert other.die(other.good()[0], sigkill=True).actions == [SpawnAction(0, 1)]
 
 
-def test_a_booting_worker_is_adopted_with_its_deadline():
+def test_a_booting_worker_is_adopted_with_its_deadline() -> None:
     master = serving(2, boot=30.0)
     master.die(master.good()[0], sigkill=True)
     other = next_master(master)
     (worker,) = other.booting()
     assert worker.deadline == master.now + 30.0
-    assert other.turn().actions == []
+    assert other.step().actions == []
     other.ready(worker)
     assert len(other.good()) == 2
 
 
-def test_a_retiring_worker_that_has_not_confirmed_is_told_at_once_and_killed_in_time():
+def test_a_retiring_worker_that_has_not_confirmed_is_told_at_once_and_killed_in_time() -> None:
     master = serving(2, graceful=20.0)
     master.pool.scale(1, master.now)
-    master.turn()
+    master.step()
     other = next_master(master)
     (worker,) = other.retiring()
-    assert other.turn().actions == [RetireAction(worker.pid, 1)]
+    assert other.step().actions == [RetireAction(worker.pid, 1)]
     other.pool.leaving(worker.pid, other.now)
-    assert other.turn().actions == []
-    assert only(other.turn(20.0).actions, KillAction) == [
+    assert other.step().actions == []
+    assert only(other.step(20.0).actions, KillAction) == [
         KillAction(worker.pid, 1, "still there 20 s after the order to leave")
     ]
 
 
-def test_a_killed_worker_is_not_killed_again_after_the_adoption():
+def test_a_killed_worker_is_not_killed_again_after_the_adoption() -> None:
     master = serving(2, graceful=20.0)
     master.pool.scale(1, master.now)
-    master.turn()
-    assert only(master.turn(20.0).actions, KillAction)
+    master.step()
+    assert only(master.step(20.0).actions, KillAction)
     other = next_master(master)
-    assert other.turn(60.0) == Plan([], [], None)
+    assert other.step(60.0) == Plan([], [], None)
 
 
-def test_scale_is_adopted():
+def test_scale_is_adopted() -> None:
     master = serving(2)
     master.pool.scale(5, master.now)
-    master.turn()
+    master.step()
     assert next_master(master).pool.target == 5
 
 
-def test_a_withdrawn_pool_stays_empty_until_the_next_start():
+def test_a_withdrawn_pool_stays_empty_until_the_next_start() -> None:
     master = serving(2)
     master.pool.withdraw(master.now)
-    master.turn()
+    master.step()
     master.reap()
     other = next_master(master)
-    assert other.turn() == Plan([], [], None)
+    assert other.step() == Plan([], [], None)
     assert other.start(2).actions == [SpawnAction(0, 2)]
 
 
-def test_backoff_goes_on_after_the_adoption():
+def test_backoff_goes_on_after_the_adoption() -> None:
     master = serving(1)
     for _ in range(2):
         master.die(*master.good())
@@ -1280,12 +1187,12 @@ def test_backoff_goes_on_after_the_adoption():
     waiting = master.die(*master.good())
     assert waiting.actions == []
     other = next_master(master)
-    assert other.turn() == waiting
-    assert other.turn(waiting.wake_at - other.now).actions == [SpawnAction(0, 1)]
+    assert other.step() == waiting
+    assert other.step(wake_time(waiting) - other.now).actions == [SpawnAction(0, 1)]
 
 
-def test_only_between_transactions_there_is_something_to_hand_over():
-    master = Master(2)
+def test_only_between_transactions_there_is_something_to_hand_over() -> None:
+    master = MadeUpMaster(2)
     assert not master.pool.between_transactions
     master.start(1)
     assert not master.pool.between_transactions
@@ -1300,36 +1207,37 @@ def test_only_between_transactions_there_is_something_to_hand_over():
     assert not master.pool.between_transactions
 
 
-def test_an_unanswered_spawn_is_no_time_to_hand_over():
+def test_an_unanswered_spawn_is_no_time_to_hand_over() -> None:
     master = serving(1)
     master.pool.died(master.good()[0].pid, "gone", master.now, sigkill=True)
     (spawn,) = master.pool.plan(master.now).actions
+    assert isinstance(spawn, SpawnAction)
     assert not master.pool.between_transactions
     master.pool.spawned(spawn.slot, spawn.generation, 5000, master.now)
     assert master.pool.between_transactions
 
 
-def test_what_was_set_by_hand_holds_for_the_start_after_an_adoption():
+def test_what_was_set_by_hand_holds_for_the_start_after_an_adoption() -> None:
     master = serving(2)
     master.pool.scale(3, master.now)
     other = next_master(master)
     other.pool.start(2, other.settings, other.now)
     other.pool.carry_over()
-    other.turn()
+    other.step()
     while other.booting():
         other.ready(*other.booting())
     assert (other.pool.target, len(other.good(2))) == (3, 3)
     other.pool.start(3, other.settings, other.now)  # an ordinary reload
-    other.turn()
+    other.step()
     other.ready(*other.booting())
     assert other.pool.target == 2
 
 
-def test_what_nobody_has_set_is_the_new_configurations():
+def test_what_nobody_has_set_is_the_new_configurations() -> None:
     other = next_master(serving(2))
     other.pool.start(2, GenerationSettings(5, 30.0, 20.0), other.now)
     other.pool.carry_over()
-    other.turn()
+    other.step()
     other.ready(*other.booting())
     assert other.pool.target == 5
 
@@ -1342,11 +1250,13 @@ def test_what_nobody_has_set_is_the_new_configurations():
     ],
     ids=["dynamic before", "fixed before"],
 )
-def test_bounds_that_nobody_has_moved_are_the_new_configurations(before, after, expected):
+def test_bounds_that_nobody_has_moved_are_the_new_configurations(
+    before: Bounds | None, after: Bounds | None, expected: Bounds | None
+) -> None:
     other = adopted_with(before, lambda pool, now: None)
     other.pool.start(2, GenerationSettings(2, 30.0, 20.0, after), other.now)
     other.pool.carry_over()
-    other.turn()
+    other.step()
     other.ready(*other.booting())
     assert other.pool.bounds == expected
 
@@ -1360,35 +1270,37 @@ def test_bounds_that_nobody_has_moved_are_the_new_configurations(before, after, 
     ],
     ids=["dynamic before", "fixed before", "fixed after"],
 )
-def test_bounds_moved_by_hand_hold_after_an_adoption(before, after, expected):
+def test_bounds_moved_by_hand_hold_after_an_adoption(
+    before: Bounds | None, after: Bounds | None, expected: Bounds | None
+) -> None:
     other = adopted_with(before, lambda pool, now: pool.grow(1, now))
     other.pool.start(2, GenerationSettings(2, 30.0, 20.0, after), other.now)
     other.pool.carry_over()
-    other.turn()
+    other.step()
     other.ready(*other.booting())
     assert (other.pool.target, other.pool.bounds) == (3, expected)
 
 
-def adopted_with(bounds, change) -> Master:
+def adopted_with(bounds: Bounds | None, change: Callable[[Pool, float], None]) -> MadeUpMaster:
     """A pool of two workers, changed and handed over."""
-    master = Master()
+    master = MadeUpMaster()
     master.settings = GenerationSettings(2, 30.0, 20.0, bounds)
     master.pool.start(1, master.settings, master.now)
     if bounds:
         master.pool.resize(2)
-    master.turn()
+    master.step()
     master.ready(*master.booting())
     change(master.pool, master.now)
-    master.turn()
+    master.step()
     master.ready(*master.booting())
     return next_master(master)
 
 
-def test_a_worn_worker_is_replaced_after_the_adoption():
+def test_a_worn_worker_is_replaced_after_the_adoption() -> None:
     master = serving(2)
     worn = master.good()[0]
     master.pool.recycle(worn.pid, master.now)
     other = next_master(master)
-    assert only(other.turn().actions, SpawnAction) == [SpawnAction(2, 1)]
+    assert only(other.step().actions, SpawnAction) == [SpawnAction(2, 1)]
     other.ready(*other.booting())
     assert [worker.pid for worker in other.retiring()] == [worn.pid]

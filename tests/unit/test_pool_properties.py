@@ -17,15 +17,18 @@ from hypothesis.stateful import (
 from prefork.master.pool.backoff import JITTER, Backoff
 from prefork.master.pool.plan import (
     Abandoned,
+    Action,
     FirstBootFailed,
     GenerationSettings,
     KillAction,
+    Outcome,
     Plan,
     Settled,
     SpawnAction,
     Stalled,
     Stopped,
     Superseded,
+    Worker,
     WorkerState,
 )
 from prefork.master.pool.pool import Pool
@@ -47,26 +50,27 @@ class PoolMachine(RuleBasedStateMachine):
     that waits for its canary, and how often each start was answered.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.pool = Pool(random.Random(7), max_slots=MAX_SLOTS)
         self.now = 1000.0
         self.pids = count(1)
         self.numbers = count(1)
         self.forks = True
-        self.current = self.candidate = None
-        self.targets = {}
-        self.settings = {}
-        self.bounds = {}
+        self.current: int | None = None
+        self.candidate: int | None = None
+        self.targets: dict[int, int] = {}
+        self.settings: dict[int, GenerationSettings] = {}
+        self.bounds: dict[int, Bounds | None] = {}
         self.most = 0  # the highest target of the candidate
-        self.answers = {}
+        self.answers: dict[int, int] = {}
         self.stalled: set[int] = set()
         self.withdrawn = self.stopped = False
-        self.wake_at = None
+        self.wake_at: float | None = None
 
     # What the master does.
 
-    def turn(self) -> None:
+    def step(self) -> None:
         """Plan and carry out until nothing is left to do at this moment, which must come soon."""
         for _ in range(5):
             plan = self.plan()
@@ -88,7 +92,7 @@ class PoolMachine(RuleBasedStateMachine):
         assert plan.wake_at is None or plan.wake_at > self.now
         return plan
 
-    def carry_out(self, action, good) -> None:
+    def carry_out(self, action: Action, good: set[int]) -> None:
         if isinstance(action, SpawnAction):
             if self.forks:
                 self.pool.spawned(action.slot, action.generation, next(self.pids), self.now)
@@ -97,11 +101,12 @@ class PoolMachine(RuleBasedStateMachine):
                 self.lose(action.generation)
         else:
             worker = self.pool.find(action.pid)
+            assert worker is not None
             assert worker.slot == action.slot
             assert worker.state is WorkerState.RETIRING
             assert not (isinstance(action, KillAction) and action.pid in good)
 
-    def conclude(self, outcome) -> None:
+    def conclude(self, outcome: Outcome) -> None:
         match outcome:
             case FirstBootFailed():
                 assert self.current is None
@@ -131,33 +136,34 @@ class PoolMachine(RuleBasedStateMachine):
 
     # What the model knows.
 
-    def members(self, *states):
+    def members(self, *states: WorkerState) -> list[Worker]:
         return [worker for worker in self.pool.members() if worker.state in states]
 
     @property
     def wanted(self) -> int:
-        idle = self.current is None or self.withdrawn or self.pool.stopping
-        return 0 if idle else self.targets[self.current]
+        if self.current is None or self.withdrawn or self.pool.stopping:
+            return 0
+        return self.targets[self.current]
 
     @property
-    def generations(self):
+    def generations(self) -> list[int]:
         return [number for number in (self.current, self.candidate) if number]
 
     @property
     def replaced_at_once(self) -> int:
         return max(1, self.wanted // 10)
 
-    def aim(self, target) -> None:
+    def aim(self, target: int) -> None:
         for number in self.generations:
             bounds = self.bounds[number]
             self.targets[number] = bounds.fit(target) if bounds else target
-        self.most = max(self.most, self.targets.get(self.candidate, 0))
+        self.most = max(self.most, self.targets.get(self.candidate or 0, 0))
 
-    def lose(self, generation) -> None:
+    def lose(self, generation: int) -> None:
         if generation == self.candidate:
             self.candidate = None
 
-    def pick(self, choice, *states):
+    def pick(self, choice: int, *states: WorkerState) -> Worker | None:
         members = self.members(*states)
         return members[choice % len(members)] if members else None
 
@@ -166,7 +172,7 @@ class PoolMachine(RuleBasedStateMachine):
     @initialize(
         count=COUNTS, boot=st.sampled_from([0.0, 10.0]), bounds=BOUNDS, at_once=st.integers(0, 2)
     )
-    def first_start(self, count, boot, bounds, at_once):
+    def first_start(self, count: int, boot: float, bounds: Bounds | None, at_once: int) -> None:
         self.start(count, boot, 5.0, bounds, at_once)
 
     @precondition(lambda self: not self.pool.stopping)
@@ -177,7 +183,9 @@ class PoolMachine(RuleBasedStateMachine):
         bounds=BOUNDS,
         at_once=st.integers(0, 2),
     )
-    def start(self, count, boot, graceful, bounds, at_once):
+    def start(
+        self, count: int, boot: float, graceful: float, bounds: Bounds | None, at_once: int
+    ) -> None:
         if bounds:
             count = bounds.fit(max(self.pool.target, bounds.spare))
         number = self.candidate = next(self.numbers)
@@ -186,53 +194,54 @@ class PoolMachine(RuleBasedStateMachine):
         self.answers[number] = 0
         self.settings[number] = GenerationSettings(count, boot, graceful, bounds, at_once)
         self.pool.start(number, self.settings[number], self.now)
-        self.turn()
+        self.step()
 
     @rule(count=COUNTS)
-    def scale(self, count):
+    def scale(self, count: int) -> None:
         self.pool.scale(count, self.now)
         for number in self.generations:
-            self.bounds[number] = self.bounds[number] and self.bounds[number].at(count)
+            bounds = self.bounds[number]
+            self.bounds[number] = bounds and bounds.at(count)
         self.aim(count)
-        self.turn()
+        self.step()
 
     @rule(wish=st.integers(0, 10))
-    def resize(self, wish):
+    def resize(self, wish: int) -> None:
         self.pool.resize(wish)
         for number in self.generations:
-            if self.bounds[number]:
-                self.targets[number] = self.bounds[number].fit(wish)
-        self.most = max(self.most, self.targets.get(self.candidate, 0))
-        self.turn()
+            if bounds := self.bounds[number]:
+                self.targets[number] = bounds.fit(wish)
+        self.most = max(self.most, self.targets.get(self.candidate or 0, 0))
+        self.step()
 
     @precondition(lambda self: self.current or self.candidate)
     @rule(n=st.sampled_from([-1, 1]))
-    def grow(self, n):
-        target = self.targets[self.current or self.candidate] + n
+    def grow(self, n: int) -> None:
+        target = self.targets[self.generations[0]] + n
         target = max(1, min(target, MAX_SLOTS - 1))
         self.pool.grow(n, self.now)
         for number in self.generations:
             bounds = self.bounds[number]
             self.bounds[number] = bounds and bounds.moved(n, MAX_SLOTS - 1)
         self.aim(target)
-        self.turn()
+        self.step()
 
     @rule()
-    def withdraw(self):
+    def withdraw(self) -> None:
         self.pool.withdraw(self.now)
         self.withdrawn, self.candidate = self.current is not None, None
-        self.turn()
+        self.step()
 
     @precondition(lambda self: len(self.answers) > 2)
     @rule(graceful=st.booleans())
-    def stop(self, graceful):
+    def stop(self, graceful: bool) -> None:
         self.pool.stop(self.now, graceful)
         self.candidate = None
-        self.turn()
+        self.step()
 
     @precondition(lambda self: self.pool.between_transactions)
     @rule()
-    def upgrade(self):
+    def upgrade(self) -> None:
         """Another master goes on with it; whoever waits for a rollout waits there for the next."""
         state = msgspec.msgpack.decode(
             msgspec.msgpack.encode(self.pool.hand_over()), type=PoolSnapshot
@@ -240,117 +249,117 @@ class PoolMachine(RuleBasedStateMachine):
         self.pool = Pool(random.Random(7), max_slots=MAX_SLOTS)
         self.pool.adopt(state, self.settings)
         self.answers = dict.fromkeys(self.answers, 1)
-        self.turn()
+        self.step()
 
     # What the world does.
 
     @rule(choice=CHOICE)
-    def ready(self, choice):
+    def ready(self, choice: int) -> None:
         worker = self.pick(choice, WorkerState.BOOTING)
         if worker:
             self.pool.ready(worker.pid, self.now)
             if worker.generation == self.candidate:
                 self.current, self.candidate, self.withdrawn = self.candidate, None, False
-            self.turn()
+            self.step()
 
     @rule()
-    def all_ready(self):
+    def all_ready(self) -> None:
         for worker in self.members(WorkerState.BOOTING):
             self.pool.ready(worker.pid, self.now)
             if worker.generation == self.candidate:
                 self.current, self.candidate, self.withdrawn = self.candidate, None, False
-        self.turn()
+        self.step()
 
     @rule(choice=CHOICE)
-    def late_ready(self, choice):
+    def late_ready(self, choice: int) -> None:
         worker = self.pick(choice, WorkerState.RETIRING)
         if worker:
             told, deadline = worker.order, worker.deadline
             self.pool.ready(worker.pid, self.now)
             assert worker.state is WorkerState.RETIRING
             assert not told or worker.deadline == deadline
-            self.turn()
+            self.step()
 
     @rule(choice=CHOICE)
-    def failed(self, choice):
+    def failed(self, choice: int) -> None:
         worker = self.pick(choice, WorkerState.BOOTING)
         if worker:
             self.pool.failed(worker.pid, "import error", self.now)
             self.lose(worker.generation)
-            self.turn()
+            self.step()
 
     @rule(choice=CHOICE, sigkill=st.booleans())
-    def died(self, choice, sigkill):
+    def died(self, choice: int, sigkill: bool) -> None:
         worker = self.pick(choice, *WorkerState)
         if worker:
             self.pool.died(worker.pid, "dead", self.now, sigkill=sigkill)
             if worker.state is WorkerState.BOOTING:
                 self.lose(worker.generation)
-            self.turn()
+            self.step()
 
     @rule()
-    def reaped(self):
+    def reaped(self) -> None:
         for worker in self.members(WorkerState.RETIRING):
             self.pool.died(worker.pid, "exit status 0", self.now)
-        self.turn()
+        self.step()
 
     @rule(choice=CHOICE)
-    def leaving(self, choice):
+    def leaving(self, choice: int) -> None:
         worker = self.pick(choice, *WorkerState)
         if worker:
             if worker.state is WorkerState.BOOTING:
                 self.lose(worker.generation)
             self.pool.leaving(worker.pid, self.now)
-            self.turn()
+            self.step()
 
     @rule(choice=CHOICE)
-    def expired(self, choice):
+    def expired(self, choice: int) -> None:
         worker = self.pick(choice, *WorkerState)
         if worker:
             self.pool.expired(worker.pid, self.now)
-            self.turn()
+            self.step()
 
     @rule(choice=CHOICE)
-    def recycle(self, choice):
+    def recycle(self, choice: int) -> None:
         worker = self.pick(choice, *WorkerState)
         if worker:
             news = self.pool.recycle(worker.pid, self.now)
             assert not news or (worker.state is WorkerState.READY and worker.worn == self.now)
-            self.turn()
+            self.step()
 
     @rule()
-    def recycle_all(self):
+    def recycle_all(self) -> None:
         for worker in self.members(WorkerState.READY):
             self.pool.recycle(worker.pid, self.now)
-        self.turn()
+        self.step()
 
     @rule()
-    def toggle_forks(self):
+    def toggle_forks(self) -> None:
         self.forks = not self.forks
 
     @rule(seconds=st.sampled_from([0.0, 0.05, 0.1, 1.0, 5.0, 10.0, 100.0]))
-    def time_passes(self, seconds):
+    def time_passes(self, seconds: float) -> None:
         self.now += seconds
         for worker in self.members(WorkerState.BOOTING):
             if worker.deadline is not None and worker.deadline <= self.now:
                 self.lose(worker.generation)
-        self.turn()
+        self.step()
 
     @rule()
-    def wake_up(self):
+    def wake_up(self) -> None:
         if self.wake_at:
             self.time_passes(self.wake_at - self.now)
 
     @rule(seconds=st.sampled_from([1.0, 3600.0]))
-    def overslept(self, seconds):
+    def overslept(self, seconds: float) -> None:
         self.now += seconds
         self.pool.overslept(seconds)
-        self.turn()
+        self.step()
 
     # What must be true at all times.
 
     @invariant()
-    def generation_and_target_change_only_with_a_ready_canary(self):
+    def generation_and_target_change_only_with_a_ready_canary(self) -> None:
         assert self.pool.current == self.current
         generation = self.current or self.candidate
         if generation:
@@ -359,18 +368,18 @@ class PoolMachine(RuleBasedStateMachine):
         assert self.pool.ever_ready == (self.current is not None)
 
     @invariant()
-    def rollout_is_what_still_waits_for_its_answer(self):
+    def rollout_is_what_still_waits_for_its_answer(self) -> None:
         waiting = [number for number, answers in self.answers.items() if not answers]
         assert self.pool.rollout == (waiting[-1] if waiting else None)
 
     @invariant()
-    def slots_are_unique(self):
+    def slots_are_unique(self) -> None:
         slots = [worker.slot for worker in self.pool.members()]
         assert len(set(slots)) == len(slots)
         assert all(0 <= slot < MAX_SLOTS for slot in slots)
 
     @invariant()
-    def never_over_the_bound(self):
+    def never_over_the_bound(self) -> None:
         """One over the target for a rollout under way, and a canary; or all, at a first boot.
 
         While nothing else is under way, a tenth over it for workers that are being recycled.
@@ -388,7 +397,7 @@ class PoolMachine(RuleBasedStateMachine):
             assert len(canaries) <= (1 if self.current else self.most)
 
     @invariant()
-    def something_pending_has_its_wake_up(self):
+    def something_pending_has_its_wake_up(self) -> None:
         due = [
             worker.deadline
             for worker in self.pool.members()
@@ -404,7 +413,7 @@ class PoolMachine(RuleBasedStateMachine):
             assert self.wake_at <= min(due) + 1e-6
 
     @invariant()
-    def missing_workers_are_on_their_way_or_waited_for(self):
+    def missing_workers_are_on_their_way_or_waited_for(self) -> None:
         members = self.members(WorkerState.BOOTING, WorkerState.READY)
         serving = [worker for worker in members if worker.generation != self.candidate]
         free = len(self.pool.members()) < MAX_SLOTS
@@ -412,7 +421,7 @@ class PoolMachine(RuleBasedStateMachine):
             assert self.wake_at is not None
 
     @invariant()
-    def recycling_goes_on(self):
+    def recycling_goes_on(self) -> None:
         """While a worker is to be replaced, another boots for it, or leaves, or is waited for."""
         due = [w for w in self.members(WorkerState.READY) if w.worn is not None]
         serving = [w for w in self.members(WorkerState.READY) if w.generation != self.candidate]
@@ -427,19 +436,19 @@ class PoolMachine(RuleBasedStateMachine):
 
     # In the end.
 
-    def teardown(self):
+    def teardown(self) -> None:
         """Once the world behaves, the pool settles; and once it is stopped, it is empty."""
         self.forks = True
         if not self.pool.stopping and self.answers:
             self.settle()
         self.pool.stop(self.now, graceful=True)
         self.candidate = None
-        self.turn()
+        self.step()
         self.reaped()
         assert self.stopped
         assert set(self.answers.values()) <= {1}
 
-    def settle(self):
+    def settle(self) -> None:
         if self.withdrawn or not (self.current or self.candidate):
             self.start(2, 10.0, 5.0, None, 0)
         for _ in range(100):
@@ -469,7 +478,9 @@ STEPS = st.lists(
 
 
 @given(steps=STEPS, seed=st.integers(0, 100))
-def test_backoff_is_monotone_within_a_row_and_keeps_its_bounds(steps, seed):
+def test_backoff_is_monotone_within_a_row_and_keeps_its_bounds(
+    steps: list[tuple[str, float]], seed: int
+) -> None:
     backoff, now = Backoff(random.Random(seed)), 0.0
     for step, seconds in steps:
         now += seconds
