@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import click
 
-from prefork.cli._client import (
+from prefork.cli.client_options import (
     connect_timeout_option,
     seconds,
     standard_input,

@@ -5,23 +5,11 @@ from typing import Any
 
 import click
 
-# Looked up when asked for: `prefork get` need not load a server, nor `serve` a client.
-_COMMANDS = {
-    "serve": "prefork.cli.serve:command",
-    "check": "prefork.cli.check:command",
-    "reload": "prefork.cli.control:reload",
-    "upgrade": "prefork.cli.control:upgrade",
-    "stop": "prefork.cli.control:stop",
-    "reopen": "prefork.cli.control:reopen",
-    "scale": "prefork.cli.control:scale",
-    "status": "prefork.cli.control:status",
-    "top": "prefork.cli.top:command",
-    "get": "prefork.cli.get:command",
-    "talk": "prefork.cli.talk:command",
-    "wire": "prefork.cli.wire:command",
-    "migrate": "prefork.cli.migrate:command",
-    "completion": "prefork.cli.completion:command",
-}
+_COMMANDS = (
+    *("serve", "check", "reload", "upgrade", "stop", "reopen", "scale", "status", "top"),
+    *("get", "talk", "wire", "migrate", "completion"),
+)
+"""`prefork NAME` is `command` in `prefork/cli/NAME.py`, in the order of the list of commands."""
 
 
 class _Commands(click.Group):
@@ -29,11 +17,10 @@ class _Commands(click.Group):
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        place = _COMMANDS.get(name)
-        if place is None:
+        if name not in _COMMANDS:
             return None
-        module, _, attribute = place.partition(":")
-        found: Any = getattr(importlib.import_module(module), attribute)
+        # Imported only now: `prefork get` does not load a server, nor `serve` a client.
+        found: Any = importlib.import_module(f"prefork.cli.{name}").command
         assert isinstance(found, click.Command)
         return found
 

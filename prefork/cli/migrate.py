@@ -2,7 +2,7 @@
 
 import click
 
-from prefork.cli._files import files
+from prefork.cli.file_completion import files
 from prefork.migrate import gunicorn as settings
 from prefork.migrate.gunicorn_source import SourceError, read_command, read_file
 

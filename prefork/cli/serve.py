@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from prefork.cli._files import files
+from prefork.cli.file_completion import files
 from prefork.cli.serving import Arguments, run
 
 

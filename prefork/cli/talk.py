@@ -5,7 +5,7 @@ import sys
 import click
 
 from prefork.address import Address, parse
-from prefork.cli._client import (
+from prefork.cli.client_options import (
     connect_timeout_option,
     standard_input,
     standard_output,

@@ -7,39 +7,40 @@ from pathlib import Path
 
 import click
 
-from prefork.cli.control import ControlCommand, client_of, of_server, server_status
+from prefork.cli.running_server import ServerCommand, connect, server_options
+from prefork.control import decode_status
 
 
-@click.command("top", cls=ControlCommand, short_help="Watch the server and its workers, live.")
-@of_server
+@click.command("top", cls=ServerCommand, short_help="Watch the server and its workers, live.")
+@server_options
 @click.option(
     "--svg",
     "picture",
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write one picture of it to a file, and end.",
+    help="Write one picture to an SVG file, and exit.",
 )
 def command(target: str | None, control: str | None, picture: Path | None) -> None:
     """Watch the server and its workers, live.
 
-    Arrows choose a worker; enter shows its Python stack, x replaces it; s sorts, + and - scale, q
-    quits.
+    The arrow keys choose a worker; enter shows its Python stack, x replaces it; s sorts, + and -
+    scale, q quits.
     """
     if importlib.util.find_spec("rich") is None:
-        raise click.ClickException("top needs rich: pip install 'prefork[top]'")
+        raise click.ClickException("rich is missing; install it with: pip install 'prefork[top]'")
     if picture is None and not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise click.UsageError("top needs a terminal; `prefork status` tells the same once")
+        raise click.UsageError("top needs a terminal; prefork status prints the same once")
     # Imported here: only this command needs the library.
     from rich.console import Console
 
     from prefork.top.terminal import EVERY, Top
     from prefork.top.view import picture as drawn
 
-    with client_of(target, control) as client:
-        top = Top(client, lambda: server_status(client.call("status")))
+    with connect(target, control) as client:
+        top = Top(client, lambda: decode_status(client.call("status")))
         if picture is None:
             top.run(Console())
             return
-        time.sleep(EVERY)  # two looks make a rate
+        time.sleep(EVERY)  # a rate needs two samples
         top.see()
     picture.write_text(drawn(top.model), encoding="utf-8")

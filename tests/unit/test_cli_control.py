@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from prefork import control
-from prefork.cli.control import commands
+from prefork.cli.group import group
 from prefork.master.control_server import Reply
 from tests.support.control_loop import Served, serving
 
@@ -61,8 +61,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
 
 
 def run(name: str, *arguments: str) -> Result:
-    command = {command.name: command for command in commands}[name]
-    return CliRunner().invoke(command, arguments, prog_name=f"prefork {name}")
+    return CliRunner().invoke(group, [name, *arguments], prog_name="prefork")
 
 
 def run_at(served: Served, name: str, *arguments: str) -> Result:
@@ -215,7 +214,7 @@ def test_status_of_another_version_points_to_json(served: Served) -> None:
     answer(served, name="site")
     result = run_at(served, "status")
     assert result.exit_code == 1
-    assert "of another version; try --json" in result.stderr
+    assert "another version of prefork; try status --json" in result.stderr
 
 
 @pytest.mark.parametrize("name", ["reload", "upgrade", "stop", "reopen", "scale", "status"])

@@ -17,7 +17,13 @@ import msgspec
 import pytest
 
 from prefork import control, logs
-from prefork.control import ControlClient, ControlError, SocketDirectories, default_path, find
+from prefork.control import (
+    ControlClient,
+    ControlError,
+    SocketDirectories,
+    default_path,
+    find_socket,
+)
 from prefork.master import control_server as master_control
 from prefork.master.control_server import ControlServer, Reply
 from tests.support.control_loop import Raw, Served, serving
@@ -99,20 +105,26 @@ def test_a_failure_is_the_clients_error(served: Served) -> None:
 @pytest.mark.parametrize(
     ("line", "error"),
     [
-        (b'{"v":2,"command":"status"}', "version 2 is not known; this server speaks 1"),
-        (b'{"v":1,"command":"explode"}', "the command 'explode' is not known; known are reload,"),
-        (b'{"v":1}', "the command '' is not known"),
-        (b'{"command":"status"}', "not a request"),
+        (
+            b'{"v":2,"command":"status"}',
+            "unknown version 2 of the control protocol; this server speaks 1",
+        ),
+        (b'{"v":1,"command":"explode"}', "unknown command 'explode'; the commands are reload,"),
+        (b'{"v":1}', "unknown command ''"),
+        (b'{"command":"status"}', "not a request of the control protocol"),
         (b'{"v":1,"command":"scale"}', "scale: Object missing required field `count`"),
         (b'{"v":1,"command":"scale","args":{"count":0}}', "scale: Expected `int` >= 1"),
         (b'{"v":1,"command":"scale","args":{"count":"4"}}', "scale: Expected `int`, got `str`"),
         (b'{"v":1,"command":"stop","args":{"now":1}}', "stop: Object contains unknown field `now`"),
-        (b"GET / HTTP/1.1\r", "not a request"),
-        (b"", "not a request"),
-        (b"[]", "not a request"),
-        (b"\xff\x00", "not a request"),
-        (b'{"v":1,"command":"\xff"}', "not a request"),
-        (b'{"v":1,"command":"stop","args":{"a":' + b"[" * 60_000, "not a request"),
+        (b"GET / HTTP/1.1\r", "not a request of the control protocol"),
+        (b"", "not a request of the control protocol"),
+        (b"[]", "not a request of the control protocol"),
+        (b"\xff\x00", "not a request of the control protocol"),
+        (b'{"v":1,"command":"\xff"}', "not a request of the control protocol"),
+        (
+            b'{"v":1,"command":"stop","args":{"a":' + b"[" * 60_000,
+            "not a request of the control protocol",
+        ),
     ],
 )
 def test_a_wrong_request_is_answered_with_the_reason(
@@ -530,7 +542,7 @@ def test_no_such_socket(tmp_path: Path) -> None:
 
 def test_nobody_behind_the_socket(tmp_path: Path) -> None:
     leave_stale(tmp_path / "s")
-    with pytest.raises(ControlError, match="nobody listens on it"):
+    with pytest.raises(ControlError, match="no process listens on this socket"):
         ControlClient(tmp_path / "s")
 
 
@@ -615,21 +627,29 @@ def test_then_a_directory_of_the_users_own_below_the_temporary_one(
 
 def test_the_places_follow_from_the_environment() -> None:
     environ = {"XDG_RUNTIME_DIR": "/run/user/7", "TMPDIR": "/scratch"}
-    found = SocketDirectories.of(environ, 7)
+    found = SocketDirectories.from_environment(environ, 7)
     assert found == SocketDirectories(
         7, Path("/run/prefork"), (Path("/run/user/7/prefork"), Path("/scratch/prefork-7"))
     )
-    assert SocketDirectories.of({}, 7).own == (Path("/tmp/prefork-7"),)
-    assert SocketDirectories.of({"XDG_RUNTIME_DIR": "run"}, 7).own == (Path("/tmp/prefork-7"),)
-    assert SocketDirectories.of({"PREFORK_RUN_DIR": "/srv/run"}, 7).run == Path("/srv/run")
-    assert SocketDirectories.of({"PREFORK_RUN_DIR": "run"}, 7).run == Path("/run/prefork")
+    assert SocketDirectories.from_environment({}, 7).own == (Path("/tmp/prefork-7"),)
+    assert SocketDirectories.from_environment({"XDG_RUNTIME_DIR": "run"}, 7).own == (
+        Path("/tmp/prefork-7"),
+    )
+    assert SocketDirectories.from_environment({"PREFORK_RUN_DIR": "/srv/run"}, 7).run == Path(
+        "/srv/run"
+    )
+    assert SocketDirectories.from_environment({"PREFORK_RUN_DIR": "run"}, 7).run == Path(
+        "/run/prefork"
+    )
 
 
 def test_a_directory_that_others_may_enter_is_refused(places: SocketDirectories) -> None:
     for directory in places.own:
         directory.mkdir()
         directory.chmod(0o755)
-    with pytest.raises(ControlError, match=r"no place for the control socket.*set control\.path"):
+    with pytest.raises(
+        ControlError, match=r"no directory for the control socket.*set control\.path"
+    ):
         default_path("site", no_run(places))
 
 
@@ -639,7 +659,7 @@ def test_a_link_in_the_place_of_a_directory_is_refused(
     (tmp_path / "trap").mkdir(0o700)
     for directory in places.own:
         directory.symlink_to(tmp_path / "trap")
-    with pytest.raises(ControlError, match="no place"):
+    with pytest.raises(ControlError, match="no directory"):
         default_path("site", no_run(places))
 
 
@@ -648,7 +668,7 @@ def test_a_directory_of_another_user_is_refused(places: SocketDirectories) -> No
         directory.mkdir(0o700)
     places = no_run(places)
     other = SocketDirectories(places.uid + 1, places.run, places.own)
-    with pytest.raises(ControlError, match="no place"):
+    with pytest.raises(ControlError, match="no directory"):
         default_path("site", other)
     assert other.usable() == []
     assert places.usable() == list(places.own)
@@ -707,26 +727,30 @@ def config(tmp_path: Path, text: str = "") -> str:
 def test_the_path_that_was_given_is_taken_as_it_is(
     places: SocketDirectories, tmp_path: Path
 ) -> None:
-    assert find(None, str(tmp_path / "any"), places) == tmp_path / "any"
+    assert find_socket(None, str(tmp_path / "any"), places) == tmp_path / "any"
 
 
 def test_a_configuration_says_the_path(places: SocketDirectories, tmp_path: Path) -> None:
     target = config(tmp_path, f'[control]\npath = "{tmp_path}/own.sock"\n')
-    assert find(target, None, places) == tmp_path / "own.sock"
+    assert find_socket(target, None, places) == tmp_path / "own.sock"
 
 
 def test_a_configuration_says_the_name(places: SocketDirectories, tmp_path: Path) -> None:
     with serving(default_path("site", places)) as served:
-        assert find(config(tmp_path), None, places) == served.path
+        assert find_socket(config(tmp_path), None, places) == served.path
 
 
 def test_a_servers_name_is_looked_for_in_every_place_and_a_live_one_preferred(
     places: SocketDirectories, tmp_path: Path
 ) -> None:
     leave_stale(default_path("site", places))
-    assert find(config(tmp_path), None, places) == places.run / "site.sock"
+    assert find_socket(config(tmp_path), None, places) == places.run / "site.sock"
     with serving(default_path("site", no_run(places))) as served:
-        assert find(config(tmp_path), None, places) == served.path == places.own[0] / "site.sock"
+        assert (
+            find_socket(config(tmp_path), None, places)
+            == served.path
+            == places.own[0] / "site.sock"
+        )
 
 
 def test_the_server_of_a_configuration_does_not_run(
@@ -736,7 +760,7 @@ def test_the_server_of_a_configuration_does_not_run(
         serving(default_path("other", places)) as served,
         pytest.raises(ControlError, match=rf"no server 'site' .*: other \({served.path}\)$"),
     ):
-        find(config(tmp_path), None, places)
+        find_socket(config(tmp_path), None, places)
 
 
 def test_a_broken_configuration_names_its_first_problem(
@@ -746,14 +770,14 @@ def test_a_broken_configuration_names_its_first_problem(
     with pytest.raises(
         ControlError, match=r"site\.toml: workers\.cuont.* \(and 1 more; .*--control"
     ) as caught:
-        find(target, None, places)
+        find_socket(target, None, places)
     assert "\n" not in str(caught.value)
 
 
 def test_the_only_running_server_needs_no_name(places: SocketDirectories) -> None:
     leave_stale(default_path("stale", places))
     with serving(default_path("site", no_run(places))) as served:
-        assert find(None, None, places) == served.path
+        assert find_socket(None, None, places) == served.path
 
 
 def test_several_running_servers_are_listed(places: SocketDirectories) -> None:
@@ -762,7 +786,7 @@ def test_several_running_servers_are_listed(places: SocketDirectories) -> None:
         serving(default_path("unix:/a", places)) as second,
         pytest.raises(ControlError) as caught,
     ):
-        find(None, None, places)
+        find_socket(None, None, places)
     assert str(caught.value) == (
         "several servers are running; choose one by --control PATH: "
         f"127.0.0.1:8000 ({first.path}), unix:/a ({second.path})"
@@ -771,7 +795,7 @@ def test_several_running_servers_are_listed(places: SocketDirectories) -> None:
 
 def test_no_running_server(places: SocketDirectories) -> None:
     with pytest.raises(ControlError, match="no server of this user is running"):
-        find(None, None, places)
+        find_socket(None, None, places)
 
 
 def test_a_socket_in_a_directory_that_others_can_write_is_not_trusted(
@@ -783,7 +807,7 @@ def test_a_socket_in_a_directory_that_others_can_write_is_not_trusted(
         serving(places.own[0] / "site.sock"),
         pytest.raises(ControlError, match="no server of this user is running"),
     ):
-        find(None, None, places)
+        find_socket(None, None, places)
 
 
 def test_status_is_typed_for_both_sides(served: Served) -> None:

@@ -52,7 +52,6 @@ EXCEPTIONS = {
     ("prefork", "embed"): "prefork.serve() imports the server when it is called",
     ("config.checks", "certificates"): "`prefork check` tries the certificate that a file names",
     ("master.snapshot", "master.pool.sizing"): "the bounds of a dynamic pool are handed over",
-    ("top.view", "cli._format"): "status and top write durations in the same way",
 }
 
 

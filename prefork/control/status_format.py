@@ -1,6 +1,6 @@
-"""How `status` and `top` write what a server tells."""
+"""How `status` and `top` write durations and calls."""
 
-from prefork.control import CallStatus
+from prefork.control.control_messages import CallStatus
 from prefork.logs import printable
 
 _UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
@@ -27,6 +27,6 @@ def milliseconds(seconds: float) -> str:
 
 
 def call_line(call: CallStatus) -> str:
-    """A call that runs, in a line: `GET /report for 10.0.0.7, 3.2 s`."""
+    """A running call, in one line: `GET /report for 10.0.0.7, 3.2 s`."""
     peer = f" for {printable(call.peer)}" if call.peer else ""
     return f"{printable(call.request)}{peer}, {milliseconds(call.elapsed)}"

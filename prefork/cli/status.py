@@ -1,0 +1,93 @@
+"""`prefork status`: the server and its workers, as text or as JSON."""
+
+import click
+import msgspec
+
+from prefork.cli.running_server import ServerCommand, connect, server_options
+from prefork.control import PoolBounds, QueueStatus, ServerStatus, WorkerStatus, decode_status
+from prefork.control.status_format import call_line, duration, milliseconds
+from prefork.logs import printable
+
+
+@click.command("status", cls=ServerCommand)
+@server_options
+@click.option("--json", "as_json", is_flag=True, help="Print the whole status as JSON.")
+@click.option(
+    "--stack", "slot", metavar="SLOT", type=int, help="Print the Python stacks of one worker."
+)
+def command(target: str | None, control: str | None, as_json: bool, slot: int | None) -> None:
+    """Show the server and its workers: what each does, for which client, and since when."""
+    with connect(target, control) as client:
+        if slot is not None:
+            answer = client.call("stack", slot=slot)
+            return click.echo(msgspec.json.encode(answer) if as_json else str(answer.get("stack")))
+        answer = client.call("status")
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(answer), indent=2))
+    else:
+        click.echo("\n".join(_status_lines(decode_status(answer))))
+
+
+def _status_lines(server: ServerStatus) -> list[str]:
+    header = [
+        f"pid {server.pid}",
+        f"prefork {server.version}",
+        f"generation {server.generation}{', reloading' if server.reloading else ''}",
+        f"up {duration(server.uptime)}",
+        f"target {server.target} workers{_bounds(server.bounds)}",
+        f"listening on {', '.join(server.listeners)}",
+    ]
+    workers = sorted(server.workers, key=lambda worker: worker.slot)
+    rows = [_TITLES, *map(_row, workers)]
+    widths = [max(map(len, column)) for column in list(zip(*rows, strict=True))[:-1]]
+    table = ["  ".join([*map(str.rjust, row, widths), row[-1]]).rstrip() for row in rows]
+    return [
+        f"{server.name}: {', '.join(header)}",
+        *map(_queue, server.queues),
+        _counters(server),
+        *table,
+        *(line for worker in workers for line in _details(worker)),
+    ]
+
+
+_TITLES = ("SLOT", "PID", "GEN", "STATE", "SINCE", "REQUESTS", "HELD", "MEAN", "AGE", "NOW")
+
+
+def _row(worker: WorkerStatus) -> tuple[str, ...]:
+    return (
+        *(str(worker.slot), str(worker.pid), str(worker.generation), worker.state),
+        *(duration(worker.since), str(worker.requests), str(worker.held)),
+        *(milliseconds(worker.mean), duration(worker.age)),
+        call_line(worker.calls[0]) if worker.calls else "",
+    )
+
+
+def _details(worker: WorkerStatus) -> list[str]:
+    """The lines about a worker that do not fit into its row."""
+    lines = [f"slot {worker.slot}: {call_line(call)}" for call in worker.calls[1:]]
+    if worker.error:
+        age = duration(worker.error_age)
+        lines.append(f"slot {worker.slot}, last error {age} ago: {printable(worker.error)}")
+    return lines
+
+
+def _queue(queue: QueueStatus) -> str:
+    limit = "?" if queue.limit < 0 else queue.limit
+    return f"queue of {queue.listener}: {queue.depth} of {limit}"
+
+
+def _counters(server: ServerStatus) -> str:
+    groups = [f"{server.requests} request{'' if server.requests == 1 else 's'}"]
+    for name, counts in (("reloads", server.reloads), ("restarts", server.restarts)):
+        if counts:
+            each = ", ".join(f"{count} {key}" for key, count in sorted(counts.items()))
+            groups.append(f"{name}: {each}")
+    if server.queue_time:
+        groups.append(f"queue time {milliseconds(server.queue_time)}")
+    if server.overflows:
+        groups.append(f"{server.overflows} overflows of listen queues")
+    return "; ".join(groups)
+
+
+def _bounds(bounds: PoolBounds | None) -> str:
+    return f" (of {bounds.min} to {bounds.max}, {bounds.spare} spare)" if bounds else ""
