@@ -76,12 +76,13 @@ class ClientAcceptor(Generic[Client]):
             min(late, key=lambda each: each[0])[1].close()
         return bool(late)
 
-    def next_deadline(self) -> float | None:
-        """Monotonic seconds at which `expire` has something to do."""
+    @property
+    def due(self) -> float | None:
+        """Monotonic seconds at which `run` has something to do."""
         deadlines = [client.deadline for client in self.clients] + [self._resume_at]
         return min((each for each in deadlines if each is not None), default=None)
 
-    def expire(self, now: float) -> None:
+    def run(self, now: float) -> None:
         """Closes the clients whose deadline has passed, and ends a pause."""
         for client in list(self.clients):
             if client.deadline is not None and client.deadline <= now:
@@ -89,6 +90,12 @@ class ClientAcceptor(Generic[Client]):
         if self._resume_at is not None and self._resume_at <= now and self._listener is not None:
             self._resume_at = None
             self._watch(self._listener)
+
+    def overslept(self, seconds: float) -> None:
+        """Puts all deadlines off: a client may have sent in time what could not be read."""
+        for client in self.clients:
+            if client.deadline is not None:
+                client.deadline += seconds
 
     def _watch(self, listener: socket.socket) -> None:
         self._selector.register(listener, selectors.EVENT_READ, lambda _: self._accept(listener))

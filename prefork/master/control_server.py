@@ -23,6 +23,7 @@ from prefork.control import (
     encode,
 )
 from prefork.master.client_acceptor import ClientAcceptor
+from prefork.master.periodic import Periodic
 from prefork.master.snapshot import ControlConnectionSnapshot, ControlSnapshot
 
 IDLE_LIMIT = 10.0
@@ -72,8 +73,8 @@ class Reply:
             self._connection.answer(message, last)
 
 
-class ControlServer:
-    """Listens on a path, and gives each request to `handle` with its `Reply`.
+class ControlServer(Periodic):
+    """Listens on a path, and gives each request to the handler of `serve` with its `Reply`.
 
     The data of every key that it registers with the selector is to be called with the event's
     mask.  A client is refused unless `permits` its uid: root's and the master's own by default.
@@ -85,23 +86,28 @@ class ControlServer:
         self,
         selector: selectors.BaseSelector,
         path: Path,
-        handle: Handler,
         *,
         permits: Callable[[int], bool] = lambda uid: uid in (0, os.geteuid()),
         adopted: ControlSnapshot | None = None,
     ) -> None:
         """`adopted`: the socket and the clients of the master before, instead of new ones."""
         self.selector = selector
-        self.handle = handle
+        self.handle: Handler
         self.acceptor: ClientAcceptor[_Connection] = ClientAcceptor(
             selector, MAX_CLIENTS, self._connected, self._paused
         )
         self._permits = permits
         self._path = os.fspath(path)
         self._sock, self._inode = _adopt(adopted) if adopted else _listen(self._path)
+        self._adopted = adopted.connections if adopted else ()
+
+    def serve(self, handle: Handler) -> None:
+        """From now on, clients are accepted and their requests given to `handle`; call it once."""
+        self.handle = handle
         self.acceptor.listen(self._sock)
-        for state in adopted.connections if adopted else ():
+        for state in self._adopted:
             self.acceptor.clients.append(_Connection(self, _adopt_socket(state.fd), state))
+        self._adopted = ()
 
     def descriptors(self) -> list[int]:
         """All that are open here, for a forked child to close."""
@@ -121,13 +127,16 @@ class ControlServer:
         found = (each for each in self.acceptor.clients if each.fileno() == fd)
         return next((Reply(connection) for connection in found), None)
 
-    def next_deadline(self) -> float | None:
-        """When `expire` has something to do, in monotonic seconds."""
-        return self.acceptor.next_deadline()
+    @property
+    def due(self) -> float | None:
+        return self.acceptor.due
 
-    def expire(self, now: float) -> None:
+    def run(self, now: float) -> None:
         """Drops the clients that let us wait too long."""
-        self.acceptor.expire(now)
+        self.acceptor.run(now)
+
+    def overslept(self, seconds: float) -> None:
+        self.acceptor.overslept(seconds)
 
     def close(self) -> None:
         """Removes the socket's file if it is still ours, then drops every client; once."""
@@ -138,7 +147,7 @@ class ControlServer:
             if self._inode:
                 unix_socket.unlink(self._path, self._inode)
         except OSError as error:
-            logs.event("warning", "control socket not removed", path=self._path, why=str(error))
+            logs.event("warning", "control socket not removed", path=self._path, reason=str(error))
         self._sock.close()
         for connection in list(self.acceptor.clients):
             connection.close()
@@ -153,7 +162,7 @@ class ControlServer:
             self.acceptor.clients.append(_Connection(self, sock))
 
     def _paused(self, reason: str | None) -> None:
-        logs.event("warning", "control socket paused", why=reason)
+        logs.event("warning", "control socket paused", reason=reason)
 
 
 class _Connection:

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from prefork import channel, control, logs
 from prefork.master.control_server import ControlServer, Reply
+from prefork.master.observe.recycler import recycle
 from prefork.master.observe.status_report import status
-from prefork.master.observe.upkeep import recycle
+from prefork.master.periodic import Periodic
 from prefork.master.processes.children import Child
 from prefork.master.rollout.reload import ReloadClient
 from prefork.master.snapshot import WaitingClientsSnapshot
@@ -32,8 +33,8 @@ _SIGNALS = (
 )
 
 
-class Commands:
-    """Obeys, or says why not; what takes longer than a step is gone on with in `step`."""
+class Commands(Periodic):
+    """Obeys, or says why not; a stop that has to wait for its time is begun by `run`."""
 
     def __init__(
         self, selector: selectors.BaseSelector, parts: MasterParts, log: logs.Logs, *, watch: bool
@@ -45,7 +46,7 @@ class Commands:
         self._log = log
         self._stopping = False
         self._stop_at: float | None = None
-        self._upgrades = Upgrades(selector, parts, self.reload)
+        self.upgrades = Upgrades(selector, parts, self.reload, self._execute)
         self._signals, self._signal_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         selector.register(self._signals, selectors.EVENT_READ, self._take_signals)
         self._watcher: FileWatcher | None = None
@@ -75,46 +76,37 @@ class Commands:
         """All that are open here, for a forked child to close."""
         return (
             *(self._signals, self._signal_writer),
-            *self._upgrades.descriptors(),
             *(self._watcher.descriptors() if self._watcher is not None else ()),
         )
 
     # What takes longer.
 
-    def step(self, now: float) -> None:
-        """What has become due, once in each round of the loop."""
+    @property
+    def due(self) -> float | None:
+        """When the workers are to stop, after the delay in which balancers go elsewhere."""
+        return self._stop_at
+
+    def run(self, now: float) -> None:
+        """Begins the stop that is due."""
         if self._stop_at is not None and now >= self._stop_at:
             self._stop_now(now)
 
-    def upgrade(self) -> None:
-        """Starts or ends a preflight; and where one has passed, this code does not come back."""
-        self._upgrades.step(monotonic())
-        if self._upgrades.passed:
-            # Those still to come are kept by the kernel until the new code unblocks them.
-            old = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-            self._take_signals(0)
-            if self._upgrades.passed:
-                if self._watcher is not None:
-                    self._watcher.close()  # it tells of changes through a pipe of ours
-                self._upgrades.replace(old)
-                self.follow()
-            signal.pthread_sigmask(signal.SIG_SETMASK, old)
+    def _execute(self) -> None:
+        """Goes over to the new code, unless a signal that came meanwhile cancels that."""
+        # Those still to come are kept by the kernel until the new code unblocks them.
+        old = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        self._take_signals(0)
+        if self.upgrades.passed:
+            if self._watcher is not None:
+                self._watcher.close()  # it reports changes through a pipe of ours
+            self.upgrades.replace(old)
+            self.follow()
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
 
     def resume(self, clients: WaitingClientsSnapshot, control: ControlServer, was: str) -> None:
         """After an exec: replaces what runs, as any reload does, and answers whoever waits."""
-        self.reload(self._upgrades.resume(clients, control, was))
+        self.reload(self.upgrades.resume(clients, control, was))
         self._pool.carry_over()
-
-    def upgrading(self) -> bool:
-        """Whether an upgrade is being tried."""
-        return self._upgrades.trying
-
-    def next_deadline(self) -> float | None:
-        times = (self._stop_at, self._upgrades.next_deadline())
-        return min((time for time in times if time is not None), default=None)
-
-    def overslept(self, seconds: float) -> None:
-        self._upgrades.overslept(seconds)
 
     # Signals.
 
@@ -134,7 +126,7 @@ class Commands:
                 self.stop(now)
             case signal.SIGINT | signal.SIGQUIT:
                 self._pool.stop(now, graceful=False)
-                self._upgrades.cancel("the server is stopping")
+                self.upgrades.cancel("the server is stopping")
             case signal.SIGHUP:
                 self.reload(None)
             case signal.SIGUSR1:
@@ -145,7 +137,7 @@ class Commands:
                 self._pool.grow(-1, now)
             case signal.SIGWINCH if not _has_terminal():
                 self._pool.withdraw(now)
-                self._upgrades.cancel("all workers were withdrawn")
+                self.upgrades.cancel("all workers were withdrawn")
             case signal.SIGUSR2:
                 self._ask_for_upgrade()
 
@@ -219,7 +211,7 @@ class Commands:
         else:
             self._stop_now(now)
         self._stopping = True
-        self._upgrades.cancel("the server is stopping")
+        self.upgrades.cancel("the server is stopping")
 
     def _stop_now(self, now: float) -> None:
         self._parts.scoreboard.draining = True
@@ -231,7 +223,7 @@ class Commands:
             if waiting is not None:
                 waiting.fail("the server is stopping")
             return
-        if self._upgrades.defer(waiting):
+        if self.upgrades.defer(waiting):
             return
         generation = self._reloads.begin(waiting)
         if generation is not None:
@@ -239,7 +231,7 @@ class Commands:
 
     def _ask_for_upgrade(self, client: Reply | None = None) -> None:
         if not (self._stopping or self._pool.stopping):
-            self._upgrades.ask(client)
+            self.upgrades.ask(client)
         elif client is not None:
             client.fail("the server is stopping")
 

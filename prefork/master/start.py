@@ -12,6 +12,7 @@ from prefork.listeners import ListenError
 from prefork.master.daemon import Detached, Starter, detach
 from prefork.master.main_loop import Master
 from prefork.master.pidfile import PidFile, PidFileError
+from prefork.master.pool.ledger import Ledger, begin
 from prefork.master.processes.generation import Generation, prepare
 from prefork.master.rollout.reload import Reloads
 from prefork.master.snapshot import SnapshotError
@@ -86,9 +87,10 @@ def _begin(
         logs.set_role("master")
         path = generation.config.control.path
         name = generation.config.server.name
-        reloads = Reloads(source, log, pidfile, generation)
+        ledger = begin()
+        reloads = Reloads(source, log, pidfile, generation, ledger)
         place = Path(path) if path else default_path(name)
-        master = Master(reloads, log, place, watch=watch, starter=starter)
+        master = Master(reloads, ledger, log, place, watch=watch, starter=starter)
     except (*(ConfigError, ListenError, PidFileError, logs.LogError, ControlError),) as error:
         for listener in generation.held if generation is not None else ():
             listener.release()
@@ -118,6 +120,9 @@ def _go_on(source: Source, handover: ExecArgs, watch: bool) -> int:
         log.take_standard_streams()
         os.chdir("/")
     pidfile = PidFile(None, state.pidfile)
-    reloads = Reloads.resume(source, log, pidfile, adopted.serving, adopted.held, state.number)
+    ledger = Ledger.adopt(state.ledger)
+    reloads = Reloads.resume(
+        source, log, pidfile, adopted.serving, ledger, adopted.held, state.number
+    )
     place = Path(state.control.path)
-    return Master(reloads, log, place, watch=watch, adopted=adopted).run()
+    return Master(reloads, ledger, log, place, watch=watch, adopted=adopted).run()

@@ -135,7 +135,7 @@ def test_a_master_without_descriptors_serves_on_and_recovers(start: Start, tmp_p
             server.wait("signal received", signal="SIGWINCH")
             client.connect(str(server.control))
             client.sendall(b'{"v": 1, "command": "status", "args": {}}\n')
-            assert "Too many open files" in server.wait("control socket paused")["why"]
+            assert "Too many open files" in server.wait("control socket paused")["reason"]
             load.wait_answers(10)
         assert json.loads(client.recv(65536))["ok"]
     server.wait("worker ready", 3)
@@ -562,7 +562,7 @@ def test_a_worker_that_hears_no_signal_is_killed_at_graceful_timeout(start: Star
     _, worker = server.get("/deaf")
     ask(server, "reload")
     killed = server.wait("worker killed", pid=int(worker))
-    assert killed["why"] == "still there 1 s after the order to leave"
+    assert killed["reason"] == "still there 1 s after the order to leave"
     assert server.wait("worker died", pid=int(worker))["level"] == "info"
     assert list(pids(server).values()) != [int(worker)]
     assert server.get("/pid")[0] == 200

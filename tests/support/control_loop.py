@@ -78,9 +78,8 @@ class Served:
         self.replies: SimpleQueue[Reply] = SimpleQueue()
         self.handle: Callable[[Command, Reply], None] = lambda request, reply: reply.ok()
         extra: dict[str, Any] = {"permits": permits} if permits else {}
-        self.server: ControlServer = loop.run(
-            lambda: ControlServer(loop.selector, path, self._handle, **extra)
-        )
+        self.server: ControlServer = loop.run(lambda: ControlServer(loop.selector, path, **extra))
+        loop.run(lambda: self.server.serve(self._handle))
 
     def _handle(self, request: Command, reply: Reply) -> None:
         self.asked.append(request)
@@ -92,7 +91,11 @@ class Served:
 
     def expire(self, seconds: float) -> None:
         """Makes the server believe that so many seconds went by since its next deadline."""
-        self.loop.run(lambda: self.server.expire((self.server.next_deadline() or 0.0) + seconds))
+        self.loop.run(lambda: self.server.run((self.server.due or 0.0) + seconds))
+
+    def due(self) -> float | None:
+        due: float | None = self.loop.run(lambda: self.server.due)
+        return due
 
     def clients(self) -> int:
         """How many it has, after all events that were there when this was called."""

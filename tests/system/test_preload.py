@@ -374,7 +374,7 @@ def test_a_zygote_that_does_not_fork_in_time_is_replaced(site: Site) -> None:
     server.expected_errors |= {"zygote died", "spawn failed", "worker died"}
     zygote(server).suspend()
     os.kill(min(pids(server)), signal.SIGKILL)
-    server.wait("zygote killed", why="its worker was not ready within 0.5 s")
+    server.wait("zygote killed", reason="its worker was not ready within 0.5 s")
     server.wait("worker ready", 3)
 
 

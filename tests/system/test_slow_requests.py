@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -93,6 +94,30 @@ def test_at_the_timeout_the_stack_is_in_the_error(start: Start, tmp_path: Path) 
     assert restarts == {"request_timeout": 2}
     (line,) = (line for line in access.read_text().splitlines() if "/asleep" in line)
     assert line.split()[-2] == "504"
+
+
+def test_a_server_that_stood_still_reports_no_slow_request(start: Start, tmp_path: Path) -> None:
+    gate = Gate(tmp_path / "gate")
+    limits = ("slow_request=2", "request_timeout=0", "boot_timeout=0")
+    settings = [part for each in limits for part in ("--set", f"workers.{each}")]
+    server = start(SLOW, "--workers", "1", *settings).wait_ready(1)
+    (worker,) = server.workers()
+    with ThreadPoolExecutor(1) as clients:
+        answer = clients.submit(server.get, f"/locked?fifo={tmp_path / 'gate'}")
+        gate.arrived()
+        worker.suspend()
+        server.signal(signal.SIGSTOP)
+        # Longer than the master ever waits here, by more than what it takes for a busy machine.
+        time.sleep(4)
+        server.signal(signal.SIGCONT)
+        for count in (1, 2):  # at the second, a round has gone by in which it could look
+            server.signal(signal.SIGUSR1)
+            server.wait("log files reopened", count)
+        worker.resume()
+        gate.open()
+        assert answer.result()[0] == 200
+    server.stop()
+    assert server.find("slow request") == []
 
 
 def test_a_worker_that_cannot_answer_for_itself(start: Start) -> None:

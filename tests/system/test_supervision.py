@@ -571,7 +571,7 @@ def test_a_worker_stuck_in_c_code_is_killed(start: Start, path: str, threads: in
         assert late["request"] == f"GET {path}"
         server.wait("worker ready", 2)
         killed = server.wait("worker killed", pid=worker)
-        assert killed["why"] == f"still there {grace} s after the order to leave"
+        assert killed["reason"] == f"still there {grace} s after the order to leave"
         died = server.wait("worker died", pid=worker)
         assert died["how"] == "killed by SIGKILL"
         assert died["during"] == f"GET {path}"

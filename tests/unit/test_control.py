@@ -222,7 +222,7 @@ def test_a_stop_is_answered_and_its_connection_ends_with_the_server(served: Serv
     served.handle = lambda request, reply: reply.ok_until_exit()
     with Raw(served.path) as raw:
         assert raw.ask(b'{"v":1,"command":"stop"}\n') == {"v": 1, "ok": True}
-        assert served.loop.run(served.server.next_deadline) is None
+        assert served.due() is None
         served.expire(1e9)
         assert served.clients() == 1
         served.loop.run(served.server.close)
@@ -292,31 +292,31 @@ def test_one_that_says_nothing_is_dropped_at_the_deadline(served: Served) -> Non
     before = time.monotonic()
     with Raw(served.path) as raw:
         assert served.clients() == 1
-        deadline = served.loop.run(served.server.next_deadline)
+        deadline = served.due()
         limit = master_control.IDLE_LIMIT
         assert before + limit <= deadline <= time.monotonic() + limit
         served.expire(-0.001)
         assert served.clients() == 1
         served.expire(0)
         assert raw.line() is None
-    assert served.loop.run(served.server.next_deadline) is None
+    assert served.due() is None
 
 
 def test_dripping_bytes_does_not_put_the_deadline_off(served: Served) -> None:
     with Raw(served.path) as raw:
         assert served.clients() == 1
-        deadline = served.loop.run(served.server.next_deadline)
+        deadline = served.due()
         raw.send(STATUS[:5])
         served.clients()
-        assert served.loop.run(served.server.next_deadline) == deadline
+        assert served.due() == deadline
 
 
 def test_a_request_puts_the_deadline_off(served: Served) -> None:
     with Raw(served.path) as raw:
         assert served.clients() == 1
-        deadline = served.loop.run(served.server.next_deadline)
+        deadline = served.due()
         raw.ask(STATUS)
-        assert served.loop.run(served.server.next_deadline) > deadline
+        assert served.due() > deadline
 
 
 def test_one_that_waits_for_us_is_not_dropped(served: Served) -> None:
@@ -390,13 +390,14 @@ def test_one_more_is_refused_where_all_others_wait_for_us(served: Served) -> Non
 def test_an_event_of_one_that_was_closed_in_the_same_round_is_ignored(tmp_path: Path) -> None:
     selector = selectors.DefaultSelector()
     asked: list[control.Command] = []
-    server = ControlServer(selector, tmp_path / "s", lambda request, reply: asked.append(request))
+    server = ControlServer(selector, tmp_path / "s")
+    server.serve(lambda request, reply: asked.append(request))
     with Raw(tmp_path / "s") as raw:
         for key, mask in selector.select():
             key.data(mask)
         raw.send(STATUS)
         [(key, mask)] = selector.select()
-        server.expire(time.monotonic() + 2 * master_control.IDLE_LIMIT)
+        server.run(time.monotonic() + 2 * master_control.IDLE_LIMIT)
         key.data(mask)
         assert raw.line() is None
     server.close()
@@ -409,7 +410,8 @@ def test_without_descriptors_it_waits_instead_of_spinning(
     events: list[str] = []
     monkeypatch.setattr(logs, "event", lambda level, name, **more: events.append(name))
     selector = selectors.DefaultSelector()
-    server = ControlServer(selector, tmp_path / "s", lambda request, reply: reply.ok())
+    server = ControlServer(selector, tmp_path / "s")
+    server.serve(lambda request, reply: reply.ok())
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with Raw(tmp_path / "s") as raw:
         resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
@@ -420,9 +422,9 @@ def test_without_descriptors_it_waits_instead_of_spinning(
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert events == ["control socket paused"]
         assert not selector.get_map()
-        deadline = server.next_deadline()
+        deadline = server.due
         assert deadline is not None
-        server.expire(deadline)
+        server.run(deadline)
         raw.send(STATUS)
         for _ in ("accept", "request"):
             for key, mask in selector.select():
@@ -467,7 +469,7 @@ def test_a_live_socket_is_not_stolen(served: Served) -> None:
         selectors.DefaultSelector() as selector,
         pytest.raises(ControlError, match=rf"{served.path}: .* in use by pid {os.getpid()}"),
     ):
-        ControlServer(selector, served.path, served.handle)
+        ControlServer(selector, served.path)
     with ControlClient(served.path) as client:
         assert client.call("status") == {}
 
@@ -479,7 +481,7 @@ def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
         selectors.DefaultSelector() as selector,
         pytest.raises(ControlError, match="not a socket"),
     ):
-        ControlServer(selector, path, lambda request, reply: None)
+        ControlServer(selector, path)
     assert path.read_text() == "data"
     assert os.listdir(tmp_path) == ["precious"]
 
@@ -491,7 +493,7 @@ def test_a_path_that_cannot_be_had_is_one_line(tmp_path: Path, name: str) -> Non
         selectors.SelectSelector() as selector,
         pytest.raises(ControlError, match=r"^cannot open the control socket [^\n]+control\.path"),
     ):
-        ControlServer(selector, tmp_path / name, lambda request, reply: None)
+        ControlServer(selector, tmp_path / name)
     assert os.listdir("/proc/self/fd") == before
 
 

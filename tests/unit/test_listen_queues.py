@@ -35,16 +35,16 @@ def test_a_queue_that_stays_above_the_share_is_told_once(listener: Listener, tol
     watch = QueueWatch(lambda: [listener], lambda: 0.5)
     clients = fill(listener, 2)
     for now in (0.0, 2.0, 4.0):
-        watch.look(now)
+        watch.run(now)
     assert told == []
     clients += fill(listener, 1)
-    watch.look(6.0)
+    watch.run(6.0)
     assert told == []  # a burst, so far
     for now in (8.0, 10.0, 12.0):
-        watch.look(now)
+        watch.run(now)
     assert told == [("listen queue fills up", {"address": listener.name, "depth": 3, "limit": 4})]
     accepted = listener.sock.accept()[0]
-    watch.look(14.0)
+    watch.run(14.0)
     assert told[1:] == [
         ("listen queue is taken again", {"address": listener.name, "depth": 2, "limit": 4})
     ]
@@ -55,21 +55,21 @@ def test_a_queue_that_stays_above_the_share_is_told_once(listener: Listener, tol
 def test_it_looks_no_more_often_than_is_due(listener: Listener, told: Told) -> None:
     watch = QueueWatch(lambda: [listener], lambda: 0.5)
     clients = fill(listener, 4)
-    watch.look(0.0)
+    watch.run(0.0)
     for _ in range(5):
-        watch.look(1.9)
+        watch.run(1.9)
     assert told == []
-    assert watch.look_at == 2.0
+    assert watch.due == 2.0
     for sock in clients:
         sock.close()
 
 
 def test_without_a_share_nobody_looks(listener: Listener, told: Told) -> None:
     watch = QueueWatch(lambda: [listener], lambda: 0.0)
-    watch.look(0.0)
-    assert watch.look_at is None
-    watch.look_again()
-    assert watch.look_at == 0.0
+    watch.run(0.0)
+    assert watch.due is None
+    watch.generation_changed()
+    assert watch.due == 0.0
 
 
 def test_dropped_handshakes_are_told_while_a_queue_is_full(
@@ -79,12 +79,12 @@ def test_dropped_handshakes_are_told_while_a_queue_is_full(
     monkeypatch.setattr(linux, "listen_overflows", lambda: next(counted))
     watch = QueueWatch(lambda: [listener], lambda: 0.5)
     clients = fill(listener, 3)
-    watch.look(0.0)
-    watch.look(2.0)
+    watch.run(0.0)
+    watch.run(2.0)
     assert told[-1] == ("connections dropped", {"handshakes": 2})
     for _ in range(2):
         listener.sock.accept()[0].close()
-    watch.look(4.0)
+    watch.run(4.0)
     # Somebody else's, as far as can be known.
     assert [name for name, _ in told] == [
         *("listen queue fills up", "connections dropped", "listen queue is taken again")

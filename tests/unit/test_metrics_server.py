@@ -3,6 +3,7 @@
 import selectors
 import socket
 from collections.abc import Iterator
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -42,7 +43,7 @@ class Place:
         """One round of the loop."""
         for key, mask in self.selector.select(0.05):
             key.data(mask)
-        self.server.look()
+        self.server.run(monotonic())
 
     def until_closed(self, client: socket.socket) -> bytes:
         client.setblocking(False)
@@ -78,14 +79,14 @@ def test_a_page_is_made_in_slices_between_which_the_loop_goes_on(place: Place) -
         while not place.slices:
             place.turn()
         assert place.slices == 1
-        assert place.server.look_at == 0.0
+        assert place.server.due == 0.0
         place.turn()
         assert place.slices == 2
         answer = place.until_closed(client)
     assert answer.startswith(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n")
     assert answer.endswith(b"\r\n\r\npage\n")
     assert place.asked == ["some/type"]
-    assert place.server.look_at is None
+    assert place.server.due is None
 
 
 def test_a_page_that_fails_ends_with_500_and_a_line_in_the_log(
@@ -121,4 +122,4 @@ def test_nobody_is_heard_where_it_follows_nothing(place: Place) -> None:
         client.setblocking(False)
         with pytest.raises(BlockingIOError):
             client.recv(1)
-    assert place.server.look_at is None
+    assert place.server.due is None

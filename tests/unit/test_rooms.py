@@ -19,6 +19,8 @@ FLOORS = (
     "client",
     "master.start",
     "master.main_loop",
+    "master.reaper",
+    "master.supervisor",
     "master.signals",
     "master.observe",
     "master.upgrade",

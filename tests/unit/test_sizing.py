@@ -4,6 +4,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
+from prefork.master.periodic import next_tick
 from prefork.master.pool.sizing import (
     BUSY_LOOK,
     CALM,
@@ -14,7 +15,6 @@ from prefork.master.pool.sizing import (
     Sizing,
     busy_workers,
 )
-from prefork.master.ticks import next_tick
 
 IDLE = Demand(busy=0, queued=0)
 

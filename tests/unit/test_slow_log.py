@@ -57,13 +57,6 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
     return entries
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    now = [100.0]
-    monkeypatch.setattr("prefork.master.observe.slow_log.monotonic", lambda: now[0])
-    return now
-
-
 def slow_log(worker: Worker, state: WorkerState = WorkerState.READY) -> SlowLog:
     pool = SimpleNamespace(find=lambda pid: SimpleNamespace(state=state))
     return SlowLog(Workers(worker), pool)  # type: ignore[arg-type]
@@ -73,59 +66,83 @@ def call(line: str, started: float, thread: int = 0) -> CallRecord:
     return CallRecord(thread, started, line, "peer", "")
 
 
-def test_each_call_is_told_once_also_of_two_in_one_worker(
-    told: list[tuple[str, float]], clock: list[float]
-) -> None:
+def test_each_call_is_told_once_also_of_two_in_one_worker(told: list[tuple[str, float]]) -> None:
     worker = Worker(2.0, [call("GET /a", 99.0, 0), call("GET /b", 99.5, 1)])
     log = slow_log(worker)
-    log.look()
-    assert (told, log.look_at) == ([], 101.0)
-    clock[0] = 101.0
-    log.look()
-    assert (told, log.look_at) == ([("GET /a", 2.0)], 101.5)
-    clock[0] = 101.5
-    log.look()
+    log.run(100.0)
+    assert (told, log.due) == ([], 101.0)
+    log.run(101.0)
+    assert (told, log.due) == ([("GET /a", 2.0)], 101.5)
+    log.run(101.5)
     assert told == [("GET /a", 2.0), ("GET /b", 2.0)]
-    clock[0] = 105.0
-    log.look()
+    log.run(105.0)
     assert len(told) == 2
     worker.running = [call("GET /a", 103.0, 0)]  # the same request anew is another call
-    clock[0] = 107.0
-    log.look()
+    log.run(107.0)
     assert told[2:] == [("GET /a", 4.0)]
 
 
-def test_without_a_limit_nobody_looks(told: list[tuple[str, float]], clock: list[float]) -> None:
+def test_without_a_limit_nobody_looks(told: list[tuple[str, float]]) -> None:
     worker = Worker(0.0, [call("GET /a", 1.0)])
     log = slow_log(worker)
-    log.look()
-    assert (told, log.look_at) == ([], None)
+    log.run(100.0)
+    assert (told, log.due) == ([], None)
     worker.limit = 1.0
-    log.look()
+    log.run(100.0)
     assert told == []
-    log.look_again()
-    log.look()
+    log.worker_forked()
+    log.run(100.0)
     assert told == [("GET /a", 99.0)]
 
 
-def test_a_boot_is_told_once_it_has_used_half_its_time(
-    clock: list[float], monkeypatch: pytest.MonkeyPatch
+def test_a_call_that_stood_still_is_measured_from_when_it_went_on(
+    told: list[tuple[str, float]],
 ) -> None:
-    told: list[tuple[str, float]] = []
+    worker = Worker(2.0, [call("GET /a", 99.5)])
+    log = slow_log(worker)
+    log.run(100.0)
+    log.overslept(60.0)
+    log.run(161.5)
+    assert (told, log.due) == ([], 163.5)
+    worker.running.append(call("GET /b", 161.75, 1))
+    log.run(163.5)
+    assert (told, log.due) == ([("GET /a", 64.0)], 163.75)
+    log.run(163.75)
+    assert told[1:] == [("GET /b", 2.0)]
+
+
+@pytest.fixture
+def boots(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
+    events: list[tuple[str, float]] = []
     monkeypatch.setattr(
-        logs, "event", lambda level, name, **fields: told.append((name, fields["elapsed"]))
+        logs, "event", lambda level, name, **fields: events.append((name, fields["elapsed"]))
     )
+    return events
+
+
+def test_a_boot_is_told_once_it_has_used_half_its_time(boots: list[tuple[str, float]]) -> None:
     log = slow_log(Worker(0.0), WorkerState.BOOTING)
-    log.look()
-    assert (told, log.look_at) == ([], 105.0)
-    for clock[0] in (105.0, 106.0):
-        log.look_again()
-        log.look()
-    assert (told, log.look_at) == ([("worker boots slowly", 10.0)], None)
+    log.run(100.0)
+    assert (boots, log.due) == ([], 105.0)
+    for now in (105.0, 106.0):
+        log.worker_forked()
+        log.run(now)
+    assert (boots, log.due) == ([("worker boots slowly", 10.0)], None)
 
 
-def test_a_boot_without_a_limit_may_take_its_time(clock: list[float]) -> None:
+def test_a_boot_that_stood_still_is_measured_from_when_it_went_on(
+    boots: list[tuple[str, float]],
+) -> None:
+    log = slow_log(Worker(0.0), WorkerState.BOOTING)
+    log.run(100.0)
+    log.overslept(60.0)
+    log.run(165.0)
+    assert (boots, log.due) == ([], 175.0)
+    log.run(175.0)
+    assert boots == [("worker boots slowly", 80.0)]
+
+
+def test_a_boot_without_a_limit_may_take_its_time() -> None:
     log = slow_log(Worker(0.0, boot_timeout=0.0), WorkerState.BOOTING)
-    clock[0] = 1e6
-    log.look()
-    assert log.look_at is None
+    log.run(1e6)
+    assert log.due is None

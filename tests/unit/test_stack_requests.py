@@ -3,6 +3,7 @@
 import errno
 import os
 import threading
+from time import monotonic
 
 import pytest
 
@@ -135,16 +136,16 @@ def test_they_are_asked_for_once_and_told_to_all(signals: list[int]) -> None:
     assert os.eventfd_read(subject.stacks.ask) == 1
     os.write(subject.stacks.memfd, b'Thread 1:\n  File "x", line 1 in <module>\n')
     while not told:
-        table.look()
+        table.run(monotonic())
     assert told == ['Thread 1:\n  File "x", line 1 in <module>'] * 2
-    assert (table.look_at, signals) == (None, [])
+    assert (table.due, signals) == (None, [])
 
 
 def test_one_that_does_not_answer_is_sent_a_signal_once(signals: list[int]) -> None:
     subject, table, told = Subject(), master.StackRequests(), list[str]()
     table.take(subject, told.append)
     while not told:
-        table.look()
+        table.run(monotonic())
     assert (told, signals) == ([""], [stack_dump.SIGNAL])
 
 

@@ -357,45 +357,45 @@ def test_one_that_closes_its_channel_is_of_no_use(master: Master) -> None:
 
 def test_an_import_has_the_boot_timeout(master: Master) -> None:
     master.zygotes.spawn(0, generation(boot_timeout=7))
-    deadline = master.zygotes.next_deadline()
+    deadline = master.zygotes.due
     assert deadline is not None
-    master.zygotes.expire(deadline - 1)
+    master.zygotes.run(deadline - 1)
     assert not master.failed
-    master.zygotes.expire(deadline)
+    master.zygotes.run(deadline)
     assert master.failed == [(1, [0], "not ready within 7 s")]
     assert FIRST in master.processes.killed
-    assert master.zygotes.next_deadline() is None
+    assert master.zygotes.due is None
 
 
 def test_a_fork_has_the_boot_timeout_and_an_idle_zygote_has_none(master: Master) -> None:
     here = generation(boot_timeout=7)
     master.zygotes.spawn(0, here)
     master.say(ReadyReport())
-    deadline = master.zygotes.next_deadline()
+    deadline = master.zygotes.due
     assert deadline is not None
     ((_, channel),) = master.forks()
-    master.zygotes.expire(deadline)
+    master.zygotes.run(deadline)
     assert master.failed == [(1, [0], "not ready within 7 s")]
     assert master.processes.killed == [FIRST]
     assert not channel.send(
         BornReport(WORKER)
     )  # whoever holds it learns that nobody waits any more
-    assert master.zygotes.next_deadline() is None
+    assert master.zygotes.due is None
 
 
 def test_without_a_boot_timeout_nothing_is_ever_due(master: Master) -> None:
     master.zygotes.spawn(0, generation(boot_timeout=0))
-    assert master.zygotes.next_deadline() is None
+    assert master.zygotes.due is None
     master.say(ReadyReport())
-    assert master.zygotes.next_deadline() is None
+    assert master.zygotes.due is None
 
 
 def test_oversleeping_moves_what_is_due(master: Master) -> None:
     master.zygotes.spawn(0, generation())
-    before = master.zygotes.next_deadline()
+    before = master.zygotes.due
     master.zygotes.overslept(100.0)
     assert before is not None
-    assert master.zygotes.next_deadline() == pytest.approx(before + 100)
+    assert master.zygotes.due == pytest.approx(before + 100)
 
 
 def test_new_log_files_reach_the_zygote_and_what_it_has_just_forked(master: Master) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 
 from prefork import linux, logs
 from prefork.listeners import Listener
-from prefork.master.ticks import next_tick
+from prefork.master.periodic import Periodic, next_tick
 
 _LOOK = 2.0
 """Seconds between two looks."""
@@ -13,8 +13,11 @@ _PATIENCE = 2
 """Looks in a row that make a burst a lasting state."""
 
 
-class QueueWatch:
-    """Warns once a queue stays above a share of its limit, and tells when that is over."""
+class QueueWatch(Periodic):
+    """Warns once a queue stays above a share of its limit, and reports when that is over."""
+
+    due: float | None = 0.0
+    """None if no share is set."""
 
     def __init__(
         self, listeners: Callable[[], Iterable[Listener]], share: Callable[[], float]
@@ -24,19 +27,17 @@ class QueueWatch:
         self._share = share
         self._above: dict[Listener, int] = {}
         self._overflows = linux.listen_overflows()
-        self.look_at: float | None = 0.0
-        """Monotonic seconds of the next look; None where none is wanted."""
 
-    def look_again(self) -> None:
-        """Another generation serves."""
-        self.look_at = 0.0
+    def generation_changed(self) -> None:
+        """Another generation serves, whose listeners and share may be others."""
+        self.due = 0.0
 
-    def look(self, now: float) -> None:
-        """Looks, if that is due."""
-        if self.look_at is None or now < self.look_at:
+    def run(self, now: float) -> None:
+        """Reads the depth of each queue, if that is due."""
+        if self.due is None or now < self.due:
             return
         share = self._share()
-        self.look_at = next_tick(now, _LOOK) if share else None
+        self.due = next_tick(now, _LOOK) if share else None
         above: dict[Listener, int] = {}
         for listener in self._listeners() if share else ():
             if listener.closed:

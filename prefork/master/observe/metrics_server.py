@@ -13,6 +13,7 @@ from time import monotonic
 from prefork import logs
 from prefork.listeners import Listener
 from prefork.master.client_acceptor import ClientAcceptor
+from prefork.master.periodic import Periodic
 
 MAX_CLIENTS = 16
 _TIMEOUT = 10.0
@@ -44,7 +45,7 @@ class _Client:
         self._drop(self)
 
 
-class MetricsServer:
+class MetricsServer(Periodic):
     """Serves pages at `/metrics` on the listener that it follows."""
 
     def __init__(self, selector: selectors.BaseSelector, render: Render) -> None:
@@ -74,18 +75,21 @@ class MetricsServer:
             self._drop(client)
 
     @property
-    def look_at(self) -> float | None:
-        """Monotonic seconds at which `look` has something to do; 0.0: now."""
+    def due(self) -> float | None:
+        """At once while a page is being made, else the first deadline of a client."""
         if any(client.page is not None for client in self._acceptor.clients):
             return 0.0
-        return self._acceptor.next_deadline()
+        return self._acceptor.due
 
-    def look(self) -> None:
-        """Goes on with the pages, by a slice each, and drops who takes too long."""
+    def run(self, now: float) -> None:
+        """Goes on with the pages, by a slice each, and drops clients that take too long."""
         for client in list(self._acceptor.clients):
             if client.page is not None:
                 self._advance(client, client.page)
-        self._acceptor.expire(monotonic())
+        self._acceptor.run(now)
+
+    def overslept(self, seconds: float) -> None:
+        self._acceptor.overslept(seconds)
 
     def _connected(self, sock: socket.socket) -> None:
         if not self._acceptor.make_room():
@@ -96,7 +100,7 @@ class MetricsServer:
         self._selector.register(sock, selectors.EVENT_READ, lambda _: self._read(client))
 
     def _paused(self, reason: str | None) -> None:
-        logs.event("warning", "metrics paused", why=reason)
+        logs.event("warning", "metrics paused", reason=reason)
 
     def _drop(self, client: _Client) -> None:
         with contextlib.suppress(KeyError):

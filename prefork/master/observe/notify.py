@@ -5,15 +5,17 @@ is; so nothing is told twice or forgotten, and the watchdog is fed by the rounds
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from time import CLOCK_MONOTONIC, clock_gettime_ns
 
 from msgspec import Struct
 
 from prefork import logs
 from prefork.master.daemon import Starter
+from prefork.master.periodic import Periodic
 from prefork.master.pool.plan import WorkerState
 from prefork.master.upgrade.exec import MasterParts
+from prefork.master.upgrade.upgrade import Upgrades
 from prefork.systemd import Notifier, watchdog_interval
 
 _STATUS_EVERY = 10.0
@@ -42,20 +44,22 @@ class _Figures(Struct, frozen=True):
         )
 
 
-class Notify:
+class Notify(Periodic):
     """What was said, and what is to be said next."""
+
+    due: float | None = None
 
     def __init__(
         self,
         parts: MasterParts,
+        upgrades: Upgrades,
         *,
-        upgrading: Callable[[], bool],
         starter: Starter | None,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
-        """`upgrading`: whether an upgrade is being tried; `starter`: the shell of a daemon."""
+        """`starter`: the shell of a daemon."""
         self._parts = parts
-        self._upgrading = upgrading
+        self._upgrades = upgrades
         self._starter = starter
         self._manager: Notifier | None = None
         self._watchdog: float | None = None
@@ -70,8 +74,6 @@ class Notify:
         self._ready_by: float | None = None
         self._fed = self._extended = self._shown = float("-inf")
         self._requests: dict[int, int] = {}
-        self.look_at: float | None = None
-        """When the next look is due, in monotonic seconds."""
 
     def descriptors(self) -> list[int]:
         """All that are open here, for a forked child to close."""
@@ -85,14 +87,14 @@ class Notify:
         if self._manager is not None:
             self._manager.send(STATUS=f"first boot failed: {why.splitlines()[-1]}")
 
-    def look(self, now: float) -> None:
-        """Says what is new; once in each round of the loop."""
+    def run(self, now: float) -> None:
+        """Says what is new."""
         phase = self._phase(now)
         if phase in ("READY", "RELOADING") and self._starter is not None:
             self._starter.started()
         if self._manager is None:
             # The shell waits for a first generation whose last workers take their time.
-            self.look_at = None if self._said else self._ready_by
+            self.due = None if self._said else self._ready_by
             self._said = self._said or phase
             return
         begun, self._reloads = self._reloads, self._parts.reloads.begun
@@ -114,7 +116,7 @@ class Notify:
             boot_timeout = reloads.serving.config.workers.boot_timeout
             self._ready_by = self._ready_by or now + boot_timeout
             return "READY" if not reloads.under_way or now >= self._ready_by else ""
-        return "RELOADING" if reloads.under_way or self._upgrading() else "READY"
+        return "RELOADING" if reloads.under_way or self._upgrades.trying else "READY"
 
     def _say(self, phase: str, now: float) -> None:
         state: dict[str, str | int] = {phase: 1} if phase else {}
@@ -146,7 +148,7 @@ class Notify:
                 self._manager.send(WATCHDOG=1)
                 self._fed = now
             looks.append(self._fed + self._watchdog / 2)
-        self.look_at = min(looks)
+        self.due = min(looks)
 
     def _status(self, phase: str, now: float) -> str:
         word = {"": "starting: ", "RELOADING": "reloading: ", "STOPPING": "stopping: "}

@@ -5,11 +5,11 @@ What is told here goes on; it is `request_timeout` or `boot_timeout` that ends i
 """
 
 from functools import partial
-from time import monotonic
 from weakref import WeakSet
 
 from prefork import logs
 from prefork.master.observe.timeouts import facts, late_calls
+from prefork.master.periodic import Periodic
 from prefork.master.pool.plan import WorkerState
 from prefork.master.pool.pool import Pool
 from prefork.master.processes.children import Child, Children
@@ -19,25 +19,34 @@ _Mark = tuple[int, float]
 """What tells a call from others of its worker: its thread, and when it began."""
 
 
-class SlowLog:
-    """When to look next, and who was told of."""
+class SlowLog(Periodic):
+    """Logs each slow call and each slow boot once."""
+
+    due: float | None = 0.0
+    """None if no worker has a limit."""
 
     def __init__(self, children: Children, pool: Pool) -> None:
         self._children = children
         self._pool = pool
         self._boots: WeakSet[Child] = WeakSet()
         self._told: dict[Child, set[_Mark]] = {}
-        self.look_at: float | None = 0.0
-        """Monotonic seconds of the next look; None where there is nothing to look at."""
+        self._overslept = False
+        self._awake_since = 0.0
 
-    def look_again(self) -> None:
-        """A worker was forked: its limit may be shorter than the others'."""
-        self.look_at = 0.0
+    def worker_forked(self) -> None:
+        """Its limit may be shorter than the others'."""
+        self.due = 0.0
 
-    def look(self) -> None:
-        """Tells of the calls that have become slow, if a look is due."""
-        now = monotonic()
-        if self.look_at is None or now < self.look_at:
+    def overslept(self, seconds: float) -> None:
+        """Calls and boots stood still too, for some of their time: how much cannot be known."""
+        self._overslept = True
+
+    def run(self, now: float) -> None:
+        """Logs the calls and boots that have become slow, if a look is due."""
+        if self._overslept:
+            # What ran before may have stood still ever since it began: it is measured from here.
+            self._overslept, self._awake_since = False, now
+        if self.due is None or now < self.due:
             return
         looks = []
         told: dict[Child, set[_Mark]] = {}
@@ -46,7 +55,7 @@ class SlowLog:
             limit = child.generation.config.workers.slow_request
             if not limit:
                 continue
-            slow, look = late_calls(self._children.calls(child), limit, now)
+            slow, look = late_calls(self._children.calls(child), limit, now, self._awake_since)
             looks.append(look)
             before = self._told.get(child, set())
             fresh = [call for call in slow if _mark(call) not in before]
@@ -54,7 +63,7 @@ class SlowLog:
                 self._children.stacks.take(child, partial(_tell, child, fresh, now))
             told[child] = {_mark(call) for call in slow}
         self._told = told
-        self.look_at = min(looks, default=None)
+        self.due = min(looks, default=None)
 
     def _look_at_boot(self, child: Child, now: float) -> list[float]:
         """When to look at it, if it is not ready before."""
@@ -62,7 +71,7 @@ class SlowLog:
         worker = self._pool.find(child.pid)
         if not timeout or worker is None or worker.state is not WorkerState.BOOTING:
             return []
-        due = child.born + timeout / 2
+        due = max(child.born, self._awake_since) + timeout / 2
         if now < due:
             return [due]
         if child not in self._boots:

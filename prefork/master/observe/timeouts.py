@@ -5,32 +5,37 @@ is due when the oldest can be late: an idle server is looked at once a timeout.
 """
 
 from functools import partial
-from time import monotonic
 from typing import Any
 
 from prefork import channel, logs
+from prefork.master.periodic import Periodic
 from prefork.master.pool.ledger import Ledger
 from prefork.master.pool.plan import WorkerState
 from prefork.master.pool.pool import Pool
 from prefork.master.processes.children import Child, Children
 from prefork.scoreboard import CallRecord
 
+_RESPITE = 1.0
+"""Seconds that calls get to end, after all processes of the server stood still."""
+
 
 def late_calls(
-    calls: list[CallRecord], timeout: float, now: float
+    calls: list[CallRecord], timeout: float, now: float, since: float = 0.0
 ) -> tuple[list[CallRecord], float]:
     """(calls over the timeout, monotonic seconds at which to look again).
 
-    A call that begins after this look can't be late before `now + timeout`.
+    A call that begins after this look can't be late before `now + timeout`.  One that began before
+    `since` is taken to have begun then.
     """
     late = []
     look = now + timeout
     for call in calls:
         if call.started:
-            if now - call.started >= timeout:
+            started = max(call.started, since)
+            if now - started >= timeout:
                 late.append(call)
             else:
-                look = min(look, call.started + timeout)
+                look = min(look, started + timeout)
     return late, look
 
 
@@ -57,28 +62,32 @@ def facts(child: Child, call: CallRecord, now: float) -> dict[str, Any]:
     }
 
 
-class Timeouts:
-    """When to look next, and what comes of it."""
+class Timeouts(Periodic):
+    """Has the workers replaced whose calls run for longer than their `request_timeout`."""
+
+    due: float | None = 0.0
+    """None if no worker has a timeout."""
 
     def __init__(self, pool: Pool, children: Children, ledger: Ledger) -> None:
         self._pool = pool
         self._children = children
         self._ledger = ledger
-        self.look_at: float | None = 0.0
-        """Monotonic seconds of the next look; None where there is nothing to look at."""
+        self._overslept = False
 
-    def look_again(self) -> None:
-        """A worker was forked: its timeout may be shorter than the others'."""
-        self.look_at = 0.0
+    def worker_forked(self) -> None:
+        """Its timeout may be shorter than the others'."""
+        self.due = 0.0
 
-    def overslept(self, until: float) -> None:
-        """The workers' calls stood still too: no look before that time."""
-        self.look_at = until
+    def overslept(self, seconds: float) -> None:
+        """The workers' calls stood still too: they get a moment to end before the next look."""
+        self._overslept = True
 
-    def look(self) -> None:
-        """Tells the workers whose calls are over their timeout, if a look is due."""
-        now = monotonic()
-        if self.look_at is None or now < self.look_at:
+    def run(self, now: float) -> None:
+        """Expires the workers whose calls are over their timeout, if a look is due."""
+        if self._overslept:
+            self._overslept = False
+            self.due = now + _RESPITE
+        if self.due is None or now < self.due:
             return
         looks = []
         for child in self._children:
@@ -89,7 +98,7 @@ class Timeouts:
                 worker = self._pool.find(child.pid)
                 if late and worker is not None and worker.state is WorkerState.READY:
                     self._expire(child, late, now)
-        self.look_at = min(looks, default=None)
+        self.due = min(looks, default=None)
 
     def _expire(self, child: Child, late: list[CallRecord], now: float) -> None:
         # Asked first, so that it is told where the request stands before that is given up, or with

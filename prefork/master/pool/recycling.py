@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from prefork.config import Workers
 from prefork.config.values import MIB
-from prefork.master.ticks import next_tick
+from prefork.master.periodic import next_tick
 
 Limit = Literal["max_requests", "max_age", "max_memory"]
 

@@ -19,6 +19,7 @@ from weakref import WeakKeyDictionary
 
 from prefork import logs
 from prefork.channel import InboxesOrder as Told
+from prefork.master.periodic import Periodic
 from prefork.master.processes.children import Child, Children
 from prefork.master.processes.generation import Generation
 from prefork.master.snapshot import InboxSnapshot
@@ -33,7 +34,7 @@ Pair = tuple[socket.socket, socket.socket]
 """Where connections come out, and where they go in."""
 
 
-class Inboxes:
+class Inboxes(Periodic):
     """All inboxes, and who serves from which."""
 
     def __init__(

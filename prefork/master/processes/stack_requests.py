@@ -12,6 +12,7 @@ from typing import Protocol
 
 from prefork import stack_dump
 from prefork.channel import StacksReport as StacksAt
+from prefork.master.periodic import Periodic
 
 PATIENCE = 1.0
 """Seconds for a worker to write its stacks: one that is stopped, or waits for a disk, does not."""
@@ -49,13 +50,14 @@ class _Asked:
         self.done: list[Done] = []
 
 
-class StackRequests:
+class StackRequests(Periodic):
     """Those that were asked for and have not come yet."""
+
+    due: float | None = None
+    """None if nothing is awaited."""
 
     def __init__(self) -> None:
         self._asked: dict[StackOwner, _Asked] = {}
-        self.look_at: float | None = None
-        """Monotonic seconds of the next look; None where nothing is awaited."""
 
     def take(self, subject: StackOwner, done: Done) -> None:
         """Asks a worker that is not reaped yet; `done` is called in a later round of the loop, or
@@ -68,13 +70,19 @@ class StackRequests:
             except OSError:  # nothing was offered, or not what was to be: see Children
                 return done("")
             self._asked[subject] = _Asked(now)
-            self.look_at = now + _LOOK
+            self.due = now + _LOOK
         self._asked[subject].done.append(done)
 
-    def look(self) -> None:
+    def overslept(self, seconds: float) -> None:
+        """The workers that were asked stood still too."""
+        for asked in self._asked.values():
+            asked.until += seconds
+            asked.signal_at += seconds
+            asked.grown += seconds
+
+    def run(self, now: float) -> None:
         """Looks at what has come, if a look is due."""
-        now = monotonic()
-        if self.look_at is None or now < self.look_at:
+        if self.due is None or now < self.due:
             return
         for subject, asked in list(self._asked.items()):
             text = _read(subject)
@@ -88,7 +96,7 @@ class StackRequests:
             still = bool(text) and (stack_dump.is_whole(text) or now >= asked.grown + _QUIET)
             if still or now >= asked.until:
                 self._finish(subject, text)
-        self.look_at = now + _LOOK if self._asked else None
+        self.due = now + _LOOK if self._asked else None
 
     def gone(self, subject: StackOwner) -> None:
         """It is dead: what it has written is all that there will be."""

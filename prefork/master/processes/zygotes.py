@@ -21,6 +21,7 @@ from msgspec import Struct, field
 
 from prefork import linux, logs
 from prefork.channel import BornReport, Channel, FailedReport, ForkOrder, ReadyReport, ReopenOrder
+from prefork.master.periodic import Periodic
 from prefork.master.pool.roster import PROOF
 from prefork.master.processes.children import Children
 from prefork.master.processes.generation import Generation
@@ -56,7 +57,7 @@ class Zygote(Struct, eq=False):
     """It is no longer wanted, and its death is no news."""
 
 
-class Zygotes:
+class Zygotes(Periodic):
     """All zygotes alive, and the workers that they are about to fork."""
 
     def __init__(
@@ -124,12 +125,13 @@ class Zygotes:
         for each in self._all():
             each.channel.send(ReopenOrder(paths), fds)
 
-    def next_deadline(self) -> float | None:
-        """When `expire` has something to do, in monotonic seconds."""
+    @property
+    def due(self) -> float | None:
+        """The first deadline of a boot."""
         pending: list[Zygote | PendingWorker] = [*self._at_work.values(), *self._unborn.values()]
         return min((each.deadline for each in pending if each.deadline), default=None)
 
-    def expire(self, now: float) -> None:
+    def run(self, now: float) -> None:
         """Kills what takes longer than the boot timeout."""
         for unborn in list(self._unborn.values()):
             if unborn.deadline and unborn.deadline <= now:
@@ -145,7 +147,7 @@ class Zygotes:
                 self._dismiss(zygote, why)
 
     def overslept(self, seconds: float) -> None:
-        """The loop slept that much longer than planned: everything else may have slept too."""
+        """What boots stood still too."""
         for each in self._all():
             if each.deadline:
                 each.deadline += seconds
@@ -243,7 +245,7 @@ class Zygotes:
     def _kill(self, zygote: Zygote, why: str) -> None:
         if zygote.pid in self._by_pid:
             number = zygote.generation.number
-            logs.event("warning", "zygote killed", pid=zygote.pid, generation=number, why=why)
+            logs.event("warning", "zygote killed", pid=zygote.pid, generation=number, reason=why)
             os.kill(zygote.pid, signal.SIGKILL)
 
     # Workers.

@@ -4,7 +4,7 @@ Whatever fails before its first worker is ready leaves everything as it was.  A 
 in the middle of another supersedes it.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Protocol
 
 from msgspec import Struct
@@ -13,8 +13,9 @@ from prefork import logs
 from prefork.apps import given_application
 from prefork.config import ConfigError, Source, changes
 from prefork.listeners import Listener, ListenError
+from prefork.master.periodic import Periodic
 from prefork.master.pidfile import PidFile, PidFileError
-from prefork.master.pool.ledger import Result
+from prefork.master.pool.ledger import Ledger, Result
 from prefork.master.processes.generation import Generation, prepare
 
 _GIVEN = (
@@ -37,10 +38,17 @@ class _UnderWay(Struct):
     waiting: ReloadClient | None
 
 
-class Reloads:
+class Reloads(Periodic):
     """The generation that serves, those under way, and the listeners of all of them."""
 
-    def __init__(self, source: Source, log: logs.Logs, pidfile: PidFile, first: Generation) -> None:
+    def __init__(
+        self,
+        source: Source,
+        log: logs.Logs,
+        pidfile: PidFile,
+        first: Generation,
+        ledger: Ledger,
+    ) -> None:
         self._source = source
         self._log = log
         self.pidfile = pidfile
@@ -51,8 +59,7 @@ class Reloads:
         self._held = first.held
         self.serving = first
         """The generation whose configuration is in force."""
-        self.ended: Callable[[Result], None] = lambda _: None
-        """Told how each reload ended."""
+        self._ledger = ledger
 
     @classmethod
     def resume(
@@ -61,11 +68,12 @@ class Reloads:
         log: logs.Logs,
         pidfile: PidFile,
         serving: Generation,
+        ledger: Ledger,
         held: Iterable[Listener],
         number: int,
     ) -> "Reloads":
         """Goes on after an exec; `number` is that of the newest generation there ever was."""
-        reloads = cls(source, log, pidfile, serving)
+        reloads = cls(source, log, pidfile, serving, ledger)
         reloads._under_way.clear()
         reloads._held = list(held)
         reloads._number = number
@@ -113,7 +121,7 @@ class Reloads:
             self._log.prepare(generation.config.log)
         except (ConfigError, ListenError, PidFileError, logs.LogError) as error:
             why = str(error)
-            self.ended("failed")
+            self._ledger.reloaded("failed")
             logs.event("error", "reload failed", generation=number, reason=why)
             if generation is not None:
                 self._release(set(generation.held) - set(self._held))
@@ -151,7 +159,7 @@ class Reloads:
         if done is None:
             return
         if number != self._first:
-            self.ended("success")
+            self._ledger.reloaded("success")
         logs.event("info", "generation settled", generation=number, changes=len(done.changed))
         if done.waiting is not None:
             done.waiting.ok(generation=number, changes=done.changed)
@@ -178,10 +186,20 @@ class Reloads:
         if not self._under_way:
             self.pidfile.prepare(self.serving.config.process.pidfile)
         if number != self._first:  # that one is no reload: it was stopped as it began
-            self.ended(result)
+            self._ledger.reloaded(result)
             logs.event("error", "reload failed", generation=number, reason=why)
         if lost.waiting is not None:
             lost.waiting.fail(why)
+
+    def descriptors(self) -> list[int]:
+        """Of all listeners, and of the pidfile."""
+        return [*(each.fileno() for each in self._held), *self.pidfile.descriptors()]
+
+    def close(self) -> None:
+        """Removes the pidfile and the sockets in the file system."""
+        self.pidfile.close()
+        for listener in self._held:
+            listener.close(unlink=True)
 
     # Listeners.
 

@@ -137,7 +137,7 @@ class _Canary:
             return f"fork failed: {error.strerror}"
         while self._why is None and not self._gone:
             self._wait()
-            self._zygotes.expire(monotonic())
+            self._zygotes.run(monotonic())
             self._expire(monotonic())
             for death in self._children.reap(self._zygotes):
                 self._died(death)
@@ -147,9 +147,7 @@ class _Canary:
         return self._why
 
     def _wait(self) -> None:
-        times = [
-            time for time in (self._deadline, self._zygotes.next_deadline()) if time is not None
-        ]
+        times = [time for time in (self._deadline, self._zygotes.due) if time is not None]
         patience = max(min(times) - monotonic(), 0.0) if times else None
         for key, mask in self._selector.select(patience):
             key.data(mask)

@@ -18,6 +18,7 @@ from msgspec import Struct, field
 
 from prefork import __version__, logs
 from prefork.master.control_server import ControlServer, Reply
+from prefork.master.periodic import Periodic
 from prefork.master.rollout.reload import ReloadClient
 from prefork.master.snapshot import SnapshotError, WaitingClientsSnapshot
 from prefork.master.upgrade.exec import MasterParts, become, snapshot
@@ -51,7 +52,7 @@ class WaitingClients(Struct):
             self.reloads.append(waiting)
 
 
-class Upgrades:
+class Upgrades(Periodic):
     """The upgrade under way, and the one that is asked for next."""
 
     def __init__(
@@ -59,11 +60,14 @@ class Upgrades:
         selector: selectors.BaseSelector,
         parts: MasterParts,
         reload: Callable[[ReloadClient], None],
+        execute: Callable[[], None],
     ) -> None:
-        """`reload` is called for one that waited for an upgrade that failed."""
+        """`reload` is called for one that waited for an upgrade that failed, and `execute` once
+        everything is ready for `replace`."""
         self._selector = selector
         self._parts = parts
         self._reload = reload
+        self._execute = execute
         self._clients = WaitingClients()
         self._preflight: Preflight | None = None
         self._reload_wanted = False
@@ -73,7 +77,7 @@ class Upgrades:
     # What is asked for.
 
     def ask(self, client: Reply | None = None) -> None:
-        """Begins with the next `step` that can."""
+        """Begins with the next `run` that can."""
         self._again = True
         if client is not None:
             self._next.append(client)
@@ -105,14 +109,16 @@ class Upgrades:
 
     # What comes of it.
 
-    def step(self, now: float) -> None:
-        """What is to be done now, once in each round of the loop."""
+    def run(self, now: float) -> None:
+        """Begins or ends a preflight; and if one has passed, this code does not come back."""
         if self._preflight is not None:
             self._preflight.expire(now)
             if self._preflight.failure is not None:
                 self._fail(self._preflight.failure)
         if self._preflight is None and self._again and self._parts.pool.between_transactions:
             self._begin()
+        if self.passed:
+            self._execute()
 
     @property
     def trying(self) -> bool:
@@ -141,7 +147,9 @@ class Upgrades:
         except (OSError, SnapshotError) as error:
             self._fail(f"the new code cannot be executed: {error}")
 
-    def next_deadline(self) -> float | None:
+    @property
+    def due(self) -> float | None:
+        """When the preflight has to have come to an end."""
         return self._preflight.deadline if self._preflight is not None else None
 
     def overslept(self, seconds: float) -> None:

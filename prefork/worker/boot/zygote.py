@@ -99,7 +99,7 @@ def _warn_of_threads() -> None:
             "warning",
             "threads are not in the workers",
             threads=", ".join(names),
-            why="the application started them when it was imported, and a fork takes only the"
+            reason="the application started them when it was imported, and a fork takes only the"
             " thread that forks; start them in the hook after_fork",
         )
 

@@ -1,0 +1,274 @@
+"""The supervisor: carries out what the pool plans, and takes to the pool what workers report.
+
+It owns the worker processes.  Every step may be repeated safely, so that it does not matter if a
+report comes twice, late or not at all.
+"""
+
+import random
+import selectors
+import signal
+from collections.abc import Callable, Iterable
+from time import monotonic
+from typing import Protocol
+
+from prefork import channel, logs
+from prefork.listeners import Listener
+from prefork.master.periodic import Periodic
+from prefork.master.pool import plan
+from prefork.master.pool.plan import WorkerState
+from prefork.master.pool.pool import Pool
+from prefork.master.processes.children import Child, Children
+from prefork.master.processes.generation import Generation
+from prefork.master.processes.inboxes import Inboxes
+from prefork.master.processes.zygotes import Zygotes
+from prefork.master.rollout.draining import Drains
+from prefork.master.rollout.reload import Reloads
+from prefork.master.snapshot import MasterSnapshot
+from prefork.scoreboard import SLOTS, Scoreboard
+
+
+class SupervisorEvents(Protocol):
+    """What the supervisor reports to the other parts of the master, at once."""
+
+    def worker_forked(self) -> None:
+        """A worker is about to boot."""
+
+    def worker_ready(self, child: Child) -> None:
+        """A worker has booted, and was ordered to serve if the pool still wants it."""
+
+    def generation_committed(self) -> None:
+        """Another generation serves from now on."""
+
+    def first_boot_failed(self, reason: str) -> None:
+        """No worker was ever ready: the server is about to stop."""
+
+
+class Supervisor(Periodic):
+    """Forks, orders and kills workers."""
+
+    due: float | None = None
+
+    def __init__(
+        self,
+        selector: selectors.BaseSelector,
+        scoreboard: Scoreboard,
+        log: logs.Logs,
+        reloads: Reloads,
+        events: SupervisorEvents,
+        foreign: Callable[[Generation], Iterable[int]],
+    ) -> None:
+        """`foreign`: descriptors that no worker of a generation may keep."""
+        self._reloads = reloads
+        self._events = events
+        self.pool = Pool(random.Random(), max_slots=SLOTS)
+        self.children = Children(
+            reloads.serving.config.server.name,
+            selector,
+            scoreboard,
+            log,
+            born=self._forked,
+            hear=self._report,
+            foreign=foreign,
+        )
+        self.zygotes = Zygotes(selector, self.children, self._not_spawned)
+        self.inboxes = Inboxes(selector, scoreboard, self.children)
+        self.stopped = False
+        """The pool has stopped, and no worker is left."""
+        self._drains = Drains()
+        self._settling: list[int] = []
+
+    def adopt(self, state: MasterSnapshot, generations: dict[int, Generation]) -> None:
+        """Takes over all processes of the master before, after an exec."""
+        settings = {number: each.settings for number, each in generations.items()}
+        self.pool.adopt(state.pool, settings)
+        for child_state in state.children:
+            child = self.children.take_over(child_state, generations[child_state.generation])
+            worker = self.pool.find(child.pid)
+            if worker is not None:
+                child.killed = worker.killed
+                if worker.state is WorkerState.READY:
+                    self._events.worker_ready(child)
+        for zygote in state.zygotes:
+            self.zygotes.take_over(zygote, generations[zygote.generation])
+        self.inboxes.take_over(state.inboxes)
+
+    def run(self, now: float) -> None:
+        """Carries out what the pool plans."""
+        todo = self.pool.plan(now)
+        in_use = self._listeners_in_use()
+        for action in todo.actions:
+            match action:
+                case plan.SpawnAction(slot, number):
+                    self._spawn(slot, self._reloads.find(number))
+                case plan.RetireAction(pid) | plan.StopAction(pid):
+                    self._order_to_leave(pid, in_use)
+                case plan.QuitAction(pid):
+                    if child := self.children.find(pid):
+                        self.children.signal(child, signal.SIGQUIT)
+                case plan.KillAction(pid, slot, reason):
+                    self._kill(pid, slot, reason)
+        for outcome in todo.outcomes:
+            self._take_outcome(outcome)
+        self._report_settled()
+        self.zygotes.keep(self.pool.growing)
+        now = monotonic()
+        self._reloads.let_go(self._listeners_in_use() | self._drains.under_way(now))
+        self._drains.forget((child.generation for child in self.children), now)
+        self.due = now if todo.actions else todo.wake_at
+
+    def overslept(self, seconds: float) -> None:
+        """The workers stood still too, or could not be heard."""
+        self.pool.overslept(seconds)
+
+    # What the processes report.
+
+    def _forked(self, child: Child) -> None:
+        """A worker was forked, here or by a zygote."""
+        number = child.generation.number
+        self._events.worker_forked()
+        logs.event("debug", "worker forked", slot=child.slot, pid=child.pid, generation=number)
+        self.pool.spawned(child.slot, number, child.pid, monotonic())
+
+    def _not_spawned(self, generation: Generation, slots: list[int], reason: str) -> None:
+        """A zygote could not fork these workers."""
+        number = generation.number
+        if self.pool.ever_ready and number in self.pool.growing:
+            logs.event("error", "spawn failed", generation=number, slots=slots, traceback=reason)
+        for slot in slots:
+            self.pool.spawn_failed(slot, number, reason, monotonic())
+
+    def _report(self, child: Child, report: channel.Report) -> None:
+        if child.killed:
+            return  # what it said just before that changes nothing any more
+        now = monotonic()
+        number = child.generation.number
+        if isinstance(report, channel.ReadyReport):
+            logs.event("info", "worker ready", slot=child.slot, pid=child.pid, generation=number)
+            self.pool.ready(child.pid, now)
+            if self.pool.current == number:
+                self._reloads.commit(number)
+                self._events.generation_committed()
+            worker = self.pool.find(child.pid)
+            if worker is not None and worker.state is WorkerState.READY:
+                self.inboxes.admit(child)
+                self.children.tell(child, channel.ServeOrder())
+            self._events.worker_ready(child)
+        elif isinstance(report, channel.LeavingReport):
+            logs.event("info", "worker leaving", slot=child.slot, pid=child.pid, generation=number)
+            self.pool.leaving(child.pid, now)
+            self._report_settled()
+        elif isinstance(report, channel.CrowdedReport):
+            self.inboxes.relieve(child)
+        elif isinstance(report, channel.FailedReport):
+            self._boot_failed(child, report.why, now)
+
+    def _boot_failed(self, child: Child, reason: str, now: float) -> None:
+        number = child.generation.number
+        on_trial = number == self.pool.candidate
+        self.pool.failed(child.pid, reason, now)
+        # On trial, or at the first boot, the end of the generation is logged, with this cause.
+        if self.pool.ever_ready and not on_trial:
+            logs.event(
+                "error",
+                "worker failed to boot",
+                slot=child.slot,
+                pid=child.pid,
+                generation=number,
+                traceback=reason,
+            )
+
+    # The actions of a plan.
+
+    def _spawn(self, slot: int, generation: Generation) -> None:
+        parent = self.zygotes if generation.config.workers.preload else self.children
+        try:
+            parent.spawn(slot, generation)
+        except OSError as error:
+            reason = f"fork failed: {error.strerror}"
+            logs.event("error", "fork failed", slot=slot, reason=error.strerror)
+            self.pool.spawn_failed(slot, generation.number, reason, monotonic())
+
+    def _order_to_leave(self, pid: int, in_use: set[Listener]) -> None:
+        """Orders a worker to leave, and to serve the queues that nobody else will.
+
+        The pool asks again until the worker confirms: while the end of a listener is being
+        prepared, its workers serve on.
+        """
+        child = self.children.find(pid)
+        if child is None:
+            return
+        patience = child.generation.config.workers.graceful_timeout
+        drained = []
+        ready = True
+        for number, listener in enumerate(child.generation.listeners):
+            # The queue of an inherited one is served by the process that passed it on.
+            if listener not in in_use and not listener.inherited:
+                if listener.fileno() < 0 and listener not in self._drains:
+                    continue  # closed before this worker heard of its end: nothing to prepare
+                drained.append(number)
+                ready = self._drains.over(listener, monotonic(), patience) and ready
+        if ready:
+            order = channel.StopOrder(tuple(drained)) if drained else channel.RetireOrder()
+            self.children.tell(child, order)
+
+    def _kill(self, pid: int, slot: int, reason: str) -> None:
+        child = self.children.find(pid)
+        if child is None:
+            return
+        worker = self.pool.find(pid)
+        if worker is not None and worker.order is None:
+            # One that overslept its boot may have become ready just now. (If it does after this
+            # look, nothing is lost: it accepts nothing before it has the order to serve.)
+            self.children.listen(child)
+            if worker.order is not None:
+                return
+        number = child.generation.number
+        logs.event("warning", "worker killed", slot=slot, pid=pid, generation=number, reason=reason)
+        child.killed = True
+        self.children.signal(child, signal.SIGKILL)
+
+    # The outcomes of a plan.
+
+    def _take_outcome(self, outcome: plan.Outcome) -> None:
+        match outcome:
+            case plan.FirstBootFailed(reason):
+                logs.event("error", "first boot failed", traceback=reason)
+                self._events.first_boot_failed(reason)
+            case plan.Settled(number):
+                self._settling.append(number)
+            case plan.Stalled(number, reason):
+                self._reloads.stalled(number, reason)
+            case plan.Abandoned(number, reason):
+                self._reloads.failed(number, reason)
+            case plan.Superseded(number):
+                self._reloads.failed(number, "a later reload took its place", "superseded")
+            case plan.Stopped():
+                self.stopped = True
+
+    def _report_settled(self) -> None:
+        """Reports that a generation has settled once no older worker accepts any more.
+
+        The order to leave is not enough: a client that has seen a reload succeed must get no
+        answer of the old code.
+        """
+        for number in self._settling:
+            accepting = any(
+                worker.generation < number and not (worker.leaving or worker.killed)
+                for worker in self.pool.members()
+            )
+            if not accepting:
+                self._settling.remove(number)
+                self._reloads.settled(number)
+                return
+
+    def _listeners_in_use(self) -> set[Listener]:
+        """Those that connections are still accepted from, by workers that stay."""
+        if self.pool.stopping:
+            metrics = self._reloads.serving.metrics
+            return {metrics} if metrics is not None else set()
+        living = [
+            child.generation
+            for child in self.children
+            if (worker := self.pool.find(child.pid)) and worker.state is not WorkerState.RETIRING
+        ]
+        return self._reloads.in_use(living)
