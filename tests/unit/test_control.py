@@ -302,6 +302,15 @@ def test_one_that_says_nothing_is_dropped_at_the_deadline(served: Served) -> Non
     assert served.due() is None
 
 
+def test_a_master_that_stood_still_puts_the_deadline_off(served: Served) -> None:
+    with Raw(served.path):
+        assert served.clients() == 1
+        deadline = served.due()
+        assert deadline is not None
+        served.loop.run(lambda: served.server.overslept(5.0))
+        assert served.due() == deadline + 5.0
+
+
 def test_dripping_bytes_does_not_put_the_deadline_off(served: Served) -> None:
     with Raw(served.path) as raw:
         assert served.clients() == 1

@@ -4,9 +4,9 @@ import random
 
 import hypothesis.strategies as st
 from hypothesis import given
-from prefork.master.observe.recycler import resident
 
 from prefork.config import Workers
+from prefork.master.observe.recycler import resident
 from prefork.master.pool.recycling import AGE_JITTER, LOOK, RecyclingLimits, draw
 
 RNG = random.Random(3)
