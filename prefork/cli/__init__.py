@@ -11,6 +11,11 @@ def main() -> None:
     A `serve` that can be read without click is: with what it imports, that is a tenth of the
     server's start, and two megabytes that all its processes would have for good.
     """
+    if sys.platform != "linux":
+        sys.exit(
+            f"prefork runs on Linux only, and this is {sys.platform}: run it in a container, for "
+            "example with deploy/container/Dockerfile, or in a virtual machine"
+        )
     if sys.argv[1:2] == ["serve"] and "_PREFORK_COMPLETE" not in os.environ:
         try:
             _serve(sys.argv[2:])
