@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: serve test lint lock system-packages bench bench-quick bench-packages chaos clean
+.PHONY: serve test test-all test-lowest test-newest lint lock system-packages bench bench-quick bench-packages chaos clean
 
 # A terminal is shown how far pip is; a log is not.
 PIP := $(BIN)/python -m pip --disable-pip-version-check $(if $(MAKE_TERMOUT),,--quiet)
@@ -34,6 +34,17 @@ test: $(VENV)/.test system-packages
 	$(BIN)/python -m pytest -n 4 --dist loadfile || status=$$?; \
 	$(MAKE) --no-print-directory lint || status=1; \
 	exit $$status
+
+# Each Python from 3.11 on that is on this machine; those that are missing are named.
+test-all: $(VENV)/.test
+	$(BIN)/nox -s tests
+
+# The ranges of pyproject.toml, from below and from above.
+test-lowest: $(VENV)/.test
+	$(BIN)/nox -s lowest
+
+test-newest: $(VENV)/.test
+	$(BIN)/nox -s newest
 
 lint: $(VENV)/.test
 	$(BIN)/ruff format --check .

@@ -1,0 +1,51 @@
+"""The suite on other interpreters and with other versions than the locked ones.
+
+`make test-all`, `make test-lowest` and `make test-newest` run these sessions. `make test` needs
+none of them: it runs what requirements/ locks on the interpreter that is there.
+"""
+
+import nox
+
+nox.options.default_venv_backend = "venv"
+# An interpreter that is not on the machine is named in the summary, and is no failure.
+nox.options.error_on_missing_interpreters = False
+
+EXTRAS = ("reload", "wire", "top", "metrics", "zstd")
+EVERY_EXTRA = f".[{','.join(EXTRAS)}]"
+SUITE = ("python", "-m", "pytest", "-n", "4", "--dist", "loadfile")
+
+
+def _suite(session: nox.Session) -> None:
+    session.install("--no-deps", "--no-build-isolation", "-e", ".")
+    session.run("python", "-m", "compileall", "-q", "prefork", "tests", "examples")
+    session.run(*SUITE, *session.posargs)
+
+
+@nox.session(python=["3.11", "3.12", "3.13", "3.14", "3.15", "3.14t"])
+def tests(session: nox.Session) -> None:
+    """The locked versions on each Python that prefork promises to run on."""
+    session.install("--require-hashes", "-r", "requirements/test.txt")
+    _suite(session)
+
+
+@nox.session
+def lowest(session: nox.Session) -> None:
+    """The lowest versions that pyproject.toml promises."""
+    session.install("uv")
+    floor = session.create_tmp() + "/lowest.txt"
+    extras = [f"--extra={extra}" for extra in EXTRAS]
+    compiled = ("uv", "pip", "compile", "--quiet", "pyproject.toml", *extras, "--group=build")
+    session.run_install(*compiled, "--resolution=lowest-direct", "-o", floor)
+    session.run_install("uv", "pip", "install", "--quiet", "-r", floor, "--group=test", "-c", floor)
+    _suite(session)
+
+
+@nox.session
+def newest(session: nox.Session) -> None:
+    """The newest versions that there are of everything."""
+    session.install("uv")
+    session.run_install(
+        *("uv", "pip", "install", "--quiet", "--upgrade", "-e", EVERY_EXTRA),
+        *("--group=build", "--group=test"),
+    )
+    _suite(session)
