@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal, get_args
 
 from msgspec import Meta, Struct, field
 
+from prefork.capacity import THREADS_MAX, WORKERS_MAX
 from prefork.config import resource_values, values
-from prefork.config.values import AUTO, GIB, KIB, MIB, WORKERS_MAX, ValueKind
+from prefork.config.values import AUTO, GIB, KIB, MIB, ValueKind
 
 SECONDS_MAX = 2_000_000
 """About 23 days: epoll_wait(2) takes its timeout as milliseconds in a C int."""
@@ -95,7 +96,9 @@ class Workers(Struct, frozen=True, kw_only=True):
     ] = 1
     max: WorkersOrNone = 0  # as many as count; resolved for a dynamic pool
     spare: WorkersOrNone = 0  # a fixed pool
-    threads: Annotated[int, Meta(ge=1, le=255), ValueKind("an integer from 1 to 255")] = 1
+    threads: Annotated[
+        int, Meta(ge=1, le=THREADS_MAX), ValueKind(f"an integer from 1 to {THREADS_MAX}")
+    ] = 1
     preload: Flag = False
     warmup: Annotated[
         tuple[str, ...], ValueKind('a list of paths such as "/"', values.read_url_paths)

@@ -15,14 +15,12 @@ from typing import Any, NamedTuple
 import msgspec
 
 from prefork import address
+from prefork.capacity import WORKERS_MAX
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
 AUTO = 0
 """What `workers.count = "auto"` is until `load` has looked at the machine."""
-
-WORKERS_MAX = 1023
-"""One less than the scoreboard's slots: a replacement boots before its predecessor goes."""
 
 HOOKS = ("before_fork", "after_fork", "ready", "before_exit")
 """The moments of a worker's life at which `workers.hooks` may name a function to call."""

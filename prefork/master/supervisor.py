@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Protocol
 
 from prefork import channel, logs
+from prefork.capacity import WORKER_SLOTS
 from prefork.listeners import Listener
 from prefork.master.periodic import Periodic
 from prefork.master.pool import plan
@@ -24,7 +25,7 @@ from prefork.master.processes.zygotes import Zygotes
 from prefork.master.rollout.draining import Drains
 from prefork.master.rollout.reload import Reloads
 from prefork.master.snapshot import MasterSnapshot
-from prefork.scoreboard import SLOTS, Scoreboard
+from prefork.scoreboard import Scoreboard
 
 
 class SupervisorEvents(Protocol):
@@ -60,7 +61,7 @@ class Supervisor(Periodic):
         """`foreign`: descriptors that no worker of a generation may keep."""
         self._reloads = reloads
         self._events = events
-        self.pool = Pool(random.Random(), max_slots=SLOTS)
+        self.pool = Pool(random.Random(), max_slots=WORKER_SLOTS)
         self.children = Children(
             reloads.serving.config.server.name,
             selector,

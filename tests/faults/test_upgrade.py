@@ -500,7 +500,9 @@ def other_state(install: Install) -> str:
 
 
 def other_scoreboard(install: Install) -> str:
-    install.edit("prefork/scoreboard.py", f"VERSION = {BOARD}", f"VERSION = {BOARD + 1}")
+    install.edit(
+        "prefork/scoreboard/slot_layout.py", f"VERSION = {BOARD}", f"VERSION = {BOARD + 1}"
+    )
     return "the scoreboard that was handed over is of another version"
 
 

@@ -521,7 +521,7 @@ def run(door: WorkerListener, handle: Handle) -> Iterator[Callable[..., Quiet]]:
             lambda paths, fds: None,
             handover,
             records,
-            board.waits(0),
+            board.accept_flags(0),
         ).run(service)
         master.join()
         return service
@@ -632,7 +632,7 @@ def loop_at_work(
     handle(lambda: None)
     ours, theirs = Channel.pair()
     board = Scoreboard()
-    board.single = single
+    board.only_worker = single
     handover = Handover(board, 0, 1)
     ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for end in ends[inboxes:]:
@@ -640,7 +640,9 @@ def loop_at_work(
     if inboxes:
         handover.learn(1, (1,), [end.detach() for end in ends[:inboxes]], own=True)
     records = [board.record(0, 0)]
-    loop = WorkerLoop([door], theirs, lambda paths, fds: None, handover, records, board.waits(0))
+    loop = WorkerLoop(
+        [door], theirs, lambda paths, fds: None, handover, records, board.accept_flags(0)
+    )
     service = loop._service = Quiet()  # type: ignore[assignment]
     loop._parking = service.parking
     loop._install_handlers()

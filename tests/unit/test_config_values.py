@@ -6,10 +6,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from prefork.capacity import THREADS_MAX, WORKERS_MAX
 from prefork.config.config_files import Unreadable, parse_env
 from prefork.config.schema import KEYS
-from prefork.config.values import GIB, KIB, MIB, WORKERS_MAX, Invalid, read, show
-from prefork.scoreboard import SLOTS, THREADS
+from prefork.config.values import GIB, KIB, MIB, Invalid, read, show
 
 
 def taken(name: str, raw: Any) -> Any:
@@ -86,9 +86,8 @@ def test_counts() -> None:
 
 
 def test_the_bounds_are_those_of_the_scoreboard() -> None:
-    assert WORKERS_MAX == SLOTS - 1
-    assert taken("workers.threads", THREADS) == THREADS
-    assert refused("workers.threads", THREADS + 1)
+    assert taken("workers.threads", THREADS_MAX) == THREADS_MAX
+    assert refused("workers.threads", THREADS_MAX + 1)
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ class Worker:
         handover.open()
         self.handover = handover
         self.record: ThreadRecord = board.record(slot, 0)
-        self.turn = AcceptFairness(listener, board.waits(slot), handover, NUMBER)
+        self.turn = AcceptFairness(listener, board.accept_flags(slot), handover, NUMBER)
 
 
 @pytest.fixture

@@ -83,7 +83,7 @@ def serve() -> Iterator[Serve]:
         siblings: Any = NoSiblings()
         admission = Admission[HttpConnection](0, 0)
         service = HttpService(
-            *(app, rules(), given.pop("crew"), siblings, board.teller(0)),
+            *(app, rules(), given.pop("crew"), siblings, board.stats_writer(0)),
             admission=admission,
             request_timeout=0.0,
             graceful_timeout=0.0,

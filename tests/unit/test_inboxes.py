@@ -87,7 +87,7 @@ def test_one_that_takes_nothing_is_sent_nothing(pair: Pair) -> None:
 
 
 def test_nothing_goes_to_a_worker_with_other_listeners(pair: Pair) -> None:
-    pair.board.open(1, KIND + 1, 1)
+    pair.board.start_receiving(1, KIND + 1, 1)
     assert not pair.one.sibling_idle
     assert not pair.send(only_idle=False)
 

@@ -11,20 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prefork.capacity import THREADS_MAX, WORKER_SLOTS
 from prefork.scoreboard import (
-    _STARTED,
-    BOUNDS,
+    DURATION_BOUNDS,
     ERROR,
     LINE,
     PEER,
     REQUEST_ID,
-    SLOTS,
-    THREADS,
     CallRecord,
     Counters,
     Scoreboard,
-    _slot,
 )
+from prefork.scoreboard.slot_layout import STARTED, slot_offset
 
 
 @pytest.fixture
@@ -39,7 +37,7 @@ def idle(thread: int = 0) -> CallRecord:
 def test_a_fresh_slot_is_idle(board: Scoreboard) -> None:
     assert board.calls(0, 2) == [idle(0), idle(1)]
     assert board.counters(0, 2) == Counters()
-    assert (board.draining, board.single) == (False, False)
+    assert (board.draining, board.only_worker) == (False, False)
 
 
 def test_a_call_is_seen_while_it_runs_and_counted_when_it_is_over(board: Scoreboard) -> None:
@@ -80,17 +78,17 @@ def test_what_an_application_scribbles_over_a_record_does_not_last(board: Scoreb
     record = board.record(3, 0)
     for byte in (b"\xff", b"\0"):
         record.start(1.0, b"GET /")
-        start = _slot(3)
+        start = slot_offset(3)
         board.memory[start : start + 4096] = byte * 4096
         record.end(1.5, 200, 5)
     counters = board.counters(3, 1)
     assert (counters.by_class()[2], counters.bytes, counters.seconds) == (2, 10, 1.0)
 
 
-@pytest.mark.parametrize("place", range(len(BOUNDS)))
+@pytest.mark.parametrize("place", range(len(DURATION_BOUNDS)))
 def test_a_duration_belongs_to_the_class_that_its_bound_ends(board: Scoreboard, place: int) -> None:
     """Prometheus' `le`: less or equal."""
-    bound = BOUNDS[place]
+    bound = DURATION_BOUNDS[place]
     record = board.record(0, 0)
     for now, seconds in ((0.0, bound), (100.0, bound * 1.0001)):
         record.start(now, b"GET /")
@@ -103,7 +101,7 @@ def test_threads_are_counted_together(board: Scoreboard) -> None:
     for thread in range(3):
         record = board.record(1, thread)
         record.start(1.0, b"GET /")
-        record.waited(0.25)
+        record.add_queue_time(0.25)
         record.end(2.0, 500, 10)
     counters = board.counters(1, 3)
     assert (counters.requests, counters.bytes, counters.seconds) == (3, 30, 3.0)
@@ -142,52 +140,52 @@ def test_any_byte_may_stand_in_a_line(board: Scoreboard) -> None:
 
 
 def test_a_worker_tells_of_its_connections(board: Scoreboard) -> None:
-    teller = board.teller(2)
-    teller.holds(5, 4, 2, 1)
-    place = board.place(2)
+    teller = board.stats_writer(2)
+    teller.set_connections(5, 4, 2, 1)
+    place = board.worker_stats(2)
     assert place[:4] == (5, 4, 2, 1)
     assert place.changed > 0
-    teller.holds(5, 4, 2, 1)
-    assert board.place(2) == place
-    assert board.place(1)[:4] == (0, 0, 0, 0)
+    teller.set_connections(5, 4, 2, 1)
+    assert board.worker_stats(2) == place
+    assert board.worker_stats(1)[:4] == (0, 0, 0, 0)
 
 
 def test_a_worker_tells_of_its_last_error(board: Scoreboard) -> None:
-    teller = board.teller(2)
-    assert (board.place(2).error, board.place(2).failed) == ("", 0.0)
-    teller.failed("GET /: ValueError: " + "x" * ERROR)
-    teller.failed("GET /b: KeyError: 'b'")
-    place = board.place(2)
+    teller = board.stats_writer(2)
+    assert (board.worker_stats(2).error, board.worker_stats(2).failed) == ("", 0.0)
+    teller.set_error("GET /: ValueError: " + "x" * ERROR)
+    teller.set_error("GET /b: KeyError: 'b'")
+    place = board.worker_stats(2)
     assert place.error == "GET /b: KeyError: 'b'"
     assert place.failed > 0
 
 
 def test_the_corners_are_apart(board: Scoreboard) -> None:
     """The last thread of a slot and the first of the next; the very last record there is."""
-    places = [(0, 0), (0, THREADS - 1), (1, 0), (SLOTS - 1, THREADS - 1)]
+    places = [(0, 0), (0, THREADS_MAX - 1), (1, 0), (WORKER_SLOTS - 1, THREADS_MAX - 1)]
     for number, (slot, thread) in enumerate(places, 1):
         board.record(slot, thread).start(float(number), b"%d" % number)
-        board.teller(slot).failed("x" * ERROR)
-    board.draining = board.single = True
+        board.stats_writer(slot).set_error("x" * ERROR)
+    board.draining = board.only_worker = True
     for number, (slot, thread) in enumerate(places, 1):
-        call = board.calls(slot, THREADS)[thread]
+        call = board.calls(slot, THREADS_MAX)[thread]
         assert (call.started, call.line) == (float(number), str(number))
-    assert (board.draining, board.single) == (True, True)
+    assert (board.draining, board.only_worker) == (True, True)
     board.draining = False
-    assert (board.draining, board.single) == (False, True)
+    assert (board.draining, board.only_worker) == (False, True)
 
 
 def test_clearing_a_slot_leaves_the_others(board: Scoreboard) -> None:
     for slot in (1, 2, 3):
-        board.teller(slot).holds(1, 1, 1, 1)
+        board.stats_writer(slot).set_connections(1, 1, 1, 1)
         for thread in (0, 1):
             board.record(slot, thread).start(1.0, b"GET /")
     board.draining = True
     board.clear(2, 2)
     assert board.calls(2, 2) == [idle(0), idle(1)]
-    assert board.place(2).held == 0
+    assert board.worker_stats(2).held == 0
     assert all(call.started for slot in (1, 3) for call in board.calls(slot, 2))
-    assert board.place(3).held == 1
+    assert board.worker_stats(3).held == 1
     assert board.draining
 
 
@@ -237,7 +235,7 @@ def test_what_a_writer_left_half_written_is_no_call(board: Scoreboard) -> None:
     """It was killed in the middle of it: no reader waits for the rest."""
     record = board.record(0, 0)
     record.start(1.0, b"GET /", "peer")
-    record._reals[_STARTED] = 0.0
+    record._reals[STARTED] = 0.0
     assert board.calls(0, 1) == [idle()]
 
 
@@ -261,37 +259,37 @@ KIND = 2**64 - 2
 
 
 def test_a_worker_takes_connections_of_one_kind_until_it_says_otherwise(board: Scoreboard) -> None:
-    assert (board.kind(1), board.idle(1, KIND)) == (0, False)
-    board.open(1, KIND, 1)
-    assert (board.kind(1), board.idle(1, KIND)) == (KIND, True)
-    assert not board.idle(1, KIND - 1)
-    assert not board.idle(2, KIND)
-    board.shut(1)
-    assert (board.kind(1), board.idle(1, KIND)) == (0, False)
+    assert (board.handover_kind(1), board.is_idle(1, KIND)) == (0, False)
+    board.start_receiving(1, KIND, 1)
+    assert (board.handover_kind(1), board.is_idle(1, KIND)) == (KIND, True)
+    assert not board.is_idle(1, KIND - 1)
+    assert not board.is_idle(2, KIND)
+    board.stop_receiving(1)
+    assert (board.handover_kind(1), board.is_idle(1, KIND)) == (0, False)
 
 
 def test_a_worker_is_idle_while_one_of_its_threads_is(board: Scoreboard) -> None:
-    board.open(0, KIND, 2)
+    board.start_receiving(0, KIND, 2)
     first, second = board.record(0, 0), board.record(0, 1)
     first.start(1.0, b"GET /")
-    assert board.idle(0, KIND)
+    assert board.is_idle(0, KIND)
     second.start(2.0, b"GET /")
-    assert not board.idle(0, KIND)
+    assert not board.is_idle(0, KIND)
     first.end(2.5)
-    assert board.idle(0, KIND)
+    assert board.is_idle(0, KIND)
 
 
 def test_what_a_dead_worker_took_its_successor_does_not(board: Scoreboard) -> None:
-    board.open(5, KIND, 3)
+    board.start_receiving(5, KIND, 3)
     board.clear(5, 3)
-    assert board.kind(5) == 0
+    assert board.handover_kind(5) == 0
 
 
 def test_the_sign_of_a_slot_is_no_part_of_a_record(board: Scoreboard) -> None:
-    board.record(4, THREADS - 1).start(1.0, b"x" * LINE)
-    board.open(5, KIND, THREADS)
+    board.record(4, THREADS_MAX - 1).start(1.0, b"x" * LINE)
+    board.start_receiving(5, KIND, THREADS_MAX)
     assert board.calls(5, 1) == [idle()]
-    assert board.calls(4, THREADS)[-1].line == "x" * LINE
+    assert board.calls(4, THREADS_MAX)[-1].line == "x" * LINE
 
 
 # A worker's own slot, and what it may have written there.
@@ -316,31 +314,31 @@ def in_child(board: Scoreboard, slot: int | None, deed: Callable[[], object]) ->
 
 
 def test_a_confined_worker_writes_its_own_slot_and_reads_the_others(board: Scoreboard) -> None:
-    board.open(4, KIND, 1)
+    board.start_receiving(4, KIND, 1)
     board.draining = True
 
     def work() -> object:
         board.record(3, 1).start(12.5, b"GET /own")
-        board.teller(3).failed("an error")
-        board.open(3, KIND, 2)
-        return board.draining, board.idle(4, KIND), board.kind(3) == KIND, board.fd
+        board.stats_writer(3).set_error("an error")
+        board.start_receiving(3, KIND, 2)
+        return board.draining, board.is_idle(4, KIND), board.handover_kind(3) == KIND, board.fd
 
     assert in_child(board, 3, work) == "(True, True, True, -1)"
     assert board.calls(3, 2)[1].line == "GET /own"
-    assert board.place(3).error == "an error"
-    assert board.idle(3, KIND)
+    assert board.worker_stats(3).error == "an error"
+    assert board.is_idle(3, KIND)
     assert in_child(board, 3, lambda: board.record(4, 0)).startswith("ValueError: slot 4 ")
-    assert in_child(board, 3, lambda: board.shut(4)).startswith("ValueError: slot 4 ")
+    assert in_child(board, 3, lambda: board.stop_receiving(4)).startswith("ValueError: slot 4 ")
     assert in_child(board, 3, lambda: board.clear(4, 1)).startswith("TypeError: ")
     assert in_child(board, None, lambda: board.clear(4, 1)).startswith("TypeError: ")
-    assert board.kind(4) == KIND
+    assert board.handover_kind(4) == KIND
 
 
 def test_a_status_that_http_does_not_know_is_counted_with_none(board: Scoreboard) -> None:
-    record = board.record(0, THREADS - 1)
+    record = board.record(0, THREADS_MAX - 1)
     record.start(1.0, b"GET /")
     record.end(2.0, 999, 1)
-    assert board.counters(0, THREADS).by_class() == [1, 0, 0, 0, 0, 0]
+    assert board.counters(0, THREADS_MAX).by_class() == [1, 0, 0, 0, 0, 0]
 
 
 NONSENSE = [
@@ -358,9 +356,9 @@ WRITTEN = st.one_of(
 
 @given(WRITTEN)
 def test_whatever_a_worker_writes_is_read_as_something_that_makes_sense(data: bytes) -> None:
-    start = _slot(7)
+    start = slot_offset(7)
     SCRIBBLED.memory[start : start + 4096] = data.ljust(4096, b"\0")[:4096]
-    calls, place = SCRIBBLED.calls(7, 3), SCRIBBLED.place(7)
+    calls, place = SCRIBBLED.calls(7, 3), SCRIBBLED.worker_stats(7)
     counters = SCRIBBLED.counters(7, 3)
     for call in calls:
         assert 0.0 <= call.started <= monotonic() + 1
@@ -371,10 +369,10 @@ def test_whatever_a_worker_writes_is_read_as_something_that_makes_sense(data: by
     assert 0.0 <= place.failed <= monotonic() + 1
     assert 0.0 <= counters.seconds < 2**63
     assert 0.0 <= counters.waited < 2**63
-    assert SCRIBBLED.idle(7, KIND) in (False, True)
+    assert SCRIBBLED.is_idle(7, KIND) in (False, True)
     record = SCRIBBLED.record(7, 0)
     record.start(1.0, b"GET /")
-    record.waited(0.5)
+    record.add_queue_time(0.5)
     record.end(2.0, 200, 1)
 
 

@@ -49,6 +49,7 @@ from prefork.master.upgrade.exec import (
     store,
 )
 from prefork.scoreboard import Scoreboard, ScoreboardError
+from prefork.scoreboard.slot_layout import LAYOUT
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -344,7 +345,8 @@ def test_a_scoreboard_is_taken_over_with_what_is_in_it() -> None:
 
 def test_a_scoreboard_of_another_layout_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     board = Scoreboard()
-    monkeypatch.setattr("prefork.scoreboard.VERSION", 99)
+    other = LAYOUT[:8] + b"\x63" + LAYOUT[9:]  # version 99
+    monkeypatch.setattr("prefork.scoreboard.slot_layout.LAYOUT", other)
     with pytest.raises(ScoreboardError, match="another version: restart"):
         Scoreboard(board.fd)
     os.close(board.fd)

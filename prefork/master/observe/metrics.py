@@ -14,7 +14,7 @@ from prefork.master.observe.metrics_server import Page
 from prefork.master.observe.status_report import STATES, state_of
 from prefork.master.pool.ledger import Restart
 from prefork.master.upgrade.exec import MasterParts
-from prefork.scoreboard import BOUNDS, Counters
+from prefork.scoreboard import DURATION_BOUNDS, Counters
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -143,7 +143,7 @@ def _requests(parts: MasterParts) -> Iterator["Metric"]:
 
 
 def _buckets(done: Counters) -> list[tuple[str, float]]:
-    names = [*map(repr, BOUNDS), "+Inf"]
+    names = [*map(repr, DURATION_BOUNDS), "+Inf"]
     return list(zip(names, map(float, accumulate(done.by_duration())), strict=True))
 
 
@@ -179,7 +179,7 @@ def _workers(parts: MasterParts) -> Iterator["Metric"]:
     for worker in parts.pool.members():
         child = parts.children.find(worker.pid)
         if child is not None:
-            place = parts.children.place(child)
+            place = parts.children.worker_stats(child)
             states[state_of(worker, parts.children.calls(child), place)[0]] += 1
             held += place.held
             parked += place.parked

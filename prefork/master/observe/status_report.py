@@ -59,7 +59,7 @@ def _worker(
     worker: Worker, child: Child, children: Children, counters: Counters, now: float
 ) -> WorkerStatus:
     calls = children.calls(child)
-    place = children.place(child)
+    place = children.worker_stats(child)
     state, since = state_of(worker, calls, place)
     requests = counters.requests
     return WorkerStatus(

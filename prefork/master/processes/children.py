@@ -101,9 +101,9 @@ class Children:
         """What a worker has done so far, alive or dead, until its slot is another's."""
         return self._scoreboard.counters(child.slot, child.generation.config.workers.threads)
 
-    def place(self, child: Child) -> WorkerStats:
+    def worker_stats(self, child: Child) -> WorkerStats:
         """What a worker has told about itself as a whole."""
-        return self._scoreboard.place(child.slot)
+        return self._scoreboard.worker_stats(child.slot)
 
     def heritage(self, generation: Generation) -> WorkerContext:
         """What a process of this generation is given."""
@@ -151,7 +151,7 @@ class Children:
         """Takes a new worker, and what it will say on this channel, into account."""
         child = Child(pid, slot, generation, channel, monotonic())
         self._watch(child)
-        self._scoreboard.single = len(self._by_pid) == 1
+        self._scoreboard.only_worker = len(self._by_pid) == 1
         self._born(child)
 
     def _watch(self, child: Child) -> None:
@@ -241,7 +241,7 @@ class Children:
             self._keep_stacks(child, StacksAt())
             deaths.append(Death(child, _how(status), _is_sigkill(status)))
         if deaths:
-            self._scoreboard.single = len(self._by_pid) == 1
+            self._scoreboard.only_worker = len(self._by_pid) == 1
         return deaths
 
 

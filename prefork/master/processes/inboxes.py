@@ -87,7 +87,7 @@ class Inboxes(Periodic):
 
     def vacate(self, child: Child) -> None:
         """A worker is dead: nobody sends to it any more, and what it was sent goes elsewhere."""
-        self._scoreboard.shut(child.slot)
+        self._scoreboard.stop_receiving(child.slot)
         if child.slot in self._pairs:
             self._listen(child.slot)
 
@@ -119,7 +119,7 @@ class Inboxes(Periodic):
 
     def _forward(self, slot: int, _: int = 0) -> None:
         """Passes on all that is there; what nobody takes stays, until another is admitted."""
-        if self._scoreboard.kind(slot) and slot in self._served():
+        if self._scoreboard.handover_kind(slot) and slot in self._served():
             self._ignore(slot)  # its worker takes connections again
             return
         source = self._pairs[slot][0]
@@ -139,8 +139,8 @@ class Inboxes(Periodic):
     def _takers(self, slot: int) -> list[socket.socket]:
         """Inboxes of those that serve what is in this one, the idle ones first."""
         board, kind = self._scoreboard, self._kinds.get(slot, 0)
-        slots = [each for each in self._pairs if kind and board.kind(each) == kind]
-        slots.sort(key=lambda each: not board.idle(each, kind))
+        slots = [each for each in self._pairs if kind and board.handover_kind(each) == kind]
+        slots.sort(key=lambda each: not board.is_idle(each, kind))
         return [self._pairs[each][1] for each in slots]
 
     # From one master to the next.

@@ -17,6 +17,7 @@ from time import monotonic
 import setproctitle
 
 from prefork import __version__, logs
+from prefork.capacity import WORKER_SLOTS
 from prefork.channel import FailedReport, ReadyReport, Report, RetireOrder
 from prefork.config import ConfigError, Source
 from prefork.listeners import Listener, ListenError
@@ -34,7 +35,7 @@ from prefork.master.snapshot import (
     encode_verdict,
 )
 from prefork.master.upgrade.exec import Adopted, ExecArgs, adopt, listener_state, receive
-from prefork.scoreboard import SLOTS, Scoreboard, ScoreboardError
+from prefork.scoreboard import Scoreboard, ScoreboardError
 
 _STAGES = 3
 """With a zygote, three things may take a boot timeout each: the zygote, its fork, the worker."""
@@ -89,7 +90,7 @@ def _try(
     foreign = {*state.descriptors(), report.fileno()}
     foreign -= {listener.fileno() for listener in generation.listeners}
     taken = {child.slot for child in state.children}
-    slot = next(slot for slot in range(SLOTS) if slot not in taken)
+    slot = next(slot for slot in range(WORKER_SLOTS) if slot not in taken)
     why = _Canary(name, log, foreign).boot(slot, generation)
     return (
         PreflightRefused(why)

@@ -184,7 +184,7 @@ def _work(birth: WorkerArgs, loaded: LoadedApplication | None) -> int:
         birth.logs.replace,
         Handover(birth.scoreboard, birth.slot, threads),
         [birth.scoreboard.record(birth.slot, thread) for thread in range(threads)],
-        birth.scoreboard.waits(birth.slot),
+        birth.scoreboard.accept_flags(birth.slot),
         # A protocol of a handler's own may keep its connections.
         slow=birth.config.server.protocol == "tcp",
     )
@@ -255,13 +255,13 @@ def _service(
     config = birth.config
     workers = config.workers
     http = config.http
-    teller = birth.scoreboard.teller(birth.slot)
+    stats = birth.scoreboard.stats_writer(birth.slot)
     if config.server.protocol == "tcp":
         from prefork.http.forwarded import trust
         from prefork.worker.service.tcp_service import TcpService
 
         return TcpService(
-            *(application, loop.crew, loop.handover, teller),
+            *(application, loop.crew, loop.handover, stats),
             request_timeout=workers.request_timeout,
             header_timeout=http.header_timeout,
             proxies=trust(http.trusted_proxies) if http.proxy_protocol else None,
@@ -329,7 +329,7 @@ def _service(
         rules,
         loop.crew,
         loop.handover,
-        teller,
+        stats,
         admission=Admission(http.max_connections, http.max_connections_per_address),
         request_timeout=workers.request_timeout,
         graceful_timeout=workers.graceful_timeout,

@@ -50,10 +50,10 @@ class AcceptFairness:
 
     def begin(self) -> None:
         """This worker goes to accept4."""
-        self._waits.tell(self._number, True)
+        self._waits.set(self._number, True)
 
     def end(self) -> None:
-        self._waits.tell(self._number, False)
+        self._waits.set(self._number, False)
 
     def let_pass(self) -> None:
         """Waits until nothing is left in the queue that was a sibling's, or for a moment."""

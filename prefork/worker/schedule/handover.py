@@ -167,7 +167,7 @@ class Handover:
         """From now on nobody sends, but for who has just looked (any thread, or a handler)."""
         self._takes = False
         if self._kind:
-            self._scoreboard.shut(self._slot)
+            self._scoreboard.stop_receiving(self._slot)
 
     def end(self) -> None:
         """The master is gone: nobody looks after inboxes, and all workers leave (any thread)."""
@@ -177,12 +177,12 @@ class Handover:
     @property
     def crowded(self) -> bool:
         """This worker would take connections if it had descriptors to spare."""
-        return self._takes and not self._scoreboard.kind(self._slot)
+        return self._takes and not self._scoreboard.handover_kind(self._slot)
 
     def crowd(self) -> None:
         """A descriptor at the brim was seen."""
         if self._takes:
-            self._scoreboard.shut(self._slot)
+            self._scoreboard.stop_receiving(self._slot)
 
     def look_for_room(self) -> None:
         """Takes connections if there are descriptors to spare, and else none."""
@@ -197,11 +197,11 @@ class Handover:
         else:
             os.close(probe)
         if probe >= self.brim:
-            self._scoreboard.shut(self._slot)
+            self._scoreboard.stop_receiving(self._slot)
         elif self._takes:
-            self._scoreboard.open(self._slot, self._kind, self._threads)
+            self._scoreboard.start_receiving(self._slot, self._kind, self._threads)
             if not self._takes:  # a handler came between
-                self._scoreboard.shut(self._slot)
+                self._scoreboard.stop_receiving(self._slot)
 
     # Sending.
 
@@ -212,7 +212,9 @@ class Handover:
         return bool(
             kind
             and not board.draining
-            and any(board.kind(slot) == kind for slot in self._siblings if slot != self._slot)
+            and any(
+                board.handover_kind(slot) == kind for slot in self._siblings if slot != self._slot
+            )
         )
 
     @property
@@ -224,7 +226,7 @@ class Handover:
     def single(self) -> bool:
         """Nobody else accepts where this worker does; who is about to is made known before, by a
         signal."""
-        return self.inbox is not None and self._scoreboard.single
+        return self.inbox is not None and self._scoreboard.only_worker
 
     @property
     def expected(self) -> bool:
@@ -235,7 +237,7 @@ class Handover:
     def sibling_idle(self) -> bool:
         kind, board = self._kind, self._scoreboard
         return bool(kind) and any(
-            board.idle(slot, kind) for slot in self._siblings if slot != self._slot
+            board.is_idle(slot, kind) for slot in self._siblings if slot != self._slot
         )
 
     def waiting(self, listener: int) -> int:
@@ -244,12 +246,12 @@ class Handover:
         if not kind:
             return 0
         siblings = [slot for slot in self._siblings if slot != self._slot]
-        return self._scoreboard.waiting(siblings, kind, listener)
+        return self._scoreboard.count_waiting(siblings, kind, listener)
 
     def work_done(self) -> tuple[tuple[int, float], dict[int, tuple[int, float]]]:
         """(requests, seconds in the application) so far, of this worker and of its siblings."""
         board, kind = self._scoreboard, self._kind
-        slots = [slot for slot in self._siblings if board.kind(slot) == kind]
+        slots = [slot for slot in self._siblings if board.handover_kind(slot) == kind]
 
         def of(slot: int) -> tuple[int, float]:
             counters = board.counters(slot, self._threads)
@@ -260,7 +262,7 @@ class Handover:
     def _send_to(self, slot: int, parcel: HandoverMessage, fd: int) -> bool:
         """Sends a connection to one sibling; False where that does not take it."""
         inbox = self._siblings.get(slot)
-        if inbox is None or self._scoreboard.kind(slot) != self._kind:
+        if inbox is None or self._scoreboard.handover_kind(slot) != self._kind:
             return False
         return send(inbox, _encode(parcel), fd)
 
@@ -279,12 +281,14 @@ class Handover:
         if not kind:
             return False
         siblings = self._siblings
-        slots = [slot for slot in siblings if slot != self._slot and board.kind(slot) == kind]
+        slots = [
+            slot for slot in siblings if slot != self._slot and board.handover_kind(slot) == kind
+        ]
         if not slots:
             return False
         self._turn = turn = (self._turn + 1) % len(slots)  # not always the same first
         slots = slots[turn:] + slots[:turn]
-        idle = [slot for slot in slots if board.idle(slot, kind)]
+        idle = [slot for slot in slots if board.is_idle(slot, kind)]
         others = [] if only_idle else [slot for slot in slots if slot not in idle]
         if not idle and not others:
             return False

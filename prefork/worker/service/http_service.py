@@ -64,7 +64,7 @@ class HttpService:
         rules: ClientLimits,
         crew: LeaderFollowers | None,
         handover: Handover,
-        teller: WorkerStatsWriter,
+        stats: WorkerStatsWriter,
         *,
         admission: Admission[HttpConnection],
         request_timeout: float,
@@ -84,7 +84,7 @@ class HttpService:
         self._rules = rules
         self._crew = crew
         self._handover = handover
-        self._teller = teller
+        self._stats = stats
         self._ids = ids
         self._draining = draining
         self._reading = self._writing = 0
@@ -274,7 +274,7 @@ class HttpService:
 
     def flush(self) -> None:
         parked = len(self.parking.parked)
-        self._teller.holds(len(self._open), parked, self._reading, self._writing)
+        self._stats.set_connections(len(self._open), parked, self._reading, self._writing)
         if self._access is not None:
             self._access.flush()
 
@@ -406,7 +406,7 @@ class HttpService:
         if "HTTP_X_REQUEST_START" in environ and conversation.connection.proxied:
             seconds = waited(environ["HTTP_X_REQUEST_START"], time())
             if seconds is not None:
-                record.waited(seconds)
+                record.add_queue_time(seconds)
         if self._draining is not None and self._draining():
             conversation.closing = True
         if self._crew is not None:
@@ -423,7 +423,7 @@ class HttpService:
         if self._forked and isinstance(problem, SystemExit):
             forked_child.leave(problem)
         line = request.line.decode("latin-1")
-        self._teller.failed(f"{line}: {logs.summary_of(problem)}")
+        self._stats.set_error(f"{line}: {logs.summary_of(problem)}")
         logs.event(
             "error",
             "application failed",

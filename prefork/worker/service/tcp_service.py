@@ -103,7 +103,7 @@ class TcpService:
         handler: Handler,
         crew: LeaderFollowers | None,
         handover: Handover,
-        teller: WorkerStatsWriter,
+        stats: WorkerStatsWriter,
         *,
         request_timeout: float,
         header_timeout: float,
@@ -117,7 +117,7 @@ class TcpService:
         self._handler = handler
         self._crew = crew
         self._handover = handover
-        self._teller = teller
+        self._stats = stats
         self._request_timeout = request_timeout
         self._header_timeout = header_timeout
         self._proxies = proxies
@@ -215,7 +215,7 @@ class TcpService:
 
     def flush(self) -> None:
         # Nothing else is kept back: a handler's connections are in no access log.
-        self._teller.holds(len(self._open), len(self.parking.parked), 0, 0)
+        self._stats.set_connections(len(self._open), len(self.parking.parked), 0, 0)
 
     def in_child(self) -> None:
         self._forked = True
@@ -270,7 +270,7 @@ class TcpService:
         except BaseException as problem:  # SystemExit too: it ends this connection only
             failure = problem
         if failure is not None and not (self._forked and isinstance(failure, SystemExit)):
-            self._teller.failed(f"{exchange.peer}: {logs.summary_of(failure)}")
+            self._stats.set_error(f"{exchange.peer}: {logs.summary_of(failure)}")
             logs.event(
                 "error",
                 "handler failed",
