@@ -1,23 +1,16 @@
-"""Where everything is said: one line an event, the access log, the application's own logging.
+"""All logs: events of the server, one a line; the access log; the application's own logging.
 
-What the server says about itself does not pass through the stdlib's `logging`: in a worker that
-module belongs to the application, whose dictConfig, `logging.disable()` or record factory must
-not be able to silence, redirect or break it.
+The server's own events do not pass through the `logging` of the standard library.  In a worker that
+module belongs to the application: its dictConfig, `logging.disable()` or record factory must not
+silence, redirect or break them.
 """
 
 from prefork.logs.access import AccessLog
 from prefork.logs.application import configure_application
-from prefork.logs.events import (
-    Level,
-    Logs,
-    RateLimit,
-    configure,
-    event,
-    printable,
-    set_role,
-    summary_of,
-    traceback_of,
-)
+from prefork.logs.events import configure, event, set_role
+from prefork.logs.line_format import printable, summary_of, traceback_of
+from prefork.logs.log_files import Level, Logs
+from prefork.logs.rate_limit import RateLimit
 from prefork.logs.sink import LogError, LogSink
 
 __all__ = [

@@ -1,9 +1,9 @@
-"""The access log: one line a response, gathered and written in batches.
+"""The access log: one line a response, collected and written in batches.
 
 Formats: the Common Log Format, "combined" (with referer and user agent), both as Apache httpd
-writes them (mod_log_config), and JSON.  Values are the environ's, which holds bytes as Latin-1
-(PEP 3333).  An application that changes its environ (REMOTE_ADDR behind a proxy, REMOTE_USER)
-changes its line, too.
+writes them (mod_log_config), and JSON.  The values are taken from the environ, which holds bytes as
+Latin-1 (PEP 3333).  If an application changes its environ (REMOTE_ADDR behind a proxy,
+REMOTE_USER), its line changes, too.
 """
 
 import json
@@ -21,16 +21,16 @@ BATCH = 64 * 1024
 
 Environ = Mapping[str, Any]
 
-# Not strftime: an application may set a locale, and these are English.
+# Not from strftime(3): an application may set a locale, and these names are English.
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 class AccessLog:
-    """Lines on their way to a sink.
+    """The lines that are still to be written to a sink.
 
-    `add` takes no lock: list.append is atomic, every thread appends to the one list that there
-    is, and the flushing thread cuts off a prefix, which appending does not move.  The size is an
-    estimate: a lost race makes a batch longer or shorter, and no line lost or doubled.
+    `add` takes no lock.  list.append is atomic, all threads append to the same list, and the
+    flushing thread removes a prefix, which appending does not move.  The size is an estimate: a
+    race makes a batch longer or shorter, but no line is lost or doubled.
     """
 
     def __init__(
@@ -44,22 +44,23 @@ class AccessLog:
         }[format]
         self._lines: list[str] = []
         self._size = 0
-        # An RLock: the handler of a SIGQUIT may flush where it interrupted a flush.  Then a line
-        # can be doubled, but none is lost.
+        # An RLock: the handler of SIGQUIT may interrupt a flush, and flush.  A line can then be
+        # doubled, but none is lost.
         self._flushing = threading.RLock()
         self._clf_second = (-1, "")
         self._iso_second = (-1, "", "")
 
     def add(self, environ: Environ, status: int, size: int, started: float, elapsed: float) -> None:
-        """Notes a response.
+        """Adds the line of a response.
 
-        `size` is the bytes of its body, `started` when the request began (seconds since the
-        epoch), `elapsed` the seconds that it took.
+        size: bytes of its body.
+        started: when the request began, in seconds since the epoch.
+        elapsed: the duration in seconds.
         """
         line = self._line(environ, status, size, started, elapsed)
         self._lines.append(line)
         self._size += len(line)
-        # A thread that is writing a batch now will not be waited for: the next line tries again.
+        # Not waiting for a thread that is writing a batch: the next line tries again.
         if self._size >= BATCH and self._flushing.acquire(blocking=False):
             try:
                 self._write()
@@ -67,7 +68,7 @@ class AccessLog:
                 self._flushing.release()
 
     def flush(self) -> None:
-        """Writes what has been gathered, with one write(2) to a regular file."""
+        """Writes the collected lines, with one write(2) if it is a regular file."""
         if self._lines:
             with self._flushing:
                 self._write()
@@ -148,7 +149,7 @@ class AccessLog:
 
 
 def _id(environ: Environ) -> str:
-    """A last field, where requests have ids."""
+    """The last field of a line, if requests have ids."""
     found = environ.get("prefork.request_id")
     return "" if found is None else f" {_escape(found)}"
 
@@ -168,8 +169,8 @@ _NAMED = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\n": "\\n", "\r": "\\r", "\t":
 
 
 def _escape(value: object) -> str:
-    """As Apache httpd (ap_escape_logitem): backslash before quotes, names for \\n and its like,
-    \\xNN for other bytes that are no printable ASCII.
+    """As Apache httpd does it (ap_escape_logitem): a backslash before quotes, \\n and its like by
+    name, \\xNN for other bytes that are not printable ASCII.
     """
     return _UNSAFE.sub(_escaped, value if type(value) is str else str(value))
 
@@ -178,6 +179,6 @@ def _escaped(found: re.Match[str]) -> str:
     char = found[0]
     if char in _NAMED:
         return _NAMED[char]
-    # Beyond Latin-1 is only what an application put into its environ.
+    # Characters beyond Latin-1 come only from an application that changed its environ.
     data = char.encode("latin-1" if char <= "\xff" else "utf-8", "surrogatepass")
     return "".join(f"\\x{byte:02x}" for byte in data)

@@ -1,8 +1,8 @@
-"""The application's own `logging`, configured by file where the user names one.
+"""The application's own `logging`, configured by the file that `log.config` names.
 
-Without a file nothing is touched: an application logs as it would in a plain script, so that its
-warnings and errors reach stderr (`logging.lastResort`) and what it prints goes where the server's
-stdout and stderr were pointed at its start, also when `log.error` is a file.
+Without such a file nothing is configured.  The application then logs as in a plain script: its
+warnings and errors go to stderr (`logging.lastResort`), and its output goes to the stdout and
+stderr that the server was started with, also if `log.error` is a file.
 """
 
 import json
@@ -13,18 +13,18 @@ from prefork.logs.sink import LogError
 
 
 def configure_application(path: str | None) -> None:
-    """Applies a dictConfig (PEP 391) from a .json or .toml file, where one is given.
+    """Applies a dictConfig (PEP 391) from a .json or .toml file, if one is given.
 
-    Call it before the application is imported: dictConfig disables the loggers that exist.
-    Raises LogError: one line, which file and what is wrong with it.
+    To be called before the application is imported: dictConfig disables the loggers that exist.
+    Raises LogError: one line with the file and the reason.
     """
     if path is None:
         return
-    import logging.config  # with its socket server: 0.7 MB in every process that has no use for it
+    import logging.config  # it loads a socket server: 0.7 MB in each process
 
     try:
         logging.config.dictConfig(_read(Path(path)))
-    except Exception as problem:  # classes that the file names may raise anything
+    except Exception as problem:  # a class that the file names may raise anything
         reason = str(problem) or type(problem).__name__
         if isinstance(problem, OSError) and problem.strerror and problem.filename == path:
             reason = problem.strerror

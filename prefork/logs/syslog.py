@@ -1,8 +1,8 @@
-"""The machine's own log as a destination: a datagram a line to the socket of syslogd or journald.
+"""The system log as a destination: one datagram a line to the socket of syslogd or journald.
 
-The form is the one that syslog(3) writes and every daemon behind /dev/log reads: priority, local
-time, tag and process id (RFC 3164, section 4.1, without the host's name).  One datagram is one
-message, so lines of several processes cannot mix.
+The format is that of syslog(3), which every daemon behind /dev/log reads: priority, local time, tag
+and process id (RFC 3164, section 4.1, without the host name).  A datagram is one message, so lines
+of several processes cannot mix.
 """
 
 import os
@@ -13,24 +13,24 @@ import time
 from collections.abc import Callable
 from time import monotonic
 
-from prefork.logs.sink import PATIENCE, LogError
+from prefork.logs.sink import WRITE_TIMEOUT, LogError
 
 PATH = "/dev/log"
 
 TARGET = "syslog"
-"""The target in `[log]`; with ":/a/path" after it, that socket in the place of /dev/log."""
+"""The target in `[log]`; followed by ":/a/path" it is that socket in place of /dev/log."""
 
 SEVERITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3}
-"""Those of syslog(3) for our levels."""
+"""The severities of syslog(3) for our levels."""
 
 _FACILITY = 3  # daemon
-_LINE = 8 * 1024  # what rsyslogd takes by default; the end of a longer line is cut off
-# Not strftime's, which are the locale's.
+_LINE = 8 * 1024  # the limit of rsyslogd by default; a longer line is truncated
+# Not from strftime(3), whose names depend on the locale.
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 class Syslog:
-    """A destination like `Sink`.  Raises LogError where no daemon listens."""
+    """A destination like `LogSink`.  Raises LogError if no daemon listens."""
 
     is_file = False
 
@@ -39,7 +39,7 @@ class Syslog:
         self.target = target
         self._path = target.removeprefix(TARGET).removeprefix(":") or PATH
         self._on_loss = on_loss
-        self._lock = threading.RLock()  # a signal handler may write where it interrupted a write
+        self._lock = threading.RLock()  # a signal handler may interrupt a write, and write
         self._lost = 0
         self._reason = ""
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -52,14 +52,14 @@ class Syslog:
             raise LogError(f"log.{name}: no syslog daemon at {self._path!r}: {reason}") from None
 
     def write(self, data: bytes, level: str = "info") -> None:
-        """Writes whole lines; never raises OSError, and waits PATIENCE seconds at most.
+        """Writes whole lines; never raises OSError, and waits WRITE_TIMEOUT seconds at most.
 
-        What the daemon does not take is dropped and counted.
+        Lines that the daemon does not take are dropped and counted.
         """
         head = self._head(level)
         recovered = 0
         with self._lock:
-            until = monotonic() + (0.0 if self._lost else PATIENCE)
+            until = monotonic() + (0.0 if self._lost else WRITE_TIMEOUT)
             for line in data.splitlines():
                 try:
                     self._send(head + line[: _LINE - len(head)], until)
@@ -72,7 +72,7 @@ class Syslog:
             self._on_loss(self.target, recovered, self._reason)
 
     def close(self) -> None:
-        """Gives it up; what is written later is lost."""
+        """Closes the socket; later lines are lost."""
         self._sock.close()
 
     def _head(self, level: str) -> bytes:
@@ -81,7 +81,7 @@ class Syslog:
         return f"<{_FACILITY << 3 | SEVERITIES[level]}>{stamp} prefork[{os.getpid()}]: ".encode()
 
     def _send(self, message: bytes, until: float) -> None:
-        again = True
+        reconnect = True
         while True:
             try:
                 self._sock.send(message)
@@ -90,10 +90,10 @@ class Syslog:
                 poll = select.poll()
                 poll.register(self._sock, select.POLLOUT)
                 if not poll.poll(max(until - monotonic(), 0.0) * 1000):
-                    raise TimeoutError(0, "the daemon takes no more lines") from None
+                    raise TimeoutError(0, "the daemon does not read") from None
             except (ConnectionError, OSError):
-                # The daemon was restarted, and its new socket has the same path.
-                if not again:
+                # A daemon that was restarted has a new socket of the same path.
+                if not reconnect:
                     raise
-                again = False
+                reconnect = False
                 self._sock.connect(self._path)

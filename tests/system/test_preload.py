@@ -499,7 +499,7 @@ def test_a_worker_that_has_told_its_pid_and_died_is_known_when_it_is_reaped() ->
         "site",
         selector,
         Scoreboard(),
-        logs.Logs(Log()),
+        logs.configure(Log()),
         born=lambda child: None,
         hear=lambda child, report: heard.append(report),
         foreign=lambda generation: (),

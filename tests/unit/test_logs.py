@@ -25,6 +25,7 @@ from prefork.logs import (
     set_role,
     traceback_of,
 )
+from prefork.logs.line_format import json_line, printable, text_lines
 
 LEVELS = ["debug", "info", "warning", "error"]
 
@@ -34,7 +35,7 @@ Said = Callable[[], str]
 @pytest.fixture
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Said]]:
     """Configures the logs; what it returns reads what was said."""
-    monkeypatch.setattr(events, "_speaker", {})
+    monkeypatch.setattr(events, "_process_fields", {})
     path = tmp_path / "error.log"
 
     def start(**keys: Any) -> Said:
@@ -169,10 +170,10 @@ def test_values_are_quoted_where_they_are_not_one_word(
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(name=st.text(), value=st.text())
 def test_no_text_makes_a_second_line(name: str, value: str) -> None:
-    line = events._text_lines("info", name, {"value": value})
+    line = text_lines("info", name, {"value": value})
     assert line.endswith("\n")
     assert line[:-1].isprintable()
-    shown = line.removesuffix("\n").partition(f"[info] {events.printable(name)} value=")[2]
+    shown = line.removesuffix("\n").partition(f"[info] {printable(name)} value=")[2]
     if shown.startswith('"'):
         assert not re.search(r'(?<!\\)(\\\\)*"', shown[1:-1])  # it ends at the last quote only
     else:
@@ -181,7 +182,7 @@ def test_no_text_makes_a_second_line(name: str, value: str) -> None:
 
 @given(name=st.text(), value=st.text(st.characters()))
 def test_json_gives_any_text_back(name: str, value: str) -> None:
-    line = events._json_line("info", name, {"value": value})
+    line = json_line("info", name, {"value": value})
     assert line.isascii()
     assert line.count("\n") == 1
     assert json.loads(line)["event"] == name
@@ -352,7 +353,7 @@ def test_an_older_generations_worker_keeps_its_logs(
 def test_rotation_here_and_in_another_process(tmp_path: Path, start: Callable[..., Said]) -> None:
     start()
     config = Log(error=str(tmp_path / "e"), access=str(tmp_path / "a"))
-    master, worker = configure(config), Logs(config)
+    master, worker = configure(config), Logs(config, lambda *loss: pytest.fail(f"{loss}"))
     assert master.access is not None
     assert worker.access is not None
     for name in ("e", "a"):

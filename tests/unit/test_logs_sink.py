@@ -76,7 +76,7 @@ def as_stderr() -> Iterator[Callable[[int], None]]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sink_module, "PATIENCE", 0.0)
+    monkeypatch.setattr(sink_module, "WRITE_TIMEOUT", 0.0)
 
 
 def test_a_file_is_made_for_its_owner_and_group_and_closed_on_exec(
@@ -226,7 +226,7 @@ def test_a_reader_that_is_stuck_does_not_stop_the_server(
     assert len(reader.take()) == 4096
     sink.write(b"it goes on\n")
     assert reader.take() == b"it goes on\n"
-    assert losses == [(str(path), 3, "the reader takes no more lines")]
+    assert losses == [(str(path), 3, "the reader does not read")]
     sink.write(b"and on\n")
     assert reader.take() == b"and on\n"
     assert len(losses) == 1
@@ -276,7 +276,7 @@ def test_a_line_that_was_cut_short_spoils_no_other(
     assert reader.take() == b"\nnext\n"
     sink.write(b"and next\n")
     assert reader.take() == b"and next\n"
-    assert losses == [(str(path), 1, "the reader takes no more lines")]
+    assert losses == [(str(path), 1, "the reader does not read")]
 
 
 @pytest.mark.usefixtures("impatient")
@@ -290,7 +290,7 @@ def test_ending_a_fragment_is_not_counted_as_a_line(
     reader.take()
     sink.write(b"next\n")
     assert reader.take() == b"\nnext\n"
-    assert losses == [(str(path), 2, "the reader takes no more lines")]
+    assert losses == [(str(path), 2, "the reader does not read")]
 
 
 def test_a_full_disk_loses_lines_and_says_how_many(
@@ -332,6 +332,13 @@ def test_a_closed_sink_writes_into_nobody_elses_file(
     assert (tmp_path / "other").read_bytes() == (tmp_path / "log").read_bytes() == b""
 
 
+def reopen(sink: LogSink) -> None:
+    """As `Logs.reopen` does it for one file."""
+    fd = sink.open()
+    sink.replace(fd)
+    os.close(fd)
+
+
 def test_reopening_keeps_the_descriptor_and_leaves_the_renamed_file(
     tmp_path: Path, open_sink: Callable[[object], LogSink]
 ) -> None:
@@ -340,7 +347,7 @@ def test_reopening_keeps_the_descriptor_and_leaves_the_renamed_file(
     number = sink.fd
     sink.write(b"old\n")
     path.rename(tmp_path / "log.1")
-    sink.reopen()
+    reopen(sink)
     sink.write(b"new\n")
     assert sink.fd == number
     assert not os.get_inheritable(number)
@@ -355,17 +362,17 @@ def test_a_failed_reopening_goes_on_in_the_old_file(
     sink = open_sink(tmp_path / "logs" / "log")
     (tmp_path / "logs").rename(tmp_path / "moved")
     with pytest.raises(LogError):
-        sink.reopen()
+        reopen(sink)
     sink.write(b"still\n")
     assert (tmp_path / "moved" / "log").read_bytes() == b"still\n"
 
 
 @pytest.mark.parametrize("target", ["stdout", "stderr"])
-def test_standard_streams_are_neither_reopened_nor_replaced_nor_closed(
+def test_standard_streams_are_neither_replaced_nor_closed(
     tmp_path: Path, target: str, open_sink: Callable[[object], LogSink], capfd: Any
 ) -> None:
     sink = open_sink(target)
-    sink.reopen()
+    assert not sink.is_file  # and so it is not reopened
     with open(tmp_path / "log", "wb") as file:
         sink.replace(file.fileno())
     sink.close()
@@ -397,7 +404,7 @@ def test_no_line_is_lost_or_torn_while_threads_write_and_the_file_is_rotated(
         wrote.clear()
         assert wrote.wait(60)
         files.append(path.rename(tmp_path / f"log.{number}"))
-        sink.reopen()
+        reopen(sink)
     rotated.set()
     for writer in writers:
         writer.join()

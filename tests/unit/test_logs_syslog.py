@@ -15,6 +15,10 @@ from prefork.logs.syslog import Syslog
 Losses = list[tuple[str, int, str]]
 
 
+def no_loss(target: str, lines: int, reason: str) -> None:
+    pytest.fail(f"{target}: {lines} lines lost: {reason}")
+
+
 def daemon(path: Path) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     sock.bind(str(path))
@@ -77,7 +81,7 @@ def test_what_no_daemon_takes_is_counted_and_told(path: Path) -> None:
 
 def test_where_no_daemon_listens_the_start_fails(path: Path) -> None:
     with pytest.raises(LogError, match=r"log\.access: no syslog daemon at .*: No such file"):
-        Logs(Log(access=f"syslog:{path}"))
+        Logs(Log(access=f"syslog:{path}"), no_loss)
 
 
 def test_in_the_journal_each_line_has_its_level(
@@ -86,10 +90,10 @@ def test_in_the_journal_each_line_has_its_level(
     status = os.fstat(2)
     monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
     fields = {"traceback": "first\nsecond"}
-    Logs(Log()).say("error", "it happened", fields)
-    Logs(Log(format="json")).say("info", "it happened", {})
+    Logs(Log(), no_loss).write_event("error", "it happened", fields)
+    Logs(Log(format="json"), no_loss).write_event("info", "it happened", {})
     monkeypatch.setenv("JOURNAL_STREAM", "1:1")
-    Logs(Log()).say("info", "it happened", {})
+    Logs(Log(), no_loss).write_event("info", "it happened", {})
     lines = capfd.readouterr().err.splitlines()
     assert [line[:4] for line in lines[:3]] == ["<3>2", "<3> ", "<3> "]
     assert lines[3].startswith('<6>{"time": ')

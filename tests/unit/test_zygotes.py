@@ -76,7 +76,7 @@ class Master:
             "site",
             self.selector,
             Scoreboard(),
-            logs.Logs(Log()),
+            logs.configure(Log()),
             born=lambda child: self.born.append((child.slot, child.pid)),
             hear=self.hear,
             foreign=lambda generation: self.zygotes.descriptors(),

@@ -1,0 +1,68 @@
+"""How an event is written: a line of text, or of JSON.
+
+Text, for people and grep:
+
+    2026-11-23 15:04:05.123 +0000 [info] worker ready role=master slot=2 pid=123 generation=1
+
+JSON, for machines: the same as an object.  The keys time, level, event, role, slot, pid and
+generation are in every line, with the value null if there is none.
+"""
+
+import json
+import re
+import traceback
+from datetime import datetime
+from typing import Any
+
+
+def json_line(level: str, name: str, fields: dict[str, Any]) -> str:
+    """A JSON object (RFC 8259) in ASCII, with the time in the form of RFC 3339."""
+    now = datetime.now().astimezone().isoformat(timespec="milliseconds")
+    line = {"time": now, "level": level, "event": name, **fields}
+    return json.dumps(line, default=str) + "\n"
+
+
+def text_lines(level: str, name: str, fields: dict[str, Any]) -> str:
+    """One line, and below it an indented one for each line of a `traceback`."""
+    now = datetime.now().astimezone()
+    stamp = f"{now:%Y-%m-%d %H:%M:%S}.{now.microsecond // 1000:03d} {now:%z}"
+    line = [f"{stamp} [{level}] {printable(name)}"]
+    rest = []
+    for key, value in fields.items():
+        if key == "traceback":
+            rest = [f"    {printable(text)}" for text in str(value).split("\n")]
+        elif value is not None:
+            line.append(f"{key}={_quote(str(value))}")
+    return "\n".join([" ".join(line), *rest]) + "\n"
+
+
+_TO_QUOTE = re.compile(r'[ "=\\]')
+
+
+def _quote(text: str) -> str:
+    """A value, in double quotes if it would not read as one word."""
+    if text and text.isprintable() and not _TO_QUOTE.search(text):
+        return text
+    return '"' + printable(text.replace("\\", "\\\\").replace('"', '\\"')) + '"'
+
+
+def printable(text: str) -> str:
+    """Escapes control characters, line separators, direction marks and lone surrogates.
+
+    They could forge a line, or control the terminal that shows it.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+
+
+def traceback_of(problem: BaseException) -> str:
+    """An exception as Python prints it, with its causes."""
+    return "".join(traceback.format_exception(problem)).rstrip("\n")
+
+
+def summary_of(problem: BaseException) -> str:
+    """An exception in one line, the last one of its traceback."""
+    return traceback.format_exception_only(problem)[-1].strip()
