@@ -1,0 +1,195 @@
+"""The states of one connection, and what each of them means for everything around it.
+
+A connection is in one state at a time.  Its state says what it waits for, when it is given up and
+what is done then, whether it may move to a sibling, and what a stop of the worker does to it.  All
+of that stands in `TABLE`, one row a state, and nowhere else: the parts of the server that have to
+know (the poller's registration and deadline, the handover, the stop, the admission of new
+connections) read the row of the connection's state.  They do not ask its buffers and its parser.
+
+The life of a connection, from the top to the bottom:
+
+    PROXY_HEADER -> HANDSHAKE -> NEW -> HEAD -> BODY -> CALL -> WRITE -> IDLE -> HEAD -> ...
+                                                          |                |
+                                                          +--> LINGER -----+--> CLOSED
+
+- Few connections see all of it.  A listener without TLS, trusted proxies or the PROXY protocol
+  makes its connections NEW, and a request that comes in one piece goes from NEW or IDLE to CALL at
+  once, and from there back to IDLE if the client takes the response at once.
+- QUEUED is a complete request that waits: the connection has a pipeline (RFC 9112 section 9.3.2)
+  and had the worker for a while, so others come first.  It waits to be writable, which it is, so it
+  comes back at once, behind all that is ready by then.
+- DRAIN is the rest of a request's body that the application has left unread: it is read and thrown
+  away, so that the connection can be used again.
+- LINGER is the end of a connection whose client may still be sending (RFC 9112 section 9.6).
+- Any state can end in CLOSED at once: the client may be gone at any moment.
+
+Two states differ though a client could not tell: NEW, in which nothing was read yet, has the time
+limit of a request's head, since a client connects in order to ask; IDLE, between two requests, has
+that of keep-alive.
+
+Three facts are no states, since they hold in several of them: that the client is gone
+(`broken`), that the next response is the last (`closing`), and that there are bytes to send
+(`unsent`).  A connection that has such bytes, and no request in the application, is in WRITE or
+HANDSHAKE_WRITE: nothing more is read from a client that does not take what it has asked for.
+
+The states are those of a byte stream and its requests, not of HTTP/1 alone.  Frames of HTTP/2 and
+messages of a WebSocket would be read in states of their own, with rows of their own in this table.
+
+This module is pure: it makes no system call and imports nothing of the server.
+"""
+
+from enum import Enum
+from typing import NamedTuple
+
+
+class ConnectionState(Enum):
+    """Where a connection is; see `TABLE`."""
+
+    PROXY_HEADER = "proxy header"
+    """It has to begin with a header of the PROXY protocol, which is not complete."""
+    HANDSHAKE = "handshake"
+    """The TLS handshake is under way: the client's next flight has to come."""
+    HANDSHAKE_WRITE = "handshake write"
+    """The same: the client has to take our last flight first."""
+    NEW = "new"
+    """Nothing of its first request has come."""
+    IDLE = "idle"
+    """It waits for its next request; nothing of that has come."""
+    HEAD = "head"
+    """Part of a request's head has come."""
+    BODY = "body"
+    """A head is complete, and its body is not: the application is called when it is."""
+    DRAIN = "drain"
+    """The rest of a body that nobody wants is read and thrown away."""
+    QUEUED = "queued"
+    """A complete request waits until others had their turn."""
+    CALL = "call"
+    """The application has a request."""
+    WRITE = "write"
+    """The client has bytes to take before anything else happens."""
+    LINGER = "linger"
+    """The last response is sent and our side is closed; what still comes is thrown away."""
+    CLOSED = "closed"
+    """Of no more use: the socket is to be closed, or is."""
+
+
+class Readiness(Enum):
+    """The event that takes a connection out of its state."""
+
+    READABLE = "readable"
+    WRITABLE = "writable"
+    NONE = "none"
+    """It is not parked."""
+
+
+class TimeLimit(Enum):
+    """The time limit of a state, and the moment from which it counts."""
+
+    NONE = "none"
+    PROXY_HEADER = "header_timeout, from accept on"
+    HANDSHAKE = "handshake_timeout, from the handshake's beginning on"
+    FIRST_BYTE = "header_timeout, from now on"
+    KEEPALIVE = "keepalive, from now on"
+    HEAD = "header_timeout, from the first byte of the head on"
+    BODY = "body_timeout, from the last byte on, and min_body_rate"
+    WRITE = "write_timeout, from now on, and min_write_rate"
+    LINGER = "the limits of a lingering close"
+
+
+class Movable(Enum):
+    """Whether a sibling may go on with the connection, and what it needs besides the descriptor."""
+
+    NO = "no"
+    EMPTY = "nothing was read"
+    UNREAD = "the bytes of the unfinished request, if they were kept"
+
+
+class OnStop(Enum):
+    """What becomes of a connection whose worker is to stop or retire."""
+
+    LAST_CHANCE = "last chance"
+    """It may still send a request until the worker's leave deadline."""
+    FINISH = "finish"
+    """The response to its request is the last."""
+    NOTHING = "nothing"
+    """It is about to end anyway."""
+
+
+class OnDeadline(Enum):
+    """What is done when the deadline has passed."""
+
+    CLOSE = "close"
+    ANSWER_408 = "answer 408 and close"
+    """The client has begun a request, so it is told (RFC 9110 section 15.5.9)."""
+    CHECK_PROGRESS = "close a client that takes too little"
+    NOTHING = "nothing"
+    """There is no deadline."""
+
+
+class StateRow(NamedTuple):
+    """What a state means."""
+
+    waits_for: Readiness
+    time_limit: TimeLimit
+    on_deadline: OnDeadline
+    movable: Movable
+    on_stop: OnStop
+    successors: frozenset[ConnectionState]
+    """The states that may come next; to stay in a state is always allowed."""
+
+    @property
+    def expendable(self) -> bool:
+        """No request has begun: it may be ended to make room for a new connection."""
+        return self.on_stop is OnStop.LAST_CHANCE
+
+
+def _table() -> dict[ConnectionState, StateRow]:
+    """Written with short names, so that a row is a line."""
+    readable, writable, nothing = Readiness.READABLE, Readiness.WRITABLE, Readiness.NONE
+    close, check = OnDeadline.CLOSE, OnDeadline.CHECK_PROGRESS
+    tell, never = OnDeadline.ANSWER_408, OnDeadline.NOTHING
+    stays, empty, unread = Movable.NO, Movable.EMPTY, Movable.UNREAD
+    chance, finish, ends = OnStop.LAST_CHANCE, OnStop.FINISH, OnStop.NOTHING
+    due = TimeLimit
+    # fmt: off
+    rows = {
+        #                   waits for  deadline          when overdue  moves   at a stop
+        "PROXY_HEADER":    (readable, due.PROXY_HEADER, close,        stays,  chance),
+        "HANDSHAKE":       (readable, due.HANDSHAKE,    close,        stays,  chance),
+        "HANDSHAKE_WRITE": (writable, due.HANDSHAKE,    close,        stays,  chance),
+        "NEW":             (readable, due.FIRST_BYTE,   close,        empty,  chance),
+        "IDLE":            (readable, due.KEEPALIVE,    close,        empty,  chance),
+        "HEAD":            (readable, due.HEAD,         tell,         unread, finish),
+        "BODY":            (readable, due.BODY,         tell,         unread, finish),
+        "DRAIN":           (readable, due.BODY,         close,        stays,  finish),
+        "QUEUED":          (writable, due.NONE,         never,        stays,  finish),
+        "CALL":            (nothing,  due.NONE,         never,        stays,  finish),
+        "WRITE":           (writable, due.WRITE,        check,        stays,  finish),
+        "LINGER":          (readable, due.LINGER,       close,        stays,  ends),
+        "CLOSED":          (nothing,  due.NONE,         never,        stays,  ends),
+    }
+    successors = {
+        "PROXY_HEADER":    "HANDSHAKE HANDSHAKE_WRITE NEW WRITE LINGER CLOSED",
+        "HANDSHAKE":       "HANDSHAKE_WRITE NEW WRITE LINGER CLOSED",
+        "HANDSHAKE_WRITE": "HANDSHAKE NEW WRITE LINGER CLOSED",
+        "NEW":             "HEAD BODY QUEUED CALL WRITE LINGER CLOSED",
+        "IDLE":            "HEAD BODY QUEUED CALL WRITE LINGER CLOSED",
+        "HEAD":            "BODY QUEUED CALL WRITE LINGER CLOSED",
+        "BODY":            "QUEUED CALL WRITE LINGER CLOSED",
+        "DRAIN":           "IDLE HEAD BODY QUEUED CALL WRITE LINGER CLOSED",
+        "QUEUED":          "CALL WRITE CLOSED",
+        "CALL":            "IDLE HEAD BODY DRAIN QUEUED WRITE LINGER CLOSED",
+        "WRITE":           "IDLE HEAD BODY DRAIN QUEUED CALL LINGER CLOSED",
+        "LINGER":          "CLOSED",
+        "CLOSED":          "",
+    }
+    # fmt: on
+    return {
+        ConnectionState[name]: StateRow(
+            *row, frozenset(ConnectionState[each] for each in successors[name].split())
+        )
+        for name, row in rows.items()
+    }
+
+
+TABLE = _table()

@@ -1,0 +1,427 @@
+"""The table of a connection's states, and connections that are driven through all of them."""
+
+import contextlib
+import socket
+import ssl
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from time import monotonic
+from typing import Any
+
+import msgspec
+import pytest
+import trustme
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prefork.apps.wsgi import StartResponse
+from prefork.http import forwarded
+from prefork.http.request import Environ
+from prefork.scoreboard import Scoreboard
+from prefork.worker.protocol import body_pull
+from prefork.worker.protocol.connection_state import (
+    TABLE,
+    ConnectionState,
+    Movable,
+    OnDeadline,
+    OnStop,
+    Readiness,
+    StateRow,
+    TimeLimit,
+)
+from prefork.worker.protocol.http_connection import HttpConnection, NextStep
+from prefork.worker.protocol.secured_connection import ListenerSecurity, SecuredConnection
+from prefork.worker.schedule.accept import WorkerListener
+from prefork.worker.schedule.poller import EPOLLIN, EPOLLOUT
+from prefork.worker.service import http_service
+from prefork.worker.service.admission import Admission
+from prefork.worker.service.http_service import HttpService
+from prefork.worker.transport.client_limits import ClientLimits, due
+from prefork.worker.transport.tls_transport import TlsTransport
+from tests.support.client_limits import BASE, rules
+
+S = ConnectionState
+
+AUTHORITY = trustme.CA()
+SERVER = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+# More names than a socket's buffer has room for: the client has to take the flight in parts.
+NAMES = [f"{number}.names.test" for number in range(400)]
+AUTHORITY.issue_cert("localhost", *NAMES).configure_cert(SERVER)
+TRUSTING = ssl.create_default_context()
+AUTHORITY.configure_trust(TRUSTING)
+
+BIG = b"x" * 300_000
+
+
+def app(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    path = environ["PATH_INFO"]
+    if path == "/fail":
+        return 1 / 0  # type: ignore[return-value]
+    if path == "/hints":
+        environ["wsgi.early_hints"]([("Link", "</a>; rel=preload")])
+    if path == "/read":
+        environ["wsgi.input"].read()
+    headers = [("Connection", "close")] if path == "/close" else []
+    start_response("200 OK", headers)
+    return [BIG] if path == "/big" else [b"hello\n"]
+
+
+def ask(path: str, body: bytes = b"", *, chunked: bool = False, expects: bool = False) -> bytes:
+    head = f"POST {path} HTTP/1.1\r\nHost: test\r\n" + "Expect: 100-continue\r\n" * expects
+    if chunked:
+        pieces = b"".join(b"%x\r\n%b\r\n" % (len(each), each) for each in (body[:9], body[9:]))
+        return f"{head}Transfer-Encoding: chunked\r\n\r\n".encode() + pieces + b"0\r\n\r\n"
+    if not body:
+        return f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode()
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+PATHS = st.sampled_from(["/", "/", "/read", "/big", "/fail", "/close", "/hints"])
+BODIES = st.sampled_from([b"", b"", b"b" * 10, b"b" * 3000, b"b" * 100_000])
+REQUESTS = st.one_of(
+    st.builds(ask, PATHS, BODIES, expects=st.booleans()),
+    st.builds(ask, PATHS, st.just(b"b" * 4000), chunked=st.just(True)),
+    st.sampled_from(
+        [b"\0nothing\r\n\r\n", b"BREW / HTTP/1.1\r\n\r\n", b"\r\n", b"GET / HTTP/1.0\r\n\r\n"]
+    ),
+)
+SIZES = st.sampled_from([1, 10, 60, 300, 5000, 100_000, 1_000_000])
+STEPS = st.one_of(
+    st.tuples(st.just("send"), SIZES),
+    st.tuples(st.just("send"), SIZES),
+    st.tuples(st.just("take"), SIZES),
+    st.tuples(st.sampled_from(["turn", "overdue", "stop", "leave", "end", "reset"]), st.just(0)),
+)
+
+
+class NoSiblings:
+    """As a worker's side of the handover is while it is the only one."""
+
+    expected = wanted = False
+
+    def send(self, *_args: object, **_how: object) -> bool:
+        return False
+
+
+class Peer:
+    """The other end, which may speak TLS: what it sends goes out in the pieces that we say."""
+
+    def __init__(self, sock: socket.socket, *, tls: bool) -> None:
+        self.sock = sock
+        sock.setblocking(False)
+        self._tls: ssl.SSLObject | None = None
+        self._out = bytearray()
+        if tls:
+            self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            self._tls = TRUSTING.wrap_bio(
+                self._incoming, self._outgoing, server_hostname="localhost"
+            )
+        self._plain = bytearray()
+
+    def says(self, data: bytes) -> None:
+        self._plain += data
+
+    def header(self, data: bytes) -> None:
+        """What goes before TLS."""
+        self._out += data
+
+    def send(self, size: int) -> None:
+        self._seal()
+        with contextlib.suppress(OSError):
+            sent = self.sock.send(self._out[:size])
+            del self._out[:sent]
+
+    def _seal(self) -> None:
+        if self._tls is None:
+            self._out += self._plain
+            self._plain.clear()
+            return
+        with contextlib.suppress(ssl.SSLError):
+            self._tls.do_handshake()
+            if self._plain:
+                self._tls.write(bytes(self._plain))
+                self._plain.clear()
+        self._out += self._outgoing.read()
+
+    def take(self, size: int) -> None:
+        with contextlib.suppress(OSError):
+            data = self.sock.recv(size)
+            if self._tls is not None:
+                self._incoming.write(data)
+                with contextlib.suppress(ssl.SSLError):
+                    while self._tls.read(65536):
+                        pass
+
+
+def expected_deadline(c: HttpConnection, state: ConnectionState, now: float, leave: float) -> float:
+    """By the table's word for it."""
+    limits = c._rules
+    kind = TABLE[state].time_limit
+    at = 0.0
+
+    def after(since: float, seconds: float) -> float:
+        return since + seconds if seconds else 0.0
+
+    if kind is TimeLimit.PROXY_HEADER or kind is TimeLimit.HEAD:
+        at = after(c._since, limits.header_timeout)
+    elif kind is TimeLimit.HANDSHAKE:
+        at = after(c._since, HANDSHAKE_TIMEOUT)
+    elif kind is TimeLimit.FIRST_BYTE:
+        at = after(now, limits.header_timeout)
+    elif kind is TimeLimit.KEEPALIVE:
+        at = after(now, limits.keepalive)
+    elif kind is TimeLimit.BODY:
+        body = c.connection.body
+        assert body is not None
+        at = due(
+            now,
+            silence=limits.body_timeout,
+            rate=limits.min_body_rate,
+            since=body.since,
+            done=body.size,
+        )
+    elif kind is TimeLimit.WRITE:
+        assert c.unsent is not None
+        at = c.unsent.due(now)
+    elif kind is TimeLimit.LINGER:
+        assert c._lingering is not None
+        at = c._lingering.due(now)
+    if leave and TABLE[state].on_stop is OnStop.LAST_CHANCE:
+        at = min(at or leave, leave)
+    return at
+
+
+HANDSHAKE_TIMEOUT = 7.0
+STEPS_OF = {
+    NextStep.IDLE: {S.NEW, S.IDLE},
+    NextStep.READ: {S.PROXY_HEADER, S.HANDSHAKE, S.HEAD, S.BODY, S.DRAIN, S.LINGER},
+    NextStep.WRITE: {S.WRITE, S.HANDSHAKE_WRITE},
+    NextStep.SERVE: {S.QUEUED},
+    NextStep.CLOSE: {S.CLOSED},
+}
+
+
+def derived(c: HttpConnection) -> ConnectionState:
+    """The state of a connection that has none: of what its flags say, in the order of `settle`."""
+    reader = c.connection
+    if c.serving is not None:
+        return S.CALL
+    if c.broken:
+        return S.CLOSED
+    tls = None
+    if isinstance(c, SecuredConnection):
+        tls = c._tls
+        owed = c._owed.name
+        if owed == "PROXY":
+            return S.PROXY_HEADER
+        if owed == "HANDSHAKE":
+            return S.HANDSHAKE_WRITE if tls is not None and tls.unsent else S.HANDSHAKE
+    if c.unsent is not None:
+        return S.WRITE
+    if reader.requests:
+        return S.QUEUED
+    if c._lingering is not None:
+        return S.CLOSED if c._lingering.over else S.LINGER
+    if reader.last or (tls is not None and tls.ended):
+        return S.CLOSED
+    if reader.idle:
+        return S.IDLE if c._answered else S.NEW
+    if reader.in_body:
+        return S.DRAIN if body_pull.draining(reader) else S.BODY
+    return S.HEAD
+
+
+class World:
+    """A service with one connection, and the client at the other end."""
+
+    def __init__(self, kind: str, limits: ClientLimits) -> None:
+        self.seen: list[ConnectionState] = []
+        board = Scoreboard()
+        siblings: Any = NoSiblings()
+        self.service = HttpService(
+            *(app, limits, None, siblings, board.stats_writer(0)),
+            admission=Admission[HttpConnection](0, 0),
+            request_timeout=0.0,
+            graceful_timeout=0.0,
+            access=None,
+            ids=None,
+            proxies=False,
+            draining=None,
+        )
+        self._record = board.record(0, 0)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        self._door = door = WorkerListener(self._listener)
+        door.base = BASE
+        door.converse = HttpConnection
+        tls = "tls" in kind
+        if tls or "proxy" in kind:
+            security = ListenerSecurity(
+                (lambda sock: TlsTransport(sock, SERVER)) if tls else None,
+                HANDSHAKE_TIMEOUT,
+                "proxy" in kind,
+                forwarded.trust(["127.0.0.1"]),
+                {},
+            )
+            door.converse = security.converse
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect(self._listener.getsockname())
+        self.peer = Peer(sock, tls=tls)
+        if "proxy" in kind:
+            self.peer.header(b"PROXY TCP4 192.0.2.1 192.0.2.2 1000 80\r\n")
+        self._leave = 0.0
+        self._watch = self._watched()
+        self._watch.__enter__()
+        self.service.welcome(self._listener._accept(), door, self._record)  # type: ignore[attr-defined]
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Each time the connection settles, its old word for what comes next is compared."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(http_service, "_TURN", -1.0)  # of a pipeline, each has to wait
+            for cls in (HttpConnection, SecuredConnection):
+                patch.setattr(cls, "settle", self._settling(cls.settle))
+            yield
+
+    def _settling(self, settle: Callable[..., NextStep]) -> Callable[..., NextStep]:
+        def wrapped(c: HttpConnection, now: float, leaving: float = 0.0) -> NextStep:
+            step = settle(c, now, leaving)
+            state = derived(c)
+            assert state in STEPS_OF[step]
+            if state is not S.CLOSED:
+                assert c.deadline == expected_deadline(c, state, now, leaving)
+            return step
+
+        return wrapped
+
+    @property
+    def connection(self) -> HttpConnection | None:
+        return next(iter(self.service._open), None)
+
+    def step(self, name: str, size: int) -> None:
+        if name == "send":
+            self.peer.send(size)
+        elif name == "take":
+            self.peer.take(size)
+        elif name == "end":
+            with contextlib.suppress(OSError):
+                self.peer.sock.shutdown(socket.SHUT_WR)
+        elif name == "reset":
+            with contextlib.suppress(OSError):
+                linger = struct.pack("ii", 1, 0)
+                self.peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            self.peer.sock.close()
+        elif name == "stop":
+            self.service.last()
+        elif name == "leave":
+            self._stop()
+        elif name == "overdue":
+            self._pass_deadline()
+        self.turn()
+
+    def turn(self) -> None:
+        for fd, events in self.service.parking.wait(monotonic(), 0.0):
+            self.service.ready(fd, events, self._record, monotonic())
+        self.check()
+
+    def check(self) -> None:
+        """What a parked connection is, by its flags and by the table."""
+        c = self.connection
+        if c is None:
+            return
+        state = derived(c)
+        row = TABLE[state]
+        self.seen.append(state)
+        waits = {Readiness.READABLE: EPOLLIN, Readiness.WRITABLE: EPOLLOUT}[row.waits_for]
+        assert c.events == waits
+        if state is not S.QUEUED:  # which counted as idle, unless an error stood behind it
+            assert c.idle == row.expendable
+        self._check_movable(c, row)
+
+    def _check_movable(self, c: HttpConnection, row: StateRow) -> None:
+        message = c.parcel()
+        tls = isinstance(c, SecuredConnection) and c._security.seal is not None
+        if tls or row.movable is Movable.NO:
+            assert message is None
+        elif row.movable is Movable.EMPTY:
+            assert message is not None
+            assert message.data == b""
+        else:
+            assert (message is not None) == (c._unfinished is not None)
+            assert message is None or message.data
+
+    def _stop(self) -> None:
+        c = self.connection
+        row = TABLE[derived(c)] if c is not None else None
+        self.service.leave()
+        if c is None or row is None or not self.service._open:
+            return
+        if row.on_stop is OnStop.LAST_CHANCE:
+            assert 0 < c.deadline <= self.service._until
+        elif row.on_stop is OnStop.FINISH:
+            assert c.closing
+
+    def _pass_deadline(self) -> None:
+        c = self.connection
+        if c is None or not c.deadline or derived(c) is S.QUEUED:
+            return
+        row = TABLE[derived(c)]
+        sent: list[bytes] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                HttpConnection, "send", lambda _self, data: sent.append(data) or None
+            )  # nothing comes of it but this
+            c.overdue()
+        assert bool(sent) == (row.on_deadline is OnDeadline.ANSWER_408)
+        if row.on_deadline is not OnDeadline.CHECK_PROGRESS:
+            assert c.broken
+        self.service.parking.claim_this(c)
+        self.service._proceed(c, self._record, monotonic())
+
+    def close(self) -> None:
+        for c in list(self.service._open):
+            self.service._close(c)
+        self._watch.__exit__(None, None, None)
+        self.service.parking._epoll.close()
+        self.peer.sock.close()
+        self._listener.close()
+        self._door.make_room()
+
+
+KINDS = st.sampled_from(["plain", "plain", "tls", "proxy", "proxy tls"])
+
+
+@settings(max_examples=300)
+@given(
+    KINDS,
+    st.booleans(),
+    st.lists(REQUESTS, min_size=1, max_size=5),
+    st.lists(STEPS, min_size=4, max_size=30),
+)
+def test_the_table_says_what_the_flags_did(
+    kind: str, stream: bool, requests: list[bytes], steps: list[tuple[str, int]]
+) -> None:
+    limits = rules(min_body_rate=3, min_write_rate=3)
+    world = World(kind, _streaming(limits, stream))
+    with contextlib.closing(world):
+        world.peer.says(b"".join(requests))
+        world.turn()
+        for name, size in steps:
+            world.step(name, size)
+
+
+def _streaming(limits: ClientLimits, stream: bool) -> ClientLimits:
+    return msgspec.structs.replace(limits, limits=limits.limits._replace(stream=stream))
+
+
+def test_each_state_has_a_row() -> None:
+    assert set(TABLE) == set(ConnectionState)
+
+
+def test_each_state_can_be_reached_and_ends() -> None:
+    reached = {S.PROXY_HEADER, S.HANDSHAKE, S.NEW}  # the states in which connections begin
+    for _ in ConnectionState:
+        reached |= {after for state in reached for after in TABLE[state].successors}
+    assert reached == set(ConnectionState)
+    assert all(S.CLOSED in row.successors for state, row in TABLE.items() if state is not S.CLOSED)
