@@ -19,14 +19,13 @@ from prefork.scoreboard import Scoreboard, ThreadRecord
 from prefork.worker.schedule.accept import (
     QUEUE_EMPTY,
     WAKE,
+    AcceptInterrupted,
     AcceptorThread,
-    Arrival,
-    LeaveAccept,
     MainAcceptor,
-    WorkerListener,
 )
 from prefork.worker.schedule.handover import Handover, HandoverMessage
 from prefork.worker.schedule.poller import ConnectionPoller
+from prefork.worker.schedule.worker_listener import AcceptedSocket, WorkerListener
 from prefork.worker.schedule.worker_loop import WorkerLoop
 from tests.support.processes import asleep
 
@@ -34,25 +33,25 @@ PATIENCE = 30.0
 
 
 @pytest.fixture
-def listener() -> Iterator[socket.socket]:
+def listening() -> Iterator[socket.socket]:
     with socket.create_server(("127.0.0.1", 0), backlog=1000) as made:
         yield made
 
 
 @pytest.fixture
-def door(listener: socket.socket) -> Iterator[WorkerListener]:
+def listener(listening: socket.socket) -> Iterator[WorkerListener]:
     """One worker's view of it: a descriptor of its own."""
-    door = WorkerListener(listener.dup())
-    yield door
-    door.sock.close()
+    listener = WorkerListener(listening.dup())
+    yield listener
+    listener.sock.close()
 
 
 @pytest.fixture
-def clients(listener: socket.socket) -> Iterator[Callable[[], socket.socket]]:
+def clients(listening: socket.socket) -> Iterator[Callable[[], socket.socket]]:
     made = []
 
     def connect() -> socket.socket:
-        made.append(socket.create_connection(listener.getsockname(), PATIENCE))
+        made.append(socket.create_connection(listening.getsockname(), PATIENCE))
         return made[-1]
 
     yield connect
@@ -77,11 +76,11 @@ Handle = Callable[[Callable[[], None]], None]
 Connect = Callable[[], socket.socket]
 
 
-def close_all(arrivals: list[Arrival]) -> set[Any]:
+def close_all(accepted: list[AcceptedSocket]) -> set[Any]:
     """The peers of what was accepted."""
-    for fd, _ in arrivals:
+    for fd, _ in accepted:
         os.close(fd)
-    return {peer for _, peer in arrivals}
+    return {peer for _, peer in accepted}
 
 
 def until(condition: Callable[[], Any]) -> None:
@@ -91,7 +90,7 @@ def until(condition: Callable[[], Any]) -> None:
         threading.Event().wait(0.001)
 
 
-class Kicks:
+class WakeSignals:
     """A thread that sends WAKE to the main thread again and again."""
 
     def __init__(self) -> None:
@@ -111,68 +110,68 @@ class Kicks:
         self._thread.join()
 
 
-# The door.
+# The listener.
 
 
-def test_a_shut_door_keeps_its_number_and_leaves_the_listener_to_others(
-    door: WorkerListener, listener: socket.socket, clients: Connect
+def test_a_replaced_listener_keeps_its_number_and_stays_open_for_others(
+    listener: WorkerListener, listening: socket.socket, clients: Connect
 ) -> None:
-    number = door.sock.fileno()
-    door.shut()
-    assert not door.open
-    assert door.sock.fileno() == number
+    number = listener.sock.fileno()
+    listener.stop_accepting()
+    assert not listener.open
+    assert listener.sock.fileno() == number
     assert os.readlink(f"/proc/self/fd/{number}") == os.devnull
     assert not os.get_inheritable(number)
-    problem = MainAcceptor().accept(door, [])
+    problem = MainAcceptor().accept(listener, [])
     assert problem is not None
     assert problem.errno == errno.ENOTSOCK
     client = clients()
-    served, peer = listener.accept()
+    served, peer = listening.accept()
     served.close()
     assert peer == client.getsockname()
 
 
-# The main thread's place.
+# The main thread in accept4.
 
 
-def test_what_is_accepted_is_in_the_list(door: WorkerListener, clients: Connect) -> None:
+def test_what_is_accepted_is_in_the_list(listener: WorkerListener, clients: Connect) -> None:
     client = clients()
-    got: list[Arrival] = []
-    assert MainAcceptor().accept(door, got) is None
-    assert close_all(got) == {client.getsockname()}
+    accepted: list[AcceptedSocket] = []
+    assert MainAcceptor().accept(listener, accepted) is None
+    assert close_all(accepted) == {client.getsockname()}
 
 
-def test_an_empty_queue_of_a_listener_that_ends_is_told(
-    door: WorkerListener, clients: Connect
+def test_the_empty_queue_of_a_listener_that_ends_is_reported(
+    listener: WorkerListener, clients: Connect
 ) -> None:
     clients()
-    door.sock.setblocking(False)
-    got: list[Arrival] = []
-    assert MainAcceptor().accept(door, got) is None
-    problem = MainAcceptor().accept(door, got)
+    listener.sock.setblocking(False)
+    accepted: list[AcceptedSocket] = []
+    assert MainAcceptor().accept(listener, accepted) is None
+    problem = MainAcceptor().accept(listener, accepted)
     assert problem is not None
     assert problem.errno in QUEUE_EMPTY
-    assert len(close_all(got)) == 1
+    assert len(close_all(accepted)) == 1
 
 
 def test_so_it_is_for_a_unix_socket_shut_for_reading() -> None:
-    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
-        listener.bind("")  # an abstract name of the kernel's choice, unix(7)
-        listener.listen()
-        client.connect(listener.getsockname())
-        listener.shutdown(socket.SHUT_RD)
-        door, got = WorkerListener(listener), list[Arrival]()
-        assert MainAcceptor().accept(door, got) is None
-        problem = MainAcceptor().accept(door, got)
+    with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as client:
+        listening.bind("")  # an abstract name of the kernel's choice, unix(7)
+        listening.listen()
+        client.connect(listening.getsockname())
+        listening.shutdown(socket.SHUT_RD)
+        listener, accepted = WorkerListener(listening), list[AcceptedSocket]()
+        assert MainAcceptor().accept(listener, accepted) is None
+        problem = MainAcceptor().accept(listener, accepted)
         assert problem is not None
         assert problem.errno in QUEUE_EMPTY
-        for fd, _ in got:
+        for fd, _ in accepted:
             os.close(fd)
-        assert len(got) == 1
+        assert len(accepted) == 1
 
 
 class Failing:
-    """A listener whose accept fails with what the kernel says of a connection, or of us."""
+    """A listening whose accept fails with what the kernel says of a connection, or of us."""
 
     def __init__(self, number: int) -> None:
         self._number = number
@@ -180,7 +179,7 @@ class Failing:
     def fileno(self) -> int:
         return 0
 
-    def _accept(self) -> Arrival:
+    def _accept(self) -> AcceptedSocket:
         raise OSError(self._number, os.strerror(self._number))
 
 
@@ -191,235 +190,239 @@ def test_an_error_of_the_connection_is_none_of_the_listener(number: int) -> None
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS])
 def test_an_error_of_the_listener_is_returned_and_disarms(number: int) -> None:
-    place = MainAcceptor()
-    problem = place.accept(WorkerListener(Failing(number)), [])  # type: ignore[arg-type]
+    main = MainAcceptor()
+    problem = main.accept(WorkerListener(Failing(number)), [])  # type: ignore[arg-type]
     assert problem is not None
     assert problem.errno == number
-    assert not place.armed
+    assert not main.armed
 
 
 def test_a_handler_outside_of_accept_raises_nothing() -> None:
-    place = MainAcceptor()
-    place.interrupt(place.disarm())
+    main = MainAcceptor()
+    main.interrupt(main.disarm())
 
 
 def test_only_the_outermost_handler_raises() -> None:
-    place = MainAcceptor()
-    place.armed = True
-    outer = place.disarm()
-    place.interrupt(place.disarm())  # one that came in the middle
-    with pytest.raises(LeaveAccept):
-        place.interrupt(outer)
+    main = MainAcceptor()
+    main.armed = True
+    outer = main.disarm()
+    main.interrupt(main.disarm())  # one that came in the middle
+    with pytest.raises(AcceptInterrupted):
+        main.interrupt(outer)
 
 
-def test_a_signal_brings_the_main_thread_out(door: WorkerListener, handle: Handle) -> None:
-    place = MainAcceptor()
-    handle(lambda: place.interrupt(place.disarm()))
-    got: list[Arrival] = []
-    with Kicks():
+def test_a_signal_brings_the_main_thread_out(listener: WorkerListener, handle: Handle) -> None:
+    main = MainAcceptor()
+    handle(lambda: main.interrupt(main.disarm()))
+    accepted: list[AcceptedSocket] = []
+    with WakeSignals():
         for _ in range(50):
-            assert place.accept(door, got) is None
-            assert not place.armed
-    assert got == []
+            assert main.accept(listener, accepted) is None
+            assert not main.armed
+    assert accepted == []
 
 
 def test_no_connection_is_lost_to_an_interruption(
-    door: WorkerListener, clients: Connect, handle: Handle
+    listener: WorkerListener, clients: Connect, handle: Handle
 ) -> None:
     """It was accepted and is in the list, or it is still in the queue."""
-    place = MainAcceptor()
+    main = MainAcceptor()
     deadline = monotonic() + PATIENCE
 
     def interrupt() -> None:
-        place.interrupt(place.disarm())
+        main.interrupt(main.disarm())
 
     handle(interrupt)
-    got: list[Arrival] = []
+    accepted: list[AcceptedSocket] = []
     peers = set()
-    with Kicks():
+    with WakeSignals():
         for _ in range(800):
             peers.add(clients().getsockname())
-            while len(got) < len(peers):
-                # Each kick brings it out: a connection that was lost ends the test, not its time.
-                assert monotonic() < deadline, f"{len(peers) - len(got)} connections were lost"
-                assert place.accept(door, got) is None
-    assert len(got) == 800
-    assert close_all(got) == peers
+            while len(accepted) < len(peers):
+                # Each signal brings it out: a connection that was lost ends the test, not its time.
+                assert monotonic() < deadline, f"{len(peers) - len(accepted)} connections were lost"
+                assert main.accept(listener, accepted) is None
+    assert len(accepted) == 800
+    assert close_all(accepted) == peers
 
 
 def test_an_interruption_is_not_lost_to_code_that_the_collector_runs(
-    door: WorkerListener, clients: Connect, handle: Handle
+    listener: WorkerListener, clients: Connect, handle: Handle
 ) -> None:
     """An exception that is raised in there goes nowhere, and it would be the only one."""
-    place = MainAcceptor()
+    main = MainAcceptor()
     waits = threading.Event()
-    kicks = Kicks()
+    signals = WakeSignals()
 
     def interrupt() -> None:
-        place.interrupt(place.disarm())
+        main.interrupt(main.disarm())
 
     def collected(*_: object) -> None:
-        if place.armed and not waits.is_set():
+        if main.armed and not waits.is_set():
             signal.raise_signal(WAKE)
 
-    def kick() -> None:
+    def begin() -> None:
         until(lambda: asleep(os.getpid()))  # in accept4
         waits.set()
-        kicks.__enter__()
+        signals.__enter__()
 
     handle(interrupt)
-    got: list[Arrival] = []
-    kicker, rescue = threading.Thread(target=kick), threading.Timer(5.0, clients)
+    accepted: list[AcceptedSocket] = []
+    beginner, rescue = threading.Thread(target=begin), threading.Timer(5.0, clients)
     before = gc.get_threshold()
     gc.callbacks.append(collected)
     try:
-        kicker.start()
+        beginner.start()
         rescue.start()
         gc.set_threshold(1)
-        assert place.accept(door, got) is None
+        assert main.accept(listener, accepted) is None
     finally:
         gc.set_threshold(*before)
         gc.callbacks.remove(collected)
         rescue.cancel()
         rescue.join()
-        kicker.join()
-        kicks.__exit__()
-    close_all(got)
-    assert got == [], "only a client has brought it out"
+        beginner.join()
+        signals.__exit__()
+    close_all(accepted)
+    assert accepted == [], "only a client has brought it out"
 
 
 # The acceptor thread.
 
 
-class Place:
+class Acceptor:
     """An acceptor with all that it works with."""
 
-    def __init__(self, door: WorkerListener) -> None:
-        self.arrivals: deque[tuple[Arrival, WorkerListener]] = deque()
+    def __init__(self, listener: WorkerListener) -> None:
+        self.accepted: deque[tuple[AcceptedSocket, WorkerListener]] = deque()
         self.woken = threading.Semaphore(0)
-        self.go_on = False
-        self.acceptor = AcceptorThread(door, self.arrivals, self.woken.release, lambda: self.go_on)
+        self.may_continue = False
+        self.acceptor = AcceptorThread(
+            listener, self.accepted, self.woken.release, lambda: self.may_continue
+        )
 
     def wait_woken(self) -> None:
         assert self.woken.acquire(timeout=PATIENCE)
 
 
 @pytest.fixture
-def place(door: WorkerListener, handle: Handle) -> Iterator[Place]:
+def one(listener: WorkerListener, handle: Handle) -> Iterator[Acceptor]:
     handle(lambda: None)
-    made = Place(door)
+    made = Acceptor(listener)
     yield made
-    if door.open:
-        door.shut()
-    made.acceptor.dismiss()
-    close_all([arrival for arrival, _ in made.arrivals])
+    if listener.open:
+        listener.stop_accepting()
+    made.acceptor.stop()
+    close_all([accepted for accepted, _ in made.accepted])
 
 
 @pytest.mark.timeout(PATIENCE)
-def test_an_acceptor_posted_and_dismissed_as_it_leaves_is_waited_for(
-    door: WorkerListener, handle: Handle, clients: Connect
+def test_an_acceptor_resumed_and_stopped_as_it_ends_is_waited_for(
+    listener: WorkerListener, handle: Handle, clients: Connect
 ) -> None:
     handle(lambda: None)
-    arrivals: deque[tuple[Arrival, WorkerListener]] = deque()
-    leaving = threading.Event()
+    accepted: deque[tuple[AcceptedSocket, WorkerListener]] = deque()
+    ending = threading.Event()
 
     def wake() -> None:
-        # The thread has said that it is out, and has not looked yet whether it is dismissed.
-        leaving.set()
-        until(lambda: acceptor._dismissed)
+        # The thread has cleared `accepting`, and must have seen before whether it is stopped.
+        ending.set()
+        until(lambda: acceptor._stopped)
 
-    acceptor = AcceptorThread(door, arrivals, wake, lambda: False)
+    acceptor = AcceptorThread(listener, accepted, wake, lambda: False)
     clients()
-    acceptor.post()
-    assert leaving.wait(PATIENCE)
-    acceptor.post()
-    door.shut()
-    acceptor.dismiss()  # for ever, where the thread has ended without its second turn
-    assert not acceptor.in_place
-    close_all([arrival for arrival, _ in arrivals])
+    acceptor.resume()
+    assert ending.wait(PATIENCE)
+    acceptor.resume()
+    listener.stop_accepting()
+    acceptor.stop()  # never returns if the thread has ended without accepting once more
+    assert not acceptor.accepting
+    close_all([accepted for accepted, _ in accepted])
 
 
-def test_an_acceptor_takes_one_and_leaves_its_place(
-    place: Place, door: WorkerListener, clients: Connect
+def test_an_acceptor_takes_one_and_stops(
+    one: Acceptor, listener: WorkerListener, clients: Connect
 ) -> None:
     clients()
-    place.acceptor.post()
-    place.wait_woken()
-    until(lambda: not place.acceptor.in_place)
+    one.acceptor.resume()
+    one.wait_woken()
+    until(lambda: not one.acceptor.accepting)
     clients()
-    place.acceptor.post()
-    place.wait_woken()
-    until(lambda: not place.acceptor.in_place)
-    assert len(place.arrivals) == 2
-    assert all(which is door for _, which in place.arrivals)
-    assert place.acceptor.problem is None
+    one.acceptor.resume()
+    one.wait_woken()
+    until(lambda: not one.acceptor.accepting)
+    assert len(one.accepted) == 2
+    assert all(which is listener for _, which in one.accepted)
+    assert one.acceptor.problem is None
 
 
-def test_an_acceptor_that_may_go_on_takes_them_all(place: Place, clients: Connect) -> None:
-    place.go_on = True
-    place.acceptor.post()
+def test_an_acceptor_that_may_continue_takes_them_all(one: Acceptor, clients: Connect) -> None:
+    one.may_continue = True
+    one.acceptor.resume()
     for number in range(1, 11):
         clients()
-        place.wait_woken()
-        until(lambda number=number: len(place.arrivals) == number)
-    assert place.acceptor.in_place
+        one.wait_woken()
+        until(lambda number=number: len(one.accepted) == number)
+    assert one.acceptor.accepting
 
 
-def test_posted_twice_it_is_there_once(place: Place, clients: Connect) -> None:
+def test_resumed_twice_it_has_one_thread(one: Acceptor, clients: Connect) -> None:
     before = threading.active_count()
     for _ in range(5):
-        place.acceptor.post()
+        one.acceptor.resume()
     assert threading.active_count() == before + 1
     clients()
-    place.wait_woken()
-    until(lambda: not place.acceptor.in_place)
-    clients()  # nobody has posted it since
-    assert not place.woken.acquire(timeout=0.05)
-    assert len(place.arrivals) == 1
+    one.wait_woken()
+    until(lambda: not one.acceptor.accepting)
+    clients()  # nobody has resumed it since
+    assert not one.woken.acquire(timeout=0.05)
+    assert len(one.accepted) == 1
 
 
-def test_dismissed_it_is_out_when_the_call_returns(place: Place, door: WorkerListener) -> None:
-    place.acceptor.post()
-    door.shut()
-    place.acceptor.dismiss()
-    assert not place.acceptor.in_place
-    place.acceptor.post()
-    assert not place.acceptor.in_place
-    place.acceptor.dismiss()  # as often as one likes
-
-
-def test_dismissed_before_it_was_ever_posted(place: Place, clients: Connect) -> None:
-    place.acceptor.dismiss()
-    place.acceptor.post()
-    clients()
-    assert not place.acceptor.in_place
-    assert not place.arrivals
-
-
-def test_an_error_ends_its_turn_and_is_told(place: Place, door: WorkerListener) -> None:
-    door.sock.setblocking(False)
-    place.acceptor.post()
-    place.wait_woken()
-    until(lambda: not place.acceptor.in_place)
-    assert isinstance(place.acceptor.problem, BlockingIOError)
-
-
-def test_no_connection_is_lost_when_an_acceptor_is_dismissed(
-    listener: socket.socket, clients: Connect, handle: Handle
+def test_stopped_it_has_ended_when_the_call_returns(
+    one: Acceptor, listener: WorkerListener
 ) -> None:
-    """It is among the arrivals, or another process finds it in the queue."""
+    one.acceptor.resume()
+    listener.stop_accepting()
+    one.acceptor.stop()
+    assert not one.acceptor.accepting
+    one.acceptor.resume()
+    assert not one.acceptor.accepting
+    one.acceptor.stop()  # as often as one likes
+
+
+def test_stopped_before_it_was_ever_resumed(one: Acceptor, clients: Connect) -> None:
+    one.acceptor.stop()
+    one.acceptor.resume()
+    clients()
+    assert not one.acceptor.accepting
+    assert not one.accepted
+
+
+def test_an_error_stops_it_and_is_reported(one: Acceptor, listener: WorkerListener) -> None:
+    listener.sock.setblocking(False)
+    one.acceptor.resume()
+    one.wait_woken()
+    until(lambda: not one.acceptor.accepting)
+    assert isinstance(one.acceptor.problem, BlockingIOError)
+
+
+def test_no_connection_is_lost_when_an_acceptor_is_stopped(
+    listening: socket.socket, clients: Connect, handle: Handle
+) -> None:
+    """It is among the accepted, or another process finds it in the queue."""
     handle(lambda: None)
     for _ in range(100):
-        with listener.dup() as ours:
-            place = Place(WorkerListener(ours))
-            place.go_on = True
-            place.acceptor.post()
+        with listening.dup() as ours:
+            one = Acceptor(WorkerListener(ours))
+            one.may_continue = True
+            one.acceptor.resume()
             peers = {clients().getsockname() for _ in range(3)}
-            place.acceptor.door.shut()
-            place.acceptor.dismiss()
-            found = close_all([arrival for arrival, _ in place.arrivals])
+            one.acceptor.listener.stop_accepting()
+            one.acceptor.stop()
+            found = close_all([accepted for accepted, _ in one.accepted])
             while len(found) < len(peers):
-                served, peer = listener.accept()
+                served, peer = listening.accept()
                 served.close()
                 found.add(peer)
             assert found == peers
@@ -429,37 +432,39 @@ def test_no_connection_is_lost_when_an_acceptor_is_dismissed(
 
 
 class Quiet:
-    """A service that keeps what arrives; `on_last` runs in the middle of the order to leave."""
+    """A service that keeps what arrives; `on_shutdown` runs in the middle of the order to stop."""
 
     def __init__(self) -> None:
-        self.parking: ConnectionPoller[Any] = ConnectionPoller()
-        self.arrivals: list[Arrival] = []
-        self.on_last: Callable[[], None] = lambda: None
+        self.poller: ConnectionPoller[Any] = ConnectionPoller()
+        self.accepted: list[AcceptedSocket] = []
+        self.on_shutdown: Callable[[], None] = lambda: None
         self.left = 0
 
-    def welcome(self, arrival: Arrival, door: WorkerListener, record: ThreadRecord) -> None:
-        self.arrivals.append(arrival)
+    def serve_accepted(
+        self, accepted: AcceptedSocket, listener: WorkerListener, record: ThreadRecord
+    ) -> None:
+        self.accepted.append(accepted)
 
-    def adopt(
-        self, parcel: HandoverMessage, fd: int, door: WorkerListener, record: ThreadRecord
+    def serve_received(
+        self, message: HandoverMessage, fd: int, listener: WorkerListener, record: ThreadRecord
     ) -> None: ...
 
-    def ready(self, fd: int, events: int, record: ThreadRecord) -> None: ...
+    def serve_ready(self, fd: int, events: int, record: ThreadRecord) -> None: ...
 
-    def overdue(self, now: float, record: ThreadRecord) -> None: ...
+    def close_overdue(self, now: float, record: ThreadRecord) -> None: ...
 
-    def offer(self, fd: int, slot: int | None = None) -> bool:
+    def hand_over(self, fd: int, slot: int | None = None) -> bool:
         return False
 
     def hand_over_all(self) -> None: ...
 
-    def last(self) -> None:
-        self.on_last()
+    def begin_shutdown(self) -> None:
+        self.on_shutdown()
 
-    def leave(self) -> None:
+    def shut_down_idle(self) -> None:
         self.left += 1
 
-    def expire(self, now: float) -> None: ...
+    def expire_requests(self, now: float) -> None: ...
 
     def flush(self) -> None: ...
 
@@ -483,14 +488,14 @@ class Master:
         except BaseException as error:
             self.error = error
 
-    def hear(self, wanted: object, *, kick: bool = True) -> None:
-        """Waits for a report; kicks the worker meanwhile, since it may miss a signal."""
+    def hear(self, wanted: object, *, wake: bool = True) -> None:
+        """Waits for a report; signals the worker meanwhile, since it may miss a signal."""
         deadline = monotonic() + PATIENCE
         while wanted not in self.reports:
             assert monotonic() < deadline, self.reports
             if (report := self.channel.report()) is not None:
                 self.reports.append(report)
-            elif kick and ReadyReport() in self.reports:
+            elif wake and ReadyReport() in self.reports:
                 self._over.wait(0.01)
                 signal.pthread_kill(self.main, WAKE)
 
@@ -502,11 +507,11 @@ class Master:
 
 
 @pytest.fixture
-def run(door: WorkerListener, handle: Handle) -> Iterator[Callable[..., Quiet]]:
+def run(listener: WorkerListener, handle: Handle) -> Iterator[Callable[..., Quiet]]:
     """Runs a loop in the main thread while `work` plays the master in another."""
     channels: list[Channel] = []
 
-    def run(work: Callable[[Master], None], service: Quiet, *doors: WorkerListener) -> Quiet:
+    def run(work: Callable[[Master], None], service: Quiet, *listeners: WorkerListener) -> Quiet:
         ours, theirs = Channel.pair()
         channels.extend((ours, theirs))
         # As in the master: whoever forks has the signal blocked or handled.
@@ -516,7 +521,7 @@ def run(door: WorkerListener, handle: Handle) -> Iterator[Callable[..., Quiet]]:
         handover = Handover(board, 0, 1)
         records = [board.record(0, 0)]
         WorkerLoop(
-            list(doors) or [door],
+            list(listeners) or [listener],
             theirs,
             lambda paths, fds: None,
             handover,
@@ -535,97 +540,97 @@ Run = Callable[..., Quiet]
 
 
 def test_retired_it_leaves_the_queue_alone(
-    run: Run, door: WorkerListener, listener: socket.socket, clients: Connect
+    run: Run, listener: WorkerListener, listening: socket.socket, clients: Connect
 ) -> None:
     def work(master: Master) -> None:
-        master.hear(ReadyReport(), kick=False)
+        master.hear(ReadyReport(), wake=False)
         master.channel.send(RetireOrder())
         master.hear(LeavingReport())
 
     service = run(work, Quiet())
     assert service.left == 1
-    assert not door.open
+    assert not listener.open
     client = clients()
-    served, peer = listener.accept()
+    served, peer = listening.accept()
     served.close()
     assert peer == client.getsockname()
-    assert service.arrivals == []
+    assert service.accepted == []
 
 
 def test_stopped_it_drains_the_queue_to_its_end(
-    run: Run, door: WorkerListener, clients: Connect
+    run: Run, listener: WorkerListener, clients: Connect
 ) -> None:
     peers = {clients().getsockname() for _ in range(50)}
 
     def work(master: Master) -> None:
-        master.hear(ReadyReport(), kick=False)
-        door.sock.setblocking(False)
+        master.hear(ReadyReport(), wake=False)
+        listener.sock.setblocking(False)
         master.channel.send(StopOrder((0,)))
         master.hear(LeavingReport())
 
     service = run(work, Quiet())
-    assert close_all(service.arrivals) == peers
+    assert close_all(service.accepted) == peers
 
 
 def test_with_several_listeners_each_is_drained(
-    run: Run, clients: Connect, door: WorkerListener
+    run: Run, clients: Connect, listener: WorkerListener
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as second, socket.socket() as other:
         other.connect(second.getsockname())
         peers = {clients().getsockname(), other.getsockname()}
 
         def work(master: Master) -> None:
-            master.hear(ReadyReport(), kick=False)
-            door.sock.setblocking(False)
+            master.hear(ReadyReport(), wake=False)
+            listener.sock.setblocking(False)
             second.setblocking(False)
             master.channel.send(StopOrder((0, 1)))
             master.hear(LeavingReport())
 
-        service = run(work, Quiet(), door, WorkerListener(second))
-        assert close_all(service.arrivals) == peers
+        service = run(work, Quiet(), listener, WorkerListener(second))
+        assert close_all(service.accepted) == peers
 
 
 def test_a_signal_in_the_middle_of_an_order_does_not_break_it_off(
-    run: Run, door: WorkerListener
+    run: Run, listener: WorkerListener
 ) -> None:
     """The handler of the second comes in the middle of the first: nothing may climb out of it."""
     service = Quiet()
-    service.on_last = lambda: [signal.raise_signal(WAKE) for _ in range(3)]  # type: ignore[assignment,return-value]
+    service.on_shutdown = lambda: [signal.raise_signal(WAKE) for _ in range(3)]  # type: ignore[assignment,return-value]
 
     def work(master: Master) -> None:
-        master.hear(ReadyReport(), kick=False)
+        master.hear(ReadyReport(), wake=False)
         master.channel.send(RetireOrder())
         master.hear(LeavingReport())
 
     run(work, service)
     assert service.left == 1
-    assert not door.open
+    assert not listener.open
 
 
-def test_the_end_of_the_master_retires_it(run: Run, door: WorkerListener) -> None:
+def test_the_end_of_the_master_retires_it(run: Run, listener: WorkerListener) -> None:
     def work(master: Master) -> None:
-        master.hear(ReadyReport(), kick=False)
+        master.hear(ReadyReport(), wake=False)
         master.channel.close()
         # The kernel sends TERM for it, prctl(2).
-        until(lambda: door.open is False or signal.pthread_kill(master.main, signal.SIGTERM))
+        until(lambda: listener.open is False or signal.pthread_kill(master.main, signal.SIGTERM))
 
     assert run(work, Quiet()).left == 1
-    assert not door.open
+    assert not listener.open
 
 
 # The main thread at work, between two looks into its epoll.
 
 
 @pytest.fixture
-def at_work(door: WorkerListener, handle: Handle) -> Iterator[tuple[WorkerLoop, Quiet]]:
+def at_work(listener: WorkerListener, handle: Handle) -> Iterator[tuple[WorkerLoop, Quiet]]:
     """A loop that knows a sibling, and does not run."""
-    with loop_at_work(door, handle, inboxes=2) as made:
+    with loop_at_work(listener, handle, inboxes=2) as made:
         yield made
 
 
 @contextmanager
 def loop_at_work(
-    door: WorkerListener, handle: Handle, *, inboxes: int, single: bool = False
+    listener: WorkerListener, handle: Handle, *, inboxes: int, single: bool = False
 ) -> Iterator[tuple[WorkerLoop, Quiet]]:
     """`inboxes`: that the worker knows, first its own, then a sibling's; `single`: what the master
     says."""
@@ -638,18 +643,18 @@ def loop_at_work(
     for end in ends[inboxes:]:
         end.close()
     if inboxes:
-        handover.learn(1, (1,), [end.detach() for end in ends[:inboxes]], own=True)
+        handover.set_inboxes(1, (1,), [end.detach() for end in ends[:inboxes]], own=True)
     records = [board.record(0, 0)]
     loop = WorkerLoop(
-        [door], theirs, lambda paths, fds: None, handover, records, board.accept_flags(0)
+        [listener], theirs, lambda paths, fds: None, handover, records, board.accept_flags(0)
     )
     service = loop._service = Quiet()  # type: ignore[assignment]
-    loop._parking = service.parking
+    loop._poller = service.poller
     loop._install_handlers()
     loop._watcher.start(service)  # type: ignore[arg-type]
     yield loop, service
-    loop._watcher.dismiss()
-    handover.in_child()
+    loop._watcher.stop()
+    handover.after_fork_in_child()
     ours.close()
     theirs.close()
 
@@ -661,16 +666,16 @@ def test_at_work_it_accepts_itself_and_at_rest_an_acceptor_does(
     (acceptor,) = loop._acceptors
     peers = {clients().getsockname() for _ in range(3)}
     loop._at_work = True
-    assert loop._tend_doors()
-    assert 0 < len(service.arrivals) < 3, "those who are parked have their turn between"
-    assert loop._tend_doors()
-    assert not acceptor.in_place
-    assert close_all(service.arrivals) == peers
-    assert loop._tend_doors(), "it had something to do just now"
-    assert not loop._tend_doors()
-    assert acceptor.in_place
-    acceptor.door.shut()
-    acceptor.dismiss()
+    assert loop._provide_acceptors()
+    assert 0 < len(service.accepted) < 3, "those who are parked have their turn between"
+    assert loop._provide_acceptors()
+    assert not acceptor.accepting
+    assert close_all(service.accepted) == peers
+    assert loop._provide_acceptors(), "it had something to do just now"
+    assert not loop._provide_acceptors()
+    assert acceptor.accepting
+    acceptor.listener.stop_accepting()
+    acceptor.stop()
 
 
 @pytest.mark.parametrize(
@@ -683,28 +688,33 @@ def test_at_work_it_accepts_itself_and_at_rest_an_acceptor_does(
     ],
 )
 def test_without_siblings_it_accepts_as_many_as_it_has_found_where_nobody_else_can(
-    door: WorkerListener, handle: Handle, clients: Connect, inboxes: int, single: bool, taken: int
+    listener: WorkerListener,
+    handle: Handle,
+    clients: Connect,
+    inboxes: int,
+    single: bool,
+    taken: int,
 ) -> None:
-    with loop_at_work(door, handle, inboxes=inboxes, single=single) as (loop, service):
+    with loop_at_work(listener, handle, inboxes=inboxes, single=single) as (loop, service):
         for _ in range(6):
             clients()
-        loop._acceptors[0].dismiss()  # whatever it would take
+        loop._acceptors[0].stop()  # whatever it would take
         loop._at_work, loop._found = True, 5
-        assert loop._tend_doors() is bool(taken)
-        assert len(service.arrivals) == taken
-        close_all(service.arrivals)
+        assert loop._provide_acceptors() is bool(taken)
+        assert len(service.accepted) == taken
+        close_all(service.accepted)
 
 
 def test_beaten_to_a_connection_it_comes_back(
-    at_work: tuple[WorkerLoop, Quiet], door: WorkerListener
+    at_work: tuple[WorkerLoop, Quiet], listener: WorkerListener
 ) -> None:
     loop, service = at_work
 
     class Wrong:
-        def mine(self) -> bool:
+        def may_take(self) -> bool:
             return True
 
-    door.turn = None
-    loop._accept_at_once(door, Wrong(), 2)  # type: ignore[arg-type]
-    assert service.arrivals == []
+    listener.fairness = None
+    loop._accept_at_once(listener, Wrong(), 2)  # type: ignore[arg-type]
+    assert service.accepted == []
     assert not loop._at_work

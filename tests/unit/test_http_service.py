@@ -25,16 +25,16 @@ class NoSiblings:
     expected = wanted = False
 
 
-class Crew:
+class Threads:
     """Notes what it is told."""
 
     def __init__(self) -> None:
         self.told: list[object] = []
 
-    def enter(self, record: ThreadRecord) -> None:
+    def before_call(self, record: ThreadRecord) -> None:
         self.told.append(record)
 
-    def leave(self, seconds: float) -> None:
+    def after_call(self, seconds: float) -> None:
         self.told.append(seconds)
 
 
@@ -61,8 +61,8 @@ class Served(NamedTuple):
     def ask(self) -> bytes:
         """The answer to a request on the one kept connection."""
         self.client.sendall(GET)
-        for fd in list(self.service.parking.parked):
-            self.service.ready(fd, 1, self.record, 0.0)
+        for fd in list(self.service.poller.parked):
+            self.service.serve_ready(fd, 1, self.record, 0.0)
         return self.client.recv(65536)
 
 
@@ -75,7 +75,7 @@ def serve() -> Iterator[Serve]:
 
     def serve(**around: Any) -> Served:
         given: dict[str, Any] = {
-            **dict.fromkeys(("crew", "access", "ids", "draining")),
+            **dict.fromkeys(("threads", "access", "ids", "draining")),
             "proxies": False,
             **around,
         }
@@ -83,20 +83,20 @@ def serve() -> Iterator[Serve]:
         siblings: Any = NoSiblings()
         admission = Admission[HttpConnection](0, 0)
         service = HttpService(
-            *(app, rules(), given.pop("crew"), siblings, board.stats_writer(0)),
+            *(app, rules(), given.pop("threads"), siblings, board.stats_writer(0)),
             admission=admission,
             request_timeout=0.0,
             graceful_timeout=0.0,
             **given,
         )
-        listener = socket.create_server(("127.0.0.1", 0))
-        client = socket.create_connection(listener.getsockname())
-        door = WorkerListener(listener)
-        ends.extend((listener.close, client.close, lambda: os.close(door.null)))
-        door.base, door.recall, door.converse = BASE, HeadCache(), HttpConnection
+        listening = socket.create_server(("127.0.0.1", 0))
+        client = socket.create_connection(listening.getsockname())
+        listener = WorkerListener(listening)
+        ends.extend((listening.close, client.close, lambda: os.close(listener.spare_fd)))
+        listener.base, listener.recall, listener.converse = BASE, HeadCache(), HttpConnection
         record = board.record(0, 0)
-        service.welcome(listener._accept(), door, record)  # type: ignore[attr-defined]
-        ends.extend(each.close for each in service.parking.parked.values())
+        service.serve_accepted(listening._accept(), listener, record)  # type: ignore[attr-defined]
+        ends.extend(each.close for each in service.poller.parked.values())
         return Served(service, record, client)
 
     yield serve
@@ -105,11 +105,11 @@ def serve() -> Iterator[Serve]:
 
 
 def test_threads_are_told_of_each_call(serve: Serve) -> None:
-    crew = Crew()
-    served = serve(crew=crew)
+    threads = Threads()
+    served = serve(threads=threads)
     for number in range(4):
         served.ask()
-        entered, seconds = crew.told[2 * number :]
+        entered, seconds = threads.told[2 * number :]
         assert entered is served.record
         assert isinstance(seconds, float)
 

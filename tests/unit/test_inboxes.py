@@ -25,10 +25,10 @@ class Pair:
         for slot, worker in enumerate((self.one, self.other)):
             far = 1 - slot
             fds = (os.dup(self.ways[slot][0].fileno()), os.dup(self.ways[far][1].fileno()))
-            worker.learn(KIND, (far,), fds, own=True)
-            worker.open()
+            worker.set_inboxes(KIND, (far,), fds, own=True)
+            worker.start_receiving()
 
-    def parcel(self, **more: object) -> HandoverMessage:
+    def message(self, **more: object) -> HandoverMessage:
         given = {
             "listener": 1,
             "peer": None,
@@ -43,13 +43,13 @@ class Pair:
         return HandoverMessage(**{**given, **more})  # type: ignore[arg-type]
 
     def send(self, *, only_idle: bool = True, **more: object) -> bool:
-        return self.one.send(self.parcel(**more), self.served.fileno(), only_idle=only_idle)
+        return self.one.send(self.message(**more), self.served.fileno(), only_idle=only_idle)
 
     def close(self) -> None:
         for sock in (self.client, self.served, *self.ways[0], *self.ways[1]):
             sock.close()
-        self.one.in_child()
-        self.other.in_child()
+        self.one.after_fork_in_child()
+        self.other.after_fork_in_child()
 
 
 @pytest.fixture
@@ -63,8 +63,8 @@ def test_what_is_sent_arrives_with_all_that_belongs_to_it(pair: Pair) -> None:
     assert pair.send(data=b"G\xff\r\n", peer=("::1", 8, 0, 0))
     packet = pair.other.receive()
     assert packet is not None
-    parcel, fd = packet
-    assert parcel == pair.parcel(data=b"G\xff\r\n", peer=("::1", 8, 0, 0), hops=1)
+    message, fd = packet
+    assert message == pair.message(data=b"G\xff\r\n", peer=("::1", 8, 0, 0), hops=1)
     with socket.socket(fileno=fd) as moved:
         assert not moved.get_inheritable()
         moved.send(b"hello")
@@ -74,28 +74,28 @@ def test_what_is_sent_arrives_with_all_that_belongs_to_it(pair: Pair) -> None:
 
 def test_a_busy_one_is_sent_nothing_but_by_one_that_leaves(pair: Pair) -> None:
     pair.board.record(1, 0).start(1.0, b"GET /", "", "")
-    assert not pair.one.sibling_idle
+    assert not pair.one.has_idle_receiver
     assert not pair.send()
     assert pair.send(only_idle=False)
 
 
 def test_one_that_takes_nothing_is_sent_nothing(pair: Pair) -> None:
-    assert pair.one.wanted
-    pair.other.shut()
-    assert not pair.one.wanted
+    assert pair.one.has_receiver
+    pair.other.stop_receiving()
+    assert not pair.one.has_receiver
     assert not pair.send(only_idle=False)
 
 
 def test_nothing_goes_to_a_worker_with_other_listeners(pair: Pair) -> None:
     pair.board.start_receiving(1, KIND + 1, 1)
-    assert not pair.one.sibling_idle
+    assert not pair.one.has_idle_receiver
     assert not pair.send(only_idle=False)
 
 
 def test_at_the_end_of_the_server_nobody_wants_anything(pair: Pair) -> None:
     pair.board.draining = True
-    assert not pair.one.wanted
-    assert not pair.one.expected
+    assert not pair.one.has_receiver
+    assert not pair.one.expects_receiver
 
 
 def test_where_an_inbox_is_full_the_sender_keeps_it(pair: Pair) -> None:
@@ -146,12 +146,12 @@ def test_it_is_sent_on_a_few_times_only(pair: Pair) -> None:
 
 
 def test_short_of_descriptors_it_takes_nothing_until_there_are_some(pair: Pair) -> None:
-    pair.other.crowd()
-    assert pair.other.crowded
-    assert not pair.one.wanted
-    pair.other.look_for_room()
-    assert not pair.other.crowded
-    assert pair.one.wanted
+    pair.other.pause_receiving()
+    assert pair.other.receiving_paused
+    assert not pair.one.has_receiver
+    pair.other.check_descriptors()
+    assert not pair.other.receiving_paused
+    assert pair.one.has_receiver
 
 
 def test_without_a_descriptor_for_it_a_connection_stays_in_the_inbox(
@@ -165,19 +165,19 @@ def test_without_a_descriptor_for_it_a_connection_stays_in_the_inbox(
     with monkeypatch.context() as patch:
         patch.setattr(os, "dup", full)
         assert pair.other.receive() is None
-        assert pair.other.stuck
+        assert pair.other.no_descriptor_left
         assert not pair.send()  # it has said so
     packet = pair.other.receive()
     assert packet is not None
-    assert not pair.other.stuck
+    assert not pair.other.no_descriptor_left
     os.close(packet[1])
 
 
 def test_when_the_master_is_gone_nothing_moves(pair: Pair) -> None:
-    pair.one.end()
+    pair.one.master_gone()
     assert not pair.send(only_idle=False)
-    pair.one.open()
-    assert not pair.one.expected
+    pair.one.start_receiving()
+    assert not pair.one.expects_receiver
 
 
 def test_kinds_tell_protocols_and_listeners_apart() -> None:

@@ -1,4 +1,4 @@
-"""Who has the place in the epoll, and who gets it next."""
+"""Which thread leads, and which one is promoted next."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -14,18 +14,18 @@ Turn = tuple[ThreadRecord, threading.Event]
 
 
 class Stage:
-    """A crew whose threads tell when they lead, and go on when they are let go."""
+    """Threads that report when they lead, and go on when they are let go."""
 
     def __init__(self, threads: int, *, slow: bool) -> None:
         board = Scoreboard()
         self.records = [board.record(0, number) for number in range(threads)]
         self.woken = threading.Semaphore(0)
-        self.crew = LeaderFollowers(self.records, self.woken.release, slow=slow)
+        self.threads = LeaderFollowers(self.records, self.woken.release, slow=slow)
         self.leads: SimpleQueue[Turn] = SimpleQueue()
         self.work: Callable[[ThreadRecord], None] = lambda record: None
         self.turns: list[threading.Event] = []
         self.over = False
-        self.crew.start(self._lead)
+        self.threads.start(self._lead)
 
     @property
     def main(self) -> ThreadRecord:
@@ -63,95 +63,95 @@ Make = Callable[..., Stage]
 
 
 def test_the_main_thread_begins_and_a_short_call_changes_nothing(stage: Make) -> None:
-    crew = stage().crew
-    before = crew.holder
+    threads = stage().threads
+    before = threads.leader
     assert before is not None
     for _ in range(100):
-        crew.enter(before)
-        crew.leave(0.0001)
-    assert crew.holder is before
-    assert crew.idle
+        threads.before_call(before)
+        threads.after_call(0.0001)
+    assert threads.leader is before
+    assert threads.all_free
 
 
-def test_where_calls_are_slow_another_takes_the_place_at_once(stage: Make) -> None:
+def test_if_calls_are_slow_another_leads_at_once(stage: Make) -> None:
     one = stage(slow=True)
-    one.crew.enter(one.main)
+    one.threads.before_call(one.main)
     record, _ = one.leader()
     assert record is not one.main
-    assert one.crew.holder is record
+    assert one.threads.leader is record
 
 
 def test_it_learns_that_calls_are_slow_and_that_they_are_not(stage: Make) -> None:
     one = stage()
-    crew = one.crew
-    crew.leave(0.1)
-    crew.enter(one.main)
+    threads = one.threads
+    threads.after_call(0.1)
+    threads.before_call(one.main)
     record, _ = one.leader()
-    assert crew.holder is record
+    assert threads.leader is record
     for _ in range(50):
-        crew.leave(0.0001)
-    crew.enter(record)
-    assert crew.holder is record
+        threads.after_call(0.0001)
+    threads.before_call(record)
+    assert threads.leader is record
 
 
-def test_one_that_takes_long_is_relieved_as_long_as_somebody_is_free(stage: Make) -> None:
+def test_a_leader_that_takes_long_is_replaced_as_long_as_a_thread_is_free(stage: Make) -> None:
     one = stage(3)
-    assert one.crew.relieve()
+    assert one.threads.promote_follower()
     first, _ = one.leader()
-    assert one.crew.relieve()
+    assert one.threads.promote_follower()
     second, _ = one.leader()
     assert {first, second} == set(one.records[1:])
-    assert not one.crew.relieve()
-    assert one.crew.holder is second
+    assert not one.threads.promote_follower()
+    assert one.threads.leader is second
 
 
-def test_with_nobody_free_the_first_that_comes_back_has_the_place(stage: Make) -> None:
+def test_with_nobody_free_the_first_that_comes_back_leads(stage: Make) -> None:
     one = stage(2, slow=True)
-    crew = one.crew
-    one.work = crew.enter
-    crew.enter(one.main)
+    threads = one.threads
+    one.work = threads.before_call
+    threads.before_call(one.main)
     record, go = one.leader()
     go.set()  # it calls the application too, and nobody is left; then it comes back
     again, _ = one.leader()
     assert again is record
-    assert crew.holder is record
+    assert threads.leader is record
 
 
-def test_the_main_thread_gets_the_place_when_it_comes_back(stage: Make) -> None:
+def test_the_main_thread_leads_when_it_comes_back(stage: Make) -> None:
     one = stage(2)
-    assert one.crew.relieve()
+    assert one.threads.promote_follower()
     _, go = one.leader()
-    back = threading.Thread(target=one.crew.take)
+    back = threading.Thread(target=one.threads.lead_from_main)
     back.start()
     assert one.woken.acquire(timeout=PATIENCE)  # so that the other leaves the epoll
-    assert one.crew.main_waits
+    assert one.threads.main_waiting
     go.set()
     back.join(PATIENCE)
     assert not back.is_alive()
-    assert one.crew.holder is one.main
-    assert one.crew.idle
-    assert not one.crew.main_waits
+    assert one.threads.leader is one.main
+    assert one.threads.all_free
+    assert not one.threads.main_waiting
 
 
 def test_the_main_thread_comes_before_others_that_are_free(stage: Make) -> None:
     one = stage(3)
-    assert one.crew.relieve()
+    assert one.threads.promote_follower()
     one.leader()
-    back = threading.Thread(target=one.crew.take)
+    back = threading.Thread(target=one.threads.lead_from_main)
     back.start()
     assert one.woken.acquire(timeout=PATIENCE)
-    assert one.crew.relieve()  # the other is in the application
+    assert one.threads.promote_follower()  # the other is in the application
     back.join(PATIENCE)
-    assert one.crew.holder is one.main
+    assert one.threads.leader is one.main
 
 
-def test_who_was_relieved_says_when_it_is_free_to_whom_that_matters(stage: Make) -> None:
+def test_a_replaced_leader_wakes_the_main_thread_when_it_is_free(stage: Make) -> None:
     one = stage(3)
-    one.crew.report = True
-    assert one.crew.relieve()
+    one.threads.wake_when_free = True
+    assert one.threads.promote_follower()
     _, go = one.leader()
-    assert one.crew.relieve()
+    assert one.threads.promote_follower()
     one.leader()
-    assert not one.crew.idle
+    assert not one.threads.all_free
     go.set()
     assert one.woken.acquire(timeout=PATIENCE)

@@ -1,4 +1,4 @@
-"""Parked connections: who is ready, who is late, and who owns them."""
+"""Parked connections: which are ready, which are late, and which thread owns them."""
 
 import contextlib
 import random
@@ -26,7 +26,7 @@ class Parked:
     peer: socket.socket
     deadline: float = 0.0
     events: int = 0
-    place: float = inf
+    wheel_time: float = inf
 
     @property
     def fd(self) -> int:
@@ -34,7 +34,7 @@ class Parked:
 
 
 @pytest.fixture(params=[ConnectionPoller, SharedConnectionPoller])
-def parking(request: pytest.FixtureRequest) -> ConnectionPoller[Parked]:
+def poller(request: pytest.FixtureRequest) -> ConnectionPoller[Parked]:
     made: ConnectionPoller[Parked] = request.param()
     return made
 
@@ -51,23 +51,23 @@ def made() -> Iterator[list[Parked]]:
         connection.peer.close()
 
 
-def ready(parking: ConnectionPoller[Parked]) -> dict[int, int]:
-    return dict(parking.wait(0.0, 0.0))
+def ready(poller: ConnectionPoller[Parked]) -> dict[int, int]:
+    return dict(poller.wait(0.0, 0.0))
 
 
 def test_nothing_is_ready_until_a_byte_comes(
-    parking: ConnectionPoller[Parked], made: list[Parked]
+    poller: ConnectionPoller[Parked], made: list[Parked]
 ) -> None:
     first, second = made[:2]
-    parking.park(first, EPOLLIN)
-    parking.park(second, EPOLLIN)
-    assert ready(parking) == {}
+    poller.park(first, EPOLLIN)
+    poller.park(second, EPOLLIN)
+    assert ready(poller) == {}
     second.peer.send(b"x")
-    assert ready(parking) == {second.fd: EPOLLIN}
+    assert ready(poller) == {second.fd: EPOLLIN}
 
 
 def test_who_waits_to_write_is_ready_when_there_is_room(
-    parking: ConnectionPoller[Parked], made: list[Parked]
+    poller: ConnectionPoller[Parked], made: list[Parked]
 ) -> None:
     connection = made[0]
     connection.sock.setblocking(False)
@@ -75,204 +75,202 @@ def test_who_waits_to_write_is_ready_when_there_is_room(
     with contextlib.suppress(BlockingIOError):
         while True:
             connection.sock.send(b"x" * 65536)
-    parking.park(connection, EPOLLOUT)
-    assert ready(parking) == {}
+    poller.park(connection, EPOLLOUT)
+    assert ready(poller) == {}
     with contextlib.suppress(BlockingIOError):
         while True:
             connection.peer.recv(1 << 20)
-    assert ready(parking) == {connection.fd: EPOLLOUT}
+    assert ready(poller) == {connection.fd: EPOLLOUT}
 
 
-def test_a_connection_is_claimed_once(
-    parking: ConnectionPoller[Parked], made: list[Parked]
-) -> None:
+def test_a_connection_is_claimed_once(poller: ConnectionPoller[Parked], made: list[Parked]) -> None:
     connection = made[0]
-    parking.park(connection, EPOLLIN)
-    assert parking.claim(connection.fd) is connection
-    assert parking.claim(connection.fd) is None
-    assert not parking.parked
+    poller.park(connection, EPOLLIN)
+    assert poller.claim(connection.fd) is connection
+    assert poller.claim(connection.fd) is None
+    assert not poller.parked
 
 
 def test_parked_anew_it_waits_for_what_it_waits_for_now(
-    parking: ConnectionPoller[Parked], made: list[Parked]
+    poller: ConnectionPoller[Parked], made: list[Parked]
 ) -> None:
     connection = made[0]
     connection.peer.send(b"x")
-    parking.park(connection, EPOLLIN)
-    assert ready(parking) == {connection.fd: EPOLLIN}
-    parking.claim(connection.fd)
-    parking.park(connection, EPOLLOUT)
-    assert ready(parking) == {connection.fd: EPOLLOUT}
-    parking.claim(connection.fd)
-    parking.park(connection, EPOLLIN)
-    assert ready(parking) == {connection.fd: EPOLLIN}
+    poller.park(connection, EPOLLIN)
+    assert ready(poller) == {connection.fd: EPOLLIN}
+    poller.claim(connection.fd)
+    poller.park(connection, EPOLLOUT)
+    assert ready(poller) == {connection.fd: EPOLLOUT}
+    poller.claim(connection.fd)
+    poller.park(connection, EPOLLIN)
+    assert ready(poller) == {connection.fd: EPOLLIN}
 
 
-def test_a_muted_connection_wakes_nobody(
-    parking: ConnectionPoller[Parked], made: list[Parked]
+def test_an_unregistered_connection_has_no_events(
+    poller: ConnectionPoller[Parked], made: list[Parked]
 ) -> None:
     connection = made[0]
-    parking.park(connection, EPOLLIN)
-    parking.claim(connection.fd)
-    parking.mute(connection)
+    poller.park(connection, EPOLLIN)
+    poller.claim(connection.fd)
+    poller.unregister(connection)
     connection.peer.send(b"x")
-    assert ready(parking) == {}
-    parking.mute(connection)  # as often as one likes
-    parking.park(connection, EPOLLIN)
-    assert ready(parking) == {connection.fd: EPOLLIN}
+    assert ready(poller) == {}
+    poller.unregister(connection)  # as often as one likes
+    poller.park(connection, EPOLLIN)
+    assert ready(poller) == {connection.fd: EPOLLIN}
 
 
-def test_a_forgotten_connection_leaves_nothing_behind(
-    parking: ConnectionPoller[Parked], made: list[Parked]
+def test_a_removed_connection_leaves_nothing_behind(
+    poller: ConnectionPoller[Parked], made: list[Parked]
 ) -> None:
     """Not even where another process still has it open (epoll(7), question 6)."""
     connection = made[0]
     connection.deadline = 1.0
-    parking.park(connection, EPOLLIN)
+    poller.park(connection, EPOLLIN)
     shared = connection.sock.dup()
-    parking.claim(connection.fd)
-    parking.forget(connection)
+    poller.claim(connection.fd)
+    poller.remove(connection)
     connection.sock.close()
     with shared:
         connection.peer.send(b"x")
-        assert ready(parking) == {}
-    assert parking.expired(100.0) == []
+        assert ready(poller) == {}
+    assert poller.claim_expired(100.0) == []
 
 
 # Deadlines.
 
 
 def test_nobody_is_late_before_the_deadline_and_everybody_soon_after(
-    parking: ConnectionPoller[Parked], made: list[Parked]
+    poller: ConnectionPoller[Parked], made: list[Parked]
 ) -> None:
     """The wheel has a quarter of a second: late by that much at most, early never."""
     rng = random.Random(1)
     for connection in made:
         connection.deadline = 1000 + rng.uniform(0, 5)
-        parking.park(connection, EPOLLIN)
+        poller.park(connection, EPOLLIN)
     now, ended = 999.0, set()
     while now < 1006:
-        for connection in parking.expired(now):
+        for connection in poller.claim_expired(now):
             assert connection.deadline <= now <= connection.deadline + 0.25 + 0.01
             assert connection not in ended
             ended.add(connection)
         now += 0.01
     assert ended == set(made)
-    assert not parking.parked
+    assert not poller.parked
 
 
 def test_a_deadline_that_has_moved_is_the_one_that_counts(
-    parking: ConnectionPoller[Parked], made: list[Parked]
+    poller: ConnectionPoller[Parked], made: list[Parked]
 ) -> None:
     later, sooner, never = made[:3]
     for connection in (later, sooner, never):
         connection.deadline = 10.0
-        parking.park(connection, EPOLLIN)
+        poller.park(connection, EPOLLIN)
     for connection, deadline in ((later, 20.0), (sooner, 5.0), (never, 0.0)):
-        parking.claim(connection.fd)
+        poller.claim(connection.fd)
         connection.deadline = deadline
-        parking.park(connection, EPOLLIN)
-    assert parking.expired(6.0) == [sooner]
-    assert parking.expired(19.9) == []
-    assert parking.expired(20.3) == [later]
-    assert parking.expired(1e6) == []
-    assert parking.parked == {never.fd: never}
+        poller.park(connection, EPOLLIN)
+    assert poller.claim_expired(6.0) == [sooner]
+    assert poller.claim_expired(19.9) == []
+    assert poller.claim_expired(20.3) == [later]
+    assert poller.claim_expired(1e6) == []
+    assert poller.parked == {never.fd: never}
 
 
 def test_what_is_being_served_is_not_late(
-    parking: ConnectionPoller[Parked], made: list[Parked]
+    poller: ConnectionPoller[Parked], made: list[Parked]
 ) -> None:
     connection = made[0]
     connection.deadline = 10.0
-    parking.park(connection, EPOLLIN)
-    parking.claim(connection.fd)
-    assert parking.expired(50.0) == []
+    poller.park(connection, EPOLLIN)
+    poller.claim(connection.fd)
+    assert poller.claim_expired(50.0) == []
     connection.deadline = 60.0
-    parking.park(connection, EPOLLIN)
-    assert parking.expired(59.9) == []
-    assert parking.expired(60.3) == [connection]
+    poller.park(connection, EPOLLIN)
+    assert poller.claim_expired(59.9) == []
+    assert poller.claim_expired(60.3) == [connection]
 
 
 def test_a_descriptor_used_again_has_its_own_deadline(
-    parking: ConnectionPoller[Parked], made: list[Parked]
+    poller: ConnectionPoller[Parked], made: list[Parked]
 ) -> None:
     old, peer = socket.socketpair()
     first = Parked(old, peer, deadline=10.0)
-    parking.park(first, EPOLLIN)
+    poller.park(first, EPOLLIN)
     number = first.fd
-    parking.claim(number)
-    parking.forget(first)
+    poller.claim(number)
+    poller.remove(first)
     old.close()
     new, other = socket.socketpair()
     second = Parked(new, other, deadline=100.0)
     with new, other, peer:
         assert second.fd == number
-        parking.park(second, EPOLLIN)
-        assert parking.expired(50.0) == []
-        assert parking.expired(100.3) == [second]
+        poller.park(second, EPOLLIN)
+        assert poller.claim_expired(50.0) == []
+        assert poller.claim_expired(100.3) == [second]
 
 
 def test_it_waits_no_longer_than_to_the_next_deadline(
-    parking: ConnectionPoller[Parked], made: list[Parked]
+    poller: ConnectionPoller[Parked], made: list[Parked]
 ) -> None:
     connection = made[0]
     connection.deadline = 10.0
-    parking.park(connection, EPOLLIN)
+    poller.park(connection, EPOLLIN)
     # Without a limit, and with nothing to come: these return, or the test hangs.
-    assert parking.wait(10.2) == []
-    assert parking.wait(1e6) == []
-    assert parking.expired(10.3) == [connection]
+    assert poller.wait(10.2) == []
+    assert poller.wait(1e6) == []
+    assert poller.claim_expired(10.3) == [connection]
 
 
-def test_with_a_limit_it_comes_back_all_the_same(parking: ConnectionPoller[Parked]) -> None:
-    assert parking.wait(0.0, 0.0) == []
+def test_with_a_limit_it_comes_back_all_the_same(poller: ConnectionPoller[Parked]) -> None:
+    assert poller.wait(0.0, 0.0) == []
 
 
 def test_all_that_is_ready_is_told_in_one_look(
-    parking: ConnectionPoller[Parked], made: list[Parked]
+    poller: ConnectionPoller[Parked], made: list[Parked]
 ) -> None:
     for connection in made:
-        parking.park(connection, EPOLLIN)
+        poller.park(connection, EPOLLIN)
         connection.peer.send(b"x")
-    assert ready(parking) == {connection.fd: EPOLLIN for connection in made}
+    assert ready(poller) == {connection.fd: EPOLLIN for connection in made}
 
 
 def test_a_watched_descriptor_is_told_and_is_no_connection(
-    parking: ConnectionPoller[Parked], made: list[Parked]
+    poller: ConnectionPoller[Parked], made: list[Parked]
 ) -> None:
     watched = made[0]
-    parking.watch(watched.fd)
+    poller.watch(watched.fd)
     watched.peer.send(b"x")
-    assert ready(parking) == {watched.fd: EPOLLIN}
-    assert ready(parking) == {watched.fd: EPOLLIN}, "until it is read"
-    assert parking.claim(watched.fd) is None
-    assert ready(parking) == {watched.fd: EPOLLIN}
+    assert ready(poller) == {watched.fd: EPOLLIN}
+    assert ready(poller) == {watched.fd: EPOLLIN}, "until it is read"
+    assert poller.claim(watched.fd) is None
+    assert ready(poller) == {watched.fd: EPOLLIN}
 
 
-def test_an_edge_is_told_once(parking: ConnectionPoller[Parked], made: list[Parked]) -> None:
+def test_an_edge_is_told_once(poller: ConnectionPoller[Parked], made: list[Parked]) -> None:
     watched = made[0]
-    parking.watch(watched.fd, edge=True)
+    poller.watch(watched.fd, edge=True)
     watched.peer.send(b"x")
-    assert ready(parking) == {watched.fd: EPOLLIN}
-    assert ready(parking) == {}
+    assert ready(poller) == {watched.fd: EPOLLIN}
+    assert ready(poller) == {}
     watched.peer.send(b"x")
-    assert ready(parking) == {watched.fd: EPOLLIN}
+    assert ready(poller) == {watched.fd: EPOLLIN}
 
 
 def test_only_the_one_that_is_meant_is_claimed(
-    parking: ConnectionPoller[Parked], made: list[Parked]
+    poller: ConnectionPoller[Parked], made: list[Parked]
 ) -> None:
     gone = made[0]
-    parking.park(gone, EPOLLIN)
-    assert parking.claim_this(gone)
-    assert not parking.claim_this(gone), "somebody has it"
-    parking.forget(gone)
+    poller.park(gone, EPOLLIN)
+    assert poller.claim_connection(gone)
+    assert not poller.claim_connection(gone), "somebody has it"
+    poller.remove(gone)
     successor = Parked(gone.sock, gone.peer)  # of the same number
-    parking.park(successor, EPOLLIN)
-    assert not parking.claim_this(gone)
+    poller.park(successor, EPOLLIN)
+    assert not poller.claim_connection(gone)
     gone.peer.send(b"x")
-    assert ready(parking) == {successor.fd: EPOLLIN}
-    assert parking.claim_this(successor)
+    assert ready(poller) == {successor.fd: EPOLLIN}
+    assert poller.claim_connection(successor)
 
 
 # Several threads: the one that waits is told of what another serves.
@@ -314,7 +312,7 @@ def test_parked_anew_it_waits_for_something_else(
     assert ready(shared) == {connection.fd: EPOLLOUT}
 
 
-@pytest.mark.parametrize("way", ["mute", "forget"])
+@pytest.mark.parametrize("way", ["unregister", "remove"])
 def test_it_ends_or_leaves_for_another_worker(
     shared: SharedConnectionPoller[Parked], made: list[Parked], way: str
 ) -> None:
@@ -346,7 +344,7 @@ def test_nothing_is_lost_among_threads(
                 with contextlib.suppress(BlockingIOError):
                     read[fd] += len(connection.sock.recv(1))
                 if read[fd] % 7 == 0:
-                    shared.mute(connection)
+                    shared.unregister(connection)
                 shared.park(connection, EPOLLIN)
 
     end = monotonic() + 30

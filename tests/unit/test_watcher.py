@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 
 from prefork.worker.schedule.accept import MainAcceptor
-from prefork.worker.schedule.watcher import PendingWork, Watcher
+from prefork.worker.schedule.pending_work import PendingWork
+from prefork.worker.schedule.watcher import Watcher
 
 Work = tuple[int, float]
 
 
 class Parked:
-    """A parking in which all connections are ready."""
+    """A poller in which all connections are ready."""
 
     def __init__(self, count: int) -> None:
         self.parked = dict.fromkeys(range(100, 100 + count))
@@ -26,10 +27,10 @@ class Parked:
 
 class Service:
     def __init__(self, count: int) -> None:
-        self.parking = Parked(count)
+        self.poller = Parked(count)
         self.given: list[int] = []
 
-    def offer(self, fd: int, slot: int | None = None) -> bool:
+    def hand_over(self, fd: int, slot: int | None = None) -> bool:
         assert slot == 7
         self.given.append(fd)
         return True
@@ -41,10 +42,10 @@ class Handover:
     """What the scoreboard says, as a test wants it."""
 
     inbox = object()
-    alone = False
-    crowded = False
-    sibling_idle = False
-    wanted = False
+    has_no_sibling = False
+    receiving_paused = False
+    has_idle_receiver = False
+    has_receiver = False
 
     def __init__(self) -> None:
         self.own: Work = (0, 0.0)
@@ -66,17 +67,17 @@ def play() -> Play:
     ) -> list[int]:
         """`own`, `other`: requests in a tick; `seconds` in the application for the other; `busy`:
         at how many of ten looks this worker is."""
-        duty, handover, service = PendingWork(), Handover(), Service(parked)
+        pending, handover, service = PendingWork(), Handover(), Service(parked)
         watcher = Watcher(
-            *(duty, MainAcceptor(), handover, None),  # type: ignore[arg-type]
+            *(pending, MainAcceptor(), handover, None),  # type: ignore[arg-type]
             wake=lambda: None,
-            attend=lambda fd: False,
-            crowded=lambda: None,
+            is_for_main=lambda fd: False,
+            inbox_stuck=lambda: None,
         )
         watcher._service = service  # type: ignore[assignment]  # without its thread
         for tick in range(100):
             now = 1000 + tick * 0.005
-            duty.since = now - 0.001 if tick % 10 < busy else 0.0
+            pending.serving_since = now - 0.001 if tick % 10 < busy else 0.0
             handover.own = (handover.own[0] + own, 0.0)
             handover.other = (handover.other[0] + other, handover.other[1] + seconds)
             watcher._look(now)

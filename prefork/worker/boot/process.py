@@ -40,8 +40,9 @@ from prefork.worker.boot.rights import restrain
 from prefork.worker.boot.stack_writer import offer
 from prefork.worker.boot.warmup import WarmupError, warm_up
 from prefork.worker.protocol.http_connection import HttpConnection
-from prefork.worker.schedule.accept import WAKE, WorkerListener
+from prefork.worker.schedule.accept import WAKE
 from prefork.worker.schedule.handover import Handover
+from prefork.worker.schedule.worker_listener import WorkerListener
 from prefork.worker.schedule.worker_loop import Service, WorkerLoop
 from prefork.worker.service.admission import Admission
 from prefork.worker.service.http_service import HttpService, base_environ
@@ -175,11 +176,11 @@ def _ignore(*_: object) -> None:
 
 
 def _work(birth: WorkerArgs, loaded: LoadedApplication | None) -> int:
-    doors = [WorkerListener(listener.sock) for listener in birth.listeners]
-    protect_children([*(door.sock for door in doors), birth.channel])
+    listeners = [WorkerListener(inherited.sock) for inherited in birth.listeners]
+    protect_children([*(listener.sock for listener in listeners), birth.channel])
     threads = birth.config.workers.threads
     loop = WorkerLoop(
-        doors,
+        listeners,
         birth.channel,
         birth.logs.replace,
         Handover(birth.scoreboard, birth.slot, threads),
@@ -194,7 +195,7 @@ def _work(birth: WorkerArgs, loaded: LoadedApplication | None) -> int:
         hooks = prepare(birth) if loaded is None else loaded.hooks
         hooks.call("after_fork", worker)
         application = load_target(birth.config) if loaded is None else loaded.application
-        service = _service(birth, application, doors, loop)
+        service = _service(birth, application, listeners, loop)
         hooks.call("ready", worker)
     except (LoadError, WarmupError, logs.LogError) as problem:
         birth.channel.send(FailedReport(str(problem)))
@@ -202,8 +203,8 @@ def _work(birth: WorkerArgs, loaded: LoadedApplication | None) -> int:
     except BaseException:  # an application may call sys.exit when it is imported
         birth.channel.send(FailedReport(application_traceback()))
         return FAILED_TO_BOOT
-    os.register_at_fork(after_in_child=service.in_child)
-    os.register_at_fork(after_in_child=loop.handover.in_child)
+    os.register_at_fork(after_in_child=service.after_fork_in_child)
+    os.register_at_fork(after_in_child=loop.handover.after_fork_in_child)
     signal.signal(signal.SIGQUIT, lambda *_: _leave_now(service))
     # What the import left behind is not looked at again by each collection.
     gc.freeze()
@@ -250,7 +251,7 @@ def _keep_freed_memory() -> None:
 
 
 def _service(
-    birth: WorkerArgs, application: Any, doors: list[WorkerListener], loop: WorkerLoop
+    birth: WorkerArgs, application: Any, listeners: list[WorkerListener], loop: WorkerLoop
 ) -> Service:
     config = birth.config
     workers = config.workers
@@ -261,7 +262,7 @@ def _service(
         from prefork.worker.service.tcp_service import TcpService
 
         return TcpService(
-            *(application, loop.crew, loop.handover, stats),
+            *(application, loop.threads, loop.handover, stats),
             request_timeout=workers.request_timeout,
             header_timeout=http.header_timeout,
             proxies=trust(http.trusted_proxies) if http.proxy_protocol else None,
@@ -294,17 +295,17 @@ def _service(
     if config.tls.certificate is not None and birth.tls is None:
         raise LoadError("the certificate could not be read again at the upgrade: reload")
     name_server(http.server_header)
-    for door, listener in zip(doors, birth.listeners, strict=True):
+    for listener, inherited in zip(listeners, birth.listeners, strict=True):
         secured = None
         if _is_secured(config):
             from prefork.worker.protocol.secured_connection import security
 
-            secured = security(config, str(listener.address), birth.tls)
-        door.converse = HttpConnection if secured is None else secured.converse
-        door.recall = HeadCache() if secured is None else None
-        door.trusts = secured.trusts if secured is not None else None
-        door.base = base_environ(
-            _server_address(listener),
+            secured = security(config, str(inherited.address), birth.tls)
+        listener.converse = HttpConnection if secured is None else secured.converse
+        listener.recall = HeadCache() if secured is None else None
+        listener.trusts = secured.trusts if secured is not None else None
+        listener.base = base_environ(
+            _server_address(inherited),
             tls=secured is not None and secured.seal is not None,
             **{
                 "SERVER_SOFTWARE": f"prefork/{__version__}",
@@ -316,7 +317,7 @@ def _service(
                 "prefork.generation": birth.generation,
             },
         )
-    warm_up(application, workers.warmup, doors[0].base if doors else {})
+    warm_up(application, workers.warmup, listeners[0].base if listeners else {})
     scoreboard = birth.scoreboard
 
     def draining() -> bool:
@@ -327,7 +328,7 @@ def _service(
     service = HttpService(
         application,
         rules,
-        loop.crew,
+        loop.threads,
         loop.handover,
         stats,
         admission=Admission(http.max_connections, http.max_connections_per_address),
@@ -339,8 +340,8 @@ def _service(
         draining=draining if workers.drain_delay else None,
     )
     if http.proxy_protocol:
-        for door in doors:
-            door.admit = service.admit
+        for listener in listeners:
+            listener.admit = service.admit
     return service
 
 

@@ -19,8 +19,8 @@ from prefork.http.request_parser import CONTINUE, Peer, RequestParser
 from prefork.http.response_head import Headers, early_hints, error
 from prefork.http.streamed_body import DRAIN, StreamedBody
 from prefork.worker.protocol.body_pull import draining, let_go, pull
-from prefork.worker.schedule.accept import WorkerListener
 from prefork.worker.schedule.handover import UNREAD, HandoverMessage
+from prefork.worker.schedule.worker_listener import WorkerListener
 from prefork.worker.transport.client_limits import ClientLimits, due
 from prefork.worker.transport.lingering_close import LingeringClose
 from prefork.worker.transport.output_buffer import AHEAD
@@ -67,11 +67,11 @@ class HttpConnection(ResponseWriter):
         "closing",
         "connection",
         "deadline",
-        "door",
         "events",
         "expired",
-        "place",
+        "listener",
         "serving",
+        "wheel_time",
         "wish",
     )
 
@@ -95,13 +95,13 @@ class HttpConnection(ResponseWriter):
         """The request that the application has now."""
         self.began = 0.0
         """Monotonic seconds at which it got that."""
-        self.door: WorkerListener | None = None
+        self.listener: WorkerListener | None = None
         """Where it came in, if it may leave for another worker."""
         self.wish = _CLOSE
         """What it waits for, as far as that was noted."""
         self.events = 0
         self.deadline = 0.0
-        self.place = inf
+        self.wheel_time = inf
 
     # Reading.
 
@@ -191,8 +191,8 @@ class HttpConnection(ResponseWriter):
     def parcel(self) -> HandoverMessage | None:
         """What another worker needs to go on with it, None where it cannot move: it has something
         to send, or too much was read of a request, or the end of one was not told."""
-        connection, door = self.connection, self.door
-        if door is None or self.unsent is not None or self._lingering is not None:
+        connection, listener = self.connection, self.listener
+        if listener is None or self.unsent is not None or self._lingering is not None:
             return None
         if self.broken or self.serving is not None or connection.requests:
             return None
@@ -206,7 +206,7 @@ class HttpConnection(ResponseWriter):
         else:
             data = bytes(self._unfinished)
         return HandoverMessage(
-            *(door.inode, None, connection.peer, data, self._since, deadline),
+            *(listener.inode, None, connection.peer, data, self._since, deadline),
             *(self._answered, self._continued, self._served),
         )
 

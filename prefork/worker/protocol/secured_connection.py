@@ -136,7 +136,7 @@ class SecuredConnection(HttpConnection):
         self._header = None
         if header.source is not None:
             self.connection.peer = header.source
-            admit = self.door.admit if self.door is not None else None
+            admit = self.listener.admit if self.listener is not None else None
             refusal = admit(self) if admit is not None else None
             if refusal is not None:
                 if self._security.seal is None:

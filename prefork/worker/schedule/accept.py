@@ -1,55 +1,49 @@
-"""accept4(): where a worker waits for connections, and how it leaves without losing one.
+"""accept4(): how a worker waits for connections, and stops waiting without losing one.
 
-The kernel wakes exactly one of those who block in accept4(2) on a socket, in turn; that is what
-balances the workers.  So the listener stays blocking, nobody selects on it, and the one question
-is how to come back out.
+The kernel wakes exactly one of the threads that block in accept4(2) on a socket, in turn; that
+balances the workers.  So the listener stays blocking and is in no epoll.  The only question is how
+to bring a thread out of accept4 again.
 
 The main thread: CPython restarts an interrupted system call (PEP 475) unless the signal's handler
-raises, and an exception after the call has returned would lose what it accepted.  So to accept
-and to store is one C call here, and the handler raises only while that call is armed: the
-connection is then either in the list or still in the kernel's queue.
+raises, and an exception after the call has returned would lose the accepted connection.  So one C
+call accepts and stores, and the handler raises only while that call is armed: the connection is
+then either in the list or still in the kernel's queue.
 
-An acceptor thread runs no handlers.  Its descriptor is replaced by /dev/null (dup2(2)), so that
-the next accept4 fails, and it is interrupted until it says that it is out.
+An acceptor thread runs no handlers.  Its descriptor is replaced by /dev/null (dup2(2)), so that the
+next accept4 fails, and the thread is interrupted until it has stopped.
 """
 
 import contextlib
 import errno
-import os
 import signal
-import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
-from typing import Any
 
-from prefork.http.request import Environ
-from prefork.worker.schedule.fairness import AcceptFairness
+from prefork.worker.schedule.worker_listener import AcceptedSocket, WorkerListener
 
 WAKE = signal.SIGRTMIN + 1
-"""What brings a thread out of its place. Real-time, since libraries use SIGURG and SIGUSR1."""
+"""Brings a thread out of accept4. Real-time, since libraries use SIGURG and SIGUSR1."""
 
-Arrival = tuple[int, Any]
-"""A descriptor and the peer's address, as accept(2) gave them."""
-
-# accept(2): errors of the connection, not of the listener; the next may be good.
+# accept(2): errors of the connection, not of the listener; the next connection may be good.
 _CONNECTION_ERRORS = frozenset({errno.ECONNABORTED, errno.EPROTO, errno.EPERM})
 
 QUEUE_EMPTY = frozenset({errno.EAGAIN, errno.EINVAL})
-"""What accept(2) ends in once a listener's end has begun and its queue is empty: EINVAL for a Unix
-socket that was shut for reading."""
+"""Errors of accept(2) on a listener that is being closed, once its queue is empty.
+
+EINVAL comes from a Unix socket that was shut down for reading."""
 
 
-def start_deaf(thread: threading.Thread) -> None:
-    """Starts a thread that has all signals blocked from its first moment on (main thread).
+def start_without_signals(thread: threading.Thread) -> None:
+    """Starts a thread that blocks all signals from its first moment on; main thread only.
 
-    Whoever lets signals in may be given one for the process that has woken the main thread already,
-    which then goes on waiting in its system call.  That is also why no other thread is to call
-    this: it lets them in again at the end.
+    A thread that does not block them may be given a signal of the process that has woken the main
+    thread already, which then goes on waiting in its system call.  For the same reason no other
+    thread may call this: it unblocks the signals again at the end.
 
-    Raises RuntimeError where there is no room for another thread.
+    Raises RuntimeError if the kernel has no room for another thread.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
@@ -58,227 +52,171 @@ def start_deaf(thread: threading.Thread) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-class LeaveAccept(BaseException):
-    """Raised by a signal handler: the main thread is to leave its place in accept4."""
-
-
-class WorkerListener:
-    """One listener as one worker sees it."""
-
-    __slots__ = (
-        "admit",
-        "base",
-        "converse",
-        "inode",
-        "null",
-        "open",
-        "recall",
-        "sock",
-        "trusts",
-        "turn",
-    )
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
-        self.base: Environ = {}
-        """What the environ of each request that comes in here begins with."""
-        self.open = True
-        self.converse: Any = None
-        """What makes a conversation of a connection that comes in here, where the service has
-        some."""
-        self.turn: AcceptFairness | None = None
-        """Who of several workers is to accept next, where that can be told."""
-        self.recall: Any = None
-        """Where heads that come again are found, where the service looks for them."""
-        self.admit: Any = None
-        """What is asked when a PROXY header has named the client, where the service has bounds."""
-        self.trusts: Callable[[str], bool] | None = None
-        """Which peers are proxies that speak for many clients."""
-        self.null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        """What takes the listener's place; here from the start, since descriptors can run out."""
-        self.inode = os.fstat(sock.fileno()).st_ino
-        """Of the listener's socket: its name among all processes that have it."""
-
-    def shut(self) -> None:
-        """Nothing more comes in here; the listener itself lives on in other processes.
-
-        The descriptor's number stays in use, so that a thread that is just about to accept on
-        it fails, and does not accept from whatever would get the number next.
-        """
-        self.open = False
-        os.dup2(self.null, self.sock.fileno(), inheritable=False)
-
-    def make_room(self) -> bool:
-        """Gives up a descriptor, so that one more connection can be accepted, whose is free again
-        at its end; False where that was done before.  Only where `close` is to come, not `shut`."""
-        null, self.null = self.null, -1
-        if null < 0:
-            return False
-        os.close(null)
-        return True
-
-    def close(self) -> None:
-        """The queue is empty, and no thread waits at it: nothing more comes in here."""
-        self.open = False
-        self.sock.close()
-        self.make_room()
+class AcceptInterrupted(BaseException):
+    """Raised by a signal handler to bring the main thread out of accept4."""
 
 
 class MainAcceptor:
-    """The main thread's way into accept4 and out of it."""
+    """Accepts in the main thread, and can be interrupted by a signal handler."""
 
     def __init__(self) -> None:
         self.armed = False
+        """The main thread is in accept4, or about to be."""
 
     def disarm(self) -> bool:
-        """The first thing in a signal handler: whether `interrupt` is to raise at its end.
+        """The first call in a signal handler; returns the argument for `interrupt` at its end.
 
-        Another handler that comes in the middle of it would else raise into it, and half of an
-        order would be carried out.
+        Without it, a second handler could raise into the first one, and an order of the master
+        would be carried out by half.
         """
         armed, self.armed = self.armed, False
         return armed
 
     def interrupt(self, armed: bool) -> None:
-        """The last thing in a signal handler: raises Leave where the main thread waits."""
+        """The last call in a signal handler: raises AcceptInterrupted if the main thread waits."""
         if armed:
-            raise LeaveAccept
+            raise AcceptInterrupted
 
-    def accept(self, door: WorkerListener, got: list[Arrival]) -> OSError | None:
-        """Waits for a connection and appends it to `got`.
+    def accept(self, listener: WorkerListener, accepted: list[AcceptedSocket]) -> OSError | None:
+        """Waits for a connection and appends it to `accepted`.
 
-        Comes back with nothing when it was interrupted.  Returns the listener's error where
-        there is one; see QUEUE_EMPTY.
+        Appends nothing if it was interrupted.  Returns the listener's error if there is one; see
+        QUEUE_EMPTY.
 
-        A signal that comes after the last check of the interpreter and before the kernel is in
-        accept4 is missed (a window of some hundred nanoseconds): whoever sent it repeats it.
-        Still racy: one that comes while the collector runs code of the application's at the very
-        start of a handler (of another signal) brings nobody out, nor do those after it; the next
-        connection does, or the time to leave is up.
+        A signal is missed if it comes after the interpreter's last check and before the kernel is
+        in accept4 (a window of some hundred nanoseconds): its sender repeats it.  Still racy: a
+        signal that comes while the collector runs code of the application at the very start of
+        another signal's handler brings nobody out, nor do later ones; the next connection does, or
+        the master's time limit ends the worker.
         """
-        problem, turn = None, door.turn
+        problem, fairness = None, listener.fairness
         # Made before: an exception that a handler raises in code which the collector runs is lost.
-        taken = islice(iter(door.sock._accept, None), 1)  # type: ignore[attr-defined]
-        if turn is not None:
-            turn.begin()
+        taken = islice(iter(listener.sock._accept, None), 1)  # type: ignore[attr-defined]
+        if fairness is not None:
+            fairness.set_waiting()
         try:
             try:
                 self.armed = True
-                # One C call takes the connection and stores it: no handler can come between.
-                got.extend(taken)
+                # One C call accepts the connection and stores it: no handler can come between.
+                accepted.extend(taken)
                 self.armed = False
             except OSError as error:
                 self.armed = False
                 problem = error
-        except LeaveAccept:
+        except AcceptInterrupted:
             pass
-        if turn is not None:
-            turn.end()
+        if fairness is not None:
+            fairness.clear_waiting()
         if problem is not None and problem.errno in _CONNECTION_ERRORS:
             return None
         return problem
 
 
 class AcceptorThread:
-    """A thread that takes the main thread's place in accept4 while that waits in the epoll.
+    """A thread that waits in accept4 in place of the main thread while that waits in the epoll.
 
-    It runs no application code: it accepts, says so, and accepts again only if it may.
+    It runs no application code: it accepts, wakes the main thread, and accepts again only if it
+    may.
     """
 
     def __init__(
         self,
-        door: WorkerListener,
-        arrivals: deque[tuple[Arrival, WorkerListener]],
+        listener: WorkerListener,
+        accepted: deque[tuple[AcceptedSocket, WorkerListener]],
         wake: Callable[[], None],
-        go_on: Callable[[], bool],
+        may_continue: Callable[[], bool],
     ) -> None:
-        """`go_on`: whether to accept another at once; asked after each, in this thread."""
-        self.door = door
-        self.in_place = False
+        """`accepted`: receives the connections.  `wake`: is called after each.  `may_continue`:
+        whether to accept another at once; called after each connection, in this thread."""
+        self.listener = listener
+        self.accepting = False
+        """It accepts, or was asked to and has not begun."""
         self.problem: OSError | None = None
-        """Why it left its place, where that was an error."""
-        self._arrivals = arrivals
+        """The error for which it has stopped accepting, if there was one."""
+        self._accepted = accepted
         self._wake = wake
-        self._go_on = go_on
-        # Held while the thread has no turn. A plain lock: a semaphore's own lock would be held
-        # when a signal handler comes in the middle of `post` and wants to dismiss.
-        self._turn = threading.Lock()
-        self._turn.acquire()
-        self._dismissed = False
+        self._may_continue = may_continue
+        # Released to let the thread accept. A plain lock: a semaphore's own lock would be held
+        # when a signal handler comes in the middle of `resume` and calls `stop`.
+        self._gate = threading.Lock()
+        self._gate.acquire()
+        self._stopped = False
         self._thread: threading.Thread | None = None
 
     def start(self) -> bool:
-        """Makes the thread; False, with `problem`, where there is no room for it."""
+        """Starts the thread; returns False, and sets `problem`, if there is no room for it."""
         thread = threading.Thread(target=self._run, name="acceptor", daemon=True)
         try:
-            start_deaf(thread)
+            start_without_signals(thread)
         except RuntimeError as problem:  # pthread_create(3)
             self.problem = OSError(errno.ENOMEM, str(problem))
             return False
         self._thread = thread
         return True
 
-    def post(self) -> None:
-        """Sends the thread to its place; makes it first, where `start` did not or had no room.
+    def resume(self) -> None:
+        """Lets the thread accept; starts it first if that was not done, or failed.
 
-        In a worker with a crew it may be one of that which makes it then, and be given a signal
-        (see `start_deaf`): the master repeats its orders, a TERM from outside may be seen late.
+        In a worker of several threads one of the others may start it then, and so the thread may
+        be given a signal (see `start_without_signals`): the master repeats its orders, but a TERM
+        from elsewhere may be seen late.
         """
-        if self.in_place or self._dismissed:
+        if self.accepting or self._stopped:
             return
-        self.in_place = True
+        self.accepting = True
         if self._thread is None and not self.start():
-            self.in_place = False
+            self.accepting = False
             return
-        self._give_turn()
+        self._open_gate()
 
-    def dismiss(self) -> None:
-        """Brings the thread out of its place for good (main thread, or its signal handler).
+    def stop(self) -> None:
+        """Ends accepting in this thread for good (main thread, or its signal handler).
 
-        What it accepted last is among the arrivals when this returns.  The door is shut, or its
-        listener was made non-blocking, before.
+        All that it has accepted is in `accepted` when this returns.  Before, the listener was
+        replaced (`stop_accepting`) or made non-blocking.
         """
-        self._dismissed = True
-        self._give_turn()
+        self._stopped = True
+        self._open_gate()
         thread = self._thread
-        while self.in_place and thread is not None and thread.ident is not None:
-            # Repeated: it may be just outside the system call that is to be interrupted.
+        while self.accepting and thread is not None and thread.ident is not None:
+            # Repeated: the thread may be just outside the system call that is to be interrupted.
             with contextlib.suppress(ProcessLookupError):
                 signal.pthread_kill(thread.ident, WAKE)
             time.sleep(0.0005)
 
-    def _give_turn(self) -> None:
-        with contextlib.suppress(RuntimeError):  # it has one that it has not taken yet
-            self._turn.release()
+    def _open_gate(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it is open, and the thread was not there yet
+            self._gate.release()
 
     def _run(self) -> None:
-        # Signals for the process are for the main thread; this one is only ever kicked.
+        # Signals of the process are for the main thread; only WAKE is sent to this thread.
         signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals() - {WAKE})
-        accept, turn = self.door.sock._accept, self.door.turn  # type: ignore[attr-defined]
+        accept = self.listener.sock._accept  # type: ignore[attr-defined]
+        fairness = self.listener.fairness
         while True:
-            self._turn.acquire()
+            self._gate.acquire()
             self.problem = None
-            while not self._dismissed:
-                if turn is not None:
-                    turn.let_pass()
-                    turn.begin()
+            while not self._stopped:
+                if fairness is not None:
+                    fairness.yield_to_woken()
+                    fairness.set_waiting()
                 try:
-                    self._arrivals.append((accept(), self.door))
+                    self._accepted.append((accept(), self.listener))
                 except OSError as problem:
                     if problem.errno in _CONNECTION_ERRORS:
                         continue
                     self.problem = problem
                     break
                 finally:
-                    if turn is not None:
-                        turn.end()
-                if not self._go_on():
+                    if fairness is not None:
+                        fairness.clear_waiting()
+                if not self._may_continue():
                     break
                 self._wake()
-            # Looked at before it says that it is out: from then on the main thread may post it
-            # anew and dismiss it after that, and the dismissal waits for the new turn's end.
-            over = self._dismissed
-            self.in_place = False
+            # Read before `accepting` is cleared: from then on the main thread may call `resume`
+            # and then `stop`, which waits until the thread has stopped once more.
+            over = self._stopped
+            self.accepting = False
             self._wake()
             if over:
                 return

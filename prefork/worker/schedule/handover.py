@@ -1,37 +1,38 @@
-"""Hand-over: a connection that one worker has and another one serves.
+"""Handover: a worker passes a connection to a sibling.
 
-Nobody waits behind a busy worker while a sibling is idle.  The descriptor goes as SCM_RIGHTS
-(unix(7)), what was read of an unfinished request beside it, into the *inbox* of the sibling's slot:
-a SOCK_SEQPACKET pair, both ends of which the master holds, too.  So nothing is lost when a receiver
-dies: the master listens to the inbox of each slot in which nobody serves, and passes on what is in
-there (prefork.master.processes.inboxes).  Each worker has an inbox of its own, and not all of them
-one in common: a thread that blocks on a common one can't be got off it when its worker becomes
-busy.
+No connection waits for a busy worker while a sibling is idle.  The descriptor travels as SCM_RIGHTS
+(unix(7)), with what was read of an unfinished request beside it, into the *inbox* of the sibling's
+slot: a SOCK_SEQPACKET pair of which the master holds both ends, too.  So nothing is lost when a
+receiver dies: the master reads the inbox of each slot in which no worker serves, and passes its
+connections on (prefork.master.processes.inboxes).  Each worker has an inbox of its own, and they do
+not share a common one: a thread that blocks on a common inbox cannot be got off it when its worker
+becomes busy.
 
 The rules:
 
-- A connection is claimed (Parking.claim, or taken out of a deque) before it is sent: one dict
-  operation, so that two threads never serve it.  It is taken out of the epoll before it is sent
-  or closed: a closed descriptor that is still shared leaves events that can't be deleted.
-- A worker says on the scoreboard what kind of connections it takes: of the same listeners, the
-  same protocol, the same version of this message.  It takes none while it leaves, or is short of
-  descriptors: recvmsg(2) drops what the table has no room for.  What was sent before that was seen
-  stays in the inbox, and the master is asked to pass it on.
-- Where the inbox is full (EAGAIN) the next sibling is asked, and at last the sender keeps it.
-- What moves is fresh, or between two requests, or in the middle of one of which at most
-  64 KiB have come (`Conversation.parcel`).  Its bytes are read anew by the receiver's parser: the
-  state of a parser can't be sent.
+- A connection is claimed (`ConnectionPoller.claim`, or taken out of a deque) before it is sent: one
+  dict operation, so that two threads never serve it.  It is taken out of the epoll before it is
+  sent or closed: a closed descriptor that another process shares leaves events that cannot be
+  deleted.
+- A worker says on the scoreboard what kind of connections it receives: of the same listeners, the
+  same protocol, the same version of the message.  It receives none while it stops, or is short of
+  descriptors: recvmsg(2) drops descriptors for which the table has no room.  What was sent before a
+  sender saw that stays in the inbox, and the master is asked to pass it on.
+- If an inbox is full (EAGAIN), the next sibling is tried; if none has room, the sender keeps the
+  connection.
+- A connection may move if it is fresh, between two requests, or in the middle of a request of which
+  at most 64 KiB have come.  The receiver's parser reads these bytes anew: the state of a parser
+  cannot be sent.
 
-The race that is left: between two calls a busy worker looks idle, and an idle one may become busy
-before it has looked into its inbox.  Its watcher then sends the connection on, up to HOPS times,
-and it is served late, but served.  Lost is what a worker that is killed had taken out of its inbox,
-as is every connection that it held, and what is in an inbox when the master is killed.
+Still racy: between two calls a busy worker looks idle, and an idle one may become busy before it
+reads its inbox.  Its watcher then sends the connection on, up to HOPS times: it is served late, but
+served.  Lost is what a worker that is killed had taken out of its inbox, like every connection
+that it held, and what is in an inbox when the master is killed.
 """
 
 import array
 import contextlib
 import os
-import resource
 import socket
 from binascii import crc32
 from collections.abc import Iterable, Sequence
@@ -41,35 +42,35 @@ import msgspec
 
 from prefork import logs
 from prefork.scoreboard import Scoreboard
+from prefork.worker.schedule.descriptor_limit import descriptor_limit
 
 VERSION = 3
-"""Of `HandoverMessage`; a worker takes none of another."""
+"""Of `HandoverMessage`; a worker receives no other version."""
 
 HOPS = 3
-"""How often a connection is sent on before whoever has it keeps it."""
+"""How often a connection is handed over before its receiver keeps it."""
 
 UNREAD = 64 * 1024
 """Bytes of an unfinished request that may move with its connection."""
 
-_HEADROOM = 32
-"""Descriptors that are left to the application when a worker takes no more connections."""
+_PACKET_MAX = UNREAD + 16 * 1024
 
-_LIMIT = UNREAD + 16 * 1024
+_NO_LIMIT = 1 << 31
 
 
 class HandoverMessage(msgspec.Struct, array_like=True):
-    """What goes beside a descriptor."""
+    """What is sent beside a descriptor."""
 
     listener: int
     """Inode of the listener's socket: the same in all processes, and in each generation."""
     peer: Any
-    """As accept(2) gave it; None for a connection that was read from."""
+    """As accept(2) gave it; None for a connection from which something was read."""
     client: tuple[str, str]
-    """Of a connection that was read from: its client's address and port, by whoever named it."""
+    """Address and port of the client, possibly as a proxy gave them; empty before a read."""
     data: bytes
     """What was read of an unfinished request."""
     since: float
-    """Monotonic seconds at which that began."""
+    """Monotonic seconds at which that request began."""
     deadline: float
     """Monotonic seconds, 0 for none: of an idle connection."""
     answered: bool
@@ -79,6 +80,7 @@ class HandoverMessage(msgspec.Struct, array_like=True):
     served: int = 0
     """Requests that were answered on it."""
     hops: int = 0
+    """How often it was handed over."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -86,9 +88,10 @@ _decode = msgspec.msgpack.Decoder(HandoverMessage).decode
 
 
 def kind_of(protocol: str, listeners: Iterable[socket.socket]) -> int:
-    """What a worker takes, as a number above 0; equal for workers that can serve for each other.
+    """The kind of connections that a worker receives, as a number above 0.
 
-    A CRC is enough to tell a few generations apart, and `hashlib` brings OpenSSL along.
+    It is equal for workers that can serve for each other.  A CRC is enough to tell a few
+    generations apart, and `hashlib` would load OpenSSL.
     """
     inodes = sorted(inode_of(sock) for sock in listeners)
     text = repr((VERSION, protocol, inodes)).encode()
@@ -99,23 +102,23 @@ def inode_of(sock: socket.socket) -> int:
     return os.fstat(sock.fileno()).st_ino
 
 
-def send(inbox: socket.socket, parcel: bytes, fd: int) -> bool:
-    """Puts a connection into an inbox; False where that has no room now."""
+def send(inbox: socket.socket, packet: bytes, fd: int) -> bool:
+    """Puts a connection into an inbox; returns False if that has no room now."""
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", (fd,)))]
     try:
-        inbox.sendmsg([parcel], rights, socket.MSG_DONTWAIT)
+        inbox.sendmsg([packet], rights, socket.MSG_DONTWAIT)
     except OSError:
-        # EAGAIN; ETOOMANYREFS: too many descriptors of ours are under way; ENOBUFS, ...
+        # EAGAIN; ETOOMANYREFS: too many of our descriptors are in flight; ENOBUFS, ...
         return False
     return True
 
 
 def receive(inbox: socket.socket) -> tuple[bytes, int] | None:
-    """(parcel, descriptor) of the next connection in an inbox, None where it is empty."""
+    """(packet, descriptor) of the next connection in an inbox, None if it is empty."""
     while True:
         try:
             data, ancillary, _, _ = inbox.recvmsg(
-                _LIMIT, socket.CMSG_SPACE(4), socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+                _PACKET_MAX, socket.CMSG_SPACE(4), socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
             )
         except OSError:
             return None
@@ -123,124 +126,124 @@ def receive(inbox: socket.socket) -> tuple[bytes, int] | None:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS and len(payload) == 4:
                 return data, array.array("i", payload)[0]
         if not data:
-            return None  # the end: every sender is gone
-        # Against this stands the headroom.
+            return None  # the end: all senders have closed it
+        # The spare descriptors are there to prevent this.
         logs.event("error", "connection lost", reason="no descriptor left to receive it")
 
 
 class Handover:
-    """One worker's side."""
+    """One worker's side of the handover."""
 
     def __init__(self, scoreboard: Scoreboard, slot: int, threads: int) -> None:
         self.inbox: socket.socket | None = None
-        """Where connections come in; None until the master has told."""
-        self.brim = 1 << 31
-        """A descriptor of this number says that there are few left."""
-        self.stuck = False
-        """There was no descriptor left for what is in the inbox."""
+        """Where connections come in; None until the master has sent it."""
+        self.fd_limit = _NO_LIMIT
+        """A descriptor of this number or above says that few are left."""
+        self.no_descriptor_left = False
+        """There was no descriptor for what is in the inbox."""
         self._scoreboard = scoreboard
         self._slot = slot
         self._threads = threads
         self._kind = 0
         self._siblings: dict[int, socket.socket] = {}  # never changed, only replaced
-        self._turn = 0
-        self._takes = False
+        self._first = 0
+        self._receiving = False
 
-    # What the master tells (main thread, or its signal handler).
+    # Orders of the master (main thread, or its signal handler).
 
-    def learn(self, kind: int, slots: Sequence[int], fds: Sequence[int], *, own: bool) -> None:
-        """Inboxes of siblings, by slot, and with `own` first the one of this worker."""
+    def set_inboxes(
+        self, kind: int, slots: Sequence[int], fds: Sequence[int], *, own: bool
+    ) -> None:
+        """Takes the inboxes of siblings, by slot, and with `own` first the one of this worker."""
         socks = [socket.socket(fileno=fd) for fd in fds]
         if own and socks:
             self._kind = kind
             self.inbox = socks.pop(0)
-        # What recvmsg(2) had no room for is missing at the end.
+        # Descriptors for which recvmsg(2) had no room are missing at the end.
         self._siblings = {**dict(zip(slots, socks, strict=False)), **self._siblings}
 
-    def open(self) -> None:
-        """From now on others may send (main thread)."""
+    def start_receiving(self) -> None:
+        """From now on siblings may send (main thread)."""
         if self.inbox is not None:
-            self._takes = True
-            self.look_for_room()
+            self._receiving = True
+            self.check_descriptors()
 
-    def shut(self) -> None:
-        """From now on nobody sends, but for who has just looked (any thread, or a handler)."""
-        self._takes = False
+    def stop_receiving(self) -> None:
+        """From now on no sibling begins to send (any thread, or a signal handler)."""
+        self._receiving = False
         if self._kind:
             self._scoreboard.stop_receiving(self._slot)
 
-    def end(self) -> None:
-        """The master is gone: nobody looks after inboxes, and all workers leave (any thread)."""
+    def master_gone(self) -> None:
+        """The master is dead, so inboxes have no owner and all workers stop (any thread)."""
         self._siblings = {}
-        self.shut()
+        self.stop_receiving()
+
+    # Descriptors.
 
     @property
-    def crowded(self) -> bool:
-        """This worker would take connections if it had descriptors to spare."""
-        return self._takes and not self._scoreboard.handover_kind(self._slot)
+    def receiving_paused(self) -> bool:
+        """This worker would receive connections if it had descriptors to spare."""
+        return self._receiving and not self._scoreboard.handover_kind(self._slot)
 
-    def crowd(self) -> None:
-        """A descriptor at the brim was seen."""
-        if self._takes:
+    def pause_receiving(self) -> None:
+        """Receives nothing for now: a descriptor at `fd_limit` was seen, or none is left."""
+        if self._receiving:
             self._scoreboard.stop_receiving(self._slot)
 
-    def look_for_room(self) -> None:
-        """Takes connections if there are descriptors to spare, and else none."""
+    def check_descriptors(self) -> None:
+        """Receives connections if there are descriptors to spare, and otherwise none."""
         assert self.inbox is not None
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        self.brim = limit - _HEADROOM if limit != resource.RLIM_INFINITY else 1 << 31
+        limit = descriptor_limit()
+        self.fd_limit = _NO_LIMIT if limit is None else limit
         try:
             # The kernel gives the lowest number that is free (open(2)).
             probe = os.dup(self.inbox.fileno())
         except OSError:
-            probe = self.brim
+            probe = self.fd_limit
         else:
             os.close(probe)
-        if probe >= self.brim:
+        if probe >= self.fd_limit:
             self._scoreboard.stop_receiving(self._slot)
-        elif self._takes:
+        elif self._receiving:
             self._scoreboard.start_receiving(self._slot, self._kind, self._threads)
-            if not self._takes:  # a handler came between
+            if not self._receiving:  # a signal handler came between
                 self._scoreboard.stop_receiving(self._slot)
 
-    # Sending.
+    # Siblings.
 
     @property
-    def wanted(self) -> bool:
-        """Somebody would take all that this worker has; false at the end of the server."""
-        kind, board = self._kind, self._scoreboard
-        return bool(
-            kind
-            and not board.draining
-            and any(
-                board.handover_kind(slot) == kind for slot in self._siblings if slot != self._slot
-            )
-        )
-
-    @property
-    def alone(self) -> bool:
+    def has_no_sibling(self) -> bool:
         """No sibling is known."""
         return not self._siblings
 
     @property
-    def single(self) -> bool:
-        """Nobody else accepts where this worker does; who is about to is made known before, by a
-        signal."""
+    def is_only_worker(self) -> bool:
+        """No other worker accepts at the same listeners.
+
+        One that is about to is announced before, by a signal.
+        """
         return self.inbox is not None and self._scoreboard.only_worker
 
     @property
-    def expected(self) -> bool:
-        """Somebody will probably take what this worker has: its successor may be just about to."""
+    def has_receiver(self) -> bool:
+        """A sibling receives what this worker serves; false at the end of the server."""
+        return not self._scoreboard.draining and bool(self._receivers())
+
+    @property
+    def expects_receiver(self) -> bool:
+        """A sibling will probably receive what this worker has: its successor may still boot."""
         return bool(self._siblings) and not self._scoreboard.draining
 
     @property
-    def sibling_idle(self) -> bool:
+    def has_idle_receiver(self) -> bool:
+        """A sibling with a free thread receives what this worker serves."""
         kind, board = self._kind, self._scoreboard
         return bool(kind) and any(
             board.is_idle(slot, kind) for slot in self._siblings if slot != self._slot
         )
 
-    def waiting(self, listener: int) -> int:
+    def count_waiting(self, listener: int) -> int:
         """How many idle siblings wait in accept4 on a listener."""
         kind = self._kind
         if not kind:
@@ -259,82 +262,87 @@ class Handover:
 
         return of(self._slot), {slot: of(slot) for slot in slots}
 
-    def _send_to(self, slot: int, parcel: HandoverMessage, fd: int) -> bool:
-        """Sends a connection to one sibling; False where that does not take it."""
+    def _receivers(self) -> list[int]:
+        """The slots of siblings that receive what this worker serves."""
+        kind, board = self._kind, self._scoreboard
+        if not kind:
+            return []
+        siblings = [slot for slot in self._siblings if slot != self._slot]
+        return [slot for slot in siblings if board.handover_kind(slot) == kind]
+
+    # Sending.
+
+    def send(
+        self, message: HandoverMessage, fd: int, *, only_idle: bool, slot: int | None = None
+    ) -> bool:
+        """Sends a connection to a sibling; returns False if none receives it.
+
+        With `only_idle` to an idle sibling, otherwise to any, an idle one before a busy one; with a
+        `slot` only to the sibling there.  The descriptor stays open here.
+        """
+        if slot is not None:
+            return self._send_to(slot, message, fd)
+        slots = self._receivers()
+        if not slots:
+            return False
+        self._first = first = (self._first + 1) % len(slots)  # not always the same first
+        slots = slots[first:] + slots[:first]
+        kind, board = self._kind, self._scoreboard
+        idle = [slot for slot in slots if board.is_idle(slot, kind)]
+        busy = [] if only_idle else [slot for slot in slots if slot not in idle]
+        if not idle and not busy:
+            return False
+        try:
+            packet = _encode(message)
+        except UnicodeEncodeError:
+            return False
+        siblings = self._siblings
+        return any(send(siblings[slot], packet, fd) for slot in (*idle, *busy))
+
+    def _send_to(self, slot: int, message: HandoverMessage, fd: int) -> bool:
+        """Sends a connection to one sibling; returns False if that does not receive it."""
         inbox = self._siblings.get(slot)
         if inbox is None or self._scoreboard.handover_kind(slot) != self._kind:
             return False
-        return send(inbox, _encode(parcel), fd)
-
-    def send(
-        self, parcel: HandoverMessage, fd: int, *, only_idle: bool, slot: int | None = None
-    ) -> bool:
-        """Sends a connection to a sibling; False where none takes it.
-
-        With `only_idle` to one that has nothing to do, else to whoever takes it, an idle one
-        before a busy one; with a `slot` to the sibling there and no other.  The descriptor stays
-        open here.
-        """
-        if slot is not None:
-            return self._send_to(slot, parcel, fd)
-        kind, board = self._kind, self._scoreboard
-        if not kind:
-            return False
-        siblings = self._siblings
-        slots = [
-            slot for slot in siblings if slot != self._slot and board.handover_kind(slot) == kind
-        ]
-        if not slots:
-            return False
-        self._turn = turn = (self._turn + 1) % len(slots)  # not always the same first
-        slots = slots[turn:] + slots[:turn]
-        idle = [slot for slot in slots if board.is_idle(slot, kind)]
-        others = [] if only_idle else [slot for slot in slots if slot not in idle]
-        if not idle and not others:
-            return False
-        try:
-            data = _encode(parcel)
-        except UnicodeEncodeError:
-            return False
-        return any(send(siblings[slot], data, fd) for slot in (*idle, *others))
+        return send(inbox, _encode(message), fd)
 
     # Receiving.
 
     def receive(self) -> tuple[HandoverMessage, int] | None:
-        """The next connection from the inbox; None where that is empty, or `stuck`."""
+        """The next connection from the inbox; None if that is empty, or `no_descriptor_left`."""
         assert self.inbox is not None
-        while self._has_room_for_one() and (packet := receive(self.inbox)) is not None:
-            data, fd = packet
-            if fd >= self.brim:
-                self.crowd()
+        while self._has_descriptor() and (received := receive(self.inbox)) is not None:
+            packet, fd = received
+            if fd >= self.fd_limit:
+                self.pause_receiving()
             try:
-                parcel = _decode(data)
+                message = _decode(packet)
             except (msgspec.DecodeError, UnicodeDecodeError) as problem:
-                # No worker of ours writes such a thing, but its application might.
+                # No worker of ours writes such a message, but its application might.
                 os.close(fd)
                 logs.event("error", "connection lost", reason=f"unreadable: {problem}")
                 continue
-            if isinstance(parcel.peer, list):
-                parcel.peer = tuple(parcel.peer)
-            parcel.hops += 1
-            return parcel, fd
+            if isinstance(message.peer, list):
+                message.peer = tuple(message.peer)
+            message.hops += 1
+            return message, fd
         return None
 
-    def _has_room_for_one(self) -> bool:
+    def _has_descriptor(self) -> bool:
         # The application may have taken all descriptors since the last look. (It may still take
         # the last one between this look and recvmsg.)
         assert self.inbox is not None
         try:
             os.close(os.dup(self.inbox.fileno()))
         except OSError:
-            self.stuck = True
-            self.crowd()
+            self.no_descriptor_left = True
+            self.pause_receiving()
         else:
-            self.stuck = False
-        return not self.stuck
+            self.no_descriptor_left = False
+        return not self.no_descriptor_left
 
-    def in_child(self) -> None:
-        """In a child that the application has forked."""
+    def after_fork_in_child(self) -> None:
+        """In a child that the application has forked: closes the inboxes."""
         for sock in (self.inbox, *self._siblings.values()):
             if sock is not None:
                 with contextlib.suppress(OSError):

@@ -1,13 +1,13 @@
 """The threads of a worker that answers several requests at a time (`workers.threads` above 1).
 
-One of them has the place in the epoll, and what it finds there it answers itself: for a short call
-that costs no switch of threads, and no convoy of threads that wait for the interpreter.  Another
-takes the place over when it is needed: when its holder has been in the application for some
-milliseconds (prefork.worker.schedule.watcher sees to that), or at once where recent calls were
-slow.  The main thread is one of them and has the place whenever it is free, since only it can wait
-in accept4.
+They work by the Leader/Followers pattern.  One thread, the leader, waits in the epoll and answers
+what it finds there itself: a short call costs no switch of threads, and no convoy of threads that
+wait for the interpreter.  A follower is promoted to leader when it is needed: when the leader has
+been in the application for some milliseconds (prefork.worker.schedule.watcher checks that), or at
+once if recent calls were slow.  The main thread is one of the threads and leads whenever it is
+free, since only it can wait in accept4.
 
-No more than the number of threads are ever in the application: whoever calls it is one of them.
+The application is never in more calls than there are threads: only these threads call it.
 """
 
 import os
@@ -18,8 +18,8 @@ from prefork import logs
 from prefork.scoreboard import ThreadRecord
 
 _SLOW = 0.001
-"""Seconds that a recent call took on average from which on the place is passed on before a call: a
-hundred times what that costs."""
+"""Seconds: if recent calls took longer on average, a follower is promoted before a call. That
+costs a hundredth of this."""
 
 _MOST = 0.02
 """Seconds that one call counts at most: a single long one is soon forgotten."""
@@ -27,154 +27,160 @@ _MOST = 0.02
 _WEIGHT = 1 / 8
 
 
-def _taken() -> threading.Lock:
+def _locked() -> threading.Lock:
     lock = threading.Lock()
     lock.acquire()
     return lock
 
 
-class _Member:
+class _Follower:
+    """A thread that is not the main one."""
+
     def __init__(self, record: ThreadRecord) -> None:
         self.record = record
-        self.turn = _taken()
-        """Released when it is given the place."""
+        self.promoted = _locked()
+        """Released when the thread becomes the leader."""
 
 
 class LeaderFollowers:
-    """The main thread and the others, and which of them has the place.
+    """The main thread and the others, and which of them leads.
 
-    Threads are told apart by their record on the scoreboard.  No signal handler may come in here:
-    it could interrupt the main thread while that has the lock.
+    A thread is identified by its record on the scoreboard.  No signal handler may call a method
+    here: it could interrupt the main thread while that holds the lock.
     """
 
     def __init__(
         self, records: list[ThreadRecord], wake: Callable[[], None], *, slow: bool
     ) -> None:
-        """One thread for each record, of which the first is the main thread's.
+        """One thread for each record; the first record is the main thread's.
 
-        `wake` brings the holder out of the epoll.  `slow`: what is assumed of the application
+        `wake` brings the leader out of the epoll.  `slow`: what is assumed of the application
         before it is known.
         """
-        self.holder: ThreadRecord | None = records[0]
-        """Whose the place is; None while all are in the application."""
-        self.main_waits = False
-        """The main thread is free and wants the place."""
-        self.report = False
-        """The main thread wants to know when a thread becomes free."""
+        self.leader: ThreadRecord | None = records[0]
+        """None while all threads are in the application."""
+        self.main_waiting = False
+        """The main thread is free and waits to lead."""
+        self.wake_when_free = False
+        """The main thread is to be woken when a thread becomes free."""
         self._main = records[0]
-        self._main_turn = _taken()
-        self._members = [_Member(record) for record in records[1:]]
-        self._free: list[_Member] = []
+        self._main_promoted = _locked()
+        self._followers = [_Follower(record) for record in records[1:]]
+        self._free: list[_Follower] = []
         self._lock = threading.Lock()
         self._wake = wake
         self._mean = _MOST if slow else 0.0
 
     def start(self, lead: Callable[[ThreadRecord], None]) -> None:
-        """`lead`: waits in the epoll once, and serves what is there."""
-        self._free.extend(self._members)
-        for number, member in enumerate(self._members, 1):
+        """Starts the threads. `lead` waits in the epoll once, and serves what is there."""
+        self._free.extend(self._followers)
+        for number, follower in enumerate(self._followers, 1):
             threading.Thread(
-                target=self._run, args=(member, lead), name=f"call-{number}", daemon=True
+                target=self._run, args=(follower, lead), name=f"call-{number}", daemon=True
             ).start()
 
     @property
-    def idle(self) -> bool:
+    def all_free(self) -> bool:
         """No thread but the main one has anything to do."""
-        return len(self._free) == len(self._members)
+        return len(self._free) == len(self._followers)
 
     # Any thread, around its call of the application.
 
-    def enter(self, record: ThreadRecord) -> None:
+    def before_call(self, record: ThreadRecord) -> None:
         """This thread is about to call the application."""
-        if self._mean > _SLOW and self.holder is record:
+        if self._mean > _SLOW and self.leader is record:
             with self._lock:
-                if self.holder is record:
-                    self._appoint()
+                if self.leader is record:
+                    self._promote()
 
-    def leave(self, seconds: float) -> None:
-        """A call is over, and how long it took."""
-        # Two threads at a time may lose one of the two: it is an estimate.
+    def after_call(self, seconds: float) -> None:
+        """A call has ended, and how long it took."""
+        # If two threads come at a time, one of the two may be lost: the mean is an estimate.
         self._mean += (min(seconds, _MOST) - self._mean) * _WEIGHT
 
-    def _appoint(self) -> bool:
-        """Gives the place to a free thread, or to nobody; with the lock held."""
-        if self.main_waits:
-            self._appoint_main()
+    def _promote(self) -> bool:
+        """Makes a free thread the leader, or leaves the threads without one; with the lock held.
+
+        Returns whether there is a leader.
+        """
+        if self.main_waiting:
+            self._promote_main()
         elif self._free:
-            # The one that was last at work: the others' stacks may rest.
-            member = self._free.pop()
-            self.holder = member.record
-            member.turn.release()
+            # The one that was at work last: the others' stacks may stay out of the caches.
+            follower = self._free.pop()
+            self.leader = follower.record
+            follower.promoted.release()
         else:
-            self.holder = None
+            self.leader = None
             return False
         return True
 
-    def _appoint_main(self) -> None:
-        self.main_waits = False
-        self.holder = self._main
-        self._main_turn.release()
+    def _promote_main(self) -> None:
+        self.main_waiting = False
+        self.leader = self._main
+        self._main_promoted.release()
 
     # The main thread.
 
-    def take(self) -> None:
-        """Gets the place back, if another has it."""
-        if self.holder is self._main:
+    def lead_from_main(self) -> None:
+        """Makes the main thread the leader; waits until the leader gives that up."""
+        if self.leader is self._main:
             return
         with self._lock:
-            if self.holder is None:
-                self.holder = self._main
+            if self.leader is None:
+                self.leader = self._main
                 return
-            self.main_waits = True
+            self.main_waiting = True
         self._wake()
-        self._main_turn.acquire()
+        self._main_promoted.acquire()
 
     # The watcher.
 
-    def relieve(self) -> bool:
-        """The holder is in the application: another takes its place. False where none is free.
+    def promote_follower(self) -> bool:
+        """Replaces a leader that is in the application; returns False if no thread is free.
 
-        If it comes back in this moment, two wait in the epoll, until it has got one event more:
-        each event goes to one of them.
+        If the leader comes back at this moment, two threads wait in the epoll until it has got one
+        more event: each event goes to one of them.
         """
-        if not (self._free or self.main_waits):
+        if not (self._free or self.main_waiting):
             return False
         with self._lock:
-            return (self._free or self.main_waits) and self._appoint()
+            return (self._free or self.main_waiting) and self._promote()
 
-    # The others.
+    # The followers.
 
-    def _run(self, member: _Member, lead: Callable[[ThreadRecord], None]) -> None:
-        # No signal is blocked here: the application's programs would inherit that over exec(2),
-        # and nobody could end them. Signals of the process come to the main thread all the same:
-        # the kernel prefers it (signal(7)), and Python runs the handlers there.
-        record = member.record
+    def _run(self, follower: _Follower, lead: Callable[[ThreadRecord], None]) -> None:
+        # No signal is blocked here: programs that the application starts would inherit that over
+        # exec(2), and nobody could end them. Signals of the process come to the main thread all the
+        # same: the kernel prefers it (signal(7)), and Python runs the handlers there.
+        record = follower.record
         try:
             while True:
-                member.turn.acquire()
-                while self.holder is record:
+                follower.promoted.acquire()
+                while self.leader is record:
                     lead(record)
-                    if self.main_waits:
+                    if self.main_waiting:
                         break
-                self._step_back(member)
+                self._step_back(follower)
         except BaseException as problem:
-            # The place would stay taken for ever, and the worker be deaf.
+            # The worker would be without a leader for ever, and serve no connection.
             logs.event("error", "worker failed", traceback=logs.traceback_of(problem))
             os._exit(1)
 
-    def _step_back(self, member: _Member) -> None:
-        record = member.record
+    def _step_back(self, follower: _Follower) -> None:
+        """A thread has come out of its call, or has been asked to let the main thread lead."""
+        record = follower.record
         with self._lock:
-            if self.holder is None or self.holder is record:
-                if not self.main_waits:
-                    self.holder = record
-                    member.turn.release()
+            if self.leader is None or self.leader is record:
+                if not self.main_waiting:
+                    self.leader = record
+                    follower.promoted.release()
                     return
-                self._free.append(member)
-                self._appoint_main()
+                self._free.append(follower)
+                self._promote_main()
                 return
-            self._free.append(member)
-            wake = self.main_waits or self.report
+            self._free.append(follower)
+            wake = self.main_waiting or self.wake_when_free
         if wake:
-            # What woke this thread in the epoll may have been meant for the holder.
+            # The event that woke this thread in the epoll may have been meant for the leader.
             self._wake()

@@ -1,10 +1,10 @@
-"""The watcher: a thread that looks after what waits while its worker's threads are busy.
+"""The watcher: a thread that takes care of what waits while its worker's threads are busy.
 
-It runs no application code, and sleeps while the worker is idle.  While it is not, it looks every
-few milliseconds: where the thread that has the place in the epoll has been in the application for
-long, another takes that place over (prefork.worker.schedule.threads), and where none is free, what
-waits is handed over to a sibling that is idle (prefork.worker.schedule.handover).  It also empties
-the inbox, and brings the main thread out of accept4 for what was in there."""
+It runs no application code, and sleeps while the worker is idle.  While the worker is busy, it
+looks every few milliseconds: if the thread that waits in the epoll has been in the application for
+long, another takes over (prefork.worker.schedule.threads), and if none is free, what waits is
+handed over to an idle sibling (prefork.worker.schedule.handover).  It also empties the inbox, and
+brings the main thread out of accept4 for what was in there."""
 
 import contextlib
 import os
@@ -12,19 +12,19 @@ import select
 import signal
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable
 from time import monotonic, sleep
 from typing import Any, Protocol
 
 from prefork import logs
-from prefork.worker.schedule.accept import WAKE, Arrival, MainAcceptor, WorkerListener, start_deaf
+from prefork.worker.schedule.accept import WAKE, MainAcceptor, start_without_signals
 from prefork.worker.schedule.handover import HOPS, Handover, HandoverMessage
+from prefork.worker.schedule.pending_work import PendingWork
 from prefork.worker.schedule.poller import ConnectionPoller
 from prefork.worker.schedule.threads import LeaderFollowers
 
 _PATIENCE = 0.004
-"""Seconds in the application from which on others are not to wait for it."""
+"""Seconds in the application after which other connections are not to wait for it."""
 
 _TICK = 0.005
 """Seconds between two looks: each costs a switch of threads."""
@@ -32,12 +32,14 @@ _TICK = 0.005
 _QUIET = 10
 """Looks at an idle worker until the watcher sleeps: to wake it costs more than a look."""
 
-_KICK = 0.001
+_INTERRUPT = 0.001
 """Seconds between two attempts to bring the main thread out of accept4."""
 
-_HURRY = 0.0005
-"""The interpreter's switch interval while somebody waits: each system call of the watcher's gives
-the interpreter away, and an application that computes gives it back only after so many seconds."""
+_SHORT_SWITCH_INTERVAL = 0.0005
+"""The interpreter's switch interval while connections wait.
+
+Each system call of the watcher releases the interpreter, and an application that computes gives it
+back only after this many seconds."""
 
 _WINDOW = 0.1
 """Seconds over which the work of siblings is compared."""
@@ -45,46 +47,26 @@ _WINDOW = 0.1
 _BUSY = 0.8
 """The share of looks at which a worker was busy, from which on it has too much to do."""
 
-_STUCK = 0.1
-"""Seconds until the inbox is looked into again, where there was no descriptor for what is in it."""
+_RETRY_INBOX = 0.1
+"""Seconds until the inbox is read again if there was no descriptor for what is in it."""
 
-_ROOM = 1.0
-"""Seconds between two looks for free descriptors, while there were none."""
-
-
-class PendingWork:
-    """What several threads of a worker have to see, of what there is to do."""
-
-    __slots__ = ("arrivals", "events", "incoming", "leaving", "since", "watcher_sleeps")
-
-    def __init__(self) -> None:
-        self.since = 0.0
-        """Monotonic seconds at which the holder of the place came back from the epoll, 0 while it
-        waits there."""
-        self.leaving = False
-        self.watcher_sleeps = False
-        """Whoever begins to serve has to wake it."""
-        self.arrivals: deque[tuple[Arrival, WorkerListener]] = deque()
-        """What acceptor threads took."""
-        self.incoming: deque[tuple[HandoverMessage, int]] = deque()
-        """What came out of the inbox."""
-        self.events: deque[tuple[int, int]] = deque()
-        """Descriptors that were ready at the last look (several threads only)."""
+_CHECK_DESCRIPTORS = 1.0
+"""Seconds between two checks for free descriptors while there were none."""
 
 
 class WatchedService(Protocol):
-    """What the watcher asks of a service (prefork.worker.schedule.worker_loop.Service)."""
+    """What the watcher needs of a service (prefork.worker.schedule.worker_loop.Service)."""
 
     @property
-    def parking(self) -> ConnectionPoller[Any]:
+    def poller(self) -> ConnectionPoller[Any]:
         """Where its connections are parked."""
 
-    def offer(self, fd: int, slot: int | None = None) -> bool:
-        """Hands a parked connection over, to an idle sibling or to the one in a slot; False where
-        it stays."""
+    def hand_over(self, fd: int, slot: int | None = None) -> bool:
+        """Hands a parked connection over, to an idle sibling or to the one in a slot; returns
+        False if it stays."""
 
     def hand_over_all(self) -> None:
-        """Hands over all that is parked and can move, to whoever takes it."""
+        """Hands over all parked connections that can move, to any sibling that receives them."""
 
 
 class Watcher:
@@ -92,56 +74,57 @@ class Watcher:
 
     def __init__(
         self,
-        duty: PendingWork,
-        place: MainAcceptor,
+        pending: PendingWork,
+        main_acceptor: MainAcceptor,
         handover: Handover,
-        crew: LeaderFollowers | None,
+        threads: LeaderFollowers | None,
         *,
         wake: Callable[[], None],
-        attend: Callable[[int], bool],
-        crowded: Callable[[], object],
+        is_for_main: Callable[[int], bool],
+        inbox_stuck: Callable[[], object],
     ) -> None:
-        """`wake` brings the holder out of the epoll; `attend` is told of each descriptor that was
-        ready in there, and says whether that is for the main thread; `crowded` tells the master
-        that there is no descriptor left for what is in the inbox."""
-        self._duty = duty
-        self._place = place
+        """`wake` brings the leader out of the epoll; `is_for_main` is called with each descriptor
+        that was ready in there, and returns whether the main thread has to deal with it;
+        `inbox_stuck` reports to the master that there is no descriptor left for what is in the
+        inbox."""
+        self._pending = pending
+        self._main_acceptor = main_acceptor
         self._handover = handover
-        self._crew = crew
-        self._wake_holder = wake
-        self._attend = attend
-        self._crowded = crowded
+        self._threads = threads
+        self._wake_leader = wake
+        self._is_for_main = is_for_main
+        self._inbox_stuck = inbox_stuck
         self._service: WatchedService
         self._epoll = -1
-        self._kick = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._main = threading.get_ident()
         self._thread: threading.Thread | None = None
         self._quiet = 0
-        self._over = False
-        self._late = 0.0
-        self._interval = 0.0
+        self._stopped = False
+        self._forward_at = 0.0
+        self._switch_interval = 0.0
         self._looks = self._busy = 0
         self._window_ends = 0.0
         self._work: tuple[tuple[int, float], dict[int, tuple[int, float]]] | None = None
 
     def start(self, service: WatchedService) -> None:
         """Begins to watch, if there can be anything to do (main thread)."""
-        if self._crew is None and self._handover.inbox is None:
+        if self._threads is None and self._handover.inbox is None:
             return
         self._service = service
-        self._epoll = service.parking.fileno()
+        self._epoll = service.poller.fileno()
         self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
-        start_deaf(self._thread)
+        start_without_signals(self._thread)
 
-    def rouse(self) -> None:
+    def wake(self) -> None:
         """Wakes it (any thread, or a signal handler)."""
-        os.eventfd_write(self._kick, 1)
+        os.eventfd_write(self._wakeup, 1)
 
-    def dismiss(self) -> None:
-        """Ends it for good; what it took out of the inbox is in `PendingWork.incoming` then."""
+    def stop(self) -> None:
+        """Ends it for good; what it took out of the inbox is in `PendingWork.received` then."""
         if self._thread is not None:
-            self._over = True
-            self.rouse()
+            self._stopped = True
+            self.wake()
             self._thread.join()
             self._thread = None
 
@@ -153,145 +136,153 @@ class Watcher:
             os._exit(1)
 
     def _watch(self) -> None:
-        duty = self._duty
-        idle, stuck = select.poll(), select.poll()
-        for poll in (idle, stuck):
-            poll.register(self._kick, select.POLLIN)
+        pending = self._pending
+        without_epoll, with_epoll = select.poll(), select.poll()
+        for poll in (without_epoll, with_epoll):
+            poll.register(self._wakeup, select.POLLIN)
             if self._handover.inbox is not None:
                 poll.register(self._handover.inbox, select.POLLIN)
-        # An epoll that has events is readable itself (epoll(7)), and whoever waits in it is told
-        # all the same.
-        stuck.register(self._epoll, select.POLLIN)
-        while not self._over:
+        # An epoll that has events is readable itself (epoll(7)), and a thread that waits in it gets
+        # them all the same.
+        with_epoll.register(self._epoll, select.POLLIN)
+        while not self._stopped:
             limit, look_into_epoll = self._look(monotonic())
             if limit is None and not self._alone:
-                duty.watcher_sleeps = True
-                # Whoever began to serve before this has not seen it.
-                if duty.since:
+                pending.watcher_asleep = True
+                # A thread that began to serve before this has not seen it.
+                if pending.serving_since:
                     limit = _TICK
-            poll = stuck if look_into_epoll else idle
+            poll = with_epoll if look_into_epoll else without_epoll
             ready = poll.poll(None if limit is None else limit * 1000)
-            duty.watcher_sleeps = False
+            pending.watcher_asleep = False
             for fd, _ in ready:
-                if fd == self._kick:
+                if fd == self._wakeup:
                     self._quiet = 0
                     with contextlib.suppress(BlockingIOError):
-                        os.eventfd_read(self._kick)
+                        os.eventfd_read(self._wakeup)
                 elif fd != self._epoll:
                     self._empty_inbox()
 
     def _look(self, now: float) -> tuple[float | None, bool]:
         """(seconds until the next look, None for no limit; whether to look into the epoll)."""
-        duty = self._duty
-        limits = [self._look_at_incoming(now)] if duty.incoming else []
-        if self._handover.crowded:
-            self._handover.look_for_room()
-            limits.append(_ROOM)
-        since = duty.since
+        pending = self._pending
+        limits = [self._check_received(now)] if pending.received else []
+        if self._handover.receiving_paused:
+            self._handover.check_descriptors()
+            limits.append(_CHECK_DESCRIPTORS)
+        since = pending.serving_since
         if self._alone:
             return min(limits, default=None), False
         self._looks += 1
         self._busy += bool(since)
-        if now >= self._window_ends and self._crew is None and self._handover.inbox is not None:
+        if now >= self._window_ends and self._threads is None and self._handover.inbox is not None:
             self._balance(now)
-        if self._interval:
-            sys.setswitchinterval(self._interval)
-            self._interval = 0.0
+        if self._switch_interval:
+            sys.setswitchinterval(self._switch_interval)
+            self._switch_interval = 0.0
         if not since:
             self._quiet += 1
             if self._quiet < _QUIET:
                 limits.append(_TICK)
             return min(limits, default=None), False
         self._quiet = 0
-        stuck = now - since
-        if stuck < _PATIENCE:
-            return min((*limits, _PATIENCE - stuck)), False
-        if self._place.armed:  # it was to accept at once, and another was faster
+        serving = now - since
+        if serving < _PATIENCE:
+            return min((*limits, _PATIENCE - serving)), False
+        if self._main_acceptor.armed:  # it was to accept at once, and another was faster
             signal.pthread_kill(self._main, WAKE)
-            return _KICK, False
-        if self._crew is not None and self._crew.relieve():
+            return _INTERRUPT, False
+        if self._threads is not None and self._threads.promote_follower():
             return _TICK, False
-        self._interval = sys.getswitchinterval()
-        sys.setswitchinterval(min(self._interval, _HURRY))
-        return min((*limits, _TICK)), self._send_off(now)
+        self._switch_interval = sys.getswitchinterval()
+        sys.setswitchinterval(min(self._switch_interval, _SHORT_SWITCH_INTERVAL))
+        return min((*limits, _TICK)), self._hand_over_ready(now)
 
     @property
     def _alone(self) -> bool:
-        """Nobody could take anything over, so that there is nothing to look for."""
-        return self._crew is None and self._handover.alone
+        """No thread and no sibling could take anything over, so that there is nothing to do."""
+        return self._threads is None and self._handover.has_no_sibling
 
-    # What came out of the inbox.
+    # Connections from the inbox.
 
     def _empty_inbox(self) -> None:
-        duty = self._duty
-        while (packet := self._handover.receive()) is not None:
-            if not duty.incoming:
-                self._late = monotonic() + _PATIENCE
-            duty.incoming.append(packet)
-        if duty.incoming:
-            self._wake_holder()
-        if self._handover.stuck:
-            # Said again until somebody has taken it. The inbox stays readable: no spinning.
-            self._crowded()
-            sleep(_STUCK)
+        pending = self._pending
+        while (received := self._handover.receive()) is not None:
+            if not pending.received:
+                self._forward_at = monotonic() + _PATIENCE
+            pending.received.append(received)
+        if pending.received:
+            self._wake_leader()
+        if self._handover.no_descriptor_left:
+            # Reported until the master has taken it. The inbox stays readable: no spinning.
+            self._inbox_stuck()
+            sleep(_RETRY_INBOX)
 
-    def _look_at_incoming(self, now: float) -> float:
-        """The main thread has not taken it yet."""
-        if self._place.armed:
+    def _check_received(self, now: float) -> float:
+        """The main thread has not taken it yet; returns the seconds until the next look."""
+        if self._main_acceptor.armed:
             signal.pthread_kill(self._main, WAKE)
-            return _KICK
-        if now >= self._late:
-            self._late = now + _TICK
-            self._pass_on()
-            if not self._duty.since:
-                self._wake_holder()
+            return _INTERRUPT
+        if now >= self._forward_at:
+            self._forward_at = now + _TICK
+            self._forward()
+            if not self._pending.serving_since:
+                self._wake_leader()
         return _TICK
 
-    def _pass_on(self) -> None:
-        incoming = self._duty.incoming
-        for _ in range(len(incoming)):
+    def _forward(self) -> None:
+        """Hands over to idle siblings what came from the inbox."""
+        received = self._pending.received
+        for _ in range(len(received)):
             try:
-                parcel, fd = incoming.popleft()
+                message, fd = received.popleft()
             except IndexError:
                 return
-            if parcel.hops < HOPS and self._handover.send(parcel, fd, only_idle=True):
+            if message.hops < HOPS and self._handover.send(message, fd, only_idle=True):
                 os.close(fd)
             else:
-                incoming.append((parcel, fd))
+                received.append((message, fd))
 
     # What waits while all threads are in the application.
 
-    def _send_off(self, now: float) -> bool:
-        """Hands over what is ready; returns whether the epoll is worth a look before the tick."""
-        handover, service, duty = self._handover, self._service, self._duty
-        if duty.leaving and handover.wanted:
+    def _hand_over_ready(self, now: float) -> bool:
+        """Hands over what is ready; returns whether to look into the epoll before the next tick."""
+        handover, service, pending = self._handover, self._service, self._pending
+        if pending.stopping and handover.has_receiver:
             service.hand_over_all()
-        if not handover.sibling_idle:
+        if not handover.has_idle_receiver:
             return False
-        while duty.arrivals:
+        while pending.accepted:
             try:
-                arrival, door = duty.arrivals.popleft()
+                accepted, listener = pending.accepted.popleft()
             except IndexError:
                 break
-            fd, peer = arrival
-            parcel = HandoverMessage(door.inode, peer, ("", ""), b"", now, 0.0, False, False)
-            if not handover.send(parcel, fd, only_idle=True):
-                duty.arrivals.appendleft((arrival, door))
+            fd, peer = accepted
+            message = HandoverMessage(listener.inode, peer, ("", ""), b"", now, 0.0, False, False)
+            if not handover.send(message, fd, only_idle=True):
+                pending.accepted.appendleft((accepted, listener))
                 return False
             os.close(fd)
         stayed = False
-        for fd, _ in (*self._take_events(), *service.parking.wait(now, 0.0)):
-            if not self._attend(fd) and not service.offer(fd):
+        for fd, _ in (*self._take_events(), *service.poller.wait(now, 0.0)):
+            if not self._is_for_main(fd) and not service.hand_over(fd):
                 stayed = True
         return not stayed  # what stays is still ready
 
-    # What this worker has too much of.
+    def _take_events(self) -> list[tuple[int, int]]:
+        events = []
+        with contextlib.suppress(IndexError):
+            while True:
+                events.append(self._pending.events.popleft())
+        return events
+
+    # Connections of which this worker has too many.
 
     def _balance(self, now: float) -> None:
-        """Gives connections to a sibling that does less, where this worker never rests.
+        """Gives connections to a sibling that does less, if this worker is always busy.
 
-        Kept connections stay where they are: after a hand-over one worker may have all of them,
-        and a request on none of them waits long.  So they come back, an eighth at a time.
+        Kept-alive connections stay with their worker: after handovers one worker may have all of
+        them, and a request on none of them waits long.  So an eighth of them goes back at a time.
         """
         busy = self._looks and self._busy / self._looks >= _BUSY
         before, in_time = self._work, now < self._window_ends + _WINDOW
@@ -308,20 +299,16 @@ class Watcher:
             was = before[1].get(slot)
             if was is None or seconds - was[1] > _WINDOW / 2:
                 continue
-            # Less than two thirds: else it would go to and fro.
+            # Less than two thirds: otherwise connections would go to and fro.
             if (requests - was[0]) * 3 < done * 2:
-                parking = self._service.parking
-                left = max(len(parking.parked) // 8, 1)
-                for fd, _ in parking.wait(now, 0.0):
-                    if not self._attend(fd) and self._service.offer(fd, slot):
-                        left -= 1
-                        if not left:
-                            return
+                self._give_to(slot, now)
                 return
 
-    def _take_events(self) -> list[tuple[int, int]]:
-        events = []
-        with contextlib.suppress(IndexError):
-            while True:
-                events.append(self._duty.events.popleft())
-        return events
+    def _give_to(self, slot: int, now: float) -> None:
+        poller = self._service.poller
+        left = max(len(poller.parked) // 8, 1)
+        for fd, _ in poller.wait(now, 0.0):
+            if not self._is_for_main(fd) and self._service.hand_over(fd, slot):
+                left -= 1
+                if not left:
+                    return

@@ -34,15 +34,15 @@ from prefork.worker.schedule.accept import (
     QUEUE_EMPTY,
     WAKE,
     AcceptorThread,
-    Arrival,
     MainAcceptor,
-    WorkerListener,
 )
 from prefork.worker.schedule.fairness import AcceptFairness
 from prefork.worker.schedule.handover import Handover, HandoverMessage
+from prefork.worker.schedule.pending_work import PendingWork
 from prefork.worker.schedule.poller import ConnectionPoller
 from prefork.worker.schedule.threads import LeaderFollowers
-from prefork.worker.schedule.watcher import PendingWork, Watcher
+from prefork.worker.schedule.watcher import Watcher
+from prefork.worker.schedule.worker_listener import AcceptedSocket, WorkerListener
 
 # Without the enum that signal.getsignal makes of its answer, or tries to: 0.6 us at each wait.
 _getsignal: Callable[[int], object] = sys.modules["_signal"].getsignal
@@ -65,46 +65,48 @@ class Service(Protocol):
     """What is done with connections: prefork.worker.service.http_service or
     prefork.worker.service.tcp_service."""
 
-    parking: ConnectionPoller[Any]
+    poller: ConnectionPoller[Any]
 
     # By any thread, which is told by its record.
 
-    def welcome(self, arrival: Arrival, door: WorkerListener, record: ThreadRecord) -> None:
+    def serve_accepted(
+        self, accepted: AcceptedSocket, listener: WorkerListener, record: ThreadRecord
+    ) -> None:
         """Serves or parks a new connection."""
 
-    def adopt(
-        self, parcel: HandoverMessage, fd: int, door: WorkerListener, record: ThreadRecord
+    def serve_received(
+        self, parcel: HandoverMessage, fd: int, listener: WorkerListener, record: ThreadRecord
     ) -> None:
         """Serves or parks a connection that a sibling has handed over."""
 
-    def ready(self, fd: int, events: int, record: ThreadRecord, now: float) -> float:
+    def serve_ready(self, fd: int, events: int, record: ThreadRecord, now: float) -> float:
         """Goes on with a parked connection; returns the monotonic seconds when that was over.
 
         `now`: as of a moment ago."""
 
-    def overdue(self, now: float, record: ThreadRecord) -> None:
+    def close_overdue(self, now: float, record: ThreadRecord) -> None:
         """Ends what has passed its deadline."""
 
-    def offer(self, fd: int, slot: int | None = None) -> bool:
+    def hand_over(self, fd: int, slot: int | None = None) -> bool:
         """Hands a parked connection over, to an idle sibling or to the one in a slot; False where
         it stays."""
 
     def hand_over_all(self) -> None:
         """Hands over all that is parked and can move, to whoever takes it."""
 
-    def last(self) -> None:
+    def begin_shutdown(self) -> None:
         """What runs now is the last on its connection (may be called by a signal handler)."""
 
-    def leave(self) -> None:
+    def shut_down_idle(self) -> None:
         """The worker is on its way out: idle connections get their last chance."""
 
-    def expire(self, now: float) -> None:
+    def expire_requests(self, now: float) -> None:
         """Gives up the requests over their timeout (may be called by a signal handler)."""
 
     def flush(self) -> None:
         """The worker is about to wait: writes what was kept for a batch."""
 
-    def in_child(self) -> None:
+    def after_fork_in_child(self) -> None:
         """In a child that the application has forked: lets go of what is the worker's alone."""
 
 
@@ -113,7 +115,7 @@ class WorkerLoop:
 
     def __init__(
         self,
-        doors: list[WorkerListener],
+        listeners: list[WorkerListener],
         channel: Channel,
         reopen: Callable[[tuple[str, ...], list[int]], None],
         handover: Handover,
@@ -124,31 +126,32 @@ class WorkerLoop:
     ) -> None:
         """`reopen`: takes the paths of log files and their new descriptors.  `records`: of the
         threads, first the main one's.  `slow`: what is assumed of the application at first."""
-        self._doors = doors
-        for number, door in enumerate(doors[:LISTENERS]):
-            if door.sock.family != socket.AF_UNIX:
-                door.turn = AcceptFairness(door.sock, waits, handover, number)
+        self._listeners = listeners
+        for number, listener in enumerate(listeners[:LISTENERS]):
+            if listener.sock.family != socket.AF_UNIX:
+                listener.fairness = AcceptFairness(listener.sock, waits, handover, number)
         self._reopen = reopen
         self._channel = channel
         self._channel_fd = channel.fileno()
-        self._parking: ConnectionPoller[Any]
+        self._poller: ConnectionPoller[Any]
         self._service: Service
-        self._place = MainAcceptor()
-        self._duty = duty = PendingWork()
+        self._main_acceptor = MainAcceptor()
+        self._pending = pending = PendingWork()
         self._acceptors = [
-            AcceptorThread(door, duty.arrivals, self.wake, self._go_on) for door in doors
+            AcceptorThread(listener, pending.accepted, self.wake, self._may_continue)
+            for listener in listeners
         ]
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._record = records[0]
-        self.crew = (
+        self.threads = (
             LeaderFollowers(list(records), self.wake, slow=slow) if len(records) > 1 else None
         )
         self.handover = handover
         self._watcher = Watcher(
-            *(duty, self._place, handover, self.crew),
+            *(pending, self._main_acceptor, handover, self.threads),
             wake=self.wake,
-            attend=self._take_note,
-            crowded=lambda: channel.send(CrowdedReport()),
+            is_for_main=self._is_for_main,
+            inbox_stuck=lambda: channel.send(CrowdedReport()),
         )
         self._parent = os.getppid()
         self._handler = self._on_retire  # one object, to be found again
@@ -171,34 +174,34 @@ class WorkerLoop:
 
     def _on_wake(self, *_: object) -> None:
         """Signal handler: there is an order in the channel."""
-        armed = self._place.disarm()
+        armed = self._main_acceptor.disarm()
         self._read_orders()
         self._interrupt(armed)
 
     def _on_retire(self, *_: object) -> None:
         """Signal handler: SIGTERM, from whoever sent it, or by the death of the master."""
-        armed = self._place.disarm()
+        armed = self._main_acceptor.disarm()
         if os.getppid() != self._parent:
-            self.handover.end()
+            self.handover.master_gone()
         self._retire()
         self._interrupt(armed)
 
     def _interrupt(self, armed: bool) -> None:
         self._attention = True
         self.wake()
-        self._place.interrupt(armed)
+        self._main_acceptor.interrupt(armed)
 
-    def _take_note(self, fd: int) -> bool:
+    def _is_for_main(self, fd: int) -> bool:
         """Another thread was told of an event: whether it is the main thread's to see to."""
         if fd != self._wake and fd != self._channel_fd:
             return False
         self._attention = True
         return True
 
-    def _go_on(self) -> bool:
+    def _may_continue(self) -> bool:
         # A connection taken while nobody waits would wait for a thread, and not for a sibling that
         # is idle. With nothing parked, the main thread wants its place back.
-        return not self._duty.since and bool(self._parking.parked)
+        return not self._pending.serving_since and bool(self._poller.parked)
 
     # Orders. A handler may carry them out in the middle of a request of the main thread, which is
     # how a worker that is stuck in its application still stops accepting.
@@ -210,7 +213,7 @@ class WorkerLoop:
                 self._obey(order, fds)
         except EOFError:
             self._orphaned = True
-            self.handover.end()
+            self.handover.master_gone()
             self._retire()
 
     def _obey(self, order: Order, fds: list[int]) -> None:
@@ -221,13 +224,13 @@ class WorkerLoop:
         elif isinstance(order, RetireOrder):
             self._retire()
         elif isinstance(order, ExpireOrder):
-            self._service.expire(monotonic())
+            self._service.expire_requests(monotonic())
             self._retire()
         elif isinstance(order, ReopenOrder):
             self._reopen(order.paths, fds)
         elif isinstance(order, InboxesOrder):
-            self.handover.learn(order.kind, order.slots, fds, own=order.own)
-            self._watcher.rouse()
+            self.handover.set_inboxes(order.kind, order.slots, fds, own=order.own)
+            self._watcher.wake()
 
     def _retire(self) -> None:
         """Leave without accepting more: the queue belongs to those who stay."""
@@ -235,17 +238,17 @@ class WorkerLoop:
 
     def _stop(self, drained: tuple[int, ...]) -> None:
         """Leave, and accept from some listeners until their queue is empty."""
-        if self._duty.leaving:
+        if self._pending.stopping:
             return
-        self._duty.leaving = self._attention = True
+        self._pending.stopping = self._attention = True
         self._draining = bool(drained)
-        self.handover.shut()
-        for number, door in enumerate(self._doors):
+        self.handover.stop_receiving()
+        for number, listener in enumerate(self._listeners):
             if number not in drained:
-                door.shut()
-        self._service.last()
+                listener.stop_accepting()
+        self._service.begin_shutdown()
         for acceptor in self._acceptors:
-            acceptor.dismiss()
+            acceptor.stop()
         self._channel.send(LeavingReport())
 
     # The main thread.
@@ -253,23 +256,23 @@ class WorkerLoop:
     def run(self, service: Service) -> None:
         """Serves until the worker was told to leave and has nothing left to do."""
         self._service = service
-        self._parking = service.parking
+        self._poller = service.poller
         # Edge-triggered: each event wakes one thread once, and that need not be the one to read.
-        self._parking.watch(self._wake, edge=True)
-        self._parking.watch(self._channel_fd, edge=True)
+        self._poller.watch(self._wake, edge=True)
+        self._poller.watch(self._channel_fd, edge=True)
         self._install_handlers()
         self._channel.send(ReadyReport())
         self._wait_for_admission()
         self._start_others()
-        crew, record = self.crew, self._record
+        threads, record = self.threads, self._record
         while True:
             if _getsignal(signal.SIGTERM) is not self._handler:
                 self._install_handlers()  # the application, or its event loop, has taken it
             if self._attention:
                 self._attend()
-            if crew is not None:
-                crew.take()
-            if self._duty.leaving and self._finished():
+            if threads is not None:
+                threads.lead_from_main()
+            if self._pending.stopping and self._finished():
                 return
             if self._draining:
                 self._drain()
@@ -281,22 +284,22 @@ class WorkerLoop:
 
     def _start_others(self) -> None:
         """Threads of ours, once nothing can end the worker but an order to leave."""
-        if self.crew is not None:
+        if self.threads is not None:
             # Not by whoever posts it first, as elsewhere: only the main thread may start it deaf.
             for acceptor in self._acceptors:
                 acceptor.start()
-            self.crew.start(lambda record: self._wait(None, record))
+            self.threads.start(lambda record: self._wait(None, record))
         self._watcher.start(self._service)
-        if not self._duty.leaving:
-            self.handover.open()
+        if not self._pending.stopping:
+            self.handover.start_receiving()
 
     def _wait_for_admission(self) -> None:
         """Accepts nothing before the master knows that the worker is ready.
 
         It may kill one that it takes to be booting, which must not have a connection by then.
         """
-        while not (self._admitted or self._duty.leaving):
-            self._parking.wait(monotonic())
+        while not (self._admitted or self._pending.stopping):
+            self._poller.wait(monotonic())
             self._listen_to_master()
 
     def _install_handlers(self) -> None:
@@ -306,19 +309,19 @@ class WorkerLoop:
     def _attend(self) -> None:
         self._attention = False
         self._read_orders()
-        if self._duty.leaving and not self._told:
+        if self._pending.stopping and not self._told:
             self._told = True
-            if self.crew is not None:
-                self.crew.report = True
-            self._service.leave()
+            if self.threads is not None:
+                self.threads.wake_when_free = True
+            self._service.shut_down_idle()
 
     def _again(self) -> float | None:
         """Offers what is left to those who had no room for it; when to come back."""
-        if not self._parking.parked:
+        if not self._poller.parked:
             return None
-        if self.handover.wanted:
+        if self.handover.has_receiver:
             self._service.hand_over_all()
-        elif not self.handover.expected:
+        elif not self.handover.expects_receiver:
             return None
         return _AGAIN
 
@@ -326,65 +329,65 @@ class WorkerLoop:
         if not self._nothing_left():
             return False
         # It may just have taken a connection out of the inbox.
-        self._watcher.dismiss()
+        self._watcher.stop()
         return self._nothing_left()
 
     def _nothing_left(self) -> bool:
-        duty = self._duty
+        pending = self._pending
         return not (
             self._draining
-            or self._parking.parked
-            or duty.arrivals
-            or duty.incoming
-            or duty.events
-            or (self.crew is not None and not self.crew.idle)
+            or self._poller.parked
+            or pending.accepted
+            or pending.received
+            or pending.events
+            or (self.threads is not None and not self.threads.all_free)
         )
 
     def _alone(self) -> bool:
         """The main thread can wait in accept4: nothing could want it elsewhere."""
-        duty = self._duty
+        pending = self._pending
         return (
-            not self._parking.parked
-            and len(self._doors) == 1
-            and not duty.leaving
-            and not duty.arrivals
-            and not duty.incoming
-            and not self._acceptors[0].in_place
-            and (self.crew is None or (self.crew.idle and not duty.events))
+            not self._poller.parked
+            and len(self._listeners) == 1
+            and not pending.stopping
+            and not pending.accepted
+            and not pending.received
+            and not self._acceptors[0].accepting
+            and (self.threads is None or (self.threads.all_free and not pending.events))
             and not self._rest_until
         )
 
     def _accept(self) -> None:
         service = self._service
         service.flush()
-        got: list[Arrival] = []
-        door = self._doors[0]
-        self._duty.since = 0.0
-        if door.turn is not None:
-            door.turn.let_pass()
-            if self._attention or self._duty.incoming:
+        got: list[AcceptedSocket] = []
+        listener = self._listeners[0]
+        self._pending.serving_since = 0.0
+        if listener.fairness is not None:
+            listener.fairness.yield_to_woken()
+            if self._attention or self._pending.received:
                 return
-        problem = self._place.accept(door, got)
-        if self.crew is not None:
+        problem = self._main_acceptor.accept(listener, got)
+        if self.threads is not None:
             self._begin_to_serve()
-        for arrival in got:
-            self._greet(arrival, door)
+        for accepted in got:
+            self._greet(accepted, listener)
         if problem is not None:
             self._rest(problem)
 
     def _begin_to_serve(self) -> None:
         """Should this thread take long over it, others have to see to the rest."""
-        self._duty.since = monotonic()
-        if self._duty.watcher_sleeps:
-            self._watcher.rouse()
+        self._pending.serving_since = monotonic()
+        if self._pending.watcher_asleep:
+            self._watcher.wake()
 
-    def _greet(self, arrival: Arrival, door: WorkerListener) -> None:
+    def _greet(self, accepted: AcceptedSocket, listener: WorkerListener) -> None:
         """The main thread has accepted a connection."""
-        if arrival[0] >= self.handover.brim:
-            self.handover.crowd()
-        self._service.welcome(arrival, door, self._record)
+        if accepted[0] >= self.handover.fd_limit:
+            self.handover.pause_receiving()
+        self._service.serve_accepted(accepted, listener, self._record)
 
-    def _tend_doors(self) -> bool:
+    def _provide_acceptors(self) -> bool:
         """Sees to it that new connections are accepted; whether the main thread has done so.
 
         A thread that comes out of accept4 beside one that is at work waits for the interpreter,
@@ -396,88 +399,90 @@ class WorkerLoop:
         at_work, self._at_work = self._at_work, False
         by_itself = False
         for acceptor in self._acceptors:
-            if acceptor.in_place:
+            if acceptor.accepting:
                 continue
             most = self._most_at_once() if at_work else 0
             by_itself = most > 0
-            door = acceptor.door
-            if by_itself and door.turn is not None:
-                self._accept_at_once(door, door.turn, most)
+            listener = acceptor.listener
+            if by_itself and listener.fairness is not None:
+                self._accept_at_once(listener, listener.fairness, most)
             else:
-                acceptor.post()
+                acceptor.resume()
         return by_itself
 
     def _most_at_once(self) -> int:
         """How many new connections the main thread takes from a listener by itself, until those
         that are parked get their turn; 0 where that is for the acceptor."""
-        if self.handover.single:
+        if self.handover.is_only_worker:
             # What nobody else will take has as many turns as what is here.
             return max(self._found, _AT_ONCE)
         # Should another be faster, the watcher gets it out; alone, it has none that looks.
-        return 0 if self.handover.alone else _AT_ONCE
+        return 0 if self.handover.has_no_sibling else _AT_ONCE
 
-    def _accept_at_once(self, door: WorkerListener, turn: AcceptFairness, most: int) -> None:
+    def _accept_at_once(
+        self, listener: WorkerListener, fairness: AcceptFairness, most: int
+    ) -> None:
         for _ in range(most):
-            if not (turn.mine() and door.open):
+            if not (fairness.may_take() and listener.open):
                 return
-            self._duty.since = monotonic()
-            got: list[Arrival] = []
-            problem = self._place.accept(door, got)
+            self._pending.serving_since = monotonic()
+            got: list[AcceptedSocket] = []
+            problem = self._main_acceptor.accept(listener, got)
             if problem is not None:
                 self._rest(problem)
             if not got:
                 return
-            self._greet(got[0], door)
+            self._greet(got[0], listener)
             self._at_work = True
 
     def _drain(self) -> None:
         """One connection from each listener, until its queue is empty."""
         self._draining = False
-        for door in self._doors:
-            if door.open:
-                got: list[Arrival] = []
-                problem = self._place.accept(door, got)
-                for arrival in got:
-                    self._service.welcome(arrival, door, self._record)
+        for listener in self._listeners:
+            if listener.open:
+                got: list[AcceptedSocket] = []
+                problem = self._main_acceptor.accept(listener, got)
+                for accepted in got:
+                    self._service.serve_accepted(accepted, listener, self._record)
                 if problem is not None and problem.errno in QUEUE_EMPTY:
-                    door.close()
+                    listener.close()
                     continue
                 self._draining = True
                 # Without a free descriptor, not even an empty queue is told.
-                if problem is not None and not door.make_room():
+                if problem is not None and not listener.release_spare():
                     self._rest(problem)
 
     def _rest(self, problem: OSError) -> None:
-        if self._duty.leaving and problem.errno == errno.ENOTSOCK:
-            return  # the door was shut
+        if self._pending.stopping and problem.errno == errno.ENOTSOCK:
+            return  # the listener was shut
         self._rest_until = monotonic() + _REST
         if problem.errno in QUEUE_EMPTY:
             return  # the server is about to stop: the order to leave comes next
         if self._complaints.due():
             logs.event("error", "accept failed", reason=problem.strerror)
 
-    # Whoever has the place in the epoll: the main thread, or another of the crew.
+    # Whoever has the place in the epoll: the main thread, or another of the threads.
 
     def _wait(self, limit: float | None, record: ThreadRecord) -> None:
         """Waits once, and serves what has come."""
-        service, duty = self._service, self._duty
+        service, pending = self._service, self._pending
         now = monotonic()
         if self._rest_until:
             if now < self._rest_until:
                 limit = self._rest_until - now if limit is None else limit
             else:
                 self._rest_until = 0.0
-        if not (duty.leaving or self._rest_until) and self._tend_doors():
+        if not (pending.stopping or self._rest_until) and self._provide_acceptors():
             limit = 0.0
         service.flush()
-        if duty.arrivals or duty.incoming or (self._attention and record is self._record):
+        if pending.accepted or pending.received or (self._attention and record is self._record):
             limit = 0.0
-        if self.crew is None:
-            duty.since = 0.0
-            events = self._parking.wait(now, limit)
-            duty.since = looked = monotonic()
-            if duty.watcher_sleeps:
-                self._watcher.rouse()
+        if self.threads is None:
+            pending.serving_since = 0.0
+            events = self._poller.wait(now, limit)
+            pending.serving_since = looked = monotonic()
+            if pending.watcher_asleep:
+                self._watcher.wake()
             self._found = len(events)
             self._at_work = self._at_work or bool(events)
             now = looked
@@ -485,16 +490,16 @@ class WorkerLoop:
                 if fd == self._channel_fd:
                     self._listen_to_master()
                 else:
-                    now = service.ready(fd, event, record, now)
+                    now = service.serve_ready(fd, event, record, now)
         else:
-            looked = self._wait_in_turn(self.crew, now, limit, record)
-            if self.crew.holder is not record:
+            looked = self._wait_in_turn(self.threads, now, limit, record)
+            if self.threads.leader is not record:
                 return
-        if duty.arrivals or duty.incoming:
+        if pending.accepted or pending.received:
             self._welcome(record)
-        if self._parking.due <= looked:
+        if self._poller.next_deadline <= looked:
             # As of that look, not of now: what has come while this thread served is in time.
-            service.overdue(looked, record)
+            service.close_overdue(looked, record)
         for acceptor in self._acceptors:
             problem = acceptor.problem
             if problem is not None:
@@ -502,60 +507,64 @@ class WorkerLoop:
                 self._rest(problem)
 
     def _wait_in_turn(
-        self, crew: LeaderFollowers, now: float, limit: float | None, record: ThreadRecord
+        self, threads: LeaderFollowers, now: float, limit: float | None, record: ThreadRecord
     ) -> float:
         """The same where another thread may take this one's place meanwhile."""
-        duty = self._duty
+        pending = self._pending
         # Those that are left from the last look would only be told again.
         events: list[tuple[int, int]] = []
-        if not duty.events:
-            duty.since = 0.0
-            events = self._parking.wait(now, limit)
+        if not pending.events:
+            pending.serving_since = 0.0
+            events = self._poller.wait(now, limit)
         looked = monotonic()
-        duty.events.extend(event for event in events if not self._take_note(event[0]))
-        if crew.holder is record:
-            duty.since = looked
-            if duty.watcher_sleeps:
-                self._watcher.rouse()
+        pending.events.extend(event for event in events if not self._is_for_main(event[0]))
+        if threads.leader is record:
+            pending.serving_since = looked
+            if pending.watcher_asleep:
+                self._watcher.wake()
         elif events:
             self.wake()  # it was relieved while it waited: the new holder has to look
         # The place may be gone after the first call: every other time new connections come first.
         self._new_first = not self._new_first
-        if self._new_first and (duty.arrivals or duty.incoming):
+        if self._new_first and (pending.accepted or pending.received):
             self._welcome(record)
         now = monotonic() if self._new_first else looked
-        while duty.events and crew.holder is record:
+        while pending.events and threads.leader is record:
             try:
-                fd, event = duty.events.popleft()
+                fd, event = pending.events.popleft()
             except IndexError:  # the watcher has taken it
                 break
-            now = self._service.ready(fd, event, record, now)
+            now = self._service.serve_ready(fd, event, record, now)
         return looked
 
     def _welcome(self, record: ThreadRecord) -> None:
         """Those that acceptor threads took, and those that siblings have sent."""
-        duty, crew = self._duty, self.crew
-        while (duty.arrivals or duty.incoming) and (crew is None or crew.holder is record):
+        pending, threads = self._pending, self.threads
+        while (pending.accepted or pending.received) and (
+            threads is None or threads.leader is record
+        ):
             try:
-                if duty.incoming:
-                    self._take_in(*duty.incoming.popleft(), record)
+                if pending.received:
+                    self._take_in(*pending.received.popleft(), record)
                 else:
-                    arrival, door = duty.arrivals.popleft()
-                    if arrival[0] >= self.handover.brim:
-                        self.handover.crowd()
-                    self._service.welcome(arrival, door, record)
+                    accepted, listener = pending.accepted.popleft()
+                    if accepted[0] >= self.handover.fd_limit:
+                        self.handover.pause_receiving()
+                    self._service.serve_accepted(accepted, listener, record)
             except IndexError:  # the watcher has taken it
                 continue
 
     def _take_in(self, parcel: HandoverMessage, fd: int, record: ThreadRecord) -> None:
-        door = next((door for door in self._doors if door.inode == parcel.listener), None)
-        if door is None:
+        listener = next(
+            (listener for listener in self._listeners if listener.inode == parcel.listener), None
+        )
+        if listener is None:
             # Sent to the slot's last worker, that had other listeners: the master looks to it that
             # this does not happen.
             os.close(fd)
             logs.event("error", "connection lost", reason="of a listener that is not ours")
             return
-        self._service.adopt(parcel, fd, door, record)
+        self._service.serve_received(parcel, fd, listener, record)
 
     def _listen_to_master(self) -> None:
         self._read_orders()

@@ -16,7 +16,6 @@ from prefork.http.request_id import RequestIds
 from prefork.http.request_parser import Peer
 from prefork.scoreboard import ThreadRecord, WorkerStatsWriter
 from prefork.worker.protocol.http_connection import HEAD, HttpConnection, NextStep
-from prefork.worker.schedule.accept import Arrival, WorkerListener
 from prefork.worker.schedule.handover import Handover, HandoverMessage
 from prefork.worker.schedule.poller import (
     EPOLLIN,
@@ -25,6 +24,7 @@ from prefork.worker.schedule.poller import (
     SharedConnectionPoller,
 )
 from prefork.worker.schedule.threads import LeaderFollowers
+from prefork.worker.schedule.worker_listener import AcceptedSocket, WorkerListener
 from prefork.worker.service import forked_child
 from prefork.worker.service.admission import Admission, turn_away
 from prefork.worker.transport.accepted_socket import adopt, peer_name
@@ -62,7 +62,7 @@ class HttpService:
         self,
         application: Application,
         rules: ClientLimits,
-        crew: LeaderFollowers | None,
+        threads: LeaderFollowers | None,
         handover: Handover,
         stats: WorkerStatsWriter,
         *,
@@ -76,13 +76,13 @@ class HttpService:
     ) -> None:
         """`proxies`: some are trusted.  `draining`: whether the server is about to stop, though it
         serves on; None where it never does both."""
-        self.parking: ConnectionPoller[HttpConnection] = (
-            ConnectionPoller() if crew is None else SharedConnectionPoller()
+        self.poller: ConnectionPoller[HttpConnection] = (
+            ConnectionPoller() if threads is None else SharedConnectionPoller()
         )
-        self._parked = self.parking.parked
+        self._parked = self.poller.parked
         self._application = application
         self._rules = rules
-        self._crew = crew
+        self._threads = threads
         self._handover = handover
         self._stats = stats
         self._ids = ids
@@ -95,7 +95,9 @@ class HttpService:
         self._last_chance = min(limits, default=_LAST_CHANCE)
         self._access = access
         # There is more to a call than the application.
-        self._attended = proxies or any(each is not None for each in (crew, ids, draining, access))
+        self._attended = proxies or any(
+            each is not None for each in (threads, ids, draining, access)
+        )
         self._on_failure = self._failed  # one object: to bind a method takes 25 ns
         self._open: set[HttpConnection] = set()
         self._forked = False
@@ -105,35 +107,37 @@ class HttpService:
 
     # prefork.worker.schedule.worker_loop.Service
 
-    def welcome(self, arrival: Arrival, door: WorkerListener, record: ThreadRecord) -> None:
-        fd, peer = arrival
+    def serve_accepted(
+        self, accepted: AcceptedSocket, listener: WorkerListener, record: ThreadRecord
+    ) -> None:
+        fd, peer = accepted
         name = peer_name(peer)
-        address = _sharer(name, door)
+        address = _sharer(name, listener)
         sock = adopt(fd)
-        if not self._admitted(sock, address, tls="HTTPS" in door.base):
+        if not self._admitted(sock, address, tls="HTTPS" in listener.base):
             return
         now = monotonic()
-        conversation = door.converse(sock, door.base, name, self._rules, now)
-        conversation.door = door
-        conversation.connection.recall = door.recall
+        conversation = listener.converse(sock, listener.base, name, self._rules, now)
+        conversation.listener = listener
+        conversation.connection.recall = listener.recall
         self._open.add(conversation)
         self._admission.note(address, conversation)
         conversation.closing = self._last
         self._proceed(conversation, record, now, conversation.read(now))
 
-    def adopt(
-        self, parcel: HandoverMessage, fd: int, door: WorkerListener, record: ThreadRecord
+    def serve_received(
+        self, parcel: HandoverMessage, fd: int, listener: WorkerListener, record: ThreadRecord
     ) -> None:
         if parcel.peer is not None:  # nothing was read yet
-            self.welcome((fd, parcel.peer), door, record)
+            self.serve_accepted((fd, parcel.peer), listener, record)
             return
         now = monotonic()
-        conversation = door.converse(adopt(fd), door.base, parcel.client, self._rules, now)
-        conversation.door = door
-        conversation.connection.recall = door.recall
+        conversation = listener.converse(adopt(fd), listener.base, parcel.client, self._rules, now)
+        conversation.listener = listener
+        conversation.connection.recall = listener.recall
         self._open.add(conversation)
         # It was admitted where it came from.
-        self._admission.note(_sharer(parcel.client, door), conversation)
+        self._admission.note(_sharer(parcel.client, listener), conversation)
         conversation.closing = self._last
         conversation.resume(parcel)
         request = conversation.read(now)
@@ -142,11 +146,11 @@ class HttpService:
             # A reload after the other must not keep it for ever.
             self._count(conversation, _IDLE)
             conversation.deadline = parcel.deadline
-            self.parking.park(conversation, EPOLLIN)
+            self.poller.park(conversation, EPOLLIN)
         else:
             self._proceed(conversation, record, now, request)
 
-    def ready(self, fd: int, events: int, record: ThreadRecord, now: float) -> float:
+    def serve_ready(self, fd: int, events: int, record: ThreadRecord, now: float) -> float:
         """The short way for what is most frequent: on an idle connection a request that came
         before, byte for byte, and an answer that its client takes at once.
 
@@ -155,7 +159,7 @@ class HttpService:
         """
         conversation = self._parked.pop(fd, None)
         if conversation is None:
-            self.parking.missed(fd)
+            self.poller.event_not_parked(fd)
             return now
         connection = conversation.connection
         recall = connection.recall
@@ -182,11 +186,11 @@ class HttpService:
         keepalive = self._rules.keepalive
         conversation.deadline = deadline = now + keepalive if keepalive else 0.0
         if (
-            deadline < conversation.place
+            deadline < conversation.wheel_time
             or conversation.events != EPOLLIN
-            or self._crew is not None
+            or self._threads is not None
         ):
-            self.parking.park(conversation, EPOLLIN)
+            self.poller.park(conversation, EPOLLIN)
         else:
             self._parked[fd] = conversation
         return now
@@ -203,17 +207,17 @@ class HttpService:
                 return self._proceed(conversation, record, now, request)
         return self._proceed(conversation, record, monotonic())
 
-    def overdue(self, now: float, record: ThreadRecord) -> None:
-        for conversation in self.parking.expired(now):
+    def close_overdue(self, now: float, record: ThreadRecord) -> None:
+        for conversation in self.poller.claim_expired(now):
             conversation.overdue()
             self._proceed(conversation, record, now)
 
-    def offer(self, fd: int, slot: int | None = None) -> bool:
-        conversation = self.parking.parked.get(fd)
+    def hand_over(self, fd: int, slot: int | None = None) -> bool:
+        conversation = self.poller.parked.get(fd)
         return conversation is not None and self._move(conversation, only_idle=True, slot=slot)
 
     def hand_over_all(self) -> None:
-        for conversation in list(self.parking.parked.values()):
+        for conversation in list(self.poller.parked.values()):
             self._move(conversation, only_idle=False)
 
     def _move(
@@ -222,12 +226,12 @@ class HttpService:
         """Hands a parked conversation over; False where it stays, or is somebody else's."""
         if conversation.parcel() is None:  # only a look: it is not ours yet
             return False
-        if not self.parking.claim_this(conversation):
+        if not self.poller.claim_connection(conversation):
             return False
         events = conversation.events
         if self._sent(conversation, only_idle=only_idle, slot=slot):
             return True
-        self.parking.park(conversation, events)
+        self.poller.park(conversation, events)
         return False
 
     def _sent(
@@ -237,7 +241,7 @@ class HttpService:
         parcel = conversation.parcel()
         if parcel is None:
             return False
-        self.parking.mute(conversation)
+        self.poller.unregister(conversation)
         if not self._handover.send(parcel, conversation.fd, only_idle=only_idle, slot=slot):
             return False
         self._count(conversation, NextStep.CLOSE)
@@ -245,8 +249,8 @@ class HttpService:
         conversation.close()
         return True
 
-    def last(self) -> None:
-        if self._handover.expected:
+    def begin_shutdown(self) -> None:
+        if self._handover.expects_receiver:
             # What runs now goes on elsewhere, also before the main thread gets to `leave`.
             self._until = monotonic() + self._last_chance
             return
@@ -254,31 +258,31 @@ class HttpService:
         for conversation in list(self._open):
             conversation.closing = True
 
-    def leave(self) -> None:
+    def shut_down_idle(self) -> None:
         now = monotonic()
         self._until = now + self._last_chance
-        if self._handover.wanted:
+        if self._handover.has_receiver:
             self.hand_over_all()
-        for conversation in list(self.parking.parked.values()):
-            if self.parking.claim_this(conversation):
+        for conversation in list(self.poller.parked.values()):
+            if self.poller.claim_connection(conversation):
                 if conversation.idle:
                     conversation.settle(now, self._until)
                 else:
                     conversation.closing = True
-                self.parking.park(conversation, conversation.events)
+                self.poller.park(conversation, conversation.events)
 
-    def expire(self, now: float) -> None:
+    def expire_requests(self, now: float) -> None:
         for conversation in list(self._open):
             if now - conversation.began >= self._request_timeout:
                 conversation.expire()  # if it is being served
 
     def flush(self) -> None:
-        parked = len(self.parking.parked)
+        parked = len(self.poller.parked)
         self._stats.set_connections(len(self._open), parked, self._reading, self._writing)
         if self._access is not None:
             self._access.flush()
 
-    def in_child(self) -> None:
+    def after_fork_in_child(self) -> None:
         self._forked = True
         for conversation in self._open:
             conversation.abandon()
@@ -291,7 +295,7 @@ class HttpService:
         if len(self._open) < (admission.limit or sys.maxsize) and not admission.per_address:
             return True
         problem = admission.refusal(
-            address, self._open, list(self.parking.parked.values()), self._end_idle
+            address, self._open, list(self.poller.parked.values()), self._end_idle
         )
         if problem is None:
             return True
@@ -301,8 +305,8 @@ class HttpService:
 
     def admit(self, conversation: HttpConnection) -> Reject | None:
         """A PROXY header has named a conversation's client: why that is turned away, or None."""
-        assert conversation.door is not None
-        address = _sharer(conversation.connection.peer, conversation.door)
+        assert conversation.listener is not None
+        address = _sharer(conversation.connection.peer, conversation.listener)
         problem = self._admission.overdrawn(address, self._open)
         if problem is None:
             self._admission.note(address, conversation)
@@ -315,13 +319,13 @@ class HttpService:
             logs.event("warning", "connections refused", reason=problem.reason)
 
     def _end_idle(self, conversation: HttpConnection) -> bool:
-        if not self.parking.claim_this(conversation):
+        if not self.poller.claim_connection(conversation):
             return False
         self._close(conversation)
         return True
 
     def _close(self, conversation: HttpConnection) -> None:
-        self.parking.forget(conversation)
+        self.poller.remove(conversation)
         conversation.close()
         self._open.discard(conversation)
 
@@ -346,7 +350,7 @@ class HttpService:
             if wish is _SERVE:
                 if now - began > _TURN:
                     # As good as ready: it comes back at once, behind all that is ready by then.
-                    self.parking.park(conversation, EPOLLOUT)
+                    self.poller.park(conversation, EPOLLOUT)
                     return now
                 request = conversation.take()
                 if request is not None:
@@ -357,9 +361,9 @@ class HttpService:
             if wish is _IDLE or wish is _READ:
                 if self._until and self._sent(conversation, only_idle=False):
                     return now
-                self.parking.park(conversation, EPOLLIN)
+                self.poller.park(conversation, EPOLLIN)
             elif wish is _WRITE:
-                self.parking.park(conversation, EPOLLOUT)
+                self.poller.park(conversation, EPOLLOUT)
             else:
                 self._close(conversation)
             return now
@@ -409,13 +413,13 @@ class HttpService:
                 record.add_queue_time(seconds)
         if self._draining is not None and self._draining():
             conversation.closing = True
-        if self._crew is not None:
-            self._crew.enter(record)
+        if self._threads is not None:
+            self._threads.before_call(record)
 
     def _after(self, request: Request, code: int, sent: int, elapsed: float) -> None:
         """And after it: it took `elapsed` seconds."""
-        if self._crew is not None:
-            self._crew.leave(elapsed)
+        if self._threads is not None:
+            self._threads.after_call(elapsed)
         if self._access is not None:
             self._access.add(request.environ, code, sent, time() - elapsed, elapsed)
 
@@ -436,11 +440,11 @@ class HttpService:
             forked_child.leave(problem)
 
 
-def _sharer(peer: Peer, door: WorkerListener) -> str:
+def _sharer(peer: Peer, listener: WorkerListener) -> str:
     """The address whose share of the connections one is, empty for none."""
     address = peer[0]
     # A proxy has no share of its own: its clients would have to divide it.
-    return "" if door.trusts is not None and door.trusts(address) else address
+    return "" if listener.trusts is not None and listener.trusts(address) else address
 
 
 def base_environ(server: tuple[str, str], *, tls: bool = False, **more: Any) -> Environ:

@@ -19,10 +19,10 @@ from prefork import logs
 from prefork.http.forwarded import Trusts
 from prefork.http.proxy_protocol import ProxyError
 from prefork.scoreboard import ThreadRecord, WorkerStatsWriter
-from prefork.worker.schedule.accept import Arrival, WorkerListener
 from prefork.worker.schedule.handover import Handover, HandoverMessage
 from prefork.worker.schedule.poller import EPOLLIN, ConnectionPoller, SharedConnectionPoller
 from prefork.worker.schedule.threads import LeaderFollowers
+from prefork.worker.schedule.worker_listener import AcceptedSocket, WorkerListener
 from prefork.worker.service import forked_child
 from prefork.worker.transport.accepted_socket import peer_name
 from prefork.worker.transport.proxy_header import ProxyHeaderReader
@@ -37,9 +37,9 @@ _PIECE = 64 * 1024
 class TcpConnection:
     """One accepted connection and its handler."""
 
-    def __init__(self, sock: socket.socket, address: Any, door: WorkerListener) -> None:
+    def __init__(self, sock: socket.socket, address: Any, listener: WorkerListener) -> None:
         self.sock = sock
-        self.door = door
+        self.listener = listener
         self.introduce(address)
         self.header: ProxyHeaderReader | None = None
         """What has to come before the handler is called."""
@@ -48,7 +48,7 @@ class TcpConnection:
         self.fd = sock.fileno()
         self.events = 0
         self.deadline = 0.0
-        self.place = inf
+        self.wheel_time = inf
 
     def introduce(self, address: Any) -> None:
         """Names the client, as accept(2) does."""
@@ -101,7 +101,7 @@ class TcpService:
     def __init__(
         self,
         handler: Handler,
-        crew: LeaderFollowers | None,
+        threads: LeaderFollowers | None,
         handover: Handover,
         stats: WorkerStatsWriter,
         *,
@@ -111,11 +111,11 @@ class TcpService:
     ) -> None:
         """`proxies`: who speaks the PROXY protocol, and all others are refused; None: nobody does.
         `header_timeout`: seconds for its header, 0 for no limit."""
-        self.parking: ConnectionPoller[TcpConnection] = (
-            ConnectionPoller() if crew is None else SharedConnectionPoller()
+        self.poller: ConnectionPoller[TcpConnection] = (
+            ConnectionPoller() if threads is None else SharedConnectionPoller()
         )
         self._handler = handler
-        self._crew = crew
+        self._threads = threads
         self._handover = handover
         self._stats = stats
         self._request_timeout = request_timeout
@@ -128,11 +128,13 @@ class TcpService:
 
     # prefork.worker.schedule.worker_loop.Service
 
-    def welcome(self, arrival: Arrival, door: WorkerListener, record: ThreadRecord) -> None:
-        fd, address = arrival
-        listener = door.sock
-        sock = socket.socket(listener.family, listener.type, listener.proto, fileno=fd)
-        exchange = TcpConnection(sock, address, door)
+    def serve_accepted(
+        self, accepted: AcceptedSocket, listener: WorkerListener, record: ThreadRecord
+    ) -> None:
+        fd, address = accepted
+        listening = listener.sock
+        sock = socket.socket(listening.family, listening.type, listening.proto, fileno=fd)
+        exchange = TcpConnection(sock, address, listener)
         self._open.add(exchange)
         if self._proxies is not None:
             exchange.header = ProxyHeaderReader()
@@ -143,33 +145,33 @@ class TcpService:
                 return
         self._proceed(exchange, record)
 
-    def adopt(
-        self, parcel: HandoverMessage, fd: int, door: WorkerListener, record: ThreadRecord
+    def serve_received(
+        self, parcel: HandoverMessage, fd: int, listener: WorkerListener, record: ThreadRecord
     ) -> None:
-        self.welcome((fd, parcel.peer), door, record)
+        self.serve_accepted((fd, parcel.peer), listener, record)
 
-    def ready(self, fd: int, events: int, record: ThreadRecord, now: float) -> float:
-        exchange = self.parking.claim(fd)
+    def serve_ready(self, fd: int, events: int, record: ThreadRecord, now: float) -> float:
+        exchange = self.poller.claim(fd)
         if exchange is None:
             return now
         if exchange.header is not None:
             self._proceed(exchange, record)
         elif exchange.discard():
-            self.parking.park(exchange, EPOLLIN)
+            self.poller.park(exchange, EPOLLIN)
         else:
             self._close(exchange)
         return monotonic()
 
-    def overdue(self, now: float, record: ThreadRecord) -> None:
-        for exchange in self.parking.expired(now):
+    def close_overdue(self, now: float, record: ThreadRecord) -> None:
+        for exchange in self.poller.claim_expired(now):
             self._close(exchange)
 
-    def offer(self, fd: int, slot: int | None = None) -> bool:
-        exchange = self.parking.parked.get(fd)
+    def hand_over(self, fd: int, slot: int | None = None) -> bool:
+        exchange = self.poller.parked.get(fd)
         return exchange is not None and self._move(exchange, only_idle=True, slot=slot)
 
     def hand_over_all(self) -> None:
-        for exchange in list(self.parking.parked.values()):
+        for exchange in list(self.poller.parked.values()):
             self._move(exchange, only_idle=False)
 
     def _move(self, exchange: TcpConnection, *, only_idle: bool, slot: int | None = None) -> bool:
@@ -177,47 +179,47 @@ class TcpService:
         else's."""
         if not exchange.fresh:  # only a look: it is not ours yet
             return False
-        if not self.parking.claim_this(exchange):
+        if not self.poller.claim_connection(exchange):
             return False
         if not exchange.fresh:
-            self.parking.park(exchange, EPOLLIN)
+            self.poller.park(exchange, EPOLLIN)
             return False
-        self.parking.mute(exchange)
+        self.poller.unregister(exchange)
         parcel = HandoverMessage(
-            *(exchange.door.inode, exchange.address, ("", ""), b"", monotonic(), 0.0),
+            *(exchange.listener.inode, exchange.address, ("", ""), b"", monotonic(), 0.0),
             *(False, False),
         )
         if self._handover.send(parcel, exchange.fd, only_idle=only_idle, slot=slot):
             self._close(exchange)
             return True
-        self.parking.park(exchange, EPOLLIN)
+        self.poller.park(exchange, EPOLLIN)
         return False
 
-    def last(self) -> None:
+    def begin_shutdown(self) -> None:
         self._last = True
         for exchange in list(self._running):
             exchange.shut_for_reading()
 
-    def leave(self) -> None:
+    def shut_down_idle(self) -> None:
         """What stays here ends by itself within two seconds, whatever it still owes."""
-        if self._handover.wanted:
+        if self._handover.has_receiver:
             self.hand_over_all()
         until = monotonic() + _LINGER
-        for exchange in list(self.parking.parked.values()):
-            if exchange.header is not None and self.parking.claim_this(exchange):
+        for exchange in list(self.poller.parked.values()):
+            if exchange.header is not None and self.poller.claim_connection(exchange):
                 exchange.deadline = min(exchange.deadline or until, until)
-                self.parking.park(exchange, EPOLLIN)
+                self.poller.park(exchange, EPOLLIN)
 
-    def expire(self, now: float) -> None:
+    def expire_requests(self, now: float) -> None:
         for exchange, started in list(self._running.items()):
             if now - started >= self._request_timeout:
                 exchange.give_up()
 
     def flush(self) -> None:
         # Nothing else is kept back: a handler's connections are in no access log.
-        self._stats.set_connections(len(self._open), len(self.parking.parked), 0, 0)
+        self._stats.set_connections(len(self._open), len(self.poller.parked), 0, 0)
 
-    def in_child(self) -> None:
+    def after_fork_in_child(self) -> None:
         self._forked = True
         for exchange in self._open:
             # The one whose handler has forked may go on in the child.
@@ -242,9 +244,9 @@ class TcpService:
             self._close(exchange)
             return False
         if header is None:
-            self.parking.park(exchange, EPOLLIN)
+            self.poller.park(exchange, EPOLLIN)
             return False
-        self.parking.mute(exchange)  # its events are the handler's
+        self.poller.unregister(exchange)  # its events are the handler's
         exchange.header = None
         if header.source is not None:
             exchange.introduce(_as_accepted(*header.source))
@@ -255,11 +257,11 @@ class TcpService:
         self._close(exchange)
 
     def _call(self, exchange: TcpConnection, record: ThreadRecord) -> None:
-        crew = self._crew
+        threads = self._threads
         now = monotonic()
         record.start(now, exchange.peer.encode(), exchange.peer)
-        if crew is not None:
-            crew.enter(record)
+        if threads is not None:
+            threads.before_call(record)
         self._running[exchange] = now
         exchange.thread = threading.get_ident()
         if self._last:
@@ -284,18 +286,18 @@ class TcpService:
         del self._running[exchange]
         ended = monotonic()
         record.end(ended)
-        if crew is not None:
-            crew.leave(ended - now)
+        if threads is not None:
+            threads.after_call(ended - now)
 
     def _finish(self, exchange: TcpConnection) -> None:
         if exchange.finish():
             exchange.deadline = monotonic() + _LINGER
-            self.parking.park(exchange, EPOLLIN)
+            self.poller.park(exchange, EPOLLIN)
         else:
             self._close(exchange)
 
     def _close(self, exchange: TcpConnection) -> None:
-        self.parking.forget(exchange)
+        self.poller.remove(exchange)
         exchange.sock.close()
         self._open.discard(exchange)
 
