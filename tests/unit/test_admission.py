@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from prefork.http.head_rules import Reject
+from prefork.worker.schedule.descriptor_limit import descriptor_limit
 from prefork.worker.service.admission import Admission, turn_away
 
 PLENTY = 1 << 20
@@ -88,8 +89,12 @@ def test_addresses_that_are_gone_are_forgotten() -> None:
     ("limit", "descriptors", "expected"),
     [(0, 1024, 992), (10_000, 1024, 992), (100, 1024, 100), (0, 20, 16), (7, -1, 7), (0, -1, 0)],
 )
-def test_there_are_no_more_than_descriptors(limit: int, descriptors: int, expected: int) -> None:
-    assert Admission(limit, 0, descriptors=descriptors).limit == expected
+def test_there_are_no_more_than_descriptors(
+    monkeypatch: pytest.MonkeyPatch, limit: int, descriptors: int, expected: int
+) -> None:
+    """-1 is RLIM_INFINITY."""
+    monkeypatch.setattr("resource.getrlimit", lambda _: (descriptors, descriptors))
+    assert Admission(limit, 0, descriptors=descriptor_limit()).limit == expected
 
 
 def test_who_is_turned_away_is_told_when_to_come_again() -> None:

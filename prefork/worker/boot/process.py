@@ -41,6 +41,7 @@ from prefork.worker.boot.stack_writer import offer
 from prefork.worker.boot.warmup import WarmupError, warm_up
 from prefork.worker.protocol.http_connection import HttpConnection
 from prefork.worker.schedule.accept import WAKE
+from prefork.worker.schedule.descriptor_limit import descriptor_limit
 from prefork.worker.schedule.handover import Handover
 from prefork.worker.schedule.worker_listener import WorkerListener
 from prefork.worker.schedule.worker_loop import Service, WorkerLoop
@@ -331,7 +332,11 @@ def _service(
         loop.threads,
         loop.handover,
         stats,
-        admission=Admission(http.max_connections, http.max_connections_per_address),
+        admission=Admission(
+            http.max_connections,
+            http.max_connections_per_address,
+            descriptors=descriptor_limit(),
+        ),
         request_timeout=workers.request_timeout,
         graceful_timeout=workers.graceful_timeout,
         access=birth.logs.access_log(),

@@ -6,16 +6,12 @@ its share, the new one is turned away with a status and Retry-After.
 """
 
 import contextlib
-import resource
 import socket
 from collections.abc import Callable, Collection, Iterable
 from typing import Generic, Protocol, TypeVar
 
 from prefork.http.head_rules import Reject
 from prefork.http.response_head import error
-
-_SPARE = 32
-"""Descriptors that a worker keeps for other things: listeners, its log, the application's files."""
 
 _LEAST = 16
 
@@ -36,16 +32,14 @@ M = TypeVar("M", bound=AdmittedConnection)
 class Admission(Generic[M]):
     """The bounds of one worker; 0 means none."""
 
-    def __init__(self, limit: int, per_address: int, *, descriptors: int | None = None) -> None:
-        """`descriptors`: how many files the process may have open; None: ask the kernel.
+    def __init__(self, limit: int, per_address: int, *, descriptors: int | None) -> None:
+        """`descriptors`: how many connections may use, None for no limit.
 
         With fewer descriptors than connections allowed, accept(2) would fail before any bound of
         ours is reached, so the lower one counts.
         """
-        if descriptors is None:
-            descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        if descriptors != resource.RLIM_INFINITY:
-            room = max(descriptors - _SPARE, _LEAST)
+        if descriptors is not None:
+            room = max(descriptors, _LEAST)
             limit = min(limit, room) if limit else room
         self.limit = limit
         self.per_address = per_address
