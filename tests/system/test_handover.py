@@ -277,7 +277,7 @@ def test_a_worker_short_of_descriptors_is_sent_nothing(start: Start, gate: Gate)
         again = Gate(gate.path.with_name("again"))
         kept.occupy(busy, again)
         assert int(third.ask("/pid").body) == crowded
-        again.start_receiving()
+        again.open()
         assert int(busy.receive().body) == kept.holder
 
 

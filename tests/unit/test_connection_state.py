@@ -31,8 +31,8 @@ from prefork.worker.protocol.connection_state import (
 )
 from prefork.worker.protocol.http_connection import HttpConnection, NextStep
 from prefork.worker.protocol.secured_connection import ListenerSecurity, SecuredConnection
-from prefork.worker.schedule.accept import WorkerListener
 from prefork.worker.schedule.poller import EPOLLIN, EPOLLOUT
+from prefork.worker.schedule.worker_listener import WorkerListener
 from prefork.worker.service import http_service
 from prefork.worker.service.admission import Admission
 from prefork.worker.service.http_service import HttpService
@@ -97,7 +97,7 @@ STEPS = st.one_of(
 class NoSiblings:
     """As a worker's side of the handover is while it is the only one."""
 
-    expected = wanted = False
+    expects_receiver = has_receiver = False
 
     def send(self, *_args: object, **_how: object) -> bool:
         return False
@@ -240,7 +240,7 @@ class World:
         siblings: Any = NoSiblings()
         self.service = HttpService(
             *(app, limits, None, siblings, board.stats_writer(0)),
-            admission=Admission[HttpConnection](0, 0),
+            admission=Admission[HttpConnection](0, 0, descriptors=None),
             request_timeout=0.0,
             graceful_timeout=0.0,
             access=None,
@@ -251,9 +251,9 @@ class World:
         self._record = board.record(0, 0)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        self._door = door = WorkerListener(self._listener)
-        door.base = BASE
-        door.converse = HttpConnection
+        self._worker_listener = worker_listener = WorkerListener(self._listener)
+        worker_listener.base = BASE
+        worker_listener.converse = HttpConnection
         tls = "tls" in kind
         if tls or "proxy" in kind:
             security = ListenerSecurity(
@@ -263,7 +263,7 @@ class World:
                 forwarded.trust(["127.0.0.1"]),
                 {},
             )
-            door.converse = security.converse
+            worker_listener.converse = security.converse
         sock = socket.socket()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.connect(self._listener.getsockname())
@@ -273,7 +273,7 @@ class World:
         self._leave = 0.0
         self._watch = self._watched()
         self._watch.__enter__()
-        self.service.welcome(self._listener._accept(), door, self._record)  # type: ignore[attr-defined]
+        self.service.serve_accepted(self._listener._accept(), worker_listener, self._record)  # type: ignore[attr-defined]
 
     @contextlib.contextmanager
     def _watched(self) -> Iterator[None]:
@@ -313,7 +313,7 @@ class World:
                 self.peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             self.peer.sock.close()
         elif name == "stop":
-            self.service.last()
+            self.service.begin_shutdown()
         elif name == "leave":
             self._stop()
         elif name == "overdue":
@@ -321,8 +321,8 @@ class World:
         self.turn()
 
     def turn(self) -> None:
-        for fd, events in self.service.parking.wait(monotonic(), 0.0):
-            self.service.ready(fd, events, self._record, monotonic())
+        for fd, events in self.service.poller.wait(monotonic(), 0.0):
+            self.service.serve_ready(fd, events, self._record, monotonic())
         self.check()
 
     def check(self) -> None:
@@ -354,7 +354,7 @@ class World:
     def _stop(self) -> None:
         c = self.connection
         row = TABLE[derived(c)] if c is not None else None
-        self.service.leave()
+        self.service.shut_down_idle()
         if c is None or row is None or not self.service._open:
             return
         if row.on_stop is OnStop.LAST_CHANCE:
@@ -376,17 +376,17 @@ class World:
         assert bool(sent) == (row.on_deadline is OnDeadline.ANSWER_408)
         if row.on_deadline is not OnDeadline.CHECK_PROGRESS:
             assert c.broken
-        self.service.parking.claim_this(c)
+        self.service.poller.claim_connection(c)
         self.service._proceed(c, self._record, monotonic())
 
     def close(self) -> None:
         for c in list(self.service._open):
             self.service._close(c)
         self._watch.__exit__(None, None, None)
-        self.service.parking._epoll.close()
+        self.service.poller._epoll.close()
         self.peer.sock.close()
         self._listener.close()
-        self._door.make_room()
+        self._worker_listener.release_spare()
 
 
 KINDS = st.sampled_from(["plain", "plain", "tls", "proxy", "proxy tls"])

@@ -13,7 +13,7 @@ from prefork.http.request import Environ
 from prefork.http.request_id import RequestIds
 from prefork.scoreboard import Scoreboard, ThreadRecord
 from prefork.worker.protocol.http_connection import HttpConnection
-from prefork.worker.schedule.accept import WorkerListener
+from prefork.worker.schedule.worker_listener import WorkerListener
 from prefork.worker.service.admission import Admission
 from prefork.worker.service.http_service import HttpService
 from tests.support.client_limits import BASE, rules
@@ -81,7 +81,7 @@ def serve() -> Iterator[Serve]:
         }
         board = Scoreboard()
         siblings: Any = NoSiblings()
-        admission = Admission[HttpConnection](0, 0)
+        admission = Admission[HttpConnection](0, 0, descriptors=None)
         service = HttpService(
             *(app, rules(), given.pop("threads"), siblings, board.stats_writer(0)),
             admission=admission,
