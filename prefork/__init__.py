@@ -13,10 +13,10 @@ __all__ = ["StartError", "__version__", "serve"]
 
 
 class StartError(Exception):
-    """Why a server cannot start, a problem a line; `status` is the exit status for it."""
+    """A server cannot start: one line for each problem; `status` is the exit status for it."""
 
-    def __init__(self, why: str, status: int = 1) -> None:
-        super().__init__(why)
+    def __init__(self, reason: str, status: int = 1) -> None:
+        super().__init__(reason)
         self.status = status
 
 
@@ -33,15 +33,16 @@ def serve(
     """Runs a server until it is stopped, as `prefork serve` does; returns its exit status.
 
     `target` is what the command takes ("site.toml", a directory, "module:callable",
-    "module:factory()"), or the application itself: a WSGI application, with `tcp` a function of
-    (sock, address).  The workers then have it from this process by fork, so a reload (HUP) renews
-    the configuration but not its code, and says so; an upgrade (USR2) runs the whole script anew.
+    "module:factory()"), or the application itself: a WSGI application, or with `tcp` a function of
+    (sock, address).  Workers get such an object from this process by fork.  So a reload (HUP)
+    renews the configuration but not the code, and logs that; an upgrade (USR2) runs the whole
+    script again.
 
-    `settings` are any other keys, {"http.keepalive": 30}; they win over a file's, as all the
-    arguments do.  With {"process.daemon": True} it returns, with 0, once the daemon serves.
+    `settings` are any other keys, such as {"http.keepalive": 30}.  All arguments take precedence
+    over a file's keys.  With {"process.daemon": True} the call returns 0 once the daemon serves.
 
-    It is to be called in the main thread, before others are started: a fork takes along only the
-    thread that forks.  Raises StartError, and RuntimeError in another thread.
+    It has to be called in the main thread, before other threads are started: a fork takes along
+    only the thread that forks.  Raises StartError, and RuntimeError in another thread.
     """
     from prefork.embed import serve as run  # `prefork get` need not load a server
 

@@ -1,7 +1,8 @@
 """The worker channel: a SOCK_SEQPACKET pair between the master and one worker.
 
-A message is one packet (unix(7)), so there is nothing to frame; the end of the channel is the
-death of the other side.  One type of message goes each way, told apart by its tag.
+A message is one packet (unix(7)), so no framing is needed, and the end of the channel is the death
+of the other side.  Reports go from a worker or a zygote to the master, orders go the other way.
+The tag in a message names its type.
 """
 
 import array
@@ -17,7 +18,7 @@ LIMIT = 64 * 1024
 _REASON = LIMIT // 6 - 100
 
 
-# From a worker, or a zygote, to the master.
+# Reports, from a worker or a zygote to the master.
 
 
 class BornReport(msgspec.Struct, tag="born", frozen=True):
@@ -27,33 +28,34 @@ class BornReport(msgspec.Struct, tag="born", frozen=True):
 
 
 class StacksReport(msgspec.Struct, tag="stacks", frozen=True):
-    """The worker writes its stacks into a memfd when it is asked by an eventfd
-    (prefork.stack_dump); both come beside the message.  The receiver's descriptors, -1 where it has
-    none to spare."""
+    """The worker writes its stacks into a memfd when an eventfd asks for them (prefork.stack_dump).
+
+    Both come beside the message.  The fields are the receiver's descriptors, -1 if it had none to
+    spare."""
 
     memfd: int = -1
     ask: int = -1
 
 
 class ReadyReport(msgspec.Struct, tag="ready", frozen=True):
-    """The application is loaded, and the worker waits for the word to serve."""
+    """The application is loaded, and the worker waits for the order to serve."""
 
 
 class LeavingReport(msgspec.Struct, tag="leaving", frozen=True):
-    """The order to leave was heard: no need to repeat it."""
+    """The worker has obeyed an order to stop or to retire: it need not be repeated."""
 
 
-class CrowdedReport(msgspec.Struct, tag="crowded", frozen=True):
-    """No descriptor is left for what is in the inbox: somebody else has to take it."""
+class InboxStuckReport(msgspec.Struct, tag="crowded", frozen=True):
+    """The worker has no descriptor left for what is in its inbox: a sibling has to take it."""
 
 
 class FailedReport(msgspec.Struct, tag="failed", frozen=True):
-    """The worker cannot boot; `why` is a line, or the application's traceback."""
+    """The worker cannot boot; `reason` is one line, or the application's traceback."""
 
-    why: str
+    reason: str = msgspec.field(name="why")  # the key that workers of older code send
 
 
-# From the master to a zygote.
+# Orders, from the master to a zygote.
 
 
 class ForkOrder(msgspec.Struct, tag="fork", frozen=True):
@@ -62,45 +64,44 @@ class ForkOrder(msgspec.Struct, tag="fork", frozen=True):
     slot: int
 
 
-# From the master to a worker; Reopen also to a zygote.
+# Orders, from the master to a worker; ReopenOrder also to a zygote.
 
 
 class ServeOrder(msgspec.Struct, tag="serve", frozen=True):
-    """It was heard that the worker is ready: it may accept.
+    """The master knows that the worker is ready: it may accept.
 
     Until then the master may kill it, and no connection is lost.
     """
 
 
 class RetireOrder(msgspec.Struct, tag="retire", frozen=True):
-    """Leave without accepting more: others go on with the listeners."""
+    """Stop, and accept nothing more: other workers go on with the listeners."""
 
 
 class StopOrder(msgspec.Struct, tag="stop", frozen=True):
-    """Leave, and accept from these listeners until their queue is empty: nobody else will.
+    """Stop, and accept from these listeners until their queue is empty: no other worker will.
 
-    They were made non-blocking before.
+    The listeners were made non-blocking before.
     """
 
     listeners: tuple[int, ...]
 
 
 class ExpireOrder(msgspec.Struct, tag="expire", frozen=True):
-    """A request passed its timeout: answer 504 where nothing was sent yet, then retire."""
+    """A request has passed its timeout: answer 504 if nothing was sent yet, then retire."""
 
 
 class ReopenOrder(msgspec.Struct, tag="reopen", frozen=True):
-    """New log files: descriptors beside the message, in the order of `paths`."""
+    """Use new log files: descriptors beside the message, in the order of `paths`."""
 
     paths: tuple[str, ...]
 
 
 class InboxesOrder(msgspec.Struct, tag="inboxes", frozen=True):
-    """Where to hand connections over: descriptors beside the message
-    (prefork.worker.schedule.handover).
+    """Inboxes for the handover (prefork.worker.schedule.handover): descriptors beside the message.
 
-    With `own`, the first is where connections for this worker come in, and `kind` what it takes;
-    then those that lead to the workers in `slots`, in that order.
+    With `own`, the first is where connections for this worker come in, and `kind` says which it
+    receives.  Then follow those of the workers in `slots`, in that order.
     """
 
     slots: tuple[int, ...]
@@ -108,7 +109,7 @@ class InboxesOrder(msgspec.Struct, tag="inboxes", frozen=True):
     kind: int = 0
 
 
-Report = BornReport | StacksReport | ReadyReport | LeavingReport | CrowdedReport | FailedReport
+Report = BornReport | StacksReport | ReadyReport | LeavingReport | InboxStuckReport | FailedReport
 Order = ForkOrder | ServeOrder | RetireOrder | StopOrder | ExpireOrder | ReopenOrder | InboxesOrder
 
 _encode = msgspec.json.Encoder().encode
@@ -117,7 +118,7 @@ _decode_order: msgspec.json.Decoder[Order] = msgspec.json.Decoder(Order)
 
 
 class Channel:
-    """One end of the pair; never blocks unless told to."""
+    """One end of the pair; it never blocks, unless `block` was called."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -130,12 +131,12 @@ class Channel:
         return Channel(ours), Channel(theirs)
 
     @staticmethod
-    def adopt(fd: int) -> "Channel":
-        """The end of a pair that has come as a descriptor; it is this object's from now on."""
+    def from_fd(fd: int) -> "Channel":
+        """The end of a pair that came as a descriptor, which belongs to this object from now on."""
         return Channel(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, fileno=fd))
 
     def block(self) -> None:
-        """From now on, `order` waits until there is one."""
+        """From now on, `receive_order` waits until there is one."""
         self._sock.setblocking(True)
 
     def fileno(self) -> int:
@@ -145,15 +146,15 @@ class Channel:
         self._sock.close()
 
     def send(self, message: Report | Order, fds: tuple[int, ...] = ()) -> bool:
-        """Sends a message and descriptors; False where the other side is gone or not reading.
+        """Sends a message and descriptors; returns False if the other side is dead or not reading.
 
-        The sender repeats what matters, so that a full channel never blocks the master.
+        A full channel never blocks the master: the sender repeats what matters.
         """
         if isinstance(message, FailedReport):
-            # Not all text is UTF-8 (PEP 383). JSON may take six bytes for one; the end of a
-            # traceback names the error.
-            why = message.why.encode(errors="backslashreplace")[-_REASON:]
-            message = FailedReport(why.decode(errors="ignore"))
+            # Not all text is UTF-8 (PEP 383). JSON may take six bytes for one character. The end
+            # is kept, since the end of a traceback names the error.
+            reason = message.reason.encode(errors="backslashreplace")[-_REASON:]
+            message = FailedReport(reason.decode(errors="ignore"))
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         try:
             self._sock.sendmsg([_encode(message)], ancillary)
@@ -162,7 +163,7 @@ class Channel:
         return True
 
     def _receive(self) -> tuple[bytes, list[int]] | None:
-        """One packet, or None when there is none now; an empty one is the end."""
+        """One packet, or None if there is none now; an empty one is the end."""
         fds = array.array("i")
         try:
             data, ancillary, _, _ = self._sock.recvmsg(
@@ -178,11 +179,11 @@ class Channel:
                     fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
         return data, list(fds)
 
-    def report(self) -> Report | None:
-        """The next report (master's side), None when there is none now.
+    def receive_report(self) -> Report | None:
+        """The next report (master's side), None if there is none now.
 
-        Raises EOFError when the worker's end is closed, or speaks nonsense: its application has
-        its hands on our descriptor.
+        Raises EOFError if the worker's end is closed, or sends nonsense: its application may write
+        to our descriptor.
         """
         packet = self._receive()
         if packet is None:
@@ -199,10 +200,10 @@ class Channel:
             raise EOFError
         return report
 
-    def order(self) -> tuple[Order, list[int]] | None:
-        """The next order and its descriptors (worker's side), None when there is none now.
+    def receive_order(self) -> tuple[Order, list[int]] | None:
+        """The next order and its descriptors (worker's side), None if there is none now.
 
-        Raises EOFError when the master is gone.
+        Raises EOFError if the master is dead.
         """
         packet = self._receive()
         if packet is None:

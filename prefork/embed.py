@@ -1,4 +1,4 @@
-"""`prefork.serve`: a server that is started from a Python program."""
+"""`prefork.serve`: starts a server from a Python program."""
 
 import threading
 from collections.abc import Mapping
@@ -11,14 +11,16 @@ from prefork.master import start
 
 
 def serve(target: Any, settings: Mapping[str, Any], *, tcp: bool, watch: bool) -> int:
-    """See `prefork.serve`; `settings` by their full names, "workers.count"."""
+    """See `prefork.serve`; `settings` by their full names, such as "workers.count"."""
     if threading.current_thread() is not threading.main_thread():
-        raise RuntimeError("prefork.serve() is to be called in the main thread: it takes signals")
+        raise RuntimeError(
+            "prefork.serve() has to be called in the main thread: it handles signals"
+        )
     if not isinstance(target, str):
         if not callable(target):
             raise StartError(
-                f"{target!r} is no application: it cannot be called; give a callable, or a name"
-                ' such as "module:callable"'
+                f"{target!r} is not an application: it cannot be called; give a callable, or a"
+                ' name such as "module:callable"'
             )
         given_application.application, target = target, given_application.NAME
     overrides = []

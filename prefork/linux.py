@@ -1,4 +1,4 @@
-"""Raw kernel calls that Python has no name for, each with its man page."""
+"""Kernel calls for which Python has no function, each with its man page."""
 
 import ctypes
 import errno
@@ -23,29 +23,29 @@ _PR_SET_NO_NEW_PRIVS = 38
 def set_parent_death_signal(signal: int) -> None:
     """Asks the kernel for a signal when the parent dies (prctl(2), PR_SET_PDEATHSIG).
 
-    A setuid clears it, and a parent that is dead already sends nothing: compare getppid() after.
-    Raises OSError.
+    A change of credentials clears it, and a parent that is dead already sends nothing: compare
+    getppid() after the call.  Raises OSError.
     """
     _prctl(_PR_SET_PDEATHSIG, signal)
 
 
 def parent_death_signal() -> int:
-    """What was asked for, 0 where nothing was (prctl(2), PR_GET_PDEATHSIG).  Raises OSError."""
+    """The signal that was asked for, 0 for none (prctl(2), PR_GET_PDEATHSIG).  Raises OSError."""
     number = ctypes.c_int()
     _prctl(_PR_GET_PDEATHSIG, ctypes.addressof(number))
     return number.value
 
 
 def forbid_new_privileges() -> None:
-    """From now on no execve(2) gives rights that this process does not have, nor to its children.
+    """From now on no execve(2) gives this process or its children rights that it does not have.
 
-    prctl(2), PR_SET_NO_NEW_PRIVS, Linux 3.5; there is no way back.  Raises OSError.
+    prctl(2), PR_SET_NO_NEW_PRIVS, Linux 3.5; it cannot be undone.  Raises OSError.
     """
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
 def become_subreaper() -> None:
-    """From now on, a descendant whose parent dies is this process's child.
+    """From now on, a descendant whose parent dies becomes this process's child.
 
     prctl(2), PR_SET_CHILD_SUBREAPER, Linux 3.4; a fork does not inherit it, an exec keeps it.
     Raises OSError.
@@ -66,10 +66,10 @@ _FAILED = ctypes.c_void_p(-1).value
 
 
 def map_shared(fd: int, offset: int, size: int) -> memoryview:
-    """A part of a file as memory that is shared and can be written, for the process's whole life.
+    """Maps a part of a file as shared, writable memory, for the process's whole life.
 
-    mmap(2); `offset` and `size` are whole pages.  Unlike the module mmap it keeps no duplicate of
-    the descriptor, by which all of the file could be reached.  Raises OSError.
+    mmap(2); `offset` and `size` are bytes, in whole pages.  Unlike the module mmap it keeps no
+    duplicate of the descriptor, by which all of the file could be reached.  Raises OSError.
     """
     address = _libc.mmap(
         None,
@@ -88,13 +88,14 @@ def map_shared(fd: int, offset: int, size: int) -> memoryview:
 _SO_ATTACH_FILTER = 26  # asm-generic/socket.h
 
 Instruction = tuple[int, int, int, int]
-"""One of a classic BPF program: code, jump if true, jump if false, k (linux/filter.h)."""
+"""Of a classic BPF program: code, jump if true, jump if false, k (linux/filter.h)."""
 
 
 def attach_filter(sock: socket.socket, program: Sequence[Instruction]) -> None:
-    """Lets the kernel pass to a socket only what a classic BPF program accepts.
+    """Lets the kernel pass to a socket only packets that a classic BPF program accepts.
 
-    socket(7), SO_ATTACH_FILTER; the machine is in the kernel's Documentation/networking/filter.rst.
+    socket(7), SO_ATTACH_FILTER; the kernel's Documentation/networking/filter.rst describes the
+    machine.
     Raises OSError (EINVAL: not a valid program).
     """
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *one) for one in program))
@@ -103,8 +104,8 @@ def attach_filter(sock: socket.socket, program: Sequence[Instruction]) -> None:
     sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, pointer)
 
 
-# What a filter on a TCP socket sees begins with the TCP header, over IPv4 as over IPv6; its byte 13
-# has the flags. SYN is 0x02 and ACK 0x10: the two together tell the first packet of a handshake.
+# For a filter on a TCP socket a packet begins with the TCP header, over IPv4 as over IPv6; byte 13
+# holds the flags. SYN is 0x02 and ACK 0x10: the first packet of a handshake has SYN and no ACK.
 _DROP_SYN = (
     (0x30, 0, 0, 13),  # load byte 13
     (0x54, 0, 0, 0x12),  # keep SYN and ACK
@@ -115,7 +116,7 @@ _DROP_SYN = (
 
 
 def drop_new_handshakes(listener: socket.socket) -> None:
-    """Makes the kernel drop the SYN of each new handshake, and let all else pass.
+    """Makes the kernel drop the SYN of each new handshake, and pass everything else.
 
     A client's kernel sends its SYN again after a second.  Raises OSError, EPERM without
     CAP_NET_ADMIN.
@@ -126,41 +127,41 @@ def drop_new_handshakes(listener: socket.socket) -> None:
 _TCP_INFO_QUEUE = struct.Struct("=24xII")  # tcpi_unacked, tcpi_sacked
 
 
-class Queue(NamedTuple):
+class ListenQueue(NamedTuple):
     """The queue of a listening stream socket."""
 
     depth: int
     """Connections that wait for accept(2)."""
     limit: int
-    """The most that it takes; -1 where the kernel does not tell."""
+    """The longest that it can be; -1 if the kernel does not say."""
 
 
-def queue(listener: socket.socket) -> Queue:
-    """How it stands with the queue of a listening stream socket.
+def listen_queue(listener: socket.socket) -> ListenQueue:
+    """Length and limit of the queue of a listening stream socket.
 
-    A connection that TCP_DEFER_ACCEPT keeps until its first byte is not in it yet.  TCP:
+    A connection that TCP_DEFER_ACCEPT keeps until its first byte is not in the queue yet.  TCP:
     tcpi_unacked and tcpi_sacked of TCP_INFO (tcp(7), linux/tcp.h), which for a listening socket
-    are length and limit of that queue.  Unix: sock_diag(7); where the kernel has none for Unix
+    are length and limit of that queue.  Unix: sock_diag(7); if the kernel has none for Unix
     sockets, a depth of 1 stands for "some".
     """
     if listener.family != socket.AF_UNIX:
         data = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_QUEUE.size)
-        return Queue(*_TCP_INFO_QUEUE.unpack(data))
+        return ListenQueue(*_TCP_INFO_QUEUE.unpack(data))
     try:
-        return Queue(*_unix_queue(os.fstat(listener.fileno()).st_ino))
+        return ListenQueue(*_unix_queue(os.fstat(listener.fileno()).st_ino))
     except OSError:
         poll = select.poll()
         poll.register(listener, select.POLLIN)
-        return Queue(len(poll.poll(0)), -1)
+        return ListenQueue(len(poll.poll(0)), -1)
 
 
 def listen_overflows() -> int:
-    """How often a full listen queue has made the kernel drop a handshake; -1: it does not tell.
+    """How often a full listen queue has made the kernel drop a handshake; -1 if it does not say.
 
     ListenOverflows of /proc/net/netstat (Documentation/networking/snmp_counter.rst): of all TCP
-    sockets in this network namespace.  There is none for a single socket: the drops in its
+    sockets in this network namespace.  There is no such count for a single socket: the drops in its
     SO_MEMINFO count each acknowledgement that TCP_DEFER_ACCEPT ignores, too.  A full queue of a
-    Unix socket drops nobody: connect(2) waits, or fails with EAGAIN.
+    Unix socket drops no connection: connect(2) waits, or fails with EAGAIN.
     """
     try:
         with open("/proc/self/net/netstat", encoding="ascii") as file:
@@ -212,9 +213,9 @@ _SYN_RECV = 1 << 3 | 1 << 12  # TCP_SYN_RECV, and TCP_NEW_SYN_RECV since Linux 4
 def handshakes_under_way(listener: socket.socket) -> bool:
     """Whether a handshake with this port has begun and is not in the queue yet (SYN_RECV).
 
-    sock_diag(7), in this process's network namespace: the kernel looks for them, which stays quick
-    beside many thousand connections in TIME_WAIT.  The port alone counts: another socket on the
-    same port of another address is one too.  Raises OSError where the kernel has no tcp_diag.
+    sock_diag(7), in this process's network namespace: the kernel searches, which stays quick beside
+    many thousand connections in TIME_WAIT.  Only the port is compared: a handshake with the same
+    port of another address counts, too.  Raises OSError if the kernel has no tcp_diag.
     """
     port = struct.pack("!H", listener.getsockname()[1])
     for family in (socket.AF_INET, socket.AF_INET6):
@@ -226,7 +227,7 @@ def handshakes_under_way(listener: socket.socket) -> bool:
 
 
 def _ask_sock_diag(request: bytes, flags: int) -> tuple[int, bytes]:
-    """(type of the first message, the answer that begins with it).  Raises OSError."""
+    """(type of the first message, answer that begins with it).  Raises OSError."""
     size = _NLMSGHDR.size + len(request)
     header = _NLMSGHDR.pack(size, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST | flags, 0, 0)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as netlink:
@@ -244,16 +245,17 @@ _SIOCOUTQNSD = 0x894B  # linux/sockios.h
 
 
 def not_acknowledged(sock: int) -> int:
-    """Bytes that the other side of a socket has not acknowledged, or not read where it is a Unix
-    socket (tcp(7) and unix(7), SIOCOUTQ).  Raises OSError."""
+    """Bytes that the peer of a TCP socket has not acknowledged, or that of a Unix socket not read.
+
+    tcp(7) and unix(7), SIOCOUTQ.  Raises OSError."""
     return _bytes_of(sock, _SIOCOUTQ)
 
 
 def not_sent(sock: int) -> int:
-    """Bytes that the kernel has not even sent yet (SIOCOUTQNSD, Linux 2.6.37).
+    """Bytes that the kernel has not sent yet (SIOCOUTQNSD, Linux 2.6.37).
 
-    Unlike those that are not acknowledged they are not under way: it is the other side that has
-    no room for them, or the net between.  Raises OSError where it is no TCP socket.
+    Unlike those that are only not acknowledged they are not in flight: the peer has no room for
+    them, or the network between.  Raises OSError if it is no TCP socket.
     """
     return _bytes_of(sock, _SIOCOUTQNSD)
 
@@ -263,7 +265,7 @@ def _bytes_of(sock: int, question: int) -> int:
 
 
 _SYS_OPENAT2 = 437  # the same on every architecture but alpha
-_RESOLVE_NO_MAGICLINKS = 0x02  # which BENEATH implies, but the manual says: not for ever
+_RESOLVE_NO_MAGICLINKS = 0x02  # BENEATH implies it now, but the manual says not for ever
 _RESOLVE_BENEATH = 0x08
 _ATTEMPTS = 16
 
@@ -280,9 +282,9 @@ def open_beneath(directory: int, path: bytes, flags: int) -> int:
     """Opens what `path` names beneath an open directory, and nothing else: no race leads out.
 
     openat2(2), Linux 5.6, with RESOLVE_BENEATH and RESOLVE_NO_MAGICLINKS: a symbolic link is
-    followed where it stays beneath; an absolute one never does.  Where the kernel does not have
-    the call (ENOSYS), or a sandbox's filter forbids it (EPERM), the path is walked component by
-    component, and then no symbolic link is followed at all (O_PATH opens a last one itself).
+    followed if it stays beneath; an absolute one never does.  If the kernel does not have the call
+    (ENOSYS), or a sandbox's filter forbids it (EPERM), the path is walked component by component,
+    and then no symbolic link is followed at all (O_PATH opens a last one itself).
 
     `directory` may be opened with O_PATH.  `flags` are those of open(2) without O_CREAT; O_CLOEXEC
     is added.  Returns a descriptor.  Raises OSError (EXDEV: the path leads out; ELOOP, or in a
@@ -316,7 +318,7 @@ _syscall_openat2 = ctypes.CFUNCTYPE(
 
 @lru_cache(maxsize=16)
 def _how(flags: int) -> tuple[_OpenHow, int]:
-    """What the kernel reads, and its address; made once for each of the few flags in use."""
+    """The struct that the kernel reads, and its address; made once for each of the few flags."""
     how = _OpenHow(flags, 0, _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS)
     return how, ctypes.addressof(how)
 
@@ -331,7 +333,7 @@ def _openat2(directory: int, path: bytes, flags: int) -> int:
 
 
 def _walk_beneath(directory: int, path: bytes, flags: int) -> int:
-    """Opens one component after the other, each in the directory that the last one opened."""
+    """Opens one component after the other, each in the directory that was opened before."""
     *parents, last = path.split(b"/")
     if path.startswith(b"/") or b".." in (*parents, last):
         raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), path)
@@ -353,7 +355,7 @@ def _walk_beneath(directory: int, path: bytes, flags: int) -> int:
 def bind_packet(sock: socket.socket, interface: int, protocol: int) -> None:
     """Binds a packet(7) socket to an interface by its index, 0 for all of them.
 
-    socket.bind() wants a name, and there is none for all.  `protocol` is an ETH_P_ number.
+    socket.bind() takes a name, and no name means all interfaces.  `protocol` is an ETH_P_ number.
     Raises OSError (ENETDOWN: the interface is down).
     """
     # struct sockaddr_ll; the protocol is in network byte order.

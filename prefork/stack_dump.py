@@ -1,17 +1,17 @@
 """The Python stacks of a process's threads, as `faulthandler` writes them into a memfd.
 
-A thread of the worker's waits to be asked and writes them under the GIL, while all others stand
-still (prefork.worker.boot.stack_writer).  Where it does not come to that, somebody holds the GIL in
-C code: then a signal is sent, and its handler writes them in C, without the GIL
-(prefork.master.processes.stack_requests). What is interrupted goes on: system calls are resumed
-(SA_RESTART), and those that the kernel does not resume by itself, such as nanosleep(2), are by
-CPython (PEP 475).  Code in C that takes EINTR for an error of its own is the exception.
+A thread of the worker waits for a request and writes them under the GIL, while all others stand
+still (prefork.worker.boot.stack_writer).  If it does not get the GIL, some thread holds that in C
+code.  Then a signal is sent, and its handler writes the stacks in C, without the GIL
+(prefork.master.processes.stack_requests).  What the signal interrupts goes on: system calls are
+resumed (SA_RESTART), and CPython resumes those that the kernel does not resume by itself, such as
+nanosleep(2) (PEP 475).  The exception is C code that takes EINTR for an error of its own.
 
-The signal alone would do, but for CPython: where it meets the interpreter while that makes or
+The signal alone would do, but for a limit of CPython: if it comes while the interpreter makes or
 leaves a frame, the handler reads half of one and dies with SIGSEGV, and the worker with it.  A
 build of 3.11.7 without optimisation died at one of 269 to 4,966 signals in code that does nothing
 but call functions, and at none of 65,000 in a loop without calls; Debian's 3.11.2 at none of
-260,000.  Still racy: a worker that got no CPU for so long that it could not answer may be given the
+260,000.  Still racy: a worker that got no CPU for so long that it could not answer may get the
 signal when it runs Python code again.
 """
 
@@ -23,27 +23,35 @@ SIGNAL = signal.SIGRTMIN + 2
 """Real-time, since libraries use the others."""
 
 _HERE = re.escape(os.path.dirname(__file__))
-_ENTRY = re.compile(rf'  File "{_HERE}/worker/boot/process\.py", line \d+ in live')
+_ENTRY = re.compile(rf'  File "{_HERE}/worker/boot/process\.py", line \d+ in run_worker')
 _HANDLER = re.compile(
-    rf'  File "{_HERE}/worker/schedule/worker_loop\.py", line \d+ in _on_(wake|retire)'
+    rf'  File "{_HERE}/worker/schedule/master_orders\.py", line \d+ in _on_(wake|terminate)'
 )
-_WRITER = re.compile(rf'  File "{_HERE}/worker/boot/stack_writer\.py", line \d+ in _answer')
+_WRITER = re.compile(
+    rf'  File "{_HERE}/worker/boot/stack_writer\.py", line \d+ in _write_on_request'
+)
 
 
 def is_whole(text: str) -> bool:
-    """Whether that is all, as far as can be told: the main thread is last, and ends where
-    the program began (by name, or by `python -m`), or in dots after a hundred calls."""
+    """Whether the dump is complete, as far as can be found out.
+
+    The main thread comes last, and its stack ends where the program began (by name, or by
+    `python -m`), or in dots after a hundred calls.
+    """
     return text.endswith((" in <module>\n", " in _run_module_as_main\n", "  ...\n"))
 
 
 def shown(text: str) -> str:
-    """The main thread first, and without what says nothing: the thread that writes the stacks, a
-    handler of ours that came in between, and how the master came to fork the worker."""
-    told = []
+    """The dump as users see it: the main thread first, and without what says nothing.
+
+    Left out are the thread that writes the stacks, a signal handler of ours that came in between,
+    and how the master came to fork the worker.
+    """
+    stacks = []
     for thread in reversed(text.rstrip("\n").split("\n\n")):
         title, *calls = thread.split("\n")
         if not any(map(_WRITER.fullmatch, calls)):
             first = next((n + 1 for n, call in enumerate(calls) if _HANDLER.fullmatch(call)), 0)
             last = next((n for n, call in enumerate(calls) if _ENTRY.fullmatch(call)), len(calls))
-            told.append("\n".join((title, *calls[first:last])))
-    return "\n\n".join(told)
+            stacks.append("\n".join((title, *calls[first:last])))
+    return "\n\n".join(stacks)

@@ -1,4 +1,4 @@
-"""From what the configuration names to what answers."""
+"""Loads the application that the configuration names."""
 
 import importlib
 from collections.abc import Callable
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class LoadError(Exception):
-    """The name leads nowhere; one line that says what is wrong and what to do."""
+    """The application cannot be loaded; one line that says what is wrong and what to do."""
 
 
 def load_application(config: Config) -> Application:
@@ -54,7 +54,7 @@ def _site(root: str, config: Config) -> "Site":
 
 
 def import_parts(config: Config) -> None:
-    """Imports those of our modules that not every configuration needs, and this one does.
+    """Imports those of our modules that this configuration needs, and not every one does.
 
     The master does so before it forks: its workers then share them, and a worker that is forked
     after another version was installed has no mixture of both.
@@ -65,11 +65,6 @@ def import_parts(config: Config) -> None:
         import prefork.apps.compress  # noqa: F401
 
 
-def load_target(config: Config) -> Any:
-    """What answers by this configuration's protocol: an application or a handler."""
-    return load_handler(config) if config.server.protocol == "tcp" else load_application(config)
-
-
 def load_handler(config: Config) -> Callable[..., object]:
     """The TCP handler. Raises as `load_application` does."""
     assert config.server.app is not None
@@ -78,14 +73,17 @@ def load_handler(config: Config) -> Callable[..., object]:
 
 
 def find(target: str, key: str = "server.app") -> Any:
-    """Imports `module:name` or calls the factory of `module:name()`; `key` said so."""
+    """Imports `module:name`, or calls the factory `module:name()`; `key` is the key that names it.
+
+    Raises LoadError, and whatever the module raises when it is imported.
+    """
     module_name, _, path = target.partition(":")
     factory = path.endswith("()")
     path = path.removesuffix("()")
     try:
         found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as problem:
-        # One that the application's own imports miss is for its developer: with the traceback.
+        # If an import of the application's own fails, its developer needs the traceback.
         if problem.name is None or not f"{module_name}.".startswith(f"{problem.name}."):
             raise
         raise LoadError(
@@ -102,9 +100,11 @@ def find(target: str, key: str = "server.app") -> Any:
             raise LoadError(f"{target}: {where} has no {name!r}{hint}") from None
         where = f"{where}.{name}"
     if not callable(found):
-        raise LoadError(f"{target}: {where} is not callable, but {type(found).__name__}")
+        raise LoadError(f"{target}: {where} is {type(found).__name__}, which is not callable")
     if factory:
         found = found()
         if not callable(found):
-            raise LoadError(f"{target}: the factory returned {type(found).__name__}, no callable")
+            raise LoadError(
+                f"{target}: the factory returned {type(found).__name__}, which is not callable"
+            )
     return found

@@ -1,4 +1,6 @@
-"""An application that was given as an object: it is found under a name, like any other."""
+"""An application that was given to `prefork.serve` as an object.
+
+It is found under a name, like any other."""
 
 from typing import Any
 

@@ -158,10 +158,10 @@ class Supervisor(Periodic):
             logs.event("info", "worker leaving", slot=child.slot, pid=child.pid, generation=number)
             self.pool.leaving(child.pid, now)
             self._report_settled()
-        elif isinstance(report, channel.CrowdedReport):
+        elif isinstance(report, channel.InboxStuckReport):
             self.inboxes.relieve(child)
         elif isinstance(report, channel.FailedReport):
-            self._boot_failed(child, report.why, now)
+            self._boot_failed(child, report.reason, now)
 
     def _boot_failed(self, child: Child, reason: str, now: float) -> None:
         number = child.generation.number

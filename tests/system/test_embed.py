@@ -140,7 +140,7 @@ def test_a_stop_does_not_wait_for_what_a_program_does_afterwards(program: Progra
 
 
 def test_what_it_cannot_serve() -> None:
-    with pytest.raises(prefork.StartError, match="3 is no application: it cannot be called"):
+    with pytest.raises(prefork.StartError, match="3 is not an application: it cannot be called"):
         prefork.serve(3)
     with pytest.raises(prefork.StartError, match=r"prefork.serve\(\): workers.count: expected"):
         prefork.serve("a:b", workers=0)
@@ -157,4 +157,4 @@ def test_what_it_cannot_serve() -> None:
     thread = threading.Thread(target=elsewhere)
     thread.start()
     thread.join()
-    assert raised == ["prefork.serve() is to be called in the main thread: it takes signals"]
+    assert raised == ["prefork.serve() has to be called in the main thread: it handles signals"]

@@ -483,7 +483,7 @@ class Zygote:
         self.dead: list[int] = []
 
     def listen(self) -> None:
-        report = self.channel.report()
+        report = self.channel.receive_report()
         assert isinstance(report, BornReport)
         self.children.adopt(report.pid, 7, self.generation, self.channel)
 

@@ -360,8 +360,8 @@ def test_an_application_that_exits_at_import(start: Start) -> None:
         ("tests.apps.nowhere:app", ("'tests.apps.nowhere'", "server.pythonpath")),
         ("nowhere_at_all:app", ("'nowhere_at_all'", "server.pythonpath")),
         ("tests.apps.basic:ap", ("has no 'ap'", "did you mean 'app'?")),
-        ("tests.apps.basic:PIECE", ("tests.apps.basic.PIECE is not callable, but int",)),
-        ("tests.apps.basic:ROUTES()", ("tests.apps.basic.ROUTES is not callable, but dict",)),
+        ("tests.apps.basic:PIECE", ("tests.apps.basic.PIECE is int, which is not callable",)),
+        ("tests.apps.basic:ROUTES()", ("tests.apps.basic.ROUTES is dict, which is not callable",)),
     ],
 )
 def test_a_target_that_leads_nowhere_is_told_in_one_line(

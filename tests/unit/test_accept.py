@@ -23,8 +23,10 @@ from prefork.worker.schedule.accept import (
     AcceptorThread,
     MainAcceptor,
 )
+from prefork.worker.schedule.fairness import AcceptFairness
 from prefork.worker.schedule.handover import Handover, HandoverMessage
 from prefork.worker.schedule.poller import ConnectionPoller
+from prefork.worker.schedule.wakeup import Wakeup
 from prefork.worker.schedule.worker_listener import AcceptedSocket, WorkerListener
 from prefork.worker.schedule.worker_loop import WorkerLoop
 from tests.support.processes import asleep
@@ -469,6 +471,24 @@ class Quiet:
     def flush(self) -> None: ...
 
 
+def make_loop(
+    listeners: list[WorkerListener],
+    channel: Channel,
+    service: Quiet,
+    handover: Handover,
+    board: Scoreboard,
+) -> WorkerLoop:
+    """A loop of one thread; the test's process stands for the master's child."""
+    for number, listener in enumerate(listeners):
+        listener.number = number
+        listener.fairness = AcceptFairness(listener.sock, board.accept_flags(0), handover, number)
+    return WorkerLoop(
+        *(service, listeners, channel, lambda paths, fds: None, handover, None),
+        *(board.record(0, 0), Wakeup()),
+        master=os.getppid(),
+    )
+
+
 class Master:
     """The other end of a loop's channel, in a thread, since the loop is in the main thread."""
 
@@ -493,7 +513,7 @@ class Master:
         deadline = monotonic() + PATIENCE
         while wanted not in self.reports:
             assert monotonic() < deadline, self.reports
-            if (report := self.channel.report()) is not None:
+            if (report := self.channel.receive_report()) is not None:
                 self.reports.append(report)
             elif wake and ReadyReport() in self.reports:
                 self._over.wait(0.01)
@@ -519,15 +539,7 @@ def run(listener: WorkerListener, handle: Handle) -> Iterator[Callable[..., Quie
         master = Master(ours, work)
         board = Scoreboard()
         handover = Handover(board, 0, 1)
-        records = [board.record(0, 0)]
-        WorkerLoop(
-            list(listeners) or [listener],
-            theirs,
-            lambda paths, fds: None,
-            handover,
-            records,
-            board.accept_flags(0),
-        ).run(service)
+        make_loop(list(listeners) or [listener], theirs, service, handover, board).run()
         master.join()
         return service
 
@@ -644,14 +656,10 @@ def loop_at_work(
         end.close()
     if inboxes:
         handover.set_inboxes(1, (1,), [end.detach() for end in ends[:inboxes]], own=True)
-    records = [board.record(0, 0)]
-    loop = WorkerLoop(
-        [listener], theirs, lambda paths, fds: None, handover, records, board.accept_flags(0)
-    )
-    service = loop._service = Quiet()  # type: ignore[assignment]
-    loop._poller = service.poller
-    loop._install_handlers()
-    loop._watcher.start(service)  # type: ignore[arg-type]
+    service = Quiet()
+    loop = make_loop([listener], theirs, service, handover, board)
+    loop._orders.install_handlers()
+    loop._watcher.start()
     yield loop, service
     loop._watcher.stop()
     handover.after_fork_in_child()
@@ -663,16 +671,16 @@ def test_at_work_it_accepts_itself_and_at_rest_an_acceptor_does(
     at_work: tuple[WorkerLoop, Quiet], clients: Connect
 ) -> None:
     loop, service = at_work
-    (acceptor,) = loop._acceptors
+    (acceptor,) = loop.accepting.acceptors
     peers = {clients().getsockname() for _ in range(3)}
-    loop._at_work = True
-    assert loop._provide_acceptors()
+    loop.accepting.busy = True
+    assert loop.accepting.provide()
     assert 0 < len(service.accepted) < 3, "those who are parked have their turn between"
-    assert loop._provide_acceptors()
+    assert loop.accepting.provide()
     assert not acceptor.accepting
     assert close_all(service.accepted) == peers
-    assert loop._provide_acceptors(), "it had something to do just now"
-    assert not loop._provide_acceptors()
+    assert loop.accepting.provide(), "it had something to do just now"
+    assert not loop.accepting.provide()
     assert acceptor.accepting
     acceptor.listener.stop_accepting()
     acceptor.stop()
@@ -698,9 +706,9 @@ def test_without_siblings_it_accepts_as_many_as_it_has_found_where_nobody_else_c
     with loop_at_work(listener, handle, inboxes=inboxes, single=single) as (loop, service):
         for _ in range(6):
             clients()
-        loop._acceptors[0].stop()  # whatever it would take
-        loop._at_work, loop._found = True, 5
-        assert loop._provide_acceptors() is bool(taken)
+        loop.accepting.acceptors[0].stop()  # whatever it would take
+        loop.accepting.busy, loop.accepting.last_found = True, 5
+        assert loop.accepting.provide() is bool(taken)
         assert len(service.accepted) == taken
         close_all(service.accepted)
 
@@ -715,6 +723,6 @@ def test_beaten_to_a_connection_it_comes_back(
             return True
 
     listener.fairness = None
-    loop._accept_at_once(listener, Wrong(), 2)  # type: ignore[arg-type]
+    loop.accepting._accept_at_once(listener, Wrong(), 2)  # type: ignore[arg-type]
     assert service.accepted == []
-    assert not loop._at_work
+    assert not loop.accepting.busy

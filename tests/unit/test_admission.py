@@ -23,21 +23,26 @@ class Worker:
 
     def __init__(self, limit: int, per_address: int = 0) -> None:
         self.admission: Admission[Member] = Admission(limit, per_address, descriptors=PLENTY)
-        self.members: list[Member] = []
+        self.order: list[Member] = []
         self.ended: list[Member] = []
 
     def end(self, member: Member) -> bool:
         if member.free:
-            self.members.remove(member)
+            self.close(member)
             self.ended.append(member)
         return member.free
 
+    def close(self, member: Member) -> None:
+        self.order.remove(member)
+        self.admission.members.remove(member)
+
     def comes(self, address: str = "a", member: Member | None = None) -> int:
-        problem = self.admission.refusal(address, self.members, list(self.members), self.end)
+        problem = self.admission.refusal(address, list(self.order), self.end)
         if problem is not None:
             return problem.status
         member = member or Member()
-        self.members.append(member)
+        self.order.append(member)
+        self.admission.members.add(member)
         self.admission.note(address, member)
         return 0
 
@@ -64,7 +69,7 @@ def test_one_that_another_thread_has_is_passed_over() -> None:
 def test_503_where_none_is_idle_until_one_ends() -> None:
     worker = Worker(2)
     assert [worker.comes(member=Member(idle=False)) for _ in range(4)] == [0, 0, 503, 503]
-    worker.members.pop()
+    worker.close(worker.order[-1])
     assert worker.comes() == 0
 
 
@@ -72,7 +77,7 @@ def test_429_for_an_address_that_has_its_share_whatever_the_others_have() -> Non
     worker = Worker(0, per_address=2)
     assert [worker.comes("a") for _ in range(4)] == [0, 0, 429, 429]
     assert [worker.comes("b") for _ in range(3)] == [0, 0, 429]
-    worker.members.pop(0)
+    worker.close(worker.order[0])
     assert [worker.comes("a") for _ in range(2)] == [0, 429]
     assert [worker.comes("") for _ in range(9)] == [0] * 9  # a Unix socket has no addresses
 
@@ -81,8 +86,9 @@ def test_addresses_that_are_gone_are_forgotten() -> None:
     worker = Worker(0, per_address=2)
     for number in range(1000):
         assert worker.comes(str(number)) == 0
-        worker.members.clear()
-    assert len(worker.admission._members) < 50
+        for member in list(worker.order):
+            worker.close(member)
+    assert len(worker.admission._by_address) < 50
 
 
 @pytest.mark.parametrize(

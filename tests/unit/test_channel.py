@@ -39,8 +39,8 @@ Pair = tuple[Channel, Channel]
 def test_reports_arrive_as_they_were_sent(pair: Pair, message: Report) -> None:
     master, worker = pair
     assert worker.send(message)
-    assert master.report() == message
-    assert master.report() is None
+    assert master.receive_report() == message
+    assert master.receive_report() is None
 
 
 @pytest.mark.parametrize(
@@ -49,15 +49,15 @@ def test_reports_arrive_as_they_were_sent(pair: Pair, message: Report) -> None:
 def test_orders_arrive_as_they_were_sent(pair: Pair, message: Order) -> None:
     master, worker = pair
     assert master.send(message)
-    assert worker.order() == (message, [])
-    assert worker.order() is None
+    assert worker.receive_order() == (message, [])
+    assert worker.receive_order() is None
 
 
 def test_messages_keep_their_order_and_their_bounds(pair: Pair) -> None:
     master, worker = pair
     for number in range(20):
         assert worker.send(FailedReport(str(number)))
-    assert [master.report() for _ in range(20)] == [
+    assert [master.receive_report() for _ in range(20)] == [
         FailedReport(str(number)) for number in range(20)
     ]
 
@@ -67,7 +67,7 @@ def test_descriptors_come_along_and_are_not_inherited(pair: Pair) -> None:
     reader, writer = os.pipe()
     try:
         assert master.send(ReopenOrder(("/a", "/b")), (writer, reader))
-        received = worker.order()
+        received = worker.receive_order()
         assert received is not None
         order, fds = received
         assert order == ReopenOrder(("/a", "/b"))
@@ -86,17 +86,17 @@ def test_what_was_said_before_the_end_is_heard(pair: Pair) -> None:
     master, worker = pair
     worker.send(FailedReport("why"))
     worker.close()
-    assert master.report() == FailedReport("why")
+    assert master.receive_report() == FailedReport("why")
     for _ in range(2):
         with pytest.raises(EOFError):
-            master.report()
+            master.receive_report()
 
 
 def test_the_worker_sees_the_end_of_the_master(pair: Pair) -> None:
     master, worker = pair
     master.close()
     with pytest.raises(EOFError):
-        worker.order()
+        worker.receive_order()
 
 
 def test_sending_to_nobody_is_false_and_no_signal(pair: Pair) -> None:
@@ -114,7 +114,7 @@ def test_a_full_channel_blocks_nobody(pair: Pair) -> None:
     assert sent
     assert not master.send(RetireOrder())
     # Once it is read, there is room again.
-    while worker.order() is not None:
+    while worker.receive_order() is not None:
         sent -= 1
     assert sent == 0
     assert master.send(RetireOrder())
@@ -124,17 +124,17 @@ def test_a_full_channel_blocks_nobody(pair: Pair) -> None:
 def test_a_reason_of_any_length_fits_and_keeps_its_end(pair: Pair, character: str) -> None:
     master, worker = pair
     assert worker.send(FailedReport(character * LIMIT * 2 + "the last line"))
-    report = master.report()
+    report = master.receive_report()
     assert isinstance(report, FailedReport)
     kept = character * (10_000 // len(character.encode()))
-    assert report.why.endswith(kept + "the last line")
+    assert report.reason.endswith(kept + "the last line")
 
 
 def test_a_reason_may_hold_what_utf_8_cannot(pair: Pair) -> None:
     """A file name that is not UTF-8 has surrogates in a traceback (PEP 383)."""
     master, worker = pair
     assert worker.send(FailedReport("no such file: caf\udce9"))
-    assert master.report() == FailedReport("no such file: caf\\udce9")
+    assert master.receive_report() == FailedReport("no such file: caf\\udce9")
 
 
 def test_garbage_is_the_end_of_a_channel() -> None:
@@ -145,10 +145,10 @@ def test_garbage_is_the_end_of_a_channel() -> None:
         for garbage in (b"hello", b'{"type":"nothing"}', b'{"type":"failed"}', b"\xff" * 70_000):
             theirs.send(garbage)
             with pytest.raises(EOFError):
-                master.report()
+                master.receive_report()
 
 
 def test_nothing_there_is_none(pair: Pair) -> None:
     master, worker = pair
-    assert master.report() is None
-    assert worker.order() is None
+    assert master.receive_report() is None
+    assert worker.receive_order() is None

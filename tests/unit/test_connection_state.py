@@ -36,6 +36,7 @@ from prefork.worker.schedule.worker_listener import WorkerListener
 from prefork.worker.service import http_service
 from prefork.worker.service.admission import Admission
 from prefork.worker.service.http_service import HttpService
+from prefork.worker.service.listener_profile import ListenerProfile
 from prefork.worker.transport.client_limits import ClientLimits, due
 from prefork.worker.transport.tls_transport import TlsTransport
 from tests.support.client_limits import BASE, rules
@@ -238,8 +239,20 @@ class World:
         self.seen: list[ConnectionState] = []
         board = Scoreboard()
         siblings: Any = NoSiblings()
+        tls = "tls" in kind
+        profile = ListenerProfile(BASE, HttpConnection, None)
+        if tls or "proxy" in kind:
+            security = ListenerSecurity(
+                (lambda sock: TlsTransport(sock, SERVER)) if tls else None,
+                HANDSHAKE_TIMEOUT,
+                "proxy" in kind,
+                forwarded.trust(["127.0.0.1"]),
+                {},
+            )
+            profile = ListenerProfile(BASE, security.converse, None)
         self.service = HttpService(
             *(app, limits, None, siblings, board.stats_writer(0)),
+            [profile],
             admission=Admission[HttpConnection](0, 0, descriptors=None),
             request_timeout=0.0,
             graceful_timeout=0.0,
@@ -252,18 +265,6 @@ class World:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         self._worker_listener = worker_listener = WorkerListener(self._listener)
-        worker_listener.base = BASE
-        worker_listener.converse = HttpConnection
-        tls = "tls" in kind
-        if tls or "proxy" in kind:
-            security = ListenerSecurity(
-                (lambda sock: TlsTransport(sock, SERVER)) if tls else None,
-                HANDSHAKE_TIMEOUT,
-                "proxy" in kind,
-                forwarded.trust(["127.0.0.1"]),
-                {},
-            )
-            worker_listener.converse = security.converse
         sock = socket.socket()
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sock.connect(self._listener.getsockname())

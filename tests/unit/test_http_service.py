@@ -16,6 +16,7 @@ from prefork.worker.protocol.http_connection import HttpConnection
 from prefork.worker.schedule.worker_listener import WorkerListener
 from prefork.worker.service.admission import Admission
 from prefork.worker.service.http_service import HttpService
+from prefork.worker.service.listener_profile import ListenerProfile
 from tests.support.client_limits import BASE, rules
 
 GET = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
@@ -84,6 +85,7 @@ def serve() -> Iterator[Serve]:
         admission = Admission[HttpConnection](0, 0, descriptors=None)
         service = HttpService(
             *(app, rules(), given.pop("threads"), siblings, board.stats_writer(0)),
+            [ListenerProfile(BASE, HttpConnection, HeadCache())],
             admission=admission,
             request_timeout=0.0,
             graceful_timeout=0.0,
@@ -93,7 +95,6 @@ def serve() -> Iterator[Serve]:
         client = socket.create_connection(listening.getsockname())
         listener = WorkerListener(listening)
         ends.extend((listening.close, client.close, lambda: os.close(listener.spare_fd)))
-        listener.base, listener.recall, listener.converse = BASE, HeadCache(), HttpConnection
         record = board.record(0, 0)
         service.serve_accepted(listening._accept(), listener, record)  # type: ignore[attr-defined]
         ends.extend(each.close for each in service.poller.parked.values())

@@ -53,10 +53,10 @@ def test_the_queue_is_as_long_as_connections_wait(listen: Listen, tmp_path: Path
     with ExitStack() as stack:
         listener = listen(stack, tmp_path)
         for number in range(4):
-            assert linux.queue(listener).depth == number
+            assert linux.listen_queue(listener).depth == number
             connect(stack, listener)
         listener.accept()[0].close()
-        assert linux.queue(listener).depth == 3
+        assert linux.listen_queue(listener).depth == 3
 
 
 def test_without_sock_diag_a_unix_queue_is_empty_or_not(
@@ -67,10 +67,10 @@ def test_without_sock_diag_a_unix_queue_is_empty_or_not(
         connect(stack, listener)
         connect(stack, listener)
         monkeypatch.setattr(linux, "_SOCK_DIAG_BY_FAMILY", 1000)  # which the kernel refuses
-        assert linux.queue(listener).depth == 1
+        assert linux.listen_queue(listener).depth == 1
         listener.accept()[0].close()
         listener.accept()[0].close()
-        assert linux.queue(listener).depth == 0
+        assert linux.listen_queue(listener).depth == 0
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
@@ -91,7 +91,7 @@ def test_the_limit_is_what_was_asked_for(listen: Listen, tmp_path: Path) -> None
     with ExitStack() as stack:
         listener = listen(stack, tmp_path)
         listener.listen(7)
-        assert linux.queue(listener).limit == 7
+        assert linux.listen_queue(listener).limit == 7
 
 
 def test_a_queue_that_overflows_is_counted() -> None:
@@ -106,5 +106,5 @@ def test_a_queue_that_overflows_is_counted() -> None:
         late.connect_ex(listener.getsockname())
         # Its SYN is dropped, and repeated after a second: nothing comes back.
         assert not select.select([], [late], [], 0.05)[1]
-        assert linux.queue(listener).depth == 1
+        assert linux.listen_queue(listener).depth == 1
         assert linux.listen_overflows() > before

@@ -20,7 +20,7 @@ OURS = os.path.dirname(prefork.__file__)
 def test_the_main_thread_comes_first_and_what_says_nothing_is_left_out() -> None:
     text = (
         "Current thread 0x00006e (most recent call first):\n"
-        f'  File "{OURS}/worker/boot/stack_writer.py", line 4 in _answer\n'
+        f'  File "{OURS}/worker/boot/stack_writer.py", line 4 in _write_on_request\n'
         '  File "/usr/lib/python3/threading.py", line 5 in run\n'
         "\n"
         "Thread 0x00007f (most recent call first):\n"
@@ -28,10 +28,10 @@ def test_the_main_thread_comes_first_and_what_says_nothing_is_left_out() -> None
         "\n"
         "Thread 0x00008a (most recent call first):\n"
         f'  File "{OURS}/channel.py", line 2 in order\n'
-        f'  File "{OURS}/worker/schedule/worker_loop.py", line 4 in _on_wake\n'
+        f'  File "{OURS}/worker/schedule/master_orders.py", line 4 in _on_wake\n'
         '  File "/srv/shop.py", line 3 in app\n'
         f'  File "{OURS}/worker/schedule/worker_loop.py", line 9 in run\n'
-        f'  File "{OURS}/worker/boot/process.py", line 123 in live\n'
+        f'  File "{OURS}/worker/boot/process.py", line 123 in run_worker\n'
         f'  File "{OURS}/master/main_loop.py", line 77 in run\n'
         '  File "<frozen runpy>", line 88 in <module>\n'
     )
@@ -69,18 +69,18 @@ def test_the_descriptors_come_with_the_message_and_others_are_closed() -> None:
     theirs.send(StacksAt())
     theirs.send(StacksAt(), (fds[0],))
     before = len(os.listdir("/proc/self/fd"))
-    told = ours.report()
+    told = ours.receive_report()
     assert isinstance(told, StacksAt)
     assert [os.pread(fd, 10, 0) for fd in (told.memfd, told.ask)] == [b"hello", b"world"]
-    assert ours.report() == ReadyReport()
-    assert ours.report() == StacksAt(-1, -1)
-    assert ours.report() == StacksAt(-1, -1)
+    assert ours.receive_report() == ReadyReport()
+    assert ours.receive_report() == StacksAt(-1, -1)
+    assert ours.receive_report() == StacksAt(-1, -1)
     assert len(os.listdir("/proc/self/fd")) == before + 2
     for fd in (*fds, told.memfd, told.ask):
         os.close(fd)
-    assert ours.report() is None
+    assert ours.receive_report() is None
     theirs.send(FailedReport("why"))
-    assert ours.report() == FailedReport("why")
+    assert ours.receive_report() == FailedReport("why")
 
 
 def _none_left(*_: object, **__: object) -> None:
@@ -106,9 +106,9 @@ def test_where_there_is_no_room_nothing_is_offered_nor_left_open(
     before = os.listdir("/proc/self/fd")
     with monkeypatch.context() as patched:
         patched.setattr(owner, name, fails)
-        worker.offer(theirs)
+        worker.start_stack_writer(theirs)
     assert os.listdir("/proc/self/fd") == before
-    assert ours.report() is None
+    assert ours.receive_report() is None
 
 
 class Subject:

@@ -68,13 +68,11 @@ def play() -> Play:
         """`own`, `other`: requests in a tick; `seconds` in the application for the other; `busy`:
         at how many of ten looks this worker is."""
         pending, handover, service = PendingWork(), Handover(), Service(parked)
-        watcher = Watcher(
-            *(pending, MainAcceptor(), handover, None),  # type: ignore[arg-type]
+        watcher = Watcher(  # without its thread
+            *(pending, MainAcceptor(), handover, None, service),  # type: ignore[arg-type]
             wake=lambda: None,
-            is_for_main=lambda fd: False,
             inbox_stuck=lambda: None,
         )
-        watcher._service = service  # type: ignore[assignment]  # without its thread
         for tick in range(100):
             now = 1000 + tick * 0.005
             pending.serving_since = now - 0.001 if tick % 10 < busy else 0.0

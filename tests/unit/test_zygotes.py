@@ -55,7 +55,7 @@ class Processes:
             raise self.problem
         pid = next(self.pids)
         life()
-        self.ends[pid] = Channel.adopt(os.dup(self.conceived[-1].channel.fileno()))
+        self.ends[pid] = Channel.from_fd(os.dup(self.conceived[-1].channel.fileno()))
         return pid
 
     def kill(self, pid: int, number: int) -> None:
@@ -98,14 +98,14 @@ class Master:
         """What a zygote was told since it was asked last."""
         end, found = self.processes.ends[pid], []
         with suppress(EOFError):
-            while order := end.order():
+            while order := end.receive_order():
                 found.append(order)
         return found
 
     def forks(self, pid: int = FIRST) -> list[tuple[int, Channel]]:
         """The slots that it is to fork workers for, and their channels."""
         return [
-            (order.slot, Channel.adopt(fds[0]))
+            (order.slot, Channel.from_fd(fds[0]))
             for order, fds in self.orders(pid)
             if isinstance(order, ForkOrder)
         ]
@@ -125,8 +125,8 @@ class Master:
 @pytest.fixture
 def processes(monkeypatch: pytest.MonkeyPatch) -> Processes:
     fake = Processes()
-    monkeypatch.setattr("prefork.master.processes.zygotes.process.fork", fake.fork)
-    monkeypatch.setattr("prefork.master.processes.zygotes.live", fake.conceived.append)
+    monkeypatch.setattr("prefork.master.processes.zygotes.fork", fake.fork)
+    monkeypatch.setattr("prefork.master.processes.zygotes.run_zygote", fake.conceived.append)
     monkeypatch.setattr("prefork.master.processes.zygotes.os.kill", fake.kill)
     monkeypatch.setattr("prefork.master.processes.zygotes.linux.become_subreaper", lambda: None)
     real = os.waitid
@@ -266,7 +266,7 @@ def test_each_generation_has_its_own_and_only_those_kept_live(master: Master) ->
     master.zygotes.spawn(1, new)
     master.say(ReadyReport(), FIRST + 1)
     master.deliver(WORKER + 1, FIRST + 1)
-    assert [each.heritage.generation for each in master.processes.conceived] == [1, 2]
+    assert [each.context.generation for each in master.processes.conceived] == [1, 2]
 
     master.zygotes.keep({1, 2})
     assert master.processes.killed == []
@@ -405,7 +405,7 @@ def test_new_log_files_reach_the_zygote_and_what_it_has_just_forked(master: Mast
     null = os.open(os.devnull, os.O_WRONLY)
     master.zygotes.reopen(("/var/log/x",), (null,))
     os.close(null)
-    for found in (master.orders()[0], channel.order()):
+    for found in (master.orders()[0], channel.receive_order()):
         assert found is not None
         assert found[0] == ReopenOrder(("/var/log/x",))
         assert len(found[1]) == 1

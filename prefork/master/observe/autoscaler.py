@@ -65,5 +65,5 @@ class Autoscaler(Periodic):
             if worker is not None and worker.state is WorkerState.READY:
                 records = self._children.calls(child)
                 calls.append((sum(call.started > 0 for call in records), len(records)))
-        queued = sum(linux.queue(listener.sock).depth for listener in self._listeners())
+        queued = sum(linux.listen_queue(listener.sock).depth for listener in self._listeners())
         return sizing.Demand(sizing.busy_workers(calls), queued)

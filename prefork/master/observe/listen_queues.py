@@ -42,7 +42,7 @@ class QueueWatch(Periodic):
         for listener in self._listeners() if share else ():
             if listener.closed:
                 continue
-            depth, limit = linux.queue(listener.sock)
+            depth, limit = linux.listen_queue(listener.sock)
             before = self._above.get(listener, 0)
             if limit > 0 and depth > share * limit:
                 above[listener] = before + 1

@@ -158,7 +158,7 @@ def _queues(parts: MasterParts) -> Iterator["Metric"]:
     )
     for listener in parts.reloads.serving.listeners:
         if not listener.closed:
-            queue = linux.queue(listener.sock)
+            queue = linux.listen_queue(listener.sock)
             depth.add_metric([listener.name], queue.depth)
             if queue.limit >= 0:
                 limit.add_metric([listener.name], queue.limit)

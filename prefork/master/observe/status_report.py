@@ -51,7 +51,7 @@ def status(parts: MasterParts) -> dict[str, Any]:
 
 
 def _queue(listener: Listener) -> QueueStatus:
-    depth, limit = linux.queue(listener.sock)
+    depth, limit = linux.listen_queue(listener.sock)
     return QueueStatus(listener=listener.name, depth=depth, limit=limit)
 
 

@@ -19,7 +19,9 @@ from prefork.master.processes.generation import Generation
 from prefork.master.processes.stack_requests import StackRequests
 from prefork.master.snapshot import ChildSnapshot
 from prefork.scoreboard import CallRecord, Counters, Scoreboard, WorkerStats
-from prefork.worker.boot.process import WorkerArgs, WorkerContext, fork, live
+from prefork.worker.boot.fork_protection import fork
+from prefork.worker.boot.process import run_worker
+from prefork.worker.boot.worker_args import WorkerArgs, WorkerContext
 from prefork.worker.schedule.accept import WAKE
 
 
@@ -133,13 +135,13 @@ class Children:
         self.clear(slot, generation)
         ours, theirs = Channel.pair()
         try:
-            birth = WorkerArgs(
+            args = WorkerArgs(
                 **asdict(self.heritage(generation)),
                 slot=slot,
                 channel=theirs,
                 foreign=(*self.foreign(generation), ours.fileno()),
             )
-            pid = fork(lambda: live(birth))
+            pid = fork(lambda: run_worker(args))
         except OSError:
             ours.close()
             raise
@@ -176,7 +178,7 @@ class Children:
     def take_over(self, state: ChildSnapshot, generation: Generation) -> Child:
         """A worker of the master before; what it said meanwhile waits in its channel."""
         os.set_inheritable(state.fd, False)
-        channel = Channel.adopt(state.fd)
+        channel = Channel.from_fd(state.fd)
         stacks = StacksAt(state.stacks, state.ask)
         child = Child(state.pid, state.slot, generation, channel, state.born, stacks=stacks)
         for fd in _open(stacks):
@@ -199,7 +201,7 @@ class Children:
 
     def _readable(self, child: Child, _: int) -> None:
         try:
-            while (report := child.channel.report()) is not None:
+            while (report := child.channel.receive_report()) is not None:
                 if isinstance(report, StacksAt):
                     self._keep_stacks(child, report)
                 else:

@@ -10,7 +10,7 @@ from prefork.config import Config, ConfigError, LoadedConfig, Problem, Source, c
 from prefork.listeners import Listener, ListenOptions, open_listeners
 from prefork.master.pool.plan import GenerationSettings
 from prefork.master.pool.sizing import Bounds
-from prefork.worker.boot.process import import_parts
+from prefork.worker.boot.service_factory import import_parts
 
 if TYPE_CHECKING:
     import ssl  # by hand below: it costs each process three megabytes

@@ -26,8 +26,8 @@ from prefork.master.pool.roster import PROOF
 from prefork.master.processes.children import Children
 from prefork.master.processes.generation import Generation
 from prefork.master.snapshot import ZygoteSnapshot
-from prefork.worker.boot import process
-from prefork.worker.boot.zygote import ZygoteArgs, live
+from prefork.worker.boot.fork_protection import fork
+from prefork.worker.boot.zygote import ZygoteArgs, run_zygote
 
 NotSpawned = Callable[[Generation, list[int], str], None]
 
@@ -100,7 +100,7 @@ class Zygotes(Periodic):
     def take_over(self, state: ZygoteSnapshot, generation: Generation) -> None:
         """One of the master before. It, and the workers that it forks, are of that one's code."""
         os.set_inheritable(state.fd, False)
-        channel = Channel.adopt(state.fd)
+        channel = Channel.from_fd(state.fd)
         self._watch(Zygote(state.pid, generation, channel, state.deadline, state.ready_at))
 
     # What the master wants.
@@ -202,8 +202,8 @@ class Zygotes(Periodic):
         ours, theirs = Channel.pair()
         try:
             foreign = (*self._children.foreign(generation), ours.fileno())
-            conception = ZygoteArgs(self._children.heritage(generation), theirs, foreign)
-            pid = process.fork(lambda: live(conception))
+            args = ZygoteArgs(self._children.heritage(generation), theirs, foreign)
+            pid = fork(lambda: run_zygote(args))
         except OSError:
             ours.close()
             raise
@@ -219,13 +219,13 @@ class Zygotes(Periodic):
     def _hear(self, zygote: Zygote) -> None:
         number = zygote.generation.number
         try:
-            while (report := zygote.channel.report()) is not None:
+            while (report := zygote.channel.receive_report()) is not None:
                 if isinstance(report, ReadyReport):
                     logs.event("info", "zygote ready", pid=zygote.pid, generation=number)
                     zygote.ready_at, zygote.deadline = monotonic(), None
                     self._ask_next(zygote)
                 elif isinstance(report, FailedReport):
-                    self._dismiss(zygote, report.why)
+                    self._dismiss(zygote, report.reason)
         except EOFError:
             # It is dying, and if it is not, it is of no use any more.
             self._unwatch(zygote.channel)
@@ -271,13 +271,13 @@ class Zygotes(Periodic):
 
     def _hear_unborn(self, unborn: PendingWorker) -> None:
         try:
-            report = unborn.channel.report()
+            report = unborn.channel.receive_report()
         except EOFError:
             report = FailedReport("the worker died before it had told its process id")
         if isinstance(report, BornReport):
             self._deliver(unborn, report.pid)
         elif isinstance(report, FailedReport):
-            self._lose(unborn, report.why)
+            self._lose(unborn, report.reason)
         self._ask_next(unborn.zygote)
 
     def _deliver(self, unborn: PendingWorker, pid: int) -> None:

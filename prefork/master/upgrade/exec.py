@@ -36,7 +36,7 @@ from prefork.master.snapshot import (
     encode,
 )
 from prefork.scoreboard import Scoreboard
-from prefork.worker.boot.process import import_parts
+from prefork.worker.boot.service_factory import import_parts
 
 VARIABLE = "PREFORK_UPGRADE"
 

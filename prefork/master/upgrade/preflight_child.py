@@ -163,7 +163,7 @@ class _Canary:
 
     def _hear(self, child: Child, report: Report) -> None:
         if isinstance(report, FailedReport):
-            self._why = report.why
+            self._why = report.reason
         elif isinstance(report, ReadyReport):
             self._ready = True
             self._children.tell(child, RetireOrder())

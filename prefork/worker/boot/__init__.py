@@ -1,1 +1,1 @@
-"""The start of a worker: process, zygote, rights, hooks and warm-up, up to *ready*."""
+"""How workers and zygotes start: fork, rights, hooks, loading and warm-up, up to *ready*."""

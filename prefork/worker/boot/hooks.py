@@ -1,7 +1,7 @@
-"""Functions of the application's that are called at moments of a worker's life.
+"""Functions of the application that are called at certain moments of a worker's life.
 
-They are found when the application's code may first run, not when they are due: a wrong name fails
-the boot, and not the end.
+They are imported when the application's code may first run, not when they are called: a wrong name
+fails the boot, and not the end.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,12 +13,12 @@ from prefork.apps.application_loader import find
 
 
 class WorkerInfo(Struct, frozen=True):
-    """What a hook is told: the worker that it is about."""
+    """The argument of a hook: the worker for which it is called."""
 
     slot: int
     generation: int
     pid: int
-    """Of the process in which the hook runs: for before_fork that is not the worker's."""
+    """Of the process in which the hook runs; in before_fork that is not the worker's."""
     name: str
     """Of the server."""
 
@@ -27,7 +27,7 @@ Hook = Callable[[WorkerInfo], object]
 
 
 class Hooks:
-    """The functions that `workers.hooks` names, by the moment of their call.
+    """The functions that `workers.hooks` names, by the moment at which they are called.
 
     Raises LoadError, and whatever their modules raise when they are imported.
     """
@@ -43,7 +43,7 @@ class Hooks:
             hook(worker)
 
     def call_last(self, moment: str, worker: WorkerInfo) -> None:
-        """The same where nothing can fail any more: what it raises is logged."""
+        """The same at the end of a worker, which cannot fail any more: an exception is logged."""
         try:
             self.call(moment, worker)
         except BaseException as problem:  # SystemExit too: the worker leaves in its own way

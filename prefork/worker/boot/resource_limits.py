@@ -1,4 +1,4 @@
-"""What a worker may use: the limits and CPUs of [process]."""
+"""Resource limits and CPUs of a worker, from [process]."""
 
 import os
 import resource
@@ -8,10 +8,11 @@ from prefork.apps.application_loader import LoadError
 from prefork.config.resource_values import LIMITS
 
 
-def limit(limits: Mapping[str, int]) -> None:
+def set_limits(limits: Mapping[str, int]) -> None:
     """Sets resource limits for this process and its children, setrlimit(2).
 
-    Before rights are dropped: raising a hard limit takes CAP_SYS_RESOURCE.  Raises LoadError.
+    To be called before rights are dropped: to raise a hard limit takes CAP_SYS_RESOURCE.  Raises
+    LoadError.
     """
     for name, value in limits.items():
         try:
@@ -24,9 +25,9 @@ def limit(limits: Mapping[str, int]) -> None:
 
 
 def bind_to_cpus(sets: Sequence[Sequence[int]], slot: int) -> None:
-    """Binds a worker to its set of CPUs, which are given out in turn, sched_setaffinity(2).
+    """Binds a worker to its set of CPUs, sched_setaffinity(2); slots get the sets in turn.
 
-    No sets: it stays free.  Raises LoadError.
+    Without sets the worker may run on all CPUs.  Raises LoadError.
     """
     if not sets:
         return

@@ -1,4 +1,4 @@
-"""What a worker may do: the user and groups that it drops to, and that it never gains more."""
+"""The rights of a worker: its user and groups, and that it never gains more."""
 
 import os
 
@@ -7,11 +7,11 @@ from prefork.apps.application_loader import LoadError
 from prefork.config import Process
 
 
-def restrain(process: Process, master: int) -> dict[str, str]:
-    """Gives up what [process] says, for good; `master` is the parent's process id.
+def drop_rights(process: Process, master: int) -> dict[str, str]:
+    """Gives up the rights that [process] says, for good; `master` is the parent's process id.
 
-    To be called before anything of the application is imported, and after all that takes root's
-    rights.  Returns the environment variables that go with the user.  Raises LoadError.
+    To be called after everything that needs root's rights, and before anything of the application
+    is imported.  Returns the environment variables that go with the user.  Raises LoadError.
     """
     if process.umask is not None:
         os.umask(process.umask)
@@ -33,8 +33,8 @@ def restrain(process: Process, master: int) -> dict[str, str]:
 
 
 def _become(account: accounts.Account, master: int) -> None:
-    # A change of credentials clears it (prctl(2), PR_SET_PDEATHSIG), and a master that died
-    # meanwhile sends nothing.
+    # A change of credentials clears the parent-death signal (prctl(2), PR_SET_PDEATHSIG), and a
+    # master that died meanwhile sends none.
     number = linux.parent_death_signal()
     accounts.become(account)
     linux.set_parent_death_signal(number)

@@ -1,4 +1,4 @@
-"""The worker's side of its stacks: two ways to write them, one with the GIL and one without."""
+"""The worker's side of a stack dump: two ways to write it, one with the GIL and one without."""
 
 import contextlib
 import faulthandler
@@ -11,29 +11,31 @@ from prefork.channel import Channel, StacksReport
 from prefork.stack_dump import SIGNAL
 
 
-def offer(channel: Channel) -> None:
+def start_stack_writer(channel: Channel) -> None:
     """From now on the stacks are written into a memfd when the master asks for them.
 
-    With all signals blocked, so that the thread never gets one.  Without a descriptor or a thread
-    to spare nothing is offered, and the master does not ask.
+    To be called with all signals blocked, so that the thread never gets one.  Without a descriptor
+    or a thread to spare nothing is reported to the master, which does not ask then.
     """
-    with contextlib.suppress(OSError, RuntimeError), contextlib.ExitStack() as undone:
+    with contextlib.suppress(OSError, RuntimeError), contextlib.ExitStack() as undo:
         memfd = os.memfd_create("prefork-stacks")
-        undone.callback(os.close, memfd)
-        # The master empties it, and does not know where this end's offset stands.
+        undo.callback(os.close, memfd)
+        # The master truncates it, and does not know this descriptor's offset.
         fcntl.fcntl(memfd, fcntl.F_SETFL, os.O_APPEND)
-        asked = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)  # nothing may block the master
-        undone.callback(os.close, asked)
-        threading.Thread(target=_answer, args=(asked, memfd), name="stacks", daemon=True).start()
-        undone.pop_all()
+        request = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)  # nothing may block the master
+        undo.callback(os.close, request)
+        threading.Thread(
+            target=_write_on_request, args=(request, memfd), name="stacks", daemon=True
+        ).start()
+        undo.pop_all()
         faulthandler.register(SIGNAL, file=memfd, all_threads=True)
-        channel.send(StacksReport(), (memfd, asked))
+        channel.send(StacksReport(), (memfd, request))
 
 
-def _answer(asked: int, memfd: int) -> None:
-    question = select.poll()
-    question.register(asked, select.POLLIN)
-    while question.poll():
-        os.eventfd_read(asked)
-        if not os.fstat(memfd).st_size:  # else the signal was faster
+def _write_on_request(request: int, memfd: int) -> None:
+    poll = select.poll()
+    poll.register(request, select.POLLIN)
+    while poll.poll():
+        os.eventfd_read(request)
+        if not os.fstat(memfd).st_size:  # otherwise the signal was faster
             faulthandler.dump_traceback(memfd, all_threads=True)

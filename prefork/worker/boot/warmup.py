@@ -1,7 +1,7 @@
-"""Requests made inside a new worker before it is ready.
+"""Requests inside a new worker before it is ready.
 
-What the first request of an application loads (templates, connections, caches) is loaded before
-any client waits for it; and an application that imports well but cannot answer fails its boot.
+An application may load much at its first request (templates, connections, caches): so no client
+has to wait for that.  An application that can be imported but cannot answer fails its boot.
 """
 
 from collections.abc import Iterable
@@ -14,11 +14,11 @@ _NO_LIMITS = RequestLimits(0, 0, 0, 0, 0)
 
 
 class WarmupError(Exception):
-    """A path was not answered with 2xx or 3xx; one line."""
+    """The answer for a path was not 2xx or 3xx; one line."""
 
 
-class _Nowhere:
-    """Where the answers go."""
+class _Discard:
+    """Takes the answers, and drops them."""
 
     broken = False
     closing = True
@@ -41,7 +41,7 @@ def warm_up(application: Application, paths: Iterable[str], base: Environ) -> No
         if not connection.requests:
             raise WarmupError(f"warmup: {path} is no request target: {connection.error}")
         request = connection.requests.pop(0)
-        response = WsgiResponse(request, _Nowhere())
+        response = WsgiResponse(request, _Discard())
         response.take(application(request.environ, response.start))
         assert response.head is not None
         status = response.head.code

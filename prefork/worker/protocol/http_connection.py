@@ -20,7 +20,6 @@ from prefork.http.response_head import Headers, early_hints, error
 from prefork.http.streamed_body import DRAIN, StreamedBody
 from prefork.worker.protocol.body_pull import draining, let_go, pull
 from prefork.worker.schedule.handover import UNREAD, HandoverMessage
-from prefork.worker.schedule.worker_listener import WorkerListener
 from prefork.worker.transport.client_limits import ClientLimits, due
 from prefork.worker.transport.lingering_close import LingeringClose
 from prefork.worker.transport.output_buffer import AHEAD
@@ -95,8 +94,8 @@ class HttpConnection(ResponseWriter):
         """The request that the application has now."""
         self.began = 0.0
         """Monotonic seconds at which it got that."""
-        self.listener: WorkerListener | None = None
-        """Where it came in, if it may leave for another worker."""
+        self.listener: int | None = None
+        """Inode of the listener at which it came in, if it may move to another worker."""
         self.wish = _CLOSE
         """What it waits for, as far as that was noted."""
         self.events = 0
@@ -206,7 +205,7 @@ class HttpConnection(ResponseWriter):
         else:
             data = bytes(self._unfinished)
         return HandoverMessage(
-            *(listener.inode, None, connection.peer, data, self._since, deadline),
+            *(listener, None, connection.peer, data, self._since, deadline),
             *(self._answered, self._continued, self._served),
         )
 

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -30,13 +30,22 @@ from prefork.worker.transport.output_buffer import SendFile
 from prefork.worker.transport.proxy_header import ProxyHeaderReader
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
     from prefork.worker.transport.tls_transport import TlsTransport
 
 
-def security(config: Config, address: str, context: Any) -> "ListenerSecurity | None":
-    """What the listener of that address asks for; `context`: the server's, an ssl.SSLContext.
+AdmitProxied = Callable[[HttpConnection, str], Reject | None]
+"""Why a connection is refused whose client a PROXY header has named, by the address that shares in
+the limit on connections; None if it may stay."""
 
-    None where its conversations are plain ones.
+
+def security(
+    config: Config, address: str, context: "SSLContext | None", admit: AdmitProxied
+) -> "ListenerSecurity | None":
+    """What the listener of that address asks of its connections; `context`: the server's.
+
+    None if they are plain HTTP.
     """
     http, settings = config.http, config.tls
     seal = None
@@ -44,6 +53,7 @@ def security(config: Config, address: str, context: Any) -> "ListenerSecurity | 
         # Imported here: OpenSSL costs each process megabytes that few servers have a use for.
         from prefork.worker.transport.tls_transport import TlsTransport
 
+        assert context is not None
         seal = partial(TlsTransport, context=context)
     if seal is None and not http.trusted_proxies:
         return None
@@ -53,6 +63,7 @@ def security(config: Config, address: str, context: Any) -> "ListenerSecurity | 
         http.proxy_protocol,
         forwarded.trust(http.trusted_proxies),
         keys(http.trusted_headers) if http.trusted_proxies else {},
+        admit,
     )
 
 
@@ -67,6 +78,7 @@ class ListenerSecurity(Struct, frozen=True):
     trusts: forwarded.Trusts
     headers: dict[bytes, str]
     """What is believed from whom is trusted; see prefork.http.proxied_request.keys."""
+    admit: AdmitProxied | None = None
 
     def converse(
         self, sock: socket.SocketType, base: Environ, peer: Peer, rules: ClientLimits, now: float
@@ -136,8 +148,7 @@ class SecuredConnection(HttpConnection):
         self._header = None
         if header.source is not None:
             self.connection.peer = header.source
-            admit = self.listener.admit if self.listener is not None else None
-            refusal = admit(self) if admit is not None else None
+            refusal = self._refusal(header.source[0])
             if refusal is not None:
                 if self._security.seal is None:
                     self._stay_plain(refusal)
@@ -146,6 +157,12 @@ class SecuredConnection(HttpConnection):
                 return False
         self._know_peer(now)
         return True
+
+    def _refusal(self, address: str) -> Reject | None:
+        security = self._security
+        if security.admit is None:
+            return None
+        return security.admit(self, "" if security.trusts(address) else address)
 
     def _know_peer(self, now: float) -> None:
         """Nothing more will be said of the peer but by itself."""

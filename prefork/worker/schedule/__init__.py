@@ -1,1 +1,1 @@
-"""Waiting: accept4(), the epoll, threads, and hand-over between workers."""
+"""Waiting and scheduling: accept4(), the epoll, threads, and handover between workers."""

@@ -7,16 +7,23 @@ from prefork.worker.schedule.worker_listener import AcceptedSocket, WorkerListen
 
 
 class PendingWork:
-    """State that the serving threads, the acceptors and the watcher share."""
+    """State that the serving threads, the acceptors, the watcher and signal handlers share."""
 
-    __slots__ = ("accepted", "events", "received", "serving_since", "stopping", "watcher_asleep")
+    __slots__ = (
+        *("_main_fds", "accepted", "check_orders", "events", "received", "serving_since"),
+        *("stopping", "watcher_asleep"),
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, *main_fds: int) -> None:
+        """`main_fds`: descriptors in the epoll whose events are the main thread's."""
+        self._main_fds = main_fds
         self.serving_since = 0.0
         """Monotonic seconds at which the leader came back from the epoll; 0 while it waits
         there."""
         self.stopping = False
         """The worker has begun to stop."""
+        self.check_orders = False
+        """The main thread has to read the master's orders, or to act on one."""
         self.watcher_asleep = False
         """A thread that begins to serve has to wake the watcher."""
         self.accepted: deque[tuple[AcceptedSocket, WorkerListener]] = deque()
@@ -25,3 +32,10 @@ class PendingWork:
         """Connections from the inbox."""
         self.events: deque[tuple[int, int]] = deque()
         """(descriptor, events) that the last look into the epoll found (several threads only)."""
+
+    def is_for_main(self, fd: int) -> bool:
+        """Another thread has got an event: leaves it to the main thread if it is for that."""
+        if fd in self._main_fds:
+            self.check_orders = True
+            return True
+        return False

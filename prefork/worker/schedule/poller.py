@@ -9,6 +9,7 @@ comes and the deadline has moved.
 
 import select
 import threading
+from collections.abc import Mapping
 from math import inf
 from typing import Generic, Protocol, TypeVar
 
@@ -27,6 +28,27 @@ class PolledConnection(Protocol):
     """Monotonic seconds at which it is given up; 0 for never."""
     wheel_time: float
     """Monotonic seconds of its tick on the timer wheel; infinity if it is not on the wheel."""
+
+
+class EventPoller(Protocol):
+    """A poller as the worker's loop has it, which does not know what a connection is."""
+
+    @property
+    def parked(self) -> Mapping[int, object]:
+        """Parked connections, by descriptor."""
+
+    @property
+    def next_deadline(self) -> float:
+        """Monotonic seconds of the earliest tick on the wheel; infinity if there is none."""
+
+    def watch(self, fd: int, *, edge: bool = False) -> None:
+        """See `ConnectionPoller.watch`."""
+
+    def fileno(self) -> int:
+        """See `ConnectionPoller.fileno`."""
+
+    def wait(self, now: float, limit: float | None = None) -> list[tuple[int, int]]:
+        """See `ConnectionPoller.wait`."""
 
 
 P = TypeVar("P", bound=PolledConnection)

@@ -14,13 +14,12 @@ import sys
 import threading
 from collections.abc import Callable
 from time import monotonic, sleep
-from typing import Any, Protocol
 
 from prefork import logs
 from prefork.worker.schedule.accept import WAKE, MainAcceptor, start_without_signals
 from prefork.worker.schedule.handover import HOPS, Handover, HandoverMessage
 from prefork.worker.schedule.pending_work import PendingWork
-from prefork.worker.schedule.poller import ConnectionPoller
+from prefork.worker.schedule.service_protocol import Service
 from prefork.worker.schedule.threads import LeaderFollowers
 
 _PATIENCE = 0.004
@@ -54,21 +53,6 @@ _CHECK_DESCRIPTORS = 1.0
 """Seconds between two checks for free descriptors while there were none."""
 
 
-class WatchedService(Protocol):
-    """What the watcher needs of a service (prefork.worker.schedule.worker_loop.Service)."""
-
-    @property
-    def poller(self) -> ConnectionPoller[Any]:
-        """Where its connections are parked."""
-
-    def hand_over(self, fd: int, slot: int | None = None) -> bool:
-        """Hands a parked connection over, to an idle sibling or to the one in a slot; returns
-        False if it stays."""
-
-    def hand_over_all(self) -> None:
-        """Hands over all parked connections that can move, to any sibling that receives them."""
-
-
 class Watcher:
     """The thread; asleep until `start`."""
 
@@ -78,13 +62,12 @@ class Watcher:
         main_acceptor: MainAcceptor,
         handover: Handover,
         threads: LeaderFollowers | None,
+        service: Service,
         *,
         wake: Callable[[], None],
-        is_for_main: Callable[[int], bool],
         inbox_stuck: Callable[[], object],
     ) -> None:
-        """`wake` brings the leader out of the epoll; `is_for_main` is called with each descriptor
-        that was ready in there, and returns whether the main thread has to deal with it;
+        """To be called by the main thread.  `wake` brings the leader out of the epoll;
         `inbox_stuck` reports to the master that there is no descriptor left for what is in the
         inbox."""
         self._pending = pending
@@ -92,10 +75,9 @@ class Watcher:
         self._handover = handover
         self._threads = threads
         self._wake_leader = wake
-        self._is_for_main = is_for_main
         self._inbox_stuck = inbox_stuck
-        self._service: WatchedService
-        self._epoll = -1
+        self._service = service
+        self._epoll = service.poller.fileno()
         self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._main = threading.get_ident()
         self._thread: threading.Thread | None = None
@@ -107,12 +89,10 @@ class Watcher:
         self._window_ends = 0.0
         self._work: tuple[tuple[int, float], dict[int, tuple[int, float]]] | None = None
 
-    def start(self, service: WatchedService) -> None:
+    def start(self) -> None:
         """Begins to watch, if there can be anything to do (main thread)."""
         if self._threads is None and self._handover.inbox is None:
             return
-        self._service = service
-        self._epoll = service.poller.fileno()
         self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
         start_without_signals(self._thread)
 
@@ -265,7 +245,7 @@ class Watcher:
             os.close(fd)
         stayed = False
         for fd, _ in (*self._take_events(), *service.poller.wait(now, 0.0)):
-            if not self._is_for_main(fd) and not service.hand_over(fd):
+            if not self._pending.is_for_main(fd) and not service.hand_over(fd):
                 stayed = True
         return not stayed  # what stays is still ready
 
@@ -308,7 +288,7 @@ class Watcher:
         poller = self._service.poller
         left = max(len(poller.parked) // 8, 1)
         for fd, _ in poller.wait(now, 0.0):
-            if not self._is_for_main(fd) and self._service.hand_over(fd, slot):
+            if not self._pending.is_for_main(fd) and self._service.hand_over(fd, slot):
                 left -= 1
                 if not left:
                     return

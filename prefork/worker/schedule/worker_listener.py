@@ -2,51 +2,40 @@
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any
 
-from prefork.http.request import Environ
+from prefork.scoreboard import LISTENERS, AcceptFlags
 from prefork.worker.schedule.fairness import AcceptFairness
+from prefork.worker.schedule.handover import Handover, inode_of
 
-AcceptedSocket = tuple[int, Any]
-"""A descriptor and the peer's address, as accept(2) gave them."""
+PeerAddress = Any
+"""The peer's address as accept(2) gave it: the socket module has no type for it."""
+
+AcceptedSocket = tuple[int, PeerAddress]
+"""The descriptor of an accepted connection, and the peer's address."""
 
 
 class WorkerListener:
     """The worker's own descriptor of a listening socket that all workers share."""
 
-    __slots__ = (
-        "admit",
-        "base",
-        "converse",
-        "fairness",
-        "inode",
-        "open",
-        "recall",
-        "sock",
-        "spare_fd",
-        "trusts",
-    )
+    __slots__ = ("fairness", "inode", "number", "open", "sock", "spare_fd")
 
-    def __init__(self, sock: socket.socket) -> None:
-        """Raises OSError if no descriptor is left for the spare one."""
+    def __init__(
+        self, sock: socket.socket, number: int = 0, fairness: AcceptFairness | None = None
+    ) -> None:
+        """`number`: the same for all workers of a generation.  `fairness`: decides which worker
+        accepts next, if that can be found out.
+
+        Raises OSError if no descriptor is left for the spare one.
+        """
         self.sock = sock
-        self.base: Environ = {}
-        """What the environ of each request that comes in here begins with."""
+        self.number = number
+        self.fairness = fairness
         self.open = True
-        self.converse: Any = None
-        """Makes the connection object of an accepted socket, if the service has some."""
-        self.fairness: AcceptFairness | None = None
-        """Decides which worker accepts next, if that can be found out."""
-        self.recall: Any = None
-        """Cache of request heads, if the service uses one."""
-        self.admit: Any = None
-        """Is asked when a PROXY header has named the client, if the service has bounds."""
-        self.trusts: Callable[[str], bool] | None = None
-        """Which peers are proxies that speak for many clients."""
         self.spare_fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         """Replaces the listener. It is opened early, since descriptors can run out."""
-        self.inode = os.fstat(sock.fileno()).st_ino
+        self.inode = inode_of(sock)
         """Of the listener's socket: it names the listener in all processes that share it."""
 
     def stop_accepting(self) -> None:
@@ -75,3 +64,20 @@ class WorkerListener:
         self.open = False
         self.sock.close()
         self.release_spare()
+
+
+def worker_listeners(
+    socks: Iterable[socket.socket], flags: AcceptFlags, handover: Handover
+) -> list[WorkerListener]:
+    """The listeners of a worker, in the generation's order.
+
+    There is fairness for the first TCP ones only: the length of a Unix socket's queue costs too
+    much to ask, and the scoreboard has accept flags for few.
+    """
+    listeners = []
+    for number, sock in enumerate(socks):
+        fairness = None
+        if number < LISTENERS and sock.family != socket.AF_UNIX:
+            fairness = AcceptFairness(sock, flags, handover, number)
+        listeners.append(WorkerListener(sock, number, fairness))
+    return listeners

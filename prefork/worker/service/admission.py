@@ -7,9 +7,10 @@ its share, the new one is turned away with a status and Retry-After.
 
 import contextlib
 import socket
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from typing import Generic, Protocol, TypeVar
 
+from prefork import logs
 from prefork.http.head_rules import Reject
 from prefork.http.response_head import error
 
@@ -18,6 +19,12 @@ _LEAST = 16
 _READ = 64 * 1024
 
 _RETRY_AFTER = ("Retry-After", "1")  # seconds
+
+_FULL = 503, "too many connections"
+_ADDRESS_FULL = 429, "too many connections from this address"
+
+_LOG_EVERY = 5.0
+"""Seconds between two lines in the log about connections that were turned away."""
 
 
 class AdmittedConnection(Protocol):
@@ -33,7 +40,8 @@ class Admission(Generic[M]):
     """The bounds of one worker; 0 means none."""
 
     def __init__(self, limit: int, per_address: int, *, descriptors: int | None) -> None:
-        """`descriptors`: how many connections may use, None for no limit.
+        """`limit`: connections of the worker.  `per_address`: connections of one client's address.
+        `descriptors`: how many connections may use, None for no limit.
 
         With fewer descriptors than connections allowed, accept(2) would fail before any bound of
         ours is reached, so the lower one counts.
@@ -43,50 +51,61 @@ class Admission(Generic[M]):
             limit = min(limit, room) if limit else room
         self.limit = limit
         self.per_address = per_address
-        self._members: dict[str, list[M]] = {}
+        self.members: set[M] = set()
+        """All connections that the worker holds."""
+        self._by_address: dict[str, list[M]] = {}
+        self._log_limit = logs.RateLimit(_LOG_EVERY)
 
-    def refusal(
-        self, address: str, members: Collection[M], parked: Iterable[M], end: Callable[[M], bool]
-    ) -> Reject | None:
-        """Why a new connection is not taken, None where it may stay.
+    def refusal(self, address: str, parked: Iterable[M], end: Callable[[M], bool]) -> Reject | None:
+        """Why a new connection is refused, None if it may stay.
 
-        address: the client's, empty where it has none (a Unix socket).  members: all that the
-        worker holds.  parked: those that wait for their client, the longest waiting first.  end:
-        closes one of them and makes room; False where another thread has it.
+        address: the client's, empty if it has none (a Unix socket).  parked: connections that wait
+        for their client, the longest waiting first.  end: closes one of them and makes room;
+        returns False if another thread has it.
         """
-        problem = self.overdrawn(address, members)
-        if problem is not None:
-            return problem
-        if self.limit and len(members) >= self.limit:
+        if self._has_share(address):
+            return self._refused(_ADDRESS_FULL)
+        if self.limit and len(self.members) >= self.limit:
             for one in parked:
                 if one.idle and end(one):
                     return None
-            return Reject(503, "too many connections", _RETRY_AFTER)
+            return self._refused(_FULL)
         return None
 
-    def overdrawn(self, address: str, members: Collection[M]) -> Reject | None:
-        """Why an address gets no connection more, None where it may have one."""
-        if self.per_address and address and self._of(address, members) >= self.per_address:
-            return Reject(429, "too many connections from this address", _RETRY_AFTER)
+    def admit_proxied(self, member: M, address: str) -> Reject | None:
+        """Why a member is refused whose client a PROXY header has named, None if it may stay."""
+        if self._has_share(address):
+            return self._refused(_ADDRESS_FULL)
+        self.note(address, member)
         return None
 
     def note(self, address: str, member: M) -> None:
-        """A new connection is one of its address from now on, until it is no member any more."""
+        """A connection counts for its address from now on, until it is no member any more."""
         if self.per_address and address:
-            self._members.setdefault(address, []).append(member)
+            self._by_address.setdefault(address, []).append(member)
 
-    def _of(self, address: str, members: Collection[M]) -> int:
-        if len(self._members) > 2 * len(members) + _LEAST:
-            for other in list(self._members):
-                self._count(other, members)
-        return self._count(address, members)
+    def _refused(self, problem: tuple[int, str]) -> Reject:
+        status, reason = problem
+        if self._log_limit.due():
+            logs.event("warning", "connections refused", reason=reason)
+        return Reject(status, reason, _RETRY_AFTER)
 
-    def _count(self, address: str, members: Collection[M]) -> int:
-        alive = [one for one in self._members.get(address, ()) if one in members]
+    def _has_share(self, address: str) -> bool:
+        """Whether an address has as many connections as it may have."""
+        return bool(self.per_address and address) and self._of(address) >= self.per_address
+
+    def _of(self, address: str) -> int:
+        if len(self._by_address) > 2 * len(self.members) + _LEAST:
+            for other in list(self._by_address):
+                self._count(other)
+        return self._count(address)
+
+    def _count(self, address: str) -> int:
+        alive = [one for one in self._by_address.get(address, ()) if one in self.members]
         if alive:
-            self._members[address] = alive
+            self._by_address[address] = alive
         else:
-            self._members.pop(address, None)
+            self._by_address.pop(address, None)
         return len(alive)
 
 

@@ -3,17 +3,15 @@
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic, time
-from typing import Any, Protocol
+from typing import Protocol
 
 from prefork import logs
 from prefork.apps.wsgi import Application
-from prefork.http.head_rules import Reject
 from prefork.http.queue_time import waited
 from prefork.http.request import Environ, Request
 from prefork.http.request_id import RequestIds
-from prefork.http.request_parser import Peer
 from prefork.scoreboard import ThreadRecord, WorkerStatsWriter
 from prefork.worker.protocol.http_connection import HEAD, HttpConnection, NextStep
 from prefork.worker.schedule.handover import Handover, HandoverMessage
@@ -27,6 +25,7 @@ from prefork.worker.schedule.threads import LeaderFollowers
 from prefork.worker.schedule.worker_listener import AcceptedSocket, WorkerListener
 from prefork.worker.service import forked_child
 from prefork.worker.service.admission import Admission, turn_away
+from prefork.worker.service.listener_profile import ListenerProfile
 from prefork.worker.transport.accepted_socket import adopt, peer_name
 from prefork.worker.transport.client_limits import ClientLimits
 from prefork.worker.transport.output_buffer import AHEAD
@@ -35,9 +34,6 @@ from prefork.worker.transport.output_buffer import AHEAD
 _IDLE, _READ, _WRITE, _SERVE = NextStep.IDLE, NextStep.READ, NextStep.WRITE, NextStep.SERVE
 
 _DONTWAIT = socket.MSG_DONTWAIT
-
-_COMPLAIN = 5.0
-"""Seconds between two lines in the log about connections that were turned away."""
 
 _TURN = 0.001
 """Seconds after which a connection with more requests in its pipeline waits behind others.  A
@@ -65,6 +61,7 @@ class HttpService:
         threads: LeaderFollowers | None,
         handover: Handover,
         stats: WorkerStatsWriter,
+        profiles: Sequence[ListenerProfile],
         *,
         admission: Admission[HttpConnection],
         request_timeout: float,
@@ -74,8 +71,8 @@ class HttpService:
         proxies: bool,
         draining: Callable[[], bool] | None,
     ) -> None:
-        """`proxies`: some are trusted.  `draining`: whether the server is about to stop, though it
-        serves on; None where it never does both."""
+        """`profiles`: of the listeners, by number.  `proxies`: some are trusted.  `draining`:
+        whether the server is about to stop, though it serves on; None if it never does both."""
         self.poller: ConnectionPoller[HttpConnection] = (
             ConnectionPoller() if threads is None else SharedConnectionPoller()
         )
@@ -85,6 +82,7 @@ class HttpService:
         self._threads = threads
         self._handover = handover
         self._stats = stats
+        self._profiles = profiles
         self._ids = ids
         self._draining = draining
         self._reading = self._writing = 0
@@ -99,9 +97,8 @@ class HttpService:
             each is not None for each in (threads, ids, draining, access)
         )
         self._on_failure = self._failed  # one object: to bind a method takes 25 ns
-        self._open: set[HttpConnection] = set()
+        self._open = admission.members
         self._forked = False
-        self._refusals = logs.RateLimit(_COMPLAIN)
         self._last = False
         self._until = 0.0
 
@@ -112,14 +109,15 @@ class HttpService:
     ) -> None:
         fd, peer = accepted
         name = peer_name(peer)
-        address = _sharer(name, listener)
+        profile = self._profiles[listener.number]
+        address = profile.sharing_address(name)
         sock = adopt(fd)
-        if not self._admitted(sock, address, tls="HTTPS" in listener.base):
+        if not self._admitted(sock, address, tls=profile.tls):
             return
         now = monotonic()
-        conversation = listener.converse(sock, listener.base, name, self._rules, now)
-        conversation.listener = listener
-        conversation.connection.recall = listener.recall
+        conversation = profile.connect(sock, profile.environ, name, self._rules, now)
+        conversation.listener = listener.inode
+        conversation.connection.recall = profile.head_cache
         self._open.add(conversation)
         self._admission.note(address, conversation)
         conversation.closing = self._last
@@ -132,12 +130,13 @@ class HttpService:
             self.serve_accepted((fd, parcel.peer), listener, record)
             return
         now = monotonic()
-        conversation = listener.converse(adopt(fd), listener.base, parcel.client, self._rules, now)
-        conversation.listener = listener
-        conversation.connection.recall = listener.recall
+        profile = self._profiles[listener.number]
+        conversation = profile.connect(adopt(fd), profile.environ, parcel.client, self._rules, now)
+        conversation.listener = listener.inode
+        conversation.connection.recall = profile.head_cache
         self._open.add(conversation)
         # It was admitted where it came from.
-        self._admission.note(_sharer(parcel.client, listener), conversation)
+        self._admission.note(profile.sharing_address(parcel.client), conversation)
         conversation.closing = self._last
         conversation.resume(parcel)
         request = conversation.read(now)
@@ -294,29 +293,11 @@ class HttpService:
         admission = self._admission
         if len(self._open) < (admission.limit or sys.maxsize) and not admission.per_address:
             return True
-        problem = admission.refusal(
-            address, self._open, list(self.poller.parked.values()), self._end_idle
-        )
+        problem = admission.refusal(address, list(self.poller.parked.values()), self._end_idle)
         if problem is None:
             return True
         turn_away(sock, problem, tls=tls)
-        self._complain(problem)
         return False
-
-    def admit(self, conversation: HttpConnection) -> Reject | None:
-        """A PROXY header has named a conversation's client: why that is turned away, or None."""
-        assert conversation.listener is not None
-        address = _sharer(conversation.connection.peer, conversation.listener)
-        problem = self._admission.overdrawn(address, self._open)
-        if problem is None:
-            self._admission.note(address, conversation)
-        else:
-            self._complain(problem)
-        return problem
-
-    def _complain(self, problem: Reject) -> None:
-        if self._refusals.due():
-            logs.event("warning", "connections refused", reason=problem.reason)
 
     def _end_idle(self, conversation: HttpConnection) -> bool:
         if not self.poller.claim_connection(conversation):
@@ -438,28 +419,3 @@ class HttpService:
         )
         if self._forked:
             forked_child.leave(problem)
-
-
-def _sharer(peer: Peer, listener: WorkerListener) -> str:
-    """The address whose share of the connections one is, empty for none."""
-    address = peer[0]
-    # A proxy has no share of its own: its clients would have to divide it.
-    return "" if listener.trusts is not None and listener.trusts(address) else address
-
-
-def base_environ(server: tuple[str, str], *, tls: bool = False, **more: Any) -> Environ:
-    """What the environ of every request at one listener begins with."""
-    name, port = server
-    return {
-        "SERVER_NAME": name,
-        "SERVER_PORT": port,
-        "REMOTE_ADDR": "",
-        "REMOTE_PORT": "",
-        "SCRIPT_NAME": "",
-        "wsgi.version": (1, 0),
-        "wsgi.url_scheme": "https" if tls else "http",
-        "wsgi.run_once": False,
-        "wsgi.input_terminated": True,
-        **({"HTTPS": "on"} if tls else {}),
-        **more,
-    }

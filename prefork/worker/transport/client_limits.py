@@ -2,6 +2,7 @@
 
 from msgspec import Struct
 
+from prefork.config import Http
 from prefork.http.disk_budget import DiskBudget
 from prefork.http.memory_budget import MemoryBudget
 from prefork.http.request_parser import RequestLimits
@@ -30,6 +31,34 @@ class ClientLimits(Struct, frozen=True):
     """What all bodies and responses of a worker may take of its memory."""
     disk: DiskBudget
     """And of the disk, in temporary files."""
+
+    @classmethod
+    def of(cls, http: Http) -> "ClientLimits":
+        """The limits of [http], with budgets of their own for memory and disk."""
+        budget, disk = MemoryBudget(http.buffer_memory), DiskBudget(http.buffer_disk)
+        return cls(
+            limits=RequestLimits(
+                request_line=http.max_request_line,
+                header_count=http.max_header_count,
+                header_size=http.max_header_size,
+                body=http.max_body,
+                body_memory=http.body_memory,
+                budget=budget,
+                disk=disk,
+                stream=http.stream_body,
+            ),
+            keepalive=http.keepalive,
+            keepalive_requests=http.keepalive_requests,
+            header_timeout=http.header_timeout,
+            body_timeout=http.body_timeout,
+            min_body_rate=http.min_body_rate,
+            write_timeout=http.write_timeout,
+            min_write_rate=http.min_write_rate,
+            response_memory=http.response_memory,
+            response_spill=http.response_spill,
+            budget=budget,
+            disk=disk,
+        )
 
 
 def due(now: float, *, silence: float, rate: int, since: float, done: int) -> float:

@@ -1,0 +1,41 @@
+"""The surroundings of the application, made before anything of it is imported."""
+
+import os
+import sys
+
+from prefork import logs, systemd
+from prefork.apps.application_loader import LoadError
+from prefork.config import Config
+from prefork.worker.boot.hooks import Hooks
+from prefork.worker.boot.resource_limits import set_limits
+from prefork.worker.boot.rights import drop_rights
+from prefork.worker.boot.worker_args import WorkerContext
+
+
+def set_up_application(context: WorkerContext) -> Hooks:
+    """Makes the application's surroundings, and finds its hooks.
+
+    Limits and log files come first, since they may take root's rights.  Raises LoadError, LogError,
+    and whatever the hooks' modules raise when they are imported.
+    """
+    config = context.config
+    set_limits(config.process.limits)
+    context.logs.reconfigure(config.log)
+    user = drop_rights(config.process, context.master)
+    _set_environment(config, user)
+    return Hooks(config.workers.hooks)
+
+
+def _set_environment(config: Config, user: dict[str, str]) -> None:
+    """Sets environment, directory and module path; `user`: the variables of its account."""
+    server = config.server
+    systemd.forget(os.environ)
+    os.environ.update(user | server.env)
+    try:
+        os.chdir(server.chdir)
+    except OSError as problem:
+        raise LoadError(f"server.chdir: {server.chdir}: {problem.strerror}") from None
+    for path in reversed((server.chdir, *server.pythonpath)):
+        if path not in sys.path:
+            sys.path.insert(0, path)
+    logs.configure_application(config.log.config)

@@ -1,0 +1,82 @@
+"""What a process drops after a fork: ours after the master's, the application's after ours."""
+
+import atexit
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable
+from typing import NoReturn, Protocol
+
+from prefork.worker.schedule.accept import WAKE
+
+# A terminal sends INT, HUP and WINCH to its whole foreground group: the master decides on them.
+# Not SIG_IGN, which the application's own programs would inherit over exec(2).
+_IGNORED = (
+    *(signal.SIGINT, signal.SIGHUP, signal.SIGWINCH, signal.SIGUSR1, signal.SIGUSR2),
+    *(signal.SIGTTIN, signal.SIGTTOU, WAKE),
+)
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+def fork(run: Callable[[], NoReturn]) -> int:
+    """Forks a process that begins with all signals blocked; returns its id. Raises OSError.
+
+    They are blocked until the child has handlers of its own: the parent's would run in it.
+    """
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        pid = os.fork()
+        if pid == 0:
+            run()
+        return pid
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
+
+
+def drop_master_state(foreign: Iterable[int]) -> None:
+    """Drops what is the master's: signal handlers, descriptors, callbacks at exit."""
+    signal.set_wakeup_fd(-1)  # an inherited one writes our signals into the master's pipe
+    for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    for ignored in _IGNORED:
+        signal.signal(ignored, _ignore)
+    close_descriptors(foreign)
+    atexit._clear()
+    if "logging" in sys.modules:  # of a program that called prefork.serve()
+        atexit.register(sys.modules["logging"].shutdown)
+
+
+def close_descriptors(fds: Iterable[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+def _ignore(*_: object) -> None:
+    """A signal handler that does nothing."""
+
+
+def protect_from_forks(
+    ours: Iterable[_Closable], applies: Callable[[], bool] = lambda: True
+) -> None:
+    """Lets processes that the application forks have default signals, and none of our sockets.
+
+    With a listener open in a forgotten child, a stopped server would go on accepting connections
+    that no process serves; with the channel open in it, the master would not see the worker's end.
+    `applies` is called in the child.
+    """
+
+    def in_child() -> None:
+        if not applies():
+            return
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGQUIT, *_IGNORED):
+            signal.signal(number, signal.SIG_DFL)
+        for each in ours:
+            with contextlib.suppress(OSError):
+                each.close()
+
+    os.register_at_fork(after_in_child=in_child)

@@ -1,0 +1,130 @@
+"""From the configuration to the service that answers: HTTP or TCP."""
+
+from collections.abc import Callable
+from functools import partial
+
+from msgspec import Struct
+
+from prefork import __version__
+from prefork.apps import application_loader
+from prefork.apps.application_loader import LoadError, load_application, load_handler
+from prefork.apps.health import Health
+from prefork.apps.wsgi import Application, FileWrapper, errors_stream
+from prefork.config import Config
+from prefork.http.request_id import RequestIds
+from prefork.http.response_head import name_server
+from prefork.worker.boot.warmup import warm_up
+from prefork.worker.boot.worker_args import WorkerArgs
+from prefork.worker.protocol.http_connection import HttpConnection
+from prefork.worker.schedule.descriptor_limit import descriptor_limit
+from prefork.worker.schedule.handover import Handover
+from prefork.worker.schedule.service_protocol import Service
+from prefork.worker.schedule.threads import LeaderFollowers
+from prefork.worker.service.admission import Admission
+from prefork.worker.service.http_service import HttpService
+from prefork.worker.service.listener_profile import listener_profile
+from prefork.worker.transport.client_limits import ClientLimits
+
+
+class ServiceParts(Struct, frozen=True):
+    """What a service works with."""
+
+    args: WorkerArgs
+    threads: LeaderFollowers | None
+    handover: Handover
+
+
+ServiceFactory = Callable[[ServiceParts], Service]
+"""Creates the service in a worker, when the application is loaded."""
+
+
+def import_parts(config: Config) -> None:
+    """As `prefork.apps.application_loader.import_parts`, for all that a worker needs."""
+    application_loader.import_parts(config)
+    if config.server.protocol == "tcp":
+        import prefork.worker.service.tcp_service
+    if config.tls.certificate is not None or config.http.trusted_proxies:
+        import prefork.worker.protocol.secured_connection
+    if config.tls.certificate is not None:
+        import prefork.worker.transport.tls_transport  # noqa: F401
+
+
+def load_service(config: Config) -> ServiceFactory:
+    """Imports the application, and returns what creates its service.
+
+    Raises LoadError, and whatever the application's own code raises when it is imported.
+    """
+    if config.server.protocol == "tcp":
+        return partial(_tcp_service, load_handler(config))
+    return partial(_http_service, load_application(config))
+
+
+def _tcp_service(handler: Callable[..., object], parts: ServiceParts) -> Service:
+    from prefork.http.forwarded import trust
+    from prefork.worker.service.tcp_service import TcpService
+
+    args = parts.args
+    http = args.config.http
+    return TcpService(
+        *(handler, parts.threads, parts.handover, args.scoreboard.stats_writer(args.slot)),
+        request_timeout=args.config.workers.request_timeout,
+        header_timeout=http.header_timeout,
+        proxies=trust(http.trusted_proxies) if http.proxy_protocol else None,
+    )
+
+
+def _http_service(application: Application, parts: ServiceParts) -> Service:
+    args = parts.args
+    config, scoreboard = args.config, args.scoreboard
+    workers, http = config.workers, config.http
+    if config.tls.certificate is not None and args.tls is None:
+        raise LoadError("the certificate could not be read again at the upgrade: reload")
+    _keep_freed_memory()
+    name_server(http.server_header)
+    admission: Admission[HttpConnection] = Admission(
+        http.max_connections, http.max_connections_per_address, descriptors=descriptor_limit()
+    )
+    environ = {
+        "SERVER_SOFTWARE": f"prefork/{__version__}",
+        "wsgi.errors": errors_stream(),
+        "wsgi.multithread": workers.threads > 1,
+        "wsgi.multiprocess": True,
+        "wsgi.file_wrapper": FileWrapper,
+        "prefork.slot": args.slot,
+        "prefork.generation": args.generation,
+    }
+    profiles = [
+        listener_profile(listener, config, args.tls, environ, admission.admit_proxied)
+        for listener in args.listeners
+    ]
+    warm_up(application, workers.warmup, profiles[0].environ if profiles else {})
+
+    def draining() -> bool:
+        return scoreboard.draining
+
+    if http.health_path is not None:
+        application = Health(application, http.health_path, draining)
+    return HttpService(
+        application,
+        ClientLimits.of(http),
+        parts.threads,
+        parts.handover,
+        scoreboard.stats_writer(args.slot),
+        profiles,
+        admission=admission,
+        request_timeout=workers.request_timeout,
+        graceful_timeout=workers.graceful_timeout,
+        access=args.logs.access_log(),
+        ids=RequestIds(http.request_id_header) if http.request_id_header is not None else None,
+        proxies=bool(http.trusted_proxies),
+        draining=draining if workers.drain_delay else None,
+    )
+
+
+def _keep_freed_memory() -> None:
+    """Lets malloc keep what a piece of a body took for the next piece.
+
+    glibc gives what is free at the end of its heap back to the kernel when that is more than twice
+    the largest block that it mapped, and that was freed; 128 KiB before there was any (mallopt(3)).
+    """
+    bytearray(1024 * 1024)

@@ -1,0 +1,38 @@
+"""What the processes of a generation get from the master."""
+
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from prefork import logs
+from prefork.channel import Channel
+from prefork.config import Config
+from prefork.listeners import Listener
+from prefork.scoreboard import Scoreboard
+
+if TYPE_CHECKING:
+    from ssl import SSLContext  # OpenSSL costs each process megabytes that few servers need
+
+
+class WorkerContext(Struct, frozen=True):
+    """What every process of a generation gets."""
+
+    generation: int
+    name: str
+    """Of the server."""
+    master: int
+    """Process id of the master."""
+    config: Config
+    listeners: tuple[Listener, ...]
+    tls: "SSLContext | None"
+    scoreboard: Scoreboard
+    logs: logs.Logs
+
+
+class WorkerArgs(WorkerContext, frozen=True):
+    """What a worker gets."""
+
+    slot: int
+    channel: Channel
+    foreign: tuple[int, ...]
+    """Descriptors that are the parent's alone."""
