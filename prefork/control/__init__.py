@@ -13,7 +13,6 @@ from prefork.control.control_messages import (
     CallStatus,
     Command,
     ControlError,
-    PoolBounds,
     QueueStatus,
     ReloadCommand,
     ReopenCommand,
@@ -30,6 +29,7 @@ from prefork.control.control_messages import (
     encode,
 )
 from prefork.control.socket_path import SocketDirectories, default_path, find_socket
+from prefork.pool_bounds import PoolBounds
 
 __all__ = [
     "ANSWER_LIMIT",

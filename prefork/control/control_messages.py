@@ -16,6 +16,8 @@ from typing import Annotated, Any
 
 import msgspec
 
+from prefork.pool_bounds import PoolBounds
+
 VERSION = 1
 
 REQUEST_LIMIT = 64 * 1024
@@ -137,14 +139,6 @@ class QueueStatus(msgspec.Struct, frozen=True, kw_only=True):
     listener: str
     depth: int
     limit: int
-
-
-class PoolBounds(msgspec.Struct, frozen=True, kw_only=True):
-    """Of a dynamic pool: its least and greatest number of workers, and how many are to be idle."""
-
-    min: int
-    max: int
-    spare: int
 
 
 class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):

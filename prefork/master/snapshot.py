@@ -8,7 +8,7 @@ import msgspec
 
 from prefork import __version__
 from prefork.config import Config
-from prefork.master.pool.sizing import Bounds
+from prefork.pool_bounds import PoolBounds
 from prefork.unix_socket import Inode
 
 VERSION = 5
@@ -100,7 +100,7 @@ class PoolSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     current: int
     target: int
-    bounds: Bounds | None
+    bounds: PoolBounds | None
     withdrawn: bool
     failures: int
     round: int

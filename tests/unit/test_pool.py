@@ -25,8 +25,8 @@ from prefork.master.pool.plan import (
 )
 from prefork.master.pool.pool import Pool
 from prefork.master.pool.reconcile import PACE
-from prefork.master.pool.sizing import Bounds
 from prefork.master.snapshot import PoolSnapshot
+from prefork.pool_bounds import PoolBounds
 from tests.support.made_up_master import MadeUpMaster, only, serving, slots, wake_time
 
 # First boot.
@@ -1245,13 +1245,13 @@ def test_what_nobody_has_set_is_the_new_configurations() -> None:
 @pytest.mark.parametrize(
     ("before", "after", "expected"),
     [
-        (Bounds(1, 4, 1), Bounds(2, 8, 1), Bounds(2, 8, 1)),
-        (None, Bounds(2, 8, 1), Bounds(2, 8, 1)),
+        (PoolBounds(1, 4, 1), PoolBounds(2, 8, 1), PoolBounds(2, 8, 1)),
+        (None, PoolBounds(2, 8, 1), PoolBounds(2, 8, 1)),
     ],
     ids=["dynamic before", "fixed before"],
 )
 def test_bounds_that_nobody_has_moved_are_the_new_configurations(
-    before: Bounds | None, after: Bounds | None, expected: Bounds | None
+    before: PoolBounds | None, after: PoolBounds | None, expected: PoolBounds | None
 ) -> None:
     other = adopted_with(before, lambda pool, now: None)
     other.pool.start(2, GenerationSettings(2, 30.0, 20.0, after), other.now)
@@ -1264,14 +1264,14 @@ def test_bounds_that_nobody_has_moved_are_the_new_configurations(
 @pytest.mark.parametrize(
     ("before", "after", "expected"),
     [
-        (Bounds(1, 4, 1), Bounds(2, 8, 1), Bounds(2, 5, 1)),
-        (None, Bounds(2, 8, 1), Bounds(3, 3, 1)),
-        (Bounds(1, 4, 1), None, None),
+        (PoolBounds(1, 4, 1), PoolBounds(2, 8, 1), PoolBounds(2, 5, 1)),
+        (None, PoolBounds(2, 8, 1), PoolBounds(3, 3, 1)),
+        (PoolBounds(1, 4, 1), None, None),
     ],
     ids=["dynamic before", "fixed before", "fixed after"],
 )
 def test_bounds_moved_by_hand_hold_after_an_adoption(
-    before: Bounds | None, after: Bounds | None, expected: Bounds | None
+    before: PoolBounds | None, after: PoolBounds | None, expected: PoolBounds | None
 ) -> None:
     other = adopted_with(before, lambda pool, now: pool.grow(1, now))
     other.pool.start(2, GenerationSettings(2, 30.0, 20.0, after), other.now)
@@ -1281,7 +1281,7 @@ def test_bounds_moved_by_hand_hold_after_an_adoption(
     assert (other.pool.target, other.pool.bounds) == (3, expected)
 
 
-def adopted_with(bounds: Bounds | None, change: Callable[[Pool, float], None]) -> MadeUpMaster:
+def adopted_with(bounds: PoolBounds | None, change: Callable[[Pool, float], None]) -> MadeUpMaster:
     """A pool of two workers, changed and handed over."""
     master = MadeUpMaster()
     master.settings = GenerationSettings(2, 30.0, 20.0, bounds)

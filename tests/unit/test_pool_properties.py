@@ -32,14 +32,14 @@ from prefork.master.pool.plan import (
     WorkerState,
 )
 from prefork.master.pool.pool import Pool
-from prefork.master.pool.sizing import Bounds
 from prefork.master.snapshot import PoolSnapshot
+from prefork.pool_bounds import PoolBounds
 
 MAX_SLOTS = 16
 COUNTS = st.integers(1, 4)
 CHOICE = st.integers(0, 1000)
 BOUNDS = st.none() | st.builds(
-    lambda low, room, spare: Bounds(low, low + room, spare), COUNTS, COUNTS, st.integers(1, 2)
+    lambda low, room, spare: PoolBounds(low, low + room, spare), COUNTS, COUNTS, st.integers(1, 2)
 )
 
 
@@ -61,7 +61,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.candidate: int | None = None
         self.targets: dict[int, int] = {}
         self.settings: dict[int, GenerationSettings] = {}
-        self.bounds: dict[int, Bounds | None] = {}
+        self.bounds: dict[int, PoolBounds | None] = {}
         self.most = 0  # the highest target of the candidate
         self.answers: dict[int, int] = {}
         self.stalled: set[int] = set()
@@ -172,7 +172,7 @@ class PoolMachine(RuleBasedStateMachine):
     @initialize(
         count=COUNTS, boot=st.sampled_from([0.0, 10.0]), bounds=BOUNDS, at_once=st.integers(0, 2)
     )
-    def first_start(self, count: int, boot: float, bounds: Bounds | None, at_once: int) -> None:
+    def first_start(self, count: int, boot: float, bounds: PoolBounds | None, at_once: int) -> None:
         self.start(count, boot, 5.0, bounds, at_once)
 
     @precondition(lambda self: not self.pool.stopping)
@@ -184,7 +184,7 @@ class PoolMachine(RuleBasedStateMachine):
         at_once=st.integers(0, 2),
     )
     def start(
-        self, count: int, boot: float, graceful: float, bounds: Bounds | None, at_once: int
+        self, count: int, boot: float, graceful: float, bounds: PoolBounds | None, at_once: int
     ) -> None:
         if bounds:
             count = bounds.fit(max(self.pool.target, bounds.spare))

@@ -12,7 +12,7 @@ from prefork.master.pool.plan import (
     Worker,
     WorkerState,
 )
-from prefork.master.pool.sizing import Bounds
+from prefork.pool_bounds import PoolBounds
 from tests.support.made_up_master import MadeUpMaster, only, serving, slots, wake_time
 
 
@@ -22,7 +22,7 @@ def worn(master: MadeUpMaster, *workers: Worker) -> None:
 
 
 def dynamic(low: int, high: int, spare: int = 1) -> GenerationSettings:
-    return GenerationSettings(1, 30.0, 20.0, Bounds(low, high, spare))
+    return GenerationSettings(1, 30.0, 20.0, PoolBounds(low, high, spare))
 
 
 # Recycling.
@@ -236,7 +236,7 @@ def test_a_dynamic_pool_begins_with_its_spare_workers() -> None:
         master = MadeUpMaster()
         master.pool.start(1, dynamic(low, high, spare), master.now)
         assert len(master.step().actions) == begins
-        assert master.pool.bounds == Bounds(low, high, spare)
+        assert master.pool.bounds == PoolBounds(low, high, spare)
 
 
 def test_a_reload_of_a_dynamic_pool_begins_with_as_many_as_there_are() -> None:
@@ -253,7 +253,7 @@ def test_a_reload_of_a_dynamic_pool_begins_with_as_many_as_there_are() -> None:
     master.pool.start(3, dynamic(1, 4), master.now)
     master.step()
     master.ready(*master.booting(3))
-    assert (master.pool.target, master.pool.bounds) == (4, Bounds(1, 4, 1))
+    assert (master.pool.target, master.pool.bounds) == (4, PoolBounds(1, 4, 1))
 
 
 def test_resize_moves_the_target_within_the_bounds_only() -> None:
@@ -284,7 +284,7 @@ def test_scale_makes_a_dynamic_pool_exactly_so_large_until_the_next_reload() -> 
     master = MadeUpMaster()
     master.pool.start(1, dynamic(1, 4), master.now)
     master.pool.scale(6, master.now)
-    assert (master.pool.target, master.pool.bounds) == (6, Bounds(6, 6, 1))
+    assert (master.pool.target, master.pool.bounds) == (6, PoolBounds(6, 6, 1))
     master.pool.resize(2)
     assert master.pool.target == 6
     master.step()
@@ -292,7 +292,7 @@ def test_scale_makes_a_dynamic_pool_exactly_so_large_until_the_next_reload() -> 
     master.pool.start(2, dynamic(1, 4), master.now)
     master.step()
     master.ready(*master.booting(2))
-    assert (master.pool.target, master.pool.bounds) == (4, Bounds(1, 4, 1))
+    assert (master.pool.target, master.pool.bounds) == (4, PoolBounds(1, 4, 1))
 
 
 def test_grow_moves_both_bounds_and_the_target() -> None:
@@ -300,7 +300,7 @@ def test_grow_moves_both_bounds_and_the_target() -> None:
     master.pool.start(1, dynamic(1, 4), master.now)
     for n, target, low, high in ((1, 2, 2, 5), (-1, 1, 1, 4), (-1, 1, 1, 3), (20, 9, 9, 9)):
         master.pool.grow(n, master.now)
-        assert (master.pool.target, master.pool.bounds) == (target, Bounds(low, high, 1))
+        assert (master.pool.target, master.pool.bounds) == (target, PoolBounds(low, high, 1))
 
 
 def test_bounds_beyond_the_slots_are_refused() -> None:

@@ -53,7 +53,6 @@ The last entry is every module directly in prefork/ that is not named before."""
 EXCEPTIONS = {
     ("prefork", "embed"): "prefork.serve() imports the server when it is called",
     ("config.checks", "certificates"): "`prefork check` tries the certificate that a file names",
-    ("master.snapshot", "master.pool.sizing"): "the bounds of a dynamic pool are handed over",
 }
 
 

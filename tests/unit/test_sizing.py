@@ -10,11 +10,11 @@ from prefork.master.pool.sizing import (
     CALM,
     CALM_LOOK,
     PACE,
-    Bounds,
     Demand,
     Sizing,
     busy_workers,
 )
+from prefork.pool_bounds import PoolBounds
 
 IDLE = Demand(busy=0, queued=0)
 
@@ -23,7 +23,7 @@ class Pool:
     """Looks at the right times; its workers are ready at once, unless they are told not to be."""
 
     def __init__(self, target: int = 1, *, bounds: tuple[int, int, int] = (1, 16, 1)) -> None:
-        self.bounds = Bounds(*bounds)
+        self.bounds = PoolBounds(*bounds)
         self.sizing = Sizing()
         self.target = self.ready = target
         self.now = 100.0
@@ -137,10 +137,10 @@ def test_busy_workers_are_counted_by_their_threads(calls: list[tuple[int, int]],
 
 
 def test_bounds_move_between_one_and_the_most() -> None:
-    assert Bounds(2, 4, 1).moved(1, 16) == Bounds(3, 5, 1)
-    assert Bounds(2, 4, 1).moved(-3, 16) == Bounds(1, 1, 1)
-    assert Bounds(2, 15, 1).moved(3, 16) == Bounds(5, 16, 1)
-    assert Bounds(2, 4, 1).at(9) == Bounds(9, 9, 1)
+    assert PoolBounds(2, 4, 1).moved(1, 16) == PoolBounds(3, 5, 1)
+    assert PoolBounds(2, 4, 1).moved(-3, 16) == PoolBounds(1, 1, 1)
+    assert PoolBounds(2, 15, 1).moved(3, 16) == PoolBounds(5, 16, 1)
+    assert PoolBounds(2, 4, 1).at(9) == PoolBounds(9, 9, 1)
 
 
 def test_looks_share_their_ticks() -> None:
@@ -164,7 +164,7 @@ def test_whatever_is_seen(
     low: int, room: int, spare: int, looks: list[tuple[int, int, bool, float]]
 ) -> None:
     """It stays in its bounds, grows only for need and as told, shrinks only out of calm."""
-    bounds = Bounds(low, low + room, spare)
+    bounds = PoolBounds(low, low + room, spare)
     sizing, now, target, ready = Sizing(), 100.0, bounds.fit(spare), 0
     step, shrunk = 1, 0.0  # the next step of growth; when it last shrank
     calm_from: float | None = None

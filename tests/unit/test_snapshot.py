@@ -13,7 +13,6 @@ from prefork import __version__, address
 from prefork.config import Source, load
 from prefork.listeners import Listener
 from prefork.master import snapshot as states
-from prefork.master.pool.sizing import Bounds
 from prefork.master.snapshot import (
     CLOSED,
     ChildSnapshot,
@@ -48,6 +47,7 @@ from prefork.master.upgrade.exec import (
     receive,
     store,
 )
+from prefork.pool_bounds import PoolBounds
 from prefork.scoreboard import Scoreboard, ScoreboardError
 from prefork.scoreboard.slot_layout import LAYOUT
 
@@ -95,7 +95,7 @@ def a_state(**fields) -> MasterSnapshot:
         "pool": PoolSnapshot(
             current=3,
             target=2,
-            bounds=Bounds(1, 4, 1),
+            bounds=PoolBounds(1, 4, 1),
             withdrawn=False,
             failures=0,
             round=2,

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from prefork import __version__, linux
-from prefork.control import CallStatus, PoolBounds, QueueStatus, ServerStatus, WorkerStatus
+from prefork.control import CallStatus, QueueStatus, ServerStatus, WorkerStatus
 from prefork.listeners import Listener
 from prefork.master.pool.plan import Worker, WorkerState
 from prefork.master.processes.children import Child, Children
@@ -22,7 +22,6 @@ def status(parts: MasterParts) -> dict[str, Any]:
     """A `prefork.control.ServerStatus` as it stands, as the fields of an answer."""
     now = monotonic()
     pool, serving, children = parts.pool, parts.reloads.serving, parts.children
-    bounds = pool.bounds
     counters = {child.pid: children.counters(child) for child in children}
     done = parts.ledger.total(counters.values())
     found = ServerStatus(
@@ -33,7 +32,7 @@ def status(parts: MasterParts) -> dict[str, Any]:
         uptime=round(now - parts.born, 3),
         listeners=[listener.name for listener in serving.listeners],
         target=pool.target,
-        bounds=PoolBounds(min=bounds.min, max=bounds.max, spare=bounds.spare) if bounds else None,
+        bounds=pool.bounds,
         reloading=pool.rollout is not None,
         requests=done.requests,
         restarts=dict(parts.ledger.restarts),

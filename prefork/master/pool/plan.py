@@ -4,7 +4,7 @@ import enum
 
 from msgspec import Struct
 
-from prefork.master.pool.sizing import Bounds
+from prefork.pool_bounds import PoolBounds
 
 
 class WorkerState(enum.Enum):
@@ -25,7 +25,7 @@ class GenerationSettings(Struct, frozen=True):
     count: int
     boot_timeout: float
     graceful_timeout: float
-    bounds: Bounds | None = None
+    bounds: PoolBounds | None = None
     at_once: int = 0
 
 

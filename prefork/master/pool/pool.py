@@ -41,8 +41,8 @@ from prefork.master.pool.plan import (
 )
 from prefork.master.pool.reconcile import compare
 from prefork.master.pool.roster import LAST_WORDS, PROOF, PoolGeneration, Roster
-from prefork.master.pool.sizing import Bounds
 from prefork.master.snapshot import PoolSnapshot, WorkerSnapshot
+from prefork.pool_bounds import PoolBounds
 
 
 class Pool:
@@ -92,7 +92,7 @@ class Pool:
         return generation.target if generation else 0
 
     @property
-    def bounds(self) -> Bounds | None:
+    def bounds(self) -> PoolBounds | None:
         """Between which the target of the serving generation moves; None for a fixed pool."""
         roster = self._roster
         generation = roster.current or roster.candidate

@@ -22,7 +22,7 @@ from prefork.master.pool.plan import (
     Worker,
     WorkerState,
 )
-from prefork.master.pool.sizing import Bounds
+from prefork.pool_bounds import PoolBounds
 
 LAST_WORDS = 1.0
 """Seconds for a worker to be gone once it was told to quit, or has said that its boot failed."""
@@ -39,7 +39,7 @@ class PoolGeneration(Struct):
     settings: GenerationSettings
     backoff: Backoff
     target: int
-    bounds: Bounds | None
+    bounds: PoolBounds | None
     answered: bool = False  # its start has its one outcome
     stalled: bool = False  # that it is stuck was told
     withdrawn: bool = False

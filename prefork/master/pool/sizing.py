@@ -11,6 +11,8 @@ from collections.abc import Iterable
 
 from msgspec import Struct
 
+from prefork.pool_bounds import PoolBounds
+
 BUSY_LOOK = 0.25
 """Seconds between two looks while there is demand."""
 
@@ -22,27 +24,6 @@ CALM = 10.0
 
 PACE = 1.0
 """Seconds between two that go, while it stays calm."""
-
-
-class Bounds(Struct, frozen=True):
-    """From `min` to `max` workers, with at least `spare` of them idle while `max` allows it."""
-
-    min: int
-    max: int
-    spare: int
-
-    def fit(self, count: int) -> int:
-        """The number within the bounds that is nearest to `count`."""
-        return min(max(count, self.min), self.max)
-
-    def moved(self, n: int, most: int) -> "Bounds":
-        """Both bounds moved by `n`, and kept from 1 to `most`."""
-        low, high = (max(1, min(bound + n, most)) for bound in (self.min, self.max))
-        return Bounds(low, high, self.spare)
-
-    def at(self, count: int) -> "Bounds":
-        """No room to move: `count` workers."""
-        return Bounds(count, count, self.spare)
 
 
 class Demand(Struct, frozen=True):
@@ -69,7 +50,9 @@ class Sizing:
         self._step = 1
         self._calm_since: float | None = None
 
-    def decide(self, bounds: Bounds, demand: Demand, *, target: int, ready: int, now: float) -> int:
+    def decide(
+        self, bounds: PoolBounds, demand: Demand, *, target: int, ready: int, now: float
+    ) -> int:
         """The new target, within the bounds.
 
         `target`: how many workers there are to be now, of which `ready` can serve.

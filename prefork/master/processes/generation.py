@@ -9,7 +9,7 @@ from prefork import address
 from prefork.config import Config, ConfigError, LoadedConfig, Problem, Source, cpus, load
 from prefork.listeners import Listener, ListenOptions, open_listeners
 from prefork.master.pool.plan import GenerationSettings
-from prefork.master.pool.sizing import Bounds
+from prefork.pool_bounds import PoolBounds
 from prefork.worker.boot.service_factory import import_parts
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Generation(Struct, eq=False):
             count=workers.count,
             boot_timeout=workers.boot_timeout,
             graceful_timeout=workers.graceful_timeout,
-            bounds=Bounds(workers.min, workers.max, workers.spare) if workers.spare else None,
+            bounds=PoolBounds(workers.min, workers.max, workers.spare) if workers.spare else None,
             # What a zygote forks has nothing left to import.
             at_once=0 if workers.preload else cpus.available(),
         )
