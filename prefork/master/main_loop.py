@@ -93,7 +93,7 @@ class Master:
         self._control.serve(self._commands.obey)
         self._reaper = Reaper(pool, children, zygotes, supervisor.inboxes, ledger)
         self._timeouts = Timeouts(pool, children, ledger)
-        self._slow_log = SlowLog(children, pool)
+        self._slow_log = SlowLog(children)
         self._metrics = MetricsServer(self._selector, partial(page, parts))
         self._queues = QueueWatch(
             lambda: reloads.serving.listeners,
@@ -147,7 +147,7 @@ class Master:
         else:
             for listener in first.listeners:
                 logs.event("info", "listening", address=listener.name)
-            self._supervisor.pool.start(first.number, first.settings, monotonic())
+            self._supervisor.pool.start(first.number, first.settings)
         self._metrics.follow(self._reloads.serving.metrics)
         self._supervisor.run(monotonic())
 

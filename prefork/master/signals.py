@@ -132,11 +132,11 @@ class Commands(Periodic):
             case signal.SIGUSR1:
                 self._reopen()
             case signal.SIGTTIN:
-                self._pool.grow(1, now)
+                self._pool.grow(1)
             case signal.SIGTTOU:
-                self._pool.grow(-1, now)
+                self._pool.grow(-1)
             case signal.SIGWINCH if not _has_terminal():
-                self._pool.withdraw(now)
+                self._pool.withdraw()
                 self.upgrades.cancel("all workers were withdrawn")
             case signal.SIGUSR2:
                 self._ask_for_upgrade()
@@ -161,7 +161,7 @@ class Commands(Periodic):
                 reply.fail(problem) if problem else reply.ok()
             case control.ScaleCommand(count):
                 try:
-                    self._pool.scale(count, monotonic())
+                    self._pool.scale(count)
                 except ValueError as error:
                     reply.fail(str(error))
                 else:
@@ -227,7 +227,7 @@ class Commands(Periodic):
             return
         generation = self._reloads.begin(waiting)
         if generation is not None:
-            self._pool.start(generation.number, generation.settings, monotonic())
+            self._pool.start(generation.number, generation.settings)
 
     def _ask_for_upgrade(self, client: Reply | None = None) -> None:
         if not (self._stopping or self._pool.stopping):

@@ -16,7 +16,7 @@ from prefork.capacity import WORKER_SLOTS
 from prefork.listeners import Listener
 from prefork.master.periodic import Periodic
 from prefork.master.pool import plan
-from prefork.master.pool.plan import WorkerState
+from prefork.master.pool.plan import Worker, WorkerState
 from prefork.master.pool.pool import Pool
 from prefork.master.processes.children import Child, Children
 from prefork.master.processes.generation import Generation
@@ -67,8 +67,8 @@ class Supervisor(Periodic):
             selector,
             scoreboard,
             log,
-            born=self._forked,
-            hear=self._report,
+            forked=self._forked,
+            report=self._report_of_living,
             foreign=foreign,
         )
         self.zygotes = Zygotes(selector, self.children, self._not_spawned)
@@ -83,12 +83,12 @@ class Supervisor(Periodic):
         settings = {number: each.settings for number, each in generations.items()}
         self.pool.adopt(state.pool, settings)
         for child_state in state.children:
-            child = self.children.take_over(child_state, generations[child_state.generation])
-            worker = self.pool.find(child.pid)
-            if worker is not None:
-                child.killed = worker.killed
-                if worker.state is WorkerState.READY:
-                    self._events.worker_ready(child)
+            worker = self.pool.find(child_state.pid)
+            assert worker is not None  # both were written down in the same moment
+            generation = generations[child_state.generation]
+            child = self.children.take_over(child_state, generation, worker)
+            if worker.state is WorkerState.READY:
+                self._events.worker_ready(child)
         for zygote in state.zygotes:
             self.zygotes.take_over(zygote, generations[zygote.generation])
         self.inboxes.take_over(state.inboxes)
@@ -123,12 +123,13 @@ class Supervisor(Periodic):
 
     # What the processes report.
 
-    def _forked(self, child: Child) -> None:
+    def _forked(self, pid: int, slot: int, generation: Generation) -> Worker:
         """A worker was forked, here or by a zygote."""
-        number = child.generation.number
         self._events.worker_forked()
-        logs.event("debug", "worker forked", slot=child.slot, pid=child.pid, generation=number)
-        self.pool.spawned(child.slot, number, child.pid, monotonic())
+        logs.event("debug", "worker forked", slot=slot, pid=pid, generation=generation.number)
+        worker = self.pool.spawned(slot, generation.number, pid, monotonic())
+        assert worker is not None  # each spawn is asked for once and answered once
+        return worker
 
     def _not_spawned(self, generation: Generation, slots: list[int], reason: str) -> None:
         """A zygote could not fork these workers."""
@@ -138,9 +139,11 @@ class Supervisor(Periodic):
         for slot in slots:
             self.pool.spawn_failed(slot, number, reason, monotonic())
 
-    def _report(self, child: Child, report: channel.Report) -> None:
-        if child.killed:
-            return  # what it said just before that changes nothing any more
+    def _report_of_living(self, child: Child, report: channel.Report) -> None:
+        if not child.worker.killed:  # what it reported just before that changes nothing any more
+            self._take_report(child, report)
+
+    def _take_report(self, child: Child, report: channel.Report) -> None:
         now = monotonic()
         number = child.generation.number
         if isinstance(report, channel.ReadyReport):
@@ -149,8 +152,7 @@ class Supervisor(Periodic):
             if self.pool.current == number:
                 self._reloads.commit(number)
                 self._events.generation_committed()
-            worker = self.pool.find(child.pid)
-            if worker is not None and worker.state is WorkerState.READY:
+            if child.worker.state is WorkerState.READY:
                 self.inboxes.admit(child)
                 self.children.tell(child, channel.ServeOrder())
             self._events.worker_ready(child)
@@ -216,16 +218,14 @@ class Supervisor(Periodic):
         child = self.children.find(pid)
         if child is None:
             return
-        worker = self.pool.find(pid)
-        if worker is not None and worker.order is None:
+        if child.worker.order is None:
             # One that overslept its boot may have become ready just now. (If it does after this
             # look, nothing is lost: it accepts nothing before it has the order to serve.)
-            self.children.listen(child)
-            if worker.order is not None:
+            self.children.read_reports(child, self._take_report)
+            if child.worker.order is not None:
                 return
         number = child.generation.number
         logs.event("warning", "worker killed", slot=slot, pid=pid, generation=number, reason=reason)
-        child.killed = True
         self.children.signal(child, signal.SIGKILL)
 
     # The outcomes of a plan.
@@ -270,6 +270,6 @@ class Supervisor(Periodic):
         living = [
             child.generation
             for child in self.children
-            if (worker := self.pool.find(child.pid)) and worker.state is not WorkerState.RETIRING
+            if child.worker.state is not WorkerState.RETIRING
         ]
         return self._reloads.in_use(living)

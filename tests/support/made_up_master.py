@@ -42,7 +42,7 @@ class MadeUpMaster:
         settings = self.settings
         if workers:
             settings = GenerationSettings(workers, settings.boot_timeout, settings.graceful_timeout)
-        self.pool.start(generation, settings, self.now)
+        self.pool.start(generation, settings)
         return self.step()
 
     def step(self, seconds: float = 0.0, fork: bool = True) -> Plan:

@@ -21,6 +21,7 @@ import pytest
 from prefork import logs
 from prefork.channel import BornReport, Channel, ReadyReport, Report
 from prefork.config import Log, Source, load
+from prefork.master.pool.plan import Worker
 from prefork.master.processes.children import Children
 from prefork.master.processes.generation import Generation
 from prefork.scoreboard import Scoreboard
@@ -500,8 +501,10 @@ def test_a_worker_that_has_told_its_pid_and_died_is_known_when_it_is_reaped() ->
         selector,
         Scoreboard(),
         logs.configure(Log()),
-        born=lambda child: None,
-        hear=lambda child, report: heard.append(report),
+        forked=lambda pid, slot, generation: Worker(
+            slot, pid, generation.number, generation.settings, 0, 0.0, None
+        ),
+        report=lambda child, report: heard.append(report),
         foreign=lambda generation: (),
     )
     ours, theirs = Channel.pair()

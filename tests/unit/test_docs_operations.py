@@ -10,7 +10,7 @@ import pytest
 
 from prefork import control
 from prefork.master.observe import status_report
-from prefork.master.pool import ledger
+from prefork.master.pool import plan
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
@@ -55,7 +55,7 @@ def test_each_state_is_documented(state: str) -> None:
 
 
 def test_each_reason_of_a_restart_is_documented() -> None:
-    assert table("It restarts") >= set(get_args(ledger.Restart))
+    assert table("It restarts") >= set(get_args(plan.RestartReason))
 
 
 def test_each_command_is_documented() -> None:

@@ -9,6 +9,7 @@ import pytest
 from prefork.master.pool.backoff import Backoff
 from prefork.master.pool.plan import (
     Abandoned,
+    DeathVerdict,
     FirstBootFailed,
     GenerationSettings,
     KillAction,
@@ -21,6 +22,7 @@ from prefork.master.pool.plan import (
     StopAction,
     Stopped,
     Superseded,
+    Worker,
     WorkerState,
 )
 from prefork.master.pool.pool import Pool
@@ -111,7 +113,7 @@ def test_boot_timeout_before_any_readiness_fails_the_first_boot() -> None:
 
 def test_fork_failure_at_first_boot_fails_it() -> None:
     master = MadeUpMaster(2)
-    master.pool.start(1, master.settings, master.now)
+    master.pool.start(1, master.settings)
     master.step(fork=False)
     assert master.step().outcomes == [FirstBootFailed("fork: EAGAIN"), Stopped()]
 
@@ -404,7 +406,7 @@ def test_reload_replaces_one_by_one_and_each_new_one_is_ready_before_an_old_one_
 def test_failed_canary_leaves_everything_as_it_was(fault: str) -> None:
     master = serving(3)
     before = [(w.slot, w.pid, w.state) for w in master.pool.members()]
-    master.pool.start(2, GenerationSettings(7, 30.0, 20.0), master.now)
+    master.pool.start(2, GenerationSettings(7, 30.0, 20.0))
     master.step(fork=fault != "fork")
     if fault == "failed":
         master.pool.failed(master.booting(2)[0].pid, "because", master.now)
@@ -521,7 +523,7 @@ def test_proof_that_can_not_come_any_more_is_not_waited_for() -> None:
     first, *others = master.booting(2)
     master.die(first)
     master.ready(*others)
-    master.pool.scale(len(master.good()) - 1, master.now)
+    master.pool.scale(len(master.good()) - 1)
     plan = master.step()
     assert len(only(plan.actions, RetireAction)) == 1
     assert len(master.good()) == master.pool.target
@@ -561,7 +563,7 @@ def test_canary_that_is_ready_just_after_it_was_superseded_is_retired_and_not_co
     master = serving(3)
     master.start(2)
     (canary,) = master.booting(2)
-    master.pool.start(3, master.settings, master.now)
+    master.pool.start(3, master.settings)
     plan = master.ready(canary)
     assert master.pool.current == 1
     assert plan.actions == [SpawnAction(4, 3), RetireAction(canary.pid, canary.slot)]
@@ -571,7 +573,7 @@ def test_superseded_canary_does_not_fill_a_gap_in_the_old_generation() -> None:
     master = serving(3)
     master.start(2)
     (canary,) = master.booting(2)
-    master.pool.start(3, master.settings, master.now)
+    master.pool.start(3, master.settings)
     master.pool.died(master.good(1)[0].pid, "exit status 1", master.now)
     plan = master.ready(canary)
     assert plan.actions == [
@@ -690,7 +692,7 @@ def test_worker_that_does_not_go_is_killed_after_graceful_timeout_and_only_once(
 
 def test_graceful_timeout_is_that_of_the_workers_own_generation() -> None:
     master = serving(1, graceful=20.0)
-    master.pool.start(2, GenerationSettings(1, 30.0, 3.0), master.now)
+    master.pool.start(2, GenerationSettings(1, 30.0, 3.0))
     master.step()
     (old,) = master.good()
     master.ready(*master.booting())
@@ -747,7 +749,7 @@ def test_slot_of_a_retiring_worker_is_not_given_away_before_its_death() -> None:
     master.pool.expired(worker.pid, master.now)
     assert only(master.step().actions, SpawnAction) == [SpawnAction(2, 1)]
     master.die(worker)
-    master.pool.scale(3, master.now)
+    master.pool.scale(3)
     assert master.step().actions == [SpawnAction(0, 1)]
 
 
@@ -756,24 +758,24 @@ def test_slot_of_a_retiring_worker_is_not_given_away_before_its_death() -> None:
 
 def test_scale_up_spawns_at_once() -> None:
     master = serving(2)
-    master.pool.scale(5, master.now)
+    master.pool.scale(5)
     assert master.step().actions == [SpawnAction(2, 1), SpawnAction(3, 1), SpawnAction(4, 1)]
     assert master.pool.target == 5
 
 
 def test_scale_down_retires_the_highest_slots() -> None:
     master = serving(5)
-    master.pool.scale(2, master.now)
+    master.pool.scale(2)
     assert slots(only(master.step().actions, RetireAction)) == [2, 3, 4]
     assert slots(master.good()) == [0, 1]
 
 
 def test_scale_down_kills_booting_workers_before_it_retires_good_ones() -> None:
     master = serving(2)
-    master.pool.scale(3, master.now)
+    master.pool.scale(3)
     master.step()
     (worker,) = master.booting()
-    master.pool.scale(2, master.now)
+    master.pool.scale(2)
     assert master.step().actions == [KillAction(worker.pid, 2, "no longer wanted")]
     assert len(master.good()) == 2
 
@@ -783,7 +785,7 @@ def test_scale_down_in_the_middle_of_a_rollout_keeps_the_bound() -> None:
     master.start(2, workers=4)
     master.ready(*master.booting())
     assert (len(master.good()), len(master.booting())) == (3, 2)
-    master.pool.scale(3, master.now)
+    master.pool.scale(3)
     plan = master.step()
     assert [type(action) for action in plan.actions] == [KillAction]
     assert (len(master.good()), len(master.booting())) == (3, 1)
@@ -792,7 +794,7 @@ def test_scale_down_in_the_middle_of_a_rollout_keeps_the_bound() -> None:
 def test_grow_moves_the_target_but_never_below_one_or_above_the_slots() -> None:
     master = serving(2, max_slots=4)
     for n, target in [(1, 3), (1, 3), (-1, 2), (-1, 1), (-1, 1)]:
-        master.pool.grow(n, master.now)
+        master.pool.grow(n)
         assert master.pool.target == target
 
 
@@ -800,9 +802,9 @@ def test_grow_moves_the_target_but_never_below_one_or_above_the_slots() -> None:
 def test_count_out_of_range_is_refused(wrong: int) -> None:
     master = serving(2, max_slots=4)
     with pytest.raises(ValueError, match=rf"^{wrong} workers: must be from 1 to 3$"):
-        master.pool.scale(wrong, master.now)
+        master.pool.scale(wrong)
     with pytest.raises(ValueError, match="must be from 1 to 3"):
-        master.pool.start(2, GenerationSettings(wrong, 30.0, 30.0), master.now)
+        master.pool.start(2, GenerationSettings(wrong, 30.0, 30.0))
     assert (master.pool.target, master.pool.rollout) == (2, None)
 
 
@@ -810,7 +812,7 @@ def test_count_out_of_range_is_refused(wrong: int) -> None:
 def test_scale_during_a_reload_holds_however_the_reload_ends(succeeds: bool) -> None:
     master = serving(2)
     master.start(2)
-    master.pool.scale(3, master.now)
+    master.pool.scale(3)
     master.step()
     if succeeds:
         master.ready(*master.booting(2))
@@ -824,7 +826,7 @@ def test_scale_during_a_reload_holds_however_the_reload_ends(succeeds: bool) -> 
 
 def test_next_reload_takes_its_own_count_again() -> None:
     master = serving(2)
-    master.pool.scale(5, master.now)
+    master.pool.scale(5)
     master.step()
     master.start(2)
     while master.booting():
@@ -855,7 +857,7 @@ def test_canary_waits_for_a_free_slot() -> None:
 
 def test_graceful_stop_drains_the_good_and_kills_the_booting() -> None:
     master = serving(2, graceful=20.0)
-    master.pool.scale(3, master.now)
+    master.pool.scale(3)
     master.step()
     (young,) = master.booting()
     good = master.good()
@@ -915,7 +917,7 @@ def test_quick_stop_says_nothing_to_a_killed_worker() -> None:
 
 def test_quick_stop_stays_quick_for_a_worker_that_is_ready_only_then() -> None:
     master = serving(1)
-    master.pool.scale(2, master.now)
+    master.pool.scale(2)
     master.step()
     (late,) = master.booting()
     master.pool.stop(master.now, graceful=False)
@@ -957,7 +959,7 @@ def test_stop_abandons_what_is_under_way() -> None:
 
 def test_fork_that_is_answered_after_the_stop_is_killed() -> None:
     master = serving(1)
-    master.pool.scale(2, master.now)
+    master.pool.scale(2)
     (spawn,) = master.pool.plan(master.now).actions
     assert isinstance(spawn, SpawnAction)
     master.pool.stop(master.now, graceful=False)
@@ -971,10 +973,10 @@ def test_fork_that_is_answered_after_the_stop_is_killed() -> None:
 
 def test_withdraw_retires_all_and_start_brings_them_back() -> None:
     master = serving(3)
-    master.pool.withdraw(master.now)
+    master.pool.withdraw()
     assert [type(a) for a in master.step().actions] == [RetireAction] * 3
     master.reap()
-    master.pool.withdraw(master.now)
+    master.pool.withdraw()
     assert master.step(60.0).actions == []
     assert not master.pool.stopping
     assert only(master.start(2).actions, SpawnAction) == [SpawnAction(0, 2)]
@@ -988,7 +990,7 @@ def test_withdraw_retires_all_and_start_brings_them_back() -> None:
 
 def test_reload_that_fails_after_a_withdrawal_leaves_it_withdrawn() -> None:
     master = serving(3)
-    master.pool.withdraw(master.now)
+    master.pool.withdraw()
     master.step()
     master.reap()
     master.start(2)
@@ -1001,7 +1003,7 @@ def test_reload_that_fails_after_a_withdrawal_leaves_it_withdrawn() -> None:
 def test_withdraw_abandons_a_reload() -> None:
     master = serving(2)
     master.start(2)
-    master.pool.withdraw(master.now)
+    master.pool.withdraw()
     plan = master.step()
     assert plan.outcomes == [Abandoned(2, "all workers were withdrawn")]
     assert sorted(type(a).__name__ for a in plan.actions) == [
@@ -1039,7 +1041,7 @@ def test_overslept_moves_the_backoff() -> None:
 
 def test_plan_asks_for_nothing_twice() -> None:
     master = MadeUpMaster(4)
-    master.pool.start(1, master.settings, master.now)
+    master.pool.start(1, master.settings)
     assert len(master.pool.plan(master.now).actions) == 4
     assert master.pool.plan(master.now) == Plan([], [], None)
 
@@ -1070,11 +1072,83 @@ def test_events_that_come_twice_change_nothing() -> None:
     assert len(master.booting()) == 1
 
 
+# What a death was.
+
+
+def verdict(master: MadeUpMaster, worker: Worker, *, sigkill: bool = False) -> DeathVerdict:
+    return master.pool.died(worker.pid, "gone", master.now, sigkill=sigkill)
+
+
+def test_a_worker_that_serves_has_crashed_whatever_ended_it() -> None:
+    master = serving(2)
+    one, other = master.good()
+    assert verdict(master, one) == DeathVerdict(False, False, "crashed")
+    assert verdict(master, other, sigkill=True) == DeathVerdict(False, False, "crashed")
+
+
+def test_a_boot_that_ends_has_failed() -> None:
+    master = serving(2)
+    master.die(master.good()[0])
+    assert verdict(master, master.booting()[0]) == DeathVerdict(False, False, "boot_failed")
+
+
+def test_the_death_of_a_canary_is_in_the_report_of_its_generation() -> None:
+    master = serving(2)
+    master.start(2)
+    assert verdict(master, master.booting(2)[0]) == DeathVerdict(False, True, "boot_failed")
+
+
+def test_a_worker_that_a_reload_replaced_was_expected_to_go() -> None:
+    master = serving(1)
+    master.start(2)
+    master.ready(master.booting(2)[0])
+    assert verdict(master, master.retiring(1)[0]) == DeathVerdict(True, False, "reload")
+
+
+def test_a_worker_that_is_killed_on_its_way_out_is_no_restart_of_its_own() -> None:
+    master = serving(2)
+    master.pool.scale(1)
+    master.step()
+    assert verdict(master, master.retiring()[0], sigkill=True) == DeathVerdict(False, False, None)
+
+
+def test_a_kill_of_the_pool_was_reported_with_its_reason() -> None:
+    master = serving(2, graceful=5.0)
+    master.pool.scale(1)
+    master.step()
+    master.step(5.0)
+    (worker,) = master.retiring()
+    assert worker.killed
+    assert verdict(master, worker, sigkill=True) == DeathVerdict(False, True, None)
+
+
+def test_at_the_end_of_the_server_nothing_is_restarted() -> None:
+    master = serving(2)
+    master.pool.stop(master.now, graceful=True)
+    master.step()
+    one, other = master.retiring()
+    assert verdict(master, one) == DeathVerdict(True, False, None)
+    assert verdict(master, other, sigkill=True) == DeathVerdict(False, False, None)
+
+
+def test_a_recycled_worker_was_counted_when_it_was_marked() -> None:
+    master = serving(1)
+    assert master.pool.recycle(master.good()[0].pid, master.now)
+    master.step()
+    master.ready(*master.booting())
+    assert verdict(master, master.retiring()[0]) == DeathVerdict(True, False, None)
+
+
+def test_the_death_of_an_unknown_process_says_nothing() -> None:
+    pool = Pool(random.Random(1))
+    assert pool.died(7, "gone", 0.0) == DeathVerdict(True, True, None)
+
+
 def test_empty_pool_has_nothing_to_do() -> None:
     pool = Pool(random.Random(1))
     assert pool.plan(0.0) == Plan([], [], None)
     assert (pool.current, pool.rollout, pool.target, pool.members()) == (None, None, 0, [])
-    pool.withdraw(0.0)
+    pool.withdraw()
     pool.stop(0.0, graceful=True)
     assert pool.plan(0.0).outcomes == [Stopped()]
 
@@ -1141,7 +1215,7 @@ def test_a_booting_worker_is_adopted_with_its_deadline() -> None:
 
 def test_a_retiring_worker_that_has_not_confirmed_is_told_at_once_and_killed_in_time() -> None:
     master = serving(2, graceful=20.0)
-    master.pool.scale(1, master.now)
+    master.pool.scale(1)
     master.step()
     other = next_master(master)
     (worker,) = other.retiring()
@@ -1155,7 +1229,7 @@ def test_a_retiring_worker_that_has_not_confirmed_is_told_at_once_and_killed_in_
 
 def test_a_killed_worker_is_not_killed_again_after_the_adoption() -> None:
     master = serving(2, graceful=20.0)
-    master.pool.scale(1, master.now)
+    master.pool.scale(1)
     master.step()
     assert only(master.step(20.0).actions, KillAction)
     other = next_master(master)
@@ -1164,14 +1238,14 @@ def test_a_killed_worker_is_not_killed_again_after_the_adoption() -> None:
 
 def test_scale_is_adopted() -> None:
     master = serving(2)
-    master.pool.scale(5, master.now)
+    master.pool.scale(5)
     master.step()
     assert next_master(master).pool.target == 5
 
 
 def test_a_withdrawn_pool_stays_empty_until_the_next_start() -> None:
     master = serving(2)
-    master.pool.withdraw(master.now)
+    master.pool.withdraw()
     master.step()
     master.reap()
     other = next_master(master)
@@ -1219,15 +1293,15 @@ def test_an_unanswered_spawn_is_no_time_to_hand_over() -> None:
 
 def test_what_was_set_by_hand_holds_for_the_start_after_an_adoption() -> None:
     master = serving(2)
-    master.pool.scale(3, master.now)
+    master.pool.scale(3)
     other = next_master(master)
-    other.pool.start(2, other.settings, other.now)
+    other.pool.start(2, other.settings)
     other.pool.carry_over()
     other.step()
     while other.booting():
         other.ready(*other.booting())
     assert (other.pool.target, len(other.good(2))) == (3, 3)
-    other.pool.start(3, other.settings, other.now)  # an ordinary reload
+    other.pool.start(3, other.settings)  # an ordinary reload
     other.step()
     other.ready(*other.booting())
     assert other.pool.target == 2
@@ -1235,7 +1309,7 @@ def test_what_was_set_by_hand_holds_for_the_start_after_an_adoption() -> None:
 
 def test_what_nobody_has_set_is_the_new_configurations() -> None:
     other = next_master(serving(2))
-    other.pool.start(2, GenerationSettings(5, 30.0, 20.0), other.now)
+    other.pool.start(2, GenerationSettings(5, 30.0, 20.0))
     other.pool.carry_over()
     other.step()
     other.ready(*other.booting())
@@ -1254,7 +1328,7 @@ def test_bounds_that_nobody_has_moved_are_the_new_configurations(
     before: PoolBounds | None, after: PoolBounds | None, expected: PoolBounds | None
 ) -> None:
     other = adopted_with(before, lambda pool, now: None)
-    other.pool.start(2, GenerationSettings(2, 30.0, 20.0, after), other.now)
+    other.pool.start(2, GenerationSettings(2, 30.0, 20.0, after))
     other.pool.carry_over()
     other.step()
     other.ready(*other.booting())
@@ -1273,8 +1347,8 @@ def test_bounds_that_nobody_has_moved_are_the_new_configurations(
 def test_bounds_moved_by_hand_hold_after_an_adoption(
     before: PoolBounds | None, after: PoolBounds | None, expected: PoolBounds | None
 ) -> None:
-    other = adopted_with(before, lambda pool, now: pool.grow(1, now))
-    other.pool.start(2, GenerationSettings(2, 30.0, 20.0, after), other.now)
+    other = adopted_with(before, lambda pool, now: pool.grow(1))
+    other.pool.start(2, GenerationSettings(2, 30.0, 20.0, after))
     other.pool.carry_over()
     other.step()
     other.ready(*other.booting())
@@ -1285,7 +1359,7 @@ def adopted_with(bounds: PoolBounds | None, change: Callable[[Pool, float], None
     """A pool of two workers, changed and handed over."""
     master = MadeUpMaster()
     master.settings = GenerationSettings(2, 30.0, 20.0, bounds)
-    master.pool.start(1, master.settings, master.now)
+    master.pool.start(1, master.settings)
     if bounds:
         master.pool.resize(2)
     master.step()

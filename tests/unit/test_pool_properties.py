@@ -193,12 +193,12 @@ class PoolMachine(RuleBasedStateMachine):
         self.bounds[number] = bounds
         self.answers[number] = 0
         self.settings[number] = GenerationSettings(count, boot, graceful, bounds, at_once)
-        self.pool.start(number, self.settings[number], self.now)
+        self.pool.start(number, self.settings[number])
         self.step()
 
     @rule(count=COUNTS)
     def scale(self, count: int) -> None:
-        self.pool.scale(count, self.now)
+        self.pool.scale(count)
         for number in self.generations:
             bounds = self.bounds[number]
             self.bounds[number] = bounds and bounds.at(count)
@@ -219,7 +219,7 @@ class PoolMachine(RuleBasedStateMachine):
     def grow(self, n: int) -> None:
         target = self.targets[self.generations[0]] + n
         target = max(1, min(target, MAX_SLOTS - 1))
-        self.pool.grow(n, self.now)
+        self.pool.grow(n)
         for number in self.generations:
             bounds = self.bounds[number]
             self.bounds[number] = bounds and bounds.moved(n, MAX_SLOTS - 1)
@@ -228,7 +228,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule()
     def withdraw(self) -> None:
-        self.pool.withdraw(self.now)
+        self.pool.withdraw()
         self.withdrawn, self.candidate = self.current is not None, None
         self.step()
 

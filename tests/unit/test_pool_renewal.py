@@ -150,7 +150,7 @@ def test_a_worn_worker_goes_first_when_the_pool_shrinks() -> None:
     worn(master, old)
     master.step()
     (replacement,) = master.booting()
-    master.pool.scale(3, master.now)
+    master.pool.scale(3)
     assert master.step().actions == [
         RetireAction(old.pid, 0),
         KillAction(replacement.pid, replacement.slot, "no longer wanted"),
@@ -234,23 +234,23 @@ def test_no_worker_is_replaced_while_the_server_stops() -> None:
 def test_a_dynamic_pool_begins_with_its_spare_workers() -> None:
     for low, high, spare, begins in ((1, 8, 1, 1), (1, 8, 3, 3), (2, 8, 1, 2), (1, 2, 5, 2)):
         master = MadeUpMaster()
-        master.pool.start(1, dynamic(low, high, spare), master.now)
+        master.pool.start(1, dynamic(low, high, spare))
         assert len(master.step().actions) == begins
         assert master.pool.bounds == PoolBounds(low, high, spare)
 
 
 def test_a_reload_of_a_dynamic_pool_begins_with_as_many_as_there_are() -> None:
     master = MadeUpMaster()
-    master.pool.start(1, dynamic(1, 8), master.now)
+    master.pool.start(1, dynamic(1, 8))
     master.step()
     master.pool.resize(6)
     master.step()
     master.ready(*master.booting())
-    master.pool.start(2, dynamic(1, 8), master.now)
+    master.pool.start(2, dynamic(1, 8))
     assert len(only(master.step().actions, SpawnAction)) == 1  # the canary
     assert only(master.ready(*master.booting(2)).actions, KillAction) == []
     assert master.pool.target == 6
-    master.pool.start(3, dynamic(1, 4), master.now)
+    master.pool.start(3, dynamic(1, 4))
     master.step()
     master.ready(*master.booting(3))
     assert (master.pool.target, master.pool.bounds) == (4, PoolBounds(1, 4, 1))
@@ -258,7 +258,7 @@ def test_a_reload_of_a_dynamic_pool_begins_with_as_many_as_there_are() -> None:
 
 def test_resize_moves_the_target_within_the_bounds_only() -> None:
     master = MadeUpMaster()
-    master.pool.start(1, dynamic(2, 5), master.now)
+    master.pool.start(1, dynamic(2, 5))
     for target, becomes in ((4, 4), (9, 5), (1, 2)):
         master.pool.resize(target)
         assert master.pool.target == becomes
@@ -269,10 +269,10 @@ def test_resize_moves_the_target_within_the_bounds_only() -> None:
 
 def test_resize_reaches_the_generation_under_way() -> None:
     master = MadeUpMaster()
-    master.pool.start(1, dynamic(1, 8), master.now)
+    master.pool.start(1, dynamic(1, 8))
     master.step()
     master.ready(*master.booting())
-    master.pool.start(2, dynamic(1, 4), master.now)
+    master.pool.start(2, dynamic(1, 4))
     master.pool.resize(6)
     assert master.pool.target == 6
     master.step()
@@ -282,14 +282,14 @@ def test_resize_reaches_the_generation_under_way() -> None:
 
 def test_scale_makes_a_dynamic_pool_exactly_so_large_until_the_next_reload() -> None:
     master = MadeUpMaster()
-    master.pool.start(1, dynamic(1, 4), master.now)
-    master.pool.scale(6, master.now)
+    master.pool.start(1, dynamic(1, 4))
+    master.pool.scale(6)
     assert (master.pool.target, master.pool.bounds) == (6, PoolBounds(6, 6, 1))
     master.pool.resize(2)
     assert master.pool.target == 6
     master.step()
     master.ready(*master.booting())
-    master.pool.start(2, dynamic(1, 4), master.now)
+    master.pool.start(2, dynamic(1, 4))
     master.step()
     master.ready(*master.booting(2))
     assert (master.pool.target, master.pool.bounds) == (4, PoolBounds(1, 4, 1))
@@ -297,14 +297,14 @@ def test_scale_makes_a_dynamic_pool_exactly_so_large_until_the_next_reload() -> 
 
 def test_grow_moves_both_bounds_and_the_target() -> None:
     master = MadeUpMaster(max_slots=10)
-    master.pool.start(1, dynamic(1, 4), master.now)
+    master.pool.start(1, dynamic(1, 4))
     for n, target, low, high in ((1, 2, 2, 5), (-1, 1, 1, 4), (-1, 1, 1, 3), (20, 9, 9, 9)):
-        master.pool.grow(n, master.now)
+        master.pool.grow(n)
         assert (master.pool.target, master.pool.bounds) == (target, PoolBounds(low, high, 1))
 
 
 def test_bounds_beyond_the_slots_are_refused() -> None:
     master = MadeUpMaster(max_slots=10)
     with pytest.raises(ValueError, match="10 workers: must be from 1 to 9"):
-        master.pool.start(1, dynamic(1, 10), master.now)
+        master.pool.start(1, dynamic(1, 10))
     assert master.step().actions == []

@@ -23,6 +23,7 @@ class Worker:
     pid: int = 7
     born: float = 95.0
     boot_timeout: float = 20.0
+    worker: Any = None
 
     @property
     def generation(self) -> Any:
@@ -58,8 +59,8 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
 
 
 def slow_log(worker: Worker, state: WorkerState = WorkerState.READY) -> SlowLog:
-    pool = SimpleNamespace(find=lambda pid: SimpleNamespace(state=state))
-    return SlowLog(Workers(worker), pool)  # type: ignore[arg-type]
+    worker.worker = SimpleNamespace(state=state)
+    return SlowLog(Workers(worker))  # type: ignore[arg-type]
 
 
 def call(line: str, started: float, thread: int = 0) -> CallRecord:

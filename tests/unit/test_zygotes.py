@@ -26,7 +26,7 @@ from prefork.channel import (
 )
 from prefork.config import Log, Override, Source, load
 from prefork.listeners import Listener
-from prefork.master.pool.plan import Abandoned, Plan, SpawnAction, Stopped
+from prefork.master.pool.plan import Abandoned, Plan, SpawnAction, Stopped, Worker
 from prefork.master.pool.pool import Pool
 from prefork.master.pool.roster import PROOF
 from prefork.master.processes.children import Child, Children
@@ -77,11 +77,15 @@ class Master:
             self.selector,
             Scoreboard(),
             logs.configure(Log()),
-            born=lambda child: self.born.append((child.slot, child.pid)),
-            hear=self.hear,
+            forked=self.forked,
+            report=self.hear,
             foreign=lambda generation: self.zygotes.descriptors(),
         )
         self.zygotes = Zygotes(self.selector, self.children, self.not_spawned)
+
+    def forked(self, pid: int, slot: int, generation: Generation) -> Worker:
+        self.born.append((slot, pid))
+        return Worker(slot, pid, generation.number, generation.settings, 0, monotonic(), None)
 
     def hear(self, child: Child, report: object) -> None:
         self.heard.append((child.slot, report))
@@ -455,7 +459,7 @@ def pool(workers: int) -> tuple[Pool, Callable[[int], None]]:
     pool = Pool(random.Random(1))
 
     def start(number: int) -> None:
-        pool.start(number, generation(number, count=workers).settings, 0.0)
+        pool.start(number, generation(number, count=workers).settings)
 
     start(1)
     return pool, start
@@ -504,7 +508,7 @@ def test_the_pool_tells_of_whom_workers_may_still_be_asked() -> None:
     here.spawned(1, 3, 1003, 4.0)
     here.ready(1003, 5.0)
     assert here.growing == {3}
-    here.withdraw(6.0)
+    here.withdraw()
     assert here.growing == set()
     start(4)
     assert here.growing == {4}

@@ -44,7 +44,7 @@ class Autoscaler(Periodic):
             return
         demand = self._demand()
         before = self._pool.target
-        ready = sum(worker.state is WorkerState.READY for worker in self._pool.members())
+        ready = sum(child.worker.state is WorkerState.READY for child in self._children)
         target = self._sizing.decide(bounds, demand, target=before, ready=ready, now=now)
         if target != before:
             self._pool.resize(target)
@@ -61,8 +61,7 @@ class Autoscaler(Periodic):
     def _demand(self) -> sizing.Demand:
         calls = []
         for child in self._children:
-            worker = self._pool.find(child.pid)
-            if worker is not None and worker.state is WorkerState.READY:
+            if child.worker.state is WorkerState.READY:
                 records = self._children.calls(child)
                 calls.append((sum(call.started > 0 for call in records), len(records)))
         queued = sum(linux.listen_queue(listener.sock).depth for listener in self._listeners())

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, get_args
 from prefork import __version__, linux
 from prefork.master.observe.metrics_server import Page
 from prefork.master.observe.status_report import STATES, state_of
-from prefork.master.pool.ledger import Restart
+from prefork.master.pool.plan import RestartReason
 from prefork.master.upgrade.exec import MasterParts
 from prefork.scoreboard import DURATION_BOUNDS, Counters
 
@@ -99,7 +99,7 @@ def _server(parts: MasterParts) -> Iterator["Metric"]:
     restarts = CounterMetricFamily(
         "prefork_worker_restarts", "Workers that had to be replaced.", labels=["reason"]
     )
-    for reason in get_args(Restart):
+    for reason in get_args(RestartReason):
         restarts.add_metric([reason], parts.ledger.restarts[reason])
     yield restarts
 
@@ -176,13 +176,11 @@ def _workers(parts: MasterParts) -> Iterator["Metric"]:
 
     states = dict.fromkeys(STATES, 0)
     held = parked = 0
-    for worker in parts.pool.members():
-        child = parts.children.find(worker.pid)
-        if child is not None:
-            place = parts.children.worker_stats(child)
-            states[state_of(worker, parts.children.calls(child), place)[0]] += 1
-            held += place.held
-            parked += place.parked
+    for child in parts.children:
+        stats = parts.children.stats(child)
+        states[state_of(child.worker, parts.children.calls(child), stats)[0]] += 1
+        held += stats.held
+        parked += stats.parked
     workers = GaugeMetricFamily("prefork_workers", "Workers by state.", labels=["state"])
     for state, count in states.items():
         workers.add_metric([state], count)

@@ -159,10 +159,9 @@ class Notify(Periodic):
         ready = busy = 0
         requests: dict[int, int] = {}
         for child in parts.children:
-            worker = parts.pool.find(child.pid)
             calls = parts.children.calls(child)
             requests[child.pid] = parts.children.requests(child)
-            ready += worker is not None and worker.state is WorkerState.READY
+            ready += child.worker.state is WorkerState.READY
             busy += any(call.started for call in calls)
         # A worker that is gone has taken its last figures with it.
         new = sum(count - self._requests.get(pid, 0) for pid, count in requests.items())

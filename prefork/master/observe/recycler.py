@@ -9,7 +9,8 @@ from weakref import WeakKeyDictionary
 
 from prefork import logs
 from prefork.master.periodic import Periodic
-from prefork.master.pool.ledger import Ledger, Restart
+from prefork.master.pool.ledger import Ledger
+from prefork.master.pool.plan import RestartReason
 from prefork.master.pool.pool import Pool
 from prefork.master.pool.recycling import RecyclingLimits, draw
 from prefork.master.processes.children import Child, Children
@@ -57,7 +58,7 @@ class Recycler(Periodic):
         self.due = min((look for look in looks if look is not None), default=None)
 
 
-def recycle(pool: Pool, ledger: Ledger, child: Child, limit: Restart, reason: str) -> bool:
+def recycle(pool: Pool, ledger: Ledger, child: Child, limit: RestartReason, reason: str) -> bool:
     """Has a worker replaced, and logs that; False if it does not serve, or is leaving already.
 
     `limit`: what the restart is counted as; `reason`: the same in words for the log.

@@ -11,7 +11,6 @@ from prefork import logs
 from prefork.master.observe.timeouts import facts, late_calls
 from prefork.master.periodic import Periodic
 from prefork.master.pool.plan import WorkerState
-from prefork.master.pool.pool import Pool
 from prefork.master.processes.children import Child, Children
 from prefork.scoreboard import CallRecord
 
@@ -25,9 +24,8 @@ class SlowLog(Periodic):
     due: float | None = 0.0
     """None if no worker has a limit."""
 
-    def __init__(self, children: Children, pool: Pool) -> None:
+    def __init__(self, children: Children) -> None:
         self._children = children
-        self._pool = pool
         self._boots: WeakSet[Child] = WeakSet()
         self._told: dict[Child, set[_Mark]] = {}
         self._overslept = False
@@ -68,8 +66,7 @@ class SlowLog(Periodic):
     def _look_at_boot(self, child: Child, now: float) -> list[float]:
         """When to look at it, if it is not ready before."""
         timeout = child.generation.config.workers.boot_timeout
-        worker = self._pool.find(child.pid)
-        if not timeout or worker is None or worker.state is not WorkerState.BOOTING:
+        if not timeout or child.worker.state is not WorkerState.BOOTING:
             return []
         due = max(child.born, self._awake_since) + timeout / 2
         if now < due:

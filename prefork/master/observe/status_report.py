@@ -41,9 +41,8 @@ def status(parts: MasterParts) -> dict[str, Any]:
         queue_time=round(done.waited / done.queued, 6) if done.queued else 0.0,
         overflows=parts.ledger.overflows(linux.listen_overflows()),
         workers=[
-            _worker(worker, child, children, counters[child.pid], now)
-            for worker in pool.members()
-            if (child := children.find(worker.pid)) is not None
+            _worker(child, children, counters[child.pid], now)
+            for child in sorted(children, key=lambda child: child.slot)
         ],
     )
     return msgspec.structs.asdict(found)
@@ -54,42 +53,40 @@ def _queue(listener: Listener) -> QueueStatus:
     return QueueStatus(listener=listener.name, depth=depth, limit=limit)
 
 
-def _worker(
-    worker: Worker, child: Child, children: Children, counters: Counters, now: float
-) -> WorkerStatus:
+def _worker(child: Child, children: Children, counters: Counters, now: float) -> WorkerStatus:
     calls = children.calls(child)
-    place = children.worker_stats(child)
-    state, since = state_of(worker, calls, place)
+    stats = children.stats(child)
+    state, since = state_of(child.worker, calls, stats)
     requests = counters.requests
     return WorkerStatus(
-        slot=worker.slot,
-        pid=worker.pid,
-        generation=worker.generation,
+        slot=child.slot,
+        pid=child.pid,
+        generation=child.generation.number,
         state=state,
         since=_ago(since, now),
         requests=requests,
         bytes=counters.bytes,
-        held=place.held,
-        parked=place.parked,
+        held=stats.held,
+        parked=stats.parked,
         mean=round(counters.seconds / requests, 6) if requests else 0.0,
-        error=place.error,
-        error_age=_ago(place.failed, now) if place.failed else 0.0,
+        error=stats.error,
+        error_age=_ago(stats.failed, now) if stats.failed else 0.0,
         calls=[_call(call, now) for call in calls if call.started],
         age=_ago(child.born, now),
     )
 
 
-def state_of(worker: Worker, calls: list[CallRecord], place: WorkerStats) -> tuple[str, float]:
+def state_of(worker: Worker, calls: list[CallRecord], stats: WorkerStats) -> tuple[str, float]:
     """What a worker does, in a word, and since when (monotonic seconds)."""
     if worker.state is not WorkerState.READY:
         return worker.state.value, worker.since
     running = [call.started for call in calls if call.started]
     if running:
         return "busy", min(running)
-    since = max(worker.since, place.changed, *(call.ended for call in calls))
-    if place.writing:
+    since = max(worker.since, stats.changed, *(call.ended for call in calls))
+    if stats.writing:
         return "writing", since
-    return ("reading" if place.reading else "idle"), since
+    return ("reading" if stats.reading else "idle"), since
 
 
 def _call(call: CallRecord, now: float) -> CallStatus:

@@ -95,8 +95,7 @@ class Timeouts(Periodic):
             if timeout:
                 late, look = late_calls(self._children.calls(child), timeout, now)
                 looks.append(look)
-                worker = self._pool.find(child.pid)
-                if late and worker is not None and worker.state is WorkerState.READY:
+                if late and child.worker.state is WorkerState.READY:
                     self._expire(child, late, now)
         self.due = min(looks, default=None)
 

@@ -12,20 +12,9 @@ from typing import Literal
 from msgspec import Struct, field
 
 from prefork import linux
+from prefork.master.pool.plan import RestartReason
 from prefork.master.snapshot import LedgerSnapshot
 from prefork.scoreboard import Counters
-
-Restart = Literal[
-    "boot_failed",
-    "crashed",
-    "request_timeout",
-    "max_requests",
-    "max_age",
-    "max_memory",
-    "reload",
-    "by_hand",
-]
-"""Why a worker was replaced, or its boot has to be tried again."""
 
 Result = Literal["success", "failed", "superseded"]
 """How a reload or an upgrade ended."""
@@ -55,7 +44,7 @@ class Ledger(Struct):
             total = total.plus(each)
         return total
 
-    def restarted(self, reason: Restart) -> None:
+    def restarted(self, reason: RestartReason) -> None:
         self.restarts[reason] += 1
 
     def reloaded(self, result: Result) -> None:

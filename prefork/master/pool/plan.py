@@ -1,6 +1,7 @@
 """The words between the pool and the master: what a worker is, what to do, what was concluded."""
 
 import enum
+from typing import Literal
 
 from msgspec import Struct
 
@@ -107,6 +108,32 @@ class Superseded(Struct, frozen=True):
 
 class Stopped(Struct, frozen=True):
     """The pool was told to stop, and no worker is left."""
+
+
+RestartReason = Literal[
+    "boot_failed",
+    "crashed",
+    "request_timeout",
+    "max_requests",
+    "max_age",
+    "max_memory",
+    "reload",
+    "by_hand",
+]
+"""Why a worker was replaced, or its boot has to be tried again."""
+
+
+class DeathVerdict(Struct, frozen=True):
+    """What the death of a worker means: for the log, and for the count of restarts.
+
+    `expected`: the worker had the order to leave.  `reported`: the reason is in another event (of a
+    kill, or of a generation's end), so that the death is no news.  `restart`: None if the worker is
+    not replaced, or if its restart was counted when it was decided.
+    """
+
+    expected: bool
+    reported: bool
+    restart: RestartReason | None
 
 
 Order = type[RetireAction] | type[StopAction] | type[QuitAction]

@@ -30,9 +30,11 @@ from collections.abc import Mapping
 from prefork.master.pool.backoff import Backoff
 from prefork.master.pool.plan import (
     Abandoned,
+    DeathVerdict,
     GenerationSettings,
     Plan,
     QuitAction,
+    RestartReason,
     RetireAction,
     StopAction,
     Superseded,
@@ -170,7 +172,7 @@ class Pool:
 
     # What the operator wants.
 
-    def start(self, generation: int, settings: GenerationSettings, now: float) -> None:
+    def start(self, generation: int, settings: GenerationSettings) -> None:
         """Boot a generation: the first, or a reload, which supersedes one that is under way.
 
         Each start is answered by exactly one `Settled`, `Abandoned`, `Superseded` or
@@ -193,7 +195,7 @@ class Pool:
             roster.outcomes.append(Superseded(roster.candidate.number))
         roster.candidate = PoolGeneration(generation, settings, Backoff(roster.rng), target, bounds)
 
-    def scale(self, count: int, now: float) -> None:
+    def scale(self, count: int) -> None:
         """Set the target, of the generation that serves and of one under way, until the next start.
 
         Both, so that it holds whether the one under way succeeds or fails. In a dynamic pool both
@@ -205,7 +207,7 @@ class Pool:
             generation.target = count
             generation.bounds = generation.bounds and generation.bounds.at(count)
 
-    def grow(self, n: int, now: float) -> None:
+    def grow(self, n: int) -> None:
         """Move the target by `n` (which may be negative), from 1 to `max_slots` - 1.
 
         In a dynamic pool both bounds move by `n` within these limits, and the target moves with
@@ -227,7 +229,7 @@ class Pool:
             if generation.bounds:
                 generation.target = generation.bounds.fit(target)
 
-    def withdraw(self, now: float) -> None:
+    def withdraw(self) -> None:
         """Let all workers go; the next start brings workers back, if its canary is good."""
         roster = self._roster
         roster.abandon("all workers were withdrawn")
@@ -248,13 +250,17 @@ class Pool:
 
     # What happened.
 
-    def spawned(self, slot: int, generation: int, pid: int, now: float) -> None:
+    def spawned(self, slot: int, generation: int, pid: int, now: float) -> Worker | None:
+        """The record of a worker that was forked; None if none was asked for in this slot."""
         roster = self._roster
         asked = roster.take_pending(slot, generation)
-        if asked:
-            settings = asked[0].settings
-            deadline = now + settings.boot_timeout if settings.boot_timeout else None
-            roster.workers[pid] = Worker(slot, pid, generation, settings, asked[1], now, deadline)
+        if asked is None:
+            return None
+        settings = asked[0].settings
+        deadline = now + settings.boot_timeout if settings.boot_timeout else None
+        worker = Worker(slot, pid, generation, settings, asked[1], now, deadline)
+        roster.workers[pid] = worker
+        return worker
 
     def spawn_failed(self, slot: int, generation: int, why: str, now: float) -> None:
         """Fork failed (EAGAIN, ENOMEM): tried again after a delay, or the end of a candidate."""
@@ -298,12 +304,13 @@ class Pool:
             roster.condemn(worker, now + LAST_WORDS, "its boot failed and it did not exit", now)
             roster.count(worker.generation, worker.round, why, now)
 
-    def died(self, pid: int, how: str, now: float, *, sigkill: bool = False) -> None:
-        """It was reaped. `how` is for people; `sigkill` tells whether SIGKILL ended it."""
+    def died(self, pid: int, how: str, now: float, *, sigkill: bool = False) -> DeathVerdict:
+        """A worker was reaped.  `how`: in words; `sigkill`: whether SIGKILL ended it."""
         roster = self._roster
         worker = roster.workers.get(pid)
         if worker is None:
-            return
+            return DeathVerdict(expected=True, reported=True, restart=None)
+        verdict = self._verdict(worker, sigkill)
         if worker.state is WorkerState.BOOTING:
             why = f"a worker died before it was ready: {how}"
             roster.count(worker.generation, worker.round, why, now)
@@ -313,6 +320,21 @@ class Pool:
             else:
                 roster.count(worker.generation, worker.round, how, now)
         del roster.workers[pid]
+        return verdict
+
+    def _verdict(self, worker: Worker, sigkill: bool) -> DeathVerdict:
+        expected = worker.state is WorkerState.RETIRING and not sigkill
+        restart: RestartReason | None = None
+        if self.stopping:
+            pass
+        elif worker.state is WorkerState.BOOTING:
+            restart = "boot_failed"
+        elif worker.state is WorkerState.READY:
+            restart = "crashed"
+        elif expected and worker.generation < (self.current or 0) and worker.worn is None:
+            restart = "reload"
+        reported = worker.killed or worker.generation == self.candidate
+        return DeathVerdict(expected, reported, restart)
 
     def expired(self, pid: int, now: float) -> None:
         """A request of it passed the request timeout: replace it now, kill it later.

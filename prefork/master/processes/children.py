@@ -15,6 +15,7 @@ from msgspec.structs import asdict
 from prefork import logs
 from prefork.channel import Channel, Order, Report
 from prefork.channel import StacksReport as StacksAt
+from prefork.master.pool.plan import Worker
 from prefork.master.processes.generation import Generation
 from prefork.master.processes.stack_requests import StackRequests
 from prefork.master.snapshot import ChildSnapshot
@@ -28,16 +29,25 @@ from prefork.worker.schedule.accept import WAKE
 class Child(Struct, eq=False, weakref=True):
     """One worker's process, as the master holds it."""
 
-    pid: int
-    slot: int
+    worker: Worker
+    """The same process as the pool sees it."""
     generation: Generation
     channel: Channel
     born: float
     """Monotonic seconds."""
-    killed: bool = False
-    """SIGKILL was sent."""
     stacks: StacksAt = StacksAt()
-    """Where its stacks are asked for and come, once it has told."""
+    """Where its stacks are asked for and come, once the worker has reported that."""
+
+    @property
+    def pid(self) -> int:
+        return self.worker.pid
+
+    @property
+    def slot(self) -> int:
+        return self.worker.slot
+
+
+ReportHandler = Callable[[Child, Report], None]
 
 
 class Death(Struct, frozen=True):
@@ -68,18 +78,20 @@ class Children:
         scoreboard: Scoreboard,
         log: logs.Logs,
         *,
-        born: Callable[[Child], None],
-        hear: Callable[[Child, Report], None],
+        forked: Callable[[int, int, Generation], Worker],
+        report: ReportHandler,
         foreign: Callable[[Generation], Iterable[int]],
     ) -> None:
-        """`name`: the server's; `born` is told of each worker, `hear` takes its reports; `foreign`:
-        descriptors that no process of a generation may keep."""
+        """name: the server's.
+        forked: returns the pool's record of a worker, given process id, slot and generation.
+        report: takes the reports of workers.
+        foreign: descriptors that no process of a generation may keep."""
         self._name = name
         self._selector = selector
         self._scoreboard = scoreboard
         self._log = log
-        self._born = born
-        self._hear = hear
+        self._forked = forked
+        self._report = report
         self._foreign = foreign
         self._by_pid: dict[int, Child] = {}
         self.stacks = StackRequests()
@@ -103,8 +115,8 @@ class Children:
         """What a worker has done so far, alive or dead, until its slot is another's."""
         return self._scoreboard.counters(child.slot, child.generation.config.workers.threads)
 
-    def worker_stats(self, child: Child) -> WorkerStats:
-        """What a worker has told about itself as a whole."""
+    def stats(self, child: Child) -> WorkerStats:
+        """What a worker has written about itself as a whole."""
         return self._scoreboard.worker_stats(child.slot)
 
     def heritage(self, generation: Generation) -> WorkerContext:
@@ -151,10 +163,9 @@ class Children:
 
     def adopt(self, pid: int, slot: int, generation: Generation, channel: Channel) -> None:
         """Takes a new worker, and what it will say on this channel, into account."""
-        child = Child(pid, slot, generation, channel, monotonic())
-        self._watch(child)
+        worker = self._forked(pid, slot, generation)
+        self._watch(Child(worker, generation, channel, monotonic()))
         self._scoreboard.only_worker = len(self._by_pid) == 1
-        self._born(child)
 
     def _watch(self, child: Child) -> None:
         self._by_pid[child.pid] = child
@@ -175,12 +186,12 @@ class Children:
             for child in self
         )
 
-    def take_over(self, state: ChildSnapshot, generation: Generation) -> Child:
-        """A worker of the master before; what it said meanwhile waits in its channel."""
+    def take_over(self, state: ChildSnapshot, generation: Generation, worker: Worker) -> Child:
+        """A worker of the master before; what it reported meanwhile waits in its channel."""
         os.set_inheritable(state.fd, False)
         channel = Channel.from_fd(state.fd)
         stacks = StacksAt(state.stacks, state.ask)
-        child = Child(state.pid, state.slot, generation, channel, state.born, stacks=stacks)
+        child = Child(worker, generation, channel, state.born, stacks)
         for fd in _open(stacks):
             os.set_inheritable(fd, False)
         self._watch(child)
@@ -200,12 +211,15 @@ class Children:
             os.kill(child.pid, number)
 
     def _readable(self, child: Child, _: int) -> None:
+        self._read(child, self._report)
+
+    def _read(self, child: Child, report_to: ReportHandler) -> None:
         try:
             while (report := child.channel.receive_report()) is not None:
                 if isinstance(report, StacksAt):
                     self._keep_stacks(child, report)
                 else:
-                    self._hear(child, report)
+                    report_to(child, report)
         except EOFError:
             # It is dying, or has closed its end; the reaping tells which.
             with contextlib.suppress(KeyError):
@@ -216,9 +230,9 @@ class Children:
             os.close(fd)
         child.stacks = stacks
 
-    def listen(self, child: Child) -> None:
-        """Hears what a child has said before now."""
-        self._readable(child, selectors.EVENT_READ)
+    def read_reports(self, child: Child, report: ReportHandler | None = None) -> None:
+        """Reads what a child has sent before now; `report` takes it in place of the usual one."""
+        self._read(child, report or self._report)
 
     def reap(self, others: OtherChildren) -> list[Death]:
         """Collects the dead, in one go: SIGCHLD comes once for several (waitpid(2)).
@@ -234,7 +248,7 @@ class Children:
             if child is None:  # a zygote, a helper of ours, or an orphan that was given to us
                 others.died(pid, _how(status), sigkill=_is_sigkill(status))
                 continue
-            self.listen(child)
+            self.read_reports(child)
             del self._by_pid[pid]
             with contextlib.suppress(KeyError):
                 self._selector.unregister(child.channel)

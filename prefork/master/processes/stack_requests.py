@@ -37,8 +37,11 @@ Done = Callable[[str], None]
 class StackOwner(Protocol):
     """Whose stacks can be asked for."""
 
-    pid: int
-    stacks: StacksAt
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def stacks(self) -> StacksAt: ...
 
 
 class _Asked:

@@ -21,6 +21,7 @@ from prefork.capacity import WORKER_SLOTS
 from prefork.channel import FailedReport, ReadyReport, Report, RetireOrder
 from prefork.config import ConfigError, Source
 from prefork.listeners import Listener, ListenError
+from prefork.master.pool.plan import Worker
 from prefork.master.pool.pool import Pool
 from prefork.master.pool.roster import LAST_WORDS
 from prefork.master.processes.children import Child, Children, Death
@@ -113,14 +114,13 @@ class _Canary:
             self._selector,
             Scoreboard(),
             log,
-            born=self._born,
-            hear=self._hear,
+            forked=self._forked,
+            report=self._report,
             foreign=lambda _: foreign | own,
         )
         self._zygotes = Zygotes(self._selector, self._children, self._not_spawned)
         self._timeout = 0.0
         self._deadline: float | None = None
-        self._child: Child | None = None
         self._ready = self._gone = False
         self._why: str | None = None
         # All other signals stay blocked: only the master ends us.
@@ -142,8 +142,7 @@ class _Canary:
             self._expire(monotonic())
             for death in self._children.reap(self._zygotes):
                 self._died(death)
-        if self._child is not None and not self._gone:
-            self._children.signal(self._child, signal.SIGKILL)
+        self._kill()
         self._zygotes.keep(())
         return self._why
 
@@ -153,15 +152,16 @@ class _Canary:
         for key, mask in self._selector.select(patience):
             key.data(mask)
 
-    def _born(self, child: Child) -> None:
-        self._child = child
-        self._deadline = monotonic() + self._timeout if self._timeout else None
+    def _forked(self, pid: int, slot: int, generation: Generation) -> Worker:
+        now = monotonic()
+        self._deadline = now + self._timeout if self._timeout else None
+        return Worker(slot, pid, generation.number, generation.settings, 0, now, self._deadline)
 
     def _not_spawned(self, _: Generation, slots: list[int], why: str) -> None:
         if slots:
             self._why = self._why or why
 
-    def _hear(self, child: Child, report: Report) -> None:
+    def _report(self, child: Child, report: Report) -> None:
         if isinstance(report, FailedReport):
             self._why = report.reason
         elif isinstance(report, ReadyReport):
@@ -171,13 +171,17 @@ class _Canary:
             self._deadline = monotonic() + LAST_WORDS
 
     def _expire(self, now: float) -> None:
-        if self._child is None or self._deadline is None or now < self._deadline:
+        if self._deadline is None or now < self._deadline:
             return
         self._deadline = None
         if self._ready:
-            self._children.signal(self._child, signal.SIGKILL)
+            self._kill()
         else:
             self._why = f"not ready within {self._timeout:g} s"
+
+    def _kill(self) -> None:
+        for child in self._children:
+            self._children.signal(child, signal.SIGKILL)
 
     def _died(self, death: Death) -> None:
         self._gone = True
