@@ -27,7 +27,7 @@ class Reaper(Periodic):
 
     def _report(self, death: Death, now: float) -> None:
         child = death.child
-        self._inboxes.vacate(child)
+        self._inboxes.worker_gone(child)
         verdict = self._pool.died(child.pid, death.how, now, sigkill=death.sigkill)
         calls = [call for call in self._children.calls(child) if call.started]
         no_news = verdict.expected or verdict.reported
@@ -40,6 +40,6 @@ class Reaper(Periodic):
             how=death.how,
             **({"during": "; ".join(call.line for call in calls)} if calls else {}),
         )
-        self._ledger.bury(self._children.counters(child))
+        self._ledger.add_dead(self._children.counters(child))
         if verdict.restart is not None:
             self._ledger.restarted(verdict.restart)

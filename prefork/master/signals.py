@@ -106,7 +106,7 @@ class Commands(Periodic):
     def resume(self, clients: WaitingClientsSnapshot, control: ControlServer, was: str) -> None:
         """After an exec: replaces what runs, as any reload does, and answers whoever waits."""
         self.reload(self.upgrades.resume(clients, control, was))
-        self._pool.carry_over()
+        self._pool.carry_over_size()
 
     # Signals.
 
@@ -197,7 +197,7 @@ class Commands(Periodic):
                 why = "is it stopped, or waiting for a disk?"
                 reply.fail(f"worker {child.pid} has not written its stacks: {why}")
 
-        self._parts.children.stacks.take(child, answer)
+        self._parts.children.stacks.request(child, answer)
 
     def stop(self, now: float) -> None:
         """Gracefully the first time, after the delay in which balancers go elsewhere; then now."""
@@ -231,7 +231,7 @@ class Commands(Periodic):
 
     def _ask_for_upgrade(self, client: Reply | None = None) -> None:
         if not (self._stopping or self._pool.stopping):
-            self.upgrades.ask(client)
+            self.upgrades.request(client)
         elif client is not None:
             client.fail("the server is stopping")
 
@@ -247,7 +247,7 @@ class Commands(Periodic):
             return str(error)
         for child in self._parts.children:
             if fds:
-                self._parts.children.tell(child, channel.ReopenOrder(paths), fds)
+                self._parts.children.send(child, channel.ReopenOrder(paths), fds)
         if fds:
             self._parts.zygotes.reopen(paths, fds)
         logs.event("info", "log files reopened")

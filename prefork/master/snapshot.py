@@ -91,8 +91,9 @@ class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     killed: bool
     retire: bool
     """It is being told to leave."""
-    why: str
-    worn: float | None
+    reason: str = msgspec.field(name="why")
+    """Of its kill, if it does not leave in time."""
+    due_for_recycling: float | None = msgspec.field(name="worn")
 
 
 class PoolSnapshot(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,7 +16,7 @@ from prefork.master.pool.ledger import Ledger, begin
 from prefork.master.processes.generation import Generation, prepare
 from prefork.master.rollout.reload import Reloads
 from prefork.master.snapshot import SnapshotError
-from prefork.master.upgrade.exec import ExecArgs, adopt, handed_over, receive
+from prefork.master.upgrade.exec import ExecArgs, adopt, exec_args, receive
 from prefork.scoreboard import ScoreboardError
 
 
@@ -37,7 +37,7 @@ def serve(
     the new code of a server that runs.  `detached` is told the process id of a daemon that serves.
     Raises StartError; nothing is left behind then.
     """
-    handover = handed_over()
+    handover = exec_args()
     if handover is not None:
         return _go_on(source, handover, watch)
     try:
@@ -104,9 +104,9 @@ def _begin(
 def _go_on(source: Source, handover: ExecArgs, watch: bool) -> int:
     """Takes the place of a running master, or tries whether that could be done."""
     if handover.report is not None:
-        from prefork.master.upgrade.preflight_child import rehearse
+        from prefork.master.upgrade.preflight_child import run_preflight
 
-        status = rehearse(source, handover, watch)
+        status = run_preflight(source, handover, watch)
         sys.stderr.flush()
         os._exit(status)  # what a program does after prefork.serve() is not for a trial to do
     try:
@@ -120,7 +120,7 @@ def _go_on(source: Source, handover: ExecArgs, watch: bool) -> int:
         log.take_standard_streams()
         os.chdir("/")
     pidfile = PidFile(None, state.pidfile)
-    ledger = Ledger.adopt(state.ledger)
+    ledger = Ledger.restore(state.ledger)
     reloads = Reloads.resume(
         source, log, pidfile, adopted.serving, ledger, adopted.held, state.number
     )

@@ -81,21 +81,21 @@ class Supervisor(Periodic):
     def adopt(self, state: MasterSnapshot, generations: dict[int, Generation]) -> None:
         """Takes over all processes of the master before, after an exec."""
         settings = {number: each.settings for number, each in generations.items()}
-        self.pool.adopt(state.pool, settings)
+        self.pool.restore(state.pool, settings)
         for child_state in state.children:
             worker = self.pool.find(child_state.pid)
             assert worker is not None  # both were written down in the same moment
             generation = generations[child_state.generation]
-            child = self.children.take_over(child_state, generation, worker)
+            child = self.children.restore(child_state, generation, worker)
             if worker.state is WorkerState.READY:
                 self._events.worker_ready(child)
         for zygote in state.zygotes:
-            self.zygotes.take_over(zygote, generations[zygote.generation])
-        self.inboxes.take_over(state.inboxes)
+            self.zygotes.restore(zygote, generations[zygote.generation])
+        self.inboxes.restore(state.inboxes)
 
     def run(self, now: float) -> None:
         """Carries out what the pool plans."""
-        todo = self.pool.plan(now)
+        todo = self.pool.advance(now)
         in_use = self._listeners_in_use()
         for action in todo.actions:
             match action:
@@ -111,9 +111,9 @@ class Supervisor(Periodic):
         for outcome in todo.outcomes:
             self._take_outcome(outcome)
         self._report_settled()
-        self.zygotes.keep(self.pool.growing)
+        self.zygotes.keep_only(self.pool.spawning)
         now = monotonic()
-        self._reloads.let_go(self._listeners_in_use() | self._drains.under_way(now))
+        self._reloads.close_unused(self._listeners_in_use() | self._drains.under_way(now))
         self._drains.forget((child.generation for child in self.children), now)
         self.due = now if todo.actions else todo.wake_at
 
@@ -134,7 +134,7 @@ class Supervisor(Periodic):
     def _not_spawned(self, generation: Generation, slots: list[int], reason: str) -> None:
         """A zygote could not fork these workers."""
         number = generation.number
-        if self.pool.ever_ready and number in self.pool.growing:
+        if self.pool.ever_ready and number in self.pool.spawning:
             logs.event("error", "spawn failed", generation=number, slots=slots, traceback=reason)
         for slot in slots:
             self.pool.spawn_failed(slot, number, reason, monotonic())
@@ -153,22 +153,22 @@ class Supervisor(Periodic):
                 self._reloads.commit(number)
                 self._events.generation_committed()
             if child.worker.state is WorkerState.READY:
-                self.inboxes.admit(child)
-                self.children.tell(child, channel.ServeOrder())
+                self.inboxes.register(child)
+                self.children.send(child, channel.ServeOrder())
             self._events.worker_ready(child)
         elif isinstance(report, channel.LeavingReport):
             logs.event("info", "worker leaving", slot=child.slot, pid=child.pid, generation=number)
             self.pool.leaving(child.pid, now)
             self._report_settled()
         elif isinstance(report, channel.InboxStuckReport):
-            self.inboxes.relieve(child)
+            self.inboxes.reroute(child)
         elif isinstance(report, channel.FailedReport):
             self._boot_failed(child, report.reason, now)
 
     def _boot_failed(self, child: Child, reason: str, now: float) -> None:
         number = child.generation.number
         on_trial = number == self.pool.candidate
-        self.pool.failed(child.pid, reason, now)
+        self.pool.boot_failed(child.pid, reason, now)
         # On trial, or at the first boot, the end of the generation is logged, with this cause.
         if self.pool.ever_ready and not on_trial:
             logs.event(
@@ -209,10 +209,10 @@ class Supervisor(Periodic):
                 if listener.fileno() < 0 and listener not in self._drains:
                     continue  # closed before this worker heard of its end: nothing to prepare
                 drained.append(number)
-                ready = self._drains.over(listener, monotonic(), patience) and ready
+                ready = self._drains.drain(listener, monotonic(), patience) and ready
         if ready:
             order = channel.StopOrder(tuple(drained)) if drained else channel.RetireOrder()
-            self.children.tell(child, order)
+            self.children.send(child, order)
 
     def _kill(self, pid: int, slot: int, reason: str) -> None:
         child = self.children.find(pid)

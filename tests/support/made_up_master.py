@@ -48,7 +48,7 @@ class MadeUpMaster:
     def step(self, seconds: float = 0.0, fork: bool = True) -> Plan:
         """Lets time pass, plans, and answers each spawn; without `fork`, by a failure."""
         self.now += seconds
-        plan = self.pool.plan(self.now)
+        plan = self.pool.advance(self.now)
         assert plan.wake_at is None or plan.wake_at > self.now
         self.outcomes += plan.outcomes
         for action in plan.actions:

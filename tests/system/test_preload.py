@@ -483,10 +483,10 @@ class Zygote:
         self.children, self.generation, self.channel = children, generation, channel
         self.dead: list[int] = []
 
-    def listen(self) -> None:
+    def read_reports(self) -> None:
         report = self.channel.receive_report()
         assert isinstance(report, BornReport)
-        self.children.adopt(report.pid, 7, self.generation, self.channel)
+        self.children.add(report.pid, 7, self.generation, self.channel)
 
     def died(self, pid: int, how: str, *, sigkill: bool) -> None:
         self.dead.append(pid)

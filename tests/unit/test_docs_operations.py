@@ -24,13 +24,13 @@ def table(title: str) -> set[str]:
 
 
 def events() -> Iterator[str]:
-    """The name of each event in the source: the second argument of `event`, or of `_tell`."""
+    """The name of each event in the source: the second argument of `event`, or of `_event`."""
     for path in (ROOT / "prefork").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Call) or len(node.args) < 2:
                 continue
             called = getattr(node.func, "attr", getattr(node.func, "id", ""))
-            if called in ("event", "_tell"):
+            if called in ("event", "_event"):
                 for part in ast.walk(node.args[1]):
                     if isinstance(part, ast.Constant) and isinstance(part.value, str):
                         yield part.value

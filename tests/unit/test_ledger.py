@@ -13,18 +13,18 @@ def test_the_total_is_that_of_the_living_and_of_the_dead() -> None:
     first, second = done(3), done(4)
     total = ledger.total([first, second])
     assert (total.requests, total.bytes, total.seconds) == (7, 70, 3.5)
-    ledger.bury(first)
+    ledger.add_dead(first)
     assert ledger.total([second]) == total
     assert ledger.total([second, Counters()]) == total
 
 
 def test_it_is_handed_over_whole() -> None:
     ledger = Ledger(timeouts=2)
-    ledger.bury(done(5))
+    ledger.add_dead(done(5))
     ledger.restarted("crashed")
     ledger.restarted("crashed")
     ledger.reloaded("superseded")
     ledger.upgraded("success")
-    again = Ledger.adopt(ledger.hand_over())
+    again = Ledger.restore(ledger.snapshot())
     assert again == ledger
     assert again.restarts == {"crashed": 2}

@@ -84,7 +84,7 @@ def test_first_failure_before_any_readiness_fails_the_first_boot_and_kills_the_r
     master = MadeUpMaster(3)
     master.start(1)
     broken, *rest = master.booting()
-    master.pool.failed(broken.pid, "ImportError: no module named 'shop'", master.now)
+    master.pool.boot_failed(broken.pid, "ImportError: no module named 'shop'", master.now)
     plan = master.step()
     assert plan.outcomes == [FirstBootFailed("ImportError: no module named 'shop'")]
     assert plan.actions == [KillAction(w.pid, w.slot, "no longer wanted") for w in rest]
@@ -129,7 +129,7 @@ def test_failed_worker_that_does_not_exit_is_killed_after_a_second() -> None:
     master = serving(2)
     master.die(master.good()[0])
     (worker,) = master.booting()
-    master.pool.failed(worker.pid, "ImportError", master.now)
+    master.pool.boot_failed(worker.pid, "ImportError", master.now)
     assert only(master.step(0.9).actions, KillAction) == []
     kills = only(master.step(0.1).actions, KillAction)
     assert kills == [KillAction(worker.pid, worker.slot, "its boot failed and it did not exit")]
@@ -306,7 +306,7 @@ def test_row_ends_with_a_long_life_even_if_nothing_else_happened_in_it(end: str)
     if end == "died":
         master.die(worker)
     else:
-        master.pool.expired(worker.pid, master.now)
+        master.pool.request_timed_out(worker.pid, master.now)
         master.step()
     assert len(only(master.die(*master.booting()).actions, SpawnAction)) == 1
 
@@ -330,7 +330,7 @@ def test_expired_worker_is_replaced_at_once_even_while_backing_off() -> None:
         if plan.wake_at:
             master.wake_up(plan)
     master.die(*master.booting())
-    master.pool.expired(master.good()[0].pid, master.now)
+    master.pool.request_timed_out(master.good()[0].pid, master.now)
     assert len(only(master.step().actions, SpawnAction)) == 1
 
 
@@ -409,7 +409,7 @@ def test_failed_canary_leaves_everything_as_it_was(fault: str) -> None:
     master.pool.start(2, GenerationSettings(7, 30.0, 20.0))
     master.step(fork=fault != "fork")
     if fault == "failed":
-        master.pool.failed(master.booting(2)[0].pid, "because", master.now)
+        master.pool.boot_failed(master.booting(2)[0].pid, "because", master.now)
     elif fault == "died":
         master.pool.died(master.booting(2)[0].pid, "because", master.now)
     elif fault == "timeout":
@@ -433,7 +433,7 @@ def test_old_generation_is_maintained_while_the_canary_boots() -> None:
     master.start(2)
     victim, stuck, _ = master.good(1)
     assert master.die(victim).actions == [SpawnAction(0, 1)]
-    master.pool.expired(stuck.pid, master.now)
+    master.pool.request_timed_out(stuck.pid, master.now)
     assert master.step().actions == [SpawnAction(4, 1), RetireAction(stuck.pid, stuck.slot)]
 
 
@@ -663,7 +663,7 @@ def test_starting_the_same_generation_again_changes_nothing() -> None:
 def test_retire_is_repeated_until_the_worker_says_that_it_leaves() -> None:
     master = serving(1, graceful=20.0)
     (worker,) = master.good()
-    master.pool.expired(worker.pid, master.now)
+    master.pool.request_timed_out(worker.pid, master.now)
     order = RetireAction(worker.pid, worker.slot)
     assert only(master.step().actions, RetireAction) == [order]
     assert master.step(0.05).actions == []
@@ -679,7 +679,7 @@ def test_retire_is_repeated_until_the_worker_says_that_it_leaves() -> None:
 def test_worker_that_does_not_go_is_killed_after_graceful_timeout_and_only_once() -> None:
     master = serving(1, graceful=20.0)
     (worker,) = master.good()
-    master.pool.expired(worker.pid, master.now)
+    master.pool.request_timed_out(worker.pid, master.now)
     master.step()
     master.ready(*master.booting())
     master.pool.leaving(worker.pid, master.now)
@@ -704,7 +704,7 @@ def test_graceful_timeout_is_that_of_the_workers_own_generation() -> None:
 def test_no_graceful_timeout_means_no_kill() -> None:
     master = serving(1, graceful=0.0)
     (worker,) = master.good()
-    master.pool.expired(worker.pid, master.now)
+    master.pool.request_timed_out(worker.pid, master.now)
     master.step()
     master.ready(*master.booting())
     master.pool.leaving(worker.pid, master.now)
@@ -715,12 +715,12 @@ def test_no_graceful_timeout_means_no_kill() -> None:
 def test_expired_worker_is_replaced_at_once_and_saying_it_again_changes_nothing() -> None:
     master = serving(2, graceful=20.0)
     worker = master.good()[0]
-    master.pool.expired(worker.pid, master.now)
+    master.pool.request_timed_out(worker.pid, master.now)
     assert master.step().actions == [SpawnAction(2, 1), RetireAction(worker.pid, 0)]
     master.ready(*master.booting())
     master.pool.leaving(worker.pid, master.now)
     master.now += 19.0
-    master.pool.expired(worker.pid, master.now)
+    master.pool.request_timed_out(worker.pid, master.now)
     assert slots(only(master.step(1.0).actions, KillAction)) == [0]
 
 
@@ -728,7 +728,7 @@ def test_expired_young_worker_is_no_failure_of_its_generation() -> None:
     master = serving(1)
     for _ in range(10):
         (worker,) = master.good()
-        master.pool.expired(worker.pid, master.now)
+        master.pool.request_timed_out(worker.pid, master.now)
         assert len(only(master.step().actions, SpawnAction)) == 1
         master.ready(*master.booting())
 
@@ -746,7 +746,7 @@ def test_worker_that_leaves_of_its_own_accord_is_replaced_and_not_told() -> None
 def test_slot_of_a_retiring_worker_is_not_given_away_before_its_death() -> None:
     master = serving(2)
     worker = master.good()[0]
-    master.pool.expired(worker.pid, master.now)
+    master.pool.request_timed_out(worker.pid, master.now)
     assert only(master.step().actions, SpawnAction) == [SpawnAction(2, 1)]
     master.die(worker)
     master.pool.scale(3)
@@ -837,8 +837,8 @@ def test_next_reload_takes_its_own_count_again() -> None:
 def test_spawn_waits_for_a_free_slot() -> None:
     master = serving(2, max_slots=3)
     first, second = master.good()
-    master.pool.expired(first.pid, master.now)
-    master.pool.expired(second.pid, master.now)
+    master.pool.request_timed_out(first.pid, master.now)
+    master.pool.request_timed_out(second.pid, master.now)
     assert only(master.step().actions, SpawnAction) == [SpawnAction(2, 1)]
     assert only(master.die(first).actions, SpawnAction) == [SpawnAction(0, 1)]
 
@@ -846,7 +846,7 @@ def test_spawn_waits_for_a_free_slot() -> None:
 def test_canary_waits_for_a_free_slot() -> None:
     master = serving(2, max_slots=3)
     first = master.good()[0]
-    master.pool.expired(first.pid, master.now)
+    master.pool.request_timed_out(first.pid, master.now)
     master.step()
     assert only(master.start(2).actions, SpawnAction) == []
     assert only(master.die(first).actions, SpawnAction) == [SpawnAction(0, 2)]
@@ -907,7 +907,7 @@ def test_second_stop_can_make_it_quick_but_not_slow_again() -> None:
 
 def test_quick_stop_says_nothing_to_a_killed_worker() -> None:
     master = serving(1, graceful=20.0)
-    master.pool.expired(master.good()[0].pid, master.now)
+    master.pool.request_timed_out(master.good()[0].pid, master.now)
     master.step()
     assert only(master.step(20.0).actions, KillAction)
     master.die(*master.booting())
@@ -960,7 +960,7 @@ def test_stop_abandons_what_is_under_way() -> None:
 def test_fork_that_is_answered_after_the_stop_is_killed() -> None:
     master = serving(1)
     master.pool.scale(2)
-    (spawn,) = master.pool.plan(master.now).actions
+    (spawn,) = master.pool.advance(master.now).actions
     assert isinstance(spawn, SpawnAction)
     master.pool.stop(master.now, graceful=False)
     master.die(*master.good())
@@ -1019,7 +1019,7 @@ def test_withdraw_abandons_a_reload() -> None:
 def test_overslept_moves_deadlines() -> None:
     master = serving(1, boot=30.0, graceful=20.0)
     (worker,) = master.good()
-    master.pool.expired(worker.pid, master.now)
+    master.pool.request_timed_out(worker.pid, master.now)
     master.step()
     master.now += 3600.0
     master.pool.overslept(3600.0)
@@ -1042,8 +1042,8 @@ def test_overslept_moves_the_backoff() -> None:
 def test_plan_asks_for_nothing_twice() -> None:
     master = MadeUpMaster(4)
     master.pool.start(1, master.settings)
-    assert len(master.pool.plan(master.now).actions) == 4
-    assert master.pool.plan(master.now) == Plan([], [], None)
+    assert len(master.pool.advance(master.now).actions) == 4
+    assert master.pool.advance(master.now) == Plan([], [], None)
 
 
 def test_events_about_unknown_processes_are_ignored() -> None:
@@ -1053,8 +1053,8 @@ def test_events_about_unknown_processes_are_ignored() -> None:
     pool.spawn_failed(7, 1, "fork: EAGAIN", now)
     pool.ready(99, now)
     pool.leaving(99, now)
-    pool.failed(99, "because", now)
-    pool.expired(99, now)
+    pool.boot_failed(99, "because", now)
+    pool.request_timed_out(99, now)
     pool.died(99, "exit status 0", now)
     assert master.step() == Plan([], [], None)
     assert pool.find(99) is None
@@ -1065,7 +1065,7 @@ def test_events_that_come_twice_change_nothing() -> None:
     worker = master.good()[0]
     since = worker.since
     master.ready(worker)
-    master.pool.failed(worker.pid, "too late", master.now)
+    master.pool.boot_failed(worker.pid, "too late", master.now)
     assert (worker.state, worker.since) == (WorkerState.READY, since)
     assert master.pool.find(worker.pid) is worker
     master.die(worker, worker)
@@ -1146,11 +1146,11 @@ def test_the_death_of_an_unknown_process_says_nothing() -> None:
 
 def test_empty_pool_has_nothing_to_do() -> None:
     pool = Pool(random.Random(1))
-    assert pool.plan(0.0) == Plan([], [], None)
+    assert pool.advance(0.0) == Plan([], [], None)
     assert (pool.current, pool.rollout, pool.target, pool.members()) == (None, None, 0, [])
     pool.withdraw()
     pool.stop(0.0, graceful=True)
-    assert pool.plan(0.0).outcomes == [Stopped()]
+    assert pool.advance(0.0).outcomes == [Stopped()]
 
 
 # From one master to the next.
@@ -1158,12 +1158,12 @@ def test_empty_pool_has_nothing_to_do() -> None:
 
 def next_master(master: MadeUpMaster) -> MadeUpMaster:
     """Another master, whose pool has adopted the state, over bytes."""
-    data = msgspec.msgpack.encode(master.pool.hand_over())
+    data = msgspec.msgpack.encode(master.pool.snapshot())
     other = MadeUpMaster()
     other.settings, other.now, other.pids = master.settings, master.now, master.pids
     numbers = {1, 2, 3}
     state = msgspec.msgpack.decode(data, type=PoolSnapshot)
-    other.pool.adopt(state, dict.fromkeys(numbers, master.settings))
+    other.pool.restore(state, dict.fromkeys(numbers, master.settings))
     return other
 
 
@@ -1190,7 +1190,7 @@ def test_adopted_pool_keeps_its_workers_when_the_start_fails() -> None:
     other = next_master(serving(2))
     old = other.good()
     other.start(2)
-    other.pool.failed(other.booting()[0].pid, "ImportError", other.now)
+    other.pool.boot_failed(other.booting()[0].pid, "ImportError", other.now)
     other.step()
     assert other.outcomes == [Abandoned(2, "ImportError")]
     assert other.good() == old
@@ -1284,7 +1284,7 @@ def test_only_between_transactions_there_is_something_to_hand_over() -> None:
 def test_an_unanswered_spawn_is_no_time_to_hand_over() -> None:
     master = serving(1)
     master.pool.died(master.good()[0].pid, "gone", master.now, sigkill=True)
-    (spawn,) = master.pool.plan(master.now).actions
+    (spawn,) = master.pool.advance(master.now).actions
     assert isinstance(spawn, SpawnAction)
     assert not master.pool.between_transactions
     master.pool.spawned(spawn.slot, spawn.generation, 5000, master.now)
@@ -1296,7 +1296,7 @@ def test_what_was_set_by_hand_holds_for_the_start_after_an_adoption() -> None:
     master.pool.scale(3)
     other = next_master(master)
     other.pool.start(2, other.settings)
-    other.pool.carry_over()
+    other.pool.carry_over_size()
     other.step()
     while other.booting():
         other.ready(*other.booting())
@@ -1310,7 +1310,7 @@ def test_what_was_set_by_hand_holds_for_the_start_after_an_adoption() -> None:
 def test_what_nobody_has_set_is_the_new_configurations() -> None:
     other = next_master(serving(2))
     other.pool.start(2, GenerationSettings(5, 30.0, 20.0))
-    other.pool.carry_over()
+    other.pool.carry_over_size()
     other.step()
     other.ready(*other.booting())
     assert other.pool.target == 5
@@ -1329,7 +1329,7 @@ def test_bounds_that_nobody_has_moved_are_the_new_configurations(
 ) -> None:
     other = adopted_with(before, lambda pool, now: None)
     other.pool.start(2, GenerationSettings(2, 30.0, 20.0, after))
-    other.pool.carry_over()
+    other.pool.carry_over_size()
     other.step()
     other.ready(*other.booting())
     assert other.pool.bounds == expected
@@ -1349,7 +1349,7 @@ def test_bounds_moved_by_hand_hold_after_an_adoption(
 ) -> None:
     other = adopted_with(before, lambda pool, now: pool.grow(1))
     other.pool.start(2, GenerationSettings(2, 30.0, 20.0, after))
-    other.pool.carry_over()
+    other.pool.carry_over_size()
     other.step()
     other.ready(*other.booting())
     assert (other.pool.target, other.pool.bounds) == (3, expected)

@@ -44,7 +44,7 @@ class LatePoolMachine(PoolMachine):
 
     @invariant()
     def whom_it_asks_for_more_is_served_or_boots(self) -> None:
-        assert self.pool.growing <= {self.current, self.candidate}
+        assert self.pool.spawning <= {self.current, self.candidate}
 
     @invariant()
     def missing_workers_are_on_their_way_or_waited_for(self) -> None:

@@ -81,7 +81,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     def plan(self) -> Plan:
         good = {worker.pid for worker in self.members(WorkerState.READY)}
-        plan = self.pool.plan(self.now)
+        plan = self.pool.advance(self.now)
         for outcome in plan.outcomes:
             self.conclude(outcome)
         left = {worker.pid for worker in self.members(WorkerState.READY)}
@@ -128,7 +128,7 @@ class PoolMachine(RuleBasedStateMachine):
                 assert {worker.generation for worker in ready} == {number}
                 # One that is to be recycled may stay until its replacement has proved itself.
                 surplus = len(ready) - self.targets[number]
-                assert surplus in (0, any(worker.worn is not None for worker in ready))
+                assert surplus in (0, any(worker.due_for_recycling is not None for worker in ready))
             case Superseded(number) | Abandoned(number):
                 assert number != self.current or self.withdrawn or self.pool.stopping
         self.answers[number] += 1
@@ -244,10 +244,10 @@ class PoolMachine(RuleBasedStateMachine):
     def upgrade(self) -> None:
         """Another master goes on with it; whoever waits for a rollout waits there for the next."""
         state = msgspec.msgpack.decode(
-            msgspec.msgpack.encode(self.pool.hand_over()), type=PoolSnapshot
+            msgspec.msgpack.encode(self.pool.snapshot()), type=PoolSnapshot
         )
         self.pool = Pool(random.Random(7), max_slots=MAX_SLOTS)
-        self.pool.adopt(state, self.settings)
+        self.pool.restore(state, self.settings)
         self.answers = dict.fromkeys(self.answers, 1)
         self.step()
 
@@ -284,7 +284,7 @@ class PoolMachine(RuleBasedStateMachine):
     def failed(self, choice: int) -> None:
         worker = self.pick(choice, WorkerState.BOOTING)
         if worker:
-            self.pool.failed(worker.pid, "import error", self.now)
+            self.pool.boot_failed(worker.pid, "import error", self.now)
             self.lose(worker.generation)
             self.step()
 
@@ -316,7 +316,7 @@ class PoolMachine(RuleBasedStateMachine):
     def expired(self, choice: int) -> None:
         worker = self.pick(choice, *WorkerState)
         if worker:
-            self.pool.expired(worker.pid, self.now)
+            self.pool.request_timed_out(worker.pid, self.now)
             self.step()
 
     @rule(choice=CHOICE)
@@ -324,7 +324,9 @@ class PoolMachine(RuleBasedStateMachine):
         worker = self.pick(choice, *WorkerState)
         if worker:
             news = self.pool.recycle(worker.pid, self.now)
-            assert not news or (worker.state is WorkerState.READY and worker.worn == self.now)
+            assert not news or (
+                worker.state is WorkerState.READY and worker.due_for_recycling == self.now
+            )
             self.step()
 
     @rule()
@@ -388,7 +390,9 @@ class PoolMachine(RuleBasedStateMachine):
         mine = [w for w in members if w.generation == self.current]
         canaries = [w for w in members if w.generation == self.candidate]
         others = len(members) - len(mine) - len(canaries)
-        recycled = any(w.worn is not None and w.state is WorkerState.READY for w in mine)
+        recycled = any(
+            w.due_for_recycling is not None and w.state is WorkerState.READY for w in mine
+        )
         over = self.replaced_at_once if recycled and not others else others > 0
         assert len(mine) + others <= self.wanted + over
         assert len(mine) <= self.wanted + self.replaced_at_once * (recycled and not others)
@@ -423,13 +427,13 @@ class PoolMachine(RuleBasedStateMachine):
     @invariant()
     def recycling_goes_on(self) -> None:
         """While a worker is to be replaced, another boots for it, or leaves, or is waited for."""
-        due = [w for w in self.members(WorkerState.READY) if w.worn is not None]
+        due = [w for w in self.members(WorkerState.READY) if w.due_for_recycling is not None]
         serving = [w for w in self.members(WorkerState.READY) if w.generation != self.candidate]
         rollout = any(w.generation != self.current for w in serving)
         if due and self.wanted and not rollout and len(self.pool.members()) < MAX_SLOTS:
             booting = any(w.generation == self.current for w in self.members(WorkerState.BOOTING))
             leaving = any(
-                w.worn is not None and w.deadline is not None
+                w.due_for_recycling is not None and w.deadline is not None
                 for w in self.members(WorkerState.RETIRING)
             )
             assert booting or leaving or self.wake_at is not None
@@ -455,10 +459,10 @@ class PoolMachine(RuleBasedStateMachine):
             self.reaped()
             self.all_ready()
             ready = self.members(WorkerState.READY)
-            worn = [worker for worker in ready if worker.worn is not None]
+            due = [worker for worker in ready if worker.due_for_recycling is not None]
             # An upgraded pool goes on with a rollout that nobody waits for any more.
             current = [worker.generation for worker in ready] == [self.current] * self.wanted
-            if self.pool.rollout is None and current and not worn:
+            if self.pool.rollout is None and current and not due:
                 break
             if not self.members(WorkerState.BOOTING, WorkerState.RETIRING):
                 assert self.wake_at is not None
@@ -493,7 +497,7 @@ def test_backoff_is_monotone_within_a_row_and_keeps_its_bounds(
             backoff.fail(backoff.round - 1, now)
             assert backoff.failures == failures
         elif step == "grant":
-            backoff.grant(now)
+            backoff.skip(now)
             assert backoff.not_before <= now
         else:
             backoff.reset()

@@ -16,7 +16,7 @@ from prefork.pool_bounds import PoolBounds
 from tests.support.made_up_master import MadeUpMaster, only, serving, slots, wake_time
 
 
-def worn(master: MadeUpMaster, *workers: Worker) -> None:
+def mark_due(master: MadeUpMaster, *workers: Worker) -> None:
     for worker in workers:
         assert master.pool.recycle(worker.pid, master.now)
 
@@ -31,7 +31,7 @@ def dynamic(low: int, high: int, spare: int = 1) -> GenerationSettings:
 def test_the_replacement_is_ready_before_the_old_worker_goes() -> None:
     master = serving(4)
     old = master.good()[1]
-    worn(master, old)
+    mark_due(master, old)
     assert master.step().actions == [SpawnAction(4, 1)]
     assert master.step(20.0).actions == []
     plan = master.ready(*master.booting())
@@ -43,9 +43,9 @@ def test_the_replacement_is_ready_before_the_old_worker_goes() -> None:
 def test_one_at_a_time_until_the_old_one_is_gone() -> None:
     master = serving(4)
     first, second = master.good()[:2]
-    worn(master, first)
+    mark_due(master, first)
     master.step(1.0)
-    worn(master, second)
+    mark_due(master, second)
     assert only(master.step().actions, SpawnAction) == []
     master.ready(*master.booting())
     assert master.retiring() == [first]
@@ -55,12 +55,12 @@ def test_one_at_a_time_until_the_old_one_is_gone() -> None:
     assert master.retiring() == [second]
 
 
-def test_the_first_that_was_worn_is_the_first_to_go() -> None:
+def test_the_first_that_was_marked_is_the_first_to_go() -> None:
     master = serving(4)
     low, _, _, high = master.good()
-    worn(master, high)
+    mark_due(master, high)
     master.now += 1
-    worn(master, low)
+    mark_due(master, low)
     master.step()
     master.ready(*master.booting())
     assert master.retiring() == [high]
@@ -68,7 +68,7 @@ def test_the_first_that_was_worn_is_the_first_to_go() -> None:
 
 def test_a_tenth_of_a_large_pool_is_on_the_way_at_once() -> None:
     master = serving(30)
-    worn(master, *master.good())
+    mark_due(master, *master.good())
     assert len(only(master.step().actions, SpawnAction)) == 3
     master.ready(*master.booting()[:1])
     assert len(master.retiring()) == 1
@@ -78,13 +78,13 @@ def test_a_tenth_of_a_large_pool_is_on_the_way_at_once() -> None:
         master.ready(*master.booting())
         master.reap()
     assert len(master.good()) == 30
-    assert not any(worker.worn for worker in master.good())
+    assert not any(worker.due_for_recycling for worker in master.good())
     assert master.step().actions == []
 
 
 def test_one_that_may_stay_for_ever_does_not_hold_up_the_others() -> None:
     master = serving(4, graceful=0.0)
-    worn(master, *master.good()[:2])
+    mark_due(master, *master.good()[:2])
     master.step()
     master.ready(*master.booting())
     assert only(master.step().actions, SpawnAction) == [SpawnAction(5, 1)]
@@ -93,7 +93,7 @@ def test_one_that_may_stay_for_ever_does_not_hold_up_the_others() -> None:
 def test_the_old_one_serves_on_while_its_replacement_cannot_boot() -> None:
     master = serving(2)
     old = master.good()[0]
-    worn(master, old)
+    mark_due(master, old)
     master.step()
     waits = []
     for _ in range(5):
@@ -111,7 +111,7 @@ def test_the_old_one_serves_on_while_its_replacement_cannot_boot() -> None:
 def test_after_failures_the_old_one_stays_until_the_new_one_has_proved_itself() -> None:
     master = serving(2)
     old = master.good()[0]
-    worn(master, old)
+    mark_due(master, old)
     master.step()
     master.die(*master.booting())
     plan = master.ready(*master.booting())
@@ -122,11 +122,11 @@ def test_after_failures_the_old_one_stays_until_the_new_one_has_proved_itself() 
 
 def test_replacements_that_die_soon_do_not_eat_up_the_pool() -> None:
     master = serving(3)
-    worn(master, *master.good())
+    mark_due(master, *master.good())
     for _ in range(20):
         plan = master.step()
         master.ready(*master.booting(), seconds=0.1)
-        master.die(*(w for w in master.good() if w.worn is None))
+        master.die(*(w for w in master.good() if w.due_for_recycling is None))
         master.reap()
         plan = master.step()
         if plan.wake_at:
@@ -137,7 +137,7 @@ def test_replacements_that_die_soon_do_not_eat_up_the_pool() -> None:
 def test_a_worn_worker_that_dies_is_replaced_by_the_one_on_the_way() -> None:
     master = serving(2)
     old = master.good()[0]
-    worn(master, old)
+    mark_due(master, old)
     master.step()
     assert master.die(old, sigkill=True).actions == []
     assert master.ready(*master.booting()).actions == []
@@ -147,7 +147,7 @@ def test_a_worn_worker_that_dies_is_replaced_by_the_one_on_the_way() -> None:
 def test_a_worn_worker_goes_first_when_the_pool_shrinks() -> None:
     master = serving(4)
     old = master.good()[0]
-    worn(master, old)
+    mark_due(master, old)
     master.step()
     (replacement,) = master.booting()
     master.pool.scale(3)
@@ -161,7 +161,7 @@ def test_a_rollout_replaces_worn_workers_of_the_old_generation_in_its_own_order(
     master = serving(4)
     master.start(2)
     master.ready(*master.booting(2))
-    worn(master, master.good(1)[0])
+    mark_due(master, master.good(1)[0])
     assert only(master.step().actions, SpawnAction) == []
     for _ in range(4):
         master.ready(*master.booting())
@@ -175,7 +175,7 @@ def test_a_new_worker_that_is_worn_in_the_rollout_waits_for_its_end() -> None:
     master.start(2)
     master.ready(*master.booting(2))
     (early,) = master.good(2)
-    worn(master, early)
+    mark_due(master, early)
     assert only(master.step().actions, SpawnAction) == []
     for _ in range(3):
         master.ready(*master.booting())
@@ -191,7 +191,7 @@ def test_worn_workers_do_not_keep_a_generation_from_settling() -> None:
     master.start(1)
     first, second = master.booting()
     master.ready(first)
-    worn(master, first)
+    mark_due(master, first)
     master.ready(second)
     assert master.outcomes == [Settled(1)]
 
@@ -200,7 +200,7 @@ def test_recycling_goes_on_while_a_canary_boots_and_what_fails_is_told_apart() -
     master = serving(2)
     old = master.good()[0]
     master.start(2)
-    worn(master, old)
+    mark_due(master, old)
     assert master.step().actions == [SpawnAction(3, 1)]
     assert master.ready(*master.booting(1)).actions == [RetireAction(old.pid, 0)]
     master.die(*master.booting(2))
@@ -223,7 +223,7 @@ def test_recycling_is_said_once_and_only_of_one_that_serves() -> None:
 
 def test_no_worker_is_replaced_while_the_server_stops() -> None:
     master = serving(2)
-    worn(master, master.good()[0])
+    mark_due(master, master.good()[0])
     master.pool.stop(master.now, graceful=True)
     assert only(master.step().actions, SpawnAction) == []
 

@@ -42,7 +42,7 @@ class Workers:
     def calls(self, worker: Worker) -> list[CallRecord]:
         return worker.running
 
-    def take(self, worker: Worker, done: Callable[[str], None]) -> None:
+    def request(self, worker: Worker, done: Callable[[str], None]) -> None:
         done("the stacks")
 
 

@@ -42,7 +42,7 @@ from prefork.master.upgrade.exec import (
     adopt_listener,
     command,
     environment,
-    handed_over,
+    exec_args,
     listener_state,
     receive,
     store,
@@ -67,8 +67,8 @@ def a_state(**fields) -> MasterSnapshot:
         leaving=True,
         killed=False,
         retire=True,
-        why="no longer wanted",
-        worn=3.5,
+        reason="no longer wanted",
+        due_for_recycling=3.5,
     )
     whole = {
         "born": 0.25,
@@ -233,12 +233,12 @@ def test_a_verdict_of_other_code_is_an_error_of_one_line() -> None:
 
 def test_the_variable_is_for_this_process_and_is_taken_out() -> None:
     environ = {VARIABLE: f"{os.getpid()}:5", "HOME": "/"}
-    assert handed_over(environ) == ExecArgs(5, None)
+    assert exec_args(environ) == ExecArgs(5, None)
     assert environ == {"HOME": "/"}
 
 
 def test_the_variable_of_the_parent_asks_for_a_trial() -> None:
-    assert handed_over({VARIABLE: f"{os.getppid()}:5:6"}) == ExecArgs(5, 6)
+    assert exec_args({VARIABLE: f"{os.getppid()}:5:6"}) == ExecArgs(5, 6)
 
 
 @pytest.mark.parametrize(
@@ -246,16 +246,16 @@ def test_the_variable_of_the_parent_asks_for_a_trial() -> None:
 )
 def test_a_variable_for_another_process_is_dropped(value: str) -> None:
     environ = {VARIABLE: value}
-    assert handed_over(environ) is None
+    assert exec_args(environ) is None
     assert environ == {}
 
 
 def test_no_variable_is_an_ordinary_start() -> None:
-    assert handed_over({}) is None
+    assert exec_args({}) is None
 
 
 def test_the_environment_for_the_new_code_names_this_process() -> None:
-    assert handed_over(environment(5)) == ExecArgs(5, None)
+    assert exec_args(environment(5)) == ExecArgs(5, None)
     assert environment(5, 6)[VARIABLE] == f"{os.getpid()}:5:6"
 
 

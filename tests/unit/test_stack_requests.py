@@ -131,8 +131,8 @@ def signals(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def test_they_are_asked_for_once_and_told_to_all(signals: list[int]) -> None:
     subject, table, told = Subject(), master.StackRequests(), list[str]()
-    table.take(subject, told.append)
-    table.take(subject, told.append)
+    table.request(subject, told.append)
+    table.request(subject, told.append)
     assert os.eventfd_read(subject.stacks.ask) == 1
     os.write(subject.stacks.memfd, b'Thread 1:\n  File "x", line 1 in <module>\n')
     while not told:
@@ -143,7 +143,7 @@ def test_they_are_asked_for_once_and_told_to_all(signals: list[int]) -> None:
 
 def test_one_that_does_not_answer_is_sent_a_signal_once(signals: list[int]) -> None:
     subject, table, told = Subject(), master.StackRequests(), list[str]()
-    table.take(subject, told.append)
+    table.request(subject, told.append)
     while not told:
         table.run(monotonic())
     assert (told, signals) == ([""], [stack_dump.SIGNAL])
@@ -151,15 +151,15 @@ def test_one_that_does_not_answer_is_sent_a_signal_once(signals: list[int]) -> N
 
 def test_what_a_dead_one_has_written_is_all(signals: list[int]) -> None:
     subject, table, told = Subject(), master.StackRequests(), list[str]()
-    table.take(subject, told.append)
+    table.request(subject, told.append)
     os.write(subject.stacks.memfd, b"Thread 1:\n")
-    table.gone(subject)
-    table.gone(subject)
+    table.worker_gone(subject)
+    table.worker_gone(subject)
     assert (told, signals) == (["Thread 1:"], [])
 
 
 def test_one_that_offers_none_is_not_asked(signals: list[int]) -> None:
     subject, table, told = Subject(), master.StackRequests(), list[str]()
     subject.stacks = StacksAt()
-    table.take(subject, told.append)
+    table.request(subject, told.append)
     assert (told, signals) == ([""], [])

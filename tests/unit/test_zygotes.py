@@ -28,7 +28,7 @@ from prefork.config import Log, Override, Source, load
 from prefork.listeners import Listener
 from prefork.master.pool.plan import Abandoned, Plan, SpawnAction, Stopped, Worker
 from prefork.master.pool.pool import Pool
-from prefork.master.pool.roster import PROOF
+from prefork.master.pool.roster import PROBATION
 from prefork.master.processes.children import Child, Children
 from prefork.master.processes.generation import Generation
 from prefork.master.processes.zygotes import Zygotes
@@ -272,11 +272,11 @@ def test_each_generation_has_its_own_and_only_those_kept_live(master: Master) ->
     master.deliver(WORKER + 1, FIRST + 1)
     assert [each.context.generation for each in master.processes.conceived] == [1, 2]
 
-    master.zygotes.keep({1, 2})
+    master.zygotes.keep_only({1, 2})
     assert master.processes.killed == []
-    master.zygotes.keep({2})
+    master.zygotes.keep_only({2})
     assert master.processes.killed == [FIRST]
-    master.zygotes.keep(set())
+    master.zygotes.keep_only(set())
     assert master.processes.killed == [FIRST, FIRST + 1]
     assert len(master.zygotes) == 2
     for pid in (FIRST, FIRST + 1):
@@ -287,7 +287,7 @@ def test_each_generation_has_its_own_and_only_those_kept_live(master: Master) ->
 
 def test_what_waits_for_a_zygote_that_is_not_kept_waits_in_vain(master: Master) -> None:
     master.zygotes.spawn(4, generation())
-    master.zygotes.keep(set())
+    master.zygotes.keep_only(set())
     assert master.failed == [(1, [4], "it is no longer wanted")]
 
 
@@ -295,7 +295,7 @@ def test_a_worker_under_way_is_born_though_its_zygote_is_gone(master: Master) ->
     master.zygotes.spawn(4, generation())
     master.say(ReadyReport())
     ((_, channel),) = master.forks()
-    master.zygotes.keep(set())
+    master.zygotes.keep_only(set())
     master.zygotes.died(FIRST, "killed by SIGKILL", sigkill=True)
     channel.send(BornReport(WORKER))
     master.turn()
@@ -336,7 +336,7 @@ def test_a_zygote_that_crashes_after_a_while_is_replaced_at_once(
     master.zygotes.spawn(0, generation())
     master.say(ReadyReport())
     master.deliver(WORKER)
-    later = monotonic() + PROOF + 1
+    later = monotonic() + PROBATION + 1
     monkeypatch.setattr("prefork.master.processes.zygotes.monotonic", lambda: later)
     master.zygotes.died(FIRST, "killed by SIGSEGV", sigkill=False)
     assert len(master.zygotes) == 1
@@ -356,7 +356,7 @@ def test_one_that_closes_its_channel_is_of_no_use(master: Master) -> None:
     master.processes.ends[FIRST].close()
     master.turn()
     assert master.processes.killed == [FIRST]
-    master.zygotes.listen()  # may be called at any time
+    master.zygotes.read_reports()  # may be called at any time
 
 
 def test_an_import_has_the_boot_timeout(master: Master) -> None:
@@ -471,11 +471,11 @@ def slots(plan: Plan) -> list[int]:
 
 def test_the_pool_asks_once_and_counts_what_is_coming() -> None:
     here, _ = pool(2)
-    assert slots(here.plan(0.0)) == [0, 1]
-    assert slots(here.plan(1.0)) == []
+    assert slots(here.advance(0.0)) == [0, 1]
+    assert slots(here.advance(1.0)) == []
     here.spawned(0, 1, 1001, 2.0)
     here.ready(1001, 2.5)
-    assert slots(here.plan(3.0)) == []
+    assert slots(here.advance(3.0)) == []
     here.spawned(1, 1, 1002, 4.0)
     worker = here.find(1002)
     assert worker is not None
@@ -484,33 +484,33 @@ def test_the_pool_asks_once_and_counts_what_is_coming() -> None:
 
 def test_a_stop_waits_for_the_answer() -> None:
     here, _ = pool(1)
-    here.plan(0.0)
+    here.advance(0.0)
     here.stop(1.0, graceful=True)
-    assert here.plan(1.0).outcomes == [Abandoned(1, "the server is stopping")]
+    assert here.advance(1.0).outcomes == [Abandoned(1, "the server is stopping")]
     here.spawn_failed(0, 1, "it is no longer wanted", 2.0)
-    assert here.plan(2.0).outcomes == [Stopped()]
+    assert here.advance(2.0).outcomes == [Stopped()]
 
 
 def test_the_pool_tells_of_whom_workers_may_still_be_asked() -> None:
     here, start = pool(1)
-    assert here.growing == {1}
-    here.plan(0.0)
+    assert here.spawning == {1}
+    here.advance(0.0)
     here.spawned(0, 1, 1001, 0.0)
     here.ready(1001, 1.0)
-    assert here.growing == {1}
+    assert here.spawning == {1}
     start(2)
-    assert here.growing == {1, 2}
-    here.plan(2.0)
+    assert here.spawning == {1, 2}
+    here.advance(2.0)
     here.spawn_failed(1, 2, "no luck", 3.0)
-    assert here.growing == {1}
+    assert here.spawning == {1}
     start(3)
-    here.plan(4.0)
+    here.advance(4.0)
     here.spawned(1, 3, 1003, 4.0)
     here.ready(1003, 5.0)
-    assert here.growing == {3}
+    assert here.spawning == {3}
     here.withdraw()
-    assert here.growing == set()
+    assert here.spawning == set()
     start(4)
-    assert here.growing == {4}
+    assert here.spawning == {4}
     here.stop(7.0, graceful=True)
-    assert here.growing == set()
+    assert here.spawning == set()

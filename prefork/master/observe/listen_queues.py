@@ -47,9 +47,9 @@ class QueueWatch(Periodic):
             if limit > 0 and depth > share * limit:
                 above[listener] = before + 1
                 if before + 1 == _PATIENCE:
-                    self._tell("warning", "listen queue fills up", listener, depth, limit)
+                    self._event("warning", "listen queue fills up", listener, depth, limit)
             elif before >= _PATIENCE:
-                self._tell("info", "listen queue is taken again", listener, depth, limit)
+                self._event("info", "listen queue is taken again", listener, depth, limit)
         self._above = above
         self._count_overflows()
 
@@ -61,7 +61,7 @@ class QueueWatch(Periodic):
         if new > 0 and any(listener.is_tcp for listener in self._above):
             logs.event("warning", "connections dropped", handshakes=new)
 
-    def _tell(
+    def _event(
         self, level: logs.Level, name: str, listener: Listener, depth: int, limit: int
     ) -> None:
         logs.event(level, name, address=listener.name, depth=depth, limit=limit)

@@ -8,7 +8,7 @@ from functools import partial
 from weakref import WeakSet
 
 from prefork import logs
-from prefork.master.observe.timeouts import facts, late_calls
+from prefork.master.observe.timeouts import call_fields, late_calls
 from prefork.master.periodic import Periodic
 from prefork.master.pool.plan import WorkerState
 from prefork.master.processes.children import Child, Children
@@ -27,7 +27,7 @@ class SlowLog(Periodic):
     def __init__(self, children: Children) -> None:
         self._children = children
         self._boots: WeakSet[Child] = WeakSet()
-        self._told: dict[Child, set[_Mark]] = {}
+        self._logged: dict[Child, set[_Mark]] = {}
         self._overslept = False
         self._awake_since = 0.0
 
@@ -55,12 +55,12 @@ class SlowLog(Periodic):
                 continue
             slow, look = late_calls(self._children.calls(child), limit, now, self._awake_since)
             looks.append(look)
-            before = self._told.get(child, set())
+            before = self._logged.get(child, set())
             fresh = [call for call in slow if _mark(call) not in before]
             if fresh:
-                self._children.stacks.take(child, partial(_tell, child, fresh, now))
+                self._children.stacks.request(child, partial(_report, child, fresh, now))
             told[child] = {_mark(call) for call in slow}
-        self._told = told
+        self._logged = told
         self.due = min(looks, default=None)
 
     def _look_at_boot(self, child: Child, now: float) -> list[float]:
@@ -73,11 +73,11 @@ class SlowLog(Periodic):
             return [due]
         if child not in self._boots:
             self._boots.add(child)
-            self._children.stacks.take(child, partial(_tell_boot, child, now))
+            self._children.stacks.request(child, partial(_report_boot, child, now))
         return []
 
 
-def _tell_boot(child: Child, now: float, stacks: str) -> None:
+def _report_boot(child: Child, now: float, stacks: str) -> None:
     logs.event(
         "warning",
         "worker boots slowly",
@@ -93,7 +93,7 @@ def _mark(call: CallRecord) -> _Mark:
     return call.thread, call.started
 
 
-def _tell(child: Child, calls: list[CallRecord], now: float, stacks: str) -> None:
+def _report(child: Child, calls: list[CallRecord], now: float, stacks: str) -> None:
     for call in calls:
         why = {"traceback": stacks} if stacks else {"stacks": "the worker has not written them"}
-        logs.event("warning", "slow request", **facts(child, call, now), **why)
+        logs.event("warning", "slow request", **call_fields(child, call, now), **why)

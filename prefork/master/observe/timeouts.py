@@ -44,12 +44,12 @@ def _report(child: Child, late: list[CallRecord], now: float, stacks: str) -> No
         logs.event(
             "error",
             "request timed out",
-            **facts(child, call, now),
+            **call_fields(child, call, now),
             **({"traceback": stacks} if stacks else {}),
         )
 
 
-def facts(child: Child, call: CallRecord, now: float) -> dict[str, Any]:
+def call_fields(child: Child, call: CallRecord, now: float) -> dict[str, Any]:
     """What an event tells of a call that runs."""
     return {
         "slot": child.slot,
@@ -102,8 +102,8 @@ class Timeouts(Periodic):
     def _expire(self, child: Child, late: list[CallRecord], now: float) -> None:
         # Asked first, so that it is told where the request stands before that is given up, or with
         # the handler of the order on top of it, which is not shown (prefork.stack_dump).
-        self._children.stacks.take(child, partial(_report, child, late, now))
+        self._children.stacks.request(child, partial(_report, child, late, now))
         self._ledger.timeouts += len(late)
         self._ledger.restarted("request_timeout")
-        self._children.tell(child, channel.ExpireOrder())
-        self._pool.expired(child.pid, now)
+        self._children.send(child, channel.ExpireOrder())
+        self._pool.request_timed_out(child.pid, now)

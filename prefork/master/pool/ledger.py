@@ -1,8 +1,8 @@
-"""What has been counted since the server was started: work of the dead, restarts, reloads.
+"""What has been counted since the server was started: the work of dead workers, restarts, reloads.
 
-A worker's counters stand on the scoreboard, in a slot that its successor gets.  When a worker is
-reaped they are added here, and what is told outside is the sum of both: it never goes back.  The
-ledger is handed over at an upgrade.
+A worker's counters are on the scoreboard, in a slot that its successor gets.  When a worker is
+reaped they are added here; status and metrics show the sum of both, which never goes back.  The
+ledger goes to the next master at an upgrade.
 """
 
 from collections import Counter
@@ -24,21 +24,21 @@ class Ledger(Struct):
     """Numbers that only grow."""
 
     done: Counters = Counters()
-    """By workers that are dead."""
+    """The work of dead workers."""
     restarts: Counter[str] = field(default_factory=Counter)
     reloads: Counter[str] = field(default_factory=Counter)
     upgrades: Counter[str] = field(default_factory=Counter)
     timeouts: int = 0
     """Requests that passed `request_timeout`."""
     overflows_before: int = 0
-    """What the kernel had counted when the server was started."""
+    """The count of the kernel when the server was started."""
 
-    def bury(self, done: Counters) -> None:
-        """Takes a dead worker's counters in, before its slot is cleared."""
+    def add_dead(self, done: Counters) -> None:
+        """Adds a dead worker's counters, before its slot is cleared."""
         self.done = self.done.plus(done)
 
     def total(self, living: Iterable[Counters]) -> Counters:
-        """All that was done; `living`: the counters of workers that are not buried."""
+        """All work; `living`: the counters of the workers that were not added here."""
         total = self.done
         for each in living:
             total = total.plus(each)
@@ -54,10 +54,10 @@ class Ledger(Struct):
         self.upgrades[result] += 1
 
     def overflows(self, counted: int) -> int:
-        """Of listen queues since the server was started, of what the kernel has counted."""
+        """Overflows of listen queues since the start; `counted`: the kernel's count now."""
         return max(counted - self.overflows_before, 0)
 
-    def hand_over(self) -> LedgerSnapshot:
+    def snapshot(self) -> LedgerSnapshot:
         return LedgerSnapshot(
             **self.done._asdict(),
             restarts=dict(self.restarts),
@@ -68,8 +68,8 @@ class Ledger(Struct):
         )
 
     @staticmethod
-    def adopt(state: LedgerSnapshot) -> "Ledger":
-        """Goes on with the ledger of the master before."""
+    def restore(state: LedgerSnapshot) -> "Ledger":
+        """The ledger of the master before."""
         done = Counters(
             *(state.cells, state.bytes, state.seconds, state.queued, state.waited),
         )

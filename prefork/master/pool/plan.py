@@ -1,4 +1,4 @@
-"""The words between the pool and the master: what a worker is, what to do, what was concluded."""
+"""What the pool and the master exchange: a worker's record, actions, outcomes and verdicts."""
 
 import enum
 from typing import Literal
@@ -9,7 +9,7 @@ from prefork.pool_bounds import PoolBounds
 
 
 class WorkerState(enum.Enum):
-    """BOOTING until it said ready, READY while it serves, RETIRING from the order to leave on."""
+    """BOOTING until it reports ready, READY while it serves, RETIRING once it has to leave."""
 
     BOOTING = "booting"
     READY = "ready"
@@ -19,8 +19,8 @@ class WorkerState(enum.Enum):
 class GenerationSettings(Struct, frozen=True):
     """What a generation wants: `count` workers (at least 1) and timeouts in seconds, 0: no limit.
 
-    With `bounds`, a dynamic pool, `count` does not count.  `at_once`: how many workers boot at the
-    same time without being waited for, 0: all of them; see `prefork.master.pool.reconcile.PACE`.
+    With `bounds`, a dynamic pool, `count` is not used.  `at_once`: the number of workers that may
+    boot at the same time, 0 for all of them; see `prefork.master.pool.reconcile.PACE`.
     """
 
     count: int
@@ -31,83 +31,83 @@ class GenerationSettings(Struct, frozen=True):
 
 
 class SpawnAction(Struct, frozen=True):
-    """Fork a worker; answer with `spawned` or `spawn_failed`, now or later. It is asked once."""
+    """Fork a worker.  The answer is one call of `spawned` or `spawn_failed`, now or later."""
 
     slot: int
     generation: int
 
 
 class RetireAction(Struct, frozen=True):
-    """Tell it to leave: it takes nothing new and finishes what it has; its siblings serve on."""
+    """Order a worker to retire: it accepts nothing new and finishes what it has."""
 
     pid: int
     slot: int
 
 
 class StopAction(Struct, frozen=True):
-    """Tell it to serve until the listen queue is empty, then leave: the server stops."""
+    """Order a worker to serve until the listen queue is empty, then to leave: the server stops."""
 
     pid: int
     slot: int
 
 
 class QuitAction(Struct, frozen=True):
-    """Tell it to drop everything and leave at once."""
+    """Order a worker to drop everything and to leave at once."""
 
     pid: int
     slot: int
 
 
 class KillAction(Struct, frozen=True):
-    """SIGKILL. `why` is one line for the log.
+    """Send SIGKILL.  `reason` is one line for the log.
 
-    A worker with `order` None was never told to leave: it was booting, and may just have said
-    ready. Read its channel first; if that brings `ready`, it has an order now: skip the kill and
-    plan again.
+    A worker whose `order` is None was never ordered to leave: it was booting, and may have reported
+    ready just now.  So read its channel first; if that calls `ready`, the worker has an order: skip
+    the kill and plan again.
     """
 
     pid: int
     slot: int
-    why: str
+    reason: str
 
 
 class FirstBootFailed(Struct, frozen=True):
-    """No worker was ever ready and one failed; the rest is killed, and `Stopped` follows."""
+    """No worker was ever ready and one failed; the others are killed, and `Stopped` follows."""
 
-    why: str
+    reason: str
 
 
 class Settled(Struct, frozen=True):
-    """All workers of the generation are ready, and the last older one was told to leave."""
+    """All workers of the generation are ready, and the last older one was ordered to leave."""
 
     generation: int
 
 
 class Stalled(Struct, frozen=True):
-    """It serves, but its other workers fail again and again; `why` is the last one's reason.
+    """The generation serves, but its other workers fail again and again; `reason`: the last one's.
 
-    They are tried again, so that one of the outcomes below still follows; who waits should not.
+    They are tried again, so one of the other outcomes still follows; a client should not wait.
     """
 
     generation: int
-    why: str
+    reason: str
 
 
 class Abandoned(Struct, frozen=True):
-    """The generation was given up. Before its commit, nothing else has changed."""
+    """The generation was given up.  If it was not committed, nothing else has changed."""
 
     generation: int
-    why: str
+    reason: str
 
 
 class Superseded(Struct, frozen=True):
-    """A later generation took this one's place before it had settled."""
+    """A later generation replaced this one before it had settled."""
 
     generation: int
 
 
 class Stopped(Struct, frozen=True):
-    """The pool was told to stop, and no worker is left."""
+    """The pool was stopped, and no worker is left."""
 
 
 RestartReason = Literal[
@@ -144,10 +144,15 @@ Outcome = FirstBootFailed | Settled | Stalled | Abandoned | Superseded | Stopped
 class Worker(Struct):
     """A living process, from its fork until it was reaped.
 
-    `since`: when it entered its state. `deadline`: when it is killed unless it is ready (BOOTING)
-    or gone (RETIRING). `leaving`: it has confirmed that it goes. `order`: what it is being told,
-    None for one that is only waited for or killed. `round`: see `Backoff`.
-    `worn`: since when it is to be replaced, None while it is good.
+    round: that of the backoff in which it was spawned, see `Backoff`.
+    since: when it entered its state.
+    deadline: when it is killed unless it is ready (BOOTING) or gone (RETIRING); None for never.
+    leaving: it has confirmed that it leaves.
+    killed: a plan has had it killed.
+    order: the order to leave that it has, None for one that is only waited for or killed.
+    repeat_at: when an order that was not confirmed is given again.
+    kill_reason: what the log says if it is killed at its deadline.
+    due_for_recycling: since when it is to be replaced, None if it is not.
     """
 
     slot: int
@@ -162,14 +167,14 @@ class Worker(Struct):
     killed: bool = False
     order: Order | None = None
     repeat_at: float = 0.0
-    why: str = ""
-    worn: float | None = None
+    kill_reason: str = ""
+    due_for_recycling: float | None = None
 
 
 class Plan(Struct):
-    """What to do now, in order; what was concluded; and when to ask again, if nothing happens.
+    """What to do now, in order; the outcomes; and when to ask again, if nothing happens before.
 
-    `wake_at` is later than `now`, or None where only an event can change anything.
+    `wake_at` is later than `now`, or None if only an event can change anything.
     """
 
     actions: list[Action]

@@ -1,24 +1,25 @@
-"""Who is alive, in which generation, and what is to be done about it: the supervisor's mind.
+"""The pool decides which workers there should be; the supervisor carries that out.
 
-`Pool` is pure state. It makes no system call, reads no clock and owns no process: the master tells
-it what happened, asks `plan(now)`, carries the plan out and tells it what came of that. So every
-schedule (a crash loop, a reload in the middle of a reload, a worker that dies while it retires) is
-a plain test without a fork, with an invented clock.
+`Pool` is pure state.  It makes no system call, reads no clock and owns no process: the master
+reports what happened, calls `advance(now)`, carries out the plan and reports what came of that.  So
+every schedule (a crash loop, a reload in the middle of a reload, a worker that dies while it
+retires) is a plain test without a fork, with an invented clock.
 
-Three ideas carry it:
+It rests on three ideas:
 
 - At most two generations matter: *current*, which serves, and *candidate*, of which nothing but a
-  canary exists. The canary's readiness commits the candidate: it becomes current. Whatever goes
-  wrong before that forgets the candidate, and nothing else has to be undone, because nothing else
-  was done. A first boot is a candidate whose canaries are all of its workers.
-- `plan` compares what is with what should be (prefork.master.pool.reconcile) and holds no script of
-  a rollout. An old worker is surplus once it and its successors together are more than the
-  target. So scaling down, withdrawing and stopping are the same comparison with another target.
-  And a new generation that dies soon after its readiness can't eat up the old one: from its first
-  failure on, an old worker goes only when a new one has served for a while. A worker that has
-  served long enough is such an old one, too, but only a tenth of the pool at a time.
-- A worker that was told to leave is no member any more: its replacement is not held up by how long
-  it takes to go.
+  canary exists.  The canary's readiness commits the candidate: it becomes current.  A failure
+  before that drops the candidate, and nothing has to be undone, because nothing else was done.  A
+  first boot is a candidate whose canaries are all of its workers.
+- `advance` moves the workers that there are towards those that there should be
+  (prefork.master.pool.reconcile) and holds no script of a rollout.  An old worker is surplus once
+  it and its successors together are more than the target.  So scaling down, withdrawing and
+  stopping are the same step with another target.  And a new generation that dies soon after its
+  readiness can't use up the old one: from its first failure on, an old worker goes only when a new
+  one has served for a while.  A worker that is due for recycling is such an old one, too, but only
+  a tenth of the pool at a time.
+- A worker that was ordered to leave does not count any more: its replacement is not held up by how
+  long it takes to exit.
 
 All times are seconds of one monotonic clock, passed in as `now`. Every call may be repeated; an
 event about a process that the pool does not know is ignored.
@@ -41,8 +42,8 @@ from prefork.master.pool.plan import (
     Worker,
     WorkerState,
 )
-from prefork.master.pool.reconcile import compare
-from prefork.master.pool.roster import LAST_WORDS, PROOF, PoolGeneration, Roster
+from prefork.master.pool.reconcile import advance
+from prefork.master.pool.roster import EXIT_GRACE, PROBATION, PoolGeneration, Roster
 from prefork.master.snapshot import PoolSnapshot, WorkerSnapshot
 from prefork.pool_bounds import PoolBounds
 
@@ -66,23 +67,23 @@ class Pool:
 
     @property
     def rollout(self) -> int | None:
-        """The generation under way: started, and neither settled nor given up."""
+        """The generation under way: started, and neither settled nor abandoned."""
         roster = self._roster
         if roster.candidate:
             return roster.candidate.number
         current = roster.current
-        return current.number if current and not current.answered else None
+        return current.number if current and not current.concluded else None
 
     @property
-    def growing(self) -> set[int]:
-        """The generations of which a worker may still be asked for."""
+    def spawning(self) -> set[int]:
+        """The generations that may still have to spawn a worker."""
         roster = self._roster
         generations = () if self.stopping else (roster.current, roster.candidate)
         return {each.number for each in generations if each and not each.withdrawn}
 
     @property
     def candidate(self) -> int | None:
-        """The generation that nothing hangs on yet: the first failure of a worker ends it."""
+        """The generation on trial: the first failure of a worker ends it."""
         roster = self._roster
         return roster.candidate.number if roster.candidate else None
 
@@ -95,7 +96,7 @@ class Pool:
 
     @property
     def bounds(self) -> PoolBounds | None:
-        """Between which the target of the serving generation moves; None for a fixed pool."""
+        """The range in which the target of the serving generation moves; None for a fixed pool."""
         roster = self._roster
         generation = roster.current or roster.candidate
         return generation.bounds if generation else None
@@ -106,7 +107,7 @@ class Pool:
 
     @property
     def ever_ready(self) -> bool:
-        """Some worker was ready once: from then on a failure ends a generation, not the server."""
+        """Whether a worker was ever ready: from then on a failure cannot end the server."""
         return self._roster.ever_ready
 
     def members(self) -> list[Worker]:
@@ -120,12 +121,12 @@ class Pool:
 
     @property
     def between_transactions(self) -> bool:
-        """Nothing is on trial or unanswered: what there is could be handed over."""
+        """Whether nothing is on trial or unanswered, so that a snapshot can be taken."""
         roster = self._roster
         return bool(roster.current and not (roster.candidate or roster.pending or self.stopping))
 
-    def hand_over(self) -> PoolSnapshot:
-        """All of it, between two transactions."""
+    def snapshot(self) -> PoolSnapshot:
+        """The whole pool, for the next master; only between two transactions."""
         current = self._roster.current
         assert current is not None
         backoff = current.backoff
@@ -137,13 +138,13 @@ class Pool:
             failures=backoff.failures,
             round=backoff.round,
             not_before=backoff.not_before,
-            workers=tuple(map(_worker_state, self.members())),
+            workers=tuple(map(_snapshot, self.members())),
         )
 
-    def adopt(self, state: PoolSnapshot, settings: Mapping[int, GenerationSettings]) -> None:
-        """Goes on where another pool was; `settings` are those of each generation.
+    def restore(self, state: PoolSnapshot, settings: Mapping[int, GenerationSettings]) -> None:
+        """Goes on from a snapshot; `settings` are those of each generation.
 
-        Whoever waits for a rollout of before is not to be answered by this pool.
+        A client that waits for a rollout of the master before gets no answer from this pool.
         """
         roster = self._roster
         current = PoolGeneration(
@@ -152,17 +153,17 @@ class Pool:
             Backoff(roster.rng, state.failures, state.round, state.not_before),
             state.target,
             state.bounds,
-            answered=True,
+            concluded=True,
             withdrawn=state.withdrawn,
         )
         roster.current, roster.ever_ready = current, True
         for each in state.workers:
-            roster.workers[each.pid] = _adopted(each, settings[each.generation])
+            roster.workers[each.pid] = _restored(each, settings[each.generation])
 
-    def carry_over(self) -> None:
-        """What an operator has set by `scale` or `grow` holds for the generation under way, too.
+    def carry_over_size(self) -> None:
+        """Applies what an operator has set by `scale` or `grow` to the generation under way, too.
 
-        Else it is for until the next start; but an upgrade is no reload to an operator.
+        It holds until the next start; but to an operator, an upgrade is no reload.
         """
         current, candidate = self._roster.current, self._roster.candidate
         if current and candidate and current.set_by_hand:
@@ -173,10 +174,10 @@ class Pool:
     # What the operator wants.
 
     def start(self, generation: int, settings: GenerationSettings) -> None:
-        """Boot a generation: the first, or a reload, which supersedes one that is under way.
+        """Boots a generation: the first, or a reload, which supersedes one that is under way.
 
         Each start is answered by exactly one `Settled`, `Abandoned`, `Superseded` or
-        `FirstBootFailed`; before that, one `Stalled` can say that it is stuck. A committed
+        `FirstBootFailed`; before that, one `Stalled` can report that it is stuck.  A committed
         generation whose successor fails goes on, and may settle.
         A dynamic pool begins with as many workers as there are, within its bounds: a reload under
         load must not begin with too few.
@@ -196,10 +197,10 @@ class Pool:
         roster.candidate = PoolGeneration(generation, settings, Backoff(roster.rng), target, bounds)
 
     def scale(self, count: int) -> None:
-        """Set the target, of the generation that serves and of one under way, until the next start.
+        """Sets the target of the serving generation and of one under way, until the next start.
 
-        Both, so that it holds whether the one under way succeeds or fails. In a dynamic pool both
-        bounds become `count`: it has exactly so many workers until then.
+        It is set for both, so that it holds whether the one under way succeeds or fails.  In a
+        dynamic pool both bounds become `count`, so that it has exactly `count` workers until then.
         Raises ValueError if `count` is not from 1 to `max_slots` - 1.
         """
         self._check(count)
@@ -208,7 +209,7 @@ class Pool:
             generation.bounds = generation.bounds and generation.bounds.at(count)
 
     def grow(self, n: int) -> None:
-        """Move the target by `n` (which may be negative), from 1 to `max_slots` - 1.
+        """Moves the target by `n` (which may be negative), from 1 to `max_slots` - 1.
 
         In a dynamic pool both bounds move by `n` within these limits, and the target moves with
         them: one worker more or less now, which demand may change again.
@@ -221,32 +222,33 @@ class Pool:
             generation.target = generation.bounds.fit(target) if generation.bounds else target
 
     def resize(self, target: int) -> None:
-        """Move the target of a dynamic pool within its bounds, as demand has it.
+        """Moves the target of a dynamic pool, also of a generation under way, within its bounds.
 
-        Of the generation under way, too; that of a fixed pool stays as it is.
+        The target of a fixed pool stays as it is.
         """
         for generation in self._roster.generations():
             if generation.bounds:
                 generation.target = generation.bounds.fit(target)
 
     def withdraw(self) -> None:
-        """Let all workers go; the next start brings workers back, if its canary is good."""
+        """Retires all workers; the next start brings workers back, if its canary is good."""
         roster = self._roster
         roster.abandon("all workers were withdrawn")
         if roster.current:
             roster.current.withdrawn = True
 
     def stop(self, now: float, graceful: bool) -> None:
-        """Let all workers go for good, drained or at once; quick overrides graceful."""
+        """Stops all workers for good, drained or at once; a later quick stop overrides a graceful
+        one."""
         roster = self._roster
-        if roster.farewell is QuitAction:
+        if roster.stop_mode is QuitAction:
             return
         roster.abandon("the server is stopping")
-        roster.farewell = StopAction if graceful else QuitAction
+        roster.stop_mode = StopAction if graceful else QuitAction
         if not graceful:
             for worker in roster.workers.values():
                 if worker.order and not worker.killed:
-                    roster.hurry(worker, now)
+                    roster.force_quit(worker, now)
 
     # What happened.
 
@@ -262,12 +264,12 @@ class Pool:
         roster.workers[pid] = worker
         return worker
 
-    def spawn_failed(self, slot: int, generation: int, why: str, now: float) -> None:
-        """Fork failed (EAGAIN, ENOMEM): tried again after a delay, or the end of a candidate."""
+    def spawn_failed(self, slot: int, generation: int, reason: str, now: float) -> None:
+        """A fork failed (EAGAIN, ENOMEM): that ends a candidate; else it is tried again later."""
         roster = self._roster
         asked = roster.take_pending(slot, generation)
         if asked:
-            roster.count(generation, asked[1], why, now, free=False)
+            roster.count_failure(generation, asked[1], reason, now, free=False)
 
     def ready(self, pid: int, now: float) -> None:
         roster = self._roster
@@ -275,34 +277,36 @@ class Pool:
         if worker is None or worker.state is WorkerState.READY or worker.order:
             return
         if worker.state is WorkerState.RETIRING:
-            # Condemned at boot, but it made it in time to be told to leave in good order.
-            roster.dismiss(worker, now)
+            # Its kill is scheduled, but it was ready in time to leave in good order.
+            roster.retire(worker, now)
             return
         worker.state, worker.since, worker.deadline = WorkerState.READY, now, None
         if roster.candidate and worker.generation == roster.candidate.number:
             roster.commit(roster.candidate)
         elif worker.generation != self.current:
-            roster.dismiss(worker, now)
+            roster.retire(worker, now)
 
     def leaving(self, pid: int, now: float) -> None:
-        """It has heard that it is to leave, or leaves of its own accord."""
+        """A worker has confirmed the order to leave, or leaves of its own accord."""
         roster = self._roster
         worker = roster.workers.get(pid)
         if worker is None:
             return
         if worker.state is WorkerState.BOOTING:
-            self.failed(pid, "it left before it was ready", now)
+            self.boot_failed(pid, "it left before it was ready", now)
         elif worker.state is WorkerState.READY:
-            roster.let_go(worker, now)
+            roster.retire_now(worker, now)
         worker.leaving = True
 
-    def failed(self, pid: int, why: str, now: float) -> None:
-        """It has said that its boot failed; its death follows, or is helped along."""
+    def boot_failed(self, pid: int, reason: str, now: float) -> None:
+        """A worker has reported that its boot failed; it exits now, or is killed."""
         roster = self._roster
         worker = roster.workers.get(pid)
         if worker and worker.state is WorkerState.BOOTING:
-            roster.condemn(worker, now + LAST_WORDS, "its boot failed and it did not exit", now)
-            roster.count(worker.generation, worker.round, why, now)
+            roster.schedule_kill(
+                worker, now + EXIT_GRACE, "its boot failed and it did not exit", now
+            )
+            roster.count_failure(worker.generation, worker.round, reason, now)
 
     def died(self, pid: int, how: str, now: float, *, sigkill: bool = False) -> DeathVerdict:
         """A worker was reaped.  `how`: in words; `sigkill`: whether SIGKILL ended it."""
@@ -312,13 +316,13 @@ class Pool:
             return DeathVerdict(expected=True, reported=True, restart=None)
         verdict = self._verdict(worker, sigkill)
         if worker.state is WorkerState.BOOTING:
-            why = f"a worker died before it was ready: {how}"
-            roster.count(worker.generation, worker.round, why, now)
+            reason = f"a worker died before it was ready: {how}"
+            roster.count_failure(worker.generation, worker.round, reason, now)
         elif worker.state is WorkerState.READY:
-            if sigkill or now - worker.since >= PROOF:
-                roster.grant(worker.generation, now)
+            if sigkill or now - worker.since >= PROBATION:
+                roster.skip_backoff(worker.generation, now)
             else:
-                roster.count(worker.generation, worker.round, how, now)
+                roster.count_failure(worker.generation, worker.round, how, now)
         del roster.workers[pid]
         return verdict
 
@@ -331,36 +335,44 @@ class Pool:
             restart = "boot_failed"
         elif worker.state is WorkerState.READY:
             restart = "crashed"
-        elif expected and worker.generation < (self.current or 0) and worker.worn is None:
+        elif (
+            expected
+            and worker.generation < (self.current or 0)
+            and worker.due_for_recycling is None
+        ):
             restart = "reload"
         reported = worker.killed or worker.generation == self.candidate
         return DeathVerdict(expected, reported, restart)
 
-    def expired(self, pid: int, now: float) -> None:
-        """A request of it passed the request timeout: replace it now, kill it later.
+    def request_timed_out(self, pid: int, now: float) -> None:
+        """A request of a worker passed the request timeout: the worker is replaced now.
 
-        It has `graceful_timeout` for what else it is doing (0: for ever, as it was asked).
+        It has `graceful_timeout` for its other requests (0: no limit) and is then killed.
         """
         roster = self._roster
         worker = roster.workers.get(pid)
         if worker and worker.state is WorkerState.READY:
-            roster.let_go(worker, now)
+            roster.retire_now(worker, now)
 
     def recycle(self, pid: int, now: float) -> bool:
-        """It has served long enough: replace it, in its turn, and let it serve on until then.
+        """Marks a worker as due for recycling; it serves on until it is replaced.
 
-        False where that is not news, or it is leaving already.
+        False if it was marked before, does not serve, or is leaving already.
         """
         worker = self._roster.workers.get(pid)
-        if worker is None or worker.state is not WorkerState.READY or worker.worn is not None:
+        if (
+            worker is None
+            or worker.state is not WorkerState.READY
+            or worker.due_for_recycling is not None
+        ):
             return False
-        worker.worn = now
+        worker.due_for_recycling = now
         return True
 
     def overslept(self, seconds: float) -> None:
-        """The loop slept that much longer than planned (a suspended machine, a stopped master).
+        """The loop slept `seconds` longer than planned (a stopped machine or master).
 
-        Its workers slept too, or could not be heard: deadlines and backoff move by as much.
+        The workers slept too, or could not be heard: deadlines and backoff move by as much.
         """
         roster = self._roster
         for worker in roster.workers.values():
@@ -371,9 +383,12 @@ class Pool:
 
     # What to do.
 
-    def plan(self, now: float) -> Plan:
-        """Compare what is with what should be. Asking again asks for nothing twice."""
-        return compare(self._roster, now)
+    def advance(self, now: float) -> Plan:
+        """Brings the pool up to `now` and returns what the master has to do about it.
+
+        This changes the pool: a second call asks for nothing twice.
+        """
+        return advance(self._roster, now)
 
     def _check(self, count: int) -> None:
         # One slot is left for the canary.
@@ -382,7 +397,7 @@ class Pool:
             raise ValueError(f"{count} workers: must be from 1 to {most}")
 
 
-def _worker_state(worker: Worker) -> WorkerSnapshot:
+def _snapshot(worker: Worker) -> WorkerSnapshot:
     return WorkerSnapshot(
         pid=worker.pid,
         slot=worker.slot,
@@ -394,13 +409,13 @@ def _worker_state(worker: Worker) -> WorkerSnapshot:
         leaving=worker.leaving,
         killed=worker.killed,
         retire=worker.order is not None,
-        why=worker.why,
-        worn=worker.worn,
+        reason=worker.kill_reason,
+        due_for_recycling=worker.due_for_recycling,
     )
 
 
-def _adopted(state: WorkerSnapshot, settings: GenerationSettings) -> Worker:
-    """An order that was not confirmed is given again at once."""
+def _restored(state: WorkerSnapshot, settings: GenerationSettings) -> Worker:
+    """The worker of a snapshot; an order that was not confirmed is given again at once."""
     return Worker(
         pid=state.pid,
         slot=state.slot,
@@ -413,6 +428,6 @@ def _adopted(state: WorkerSnapshot, settings: GenerationSettings) -> Worker:
         leaving=state.leaving,
         killed=state.killed,
         order=RetireAction if state.retire else None,
-        why=state.why,
-        worn=state.worn,
+        kill_reason=state.reason,
+        due_for_recycling=state.due_for_recycling,
     )

@@ -1,6 +1,6 @@
-"""What there is, compared with what there should be: the step from the books to a plan.
+"""The workers that there are, brought towards those that there should be.
 
-It holds no script of a rollout: each plan is made anew from the roster.
+This holds no script of a rollout: each plan follows from the roster alone.
 """
 
 import math
@@ -19,53 +19,57 @@ from prefork.master.pool.plan import (
 from prefork.master.pool.roster import PoolGeneration, Roster
 
 REPEAT = 0.1
-"""Seconds between two orders to a worker that has not said that it is leaving: a signal that
-arrives just before it enters accept() can be missed."""
-
+"""Seconds between two orders to a worker that has not confirmed that it is leaving: it misses a
+signal that arrives just before it enters accept()."""
 
 PACE = 0.05
-"""Seconds until one more worker is forked beside `Settings.at_once` that boot already.
+"""Seconds until one more worker is forked beside the `GenerationSettings.at_once` that boot.
 
-While an application is imported a worker has a CPU to itself: with eight on two CPUs, all eight
-would be ready at the end, and none before. One that waits at its import (for a database, say)
-needs no CPU, so the others are not to wait for it for long.
+A worker that imports an application needs a CPU for itself: if eight import on two CPUs, all eight
+are ready at the end, and none before.  A worker whose import waits (for a database, say) needs no
+CPU, so the others do not wait for it for long.
 """
 
 
-def compare(roster: Roster, now: float) -> Plan:
-    """What is to be done now. Asking again asks for nothing twice."""
-    return _Comparison(roster, now).plan()
+def advance(roster: Roster, now: float) -> Plan:
+    """Brings the roster up to `now` and returns what the master has to do.
+
+    This changes the roster: workers that have to go are retiring afterwards, spawns are pending,
+    orders and kills count as given, and the outcomes have been taken out.  So a second call asks
+    for nothing twice.
+    """
+    return _Step(roster, now).advance()
 
 
-class _Comparison:
-    """One look at the roster; retiring workers are no members of it."""
+class _Step:
+    """One call of `advance`.  A retiring worker is in none of the lists."""
 
     def __init__(self, roster: Roster, now: float) -> None:
         self._roster = roster
         self._now = now
         self._actions: list[Action] = []
         self._wakes: list[float] = []
-        self._fresh: list[Worker] = []
-        """Ready, of the current generation."""
-        self._worn: list[Worker] = []
-        """Those of them that are being replaced now."""
+        self._serving: list[Worker] = []
+        """Ready workers of the current generation."""
+        self._recycled: list[Worker] = []
+        """Ready workers of the current generation that are being replaced now."""
         self._old: list[Worker] = []
-        """Ready, of an older one."""
+        """Ready workers of an older generation."""
         self._booting: list[Worker] = []
-        """Of the current generation."""
-        self._stray: list[Worker] = []
-        """Booting, and not wanted any more."""
+        """Booting workers of the current generation."""
+        self._unwanted: list[Worker] = []
+        """Booting workers that are surplus, or of an older generation."""
 
-    def plan(self) -> Plan:
+    def advance(self) -> Plan:
         roster = self._roster
         self._expire_boots()
-        roster.take_proof(self._now)
-        self._sort()
-        self._shed()
+        roster.end_probation(self._now)
+        self._classify()
+        self._retire_surplus()
         self._spawn_canaries()
         self._spawn_missing()
         self._give_orders()
-        self._conclude()
+        self._check_outcome()
         outcomes, roster.outcomes = roster.outcomes, []
         return Plan(self._actions, outcomes, min(self._wakes, default=None))
 
@@ -74,73 +78,73 @@ class _Comparison:
         for worker in roster.members():
             overdue = worker.deadline is not None and worker.deadline <= now
             if worker.state is WorkerState.BOOTING and overdue:
-                why = f"not ready within {worker.settings.boot_timeout:g} s"
-                roster.condemn(worker, now, why, now)
-                roster.count(worker.generation, worker.round, why, now)
+                reason = f"not ready within {worker.settings.boot_timeout:g} s"
+                roster.schedule_kill(worker, now, reason, now)
+                roster.count_failure(worker.generation, worker.round, reason, now)
 
-    def _sort(self) -> None:
+    def _classify(self) -> None:
         roster = self._roster
         current = None if roster.current is None or roster.current.withdrawn else roster.current
         for worker in roster.members():
             mine = current is not None and worker.generation == current.number
             canary = roster.candidate and worker.generation == roster.candidate.number
             if worker.state is WorkerState.READY:
-                (self._fresh if mine else self._old).append(worker)
+                (self._serving if mine else self._old).append(worker)
             elif worker.state is WorkerState.BOOTING and not canary:
-                (self._booting if mine else self._stray).append(worker)
+                (self._booting if mine else self._unwanted).append(worker)
         if not self._old:  # a rollout goes first
-            self._take_worn()
+            self._choose_recycled()
 
-    def _take_worn(self) -> None:
-        """Of those that have served long enough, the first that may be replaced now.
+    def _choose_recycled(self) -> None:
+        """Of the workers that are due for recycling, chooses those that may be replaced now.
 
-        At most a tenth of the pool is on the way at one time, from the boot of the new worker to
-        the end of the old one; an old one that may stay for ever is not waited for.
+        At most a tenth of the pool is replaced at one time, from the boot of the new worker to the
+        end of the old one; an old one without a deadline is not waited for.
         """
         roster = self._roster
         under_way = sum(
-            worker.worn is not None
+            worker.due_for_recycling is not None
             and worker.state is WorkerState.RETIRING
             and worker.deadline is not None
             for worker in roster.workers.values()
         )
-        worn = [worker for worker in self._fresh if worker.worn is not None]
-        worn.sort(key=lambda worker: worker.worn or 0.0)
-        del worn[max(0, max(1, roster.wanted // 10) - under_way) :]
-        self._worn = worn[::-1]
-        self._fresh = [worker for worker in self._fresh if worker not in worn]
+        recycled = [worker for worker in self._serving if worker.due_for_recycling is not None]
+        recycled.sort(key=lambda worker: worker.due_for_recycling or 0.0)
+        del recycled[max(0, max(1, roster.wanted // 10) - under_way) :]
+        self._recycled = recycled[::-1]
+        self._serving = [worker for worker in self._serving if worker not in recycled]
 
-    def _shed(self) -> None:
-        """Let go what is more than wanted: of the good ones, then of those that are booting.
+    def _retire_surplus(self) -> None:
+        """Retires the workers above the target: ready ones first, then booting ones.
 
         Old ones go first, and among equals the highest slot: so slots stay low and dense, as
         people who watch `worker 0` to `worker 3` expect, and it is the same choice each time.
         """
         roster, now = self._roster, self._now
-        fresh, worn, old, booting = self._fresh, self._worn, self._old, self._booting
-        while len(fresh) + len(worn) + len(old) > roster.wanted + self._on_trial():
-            roster.dismiss((old or worn or fresh).pop(), now)
-        if len(fresh) + len(worn) + len(old) > roster.wanted:
-            self._wakes.append(roster.proof())
+        serving, recycled, old, booting = self._serving, self._recycled, self._old, self._booting
+        while len(serving) + len(recycled) + len(old) > roster.wanted + self._under_probation():
+            roster.retire((old or recycled or serving).pop(), now)
+        if len(serving) + len(recycled) + len(old) > roster.wanted:
+            self._wakes.append(roster.probation_end())
         while booting and len(booting) > self._room(over=1):
-            self._stray.append(booting.pop())
-        for worker in self._stray:
-            roster.condemn(worker, now, "no longer wanted", now)
+            self._unwanted.append(booting.pop())
+        for worker in self._unwanted:
+            roster.schedule_kill(worker, now, "no longer wanted", now)
 
     def _room(self, over: int) -> int:
         """How many of the current generation may boot, with at most `over` above the target."""
         roster = self._roster
-        return min(roster.wanted, roster.wanted + over - len(self._old)) - len(self._fresh)
+        return min(roster.wanted, roster.wanted + over - len(self._old)) - len(self._serving)
 
-    def _on_trial(self) -> bool:
-        """Whether one old worker stays on until a new one has proved its failing generation."""
+    def _under_probation(self) -> bool:
+        """Whether one old worker serves on until a new one has proved a failing generation."""
         roster = self._roster
-        if not (roster.current and roster.wanted and (self._old or self._worn)):
+        if not (roster.current and roster.wanted and (self._old or self._recycled)):
             return False
-        return roster.current.backoff.failures > 0 and roster.proof() < math.inf
+        return roster.current.backoff.failures > 0 and roster.probation_end() < math.inf
 
     def _spawn_canaries(self) -> None:
-        """One canary of a candidate; all its workers where nothing was ever ready to serve."""
+        """Spawns one canary of a candidate, or all its workers if none was ever ready to serve."""
         roster = self._roster
         if roster.candidate is None:
             return
@@ -152,9 +156,9 @@ class _Comparison:
                 return
 
     def _spawn_missing(self) -> None:
-        """Fill up the current generation, with one worker over the target where old ones remain.
+        """Fills up the current generation, to one above the target while old workers remain.
 
-        While a candidate boots there is none over: nothing of the rollout before moves until then.
+        While a candidate boots, none is above the target: the rollout before it stands still.
         """
         roster, now = self._roster, self._now
         current = roster.current
@@ -165,15 +169,17 @@ class _Comparison:
         backoff = current.backoff
         for _ in range(self._room(over=roster.candidate is None) - coming):
             if now < backoff.not_before:
-                self._wakes.append(min(backoff.not_before, roster.proof()))
+                self._wakes.append(min(backoff.not_before, roster.probation_end()))
                 return
             if not self._spawn(current):
                 return
             backoff.spawned(now)
 
     def _spawn(self, generation: PoolGeneration) -> bool:
-        """Ask for a worker in the lowest free slot; False while none is (a death frees one), and
-        while enough others boot."""
+        """Asks for a worker in the lowest free slot.
+
+        False if no slot is free (a death frees one), or while enough others boot.
+        """
         roster = self._roster
         at_once = generation.settings.at_once
         if at_once and roster.booting >= at_once and self._now < roster.spawned_at + PACE:
@@ -196,9 +202,9 @@ class _Comparison:
             if worker.state is WorkerState.RETIRING:
                 if worker.deadline is not None and worker.deadline <= now:
                     worker.killed = True
-                    self._actions.append(KillAction(worker.pid, worker.slot, worker.why))
+                    self._actions.append(KillAction(worker.pid, worker.slot, worker.kill_reason))
                     continue
-                # That it leaves answers the order to leave, not the later one to do so at once.
+                # A worker that leaves has confirmed the order to retire, not a later one to quit.
                 if worker.order is QuitAction or (worker.order and not worker.leaving):
                     if worker.repeat_at <= now:
                         worker.repeat_at = now + REPEAT
@@ -207,14 +213,14 @@ class _Comparison:
             if worker.deadline is not None:
                 self._wakes.append(worker.deadline)
 
-    def _conclude(self) -> None:
+    def _check_outcome(self) -> None:
         roster = self._roster
         current = roster.current
         if roster.stopping:
             if not (roster.workers or roster.pending or roster.stopped):
                 roster.stopped = True
                 roster.outcomes.append(Stopped())
-        elif current and not current.answered and not self._old:
-            current.answered = len(self._fresh) + len(self._worn) >= roster.wanted
-            if current.answered:
+        elif current and not current.concluded and not self._old:
+            current.concluded = len(self._serving) + len(self._recycled) >= roster.wanted
+            if current.concluded:
                 roster.outcomes.append(Settled(current.number))

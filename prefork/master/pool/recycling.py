@@ -1,13 +1,13 @@
-"""When a worker has served long enough: pure logic, with the clock and the readings passed in.
+"""The limits after which a worker is replaced: pure logic, clock and readings are passed in.
 
-Each worker has an allowance of its own, drawn when it is ready, so that workers which began
-together do not end together: of requests, up to `max_requests_jitter` more than `max_requests`;
-of time, up to a tenth less than `max_age`, which is the promise that nobody is older.
+Each worker has limits of its own, drawn when it is ready, so that workers which began together do
+not end together: of requests, up to `max_requests_jitter` more than `max_requests`; of time, up to
+a tenth less than `max_age`, which promises that no worker is older.
 
-Requests are read off the scoreboard, so that they cost a worker nothing; a few more than allowed
-are served until that is next looked at.  Memory is the resident set (RSS): what `ps` shows, and
-what no other process changes.  The proportional one (PSS) of a worker would grow when a sibling
-that shares its pages goes, and reading it walks the worker's page tables under a lock.
+Requests are read from the scoreboard, so that they cost a worker nothing; a worker serves a few
+more than its limit until the next look.  Memory is the resident set (RSS), which `ps` shows and no
+other process changes.  The proportional set (PSS) of a worker would grow when a sibling that shares
+its pages exits, and reading it walks the worker's page tables under a lock.
 """
 
 import random
@@ -22,22 +22,22 @@ from prefork.master.periodic import next_tick
 Limit = Literal["max_requests", "max_age", "max_memory"]
 
 LOOK = 1.0
-"""Seconds between two looks at requests and memory, where one of them is limited."""
+"""Seconds between two looks at requests and memory, if one of them is limited."""
 
 AGE_JITTER = 0.1
 
 
 class RecyclingLimits(Struct, frozen=True):
-    """What one worker may reach; 0 for no limit, `until` in seconds of the clock."""
+    """Limits of one worker, 0 for none; `until`: seconds of the clock, `memory`: bytes."""
 
     requests: int = 0
     until: float = 0.0
     memory: int = 0
 
     def exceeded(self, now: float, *, requests: int, memory: int) -> tuple[Limit, str] | None:
-        """The limit that it has reached, and that in words for the log; None while it may serve on.
+        """The limit that was reached, and the same in words for the log; None if there is none.
 
-        `memory` in bytes; what has no limit need not be read, and may be given as 0.
+        `memory` is in bytes.  A reading that has no limit is not used, and may be 0.
         """
         if self.requests and requests >= self.requests:
             return "max_requests", f"{requests} requests"
@@ -48,7 +48,7 @@ class RecyclingLimits(Struct, frozen=True):
         return None
 
     def next_look(self, now: float) -> float | None:
-        """When it may have been reached; None where nothing is limited."""
+        """When a limit may have been reached; None if there is none."""
         times = [self.until] if self.until else []
         if self.requests or self.memory:
             times.append(next_tick(now, LOOK))
@@ -56,7 +56,7 @@ class RecyclingLimits(Struct, frozen=True):
 
 
 def draw(workers: Workers, born: float, rng: random.Random) -> RecyclingLimits:
-    """The allowance of a worker that was born at `born`."""
+    """The limits of a worker that was forked at `born` (seconds of the clock)."""
     requests = workers.max_requests
     if requests:
         requests += rng.randint(0, workers.max_requests_jitter)

@@ -1,6 +1,6 @@
-"""Who is alive, in which generation, and what follows at once from what happens to them.
+"""The roster: the living workers, their generations, and what follows at once from an event.
 
-The books of the pool: pure state, without a system call or a clock.
+It is the state of the pool, without a system call or a clock.
 """
 
 import math
@@ -24,14 +24,14 @@ from prefork.master.pool.plan import (
 )
 from prefork.pool_bounds import PoolBounds
 
-LAST_WORDS = 1.0
-"""Seconds for a worker to be gone once it was told to quit, or has said that its boot failed."""
+EXIT_GRACE = 1.0
+"""Seconds for a worker to exit after the order to quit, or after it reported a failed boot."""
 
-PROOF = 5.0
-"""Seconds from readiness after which a worker's death says nothing against its generation."""
+PROBATION = 5.0
+"""Seconds after readiness in which a worker's death counts as a failure of its generation."""
 
-STALLED = 5
-"""Failures in a row after which a rollout is said to be stuck: the first second of the backoff."""
+STALL_AFTER = 5
+"""Failures in a row after which a rollout is reported as stuck, in the first second of backoff."""
 
 
 class PoolGeneration(Struct):
@@ -40,13 +40,13 @@ class PoolGeneration(Struct):
     backoff: Backoff
     target: int
     bounds: PoolBounds | None
-    answered: bool = False  # its start has its one outcome
-    stalled: bool = False  # that it is stuck was told
+    concluded: bool = False  # its start has had its one outcome
+    stalled: bool = False  # it was reported as stuck
     withdrawn: bool = False
 
     @property
     def set_by_hand(self) -> bool:
-        """An operator has said how many workers, or between which bounds."""
+        """Whether an operator has set the number of workers, or the bounds."""
         if self.settings.bounds:
             return self.bounds != self.settings.bounds
         return self.target != self.settings.count
@@ -61,23 +61,23 @@ class Roster:
         self.workers: dict[int, Worker] = {}
         """By pid."""
         self.pending: dict[int, tuple[PoolGeneration, int]] = {}
-        """Spawns that are not answered yet, by slot: who asked, in which round of its backoff."""
+        """Spawns without an answer, by slot: the generation, and the round of its backoff."""
         self.current: PoolGeneration | None = None
-        """It serves."""
+        """The generation that serves."""
         self.candidate: PoolGeneration | None = None
-        """It is on trial."""
-        self.farewell: Order = RetireAction
-        """How workers are told to leave now."""
+        """The generation on trial."""
+        self.stop_mode: Order = RetireAction
+        """The order that a worker gets now if it has to leave."""
         self.outcomes: list[Outcome] = []
-        """What was concluded and not told yet."""
+        """Those that no plan has reported yet."""
         self.spawned_at = -math.inf
-        """When the last worker was asked for."""
+        """When the last spawn was asked for."""
         self.stopped = False
         self.ever_ready = False
 
     @property
     def stopping(self) -> bool:
-        return self.farewell is not RetireAction
+        return self.stop_mode is not RetireAction
 
     @property
     def wanted(self) -> int:
@@ -105,53 +105,56 @@ class Roster:
         return self.pending.pop(slot) if asked and asked[0].number == generation else None
 
     def commit(self, candidate: PoolGeneration) -> None:
-        if self.current and not self.current.answered:
+        if self.current and not self.current.concluded:
             self.outcomes.append(Superseded(self.current.number))
         self.current, self.candidate = candidate, None
         self.ever_ready = True
 
-    def abandon(self, why: str) -> None:
-        """Give up what is under way, as seen by those who wait for it."""
-        if self.current and not self.current.answered:
-            self.current.answered = True
-            self.outcomes.append(Abandoned(self.current.number, why))
+    def abandon(self, reason: str) -> None:
+        """Gives up the rollout and the trial that are under way."""
+        if self.current and not self.current.concluded:
+            self.current.concluded = True
+            self.outcomes.append(Abandoned(self.current.number, reason))
         if self.candidate:
-            self.outcomes.append(Abandoned(self.candidate.number, why))
+            self.outcomes.append(Abandoned(self.candidate.number, reason))
             self.candidate = None
 
-    def count(
-        self, generation: int, round: int, why: str, now: float, *, free: bool = True
+    def count_failure(
+        self, generation: int, round: int, reason: str, now: float, *, free: bool = True
     ) -> None:
-        """A worker failed: the end of a candidate, a step of backoff for the current generation."""
+        """A worker failed: that ends a candidate, and is a step of backoff for the current one."""
         if self.candidate and generation == self.candidate.number:
             self.candidate = None
             if self.ever_ready:
-                self.outcomes.append(Abandoned(generation, why))
+                self.outcomes.append(Abandoned(generation, reason))
             else:
-                self.farewell = QuitAction
-                self.outcomes.append(FirstBootFailed(why))
+                self.stop_mode = QuitAction
+                self.outcomes.append(FirstBootFailed(reason))
         elif self.current and generation == self.current.number:
-            self.take_proof(now)
+            self.end_probation(now)
             self.current.backoff.fail(round, now, free=free)
-            self._tell_if_stalled(self.current, why)
+            self._report_stall(self.current, reason)
 
-    def _tell_if_stalled(self, current: PoolGeneration, why: str) -> None:
-        under_way = not (current.answered or current.stalled)
-        if under_way and current.backoff.failures >= STALLED:
+    def _report_stall(self, current: PoolGeneration, reason: str) -> None:
+        under_way = not (current.concluded or current.stalled)
+        if under_way and current.backoff.failures >= STALL_AFTER:
             current.stalled = True
-            self.outcomes.append(Stalled(current.number, why))
+            self.outcomes.append(Stalled(current.number, reason))
 
-    def grant(self, generation: int, now: float) -> None:
+    def skip_backoff(self, generation: int, now: float) -> None:
         if self.current and generation == self.current.number:
-            self.take_proof(now)
-            self.current.backoff.grant(now)
+            self.end_probation(now)
+            self.current.backoff.skip(now)
 
-    def proof(self) -> float:
-        """When a worker of the current round will have proved its generation; infinity: never."""
+    def probation_end(self) -> float:
+        """When the first worker of the current round will have proved its generation.
+
+        Infinity if there is none.
+        """
         current = self.current
         return min(
             (
-                worker.since + PROOF
+                worker.since + PROBATION
                 for worker in self.workers.values()
                 if current
                 and worker.generation == current.number
@@ -161,32 +164,37 @@ class Roster:
             default=math.inf,
         )
 
-    def take_proof(self, now: float) -> None:
-        if self.current and self.proof() <= now:
+    def end_probation(self, now: float) -> None:
+        if self.current and self.probation_end() <= now:
             self.current.backoff.reset()
 
     # Workers.
 
-    def let_go(self, worker: Worker, now: float) -> None:
-        """A good worker leaves outside the plan; its place is filled at once."""
-        self.grant(worker.generation, now)
-        self.dismiss(worker, now)
+    def retire_now(self, worker: Worker, now: float) -> None:
+        """A good worker leaves outside the plan; its slot is filled at once."""
+        self.skip_backoff(worker.generation, now)
+        self.retire(worker, now)
 
-    def dismiss(self, worker: Worker, now: float) -> None:
-        """Tell a worker to leave in the way of the day, within its generation's time."""
-        limit = LAST_WORDS if self.farewell is QuitAction else worker.settings.graceful_timeout
+    def retire(self, worker: Worker, now: float) -> None:
+        """Orders a worker to leave in the current stop mode, within `graceful_timeout`."""
+        limit = EXIT_GRACE if self.stop_mode is QuitAction else worker.settings.graceful_timeout
         deadline = now + limit if limit else None
-        self.condemn(worker, deadline, f"still there {limit:g} s after the order to leave", now)
-        worker.order, worker.repeat_at = self.farewell, now
+        self.schedule_kill(
+            worker, deadline, f"still there {limit:g} s after the order to leave", now
+        )
+        worker.order, worker.repeat_at = self.stop_mode, now
         worker.leaving = worker.killed = False
 
-    def hurry(self, worker: Worker, now: float) -> None:
-        """Quit instead of the order that it has, and no later than that one would have ended."""
+    def force_quit(self, worker: Worker, now: float) -> None:
+        """Orders a worker to quit that was leaving gracefully; its deadline never moves back."""
         earlier = worker.deadline
-        self.dismiss(worker, now)
+        self.retire(worker, now)
         if earlier is not None and worker.deadline is not None:
             worker.deadline = min(earlier, worker.deadline)
 
-    def condemn(self, worker: Worker, deadline: float | None, why: str, now: float) -> None:
+    def schedule_kill(
+        self, worker: Worker, deadline: float | None, reason: str, now: float
+    ) -> None:
+        """From now on the worker is retiring; it is killed at `deadline`, None for never."""
         worker.state, worker.since = WorkerState.RETIRING, now
-        worker.deadline, worker.why = deadline, why
+        worker.deadline, worker.kill_reason = deadline, reason

@@ -1,9 +1,9 @@
-"""How many workers a dynamic pool should have: pure logic, with the clock passed in.
+"""The number of workers that a dynamic pool should have: pure logic, the clock is passed in.
 
-Needed is a worker for each that is busy, one for each connection that waits in a listen queue, and
-the spare ones.  A pool that has fewer grows at once, by 1, 2, 4, ... workers, each step when those
-of the last one are ready: a short burst costs one worker, a lasting one is met soon.  A pool that
-has more shrinks late and one by one: a worker too many costs memory, one too few costs time.
+The pool needs a worker for each that is busy, one for each connection that waits in a listen queue,
+and the spare ones.  A pool that has fewer grows at once, by 1, 2, 4, ... workers, each step when
+those of the last one are ready: a short burst costs one worker, a lasting one is met soon.  A pool
+that has more shrinks late and one by one: a worker too many costs memory, one too few costs time.
 """
 
 import math
@@ -17,17 +17,17 @@ BUSY_LOOK = 0.25
 """Seconds between two looks while there is demand."""
 
 CALM_LOOK = 1.0
-"""Seconds between two looks while there is none. No event tells that a worker got busy."""
+"""Seconds between two looks while there is none.  No event reports that a worker got busy."""
 
 CALM = 10.0
-"""Seconds for which fewer workers must have been enough, at every look, before one goes."""
+"""Seconds for which fewer workers must have been enough, at every look, before one retires."""
 
 PACE = 1.0
-"""Seconds between two that go, while it stays calm."""
+"""Seconds between two workers that retire, while it stays calm."""
 
 
 class Demand(Struct, frozen=True):
-    """What was seen at one look: `busy` is in workers, `queued` in connections."""
+    """What one look has found: `busy` is in workers, `queued` in connections."""
 
     busy: int
     queued: int
@@ -38,13 +38,16 @@ class Demand(Struct, frozen=True):
 
 
 def busy_workers(calls: Iterable[tuple[int, int]]) -> int:
-    """How many workers the calls under way would fill: of each, (calls that run, threads)."""
+    """The number of workers that the calls under way would fill.
+
+    `calls`: of each worker, (calls that run, threads).
+    """
     shares = sum(running / threads for running, threads in calls)
     return math.ceil(round(shares, 6))  # three thirds are one
 
 
 class Sizing:
-    """Decides at each look; remembers how the last ones went."""
+    """Decides at each look, from that and from the last ones."""
 
     def __init__(self) -> None:
         self._step = 1
@@ -55,7 +58,7 @@ class Sizing:
     ) -> int:
         """The new target, within the bounds.
 
-        `target`: how many workers there are to be now, of which `ready` can serve.
+        `target`: the number of workers that there should be now, of which `ready` can serve.
         """
         target = bounds.fit(target)
         need = bounds.fit(demand.busy + demand.queued + bounds.spare)

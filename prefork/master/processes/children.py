@@ -61,7 +61,7 @@ class Death(Struct, frozen=True):
 class OtherChildren(Protocol):
     """The children that are no workers, or are not known as such yet."""
 
-    def listen(self) -> None:
+    def read_reports(self) -> None:
         """A child is dead that is no worker, as far as is known: it may have told more."""
 
     def died(self, pid: int, how: str, *, sigkill: bool) -> None:
@@ -119,7 +119,7 @@ class Children:
         """What a worker has written about itself as a whole."""
         return self._scoreboard.worker_stats(child.slot)
 
-    def heritage(self, generation: Generation) -> WorkerContext:
+    def worker_context(self, generation: Generation) -> WorkerContext:
         """What a process of this generation is given."""
         return WorkerContext(
             generation=generation.number,
@@ -138,17 +138,17 @@ class Children:
         stacks = (fd for child in self._by_pid.values() for fd in _open(child.stacks))
         return (*self._foreign(generation), *channels, *stacks)
 
-    def clear(self, slot: int, generation: Generation) -> None:
+    def clear_slot(self, slot: int, generation: Generation) -> None:
         """Makes a slot ready for its next worker."""
         self._scoreboard.clear(slot, generation.config.workers.threads)
 
     def spawn(self, slot: int, generation: Generation) -> None:
         """Forks a worker. Raises OSError where the kernel has no room for another process."""
-        self.clear(slot, generation)
+        self.clear_slot(slot, generation)
         ours, theirs = Channel.pair()
         try:
             args = WorkerArgs(
-                **asdict(self.heritage(generation)),
+                **asdict(self.worker_context(generation)),
                 slot=slot,
                 channel=theirs,
                 foreign=(*self.foreign(generation), ours.fileno()),
@@ -159,9 +159,9 @@ class Children:
             raise
         finally:
             theirs.close()
-        self.adopt(pid, slot, generation, ours)
+        self.add(pid, slot, generation, ours)
 
-    def adopt(self, pid: int, slot: int, generation: Generation, channel: Channel) -> None:
+    def add(self, pid: int, slot: int, generation: Generation, channel: Channel) -> None:
         """Takes a new worker, and what it will say on this channel, into account."""
         worker = self._forked(pid, slot, generation)
         self._watch(Child(worker, generation, channel, monotonic()))
@@ -171,7 +171,7 @@ class Children:
         self._by_pid[child.pid] = child
         self._selector.register(child.channel, selectors.EVENT_READ, partial(self._readable, child))
 
-    def hand_over(self) -> tuple[ChildSnapshot, ...]:
+    def snapshot(self) -> tuple[ChildSnapshot, ...]:
         """All workers, for the next master."""
         return tuple(
             ChildSnapshot(
@@ -186,7 +186,7 @@ class Children:
             for child in self
         )
 
-    def take_over(self, state: ChildSnapshot, generation: Generation, worker: Worker) -> Child:
+    def restore(self, state: ChildSnapshot, generation: Generation, worker: Worker) -> Child:
         """A worker of the master before; what it reported meanwhile waits in its channel."""
         os.set_inheritable(state.fd, False)
         channel = Channel.from_fd(state.fd)
@@ -197,7 +197,7 @@ class Children:
         self._watch(child)
         return child
 
-    def tell(self, child: Child, order: Order, fds: tuple[int, ...] = ()) -> None:
+    def send(self, child: Child, order: Order, fds: tuple[int, ...] = ()) -> None:
         """Gives an order, and wakes the worker to read it.
 
         A worker just outside accept4 misses the signal: what matters is said again until heard.
@@ -242,7 +242,7 @@ class Children:
         deaths = []
         while (pid := _dead()) is not None:
             if pid not in self._by_pid:
-                others.listen()
+                others.read_reports()
             _, status = os.waitpid(pid, 0)
             child = self._by_pid.get(pid)
             if child is None:  # a zygote, a helper of ours, or an orphan that was given to us
@@ -253,7 +253,7 @@ class Children:
             with contextlib.suppress(KeyError):
                 self._selector.unregister(child.channel)
             child.channel.close()
-            self.stacks.gone(child)
+            self.stacks.worker_gone(child)
             self._keep_stacks(child, StacksAt())
             deaths.append(Death(child, _how(status), _is_sigkill(status)))
         if deaths:

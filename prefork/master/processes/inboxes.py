@@ -18,7 +18,7 @@ from functools import partial
 from weakref import WeakKeyDictionary
 
 from prefork import logs
-from prefork.channel import InboxesOrder as Told
+from prefork.channel import InboxesOrder
 from prefork.master.periodic import Periodic
 from prefork.master.processes.children import Child, Children
 from prefork.master.processes.generation import Generation
@@ -46,9 +46,9 @@ class Inboxes(Periodic):
         self._pairs: dict[int, Pair] = {}
         self._kinds: dict[int, int] = {}  # what is in the inbox of a slot
         self._known: WeakKeyDictionary[Child, set[int]] = WeakKeyDictionary()
-        self._listened: set[int] = set()
+        self._watched: set[int] = set()
 
-    def admit(self, child: Child) -> None:
+    def register(self, child: Child) -> None:
         """A worker is about to serve: it learns where to hand over, and others of it."""
         if not child.generation.config.workers.handover:
             return
@@ -61,11 +61,11 @@ class Inboxes(Periodic):
         kind = _kind(child.generation)
         if self._kinds.get(slot, kind) != kind:
             self._forward(slot)  # what was sent to a worker with other listeners
-        self._ignore(slot)
+        self._unwatch(slot)
         self._kinds[slot] = kind
         slots = tuple(each for each in self._pairs if each != slot and _near(each, slot))
         fds = (pair[0].fileno(), *(self._pairs[each][1].fileno() for each in slots))
-        if child.channel.send(Told(slots, own=True, kind=kind), fds):
+        if child.channel.send(InboxesOrder(slots, own=True, kind=kind), fds):
             self._known[child] = {slot, *slots}
         for other in self._children:
             known = self._known.get(other)
@@ -73,23 +73,23 @@ class Inboxes(Periodic):
                 known is not None
                 and slot not in known
                 and _near(other.slot, slot)
-                and other.channel.send(Told((slot,)), (pair[1].fileno(),))
+                and other.channel.send(InboxesOrder((slot,)), (pair[1].fileno(),))
             ):
                 self._known[other] = {*known, slot}
                 self._children.signal(other, WAKE)  # it may be busy, and want it just therefore
         for vacant in self._pairs.keys() - self._served():
-            self._listen(vacant)
+            self._watch(vacant)
 
-    def relieve(self, child: Child) -> None:
+    def reroute(self, child: Child) -> None:
         """A worker can't take what is in its inbox: it goes elsewhere, until the worker can."""
         if child.slot in self._pairs:
-            self._listen(child.slot)
+            self._watch(child.slot)
 
-    def vacate(self, child: Child) -> None:
+    def worker_gone(self, child: Child) -> None:
         """A worker is dead: nobody sends to it any more, and what it was sent goes elsewhere."""
         self._scoreboard.stop_receiving(child.slot)
         if child.slot in self._pairs:
-            self._listen(child.slot)
+            self._watch(child.slot)
 
     def descriptors(self) -> list[int]:
         """All that are open here, for a forked child to close."""
@@ -105,25 +105,25 @@ class Inboxes(Periodic):
 
     # What is in the inbox of a slot in which nobody serves.
 
-    def _listen(self, slot: int) -> None:
-        if slot not in self._listened:
-            self._listened.add(slot)
+    def _watch(self, slot: int) -> None:
+        if slot not in self._watched:
+            self._watched.add(slot)
             self._selector.register(
                 self._pairs[slot][0], selectors.EVENT_READ, partial(self._forward, slot)
             )
 
-    def _ignore(self, slot: int) -> None:
-        if slot in self._listened:
-            self._listened.remove(slot)
+    def _unwatch(self, slot: int) -> None:
+        if slot in self._watched:
+            self._watched.remove(slot)
             self._selector.unregister(self._pairs[slot][0])
 
     def _forward(self, slot: int, _: int = 0) -> None:
         """Passes on all that is there; what nobody takes stays, until another is admitted."""
         if self._scoreboard.handover_kind(slot) and slot in self._served():
-            self._ignore(slot)  # its worker takes connections again
+            self._unwatch(slot)  # its worker takes connections again
             return
         source = self._pairs[slot][0]
-        for target in self._takers(slot):
+        for target in self._targets(slot):
             # Only what is sure to have room: what was taken out can't be put back.
             while _has_room(target):
                 packet = receive(source)
@@ -134,9 +134,9 @@ class Inboxes(Periodic):
                 os.close(fd)
                 if not sent:
                     logs.event("error", "connection lost", slot=slot, reason="not passed on")
-        self._ignore(slot)
+        self._unwatch(slot)
 
-    def _takers(self, slot: int) -> list[socket.socket]:
+    def _targets(self, slot: int) -> list[socket.socket]:
         """Inboxes of those that serve what is in this one, the idle ones first."""
         board, kind = self._scoreboard, self._kinds.get(slot, 0)
         slots = [each for each in self._pairs if kind and board.handover_kind(each) == kind]
@@ -145,7 +145,7 @@ class Inboxes(Periodic):
 
     # From one master to the next.
 
-    def hand_over(self) -> tuple[InboxSnapshot, ...]:
+    def snapshot(self) -> tuple[InboxSnapshot, ...]:
         """All of them, for the next master."""
         return tuple(
             InboxSnapshot(
@@ -154,7 +154,7 @@ class Inboxes(Periodic):
             for slot, (reader, writer) in self._pairs.items()
         )
 
-    def take_over(self, states: Iterable[InboxSnapshot]) -> None:
+    def restore(self, states: Iterable[InboxSnapshot]) -> None:
         """Those of the master before, when its workers have been taken in."""
         for state in states:
             for fd in (state.reader, state.writer):
@@ -167,7 +167,7 @@ class Inboxes(Periodic):
             if child.slot in self._pairs and child.generation.config.workers.handover:
                 self._known[child] = {slot for slot in slots if _near(slot, child.slot)}
         for vacant in self._pairs.keys() - self._served():
-            self._listen(vacant)
+            self._watch(vacant)
 
 
 def _near(one: int, other: int) -> bool:

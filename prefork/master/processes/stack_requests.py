@@ -62,19 +62,19 @@ class StackRequests(Periodic):
     def __init__(self) -> None:
         self._asked: dict[StackOwner, _Asked] = {}
 
-    def take(self, subject: StackOwner, done: Done) -> None:
+    def request(self, owner: StackOwner, done: Done) -> None:
         """Asks a worker that is not reaped yet; `done` is called in a later round of the loop, or
         at once where there is nothing to be had."""
         now = monotonic()
-        if subject not in self._asked:
+        if owner not in self._asked:
             try:
-                os.ftruncate(subject.stacks.memfd, 0)
-                os.eventfd_write(subject.stacks.ask, 1)
+                os.ftruncate(owner.stacks.memfd, 0)
+                os.eventfd_write(owner.stacks.ask, 1)
             except OSError:  # nothing was offered, or not what was to be: see Children
                 return done("")
-            self._asked[subject] = _Asked(now)
+            self._asked[owner] = _Asked(now)
             self.due = now + _LOOK
-        self._asked[subject].done.append(done)
+        self._asked[owner].done.append(done)
 
     def overslept(self, seconds: float) -> None:
         """The workers that were asked stood still too."""
@@ -87,34 +87,34 @@ class StackRequests(Periodic):
         """Looks at what has come, if a look is due."""
         if self.due is None or now < self.due:
             return
-        for subject, asked in list(self._asked.items()):
-            text = _read(subject)
+        for owner, asked in list(self._asked.items()):
+            text = _read(owner)
             if len(text) != asked.size:
                 asked.size, asked.grown = len(text), now
                 continue
             if not text and now >= asked.signal_at:
                 asked.signal_at = math.inf
-                if not _is_stopped(subject.pid):
-                    os.kill(subject.pid, stack_dump.SIGNAL)
+                if not _is_stopped(owner.pid):
+                    os.kill(owner.pid, stack_dump.SIGNAL)
             still = bool(text) and (stack_dump.is_whole(text) or now >= asked.grown + _QUIET)
             if still or now >= asked.until:
-                self._finish(subject, text)
+                self._finish(owner, text)
         self.due = now + _LOOK if self._asked else None
 
-    def gone(self, subject: StackOwner) -> None:
+    def worker_gone(self, owner: StackOwner) -> None:
         """It is dead: what it has written is all that there will be."""
-        if subject in self._asked:
-            self._finish(subject, _read(subject))
+        if owner in self._asked:
+            self._finish(owner, _read(owner))
 
-    def _finish(self, subject: StackOwner, text: str) -> None:
-        for done in self._asked.pop(subject).done:
+    def _finish(self, owner: StackOwner, text: str) -> None:
+        for done in self._asked.pop(owner).done:
             done(stack_dump.shown(text))
 
 
-def _read(subject: StackOwner) -> str:
-    if subject.stacks.memfd < 0:
+def _read(owner: StackOwner) -> str:
+    if owner.stacks.memfd < 0:
         return ""
-    return os.pread(subject.stacks.memfd, _LIMIT, 0).decode(errors="replace")
+    return os.pread(owner.stacks.memfd, _LIMIT, 0).decode(errors="replace")
 
 
 def _is_stopped(pid: int) -> bool:

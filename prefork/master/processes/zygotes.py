@@ -22,7 +22,7 @@ from msgspec import Struct, field
 from prefork import linux, logs
 from prefork.channel import BornReport, Channel, FailedReport, ForkOrder, ReadyReport, ReopenOrder
 from prefork.master.periodic import Periodic
-from prefork.master.pool.roster import PROOF
+from prefork.master.pool.roster import PROBATION
 from prefork.master.processes.children import Children
 from prefork.master.processes.generation import Generation
 from prefork.master.snapshot import ZygoteSnapshot
@@ -52,8 +52,8 @@ class Zygote(Struct, eq=False):
     ready_at: float | None = None
     waiting: list[int] = field(default_factory=list)
     """Slots that are to get a worker, one after the other."""
-    unborn: PendingWorker | None = None
-    dismissed: bool = False
+    pending: PendingWorker | None = None
+    ending: bool = False
     """It is no longer wanted, and its death is no news."""
 
 
@@ -69,8 +69,8 @@ class Zygotes(Periodic):
         self._children = children
         self._not_spawned = not_spawned
         self._by_pid: dict[int, Zygote] = {}
-        self._at_work: dict[int, Zygote] = {}  # by the number of their generation
-        self._unborn: dict[int, PendingWorker] = {}  # by slot
+        self._in_service: dict[int, Zygote] = {}  # by the number of their generation
+        self._pending: dict[int, PendingWorker] = {}  # by slot
 
     def __len__(self) -> int:
         return len(self._by_pid)
@@ -80,11 +80,11 @@ class Zygotes(Periodic):
         return [each.channel.fileno() for each in self._all()]
 
     def _all(self) -> list[Zygote | PendingWorker]:
-        return [*self._by_pid.values(), *self._unborn.values()]
+        return [*self._by_pid.values(), *self._pending.values()]
 
     # From one master to the next.
 
-    def hand_over(self) -> tuple[ZygoteSnapshot, ...]:
+    def snapshot(self) -> tuple[ZygoteSnapshot, ...]:
         """Those at work; of one that ends, nothing is left to tell."""
         return tuple(
             ZygoteSnapshot(
@@ -94,10 +94,10 @@ class Zygotes(Periodic):
                 deadline=each.deadline,
                 ready_at=each.ready_at,
             )
-            for number, each in self._at_work.items()
+            for number, each in self._in_service.items()
         )
 
-    def take_over(self, state: ZygoteSnapshot, generation: Generation) -> None:
+    def restore(self, state: ZygoteSnapshot, generation: Generation) -> None:
         """One of the master before. It, and the workers that it forks, are of that one's code."""
         os.set_inheritable(state.fd, False)
         channel = Channel.from_fd(state.fd)
@@ -110,15 +110,15 @@ class Zygotes(Periodic):
 
         Raises OSError where the zygote itself has to be forked and that fails.
         """
-        zygote = self._at_work.get(generation.number) or self._start(generation)
+        zygote = self._in_service.get(generation.number) or self._start(generation)
         zygote.waiting.append(slot)
         self._ask_next(zygote)
 
-    def keep(self, generations: Collection[int]) -> None:
+    def keep_only(self, generations: Collection[int]) -> None:
         """Ends the zygotes of all other generations: nobody will ask them for a worker."""
-        for number, zygote in list(self._at_work.items()):
+        for number, zygote in list(self._in_service.items()):
             if number not in generations:
-                self._dismiss(zygote, "it is no longer wanted")
+                self._end(zygote, "it is no longer wanted")
 
     def reopen(self, paths: tuple[str, ...], fds: tuple[int, ...]) -> None:
         """Passes on new log files, to the zygotes and to what they have just forked."""
@@ -128,23 +128,26 @@ class Zygotes(Periodic):
     @property
     def due(self) -> float | None:
         """The first deadline of a boot."""
-        pending: list[Zygote | PendingWorker] = [*self._at_work.values(), *self._unborn.values()]
+        pending: list[Zygote | PendingWorker] = [
+            *self._in_service.values(),
+            *self._pending.values(),
+        ]
         return min((each.deadline for each in pending if each.deadline), default=None)
 
     def run(self, now: float) -> None:
         """Kills what takes longer than the boot timeout."""
-        for unborn in list(self._unborn.values()):
-            if unborn.deadline and unborn.deadline <= now:
+        for pending in list(self._pending.values()):
+            if pending.deadline and pending.deadline <= now:
                 # Who hangs, the zygote or the worker, cannot be told; the worker will find its
                 # channel closed.
-                why = _too_late(unborn.zygote)
-                self._lose(unborn, why)
-                self._kill(unborn.zygote, f"its worker was {why}")
-        for zygote in list(self._at_work.values()):
+                why = _too_late(pending.zygote)
+                self._fail(pending, why)
+                self._kill(pending.zygote, f"its worker was {why}")
+        for zygote in list(self._in_service.values()):
             if zygote.deadline and zygote.deadline <= now:
                 why = _too_late(zygote)
                 self._kill(zygote, why)
-                self._dismiss(zygote, why)
+                self._end(zygote, why)
 
     def overslept(self, seconds: float) -> None:
         """What boots stood still too."""
@@ -154,16 +157,16 @@ class Zygotes(Periodic):
 
     # What happened.
 
-    def listen(self) -> None:
+    def read_reports(self) -> None:
         """Hears what zygotes and unborn workers have said before now.
 
         A worker that has told its process id may die before the master has read it: `Children`
         calls this before it reaps a process that it does not know.
         """
         for zygote in list(self._by_pid.values()):
-            self._hear(zygote)
-        for unborn in list(self._unborn.values()):
-            self._hear_unborn(unborn)
+            self._read(zygote)
+        for pending in list(self._pending.values()):
+            self._read_pending(pending)
 
     def died(self, pid: int, how: str, *, sigkill: bool) -> None:
         """A child was reaped that is no worker; a zygote, if it is known here."""
@@ -172,12 +175,12 @@ class Zygotes(Periodic):
             return
         self._close(zygote.channel)
         number = zygote.generation.number
-        if zygote.dismissed:
+        if zygote.ending:
             logs.event("info", "zygote exited", pid=pid, generation=number)
             return
         logs.event("error", "zygote died", pid=pid, generation=number, how=how)
-        zygote.dismissed = True
-        del self._at_work[number]
+        zygote.ending = True
+        del self._in_service[number]
         self._replace(zygote, how, sigkill)
 
     def _replace(self, zygote: Zygote, how: str, sigkill: bool) -> None:
@@ -185,7 +188,7 @@ class Zygotes(Periodic):
         ready_at = zygote.ready_at
         if ready_at is None:
             why = f"the zygote died before it was ready: {how}"
-        elif sigkill or monotonic() - ready_at >= PROOF:
+        elif sigkill or monotonic() - ready_at >= PROBATION:
             try:
                 self._start(zygote.generation).waiting = zygote.waiting
                 return
@@ -202,7 +205,7 @@ class Zygotes(Periodic):
         ours, theirs = Channel.pair()
         try:
             foreign = (*self._children.foreign(generation), ours.fileno())
-            args = ZygoteArgs(self._children.heritage(generation), theirs, foreign)
+            args = ZygoteArgs(self._children.worker_context(generation), theirs, foreign)
             pid = fork(lambda: run_zygote(args))
         except OSError:
             ours.close()
@@ -212,11 +215,11 @@ class Zygotes(Periodic):
         return self._watch(Zygote(pid, generation, ours, _deadline(generation)))
 
     def _watch(self, zygote: Zygote) -> Zygote:
-        self._by_pid[zygote.pid] = self._at_work[zygote.generation.number] = zygote
-        self._selector.register(zygote.channel, selectors.EVENT_READ, lambda _: self._hear(zygote))
+        self._by_pid[zygote.pid] = self._in_service[zygote.generation.number] = zygote
+        self._selector.register(zygote.channel, selectors.EVENT_READ, lambda _: self._read(zygote))
         return zygote
 
-    def _hear(self, zygote: Zygote) -> None:
+    def _read(self, zygote: Zygote) -> None:
         number = zygote.generation.number
         try:
             while (report := zygote.channel.receive_report()) is not None:
@@ -225,18 +228,18 @@ class Zygotes(Periodic):
                     zygote.ready_at, zygote.deadline = monotonic(), None
                     self._ask_next(zygote)
                 elif isinstance(report, FailedReport):
-                    self._dismiss(zygote, report.reason)
+                    self._end(zygote, report.reason)
         except EOFError:
             # It is dying, and if it is not, it is of no use any more.
             self._unwatch(zygote.channel)
             os.kill(zygote.pid, signal.SIGKILL)
 
-    def _dismiss(self, zygote: Zygote, why: str) -> None:
+    def _end(self, zygote: Zygote, why: str) -> None:
         """Ends one that was at work; whoever waits for it waits in vain."""
-        if zygote.dismissed:
+        if zygote.ending:
             return
-        zygote.dismissed = True
-        del self._at_work[zygote.generation.number]
+        zygote.ending = True
+        del self._in_service[zygote.generation.number]
         waiting, zygote.waiting = zygote.waiting, []
         # It may be in the middle of an import, where it listens to nobody. It has nothing to lose.
         os.kill(zygote.pid, signal.SIGKILL)
@@ -252,7 +255,7 @@ class Zygotes(Periodic):
 
     def _ask_next(self, zygote: Zygote) -> None:
         """One at a time: neither descriptors nor messages in flight grow with the pool."""
-        if zygote.ready_at is None or zygote.unborn or zygote.dismissed or not zygote.waiting:
+        if zygote.ready_at is None or zygote.pending or zygote.ending or not zygote.waiting:
             return
         slot = zygote.waiting.pop(0)
         try:
@@ -260,33 +263,33 @@ class Zygotes(Periodic):
         except OSError as error:
             self._not_spawned(zygote.generation, [slot], _fork_failed(error))
             return
-        self._children.clear(slot, zygote.generation)
-        unborn = PendingWorker(slot, zygote, ours, _deadline(zygote.generation))
-        zygote.unborn = self._unborn[slot] = unborn
-        self._selector.register(ours, selectors.EVENT_READ, lambda _: self._hear_unborn(unborn))
+        self._children.clear_slot(slot, zygote.generation)
+        pending = PendingWorker(slot, zygote, ours, _deadline(zygote.generation))
+        zygote.pending = self._pending[slot] = pending
+        self._selector.register(ours, selectors.EVENT_READ, lambda _: self._read_pending(pending))
         # If it can't be sent, the last copy of their end is closed here, and ours shows it.
         with contextlib.suppress(OSError):
             zygote.channel.send(ForkOrder(slot), (theirs.fileno(),))
         theirs.close()
 
-    def _hear_unborn(self, unborn: PendingWorker) -> None:
+    def _read_pending(self, pending: PendingWorker) -> None:
         try:
-            report = unborn.channel.receive_report()
+            report = pending.channel.receive_report()
         except EOFError:
             report = FailedReport("the worker died before it had told its process id")
         if isinstance(report, BornReport):
-            self._deliver(unborn, report.pid)
+            self._forked(pending, report.pid)
         elif isinstance(report, FailedReport):
-            self._lose(unborn, report.reason)
-        self._ask_next(unborn.zygote)
+            self._fail(pending, report.reason)
+        self._ask_next(pending.zygote)
 
-    def _deliver(self, unborn: PendingWorker, pid: int) -> None:
+    def _forked(self, pending: PendingWorker, pid: int) -> None:
         if not self._is_new_child(pid):
-            self._lose(unborn, f"the worker told a process id that can't be its own: {pid}")
+            self._fail(pending, f"the worker told a process id that can't be its own: {pid}")
             return
-        self._forget(unborn)
-        self._unwatch(unborn.channel)
-        self._children.adopt(pid, unborn.slot, unborn.zygote.generation, unborn.channel)
+        self._forget(pending)
+        self._unwatch(pending.channel)
+        self._children.add(pid, pending.slot, pending.zygote.generation, pending.channel)
 
     def _is_new_child(self, pid: int) -> bool:
         """The application's code has run in whoever says so, and we shall send it signals."""
@@ -298,14 +301,14 @@ class Zygotes(Periodic):
             return False
         return True
 
-    def _lose(self, unborn: PendingWorker, why: str) -> None:
-        self._forget(unborn)
-        self._close(unborn.channel)
-        self._not_spawned(unborn.zygote.generation, [unborn.slot], why)
+    def _fail(self, pending: PendingWorker, why: str) -> None:
+        self._forget(pending)
+        self._close(pending.channel)
+        self._not_spawned(pending.zygote.generation, [pending.slot], why)
 
-    def _forget(self, unborn: PendingWorker) -> None:
-        del self._unborn[unborn.slot]
-        unborn.zygote.unborn = None
+    def _forget(self, pending: PendingWorker) -> None:
+        del self._pending[pending.slot]
+        pending.zygote.pending = None
 
     def _unwatch(self, channel: Channel) -> None:
         with contextlib.suppress(KeyError):

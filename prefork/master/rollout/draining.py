@@ -56,7 +56,7 @@ class Drain:
             return False
         return True
 
-    def over(self, now: float) -> bool:
+    def finish(self, now: float) -> bool:
         """Whether the queue may be drained to its end: nothing more is under way.
 
         Once it is, an accept on an empty queue does not wait any more, in any process.
@@ -87,18 +87,18 @@ class Drains:
     def __contains__(self, listener: Listener) -> bool:
         return listener in self._drains
 
-    def over(self, listener: Listener, now: float, graceful_timeout: float) -> bool:
+    def drain(self, listener: Listener, now: float, graceful_timeout: float) -> bool:
         """Begins a listener's end, where that was not done, and says whether it may come now.
 
         The arguments are those of `Drain`.
         """
         if listener not in self._drains:
             self._drains[listener] = Drain(listener, now, graceful_timeout)
-        return self._drains[listener].over(now)
+        return self._drains[listener].finish(now)
 
     def under_way(self, now: float) -> set[Listener]:
         """Those whose queue may not be drained to its end yet."""
-        return {listener for listener, drain in self._drains.items() if not drain.over(now)}
+        return {listener for listener, drain in self._drains.items() if not drain.finish(now)}
 
     def forget(self, generations: Iterable[Generation], now: float) -> None:
         """Drops those that are over, and of none of these generations: nobody will ask again."""

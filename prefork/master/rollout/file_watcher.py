@@ -43,7 +43,7 @@ from prefork.master.rollout.file_watcher import main
 main(**json.loads(sys.argv[2]))
 """
 
-_News = queue.SimpleQueue[dict[str, Any]]
+_Reports = queue.SimpleQueue[dict[str, Any]]
 
 _Paths = tuple[list[str], list[str]]
 """Directories, with all that is below them, and single files."""
@@ -168,30 +168,32 @@ def main(master: int, name: str, directories: list[str], files: list[str]) -> No
     if os.getppid() != master:
         return  # it died before we asked to be told
     setproctitle.setproctitle(f"prefork: watcher [{name}]")
-    news: _News = queue.SimpleQueue()
+    reports: _Reports = queue.SimpleQueue()
     # One thread for trees and one for single files.  It is the files' directories that are watched,
     # since one that is replaced would be lost from sight, but not what is below them.
     watches = []
     if directories:
-        watches.append(threading.Thread(target=_watch_trees, args=(directories, news), daemon=True))
+        watches.append(
+            threading.Thread(target=_watch_trees, args=(directories, reports), daemon=True)
+        )
     if files:
-        watches.append(threading.Thread(target=_watch_files, args=(files, news), daemon=True))
+        watches.append(threading.Thread(target=_watch_files, args=(files, reports), daemon=True))
     for watch in watches:
         watch.start()
-    begun = [news.get() for _ in watches]
+    begun = [reports.get() for _ in watches]
     if not any("failed" in told for told in begun):
-        _tell({"watching": [*directories, *files]})
-    for told in itertools.chain(begun, iter(news.get, None)):
-        _tell(told)
+        _print({"watching": [*directories, *files]})
+    for told in itertools.chain(begun, iter(reports.get, None)):
+        _print(told)
         if "failed" in told:
             return
 
 
-def _tell(news: dict[str, Any]) -> None:
-    os.write(1, json.dumps(news).encode() + b"\n")
+def _print(reports: dict[str, Any]) -> None:
+    os.write(1, json.dumps(reports).encode() + b"\n")
 
 
-def _watch_trees(directories: list[str], news: _News) -> None:
+def _watch_trees(directories: list[str], reports: _Reports) -> None:
     roots = [Path(directory) for directory in directories]
 
     def is_source(path: str) -> bool:
@@ -209,23 +211,25 @@ def _watch_trees(directories: list[str], news: _News) -> None:
             return any(map(is_source, inside))
         return is_source(path)
 
-    with _failure_told(news):
+    with _failure_reported(reports):
         import watchfiles
 
         sources = watchfiles.PythonFilter(extra_extensions=_EXTENSIONS)
-        _watch(directories, wanted, news, recursive=True)
+        _watch(directories, wanted, reports, recursive=True)
 
 
-def _watch_files(files: list[str], news: _News) -> None:
+def _watch_files(files: list[str], reports: _Reports) -> None:
     places = {os.path.dirname(file) for file in files}
-    with _failure_told(news):
-        _watch(filter(os.path.isdir, places), lambda _, path: path in files, news, recursive=False)
+    with _failure_reported(reports):
+        _watch(
+            filter(os.path.isdir, places), lambda _, path: path in files, reports, recursive=False
+        )
 
 
 def _watch(
     paths: Iterable[str],
     wanted: "Callable[[watchfiles.Change, str], bool]",
-    news: _News,
+    reports: _Reports,
     *,
     recursive: bool,
 ) -> None:
@@ -238,10 +242,10 @@ def _watch(
         rust_timeout=_LOOK,
         yield_on_timeout=True,
     )
-    news.put({"changed": _files(next(looks))})
+    reports.put({"changed": _files(next(looks))})
     for changes in looks:
         if changes:
-            news.put({"changed": _files(changes)})
+            reports.put({"changed": _files(changes)})
 
 
 def _files(changes: "set[tuple[watchfiles.Change, str]]") -> list[str]:
@@ -249,8 +253,8 @@ def _files(changes: "set[tuple[watchfiles.Change, str]]") -> list[str]:
 
 
 @contextlib.contextmanager
-def _failure_told(news: _News) -> Iterator[None]:
+def _failure_reported(reports: _Reports) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # it cannot be imported, the kernel has no watches left, ...
-        news.put({"failed": f"{type(error).__name__}: {error}"})
+        reports.put({"failed": f"{type(error).__name__}: {error}"})

@@ -210,7 +210,7 @@ class Reloads(Periodic):
         listening = (listener for each in (*living, *ours) for listener in each.listeners)
         return {*listening, *metrics}
 
-    def let_go(self, in_use: set[Listener]) -> None:
+    def close_unused(self, in_use: set[Listener]) -> None:
         """Closes what nobody accepts from any more; in the workers that drain it, it lives on."""
         gone = [listener for listener in self._held if listener not in in_use]
         if gone:

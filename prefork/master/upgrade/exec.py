@@ -48,7 +48,7 @@ class ExecArgs(Struct, frozen=True):
     report: int | None
 
 
-def handed_over(environ: MutableMapping[str, str] = os.environ) -> ExecArgs | None:
+def exec_args(environ: MutableMapping[str, str] = os.environ) -> ExecArgs | None:
     """Takes the variable out of the environment: no child is to see it.
 
     None where there is none, or where it was meant for another process.
@@ -120,11 +120,11 @@ def snapshot(
             for each in generations
         ),
         listeners=tuple(map(listener_state, place)),
-        children=parts.children.hand_over(),
-        zygotes=parts.zygotes.hand_over(),
-        inboxes=parts.inboxes.hand_over(),
-        pool=parts.pool.hand_over(),
-        ledger=parts.ledger.hand_over(),
+        children=parts.children.snapshot(),
+        zygotes=parts.zygotes.snapshot(),
+        inboxes=parts.inboxes.snapshot(),
+        pool=parts.pool.snapshot(),
+        ledger=parts.ledger.snapshot(),
         control=parts.control.hand_over(),
         clients=clients,
         scoreboard=parts.scoreboard.fd,
@@ -162,7 +162,7 @@ def environment(fd: int, report: int | None = None) -> dict[str, str]:
     return {**os.environ, VARIABLE: ":".join(map(str, (os.getpid(), *fds)))}
 
 
-def become(state: MasterSnapshot, directory: str) -> NoReturn:
+def execute(state: MasterSnapshot, directory: str) -> NoReturn:
     """Executes the new code in this process.
 
     Raises OSError or StateError, and then nothing has changed.

@@ -30,7 +30,7 @@ from prefork.master.upgrade.exec import adopt_listener, command, environment, st
 _MARGIN = 5.0
 """Seconds for what it does beside the canary's boot, which it bounds by itself."""
 
-_WORDS = 16 * 1024
+_STDERR_LIMIT = 16 * 1024
 """Bytes that are kept of what it wrote to its stderr."""
 
 _MOST_FDS = 253
@@ -61,11 +61,11 @@ class Preflight:
             self._sock, report = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             ours.enter_context(self._sock)
             theirs.enter_context(report)
-            self._words = os.memfd_create("prefork-upgrade-stderr")
-            ours.callback(os.close, self._words)
+            self._stderr = os.memfd_create("prefork-upgrade-stderr")
+            ours.callback(os.close, self._stderr)
             passed = {*state.descriptors(), given, report.fileno()}
             variables = environment(given, report.fileno())
-            self.pid = _fork(self._words, passed, directory, variables)
+            self.pid = _fork(self._stderr, passed, directory, variables)
             # Its process id is reaped among the workers, and then another's. Where this fails, the
             # child finds nobody to report to, and ends.
             self._process = os.pidfd_open(self.pid)
@@ -78,7 +78,7 @@ class Preflight:
         opened = self.opened or ()
         return [
             self._sock.fileno(),
-            self._words,
+            self._stderr,
             self._process,
             *(each.fileno() for each in opened),
         ]
@@ -97,7 +97,7 @@ class Preflight:
         for listener in self.opened or ():
             listener.release()
         self._sock.close()
-        os.close(self._words)
+        os.close(self._stderr)
         os.close(self._process)
 
     def _readable(self, _: int) -> None:
@@ -125,29 +125,31 @@ class Preflight:
                 self.opened = [adopt_listener(state, fd) for state, fd in pairs]
 
     def _fail(self, why: str) -> None:
-        size = os.fstat(self._words).st_size
-        words = os.pread(self._words, _WORDS, max(0, size - _WORDS)).decode(errors="replace")
+        size = os.fstat(self._stderr).st_size
+        words = os.pread(self._stderr, _STDERR_LIMIT, max(0, size - _STDERR_LIMIT)).decode(
+            errors="replace"
+        )
         self.failure = self.failure or f"{why}:\n{words.rstrip()}".removesuffix(":\n")
 
 
-def _fork(words: int, passed: Iterable[int], directory: str, variables: dict[str, str]) -> int:
+def _fork(stderr: int, passed: Iterable[int], directory: str, variables: dict[str, str]) -> int:
     # Blocked for good: the terminal's Ctrl-C is for the master, and only it ends this child.
     old = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         master = os.getpid()
         pid = os.fork()
         if pid == 0:
-            _execute(master, words, passed, directory, variables)
+            _execute(master, stderr, passed, directory, variables)
         return pid
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, old)
 
 
 def _execute(
-    master: int, words: int, passed: Iterable[int], directory: str, variables: dict[str, str]
+    master: int, stderr: int, passed: Iterable[int], directory: str, variables: dict[str, str]
 ) -> NoReturn:
     try:
-        os.dup2(words, 2)
+        os.dup2(stderr, 2)
         linux.set_parent_death_signal(signal.SIGKILL)  # it stays over exec
         if os.getppid() == master:
             for fd in passed:

@@ -23,7 +23,7 @@ from prefork.config import ConfigError, Source
 from prefork.listeners import Listener, ListenError
 from prefork.master.pool.plan import Worker
 from prefork.master.pool.pool import Pool
-from prefork.master.pool.roster import LAST_WORDS
+from prefork.master.pool.roster import EXIT_GRACE
 from prefork.master.processes.children import Child, Children, Death
 from prefork.master.processes.generation import Generation, prepare
 from prefork.master.processes.zygotes import Zygotes
@@ -42,7 +42,7 @@ _STAGES = 3
 """With a zygote, three things may take a boot timeout each: the zygote, its fork, the worker."""
 
 
-def rehearse(source: Source, handover: ExecArgs, watch: bool) -> int:
+def run_preflight(source: Source, handover: ExecArgs, watch: bool) -> int:
     """Tries everything, tells the master how that went, and returns an exit status."""
     assert handover.report is not None
     os.set_inheritable(handover.report, False)
@@ -79,8 +79,8 @@ def _try(
     logs.set_role("preflight")
     settings = {number: each.settings for number, each in adopted.generations.items()}
     pool = Pool(random.Random())
-    pool.adopt(state.pool, settings)
-    pool.plan(monotonic())
+    pool.restore(state.pool, settings)
+    pool.advance(monotonic())
     generation = prepare(source, state.number + 1, adopted.held)
     # An inherited one is there for the master as it is for us.
     opened += [each for each in generation.held if each not in adopted.held and not each.inherited]
@@ -143,7 +143,7 @@ class _Canary:
             for death in self._children.reap(self._zygotes):
                 self._died(death)
         self._kill()
-        self._zygotes.keep(())
+        self._zygotes.keep_only(())
         return self._why
 
     def _wait(self) -> None:
@@ -166,9 +166,9 @@ class _Canary:
             self._why = report.reason
         elif isinstance(report, ReadyReport):
             self._ready = True
-            self._children.tell(child, RetireOrder())
+            self._children.send(child, RetireOrder())
             # It has nothing to serve; what it still does is the application's way out.
-            self._deadline = monotonic() + LAST_WORDS
+            self._deadline = monotonic() + EXIT_GRACE
 
     def _expire(self, now: float) -> None:
         if self._deadline is None or now < self._deadline:

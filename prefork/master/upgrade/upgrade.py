@@ -21,7 +21,7 @@ from prefork.master.control_server import ControlServer, Reply
 from prefork.master.periodic import Periodic
 from prefork.master.rollout.reload import ReloadClient
 from prefork.master.snapshot import SnapshotError, WaitingClientsSnapshot
-from prefork.master.upgrade.exec import MasterParts, become, snapshot
+from prefork.master.upgrade.exec import MasterParts, execute, snapshot
 from prefork.master.upgrade.preflight import Preflight
 
 
@@ -43,7 +43,7 @@ class WaitingClients(Struct):
         for reply in (*self.reloads, *self.upgrades):
             reply.fail(error)
 
-    def join(self, waiting: ReloadClient) -> None:
+    def add(self, waiting: ReloadClient) -> None:
         """Somebody else's wait becomes a wait for the same."""
         if isinstance(waiting, WaitingClients):
             self.upgrades += waiting.upgrades
@@ -76,7 +76,7 @@ class Upgrades(Periodic):
 
     # What is asked for.
 
-    def ask(self, client: Reply | None = None) -> None:
+    def request(self, client: Reply | None = None) -> None:
         """Begins with the next `run` that can."""
         self._again = True
         if client is not None:
@@ -92,7 +92,7 @@ class Upgrades(Periodic):
         if isinstance(waiting, Reply):
             waiting.progress("waits for the upgrade under way")
         if waiting is not None:
-            self._clients.join(waiting)
+            self._clients.add(waiting)
         return True
 
     def cancel(self, why: str) -> None:
@@ -143,7 +143,7 @@ class Upgrades(Periodic):
                 self._parts, self._preflight.opened or (), self._hand_over(), map(int, mask)
             )
             logs.event("info", "executing the new code", version=self._preflight.version)
-            become(state, directory)
+            execute(state, directory)
         except (OSError, SnapshotError) as error:
             self._fail(f"the new code cannot be executed: {error}")
 
@@ -198,7 +198,7 @@ class Upgrades(Periodic):
         everybody = WaitingClients()
         # Whoever waits for a rollout that has not settled now waits for the one after it.
         for waiting in (self._clients, *self._parts.reloads.waiting):
-            everybody.join(waiting)
+            everybody.add(waiting)
         return WaitingClientsSnapshot(
             upgrades=_numbers(everybody.upgrades),
             reloads=_numbers(everybody.reloads),
