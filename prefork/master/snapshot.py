@@ -1,7 +1,7 @@
-"""What one master hands to the next over exec(2): pure structs, as bytes and back.
+"""The snapshot that one master leaves to the next over exec(2): pure structs, to bytes and back.
 
 Everything is numbers and text: the descriptors, which stay open under their numbers, and what the
-process knew about them. Times are seconds of the monotonic clock, which goes on over an exec.
+process knew about them.  Times are seconds of the monotonic clock, which goes on over an exec.
 """
 
 import msgspec
@@ -12,17 +12,17 @@ from prefork.pool_bounds import PoolBounds
 from prefork.unix_socket import Inode
 
 VERSION = 5
-"""The version of what is handed over. It rises with every change that the other side would
-misread: in these structs, and in the messages of prefork.channel, since workers of the old code
-go on talking to the new master. A new key of the configuration is no such change: one that is
-not known is skipped, and one that is missing has its default."""
+"""The version of the snapshot.  It rises with every change that the other side would misread: in
+these structs, and in the messages of prefork.channel, since workers of the old code report to the
+new master.  A new key of the configuration is no such change: an unknown key is skipped, and a
+missing one has its default."""
 
 CLOSED = -1
-"""In the place of a descriptor: it is closed here, and only named."""
+"""In place of a descriptor that is closed."""
 
 
 class SnapshotError(Exception):
-    """What was handed over cannot be taken over; one line."""
+    """A snapshot cannot be written or restored; the text is one line."""
 
 
 class ListenerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,8 +46,8 @@ class GenerationSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChildSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker's process: its channel, when it was born, and where its stacks come (a memfd) and
-    are asked for (an eventfd); both CLOSED where it offers none."""
+    """A worker's process: its channel, when it was forked, and the descriptors by which its stacks
+    come (a memfd) and are requested (an eventfd); both CLOSED if it offers none."""
 
     pid: int
     slot: int
@@ -59,7 +59,7 @@ class ChildSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ZygoteSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """A zygote at work: its channel, when it is killed unless it is ready, and since when it is."""
+    """A zygote in service: its channel, its deadline, and since when it is ready."""
 
     pid: int
     generation: int
@@ -69,7 +69,7 @@ class ZygoteSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InboxSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """The inbox of a slot: both its ends, and what kind of connections is in there."""
+    """The inbox of a slot: both its ends, and the kind of the connections in it."""
 
     slot: int
     reader: int
@@ -90,14 +90,14 @@ class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     leaving: bool
     killed: bool
     retire: bool
-    """It is being told to leave."""
+    """It has the order to leave."""
     reason: str = msgspec.field(name="why")
     """Of its kill, if it does not leave in time."""
     due_for_recycling: float | None = msgspec.field(name="worn")
 
 
 class PoolSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """The pool between two transactions: no canary, no spawn unanswered, not stopping."""
+    """The pool between two transactions: no canary, no pending spawn, not stopping."""
 
     current: int
     target: int
@@ -120,7 +120,7 @@ class ControlConnectionSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LedgerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """What was counted, and is not on the scoreboard; see `prefork.master.pool.ledger`."""
+    """The counts that are not on the scoreboard; see `prefork.master.pool.ledger`."""
 
     cells: tuple[int, ...]
     bytes: int
@@ -151,24 +151,24 @@ class PidFileSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WaitingClientsSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """Who waits for what, by the descriptor of the connection."""
+    """The clients that wait, by the descriptor of their connection."""
 
     upgrades: tuple[int, ...] = ()
     reloads: tuple[int, ...] = ()
-    """Reloads that the upgrade took the place of: it loads everything anew."""
+    """Clients of reloads that the upgrade replaces: it loads everything anew."""
     again: bool = False
-    """Another upgrade was asked for since this one began."""
+    """Another upgrade was requested since this one began."""
     next: tuple[int, ...] = ()
 
 
 class MasterSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """A master, whole."""
+    """A whole master."""
 
     version: int = VERSION
     prefork: str = __version__
     born: float
     number: int
-    """Of the newest generation that ever was."""
+    """The number of the newest generation so far."""
     serving: int
     generations: tuple[GenerationSnapshot, ...]
     listeners: tuple[ListenerSnapshot, ...]
@@ -204,12 +204,12 @@ class _Header(msgspec.Struct):
     prefork: str
 
 
-# By msgpack, and not JSON, which has no infinity (`PoolSnapshot.not_before`) and no bytes. No
-# decoder is kept: to make one takes a millisecond at each start, and few servers are upgraded.
+# msgpack, since JSON has no infinity (`PoolSnapshot.not_before`) and no bytes.  No decoder is kept:
+# to make one takes a millisecond at each start, and few servers are upgraded.
 
 
 def encode(state: MasterSnapshot) -> bytes:
-    """The state as bytes.  Raises StateError for a path that is no text (UTF-8)."""
+    """The snapshot as bytes.  Raises SnapshotError for a path that is not UTF-8."""
     try:
         return msgspec.msgpack.encode(state)
     except UnicodeEncodeError as error:
@@ -217,7 +217,7 @@ def encode(state: MasterSnapshot) -> bytes:
 
 
 def decode(data: bytes) -> MasterSnapshot:
-    """Raises StateError, for another version or for what is no state."""
+    """The snapshot in these bytes.  Raises SnapshotError for another version, or other bytes."""
     try:
         header = msgspec.msgpack.decode(data, type=_Header)
         if header.version != VERSION:
@@ -230,24 +230,24 @@ def decode(data: bytes) -> MasterSnapshot:
         raise SnapshotError(f"the state that was handed over cannot be read: {error}") from None
 
 
-# What the preflight tells the master that started it, a packet each.
+# The verdicts of a preflight for the master that started it, a packet each.
 
 
 class PreflightStarted(msgspec.Struct, tag="started", frozen=True):
-    """It has taken the state in, and boots a canary; `patience`: seconds for that, 0: no limit."""
+    """It has read the snapshot and boots a canary; `patience`: seconds for that, 0: no limit."""
 
     prefork: str
     patience: float
 
 
 class PreflightRefused(msgspec.Struct, tag="refused", frozen=True):
-    """It can't be done, and why: a line, or a traceback."""
+    """The upgrade can't be done; `why` is a line, or a traceback."""
 
     why: str
 
 
 class PreflightPassed(msgspec.Struct, tag="passed", frozen=True):
-    """The canary was ready. `opened`: new listeners, whose descriptors are beside the message."""
+    """The canary was ready.  `opened`: new listeners; their descriptors come with the message."""
 
     opened: tuple[ListenerSnapshot, ...] = ()
 
@@ -266,7 +266,7 @@ def encode_verdict(verdict: Verdict) -> bytes:
 
 
 def decode_verdict(data: bytes) -> Verdict:
-    """Raises StateError."""
+    """Raises SnapshotError."""
     try:
         return msgspec.msgpack.decode(data, type=Verdict)
     except msgspec.DecodeError as error:

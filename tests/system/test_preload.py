@@ -433,7 +433,7 @@ def test_a_first_boot_whose_workers_die_unborn_fails(site: Site) -> None:
     flag.touch()
     server = site.start("--workers", "2", *PRELOAD, env={"DIE_UNBORN": str(flag)})
     assert server.wait_exit() == 3
-    why = "the worker died before it had told its process id"
+    why = "the worker died before it had reported its process id"
     assert server.find("first boot failed", traceback=why)
     server.expected_errors.add("first boot failed")
     assert not psutil.pid_exists(server.find("zygote ready")[0]["pid"])

@@ -206,7 +206,7 @@ def test_the_end_of_its_channel_names_the_slot_of_a_worker_that_told_nothing(
     ((_, channel),) = master.forks()
     channel.close()
     master.turn()
-    assert master.failed == [(1, [5], "the worker died before it had told its process id")]
+    assert master.failed == [(1, [5], "the worker died before it had reported its process id")]
     assert [slot for slot, _ in master.forks()] == [6]
 
 

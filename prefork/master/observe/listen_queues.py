@@ -1,4 +1,4 @@
-"""Listen queues that stay full: more comes than the workers take."""
+"""Listen queues that stay full: more connections come than the workers accept."""
 
 from collections.abc import Callable, Iterable
 
@@ -22,7 +22,8 @@ class QueueWatch(Periodic):
     def __init__(
         self, listeners: Callable[[], Iterable[Listener]], share: Callable[[], float]
     ) -> None:
-        """`listeners` and `share` (0: do not look) are those of the generation that serves."""
+        """`listeners` and `share` of the queue's limit (0: do not look) are those of the generation
+        that serves."""
         self._listeners = listeners
         self._share = share
         self._above: dict[Listener, int] = {}
@@ -54,7 +55,8 @@ class QueueWatch(Periodic):
         self._count_overflows()
 
     def _count_overflows(self) -> None:
-        """Those of the network namespace: they are told where they can be ours."""
+        """The kernel counts for the whole network namespace: they are logged if a queue of ours is
+        full."""
         overflows = linux.listen_overflows()
         new = overflows - self._overflows
         self._overflows = overflows

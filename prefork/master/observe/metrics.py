@@ -1,7 +1,7 @@
-"""The metrics: what is on the scoreboard and in the ledger, in the exposition format of Prometheus.
+"""The metrics: scoreboard and ledger, in the exposition format of Prometheus.
 
-A custom collector, asked at each scrape: nothing is counted twice, nothing is written to files, and
-a counter goes on over the deaths of workers, reloads and upgrades.
+A custom collector reads them at each scrape: nothing is counted twice, nothing is written to files,
+and a counter goes on over the deaths of workers, reloads and upgrades.
 """
 
 from collections.abc import Iterable, Iterator
@@ -23,19 +23,19 @@ _CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
 
 
 class ProcessFigures(NamedTuple):
-    """What the kernel tells of a worker's process."""
+    """What the kernel knows of a worker's process."""
 
     slot: int
     pid: int
     pss: int
-    """Bytes of memory, what is shared divided by the number of those who share it."""
+    """Bytes of memory; shared memory is divided by the number of processes that share it."""
     cpu: float
     """Seconds of CPU time."""
 
 
 def page(parts: MasterParts, accept: str) -> Page:
-    """A page for a client with this Accept header, in slices: to sum up a worker's memory, the
-    kernel walks its page tables."""
+    """The page for a client with this Accept header, in slices: the kernel walks the page tables of
+    a worker to sum up its memory."""
     from prometheus_client import CollectorRegistry
     from prometheus_client.exposition import choose_encoder
 
@@ -52,7 +52,7 @@ def page(parts: MasterParts, accept: str) -> Page:
 
 
 def _figures(slot: int, pid: int) -> ProcessFigures | None:
-    import psutil  # a megabyte that every worker would share, for metrics that few ask for
+    import psutil  # a megabyte that every worker would share, for metrics that few servers serve
 
     try:
         process = psutil.Process(pid)
@@ -63,7 +63,7 @@ def _figures(slot: int, pid: int) -> ProcessFigures | None:
 
 
 class _Collector:
-    """What a registry asks for its metrics."""
+    """The collector that a registry reads."""
 
     def __init__(self, parts: MasterParts, figures: list[ProcessFigures]) -> None:
         self._parts = parts

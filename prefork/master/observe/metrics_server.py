@@ -1,7 +1,7 @@
-"""Where metrics are served: HTTP/1.1, one request a connection, and none that the master waits for.
+"""The server of metrics: HTTP/1.1, one request in a connection, and the master waits for none.
 
 Every read and write is non-blocking, and a page is made in slices, one in each round of the loop.
-What a client may cost is bounded, as on the control socket.
+The cost of a client is bounded, as on the control socket.
 """
 
 import contextlib
@@ -57,7 +57,7 @@ class MetricsServer(Periodic):
         )
 
     def follow(self, listener: Listener | None) -> None:
-        """Serves there, and no more where it did so far; before that is closed."""
+        """Serves on this listener instead of the one before, which the caller may close then."""
         if listener is self._listener:
             return
         self._listener = listener

@@ -1,7 +1,7 @@
-"""Tells whoever started the server what becomes of it: systemd, and the shell of a daemon.
+"""Notifies systemd, and the shell that started a daemon, of the state of the server.
 
-Nobody calls in when something happens.  Each round of the loop compares what was said with what
-is; so nothing is told twice or forgotten, and the watchdog is fed by the rounds themselves.
+No event calls this.  Each round of the loop compares the state with what was sent last, so nothing
+is sent twice or forgotten, and the rounds themselves feed the watchdog.
 """
 
 import os
@@ -19,11 +19,11 @@ from prefork.master.upgrade.upgrade import Upgrades
 from prefork.systemd import Notifier, watchdog_interval
 
 _STATUS_EVERY = 10.0
-"""Seconds between two looks at the figures in STATUS=, where nothing else is said."""
+"""Seconds between two updates of the figures in STATUS=, if nothing else is sent."""
 
 _EXTENSION = 30.0
-"""Seconds for which a start, a reload or a stop asks at a time.  The server's own limits end each
-of them (boot_timeout, graceful_timeout), so it asks again for as long as it loops."""
+"""Seconds by which a start, a reload or a stop extends its time.  The server's own limits end each
+of them (boot_timeout, graceful_timeout), so it extends again for as long as the loop runs."""
 
 _EXTEND_EVERY = 10.0
 
@@ -45,7 +45,7 @@ class _Figures(Struct, frozen=True):
 
 
 class Notify(Periodic):
-    """What was said, and what is to be said next."""
+    """What was sent, and what has to be sent next."""
 
     due: float | None = None
 
@@ -68,8 +68,8 @@ class Notify(Periodic):
             self._watchdog = watchdog_interval(environ, os.getpid())
         except ValueError as error:
             logs.event("warning", "service manager not notified", reason=str(error))
-        self._said = ""
-        """READY, RELOADING or STOPPING."""
+        self._sent = ""
+        """The phase that was sent last: READY, RELOADING or STOPPING."""
         self._reloads = parts.reloads.begun
         self._ready_by: float | None = None
         self._fed = self._extended = self._shown = float("-inf")
@@ -80,37 +80,37 @@ class Notify(Periodic):
         own = [self._manager.fileno()] if self._manager is not None else []
         return [*own, *(self._starter.descriptors() if self._starter is not None else ())]
 
-    def failed(self, status: int, why: str) -> None:
-        """The server never got ready."""
+    def failed(self, status: int, reason: str) -> None:
+        """The server never got ready: it ends with this exit status."""
         if self._starter is not None:
-            self._starter.failed(status, why)
+            self._starter.failed(status, reason)
         if self._manager is not None:
-            self._manager.send(STATUS=f"first boot failed: {why.splitlines()[-1]}")
+            self._manager.send(STATUS=f"first boot failed: {reason.splitlines()[-1]}")
 
     def run(self, now: float) -> None:
-        """Says what is new."""
+        """Sends what is new."""
         phase = self._phase(now)
         if phase in ("READY", "RELOADING") and self._starter is not None:
             self._starter.started()
         if self._manager is None:
-            # The shell waits for a first generation whose last workers take their time.
-            self.due = None if self._said else self._ready_by
-            self._said = self._said or phase
+            # The shell also waits for the last workers of a first generation.
+            self.due = None if self._sent else self._ready_by
+            self._sent = self._sent or phase
             return
         begun, self._reloads = self._reloads, self._parts.reloads.begun
-        if phase == "READY" and self._said == "READY" and begun != self._reloads:
-            self._say("RELOADING", now)  # it began and failed within one round
-        if phase != self._said:
-            self._say(phase, now)
-        self._tend(phase, now)
+        if phase == "READY" and self._sent == "READY" and begun != self._reloads:
+            self._send("RELOADING", now)  # it began and failed within one round
+        if phase != self._sent:
+            self._send(phase, now)
+        self._repeat(phase, now)
 
     def _phase(self, now: float) -> str:
         """What sd_notify(3) calls the state of the service; "" while it is starting."""
         pool, reloads = self._parts.pool, self._parts.reloads
         if pool.stopping or self._parts.scoreboard.draining:
-            return "STOPPING" if self._said or pool.ever_ready else ""
-        if not self._said:
-            # A worker that cannot boot beside others that serve is not to hold the start up.
+            return "STOPPING" if self._sent or pool.ever_ready else ""
+        if not self._sent:
+            # A worker that cannot boot beside others that serve does not hold up the start.
             if not pool.ever_ready:
                 return ""
             boot_timeout = reloads.serving.config.workers.boot_timeout
@@ -118,18 +118,18 @@ class Notify(Periodic):
             return "READY" if not reloads.under_way or now >= self._ready_by else ""
         return "RELOADING" if reloads.under_way or self._upgrades.trying else "READY"
 
-    def _say(self, phase: str, now: float) -> None:
+    def _send(self, phase: str, now: float) -> None:
         state: dict[str, str | int] = {phase: 1} if phase else {}
         if phase == "RELOADING":
             state["MONOTONIC_USEC"] = clock_gettime_ns(CLOCK_MONOTONIC) // 1000
         assert self._manager is not None
         if self._manager.send(**state, STATUS=self._status(phase, now)):
-            self._said = phase
+            self._sent = phase
             self._shown = now
             self._extended = float("-inf")  # the time for this begins now
 
-    def _tend(self, phase: str, now: float) -> None:
-        """What is said again and again."""
+    def _repeat(self, phase: str, now: float) -> None:
+        """Sends what has to be repeated."""
         assert self._manager is not None
         looks = [self._shown + _STATUS_EVERY]
         if now >= looks[0]:
@@ -141,7 +141,7 @@ class Notify(Periodic):
                 self._manager.send(EXTEND_TIMEOUT_USEC=int(_EXTENSION * 1e6))
                 self._extended = now
             looks.append(self._extended + _EXTEND_EVERY)
-        if self._ready_by is not None and not self._said:
+        if self._ready_by is not None and not self._sent:
             looks.append(self._ready_by)
         if self._watchdog is not None:
             if now >= self._fed + self._watchdog / 2:
@@ -163,7 +163,7 @@ class Notify(Periodic):
             requests[child.pid] = parts.children.requests(child)
             ready += child.worker.state is WorkerState.READY
             busy += any(call.started for call in calls)
-        # A worker that is gone has taken its last figures with it.
+        # The last requests of a worker that is gone are missing here.
         new = sum(count - self._requests.get(pid, 0) for pid, count in requests.items())
         since, self._requests = self._shown, requests
         return _Figures(

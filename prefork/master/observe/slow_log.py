@@ -1,7 +1,7 @@
-"""The slow log: an entry for each call over `[workers] slow_request`, with where it stands, and one
-for each boot that has used up half of its time.
+"""The slow log: an entry for each call that runs for longer than `[workers] slow_request`, with the
+stacks of its worker, and one for each boot that has used up half of its time.
 
-What is told here goes on; it is `request_timeout` or `boot_timeout` that ends it.
+Nothing is ended here; `request_timeout` and `boot_timeout` do that.
 """
 
 from functools import partial
@@ -15,7 +15,7 @@ from prefork.master.processes.children import Child, Children
 from prefork.scoreboard import CallRecord
 
 _Mark = tuple[int, float]
-"""What tells a call from others of its worker: its thread, and when it began."""
+"""A call among those of its worker: its thread, and when it began."""
 
 
 class SlowLog(Periodic):
@@ -36,13 +36,13 @@ class SlowLog(Periodic):
         self.due = 0.0
 
     def overslept(self, seconds: float) -> None:
-        """Calls and boots stood still too, for some of their time: how much cannot be known."""
+        """Calls and boots stood still too, for a part of their time that cannot be known."""
         self._overslept = True
 
     def run(self, now: float) -> None:
         """Logs the calls and boots that have become slow, if a look is due."""
         if self._overslept:
-            # What ran before may have stood still ever since it began: it is measured from here.
+            # A call that began before may have stood still ever since: it is measured from here.
             self._overslept, self._awake_since = False, now
         if self.due is None or now < self.due:
             return
@@ -64,7 +64,7 @@ class SlowLog(Periodic):
         self.due = min(looks, default=None)
 
     def _look_at_boot(self, child: Child, now: float) -> list[float]:
-        """When to look at it, if it is not ready before."""
+        """When to look at the boot again, unless the worker is ready before."""
         timeout = child.generation.config.workers.boot_timeout
         if not timeout or child.worker.state is not WorkerState.BOOTING:
             return []

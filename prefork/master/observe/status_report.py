@@ -1,4 +1,4 @@
-"""What the master knows of itself and its workers, for whoever asks over the control socket."""
+"""The answer to `status`: what the master knows of itself and of its workers."""
 
 import os
 from time import monotonic
@@ -15,11 +15,11 @@ from prefork.master.upgrade.exec import MasterParts
 from prefork.scoreboard import CallRecord, Counters, WorkerStats
 
 STATES = ("booting", "idle", "reading", "busy", "writing", "retiring")
-"""What a worker can be doing, see `prefork.control.WorkerStatus`."""
+"""The states of a worker, see `prefork.control.WorkerStatus`."""
 
 
 def status(parts: MasterParts) -> dict[str, Any]:
-    """A `prefork.control.ServerStatus` as it stands, as the fields of an answer."""
+    """A `prefork.control.ServerStatus` of this moment, as the fields of an answer."""
     now = monotonic()
     pool, serving, children = parts.pool, parts.reloads.serving, parts.children
     counters = {child.pid: children.counters(child) for child in children}
@@ -77,7 +77,7 @@ def _worker(child: Child, children: Children, counters: Counters, now: float) ->
 
 
 def state_of(worker: Worker, calls: list[CallRecord], stats: WorkerStats) -> tuple[str, float]:
-    """What a worker does, in a word, and since when (monotonic seconds)."""
+    """The state of a worker, one of `STATES`, and since when (monotonic seconds)."""
     if worker.state is not WorkerState.READY:
         return worker.state.value, worker.since
     running = [call.started for call in calls if call.started]

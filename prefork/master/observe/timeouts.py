@@ -1,7 +1,7 @@
-"""Requests that pass their timeout: looked for on the scoreboard, and then their worker retires.
+"""Requests that pass their timeout are found on the scoreboard, and their worker retires.
 
-The workers send no heartbeats.  The scoreboard says since when each call runs, and the next look
-is due when the oldest can be late: an idle server is looked at once a timeout.
+The workers send no heartbeats.  The scoreboard shows since when each call runs, and the next look
+is due when the oldest can be late: on an idle server, that is once in a timeout.
 """
 
 from functools import partial
@@ -50,7 +50,7 @@ def _report(child: Child, late: list[CallRecord], now: float, stacks: str) -> No
 
 
 def call_fields(child: Child, call: CallRecord, now: float) -> dict[str, Any]:
-    """What an event tells of a call that runs."""
+    """The fields of an event about a call that runs."""
     return {
         "slot": child.slot,
         "pid": child.pid,
@@ -100,8 +100,8 @@ class Timeouts(Periodic):
         self.due = min(looks, default=None)
 
     def _expire(self, child: Child, late: list[CallRecord], now: float) -> None:
-        # Asked first, so that it is told where the request stands before that is given up, or with
-        # the handler of the order on top of it, which is not shown (prefork.stack_dump).
+        # The stacks come first, so that they show where the request is before it is given up, or
+        # with the handler of the order on top, which is not shown (prefork.stack_dump).
         self._children.stacks.request(child, partial(_report, child, late, now))
         self._ledger.timeouts += len(late)
         self._ledger.restarted("request_timeout")

@@ -1,4 +1,4 @@
-"""The master's children: fork, tell, hear, reap."""
+"""The worker processes: fork, give orders, take reports, reap."""
 
 import contextlib
 import os
@@ -13,8 +13,7 @@ from msgspec import Struct
 from msgspec.structs import asdict
 
 from prefork import logs
-from prefork.channel import Channel, Order, Report
-from prefork.channel import StacksReport as StacksAt
+from prefork.channel import Channel, Order, Report, StacksReport
 from prefork.master.pool.plan import Worker
 from prefork.master.processes.generation import Generation
 from prefork.master.processes.stack_requests import StackRequests
@@ -35,7 +34,7 @@ class Child(Struct, eq=False, weakref=True):
     channel: Channel
     born: float
     """Monotonic seconds."""
-    stacks: StacksAt = StacksAt()
+    stacks: StacksReport = StacksReport()
     """Where its stacks are asked for and come, once the worker has reported that."""
 
     @property
@@ -51,7 +50,7 @@ ReportHandler = Callable[[Child, Report], None]
 
 
 class Death(Struct, frozen=True):
-    """How a child ended: its wait status, in words."""
+    """How a child ended; `how` is its wait status in words."""
 
     child: Child
     how: str
@@ -62,10 +61,10 @@ class OtherChildren(Protocol):
     """The children that are no workers, or are not known as such yet."""
 
     def read_reports(self) -> None:
-        """A child is dead that is no worker, as far as is known: it may have told more."""
+        """A child is dead that is not known as a worker: read what was reported before."""
 
     def died(self, pid: int, how: str, *, sigkill: bool) -> None:
-        """It was none, and is reaped."""
+        """A child was reaped that was no worker."""
 
 
 class Children:
@@ -95,7 +94,7 @@ class Children:
         self._foreign = foreign
         self._by_pid: dict[int, Child] = {}
         self.stacks = StackRequests()
-        """Of the workers' threads."""
+        """Requests for the stacks of the workers' threads."""
 
     def __iter__(self) -> Iterator[Child]:
         return iter(list(self._by_pid.values()))
@@ -104,15 +103,15 @@ class Children:
         return self._by_pid.get(pid)
 
     def calls(self, child: Child) -> list[CallRecord]:
-        """What each thread of a worker is doing, as the scoreboard has it."""
+        """What each thread of a worker is doing, from the scoreboard."""
         return self._scoreboard.calls(child.slot, child.generation.config.workers.threads)
 
     def requests(self, child: Child) -> int:
-        """How many calls of the application are over in a worker."""
+        """The number of calls of the application that have ended in a worker."""
         return self._scoreboard.requests(child.slot, child.generation.config.workers.threads)
 
     def counters(self, child: Child) -> Counters:
-        """What a worker has done so far, alive or dead, until its slot is another's."""
+        """What a worker has done, alive or dead, until its slot is cleared for the next."""
         return self._scoreboard.counters(child.slot, child.generation.config.workers.threads)
 
     def stats(self, child: Child) -> WorkerStats:
@@ -120,7 +119,7 @@ class Children:
         return self._scoreboard.worker_stats(child.slot)
 
     def worker_context(self, generation: Generation) -> WorkerContext:
-        """What a process of this generation is given."""
+        """What a new process of this generation gets from the master."""
         return WorkerContext(
             generation=generation.number,
             name=self._name,
@@ -143,7 +142,7 @@ class Children:
         self._scoreboard.clear(slot, generation.config.workers.threads)
 
     def spawn(self, slot: int, generation: Generation) -> None:
-        """Forks a worker. Raises OSError where the kernel has no room for another process."""
+        """Forks a worker.  Raises OSError if the kernel has no room for another process."""
         self.clear_slot(slot, generation)
         ours, theirs = Channel.pair()
         try:
@@ -162,7 +161,7 @@ class Children:
         self.add(pid, slot, generation, ours)
 
     def add(self, pid: int, slot: int, generation: Generation, channel: Channel) -> None:
-        """Takes a new worker, and what it will say on this channel, into account."""
+        """Adds a worker that was forked, and takes its reports from this channel."""
         worker = self._forked(pid, slot, generation)
         self._watch(Child(worker, generation, channel, monotonic()))
         self._scoreboard.only_worker = len(self._by_pid) == 1
@@ -190,7 +189,7 @@ class Children:
         """A worker of the master before; what it reported meanwhile waits in its channel."""
         os.set_inheritable(state.fd, False)
         channel = Channel.from_fd(state.fd)
-        stacks = StacksAt(state.stacks, state.ask)
+        stacks = StacksReport(state.stacks, state.ask)
         child = Child(worker, generation, channel, state.born, stacks)
         for fd in _open(stacks):
             os.set_inheritable(fd, False)
@@ -198,9 +197,10 @@ class Children:
         return child
 
     def send(self, child: Child, order: Order, fds: tuple[int, ...] = ()) -> None:
-        """Gives an order, and wakes the worker to read it.
+        """Sends an order, and wakes the worker to read it.
 
-        A worker just outside accept4 misses the signal: what matters is said again until heard.
+        A worker just outside accept4(2) misses the signal: orders that matter are repeated until
+        they are confirmed.
         """
         child.channel.send(order, fds)
         self.signal(child, WAKE)
@@ -216,17 +216,17 @@ class Children:
     def _read(self, child: Child, report_to: ReportHandler) -> None:
         try:
             while (report := child.channel.receive_report()) is not None:
-                if isinstance(report, StacksAt):
+                if isinstance(report, StacksReport):
                     self._keep_stacks(child, report)
                 else:
                     report_to(child, report)
         except EOFError:
-            # It is dying, or has closed its end; the reaping tells which.
+            # It is dying, or has closed its end; reaping shows which.
             with contextlib.suppress(KeyError):
                 self._selector.unregister(child.channel)
 
-    def _keep_stacks(self, child: Child, stacks: StacksAt) -> None:
-        for fd in _open(child.stacks):  # its application has its hands on the channel
+    def _keep_stacks(self, child: Child, stacks: StacksReport) -> None:
+        for fd in _open(child.stacks):  # the application can use the channel, too
             os.close(fd)
         child.stacks = stacks
 
@@ -235,9 +235,10 @@ class Children:
         self._read(child, report or self._report)
 
     def reap(self, others: OtherChildren) -> list[Death]:
-        """Collects the dead, in one go: SIGCHLD comes once for several (waitpid(2)).
+        """Reaps all dead children: SIGCHLD comes once for several (waitpid(2)).
 
-        A dead one is looked at before it is reaped: until then its process id is its own.
+        The last reports of a child are read before it is reaped: until then no other process can
+        get its process id.
         """
         deaths = []
         while (pid := _dead()) is not None:
@@ -254,19 +255,19 @@ class Children:
                 self._selector.unregister(child.channel)
             child.channel.close()
             self.stacks.worker_gone(child)
-            self._keep_stacks(child, StacksAt())
+            self._keep_stacks(child, StacksReport())
             deaths.append(Death(child, _how(status), _is_sigkill(status)))
         if deaths:
             self._scoreboard.only_worker = len(self._by_pid) == 1
         return deaths
 
 
-def _open(stacks: StacksAt) -> tuple[int, ...]:
+def _open(stacks: StacksReport) -> tuple[int, ...]:
     return (stacks.memfd, stacks.ask) if stacks.memfd >= 0 else ()
 
 
 def _dead() -> int | None:
-    """The process id of a child that is dead and not reaped, if there is one (waitid(2))."""
+    """The process id of a child that is dead and not reaped (waitid(2)), or None."""
     try:
         found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:

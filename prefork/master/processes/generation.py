@@ -21,9 +21,9 @@ class Generation(Struct, eq=False):
     loaded: LoadedConfig
     listeners: list[Listener]
     tls: "ssl.SSLContext | None" = None
-    """Read by the master, since its workers may not have the right to read a key."""
+    """Loaded by the master, since its workers may not have the right to read the key."""
     metrics: Listener | None = None
-    """Where the master serves metrics."""
+    """The listener on which the master serves metrics."""
 
     @property
     def config(self) -> Config:
@@ -58,13 +58,13 @@ def listen_options(config: Config) -> ListenOptions:
         unix_mode=server.unix_mode,
         unix_owner=server.unix_owner,
         ipv6_only=server.ipv6_only,
-        # In HTTP the client speaks first; in a protocol of a handler's own, who knows.
+        # In HTTP the client sends first; in a handler's own protocol the server may.
         defer_accept=server.protocol != "tcp",
     )
 
 
 def prepare(source: Source, number: int, kept: Sequence[Listener] = ()) -> Generation:
-    """Reads the configuration anew and opens what listeners it adds to `kept`.
+    """Reads the configuration anew and opens the listeners that it adds to `kept`.
 
     Raises ConfigError or ListenError, and then nothing has changed.
     """
@@ -80,7 +80,7 @@ def prepare(source: Source, number: int, kept: Sequence[Listener] = ()) -> Gener
 
 
 def tls_context(loaded: LoadedConfig) -> "ssl.SSLContext | None":
-    """What [tls] asks for, None where that is nothing. Raises ConfigError."""
+    """The context for the certificate in [tls], None if there is none.  Raises ConfigError."""
     if loaded.config.tls.certificate is None:
         return None
     from prefork import certificates

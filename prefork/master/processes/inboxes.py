@@ -1,12 +1,12 @@
-"""The inboxes of the slots, as the master holds them (prefork.worker.schedule.handover).
+"""The master's side of the inboxes of the slots (prefork.worker.schedule.handover).
 
-Each slot that ever had a worker has one, and the slot's next worker gets the same.  Workers hand
-connections to each other, and the master only looks to it that none is lost: while nobody serves
-in a slot, or its worker is out of descriptors, it listens to the inbox itself, and passes on what
-is in there.
+Each slot that ever had a worker has an inbox, and the slot's next worker gets the same.  Workers
+pass connections to each other, and the master only makes sure that none is lost: while no worker
+serves in a slot, or its worker is out of descriptors, the master watches the inbox itself and
+forwards the connections in it.
 
-Workers know those of their neighbourhood, slots that are near: each holds a descriptor for each
-of them, which in a pool of hundreds is more than a process may have.
+A worker knows the inboxes of its neighbourhood only, the slots near its own: it holds a descriptor
+for each of them, and in a pool of hundreds these would be more than a process may have.
 """
 
 import contextlib
@@ -31,11 +31,11 @@ NEIGHBOURHOOD = 64
 """Slots; fewer than descriptors fit beside one message."""
 
 Pair = tuple[socket.socket, socket.socket]
-"""Where connections come out, and where they go in."""
+"""The end that connections come out of, and the end that they go into."""
 
 
 class Inboxes(Periodic):
-    """All inboxes, and who serves from which."""
+    """All inboxes, and the workers that know them."""
 
     def __init__(
         self, selector: selectors.BaseSelector, scoreboard: Scoreboard, children: Children
@@ -49,7 +49,8 @@ class Inboxes(Periodic):
         self._watched: set[int] = set()
 
     def register(self, child: Child) -> None:
-        """A worker is about to serve: it learns where to hand over, and others of it."""
+        """A worker is about to serve: it gets its inbox and those of its neighbours, and they get
+        its own."""
         if not child.generation.config.workers.handover:
             return
         slot = child.slot
@@ -60,7 +61,7 @@ class Inboxes(Periodic):
             return
         kind = _kind(child.generation)
         if self._kinds.get(slot, kind) != kind:
-            self._forward(slot)  # what was sent to a worker with other listeners
+            self._forward(slot)  # these were sent to a worker with other listeners
         self._unwatch(slot)
         self._kinds[slot] = kind
         slots = tuple(each for each in self._pairs if each != slot and _near(each, slot))
@@ -76,17 +77,17 @@ class Inboxes(Periodic):
                 and other.channel.send(InboxesOrder((slot,)), (pair[1].fileno(),))
             ):
                 self._known[other] = {*known, slot}
-                self._children.signal(other, WAKE)  # it may be busy, and want it just therefore
+                self._children.signal(other, WAKE)  # it may need it just because it is busy
         for vacant in self._pairs.keys() - self._served():
             self._watch(vacant)
 
     def reroute(self, child: Child) -> None:
-        """A worker can't take what is in its inbox: it goes elsewhere, until the worker can."""
+        """A worker is out of descriptors: its connections go to others until it accepts again."""
         if child.slot in self._pairs:
             self._watch(child.slot)
 
     def worker_gone(self, child: Child) -> None:
-        """A worker is dead: nobody sends to it any more, and what it was sent goes elsewhere."""
+        """A worker is dead: no other sends to it any more, and its connections go to others."""
         self._scoreboard.stop_receiving(child.slot)
         if child.slot in self._pairs:
             self._watch(child.slot)
@@ -103,7 +104,7 @@ class Inboxes(Periodic):
     def _served(self) -> set[int]:
         return {child.slot for child in self._children if child in self._known}
 
-    # What is in the inbox of a slot in which nobody serves.
+    # Inboxes without a worker that serves.
 
     def _watch(self, slot: int) -> None:
         if slot not in self._watched:
@@ -118,13 +119,13 @@ class Inboxes(Periodic):
             self._selector.unregister(self._pairs[slot][0])
 
     def _forward(self, slot: int, _: int = 0) -> None:
-        """Passes on all that is there; what nobody takes stays, until another is admitted."""
+        """Forwards all connections; those that no worker takes stay until one is registered."""
         if self._scoreboard.handover_kind(slot) and slot in self._served():
             self._unwatch(slot)  # its worker takes connections again
             return
         source = self._pairs[slot][0]
         for target in self._targets(slot):
-            # Only what is sure to have room: what was taken out can't be put back.
+            # Only while the target has room: a connection that was taken out can't be put back.
             while _has_room(target):
                 packet = receive(source)
                 if packet is None:
@@ -137,7 +138,7 @@ class Inboxes(Periodic):
         self._unwatch(slot)
 
     def _targets(self, slot: int) -> list[socket.socket]:
-        """Inboxes of those that serve what is in this one, the idle ones first."""
+        """Inboxes of the workers that serve this kind of connection, the idle ones first."""
         board, kind = self._scoreboard, self._kinds.get(slot, 0)
         slots = [each for each in self._pairs if kind and board.handover_kind(each) == kind]
         slots.sort(key=lambda each: not board.is_idle(each, kind))
@@ -146,7 +147,7 @@ class Inboxes(Periodic):
     # From one master to the next.
 
     def snapshot(self) -> tuple[InboxSnapshot, ...]:
-        """All of them, for the next master."""
+        """All inboxes, for the next master."""
         return tuple(
             InboxSnapshot(
                 slot=slot, reader=reader.fileno(), writer=writer.fileno(), kind=self._kinds[slot]
@@ -155,7 +156,7 @@ class Inboxes(Periodic):
         )
 
     def restore(self, states: Iterable[InboxSnapshot]) -> None:
-        """Those of the master before, when its workers have been taken in."""
+        """The inboxes of the master before, once its workers are restored."""
         for state in states:
             for fd in (state.reader, state.writer):
                 os.set_inheritable(fd, False)
@@ -177,7 +178,7 @@ def _near(one: int, other: int) -> bool:
 def _kind(generation: Generation) -> int:
     socks = [listener.sock for listener in generation.listeners if not listener.closed]
     config = generation.config
-    # A connection that began as one of these can't go on as another.
+    # A connection that began in one of these ways can't go on in another.
     began = (config.tls.certificate is not None, config.tls.bind, config.http.proxy_protocol)
     return kind_of(repr((config.server.protocol, began)), socks)
 

@@ -1,7 +1,6 @@
-"""Stacks of workers: asked for, and looked for until they have come (prefork.stack_dump has the
-ways).
+"""Stacks of workers: requested, and polled until they have come (how: prefork.stack_dump).
 
-The master waits for nobody: between the question and the text it goes on with its loop.
+The master does not wait: between the request and the text it goes on with its loop.
 """
 
 import math
@@ -11,37 +10,37 @@ from time import monotonic
 from typing import Protocol
 
 from prefork import stack_dump
-from prefork.channel import StacksReport as StacksAt
+from prefork.channel import StacksReport
 from prefork.master.periodic import Periodic
 
 PATIENCE = 1.0
-"""Seconds for a worker to write its stacks: one that is stopped, or waits for a disk, does not."""
+"""Seconds for a worker to write its stacks: one that is stopped or waits for a disk cannot."""
 
 _LOOK = 0.01
-"""Seconds between two looks; what looks whole and has not grown in between is whole."""
+"""Seconds between two looks; a text that seems whole and has not grown in between is whole."""
 
 _PROMPT = 0.1
-"""Seconds for the worker's thread to answer, after which the signal is sent. The GIL takes it 5 ms,
-where another thread runs Python code."""
+"""Seconds for the worker's thread to answer, after which the signal is sent.  The thread gets the
+GIL within 5 ms if another thread runs Python code."""
 
 _QUIET = 0.2
-"""Seconds without growth after which anything is taken for whole."""
+"""Seconds without growth after which any text is taken for whole."""
 
 _LIMIT = 64 * 1024
 """Bytes of stacks that are read; a hundred threads of a hundred frames would be more."""
 
 Done = Callable[[str], None]
-"""Takes the stacks, or "" where none came."""
+"""Takes the stacks, "" if none came."""
 
 
 class StackOwner(Protocol):
-    """Whose stacks can be asked for."""
+    """A process whose stacks can be requested."""
 
     @property
     def pid(self) -> int: ...
 
     @property
-    def stacks(self) -> StacksAt: ...
+    def stacks(self) -> StacksReport: ...
 
 
 class _Asked:
@@ -54,7 +53,7 @@ class _Asked:
 
 
 class StackRequests(Periodic):
-    """Those that were asked for and have not come yet."""
+    """The requests without an answer so far."""
 
     due: float | None = None
     """None if nothing is awaited."""
@@ -63,21 +62,23 @@ class StackRequests(Periodic):
         self._asked: dict[StackOwner, _Asked] = {}
 
     def request(self, owner: StackOwner, done: Done) -> None:
-        """Asks a worker that is not reaped yet; `done` is called in a later round of the loop, or
-        at once where there is nothing to be had."""
+        """Requests the stacks of a worker that is not reaped yet.
+
+        `done` is called in a later round of the loop, or at once if the worker offers no stacks.
+        """
         now = monotonic()
         if owner not in self._asked:
             try:
                 os.ftruncate(owner.stacks.memfd, 0)
                 os.eventfd_write(owner.stacks.ask, 1)
-            except OSError:  # nothing was offered, or not what was to be: see Children
+            except OSError:  # the worker offered nothing, or other descriptors
                 return done("")
             self._asked[owner] = _Asked(now)
             self.due = now + _LOOK
         self._asked[owner].done.append(done)
 
     def overslept(self, seconds: float) -> None:
-        """The workers that were asked stood still too."""
+        """The workers stood still too."""
         for asked in self._asked.values():
             asked.until += seconds
             asked.signal_at += seconds
@@ -102,7 +103,7 @@ class StackRequests(Periodic):
         self.due = now + _LOOK if self._asked else None
 
     def worker_gone(self, owner: StackOwner) -> None:
-        """It is dead: what it has written is all that there will be."""
+        """The worker is dead: its request is answered with what it has written."""
         if owner in self._asked:
             self._finish(owner, _read(owner))
 
@@ -118,11 +119,11 @@ def _read(owner: StackOwner) -> str:
 
 
 def _is_stopped(pid: int) -> bool:
-    """Whether it could take no signal now, and would take it in the middle of anything later."""
+    """Whether a process cannot take a signal now, and would take it at any point later."""
     import psutil  # a megabyte that every worker would share, for what is seldom asked
 
     try:
         status = psutil.Process(pid).status()
-    except psutil.Error:  # hidden from us, or gone: that is no reason not to try
+    except psutil.Error:  # hidden from the master, or gone: that is no reason not to try
         return False
     return status in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)

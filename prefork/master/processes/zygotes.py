@@ -1,11 +1,11 @@
-"""Zygotes, as the master holds them: at most one a generation, and the workers asked of it.
+"""The master's side of zygotes: at most one for each generation, and the workers asked of it.
 
 A zygote imports the application once and forks workers on request (prefork.worker.boot.zygote); the
 kernel makes them the master's children.  So a spawn is answered later than it is asked for: when
-the worker has told its process id, or when the last end of its channel is closed.  It may die
-before it has told anything, so the channel, and not the process id, stands for its slot.
+the worker has reported its process id, or when the last end of its channel is closed.  A worker may
+die before it has reported anything, so its channel stands for its slot, not its process id.
 
-A zygote works for as long as its generation may need another worker.  One that dies is replaced at
+A zygote lives for as long as its generation may need another worker.  One that dies is replaced at
 once and no worker notices; one that dies young is replaced by the next spawn, at the pool's pace,
 so that nothing spins.
 """
@@ -33,7 +33,7 @@ NotSpawned = Callable[[Generation, list[int], str], None]
 
 
 class PendingWorker(Struct, eq=False):
-    """A worker that was asked for and has not told its process id."""
+    """A worker that was asked for and has not reported its process id."""
 
     slot: int
     zygote: "Zygote"
@@ -54,7 +54,7 @@ class Zygote(Struct, eq=False):
     """Slots that are to get a worker, one after the other."""
     pending: PendingWorker | None = None
     ending: bool = False
-    """It is no longer wanted, and its death is no news."""
+    """It is no longer wanted or is dead, so that its death is no news."""
 
 
 class Zygotes(Periodic):
@@ -63,8 +63,8 @@ class Zygotes(Periodic):
     def __init__(
         self, selector: selectors.BaseSelector, children: Children, not_spawned: NotSpawned
     ) -> None:
-        """`not_spawned` is told of spawns that came to nothing: generation, slots (none, where a
-        zygote could not be replaced and nobody waits for it) and why."""
+        """`not_spawned` takes spawns that failed: the generation, the slots and the reason.  There
+        are no slots if a zygote could not be replaced and no spawn waited for it."""
         self._selector = selector
         self._children = children
         self._not_spawned = not_spawned
@@ -85,7 +85,7 @@ class Zygotes(Periodic):
     # From one master to the next.
 
     def snapshot(self) -> tuple[ZygoteSnapshot, ...]:
-        """Those at work; of one that ends, nothing is left to tell."""
+        """Those in service, for the next master; it need not know one that ends."""
         return tuple(
             ZygoteSnapshot(
                 pid=each.pid,
@@ -98,7 +98,7 @@ class Zygotes(Periodic):
         )
 
     def restore(self, state: ZygoteSnapshot, generation: Generation) -> None:
-        """One of the master before. It, and the workers that it forks, are of that one's code."""
+        """A zygote of the master before; it and the workers that it forks run the old code."""
         os.set_inheritable(state.fd, False)
         channel = Channel.from_fd(state.fd)
         self._watch(Zygote(state.pid, generation, channel, state.deadline, state.ready_at))
@@ -106,16 +106,16 @@ class Zygotes(Periodic):
     # What the master wants.
 
     def spawn(self, slot: int, generation: Generation) -> None:
-        """Asks for a worker; `Children` hears of its birth, or `not_spawned` of its failure.
+        """Asks for a worker; the answer goes to `Children.add` or to `not_spawned`.
 
-        Raises OSError where the zygote itself has to be forked and that fails.
+        Raises OSError if the zygote itself has to be forked and that fails.
         """
         zygote = self._in_service.get(generation.number) or self._start(generation)
         zygote.waiting.append(slot)
         self._ask_next(zygote)
 
     def keep_only(self, generations: Collection[int]) -> None:
-        """Ends the zygotes of all other generations: nobody will ask them for a worker."""
+        """Ends the zygotes of all other generations: they will be asked for no more workers."""
         for number, zygote in list(self._in_service.items()):
             if number not in generations:
                 self._end(zygote, "it is no longer wanted")
@@ -135,22 +135,22 @@ class Zygotes(Periodic):
         return min((each.deadline for each in pending if each.deadline), default=None)
 
     def run(self, now: float) -> None:
-        """Kills what takes longer than the boot timeout."""
+        """Kills zygotes and workers that take longer than the boot timeout."""
         for pending in list(self._pending.values()):
             if pending.deadline and pending.deadline <= now:
-                # Who hangs, the zygote or the worker, cannot be told; the worker will find its
-                # channel closed.
-                why = _too_late(pending.zygote)
-                self._fail(pending, why)
-                self._kill(pending.zygote, f"its worker was {why}")
+                # Either may hang, the zygote or the worker; the worker will find its channel
+                # closed.
+                reason = _too_late(pending.zygote)
+                self._fail(pending, reason)
+                self._kill(pending.zygote, f"its worker was {reason}")
         for zygote in list(self._in_service.values()):
             if zygote.deadline and zygote.deadline <= now:
-                why = _too_late(zygote)
-                self._kill(zygote, why)
-                self._end(zygote, why)
+                reason = _too_late(zygote)
+                self._kill(zygote, reason)
+                self._end(zygote, reason)
 
     def overslept(self, seconds: float) -> None:
-        """What boots stood still too."""
+        """The zygotes and workers that boot stood still too."""
         for each in self._all():
             if each.deadline:
                 each.deadline += seconds
@@ -158,9 +158,9 @@ class Zygotes(Periodic):
     # What happened.
 
     def read_reports(self) -> None:
-        """Hears what zygotes and unborn workers have said before now.
+        """Reads what zygotes and pending workers have sent before now.
 
-        A worker that has told its process id may die before the master has read it: `Children`
+        A worker that has sent its process id may die before the master has read it: `Children`
         calls this before it reaps a process that it does not know.
         """
         for zygote in list(self._by_pid.values()):
@@ -169,7 +169,7 @@ class Zygotes(Periodic):
             self._read_pending(pending)
 
     def died(self, pid: int, how: str, *, sigkill: bool) -> None:
-        """A child was reaped that is no worker; a zygote, if it is known here."""
+        """A child was reaped that is no worker; it is a zygote if it is known here."""
         zygote = self._by_pid.pop(pid, None)
         if zygote is None:
             return
@@ -184,19 +184,19 @@ class Zygotes(Periodic):
         self._replace(zygote, how, sigkill)
 
     def _replace(self, zygote: Zygote, how: str, sigkill: bool) -> None:
-        """As in the pool, SIGKILL says nothing against an application that could be imported."""
+        """As in the pool, SIGKILL proves nothing against an application that could be imported."""
         ready_at = zygote.ready_at
         if ready_at is None:
-            why = f"the zygote died before it was ready: {how}"
+            reason = f"the zygote died before it was ready: {how}"
         elif sigkill or monotonic() - ready_at >= PROBATION:
             try:
                 self._start(zygote.generation).waiting = zygote.waiting
                 return
             except OSError as error:
-                why = _fork_failed(error)
+                reason = _fork_failed(error)
         else:
-            why = f"the zygote died: {how}"
-        self._not_spawned(zygote.generation, zygote.waiting, why)
+            reason = f"the zygote died: {how}"
+        self._not_spawned(zygote.generation, zygote.waiting, reason)
 
     # Zygotes.
 
@@ -230,25 +230,25 @@ class Zygotes(Periodic):
                 elif isinstance(report, FailedReport):
                     self._end(zygote, report.reason)
         except EOFError:
-            # It is dying, and if it is not, it is of no use any more.
+            # It is dying; if it is not, it is of no use any more.
             self._unwatch(zygote.channel)
             os.kill(zygote.pid, signal.SIGKILL)
 
-    def _end(self, zygote: Zygote, why: str) -> None:
-        """Ends one that was at work; whoever waits for it waits in vain."""
+    def _end(self, zygote: Zygote, reason: str) -> None:
+        """Ends a zygote that was in service; the spawns that wait for it fail."""
         if zygote.ending:
             return
         zygote.ending = True
         del self._in_service[zygote.generation.number]
         waiting, zygote.waiting = zygote.waiting, []
-        # It may be in the middle of an import, where it listens to nobody. It has nothing to lose.
+        # In the middle of an import it reads no order.  It has nothing to lose.
         os.kill(zygote.pid, signal.SIGKILL)
-        self._not_spawned(zygote.generation, waiting, why)
+        self._not_spawned(zygote.generation, waiting, reason)
 
-    def _kill(self, zygote: Zygote, why: str) -> None:
+    def _kill(self, zygote: Zygote, reason: str) -> None:
         if zygote.pid in self._by_pid:
             number = zygote.generation.number
-            logs.event("warning", "zygote killed", pid=zygote.pid, generation=number, reason=why)
+            logs.event("warning", "zygote killed", pid=zygote.pid, generation=number, reason=reason)
             os.kill(zygote.pid, signal.SIGKILL)
 
     # Workers.
@@ -276,7 +276,7 @@ class Zygotes(Periodic):
         try:
             report = pending.channel.receive_report()
         except EOFError:
-            report = FailedReport("the worker died before it had told its process id")
+            report = FailedReport("the worker died before it had reported its process id")
         if isinstance(report, BornReport):
             self._forked(pending, report.pid)
         elif isinstance(report, FailedReport):
@@ -285,14 +285,15 @@ class Zygotes(Periodic):
 
     def _forked(self, pending: PendingWorker, pid: int) -> None:
         if not self._is_new_child(pid):
-            self._fail(pending, f"the worker told a process id that can't be its own: {pid}")
+            self._fail(pending, f"the worker reported a process id that can't be its own: {pid}")
             return
         self._forget(pending)
         self._unwatch(pending.channel)
         self._children.add(pid, pending.slot, pending.zygote.generation, pending.channel)
 
     def _is_new_child(self, pid: int) -> bool:
-        """The application's code has run in whoever says so, and we shall send it signals."""
+        """Whether a reported process id may be trusted: code of the application has run in the
+        process that sent it, and the master will send signals to it."""
         if pid <= 0 or pid in self._by_pid or self._children.find(pid):
             return False
         try:
@@ -301,10 +302,10 @@ class Zygotes(Periodic):
             return False
         return True
 
-    def _fail(self, pending: PendingWorker, why: str) -> None:
+    def _fail(self, pending: PendingWorker, reason: str) -> None:
         self._forget(pending)
         self._close(pending.channel)
-        self._not_spawned(pending.zygote.generation, [pending.slot], why)
+        self._not_spawned(pending.zygote.generation, [pending.slot], reason)
 
     def _forget(self, pending: PendingWorker) -> None:
         del self._pending[pending.slot]

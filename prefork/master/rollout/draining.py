@@ -1,9 +1,9 @@
-"""The end of a listener, without a connection lost.
+"""The end of a listener, without a lost connection.
 
-Between the last accept and the close, a connection that has just come would be reset.  So nothing
-new may come first: the kernel is told to drop the SYN of new handshakes (the client's kernel tries
-again a second later, against whoever listens then), those under way are waited for while workers
-accept and serve on, and only then the queue is drained to empty and the socket closed.
+A connection that comes between the last accept(2) and the close is reset.  So new ones have to be
+kept away first: the kernel drops the SYN of new handshakes (the client's kernel tries again a
+second later, and may find another listener), the workers accept and serve on while handshakes are
+under way, and only then they drain the queue until it is empty, and the socket is closed.
 
 A Unix socket has no handshake: shutting it for reading refuses new connects and keeps the queue.
 """
@@ -17,17 +17,17 @@ from prefork.listeners import Listener
 from prefork.master.processes.generation import Generation
 
 HANDSHAKES = 8.0
-"""Seconds for handshakes under way: their SYN-ACK timer comes after 1, 3 and 7 s (tcp(7))."""
+"""Seconds for handshakes under way: their SYN-ACK timer fires after 1, 3 and 7 s (tcp(7))."""
 
 _UNFILTERED = 1.0
-"""Seconds without the filter, where new ones never stop coming: the first of these timers."""
+"""Seconds without the filter, when new ones never stop coming: the first of these timers."""
 
 
 class Drain:
-    """One listener that nobody will listen on after us."""
+    """A listener that no worker will serve any more."""
 
     def __init__(self, listener: Listener, now: float, graceful_timeout: float) -> None:
-        """Begins: from here on no new handshake starts, where we have the right to say so.
+        """From here on no new handshake starts, if this process has the right to filter them.
 
         `graceful_timeout`: seconds for all of the stop, 0 for no limit.
         """
@@ -36,7 +36,7 @@ class Drain:
         patience = 0.0
         if listener.is_tcp:
             patience = HANDSHAKES if self._refuse_handshakes() else _UNFILTERED
-            # What waited in the kernel for its first byte comes into the queue all the same.
+            # Connections that wait in the kernel for their first byte come into the queue as well.
             listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 0)
         self._began = now
         self._deadline = now + (min(patience, graceful_timeout) if graceful_timeout else patience)
@@ -57,9 +57,9 @@ class Drain:
         return True
 
     def finish(self, now: float) -> bool:
-        """Whether the queue may be drained to its end: nothing more is under way.
+        """Whether the queue may be drained until it is empty: no handshake is under way.
 
-        Once it is, an accept on an empty queue does not wait any more, in any process.
+        From then on, an accept on the empty queue does not block, in any process.
         """
         if not self._closed:
             if now < self._deadline and self._under_way(now):
@@ -74,12 +74,12 @@ class Drain:
     def _under_way(self, now: float) -> bool:
         try:
             return linux.handshakes_under_way(self._listener.sock)
-        except OSError:  # nobody can tell: as long as without the filter
+        except OSError:  # unknown: wait as long as without the filter
             return now < self._began + _UNFILTERED
 
 
 class Drains:
-    """The ends of all listeners that nobody will listen on after us."""
+    """All listeners that are being drained."""
 
     def __init__(self) -> None:
         self._drains: dict[Listener, Drain] = {}
@@ -88,7 +88,7 @@ class Drains:
         return listener in self._drains
 
     def drain(self, listener: Listener, now: float, graceful_timeout: float) -> bool:
-        """Begins a listener's end, where that was not done, and says whether it may come now.
+        """Begins to drain a listener, unless that was done; returns what `Drain.finish` does.
 
         The arguments are those of `Drain`.
         """
@@ -97,11 +97,11 @@ class Drains:
         return self._drains[listener].finish(now)
 
     def under_way(self, now: float) -> set[Listener]:
-        """Those whose queue may not be drained to its end yet."""
+        """The listeners on which handshakes are still under way."""
         return {listener for listener, drain in self._drains.items() if not drain.finish(now)}
 
     def forget(self, generations: Iterable[Generation], now: float) -> None:
-        """Drops those that are over, and of none of these generations: nobody will ask again."""
+        """Forgets the listeners that are drained and belong to none of these generations."""
         if self._drains:
             known = {listener for each in generations for listener in each.listeners}
             kept = known | self.under_way(now)

@@ -1,8 +1,8 @@
-"""`serve --reload`: a process beside the server that watches files and tells which changed.
+"""`serve --reload`: a process beside the server watches files and reports those that changed.
 
 It is a process of its own since the library has threads, which the master may not have when it
-forks (and its wait would not be the master's one wait).  What it has to tell comes as lines of
-JSON through a pipe, so that the master sees its end, too.
+forks (and its wait would not be the master's one wait).  Its reports are lines of JSON in a pipe,
+so that the master sees its end, too.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ _EXTENSIONS = (".toml", ".html", ".jinja", ".jinja2")
 """Watched beside Python's own."""
 
 _LOOK = 200
-"""Milliseconds between two looks of the library, which tell that it has begun to watch."""
+"""Milliseconds between two looks of the library; the first one shows that it has begun to watch."""
 
 # The child finds its modules where this process did, whatever way it was started: with -m, Python
 # would look for them in the working directory, which is the application's.
@@ -50,22 +50,22 @@ _Paths = tuple[list[str], list[str]]
 
 
 class WatchError(StartError):
-    """Why files can't be watched, and what to do; one line."""
+    """Files can't be watched; the text is one line that says why and what to do."""
 
 
 def require_watcher() -> None:
-    """Raises WatchError where the library that watches is not installed."""
+    """Raises WatchError if the library that watches files is not installed."""
     if importlib.util.find_spec("watchfiles") is None:
         raise WatchError("--reload needs watchfiles: pip install 'prefork[reload]'")
 
 
 class FileWatcher:
-    """The master's side: starts the process, and hears which files changed."""
+    """The master's side: starts the process and reads its reports."""
 
     def __init__(
         self, selector: selectors.BaseSelector, name: str, changed: Callable[[], None]
     ) -> None:
-        """`changed` is called when watched files did; `name` is the server's."""
+        """`changed` is called after watched files have changed; `name` is the server's."""
         self._selector = selector
         self._name = name
         self._changed = changed
@@ -135,8 +135,8 @@ class FileWatcher:
             match json.loads(line):
                 case {"watching": paths}:
                     logs.event("info", "watching", files=", ".join(paths))
-                case {"failed": why}:
-                    self._reason = why
+                case {"failed": reason}:
+                    self._reason = reason
                 case {"changed": changed}:
                     files += changed
         if files:
@@ -144,7 +144,7 @@ class FileWatcher:
             self._changed()
 
     def _ended(self) -> None:
-        # Not begun anew: what ended it would do so again, and a reload by hand still works.
+        # It is not started again: the cause would end it again, and a reload by hand still works.
         logs.event("error", "watcher ended", reason=self._reason)
         self._selector.unregister(self._fileno())
         self._forget()
@@ -162,11 +162,11 @@ def _paths_of(loaded: LoadedConfig) -> _Paths:
 
 
 def main(master: int, name: str, directories: list[str], files: list[str]) -> None:
-    """Watches until the master is gone, and prints what it has to tell."""
+    """Watches until the master is gone, and prints the reports."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     linux.set_parent_death_signal(signal.SIGKILL)
     if os.getppid() != master:
-        return  # it died before we asked to be told
+        return  # it died before the parent death signal was set
     setproctitle.setproctitle(f"prefork: watcher [{name}]")
     reports: _Reports = queue.SimpleQueue()
     # One thread for trees and one for single files.  It is the files' directories that are watched,
@@ -204,7 +204,7 @@ def _watch_trees(directories: list[str], reports: _Reports) -> None:
 
     def wanted(change: "watchfiles.Change", path: str) -> bool:
         if change == watchfiles.Change.added and os.path.isdir(path):
-            # What was put into it before the kernel was asked to watch it is seen only here.
+            # Files that were put into it before the kernel watched it are seen only here.
             inside = (
                 os.path.join(place, name) for place, _, names in os.walk(path) for name in names
             )

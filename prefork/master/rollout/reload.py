@@ -1,7 +1,7 @@
-"""Reload as a transaction: a generation is prepared, tried, and then either stays or is gone.
+"""Reload as a transaction: a generation is prepared and tried, and then stays or is dropped.
 
-Whatever fails before its first worker is ready leaves everything as it was.  A reload that comes
-in the middle of another supersedes it.
+A failure before its first worker is ready leaves everything as it was.  A reload that comes during
+another supersedes it.
 """
 
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ _GIVEN = (
 
 
 class ReloadClient(Protocol):
-    """Somebody who wants to know how a reload ends (a control client)."""
+    """A client of the control socket that waits for the end of a reload."""
 
     def ok(self, **fields: object) -> None: ...
 
@@ -53,7 +53,7 @@ class Reloads(Periodic):
         self._log = log
         self.pidfile = pidfile
         self.begun = 0
-        """How many reloads there were, those that failed at once included."""
+        """The number of reloads so far, also of those that failed at once."""
         self._first = self._number = first.number
         self._under_way = {first.number: _UnderWay(first, [], None)}
         self._held = first.held
@@ -72,7 +72,7 @@ class Reloads(Periodic):
         held: Iterable[Listener],
         number: int,
     ) -> "Reloads":
-        """Goes on after an exec; `number` is that of the newest generation there ever was."""
+        """The reloads after an exec; `number` is that of the newest generation so far."""
         reloads = cls(source, log, pidfile, serving, ledger)
         reloads._under_way.clear()
         reloads._held = list(held)
@@ -85,7 +85,7 @@ class Reloads(Periodic):
 
     @property
     def number(self) -> int:
-        """Of the newest generation that there ever was."""
+        """The number of the newest generation so far."""
         return self._number
 
     @property
@@ -95,7 +95,7 @@ class Reloads(Periodic):
 
     @property
     def waiting(self) -> list[ReloadClient]:
-        """Whoever waits for a rollout under way."""
+        """The clients that wait for a rollout under way."""
         return [each.waiting for each in self._under_way.values() if each.waiting is not None]
 
     @property
@@ -110,7 +110,7 @@ class Reloads(Periodic):
         return self._under_way[number].generation
 
     def begin(self, waiting: ReloadClient | None = None) -> Generation | None:
-        """Reads the configuration and opens what it adds; None where that failed."""
+        """Reads the configuration and opens the listeners that it adds; None if that failed."""
         self.begun += 1
         number = self._number + 1
         logs.event("info", "reload started", generation=number)
@@ -120,13 +120,13 @@ class Reloads(Periodic):
             self.pidfile.prepare(generation.config.process.pidfile)
             self._log.prepare(generation.config.log)
         except (ConfigError, ListenError, PidFileError, logs.LogError) as error:
-            why = str(error)
+            reason = str(error)
             self._ledger.reloaded("failed")
-            logs.event("error", "reload failed", generation=number, reason=why)
+            logs.event("error", "reload failed", generation=number, reason=reason)
             if generation is not None:
                 self._release(set(generation.held) - set(self._held))
             if waiting is not None:
-                waiting.fail(why)
+                waiting.fail(reason)
             return None
         self._number = number
         for listener in generation.held:
@@ -141,7 +141,7 @@ class Reloads(Periodic):
         return generation
 
     def commit(self, number: int) -> None:
-        """Its first worker is ready: from here on it serves."""
+        """The first worker of a generation is ready: from here on it serves."""
         if number == self.serving.number:
             return
         self.serving = self._under_way[number].generation
@@ -154,7 +154,7 @@ class Reloads(Periodic):
                 logs.event("error", "listener not adjusted", reason=str(error))
 
     def settled(self, number: int) -> None:
-        """All its workers are ready, and the last older one was told to leave."""
+        """All workers of a generation are ready, and the last older one was ordered to leave."""
         done = self._under_way.pop(number, None)
         if done is None:
             return
@@ -164,22 +164,22 @@ class Reloads(Periodic):
         if done.waiting is not None:
             done.waiting.ok(generation=number, changes=done.changed)
 
-    def stalled(self, number: int, why: str) -> None:
-        """It serves beside the generation before it, and its other workers can't be had so far."""
+    def stalled(self, number: int, reason: str) -> None:
+        """A generation serves beside the one before it, and its other workers fail to boot."""
         stuck = self._under_way.get(number)
         if stuck is None:
             return
-        if number != self._first:  # that one is no reload, and each failure is told by itself
-            logs.event("error", "reload stalled", generation=number, reason=why)
+        if number != self._first:  # that one is no reload, and each failure is logged by itself
+            logs.event("error", "reload stalled", generation=number, reason=reason)
         if stuck.waiting is not None:
             stuck.waiting.fail(
                 f"generation {number} serves beside the one before it, but its other workers fail;"
-                f" they are tried again\n{why}"
+                f" they are tried again\n{reason}"
             )
             stuck.waiting = None
 
-    def failed(self, number: int, why: str, result: Result = "failed") -> None:
-        """It was given up, or another took its place."""
+    def failed(self, number: int, reason: str, result: Result = "failed") -> None:
+        """A generation was abandoned, or superseded by another."""
         lost = self._under_way.pop(number, None)
         if lost is None:
             return
@@ -187,9 +187,9 @@ class Reloads(Periodic):
             self.pidfile.prepare(self.serving.config.process.pidfile)
         if number != self._first:  # that one is no reload: it was stopped as it began
             self._ledger.reloaded(result)
-            logs.event("error", "reload failed", generation=number, reason=why)
+            logs.event("error", "reload failed", generation=number, reason=reason)
         if lost.waiting is not None:
-            lost.waiting.fail(why)
+            lost.waiting.fail(reason)
 
     def descriptors(self) -> list[int]:
         """Of all listeners, and of the pidfile."""
@@ -204,14 +204,14 @@ class Reloads(Periodic):
     # Listeners.
 
     def in_use(self, living: Iterable[Generation]) -> set[Listener]:
-        """Those that somebody still accepts from: `living` generations, and ours."""
+        """The listeners of the `living` generations, the serving one and those under way."""
         ours = [self.serving, *(each.generation for each in self._under_way.values())]
         metrics = {each.metrics for each in ours if each.metrics is not None}
         listening = (listener for each in (*living, *ours) for listener in each.listeners)
         return {*listening, *metrics}
 
     def close_unused(self, in_use: set[Listener]) -> None:
-        """Closes what nobody accepts from any more; in the workers that drain it, it lives on."""
+        """Closes all other listeners here; the workers that drain them keep theirs open."""
         gone = [listener for listener in self._held if listener not in in_use]
         if gone:
             self._held = [listener for listener in self._held if listener in in_use]

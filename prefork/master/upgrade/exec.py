@@ -1,10 +1,11 @@
-"""From a master to its state and back, over exec(2).
+"""From a master to its snapshot and back, over exec(2).
 
-The new code is started by the same command line as the old, and learns from one variable of its
-environment that a server runs already: the process id of the master, and the descriptor of a memfd
-with its state. The master's own process id says: you are it now. That of the parent says: try it
-(prefork.master.upgrade.preflight); a third number is then the descriptor on which to tell how that
-went."""
+The new code is started by the same command line as the old.  One variable of its environment shows
+that a server runs already: it has the process id of the master and the descriptor of a memfd with
+the snapshot.  If the process id is the new code's own, it is the master now.  If it is that of the
+parent, the new code is a preflight (prefork.master.upgrade.preflight); a third number is then the
+descriptor on which it reports the verdict.
+"""
 
 import os
 import socket
@@ -42,16 +43,16 @@ VARIABLE = "PREFORK_UPGRADE"
 
 
 class ExecArgs(Struct, frozen=True):
-    """What the environment says: where the state is, and in a preflight where to report."""
+    """The descriptors in the variable: of the snapshot, and in a preflight that to report on."""
 
     fd: int
     report: int | None
 
 
 def exec_args(environ: MutableMapping[str, str] = os.environ) -> ExecArgs | None:
-    """Takes the variable out of the environment: no child is to see it.
+    """Takes the variable out of the environment, so that no child sees it.
 
-    None where there is none, or where it was meant for another process.
+    None if there is none, or if it was meant for another process.
     """
     master, *fds = environ.pop(VARIABLE, "").split(":")
     match fds:
@@ -63,10 +64,10 @@ def exec_args(environ: MutableMapping[str, str] = os.environ) -> ExecArgs | None
 
 
 def command(directory: str) -> list[str]:
-    """The command line that this server was started with, whatever way that was.
+    """The command line that this server was started with, in any way.
 
-    A relative interpreter is looked up in `directory`, by the name that the operator knows it by:
-    in a release symlink, it is the new release's.
+    A relative interpreter is looked up in `directory`, by the name that the operator used: in a
+    release symlink, that is the interpreter of the new release.
     """
     program = os.path.join(directory, sys.orig_argv[0])
     if not (os.path.dirname(sys.orig_argv[0]) and os.access(program, os.X_OK)):
@@ -78,7 +79,7 @@ def command(directory: str) -> list[str]:
 
 
 class MasterParts(Struct, frozen=True):
-    """A master, as far as it is handed over."""
+    """The parts of a master that a snapshot is made of."""
 
     born: float
     reloads: Reloads
@@ -98,7 +99,7 @@ def snapshot(
     clients: WaitingClientsSnapshot = WaitingClientsSnapshot(),  # noqa: B008 - it is frozen
     mask: Iterable[int] = (),
 ) -> MasterSnapshot:
-    """The master between two transactions, with listeners `opened` for what comes next."""
+    """A snapshot between two transactions, with the listeners `opened` for the next generation."""
     reloads = parts.reloads
     living = {child.generation.number: child.generation for child in parts.children}
     generations = [*(living | {reloads.serving.number: reloads.serving}).values()]
@@ -144,7 +145,7 @@ def listener_state(listener: Listener) -> ListenerSnapshot:
 
 
 def store(state: MasterSnapshot) -> int:
-    """The descriptor of a memfd with the state in it.  Raises StateError, OSError."""
+    """The descriptor of a memfd with the snapshot in it.  Raises SnapshotError, OSError."""
     data = memoryview(encode(state))
     fd = os.memfd_create("prefork-upgrade")
     try:
@@ -157,7 +158,7 @@ def store(state: MasterSnapshot) -> int:
 
 
 def environment(fd: int, report: int | None = None) -> dict[str, str]:
-    """Ours, and the variable; for this process, or with `report` for a child of it."""
+    """The environment with the variable, for this process, or with `report` for a child of it."""
     fds = (fd,) if report is None else (fd, report)
     return {**os.environ, VARIABLE: ":".join(map(str, (os.getpid(), *fds)))}
 
@@ -165,7 +166,7 @@ def environment(fd: int, report: int | None = None) -> dict[str, str]:
 def execute(state: MasterSnapshot, directory: str) -> NoReturn:
     """Executes the new code in this process.
 
-    Raises OSError or StateError, and then nothing has changed.
+    Raises OSError or SnapshotError, and then nothing has changed.
     """
     fd = store(state)
     kept = {*state.descriptors(), fd}
@@ -185,7 +186,7 @@ def execute(state: MasterSnapshot, directory: str) -> NoReturn:
 
 
 class Adopted(Struct, frozen=True):
-    """What was handed over, as far as it is not a part of the loop."""
+    """What the new master takes over before it has a loop."""
 
     state: MasterSnapshot
     generations: dict[int, Generation]
@@ -198,13 +199,13 @@ class Adopted(Struct, frozen=True):
 
     @property
     def opened(self) -> list[Listener]:
-        """What the preflight has opened for the generation to come."""
+        """The listeners that the preflight has opened for the next generation."""
         known = {each for one in self.generations.values() for each in one.held}
         return [listener for listener in self.held if listener not in known]
 
 
 def receive(fd: int) -> MasterSnapshot:
-    """Reads and closes what `store` made.  Raises StateError for another version, OSError."""
+    """Reads and closes what `store` made.  Raises SnapshotError for another version, OSError."""
     with open(fd, "rb") as file:
         file.seek(0)
         return decode(file.read())
@@ -213,8 +214,8 @@ def receive(fd: int) -> MasterSnapshot:
 def adopt(state: MasterSnapshot) -> Adopted:
     """Takes over listeners and scoreboard.
 
-    Raises ScoreboardError where that is of another version, OSError for a descriptor that is not
-    what the state says.
+    Raises ScoreboardError if the scoreboard is of another version, OSError for a descriptor that is
+    not what the snapshot says.
     """
     listeners = [adopt_listener(each, each.fd) for each in state.listeners]
     return Adopted(
@@ -226,7 +227,7 @@ def adopt(state: MasterSnapshot) -> Adopted:
 
 
 def adopt_listener(state: ListenerSnapshot, fd: int) -> Listener:
-    """A listener that is open already; as such it is neither bound nor changed."""
+    """A listener that is open already: it is neither bound nor changed."""
     if fd == CLOSED:
         # Its place counts: a worker knows listeners by their number.
         gone = Listener(address.parse(state.address), socket.socket())
@@ -244,7 +245,7 @@ def _generation(state: GenerationSnapshot, listeners: Sequence[Listener]) -> Gen
     try:
         tls = tls_context(loaded)
     except ConfigError as error:
-        # Its workers serve on; one that has to be forked anew fails, and says so.
+        # Its workers serve on; the boot of another one fails, and is logged.
         logs.event("error", "certificate not read", generation=state.number, reason=str(error))
         tls = None
     ours = [listeners[index] for index in state.listeners]

@@ -1,9 +1,10 @@
-"""The preflight of an upgrade, as the master holds it.
+"""The master's side of the preflight of an upgrade.
 
 After exec(2) there is no way back, so a child of the new code tries everything first: a fresh
-interpreter, started as the server was (prefork.master.upgrade.preflight_child is what it does).
-The master's loop goes on meanwhile; what the child has to tell comes through a socket, and what it
-or the interpreter says in despair is kept from its stderr."""
+interpreter, started as the server was, that runs prefork.master.upgrade.preflight_child.  The
+master's loop goes on meanwhile.  The child reports through a socket, and its stderr is kept for the
+case that it or the interpreter fails before it can report.
+"""
 
 import contextlib
 import os
@@ -28,17 +29,17 @@ from prefork.master.snapshot import (
 from prefork.master.upgrade.exec import adopt_listener, command, environment, store
 
 _MARGIN = 5.0
-"""Seconds for what it does beside the canary's boot, which it bounds by itself."""
+"""Seconds for the other steps of the child; it bounds the boot of the canary by itself."""
 
 _STDERR_LIMIT = 16 * 1024
-"""Bytes that are kept of what it wrote to its stderr."""
+"""Bytes of the child's stderr that are reported."""
 
 _MOST_FDS = 253
 """Descriptors in one message: SCM_MAX_FD, unix(7)."""
 
 
 class Preflight:
-    """The child, as the master holds it.  Raises OSError, StateError where it can't be started."""
+    """The child of an upgrade.  Raises OSError or SnapshotError if it can't be started."""
 
     def __init__(
         self,
@@ -47,10 +48,10 @@ class Preflight:
         directory: str,
         boot_timeout: float,
     ) -> None:
-        """`boot_timeout`: seconds until it has taken in the state; 0 for no limit."""
+        """`boot_timeout`: seconds until the child has read the snapshot; 0 for no limit."""
         self.failure: str | None = None
         self.opened: list[Listener] | None = None
-        """Set once it has passed: listeners that the new configuration adds."""
+        """Set once the preflight has passed: the listeners that the new configuration adds."""
         self.deadline = monotonic() + boot_timeout if boot_timeout else None
         self.version = ""
         self._selector = selector
@@ -66,8 +67,8 @@ class Preflight:
             passed = {*state.descriptors(), given, report.fileno()}
             variables = environment(given, report.fileno())
             self.pid = _fork(self._stderr, passed, directory, variables)
-            # Its process id is reaped among the workers, and then another's. Where this fails, the
-            # child finds nobody to report to, and ends.
+            # The child is reaped among the workers, and then its process id may be another's.  If
+            # this fails, the child finds the other end of its socket closed, and ends.
             self._process = os.pidfd_open(self.pid)
             ours.pop_all()
         self._sock.setblocking(False)
@@ -84,12 +85,12 @@ class Preflight:
         ]
 
     def expire(self, now: float) -> None:
-        """Fails where its time is over."""
+        """Fails the preflight if its time is over."""
         if self.deadline is not None and now >= self.deadline and self.opened is None:
             self._fail(f"the new code {self._limit}")
 
     def close(self) -> None:
-        """Ends it, and releases what it opened."""
+        """Ends the child, and releases the listeners that it opened."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._process, signal.SIGKILL)
         with contextlib.suppress(KeyError):
@@ -118,18 +119,18 @@ class Preflight:
                 self.version = version
                 self.deadline = monotonic() + patience + _MARGIN if patience else None
                 self._limit = f"did not end its canary within {patience:g} s"
-            case PreflightRefused(why):
-                self.failure = self.failure or why
+            case PreflightRefused(reason):
+                self.failure = self.failure or reason
             case PreflightPassed(opened):
                 pairs = zip(opened, fds, strict=True)
                 self.opened = [adopt_listener(state, fd) for state, fd in pairs]
 
-    def _fail(self, why: str) -> None:
+    def _fail(self, reason: str) -> None:
         size = os.fstat(self._stderr).st_size
         words = os.pread(self._stderr, _STDERR_LIMIT, max(0, size - _STDERR_LIMIT)).decode(
             errors="replace"
         )
-        self.failure = self.failure or f"{why}:\n{words.rstrip()}".removesuffix(":\n")
+        self.failure = self.failure or f"{reason}:\n{words.rstrip()}".removesuffix(":\n")
 
 
 def _fork(stderr: int, passed: Iterable[int], directory: str, variables: dict[str, str]) -> int:

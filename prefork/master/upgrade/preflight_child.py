@@ -1,9 +1,9 @@
-"""The preflight's side: the new code tries all that it would have to do in the master's place.
+"""The child's side of a preflight: the new code tries what it would have to do as the master.
 
-It takes in the real state and boots a canary on the real listeners: a worker, by a zygote where
-there is to be one, that is told to leave in the moment in which it is ready.  A worker accepts
-nothing before it is told to serve, so no client notices.  What a new configuration adds is opened
-here and passed to the master, so that no connection which comes meanwhile is lost.
+It reads the real snapshot and boots a canary on the real listeners: a worker, forked by a zygote if
+the configuration wants one, that is ordered to retire as soon as it is ready.  A worker accepts
+nothing before it has the order to serve, so no client notices.  Listeners that a new configuration
+adds are opened here and passed to the master, so that no connection is lost meanwhile.
 """
 
 import os
@@ -43,7 +43,7 @@ _STAGES = 3
 
 
 def run_preflight(source: Source, handover: ExecArgs, watch: bool) -> int:
-    """Tries everything, tells the master how that went, and returns an exit status."""
+    """Tries everything, reports the verdict to the master, and returns an exit status."""
     assert handover.report is not None
     os.set_inheritable(handover.report, False)
     with socket.socket(fileno=handover.report) as report:
@@ -71,7 +71,7 @@ def run_preflight(source: Source, handover: ExecArgs, watch: bool) -> int:
 def _try(
     source: Source, adopted: Adopted, report: socket.socket, opened: list[Listener]
 ) -> PreflightPassed | PreflightRefused:
-    """Adds the listeners that are new to `opened`."""
+    """Boots a canary; the listeners that are new are added to `opened`."""
     state = adopted.state
     name = adopted.serving.config.server.name
     setproctitle.setproctitle(f"prefork: upgrade [{name}]")
@@ -82,7 +82,7 @@ def _try(
     pool.restore(state.pool, settings)
     pool.advance(monotonic())
     generation = prepare(source, state.number + 1, adopted.held)
-    # An inherited one is there for the master as it is for us.
+    # The master has an inherited one as well.
     opened += [each for each in generation.held if each not in adopted.held and not each.inherited]
     log.prepare(generation.config.log)
     workers = generation.config.workers
@@ -92,16 +92,16 @@ def _try(
     foreign -= {listener.fileno() for listener in generation.listeners}
     taken = {child.slot for child in state.children}
     slot = next(slot for slot in range(WORKER_SLOTS) if slot not in taken)
-    why = _Canary(name, log, foreign).boot(slot, generation)
+    failure = _Canary(name, log, foreign).boot(slot, generation)
     return (
-        PreflightRefused(why)
-        if why is not None
+        PreflightRefused(failure)
+        if failure is not None
         else PreflightPassed(tuple(map(listener_state, opened)))
     )
 
 
 class _Canary:
-    """The one worker, its zygote if there is to be one, and what becomes of them."""
+    """The one worker, and its zygote if the configuration wants one."""
 
     def __init__(self, name: str, log: logs.Logs, foreign: set[int]) -> None:
         """`foreign`: descriptors that are the master's alone."""
@@ -122,21 +122,21 @@ class _Canary:
         self._timeout = 0.0
         self._deadline: float | None = None
         self._ready = self._gone = False
-        self._why: str | None = None
+        self._failure: str | None = None
         # All other signals stay blocked: only the master ends us.
         signal.set_wakeup_fd(wake)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
 
     def boot(self, slot: int, generation: Generation) -> str | None:
-        """Boots it and lets it go again; returns why it does not get ready, or None."""
+        """Boots the canary and retires it; returns why it does not get ready, or None."""
         workers = generation.config.workers
         self._timeout = workers.boot_timeout
         try:
             (self._zygotes if workers.preload else self._children).spawn(slot, generation)
         except OSError as error:
             return f"fork failed: {error.strerror}"
-        while self._why is None and not self._gone:
+        while self._failure is None and not self._gone:
             self._wait()
             self._zygotes.run(monotonic())
             self._expire(monotonic())
@@ -144,7 +144,7 @@ class _Canary:
                 self._died(death)
         self._kill()
         self._zygotes.keep_only(())
-        return self._why
+        return self._failure
 
     def _wait(self) -> None:
         times = [time for time in (self._deadline, self._zygotes.due) if time is not None]
@@ -157,17 +157,17 @@ class _Canary:
         self._deadline = now + self._timeout if self._timeout else None
         return Worker(slot, pid, generation.number, generation.settings, 0, now, self._deadline)
 
-    def _not_spawned(self, _: Generation, slots: list[int], why: str) -> None:
+    def _not_spawned(self, _: Generation, slots: list[int], reason: str) -> None:
         if slots:
-            self._why = self._why or why
+            self._failure = self._failure or reason
 
     def _report(self, child: Child, report: Report) -> None:
         if isinstance(report, FailedReport):
-            self._why = report.reason
+            self._failure = report.reason
         elif isinstance(report, ReadyReport):
             self._ready = True
             self._children.send(child, RetireOrder())
-            # It has nothing to serve; what it still does is the application's way out.
+            # It has nothing to serve; only the hooks of the application still run.
             self._deadline = monotonic() + EXIT_GRACE
 
     def _expire(self, now: float) -> None:
@@ -177,7 +177,7 @@ class _Canary:
         if self._ready:
             self._kill()
         else:
-            self._why = f"not ready within {self._timeout:g} s"
+            self._failure = f"not ready within {self._timeout:g} s"
 
     def _kill(self) -> None:
         for child in self._children:
@@ -185,5 +185,5 @@ class _Canary:
 
     def _died(self, death: Death) -> None:
         self._gone = True
-        if not self._ready and self._why is None:
-            self._why = f"a worker died before it was ready: {death.how}"
+        if not self._ready and self._failure is None:
+            self._failure = f"a worker died before it was ready: {death.how}"

@@ -1,13 +1,13 @@
 """Upgrade in place (USR2): new interpreter, new code, the same process and the same sockets.
 
-A transaction around an exec(2) of the master in itself: a child of the new code tries everything
-first (prefork.master.upgrade.preflight), while the loop goes on as ever. Only when it has passed,
-the master executes the new code, which takes over listeners, workers and clients, and then replaces
-the workers by an ordinary reload. Whatever fails before that leaves everything as it was.
+An upgrade is a transaction around an exec(2) of the master.  A child of the new code tries
+everything first (prefork.master.upgrade.preflight), while the loop goes on.  If it has passed, the
+master executes the new code, which takes over listeners, workers and clients, and then replaces the
+workers by an ordinary reload.  A failure before that leaves everything as it was.
 
-There is one transaction at a time. An upgrade waits until the canary of a reload under way is ready
-or has failed; a second one comes after the first. A reload that comes during a preflight waits for
-it: the upgrade, if it passes, loads everything anew, and the reload is answered with it.
+There is one transaction at a time.  An upgrade waits until the canary of a reload under way is
+ready or has failed; a second upgrade comes after the first.  A reload that comes during a preflight
+waits for it: the upgrade, if it passes, loads everything anew, and the reload is answered with it.
 """
 
 import selectors
@@ -26,7 +26,7 @@ from prefork.master.upgrade.preflight import Preflight
 
 
 class WaitingClients(Struct):
-    """All who wait for one generation: one reload for many, after an upgrade."""
+    """All clients that wait for one generation: after an upgrade, one reload answers them all."""
 
     was: str = ""
     """The version before the upgrade."""
@@ -44,7 +44,7 @@ class WaitingClients(Struct):
             reply.fail(error)
 
     def add(self, waiting: ReloadClient) -> None:
-        """Somebody else's wait becomes a wait for the same."""
+        """Another client waits for the same generation from now on."""
         if isinstance(waiting, WaitingClients):
             self.upgrades += waiting.upgrades
             self.reloads += waiting.reloads
@@ -53,7 +53,7 @@ class WaitingClients(Struct):
 
 
 class Upgrades(Periodic):
-    """The upgrade under way, and the one that is asked for next."""
+    """The upgrade under way, and the one that was requested next."""
 
     def __init__(
         self,
@@ -74,10 +74,10 @@ class Upgrades(Periodic):
         self._again = False
         self._next: list[Reply] = []
 
-    # What is asked for.
+    # Requests.
 
     def request(self, client: Reply | None = None) -> None:
-        """Begins with the next `run` that can."""
+        """An upgrade begins with the next `run` that can."""
         self._again = True
         if client is not None:
             self._next.append(client)
@@ -85,7 +85,7 @@ class Upgrades(Periodic):
                 client.progress("waits for the reload or upgrade under way")
 
     def defer(self, waiting: ReloadClient | None) -> bool:
-        """Whether a reload has to wait for the preflight under way: it is then noted here."""
+        """Whether a reload has to wait for the preflight under way; it is then kept here."""
         if self._preflight is None:
             return False
         self._reload_wanted = True
@@ -95,19 +95,19 @@ class Upgrades(Periodic):
             self._clients.add(waiting)
         return True
 
-    def cancel(self, why: str) -> None:
-        """The server stops, or all workers go: nothing of it is wanted any more."""
+    def cancel(self, reason: str) -> None:
+        """The server stops, or all workers were withdrawn: no upgrade is wanted any more."""
         if self._preflight is not None:
             self._parts.ledger.upgraded("failed")
-            logs.event("error", "upgrade failed", reason=why)
+            logs.event("error", "upgrade failed", reason=reason)
             self._end()
-        self._clients.fail(why)
+        self._clients.fail(reason)
         for reply in self._next:
-            reply.fail(why)
+            reply.fail(reason)
         self._clients, self._next = WaitingClients(), []
         self._again = self._reload_wanted = False
 
-    # What comes of it.
+    # The transaction.
 
     def run(self, now: float) -> None:
         """Begins or ends a preflight; and if one has passed, this code does not come back."""
@@ -127,14 +127,14 @@ class Upgrades(Periodic):
 
     @property
     def passed(self) -> bool:
-        """Everything is ready for `replace`."""
+        """Whether everything is ready for `replace`."""
         tried = self._preflight is not None and self._preflight.opened is not None
         return tried and self._parts.pool.between_transactions
 
     def replace(self, mask: Iterable[int]) -> None:
-        """Executes the new code, with all signals blocked; comes back only where that failed.
+        """Executes the new code, with all signals blocked; returns only if that failed.
 
-        `mask`: what was blocked before.
+        `mask`: the signals that were blocked before.
         """
         assert self._preflight is not None
         directory = self._parts.reloads.source.directory
@@ -149,7 +149,7 @@ class Upgrades(Periodic):
 
     @property
     def due(self) -> float | None:
-        """When the preflight has to have come to an end."""
+        """The deadline of the preflight."""
         return self._preflight.deadline if self._preflight is not None else None
 
     def overslept(self, seconds: float) -> None:
@@ -177,12 +177,12 @@ class Upgrades(Periodic):
             return self._fail(f"the preflight cannot be started: {error}")
         logs.event("info", "upgrade started", preflight=self._preflight.pid)
 
-    def _fail(self, why: str) -> None:
+    def _fail(self, reason: str) -> None:
         self._end()
         self._parts.ledger.upgraded("failed")
-        logs.event("error", "upgrade failed", reason=why)
+        logs.event("error", "upgrade failed", reason=reason)
         clients, self._clients = self._clients, WaitingClients()
-        WaitingClients(upgrades=clients.upgrades).fail(why)
+        WaitingClients(upgrades=clients.upgrades).fail(reason)
         if self._reload_wanted:
             self._reload_wanted = False
             self._reload(WaitingClients(reloads=clients.reloads))
@@ -196,7 +196,7 @@ class Upgrades(Periodic):
 
     def _hand_over(self) -> WaitingClientsSnapshot:
         everybody = WaitingClients()
-        # Whoever waits for a rollout that has not settled now waits for the one after it.
+        # A client that waits for a rollout that has not settled waits for the next one.
         for waiting in (self._clients, *self._parts.reloads.waiting):
             everybody.add(waiting)
         return WaitingClientsSnapshot(
@@ -209,7 +209,8 @@ class Upgrades(Periodic):
     def resume(
         self, state: WaitingClientsSnapshot, control: ControlServer, was: str
     ) -> WaitingClients:
-        """Finds all again in the new master; who waits for the generation that it begins with."""
+        """Finds the clients again in the new master; returns those that wait for its first
+        generation."""
         self._again = state.again
         self._next = _replies(control, state.next)
         return WaitingClients(
@@ -218,7 +219,7 @@ class Upgrades(Periodic):
 
 
 def _numbers(replies: Iterable[Reply]) -> tuple[int, ...]:
-    """Those of connections that are still there."""
+    """The descriptors of the connections that are still open."""
     return tuple(number for reply in replies if (number := reply.fileno()) >= 0)
 
 
