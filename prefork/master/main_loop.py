@@ -103,7 +103,7 @@ class Master:
         self._autoscaler = Autoscaler(pool, children, lambda: reloads.serving.listeners)
         self._notify = Notify(parts, self._commands.upgrades, starter=starter)
         self._periodic: tuple[Periodic, ...] = (
-            self._reaper,  # first: nothing is measured of, or said to, a worker that is dead
+            self._reaper,  # first, so that the others see no dead worker
             self._control,
             zygotes,
             self._commands,
@@ -114,9 +114,9 @@ class Master:
             self._queues,
             self._recycler,
             self._autoscaler,
-            supervisor,  # after all that changes what the pool wants
-            self._notify,  # of what has come of it
-            self._commands.upgrades,  # between two plans; it may not come back
+            supervisor,  # after all parts that change the pool
+            self._notify,  # after the plan, of which it sends the outcome
+            self._commands.upgrades,  # between two plans, since it may not come back
             supervisor.inboxes,
             reloads,
         )
@@ -139,7 +139,7 @@ class Master:
         first = self._reloads.serving
         setproctitle.setproctitle(f"prefork: master [{first.config.server.name}]")
         self._commands.listen()
-        # What is here now is shared with all workers for as long as nobody writes to it.
+        # All memory of this moment is shared with the workers until a process writes to it.
         gc.collect()
         gc.freeze()
         if self._adopted:
@@ -155,7 +155,7 @@ class Master:
         """After an exec: the processes are ours, and are then replaced as by any reload."""
         state = adopted.state
         self._supervisor.adopt(state, adopted.generations)
-        signal.pthread_sigmask(signal.SIG_SETMASK, state.mask)  # what came meanwhile comes now
+        signal.pthread_sigmask(signal.SIG_SETMASK, state.mask)  # pending ones arrive now
         self._ledger.upgraded("success")
         logs.event("info", "upgraded", was=state.prefork, version=__version__)
         for listener in adopted.opened:
@@ -176,12 +176,12 @@ class Master:
                 part.overslept(late)
 
     def _foreign_descriptors(self, generation: Generation) -> Iterable[int]:
-        """What no worker of a generation may hold: it would outlive us in there."""
+        """The descriptors that no worker of a generation may keep open: they would outlive us."""
         own = {listener.fileno() for listener in generation.listeners}
         held = {fd for part in self._periodic for fd in part.descriptors()}
         return (*(held - own), self._selector.fileno())
 
-    # What the supervisor reports.
+    # The events of the supervisor.
 
     def worker_forked(self) -> None:
         self._timeouts.worker_forked()

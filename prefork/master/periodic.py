@@ -5,9 +5,9 @@ from collections.abc import Iterable
 
 
 class Periodic:
-    """A part of the master.  The loop goes over one list of them, in place of a list for each step.
+    """A part of the master; the loop goes over one list of them.
 
-    A part that has no timer, no descriptor or nothing to release keeps what is here.
+    A part that has no timer, no descriptor or nothing to release keeps the methods of this class.
     """
 
     @property
@@ -25,7 +25,7 @@ class Periodic:
         """The loop woke up `seconds` later than planned, before the `run` of this round.
 
         The machine or this process stood still (SIGSTOP, a frozen cgroup), and most likely all
-        processes of the server did: a deadline that passed meanwhile is nobody's failure.
+        processes of the server did: a deadline that passed meanwhile proves no failure.
         """
 
     def descriptors(self) -> Iterable[int]:
@@ -33,7 +33,7 @@ class Periodic:
         return ()
 
     def close(self) -> None:
-        """Releases what is held here: the server has stopped."""
+        """Releases the resources of this part: the server has stopped."""
 
 
 def next_tick(now: float, seconds: float) -> float:

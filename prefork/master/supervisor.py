@@ -1,4 +1,4 @@
-"""The supervisor: carries out what the pool plans, and takes to the pool what workers report.
+"""The supervisor carries out the plans of the pool, and passes the reports of workers to it.
 
 It owns the worker processes.  Every step may be repeated safely, so that it does not matter if a
 report comes twice, late or not at all.
@@ -84,7 +84,7 @@ class Supervisor(Periodic):
         self.pool.restore(state.pool, settings)
         for child_state in state.children:
             worker = self.pool.find(child_state.pid)
-            assert worker is not None  # both were written down in the same moment
+            assert worker is not None  # both are of the same snapshot
             generation = generations[child_state.generation]
             child = self.children.restore(child_state, generation, worker)
             if worker.state is WorkerState.READY:
@@ -94,7 +94,7 @@ class Supervisor(Periodic):
         self.inboxes.restore(state.inboxes)
 
     def run(self, now: float) -> None:
-        """Carries out what the pool plans."""
+        """Carries out the plan of the pool."""
         todo = self.pool.advance(now)
         in_use = self._listeners_in_use()
         for action in todo.actions:
@@ -118,7 +118,7 @@ class Supervisor(Periodic):
         self.due = now if todo.actions else todo.wake_at
 
     def overslept(self, seconds: float) -> None:
-        """The workers stood still too, or could not be heard."""
+        """The workers stood still too, or their reports could not be read."""
         self.pool.overslept(seconds)
 
     # What the processes report.
@@ -140,7 +140,7 @@ class Supervisor(Periodic):
             self.pool.spawn_failed(slot, number, reason, monotonic())
 
     def _report_of_living(self, child: Child, report: channel.Report) -> None:
-        if not child.worker.killed:  # what it reported just before that changes nothing any more
+        if not child.worker.killed:  # a report from just before that changes nothing any more
             self._take_report(child, report)
 
     def _take_report(self, child: Child, report: channel.Report) -> None:
@@ -192,7 +192,7 @@ class Supervisor(Periodic):
             self.pool.spawn_failed(slot, generation.number, reason, monotonic())
 
     def _order_to_leave(self, pid: int, in_use: set[Listener]) -> None:
-        """Orders a worker to leave, and to serve the queues that nobody else will.
+        """Orders a worker to leave, and to drain the queues that no other worker serves.
 
         The pool asks again until the worker confirms: while the end of a listener is being
         prepared, its workers serve on.
@@ -207,7 +207,7 @@ class Supervisor(Periodic):
             # The queue of an inherited one is served by the process that passed it on.
             if listener not in in_use and not listener.inherited:
                 if listener.fileno() < 0 and listener not in self._drains:
-                    continue  # closed before this worker heard of its end: nothing to prepare
+                    continue  # closed before this worker had the order: nothing to prepare
                 drained.append(number)
                 ready = self._drains.drain(listener, monotonic(), patience) and ready
         if ready:
@@ -219,7 +219,7 @@ class Supervisor(Periodic):
         if child is None:
             return
         if child.worker.order is None:
-            # One that overslept its boot may have become ready just now. (If it does after this
+            # A worker that is late may have become ready just now.  (If it does so after this
             # look, nothing is lost: it accepts nothing before it has the order to serve.)
             self.children.read_reports(child, self._take_report)
             if child.worker.order is not None:
@@ -263,7 +263,7 @@ class Supervisor(Periodic):
                 return
 
     def _listeners_in_use(self) -> set[Listener]:
-        """Those that connections are still accepted from, by workers that stay."""
+        """The listeners from which workers that stay accept connections, and that of metrics."""
         if self.pool.stopping:
             metrics = self._reloads.serving.metrics
             return {metrics} if metrics is not None else set()

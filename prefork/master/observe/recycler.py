@@ -37,7 +37,7 @@ class Recycler(Periodic):
             self.due = min(look, self.due or look)
 
     def run(self, now: float) -> None:
-        """Looks at what each worker has done and takes, if a look is due."""
+        """Reads the requests and the memory of each worker, if a look is due."""
         if self.due is None or now < self.due:
             return
         looks = []

@@ -47,7 +47,7 @@ class SlowLog(Periodic):
         if self.due is None or now < self.due:
             return
         looks = []
-        told: dict[Child, set[_Mark]] = {}
+        logged: dict[Child, set[_Mark]] = {}
         for child in self._children:
             looks += self._look_at_boot(child, now)
             limit = child.generation.config.workers.slow_request
@@ -59,8 +59,8 @@ class SlowLog(Periodic):
             fresh = [call for call in slow if _mark(call) not in before]
             if fresh:
                 self._children.stacks.request(child, partial(_report, child, fresh, now))
-            told[child] = {_mark(call) for call in slow}
-        self._logged = told
+            logged[child] = {_mark(call) for call in slow}
+        self._logged = logged
         self.due = min(looks, default=None)
 
     def _look_at_boot(self, child: Child, now: float) -> list[float]:
@@ -95,5 +95,5 @@ def _mark(call: CallRecord) -> _Mark:
 
 def _report(child: Child, calls: list[CallRecord], now: float, stacks: str) -> None:
     for call in calls:
-        why = {"traceback": stacks} if stacks else {"stacks": "the worker has not written them"}
-        logs.event("warning", "slow request", **call_fields(child, call, now), **why)
+        text = {"traceback": stacks} if stacks else {"stacks": "the worker has not written them"}
+        logs.event("warning", "slow request", **call_fields(child, call, now), **text)

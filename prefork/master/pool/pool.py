@@ -372,7 +372,8 @@ class Pool:
     def overslept(self, seconds: float) -> None:
         """The loop slept `seconds` longer than planned (a stopped machine or master).
 
-        The workers slept too, or could not be heard: deadlines and backoff move by as much.
+        The workers slept too, or their reports were not read: deadlines and backoff move by as
+        much.
         """
         roster = self._roster
         for worker in roster.workers.values():

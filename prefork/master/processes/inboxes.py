@@ -44,7 +44,7 @@ class Inboxes(Periodic):
         self._scoreboard = scoreboard
         self._children = children
         self._pairs: dict[int, Pair] = {}
-        self._kinds: dict[int, int] = {}  # what is in the inbox of a slot
+        self._kinds: dict[int, int] = {}  # of connection in the inbox of a slot
         self._known: WeakKeyDictionary[Child, set[int]] = WeakKeyDictionary()
         self._watched: set[int] = set()
 

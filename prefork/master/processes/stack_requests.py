@@ -85,7 +85,7 @@ class StackRequests(Periodic):
             asked.grown += seconds
 
     def run(self, now: float) -> None:
-        """Looks at what has come, if a look is due."""
+        """Reads the stacks that have come, if a look is due."""
         if self.due is None or now < self.due:
             return
         for owner, asked in list(self._asked.items()):
@@ -120,7 +120,7 @@ def _read(owner: StackOwner) -> str:
 
 def _is_stopped(pid: int) -> bool:
     """Whether a process cannot take a signal now, and would take it at any point later."""
-    import psutil  # a megabyte that every worker would share, for what is seldom asked
+    import psutil  # a megabyte that every worker would share, for a rare request
 
     try:
         status = psutil.Process(pid).status()

@@ -121,7 +121,7 @@ class Zygotes(Periodic):
                 self._end(zygote, "it is no longer wanted")
 
     def reopen(self, paths: tuple[str, ...], fds: tuple[int, ...]) -> None:
-        """Passes on new log files, to the zygotes and to what they have just forked."""
+        """Passes new log files to the zygotes and to the workers that they have just forked."""
         for each in self._all():
             each.channel.send(ReopenOrder(paths), fds)
 

@@ -181,11 +181,11 @@ def main(master: int, name: str, directories: list[str], files: list[str]) -> No
     for watch in watches:
         watch.start()
     begun = [reports.get() for _ in watches]
-    if not any("failed" in told for told in begun):
+    if not any("failed" in report for report in begun):
         _print({"watching": [*directories, *files]})
-    for told in itertools.chain(begun, iter(reports.get, None)):
-        _print(told)
-        if "failed" in told:
+    for report in itertools.chain(begun, iter(reports.get, None)):
+        _print(report)
+        if "failed" in report:
             return
 
 

@@ -1,1 +1,1 @@
-"""Upgrade in place: preflight, exec, and what the new master takes over."""
+"""Upgrade in place: preflight, exec, and the start of the new master."""
