@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import IO, Any, Protocol
 
+from prefork.http.composed_head import ResponseFraming, ResponseHead
 from prefork.http.request import Environ, Request
 from prefork.http.response_head import (
     JOINED,
     Headers,
-    ResponseFraming,
-    ResponseHead,
     compose,
     error,
 )

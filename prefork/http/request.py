@@ -4,6 +4,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from prefork.http.composed_head import RepeatedResponse
 from prefork.http.gathered_body import GatheredBody
 from prefork.http.streamed_body import StreamedBody
 
@@ -16,9 +17,8 @@ class RepeatedRequest:
     __slots__ = ("answered",)
 
     def __init__(self) -> None:
-        self.answered: Any = None
-        """What begins the answer to it, most likely: prefork.http.response_head.RepeatedResponse,
-        or None."""
+        self.answered: RepeatedResponse | None = None
+        """What the answer to it probably begins with."""
 
 
 class Request(Struct, eq=False):

@@ -7,8 +7,7 @@ from http import HTTPStatus
 from time import gmtime, monotonic, time
 from typing import Final
 
-from msgspec import Struct
-
+from prefork.http.composed_head import RepeatedResponse, ResponseFraming, ResponseHead
 from prefork.http.head_rules import TOKEN
 from prefork.http.request import Request
 from prefork.http.streamed_body import StreamedBody
@@ -39,15 +38,6 @@ _KEPT = 1024
 
 JOINED: Final = 16 * 1024
 """Bytes up to which a body is copied behind its head: one send(2) costs more than the copy."""
-
-
-class ResponseFraming(Enum):
-    """How the client finds the end of the body (RFC 9112 section 6.3)."""
-
-    NONE = "none"
-    LENGTH = "length"
-    CHUNKED = "chunked"
-    CLOSE = "close"
 
 
 class HeaderKind(Enum):
@@ -160,39 +150,6 @@ _CHUNKED, _CLOSE_FRAMED = ResponseFraming.CHUNKED, ResponseFraming.CLOSE
 _IS_LENGTH, _IS_CLOSE, _IS_DROPPED = HeaderKind.LENGTH, HeaderKind.CLOSE, HeaderKind.DROPPED
 
 
-class ResponseHead:
-    """A composed head; others share it."""
-
-    __slots__ = ("code", "data", "framing", "keep_alive", "length")
-
-    def __init__(
-        self, data: bytes, code: int, framing: ResponseFraming, length: int, keep_alive: bool
-    ) -> None:
-        self.data = data
-        self.code = code
-        self.framing = framing
-        self.length = length
-        """Bytes of body to send; -1 where only the end of it tells, and where there is none."""
-        self.keep_alive = keep_alive
-
-    def replaced(self, data: bytes) -> "ResponseHead":
-        """The same in other bytes."""
-        return ResponseHead(data, self.code, self.framing, self.length, self.keep_alive)
-
-
-class RepeatedResponse(Struct, frozen=True, eq=False):
-    """How the answer began to a request that comes again: the next one, where the same is given,
-    begins as that did."""
-
-    given: tuple[str, list[tuple[str, str]], bool, int]
-    """What `compose` was given besides the request, in its order."""
-    short: tuple[str, list[tuple[str, str]], bool, int] | None
-    """The same, where a body stood behind the head that is short enough to be copied there."""
-    head: ResponseHead
-    until: float
-    """Monotonic seconds at which its `Date` is another."""
-
-
 _heads: dict[tuple[object, ...], ResponseHead] = {}
 """Those composed in this second, by all that went into them."""
 _HEADS_KEPT = 256
@@ -210,7 +167,7 @@ def compose(
     not send; none of it then reached the client.
     """
     repeated = request.repeated
-    answered: RepeatedResponse | None = None if repeated is None else repeated.answered
+    answered = None if repeated is None else repeated.answered
     if (
         answered is not None
         and answered.given == (status, headers, closing, known)

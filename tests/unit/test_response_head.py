@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from prefork.http import response_head
+from prefork.http.composed_head import ResponseFraming, ResponseHead
 from prefork.http.request import RepeatedRequest, Request
-from prefork.http.response_head import JOINED, ResponseFraming, compose, error
+from prefork.http.response_head import JOINED, compose, error
 
 Pairs = list[tuple[str, str]]
 
@@ -23,22 +24,22 @@ def composed(
     known: int = -1,
     repeated: RepeatedRequest | None = None,
     id_line: bytes = b"",
-) -> response_head.ResponseHead:
+) -> ResponseHead:
     request = Request({}, f"{method} /".encode(), http11, keep_alive, None, repeated)
     request.id_line = id_line
     return compose(status, headers or [], request, closing, known)
 
 
-def lines(head: response_head.ResponseHead) -> list[str]:
+def lines(head: ResponseHead) -> list[str]:
     assert head.data.endswith(b"\r\n\r\n")
     return head.data.decode("latin-1")[:-4].split("\r\n")
 
 
-def told(head: response_head.ResponseHead) -> tuple[object, ...]:
+def told(head: ResponseHead) -> tuple[object, ...]:
     return head.code, head.framing, head.length, head.keep_alive
 
 
-def values(head: response_head.ResponseHead, name: str) -> list[str]:
+def values(head: ResponseHead, name: str) -> list[str]:
     pairs = [line.partition(": ")[::2] for line in lines(head)[1:]]
     return [value for key, value in pairs if key.lower() == name.lower()]
 
