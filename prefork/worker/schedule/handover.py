@@ -58,13 +58,17 @@ _PACKET_MAX = UNREAD + 16 * 1024
 _NO_LIMIT = 1 << 31
 
 
+PeerAddress = Any
+"""The peer's address as accept(2) gave it: the socket module has no type for it."""
+
+
 class HandoverMessage(msgspec.Struct, array_like=True):
     """What is sent beside a descriptor."""
 
     listener: int
     """Inode of the listener's socket: the same in all processes, and in each generation."""
-    peer: Any
-    """As accept(2) gave it; None for a connection from which something was read."""
+    peer: PeerAddress
+    """None for a connection from which something was read."""
     client: tuple[str, str]
     """Address and port of the client, possibly as a proxy gave them; empty before a read."""
     data: bytes

@@ -3,14 +3,10 @@
 import os
 import socket
 from collections.abc import Iterable
-from typing import Any
 
 from prefork.scoreboard import LISTENERS, AcceptFlags
 from prefork.worker.schedule.fairness import AcceptFairness
-from prefork.worker.schedule.handover import Handover, inode_of
-
-PeerAddress = Any
-"""The peer's address as accept(2) gave it: the socket module has no type for it."""
+from prefork.worker.schedule.handover import Handover, PeerAddress, inode_of
 
 AcceptedSocket = tuple[int, PeerAddress]
 """The descriptor of an accepted connection, and the peer's address."""
