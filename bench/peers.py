@@ -28,8 +28,8 @@ def gthread(app: str, threads: int, *more: str) -> tuple[str, ...]:
 def granian(app: str, threads: int, *more: str) -> tuple[str, ...]:
     """granian; `threads` is how many call the application."""
     given = ("--interface", "wsgi", "--no-ws", "--log-level", "warning", "--host", "127.0.0.1")
-    given = (*given, "--port", "{port}", "--blocking-threads", str(threads))
-    return (str(PEERS / "granian"), *given, *more, app)
+    rest = ("--port", "{port}", "--blocking-threads", str(threads))
+    return (str(PEERS / "granian"), *given, *rest, *more, app)
 
 
 def bjoern(app: str) -> tuple[str, ...]:
@@ -43,8 +43,8 @@ def uwsgi(app: str, *more: str, kept: bool = False) -> tuple[str, ...]:
     """
     socket = "--http11-socket" if kept else "--http-socket"
     given = (socket, "127.0.0.1:{port}", "--master", "--need-app", "--die-on-term")
-    given = (*given, "--disable-logging", "--listen", "1024", "--virtualenv", str(PEERS.parent))
-    return (str(PEERS / "uwsgi"), *given, "--module", app, *more)
+    options = ("--disable-logging", "--listen", "1024", "--virtualenv", str(PEERS.parent))
+    return (str(PEERS / "uwsgi"), *given, *options, "--module", app, *more)
 
 
 def waitress(app: str, threads: int) -> tuple[str, ...]:

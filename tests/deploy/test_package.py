@@ -15,7 +15,7 @@ from tests.support.server import PATIENCE, ROOT, until
 
 
 def run(*command: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
+    done: subprocess.CompletedProcess[str] = subprocess.run(
         list(map(str, command)),
         capture_output=True,
         text=True,

@@ -1,6 +1,6 @@
 """What the tests of the configuration share: a site.toml and how to load it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -29,9 +29,12 @@ def site_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
 
 
 def loaded(
-    target: str | None, *overrides: Override, tcp: bool = False, **environ: str
+    target: str | None,
+    *overrides: Override,
+    tcp: bool = False,
+    environ: Mapping[str, str] | None = None,
 ) -> LoadedConfig:
-    return load(Source(target, overrides, tcp), environ)
+    return load(Source(target, overrides, tcp), environ or {})
 
 
 def problems(target: str | None, *overrides: Override, tcp: bool = False) -> list[str]:

@@ -97,6 +97,12 @@ class Served:
         due: float | None = self.loop.run(lambda: self.server.due)
         return due
 
+    def deadline(self) -> float:
+        """When something is due, in monotonic seconds: there must be something."""
+        due = self.due()
+        assert due is not None
+        return due
+
     def clients(self) -> int:
         """How many it has, after all events that were there when this was called."""
         return int(self.loop.run(lambda: len(self.server.acceptor.clients)))

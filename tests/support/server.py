@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
@@ -21,6 +21,7 @@ PATIENCE = 30.0
 """Seconds for anything to happen on a machine that is busy with other things."""
 
 Event = dict[str, Any]
+T = TypeVar("T")
 
 
 class Server:
@@ -240,15 +241,16 @@ def read_all(sock: socket.socket) -> bytes:
     return b"".join(parts)
 
 
-def until(condition: Callable[[], Any], what: str, patience: float = PATIENCE) -> Any:
-    """Polls for what no event tells (a process's state, a file): its first true value."""
+def until(condition: Callable[[], T | None], what: str, patience: float = PATIENCE) -> T:
+    """Polls for what no event reports (a process's state, a file): its first true value."""
     pause = threading.Event()
     deadline = monotonic() + patience
-    while not (value := condition()):
+    while True:
+        if value := condition():
+            return value
         if monotonic() > deadline:
             raise AssertionError(f"never: {what}")
         pause.wait(0.01)
-    return value
 
 
 Start = Callable[..., Server]
@@ -272,4 +274,4 @@ def servers(tmp: Path) -> Iterator[Start]:
     finally:
         for server in running:
             server.kill()
-            print(f"--- log of {server.process.args}\n{server.log()}")
+            print(f"--- log of {server.process.args!r}\n{server.log()}")

@@ -307,7 +307,12 @@ def test_write_puts_the_figures_between_the_words_of_a_document(
     document = tmp_path / "performance.md"
     document.write_text(f"Before.\n\n{report.BEGIN}\nold\n{report.END}\n\nAfter.\n")
     drawn: list[str] = []
-    charts = SimpleNamespace(draw=lambda section, where: (where.mkdir(), drawn.append(section.key)))
+
+    def draw(section: Section, where: Path) -> None:
+        where.mkdir()
+        drawn.append(section.key)
+
+    charts = SimpleNamespace(draw=draw)
     monkeypatch.setitem(sys.modules, "bench.charts", charts)  # matplotlib is not needed for tests
     monkeypatch.setattr(command, "DOCUMENT", document)
     monkeypatch.setattr(command, "CHARTS", tmp_path / "charts")

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from bench import apps
+from bench.figures import Section
 from bench.parts import balance, idle, memory, neighbour, respawn
 from bench.peers import prefork
 from bench.servers import Server, compile_programs
@@ -45,7 +46,7 @@ def test_memory_of_a_server_that_lacks_workers_is_no_figure(
     assert section.servers["gunicorn"].complaint.startswith("only ")
 
 
-def respawned(monkeypatch: pytest.MonkeyPatch) -> list[respawn.Section]:
+def respawned(monkeypatch: pytest.MonkeyPatch) -> list[Section]:
     command = prefork("bench.apps:lone()", "--workers", "1")
     monkeypatch.setattr(respawn, "KILLS", 3)
     monkeypatch.setattr(respawn, "servers", lambda app: [Server("gunicorn", command, apps.PROBE)])

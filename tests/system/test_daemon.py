@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -129,7 +130,7 @@ def test_what_it_prints_is_in_its_log_also_after_a_rotation(daemon: Daemon) -> N
     assert daemon.run("reopen", "--control", "c").returncode == 0
     workers = [child.pid for child in psutil.Process(daemon.pid).children()]
     for pid in (daemon.pid, *workers):
-        until(lambda pid=pid: links(pid)[1] == str(daemon.log), "the new file")
+        until(partial(writes_to, pid, str(daemon.log)), "the new file")
     daemon.get()
     assert "this was printed\n" in daemon.log.read_text()
     assert daemon.run("stop", "--control", "c").returncode == 0
@@ -187,6 +188,10 @@ def test_what_workers_may_use(start: Start) -> None:
     assert psutil.Process(server.pid).rlimit(psutil.RLIMIT_NOFILE) != (300, 300)
 
 
+def writes_to(pid: int, path: str) -> bool:
+    return links(pid)[1] == path
+
+
 def test_syslog_gets_each_line_with_its_level(start: Start, tmp_path: Path) -> None:
     path = tmp_path / "syslog"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslogd:
@@ -197,7 +202,7 @@ def test_syslog_gets_each_line_with_its_level(start: Start, tmp_path: Path) -> N
             *("--workers", "1", "--set", f"log.error=syslog:{path}"),
             default_format=True,
         )
-        said = []
+        said: list[str] = []
         while not said or " stopped " not in said[-1]:
             said.append(syslogd.recv(65536).decode())
         assert server.wait_exit() == 3

@@ -24,7 +24,8 @@ class Site(requests.Session):
         self._base = f"http://127.0.0.1:{server.port}"
 
     def request(self, method: Any, url: Any, *args: Any, **options: Any) -> requests.Response:
-        return super().request(method, self._base + url, *args, timeout=30, **options)
+        options.setdefault("timeout", 30)
+        return super().request(method, self._base + url, *args, **options)
 
 
 @pytest.fixture(scope="module", params=["1", "4"], ids=["1 thread", "4 threads"])

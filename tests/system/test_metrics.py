@@ -5,11 +5,12 @@ import http.client
 import shutil
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -164,7 +165,8 @@ def test_what_else_a_client_may_ask(start: Start, site: Path) -> None:
     text = get(port, Accept="application/openmetrics-text; version=1.0.0")
     head, _, body = text.partition("\n")
     assert "openmetrics-text" in head
-    assert {family.name for family in openmetrics(body)} >= {"prefork_requests", "prefork_workers"}
+    families: Iterable[Metric] = openmetrics(body)  # type: ignore[no-untyped-call]
+    assert {family.name for family in families} >= {"prefork_requests", "prefork_workers"}
     # Clients that send nothing, or half of it, are in nobody's way.
     with socket.create_connection((HOST, port)) as half:
         half.sendall(b"GET /metr")

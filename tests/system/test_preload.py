@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,10 @@ def fds(pid: int) -> list[str]:
         except FileNotFoundError:
             continue
     return sorted(found)
+
+
+def has_sockets(pid: int, count: int) -> bool:
+    return sum(name.startswith("socket") for name in fds(pid)) == count
 
 
 def listening(pid: int) -> set[int]:
@@ -544,7 +549,7 @@ def test_a_zygote_holds_the_listeners_and_nothing_else_of_the_master(site: Site)
         assert listening(worker.pid) == {server.port}
         # Listener, channel, its own inbox and the way into the other's.
         until(
-            lambda pid=worker.pid: sum(name.startswith("socket") for name in fds(pid)) == 4,
+            partial(has_sockets, worker.pid, 4),
             "four sockets",
         )
 
@@ -631,7 +636,7 @@ def test_a_process_that_the_import_forks_holds_no_listener(site: Site, start: St
         server = site.start("--workers", "1", *PRELOAD, env={"OWN_CHILD": str(path)}).wait_ready(1)
         # Beside it may stand, for a moment, the process between the zygote and its worker.
         (own,) = until(
-            lambda: len(found := zygote(server).children()) == 1 and found,
+            lambda: found if len(found := zygote(server).children()) == 1 else None,
             "one child of the zygote",
         )
         assert listening(own.pid) == set()

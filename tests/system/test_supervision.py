@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from time import monotonic
@@ -117,7 +118,7 @@ def test_a_worker_killed_a_hundred_times_takes_along_only_what_it_held(start: St
             clients.wait_answers(8)
             victim = rng.choice(pids(server))
             os.kill(victim, signal.SIGSTOP)
-            until(lambda pid=victim: stopped(pid), "the victim is stopped")
+            until(partial(stopped, victim), "the victim is stopped")
             clients.killed.append(Killed(victim, peers_of(victim, server.port)))
             os.kill(victim, signal.SIGKILL)
             died = server.wait("worker died", pid=victim)
@@ -475,8 +476,13 @@ def test_a_crash_loop_is_backed_off_from_while_the_others_serve(
         assert alive(other)
         rewrite(app, good.replace('"one"', '"repaired"'))
         server.wait("worker ready", 3)
-        answers = set()
-        until(lambda: answers.add(server.get("/")[1]) or len(answers) > 1, "both answer")
+        answers: set[bytes] = set()
+
+        def both_answer() -> bool:
+            answers.add(server.get("/")[1])
+            return len(answers) > 1
+
+        until(both_answer, "both answer")
         assert answers == {b"one", b"repaired"}
 
 

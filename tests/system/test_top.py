@@ -46,14 +46,16 @@ class Screen:
             if monotonic() > deadline:
                 raise AssertionError(f"never: {what}\n{self.text()}")
             try:
-                self._take(self.process.read_nonblocking(65536, 0.2))
+                self._read(0.2)
             except pexpect.TIMEOUT:
                 continue
             except pexpect.EOF:
                 raise AssertionError(f"it ended before: {what}\n{self.text()}") from None
         return self.text()
 
-    def _take(self, data: bytes) -> None:
+    def _read(self, seconds: float) -> None:
+        # Bytes, since no encoding was given; the stubs know the other case alone.
+        data: Any = self.process.read_nonblocking(65536, seconds)
         self.raw += data
         self._stream.feed(data)
 
@@ -67,11 +69,12 @@ class Screen:
         """Reads to the end; the exit status."""
         while True:
             try:
-                self._take(self.process.read_nonblocking(65536, PATIENCE))
+                self._read(PATIENCE)
             except pexpect.EOF:
                 break
         self.process.wait()
-        return int(self.process.exitstatus)
+        assert self.process.exitstatus is not None
+        return self.process.exitstatus
 
     def assert_clean(self) -> None:
         """The screen before, the cursor and the settings are back."""

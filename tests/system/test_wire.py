@@ -267,7 +267,7 @@ def test_a_reset_connection() -> None:
 @pytest.mark.usefixtures("right")
 def test_the_connections_of_others_are_not_shown() -> None:
     """The server makes one to its own port before it answers."""
-    ports = []
+    ports: list[int] = []
 
     def first(sock: socket.socket) -> None:
         read_head(sock)
@@ -410,9 +410,14 @@ def test_a_file_that_dumpcap_wrote(interface: str, tshark: str, tmp_path: Path) 
         process = subprocess.Popen(
             [dumpcap, *arguments, "-f", f"tcp port {port}"], stderr=subprocess.PIPE
         )
+
+        def seen_enough() -> bool:
+            fetch(port)
+            return process.poll() is not None
+
         try:
             # Nothing says when it looks; so it is given something to see until it has seen enough.
-            until(lambda: fetch(port) or process.poll() is not None, "dumpcap's end")
+            until(seen_enough, "dumpcap's end")
         finally:
             process.kill()
             _, said = process.communicate()

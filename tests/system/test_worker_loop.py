@@ -10,6 +10,7 @@ import statistics
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -35,6 +36,11 @@ def places_of(pid: int) -> list[int]:
     return [main, *(call for call in others if call != POLL)]
 
 
+def in_accept4(pid: int) -> bool:
+    """Its main thread waits there, and no other thread does."""
+    return places_of(pid) == [ACCEPT4]
+
+
 def worker(server: Server) -> int:
     pid: int = server.find("worker ready")[0]["pid"]
     return pid
@@ -45,12 +51,12 @@ def test_an_idle_worker_is_in_accept4(start: Start) -> None:
     server = start(BASIC, "--workers", "3").wait_ready(3)
     idle = [event["pid"] for event in server.find("worker ready")]
     for pid in idle:
-        until(lambda pid=pid: places_of(pid) == [ACCEPT4], "the main thread is in accept4")
+        until(partial(in_accept4, pid), "the main thread is in accept4")
     # So it is again after it has served.
     for _ in range(6):
         assert server.get("/pid")[0] == 200
     for pid in idle:
-        until(lambda pid=pid: places_of(pid) == [ACCEPT4], "it is back in accept4")
+        until(partial(in_accept4, pid), "it is back in accept4")
 
 
 @pytest.mark.parametrize("preload", ["false", "true"])
@@ -134,7 +140,7 @@ def test_four_workers_share_connections_evenly(start: Start) -> None:
         with Connection(server.port) as connection:
             pid = int(connection.ask("/pid", close=True).body)
         shares[pid] += 1
-        until(lambda pid=pid: asleep(pid), "it waits for the next")
+        until(partial(asleep, pid), "it waits for the next")
     assert len(shares) == 4
     variation = statistics.pstdev(shares.values()) / statistics.mean(shares.values())
     assert variation < 0.05, shares

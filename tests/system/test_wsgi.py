@@ -39,7 +39,8 @@ THREADS = pytest.mark.parametrize("threads", [1, 4])
     scope="module", params=[(BASIC, 1), (BASIC, 4), (VALIDATED, 1), (VALIDATED, 4)], ids=str
 )
 def server(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[Server]:
-    for server in serving(*request.param, tmp_path_factory.mktemp("wsgi")):
+    app, threads = request.param
+    for server in serving(app, threads, tmp_path_factory.mktemp("wsgi")):
         yield server
         # What the validator warns of, and what an interpreter says of lost exceptions.
         assert server.other == []

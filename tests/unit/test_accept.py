@@ -306,6 +306,9 @@ class Acceptor:
     def wait_woken(self) -> None:
         assert self.woken.acquire(timeout=PATIENCE)
 
+    def wait_accepted(self, number: int) -> None:
+        until(lambda: len(self.accepted) == number)
+
 
 @pytest.fixture
 def one(listener: WorkerListener, handle: Handle) -> Iterator[Acceptor]:
@@ -364,7 +367,7 @@ def test_an_acceptor_that_may_continue_takes_them_all(one: Acceptor, clients: Co
     for number in range(1, 11):
         clients()
         one.wait_woken()
-        until(lambda number=number: len(one.accepted) == number)
+        one.wait_accepted(number)
     assert one.acceptor.accepting
 
 
@@ -451,7 +454,8 @@ class Quiet:
         self, message: HandoverMessage, fd: int, listener: WorkerListener, record: ThreadRecord
     ) -> None: ...
 
-    def serve_ready(self, fd: int, events: int, record: ThreadRecord) -> None: ...
+    def serve_ready(self, fd: int, events: int, record: ThreadRecord, now: float) -> float:
+        return now
 
     def close_overdue(self, now: float, record: ThreadRecord) -> None: ...
 
@@ -469,6 +473,8 @@ class Quiet:
     def expire_requests(self, now: float) -> None: ...
 
     def flush(self) -> None: ...
+
+    def after_fork_in_child(self) -> None: ...
 
 
 def make_loop(
@@ -607,7 +613,12 @@ def test_a_signal_in_the_middle_of_an_order_does_not_break_it_off(
 ) -> None:
     """The handler of the second comes in the middle of the first: nothing may climb out of it."""
     service = Quiet()
-    service.on_shutdown = lambda: [signal.raise_signal(WAKE) for _ in range(3)]  # type: ignore[assignment,return-value]
+
+    def three_signals() -> None:
+        for _ in range(3):
+            signal.raise_signal(WAKE)
+
+    service.on_shutdown = three_signals
 
     def work(master: Master) -> None:
         master.hear(ReadyReport(), wake=False)
@@ -623,8 +634,13 @@ def test_the_end_of_the_master_retires_it(run: Run, listener: WorkerListener) ->
     def work(master: Master) -> None:
         master.hear(ReadyReport(), wake=False)
         master.channel.close()
-        # The kernel sends TERM for it, prctl(2).
-        until(lambda: listener.open is False or signal.pthread_kill(master.main, signal.SIGTERM))
+
+        def stopped() -> bool:
+            if listener.open:  # the kernel sends TERM for it, prctl(2)
+                signal.pthread_kill(master.main, signal.SIGTERM)
+            return not listener.open
+
+        until(stopped)
 
     assert run(work, Quiet()).left == 1
     assert not listener.open

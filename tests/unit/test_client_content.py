@@ -3,10 +3,12 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from prefork.client import ClientError, RequestContent
+from prefork.client.connection import ClientConnection
 from prefork.client.content import PIECE, Upload
 
 
@@ -34,11 +36,16 @@ class Narrow:
         return len(data)
 
 
+def push(upload: Upload, connection: Narrow) -> None:
+    """One step; `Narrow` has of a connection what an upload uses."""
+    upload.push(cast(ClientConnection, connection))
+
+
 def push_all(upload: Upload, connection: Narrow, most: int = 1000) -> bytes:
     for _ in range(most):
         if upload.done:
             return bytes(connection.got)
-        upload.push(connection)  # type: ignore[arg-type]
+        push(upload, connection)
     raise AssertionError("it never ends")
 
 
@@ -98,9 +105,9 @@ def test_a_pipe(data: bytes) -> None:
     assert upload.source == reading
     for start in range(0, len(data), PIECE // 2):
         os.write(writing, data[start : start + PIECE // 2])
-        upload.push(connection)  # type: ignore[arg-type]
+        push(upload, connection)
         while upload.source is None:  # Before more is read, what is in hand goes.
-            upload.push(connection)  # type: ignore[arg-type]
+            push(upload, connection)
     os.close(writing)
     assert unchunk(push_all(upload, connection)) == data
     assert upload.source is None

@@ -181,7 +181,8 @@ def test_an_answer_that_is_replaced_is_compressed_as_the_new_one_wants() -> None
 
 def test_it_is_an_application_by_the_letter() -> None:
     for body in ([TEXT], iter([TEXT, b"more"])):
-        wrapped = validator(Compress(validator(app(body)), ("gzip",), 10))
+        compressed: Any = Compress(validator(app(body)), ("gzip",), 10)
+        wrapped = validator(compressed)
         assert gzip.decompress(Answer(wrapped).body).startswith(TEXT)
 
 

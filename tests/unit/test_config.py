@@ -30,20 +30,20 @@ def test_command_line_before_file_before_environment_before_default(site: Write)
     assert default.config.server.bind == ("127.0.0.1:8000",)
     assert default.origins["server.bind"] == "default"
 
-    env = loaded("a:app", **environ)
+    env = loaded("a:app", environ=environ)
     assert env.config.server.bind == ("0.0.0.0:5000",)
     assert env.config.workers.count == 7
     assert env.origins["server.bind"] == "PORT"
     assert env.origins["workers.count"] == "WEB_CONCURRENCY"
 
     name = site(APP + 'bind = ":6000"\n[workers]\ncount = 3\n')
-    file = loaded(name, **environ)
+    file = loaded(name, environ=environ)
     assert file.config.server.bind == ("0.0.0.0:6000",)
     assert file.config.workers.count == 3
     assert file.origins["server.bind"] == file.origins["workers.count"] == "site.toml"
 
     bind = Override("server", "bind", ["127.0.0.1:7000"], "--bind")
-    said = loaded(name, bind, Override("workers", "count", 2, "--workers"), **environ)
+    said = loaded(name, bind, Override("workers", "count", 2, "--workers"), environ=environ)
     assert said.config.server.bind == ("127.0.0.1:7000",)
     assert said.config.workers.count == 2
     assert said.origins["server.bind"] == "--bind"
@@ -56,11 +56,12 @@ def test_the_later_of_two_options_counts() -> None:
 
 def test_the_environment_is_not_even_read_where_another_speaks(site: Write) -> None:
     name = site(APP + 'bind = ":6000"\n[workers]\ncount = 3\n')
-    assert loaded(name, PORT="nonsense", WEB_CONCURRENCY="nonsense")
+    assert loaded(name, environ={"PORT": "nonsense", "WEB_CONCURRENCY": "nonsense"})
 
 
 def test_an_empty_variable_says_nothing() -> None:
-    assert loaded("a:app", PORT="", WEB_CONCURRENCY="").origins["server.bind"] == "default"
+    empty = loaded("a:app", environ={"PORT": "", "WEB_CONCURRENCY": ""})
+    assert empty.origins["server.bind"] == "default"
 
 
 def test_a_bad_variable_is_named() -> None:

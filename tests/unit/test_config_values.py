@@ -133,7 +133,8 @@ def test_an_app_that_names_a_file_is_told_the_module(raw: str) -> None:
 def test_bind_takes_one_or_several() -> None:
     assert taken("server.bind", ":80") == ("0.0.0.0:80",)
     assert taken("server.bind", ["unix:x/../y", "[::]:1"]) == ("unix:/base/y", "[::]:1")
-    for raw in ([], "", 80, {}, [[]]):
+    wrong: tuple[object, ...] = ([], "", 80, {}, [[]])
+    for raw in wrong:
         assert refused("server.bind", raw)
 
 

@@ -369,10 +369,12 @@ class World:
             return
         row = TABLE[derived(c)]
         sent: list[bytes] = []
+
+        def send(_self: HttpConnection, data: bytes) -> None:
+            sent.append(data)  # nothing comes of it but this
+
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(
-                HttpConnection, "send", lambda _self, data: sent.append(data) or None
-            )  # nothing comes of it but this
+            patch.setattr(HttpConnection, "send", send)
             c.overdue()
         assert bool(sent) == (row.on_deadline is OnDeadline.ANSWER_408)
         if row.on_deadline is not OnDeadline.CHECK_PROGRESS:

@@ -292,7 +292,7 @@ def test_one_that_says_nothing_is_dropped_at_the_deadline(served: Served) -> Non
     before = time.monotonic()
     with Raw(served.path) as raw:
         assert served.clients() == 1
-        deadline = served.due()
+        deadline = served.deadline()
         limit = master_control.IDLE_LIMIT
         assert before + limit <= deadline <= time.monotonic() + limit
         served.expire(-0.001)
@@ -305,7 +305,7 @@ def test_one_that_says_nothing_is_dropped_at_the_deadline(served: Served) -> Non
 def test_a_master_that_stood_still_puts_the_deadline_off(served: Served) -> None:
     with Raw(served.path):
         assert served.clients() == 1
-        deadline = served.due()
+        deadline = served.deadline()
         assert deadline is not None
         served.loop.run(lambda: served.server.overslept(5.0))
         assert served.due() == deadline + 5.0
@@ -314,7 +314,7 @@ def test_a_master_that_stood_still_puts_the_deadline_off(served: Served) -> None
 def test_dripping_bytes_does_not_put_the_deadline_off(served: Served) -> None:
     with Raw(served.path) as raw:
         assert served.clients() == 1
-        deadline = served.due()
+        deadline = served.deadline()
         raw.send(STATUS[:5])
         served.clients()
         assert served.due() == deadline
@@ -323,9 +323,9 @@ def test_dripping_bytes_does_not_put_the_deadline_off(served: Served) -> None:
 def test_a_request_puts_the_deadline_off(served: Served) -> None:
     with Raw(served.path) as raw:
         assert served.clients() == 1
-        deadline = served.due()
+        deadline = served.deadline()
         raw.ask(STATUS)
-        assert served.due() > deadline
+        assert served.deadline() > deadline
 
 
 def test_one_that_waits_for_us_is_not_dropped(served: Served) -> None:

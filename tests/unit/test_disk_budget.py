@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from io import BufferedReader
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import pytest
 
@@ -22,10 +23,10 @@ def body(disk: DiskBudget, data: bytes) -> GatheredBody:
     return new
 
 
-def whole(disk: DiskBudget, data: bytes) -> "BufferedReader":
+def whole(disk: DiskBudget, data: bytes) -> BinaryIO:
     file = body(disk, data).whole()
     assert isinstance(file, BufferedReader)
-    return file
+    return cast(BinaryIO, file)
 
 
 def files() -> list[os.stat_result]:

@@ -8,6 +8,7 @@ import pytest
 
 from prefork.apps.wsgi import StartResponse
 from prefork.http.disk_budget import DiskBudget
+from prefork.http.gathered_body import GatheredBody
 from prefork.http.memory_budget import MemoryBudget
 from prefork.http.request import Environ, Request
 from prefork.worker.protocol.http_connection import HttpConnection, NextStep
@@ -199,7 +200,7 @@ def test_others_get_their_turn_before_more_of_a_body_is_read() -> None:
 
 def rolled(client: Client) -> bool:
     body = client.conversation.connection.body
-    assert body is not None
+    assert isinstance(body, GatheredBody)
     return body.on_disk
 
 

@@ -79,7 +79,7 @@ def others() -> Iterator[Callable[..., socket.socket]]:
     with contextlib.ExitStack() as stack:
 
         def make(
-            where: object = None,
+            where: tuple[str, int] | str | None = None,
             family: int = socket.AF_INET,
             kind: int = socket.SOCK_STREAM,
             backlog: int | None = 8,

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ from prefork.logs import (
     AccessLog,
     LogError,
     Logs,
+    LogSink,
     configure,
     event,
     events,
@@ -244,7 +246,7 @@ def test_a_file_that_cannot_be_opened_leaves_all_as_it_was(
     open_before = descriptors()
     missing = str(tmp_path / "missing" / "log")
     with pytest.raises(LogError) as caught:
-        configure(Log(**{"error": str(tmp_path / "other"), key: missing}))
+        configure(msgspec.structs.replace(Log(error=str(tmp_path / "other")), **{key: missing}))
     assert str(caught.value) == f"log.{key}: cannot open '{missing}': No such file or directory"
     event("info", "still here")
     assert "still here" in said()
@@ -268,6 +270,7 @@ def test_lines_lost_in_one_log_are_said_in_the_other(
     logs = configure(Log(error=str(tmp_path / "e"), access="/dev/full"))
     assert logs.access is not None
     logs.access.write(b"one\ntwo\n")
+    assert isinstance(logs.access, LogSink)
     with open(tmp_path / "a", "wb") as file:
         logs.access.replace(file.fileno())
     logs.access.write(b"three\n")
@@ -284,6 +287,7 @@ def test_an_error_log_tells_of_its_own_losses_at_any_level(
 ) -> None:
     logs = configure(Log(error="/dev/full", level="error"))
     event("error", "lost")
+    assert isinstance(logs.error, LogSink)
     with open(tmp_path / "e", "wb") as file:
         logs.error.replace(file.fileno())
     event("error", "found")
@@ -360,6 +364,8 @@ def test_rotation_here_and_in_another_process(tmp_path: Path, start: Callable[..
         (tmp_path / name).rename(tmp_path / f"{name}.1")
     paths, fds = master.reopen()
     assert paths == (str(tmp_path / "e"), str(tmp_path / "a"))
+    assert isinstance(master.error, LogSink)
+    assert isinstance(master.access, LogSink)
     assert fds == (master.error.fd, master.access.fd)
     worker.replace(paths, [os.dup(fd) for fd in fds])  # as they come through a channel
     for logs in (master, worker):

@@ -7,11 +7,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from prefork.logs import AccessLog, LogSink
+
+Format = Literal["common", "combined", "json"]
 
 STARTED = 1_793_113_445.75  # 2026-10-27 15:04:05.75 UTC
 
@@ -25,13 +27,14 @@ ENVIRON = {
 }
 
 
-class Written:
-    """Stands in for a sink: keeps what each write was given."""
+class Written(LogSink):
+    """Writes nowhere: keeps what each write was given."""
 
     def __init__(self) -> None:
+        super().__init__("access", "stderr", lambda target, lines, reason: None)
         self.writes: list[bytes] = []
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes, level: str = "info") -> None:
         self.writes.append(data)
 
 
@@ -49,7 +52,7 @@ def zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
     time.tzset()
 
 
-def line_of(format: str, environ: dict[str, Any] = ENVIRON, **other: Any) -> str:
+def line_of(format: Format, environ: dict[str, Any] = ENVIRON, **other: Any) -> str:
     """The line of one response."""
     written = Written()
     log = AccessLog(written, format)
@@ -151,7 +154,7 @@ def test_json_gives_any_text_back_and_is_one_line_of_ascii(value: str) -> None:
 
 
 @pytest.mark.parametrize("format", ["common", "combined", "json"])
-def test_an_environ_that_the_application_spoiled_is_logged_all_the_same(format: str) -> None:
+def test_an_environ_that_the_application_spoiled_is_logged_all_the_same(format: Format) -> None:
     line = line_of(format, {"REMOTE_ADDR": 7, "HTTP_USER_AGENT": None, "REMOTE_USER": object()})
     assert "7" in line
 
@@ -269,7 +272,7 @@ def test_a_flush_inside_a_flush_does_not_hang_and_loses_nothing() -> None:
     """As when SIGQUIT comes while a batch is written, and its handler flushes."""
 
     class Interrupted(Written):
-        def write(self, data: bytes) -> None:
+        def write(self, data: bytes, level: str = "info") -> None:
             super().write(data)
             if len(self.writes) == 1:
                 log.add(with_values(RAW_URI="/last"), 200, 1, STARTED, 0.0)
@@ -292,9 +295,14 @@ def test_a_batch_goes_to_a_file_in_one_write(
     log = AccessLog(sink, "combined")
     for _ in range(100):
         log.add(ENVIRON, 200, 1, STARTED, 0.0)
-    sizes = []
+    sizes: list[int] = []
     write = os.write
-    monkeypatch.setattr(os, "write", lambda fd, data: sizes.append(len(data)) or write(fd, data))
+
+    def counted(fd: int, data: bytes) -> int:
+        sizes.append(len(data))
+        return write(fd, data)
+
+    monkeypatch.setattr(os, "write", counted)
     log.flush()
     sink.close()
     assert sizes == [(tmp_path / "log").stat().st_size]

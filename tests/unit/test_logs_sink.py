@@ -69,7 +69,11 @@ def fifo(tmp_path: Path) -> Iterator[tuple[Path, Reader]]:
 def as_stderr() -> Iterator[Callable[[int], None]]:
     """Puts a descriptor in the place of stderr for the test."""
     saved = os.dup(2)
-    yield lambda fd: os.dup2(fd, 2) and None
+
+    def replace(fd: int) -> None:
+        os.dup2(fd, 2)
+
+    yield replace
     os.dup2(saved, 2)
     os.close(saved)
 
@@ -103,15 +107,17 @@ def test_lines_are_added_to_those_of_earlier_runs_and_other_processes(
     assert path.read_bytes() == b"before\none\nother\none again\n"
 
 
+def fifo_without_a_reader(path: Path) -> None:
+    path.parent.mkdir()
+    os.mkfifo(path)
+
+
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
         (lambda path: None, "No such file or directory"),
-        (lambda path: (path.parent.mkdir(), path.mkdir()), "Is a directory"),
-        (
-            lambda path: (path.parent.mkdir(), os.mkfifo(path)),
-            "No such device or address",
-        ),
+        (lambda path: path.mkdir(parents=True), "Is a directory"),
+        (fifo_without_a_reader, "No such device or address"),
     ],
     ids=["no directory", "a directory", "a FIFO without a reader"],
 )
@@ -134,9 +140,14 @@ def test_lines_go_to_a_file_in_one_write(
     tmp_path: Path, open_sink: Callable[[object], LogSink], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sink = open_sink(tmp_path / "log")
-    sizes = []
+    sizes: list[int] = []
     write = os.write
-    monkeypatch.setattr(os, "write", lambda fd, data: sizes.append(len(data)) or write(fd, data))
+
+    def counted(fd: int, data: bytes) -> int:
+        sizes.append(len(data))
+        return write(fd, data)
+
+    monkeypatch.setattr(os, "write", counted)
     sink.write(b"a line\n" * 20_000)
     assert sizes == [140_000]
 
@@ -194,7 +205,12 @@ def test_a_slow_reader_of_a_non_blocking_pipe_is_waited_for(
     sink.write(b"x" * 4095 + b"\n")  # now it is full
     waits = threading.Event()
     wait = sink._wait
-    monkeypatch.setattr(sink, "_wait", lambda until: waits.set() or wait(until))
+
+    def reported_wait(until: float) -> None:
+        waits.set()
+        wait(until)
+
+    monkeypatch.setattr(sink, "_wait", reported_wait)
     lines = b"".join(b"line %d\n" % number for number in range(5000))
     writer = threading.Thread(target=sink.write, args=(lines,))
     writer.start()

@@ -67,7 +67,7 @@ def rules(**changed: Any) -> ClientLimits:
     return ClientLimits(
         limits=limits,
         **{**times, **sizes, **counts, "budget": MemoryBudget(), "disk": DiskBudget(), **changed},
-    )  # type: ignore[arg-type]
+    )
 
 
 def descriptors() -> int:

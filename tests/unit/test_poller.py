@@ -28,9 +28,8 @@ class Parked:
     events: int = 0
     wheel_time: float = inf
 
-    @property
-    def fd(self) -> int:
-        return self.sock.fileno()
+    def __post_init__(self) -> None:
+        self.fd = self.sock.fileno()
 
 
 @pytest.fixture(params=[ConnectionPoller, SharedConnectionPoller])

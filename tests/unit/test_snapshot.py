@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -27,6 +28,7 @@ from prefork.master.snapshot import (
     PreflightRefused,
     PreflightStarted,
     SnapshotError,
+    Verdict,
     WaitingClientsSnapshot,
     WorkerSnapshot,
     ZygoteSnapshot,
@@ -54,7 +56,7 @@ from prefork.scoreboard.slot_layout import LAYOUT
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def a_state(**fields) -> MasterSnapshot:
+def a_state(**fields: Any) -> MasterSnapshot:
     loaded = load(Source(str(ROOT / "conf" / "wsgi.toml")), environ={})
     worker = WorkerSnapshot(
         pid=7,
@@ -211,7 +213,7 @@ def test_a_memfd_takes_it_over() -> None:
     ],
     ids=["started", "refused", "passed"],
 )
-def test_a_verdict_comes_back_as_it_was(verdict) -> None:
+def test_a_verdict_comes_back_as_it_was(verdict: Verdict) -> None:
     assert decode_verdict(encode_verdict(verdict)) == verdict
 
 

@@ -22,6 +22,7 @@ from prefork import linux
 from prefork.apps import static
 from prefork.apps.static import Mounts, Site
 from prefork.apps.wsgi import FileWrapper
+from tests.support.wsgi import StartResponse
 
 TEXT = b"0123456789"
 SECRET = b"the secret outside"
@@ -49,21 +50,13 @@ def environ_for(path: str, method: str = "GET", query: str = "", **headers: str)
 
 
 def call(application: Any, environ: dict[str, Any]) -> Answer:
-    started: list[Any] = []
-
-    def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-        assert not started
-        started.append((status, headers))
-        return lambda data: None
-
-    result = validator(application)(environ, start_response)
+    started = StartResponse()
+    result: Any = validator(application)(environ, started)  # has close(), as PEP 3333 wants it
     try:
         body = b"".join(result)
     finally:
         result.close()
-    ((status, headers),) = started
-    assert len({name for name, _ in headers}) == len(headers), "a header is there twice"
-    return Answer(int(status[:3]), dict(headers), body)
+    return Answer(int(started.status[:3]), started.headers, body)
 
 
 def get(
@@ -226,11 +219,10 @@ def test_head_takes_no_notice_of_a_range(site: Site) -> None:
 @pytest.mark.parametrize("path", ["/text.txt", "/missing"])
 def test_another_method_is_405_with_what_is_allowed(root: Path, method: str, path: str) -> None:
     environ = environ_for(path, method)
-    started: list[Any] = []
-    body = Site(str(root))(environ, lambda status, headers: started.append((status, dict(headers))))
-    status, headers = started[0]
-    assert status == "405 Method Not Allowed"
-    assert headers["Allow"] == "GET, HEAD, OPTIONS"
+    started = StartResponse()
+    body = Site(str(root))(environ, started)
+    assert started.status == "405 Method Not Allowed"
+    assert started.headers["Allow"] == "GET, HEAD, OPTIONS"
     assert list(body) == [b"405 Method Not Allowed\n"]
 
 
@@ -395,9 +387,10 @@ def test_several_ranges_are_parts_of_one_answer(site: Site) -> None:
     kind = answer.headers["Content-Type"]
     assert kind.startswith("multipart/byteranges; boundary=")
     message = email.message_from_bytes(f"Content-Type: {kind}\r\n".encode() + answer.body)
+    parts: Any = message.get_payload()
     assert [
         (part["Content-Type"], part["Content-Range"], part.get_payload(decode=True))
-        for part in message.get_payload()
+        for part in parts
     ] == [
         ("text/plain; charset=utf-8", "bytes 0-1/10", b"01"),
         ("text/plain; charset=utf-8", "bytes 5-5/10", b"5"),
@@ -681,10 +674,10 @@ def test_a_path_that_names_nothing_here_is_404(
     root: Path, path: str, follow_symlinks: bool, opener: str
 ) -> None:
     # Not through the validator, to which a path without its first slash is the server's fault.
-    started: list[str] = []
+    started = StartResponse()
     site = Site(str(root), follow_symlinks=follow_symlinks, listing=True)
-    body = site(environ_for(path), lambda status, headers: started.append(status))
-    assert started == ["404 Not Found"]
+    body = site(environ_for(path), started)
+    assert started.status == "404 Not Found"
     assert list(body) == [b"404 Not Found\n"]
 
 
@@ -786,15 +779,15 @@ def test_no_path_yields_a_byte_of_a_file_outside_the_root(
             (root / link).symlink_to(target)
     path = slash + "/".join(segments)
     bodies: list[bytes] = []
-    status: list[str] = []
+    started = StartResponse()
     environ = environ_for(path)
     environ["PATH_INFO"] = path.encode("utf-8", "surrogatepass").decode("latin-1")
-    result = Site(str(root), listing=True)(environ, lambda code, headers: status.append(code))
+    result = Site(str(root), listing=True)(environ, started)
     bodies.extend(result)
     close = getattr(result, "close", None)
     if close is not None:
         close()
-    assert status[0][:3] in ("200", "301", "404")
+    assert started.status[:3] in ("200", "301", "404")
     assert SECRET not in b"".join(bodies)
     assert b"secret.txt" not in b"".join(bodies)
 
@@ -892,7 +885,7 @@ def test_open_beneath_itself_lets_no_path_out(root: Path, path: bytes, opener: s
 
 def test_the_servers_file_wrapper_is_given_the_file_at_its_offset(site: Site) -> None:
     environ = environ_for("/text.txt", range="bytes=3-5") | {"wsgi.file_wrapper": FileWrapper}
-    body: Any = site(environ, lambda status, headers: None)
+    body: Any = site(environ, StartResponse())
     assert isinstance(body, FileWrapper)
     try:
         extent = body.extent()
@@ -908,7 +901,7 @@ def test_the_servers_file_wrapper_is_given_the_file_at_its_offset(site: Site) ->
 
 
 def test_a_body_that_nobody_reads_is_closed(site: Site) -> None:
-    body: Any = site(environ_for("/text.txt"), lambda status, headers: None)
+    body: Any = site(environ_for("/text.txt"), StartResponse())
     fd = body.fileno()
     body.close()
     with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
@@ -916,7 +909,7 @@ def test_a_body_that_nobody_reads_is_closed(site: Site) -> None:
 
 
 def test_the_file_is_closed_where_the_server_fails(site: Site, root: Path) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object) -> Any:
         raise RuntimeError("the server's own")
 
     before = os.listdir("/proc/self/fd")
@@ -926,13 +919,13 @@ def test_the_file_is_closed_where_the_server_fails(site: Site, root: Path) -> No
     assert os.listdir("/proc/self/fd") == before
     other = Site(str(root))
     with pytest.raises(RuntimeError) as caught_too:
-        other(environ_for("/text.txt") | {"wsgi.file_wrapper": fail}, lambda status, headers: None)
+        other(environ_for("/text.txt") | {"wsgi.file_wrapper": fail}, StartResponse())
     assert os.listdir("/proc/self/fd") == before
     del caught, caught_too
 
 
 def test_a_file_that_shrinks_meanwhile_ends_early(site: Site, root: Path) -> None:
-    body: Any = site(environ_for("/text.txt"), lambda status, headers: None)
+    body: Any = site(environ_for("/text.txt"), StartResponse())
     os.truncate(root / "text.txt", 4)
     assert b"".join(body) == TEXT[:4]
     body.close()
@@ -1059,7 +1052,7 @@ def test_only_so_much_is_kept(site: Site, root: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_file_that_grows_meanwhile_keeps_to_its_content_length(site: Site, root: Path) -> None:
-    body: Any = site(environ_for("/text.txt"), lambda status, headers: None)
+    body: Any = site(environ_for("/text.txt"), StartResponse())
     with (root / "text.txt").open("ab") as file:
         file.write(b"more")
     assert b"".join(body) == TEXT

@@ -17,8 +17,8 @@ from prefork.linux import attach_filter
 from prefork.wire.filter import capture_filter, port_filter
 
 PORT = 8000
-V4 = {"src": "127.0.0.1", "dst": "127.0.0.1"}
-V6 = {"src": "::1", "dst": "::1"}
+V4 = "127.0.0.1"
+V6 = "::1"
 # Eight bytes of options: the ports do not stand at a fixed place.
 OPTIONS = [b"\x07\x04\x04\x00\x01\x01\x01\x00"]
 
@@ -45,11 +45,11 @@ def passes(through: tuple[socket.socket, socket.socket], packet: bytes) -> bool:
 @pytest.mark.parametrize(
     "packet",
     [
-        IP(**V4) / TCP(sport=50000, dport=PORT),
-        IP(**V4) / TCP(sport=PORT, dport=50000) / (b"x" * 5000),
-        IP(**V4, options=OPTIONS) / TCP(sport=50000, dport=PORT),
-        IPv6(**V6) / TCP(sport=50000, dport=PORT),
-        IPv6(**V6) / TCP(sport=PORT, dport=50000) / b"x",
+        IP(src=V4, dst=V4) / TCP(sport=50000, dport=PORT),
+        IP(src=V4, dst=V4) / TCP(sport=PORT, dport=50000) / (b"x" * 5000),
+        IP(src=V4, dst=V4, options=OPTIONS) / TCP(sport=50000, dport=PORT),
+        IPv6(src=V6, dst=V6) / TCP(sport=50000, dport=PORT),
+        IPv6(src=V6, dst=V6) / TCP(sport=PORT, dport=50000) / b"x",
     ],
     ids=["to", "from", "behind IP options", "to, v6", "from, v6"],
 )
@@ -62,12 +62,12 @@ def test_the_ports_own_packets_pass(
 @pytest.mark.parametrize(
     "packet",
     [
-        IP(**V4) / TCP(sport=50000, dport=PORT + 1),
-        IPv6(**V6) / TCP(sport=PORT - 1, dport=50000),
-        IP(**V4) / UDP(sport=PORT, dport=PORT),
-        IPv6(**V6) / UDP(sport=PORT, dport=PORT),
-        IP(**V4) / ICMP(),
-        IP(**V4, frag=100) / TCP(sport=PORT, dport=PORT),
+        IP(src=V4, dst=V4) / TCP(sport=50000, dport=PORT + 1),
+        IPv6(src=V6, dst=V6) / TCP(sport=PORT - 1, dport=50000),
+        IP(src=V4, dst=V4) / UDP(sport=PORT, dport=PORT),
+        IPv6(src=V6, dst=V6) / UDP(sport=PORT, dport=PORT),
+        IP(src=V4, dst=V4) / ICMP(),
+        IP(src=V4, dst=V4, frag=100) / TCP(sport=PORT, dport=PORT),
         b"\x45",
         b"\x15" + bytes(60),
     ],
