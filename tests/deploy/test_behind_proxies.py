@@ -11,7 +11,8 @@ from tests.support.machines import PROXY, Network, needs_namespaces, network, pr
 from tests.support.nginx import nginx_command
 from tests.support.processes import sockets
 from tests.support.programs import DEPLOY, find
-from tests.support.server import PATIENCE, Start, until
+from tests.support.server import Start
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = needs_namespaces
 

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,9 +13,11 @@ import psutil
 import pytest
 import yaml
 
+from tests.support.commands import ROOT, prefork_command
 from tests.support.load import Gate
 from tests.support.programs import DEPLOY
-from tests.support.server import PATIENCE, ROOT, Server, Start, until
+from tests.support.server import Server, Start
+from tests.support.waiting import PATIENCE, until
 
 NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root for a namespace of its own")
 
@@ -145,7 +146,7 @@ def shown_in(place: Path, config: str) -> str:
     done = subprocess.run(
         [
             *("sh", "-c", f'echo $$ > {place}/cgroup.procs && exec "$@"', "sh"),
-            *(sys.executable, "-m", "prefork", "check", config, "--show"),
+            *prefork_command("check", config, "--show"),
         ],
         cwd=ROOT,
         capture_output=True,
@@ -201,7 +202,7 @@ def test_the_checks_of_image_and_cluster_tell_what_is(start: Start, tmp_path: Pa
         done = subprocess.run(
             [
                 *("nsenter", "--target", str(master.pid), "--net", "--"),
-                *(sys.executable, "-m", "prefork", *words),
+                *prefork_command(*words),
             ],
             env={**os.environ, **environ},
             capture_output=True,

@@ -10,8 +10,10 @@ import pytest
 import yaml
 
 from prefork.config import Config, Override, Source, load
+from tests.support.commands import ROOT
 from tests.support.programs import DEPLOY, find, run
-from tests.support.server import ROOT, Start, until
+from tests.support.server import Start
+from tests.support.waiting import until
 
 
 def test_nginx_takes_its_files(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from tests.support.machines import (
 from tests.support.network import enter
 from tests.support.nginx import nginx_command
 from tests.support.programs import DEPLOY, find
-from tests.support.server import PATIENCE, Server, Start, until
+from tests.support.server import Server, Start
+from tests.support.waiting import PATIENCE, until
 
 pytestmark = needs_namespaces
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from prefork import __version__
-from tests.support.server import PATIENCE, ROOT, until
+from tests.support.commands import ROOT
+from tests.support.waiting import PATIENCE, until
 
 
 def run(*command: str | Path, **options: object) -> subprocess.CompletedProcess[str]:

@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +15,11 @@ from time import monotonic
 
 import pytest
 
+from tests.support.commands import ROOT, prefork_command
 from tests.support.load import Gate
 from tests.support.processes import stopped
-from tests.support.server import PATIENCE, ROOT, Start, until
+from tests.support.server import Start
+from tests.support.waiting import PATIENCE, until
 
 UNITS = ROOT / "deploy" / "systemd"
 WATCHDOG = 0.2
@@ -245,7 +246,7 @@ def test_a_socket_of_systemd(tmp_path: Path) -> None:
         [
             *("systemd-socket-activate", "-l", path, "--fdname=http"),
             *("-E", f"PYTHONPATH={ROOT}", "-E", f"PATH={os.environ['PATH']}"),
-            *(sys.executable, "-m", "prefork", "serve", "tests.apps.basic:app"),
+            *prefork_command("serve", "tests.apps.basic:app"),
             *("--bind", "systemd:http", "--workers", "1", "--set", f"control.path={control}"),
         ],
         cwd=ROOT,

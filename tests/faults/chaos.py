@@ -31,11 +31,13 @@ from typing import Any
 import psutil
 
 from prefork.control import ControlError
-from tests.support.load import Connection, Cut, Load, ask
+from tests.support.changing_app import rewrite
+from tests.support.commands import ROOT
+from tests.support.load import Connection, Cut, Killed, Load, ask, explained
 from tests.support.processes import peers_of, stopped
-from tests.support.server import ROOT, Server, until
+from tests.support.server import Server
 from tests.support.site import ask as command
-from tests.support.site import rewrite
+from tests.support.waiting import until
 
 INTERVAL = 0.4
 """Seconds from one fault to the next, in the mean."""
@@ -77,13 +79,6 @@ class Row:
 
 
 @dataclass
-class Killed:
-    pid: int
-    held: set[int]
-    """The ports of those clients whose connections it had."""
-
-
-@dataclass
 class Clients(Load):
     """A load that knows which of its connections may have been cut off."""
 
@@ -109,16 +104,12 @@ class Clients(Load):
                         if last:
                             return
                 except Cut:
-                    if not self._explained(connection, self.killed[before:]):
+                    if not explained(connection, self.killed[before:]):
                         raise
                     self.cut += 1
         except (Cut, OSError, AssertionError) as problem:
             self.failures[repr(problem)] += 1
             time.sleep(0.05)  # where nobody listens, not again at once
-
-    def _explained(self, connection: Connection, killed: Iterable[Killed]) -> bool:
-        culprits = [dead.pid for dead in killed if connection.port in dead.held]
-        return bool(culprits) and connection.pid in (None, *culprits)
 
 
 class Problem(Exception):

@@ -16,10 +16,14 @@ import psutil
 import pytest
 
 from tests.support.availability import Load, tcp
+from tests.support.changing_app import rewrite
+from tests.support.commands import ROOT
 from tests.support.load import Connection, Cut, Gate
 from tests.support.processes import alive, asleep, stopped, system_calls
-from tests.support.server import ROOT, Event, Server, Start, read_all, until
-from tests.support.site import Site, ask, gated, pids, refusal, rewrite
+from tests.support.server import Event, Server, Start
+from tests.support.site import Site, ask, gated, pids, refusal
+from tests.support.sockets import read_all
+from tests.support.waiting import until
 
 APP = "tests.apps.faulty:app"
 is_root = os.geteuid() == 0

@@ -15,8 +15,9 @@ import pytest
 from tests.support.availability import Load, tcp
 from tests.support.load import Connection, Gate
 from tests.support.processes import links, listener_inode, sockets
-from tests.support.server import Event, Server, Start, until
+from tests.support.server import Event, Server, Start
 from tests.support.site import SERVING, Site, ask, gated, pids, refusal
+from tests.support.waiting import until
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import itertools
 import os
 import resource
 import signal
-import socket
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,9 @@ import pytest
 from tests.support.availability import Load, tcp, unix
 from tests.support.network import distant_host, enter, needs_namespaces
 from tests.support.raw_http import request, talk
-from tests.support.server import Start, read_all, until
+from tests.support.server import Start
+from tests.support.sockets import closed_port, read_all
+from tests.support.waiting import until
 
 APP = "tests.apps.basic:app"
 has_rights = pytest.mark.skipif(
@@ -181,7 +182,7 @@ def test_without_the_right_to_filter_it_says_so(start: Start) -> None:
 
 def test_a_listener_dropped_by_a_reload_loses_nothing(start: Start, tmp_path: Path) -> None:
     config = tmp_path / "site.toml"
-    first = free_port()
+    first = closed_port()
 
     def write(bind: list[int]) -> None:
         addresses = ", ".join(f'"127.0.0.1:{port}"' for port in bind)
@@ -199,8 +200,3 @@ def test_a_listener_dropped_by_a_reload_loses_nothing(start: Start, tmp_path: Pa
     load.join()  # ends by itself: nobody listens there any more
     assert not load.failures, load.failures
     assert server.get("/")[0] == 200
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])

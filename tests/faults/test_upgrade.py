@@ -27,9 +27,12 @@ from prefork.control import ControlClient, ControlError
 from prefork.master.snapshot import VERSION as STATE
 from prefork.scoreboard import VERSION as BOARD
 from tests.support.availability import Load, tcp, unix
+from tests.support.commands import ROOT, prefork_command
 from tests.support.control_loop import Raw
 from tests.support.processes import links
-from tests.support.server import PATIENCE, ROOT, Server, Start, read_all, until
+from tests.support.server import Server, Start
+from tests.support.sockets import closed_port, connect, read_all
+from tests.support.waiting import PATIENCE, until
 
 SITE = """
 import os
@@ -151,7 +154,7 @@ def pids(server: Server) -> list[int]:
 def background(server: Server, *args: str) -> subprocess.Popen[str]:
     """A command that goes on meanwhile."""
     return subprocess.Popen(
-        [sys.executable, "-m", "prefork", *args, "--control", str(server.control)],
+        prefork_command(*args, "--control", str(server.control)),
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -430,7 +433,7 @@ def test_a_socket_that_was_passed_may_be_used_only_now(install: Install, address
 
 def test_a_new_address_loses_no_connection_from_its_first_moment(install: Install) -> None:
     """The preflight opens it; what connects from then on is answered by the new generation."""
-    first, second = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    first, second = f"127.0.0.1:{closed_port()}", f"127.0.0.1:{closed_port()}"
     server = install.start(bind=(first,))
     install.write_config(bind=(second, first))
     gate = install.gate()
@@ -464,16 +467,6 @@ def test_what_a_failed_upgrade_has_opened_is_closed_again(install: Install, tmp_
     with unix(str(path))() as sock:
         sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
         assert read_all(sock).partition(b" ")[2].startswith(b"200 ")
-
-
-def connect(address: str) -> socket.socket:
-    host, _, port = address.rpartition(":")
-    return socket.create_connection((host, int(port)), PATIENCE)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 # It fails, and nothing has changed.

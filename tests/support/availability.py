@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Collection
 
-from tests.support.server import PATIENCE
+from tests.support.waiting import PATIENCE
 
 BODY = b"x" * 3000
 

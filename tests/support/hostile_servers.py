@@ -12,6 +12,8 @@ from pathlib import Path
 
 import httptools
 
+from tests.support.sockets import read_head
+
 PATIENCE = 30.0
 """Seconds after which a test that hangs fails with an error instead."""
 
@@ -80,23 +82,6 @@ def serving(*handlers: Handler, path: Path | None = None) -> Iterator[Server]:
         server.stop()
     for error in server.errors:
         raise error
-
-
-def closed_port() -> int:
-    """A port that was free a moment ago: nobody listens there."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def read_head(sock: socket.socket) -> bytes:
-    """A request up to the empty line, and no byte more."""
-    head = b""
-    while not head.endswith(b"\r\n\r\n"):
-        byte = sock.recv(1)
-        assert byte, f"the client has closed after {head!r}"
-        head += byte
-    return head
 
 
 def expect_end(sock: socket.socket) -> None:

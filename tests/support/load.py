@@ -9,11 +9,11 @@ import socket
 import struct
 import termios
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.support.server import PATIENCE, until
+from tests.support.waiting import PATIENCE, until
 
 
 class Cut(Exception):
@@ -151,6 +151,21 @@ def _check_holder(connection: Connection, pid: int) -> None:
 
 
 @dataclass
+class Killed:
+    """A worker that a test has killed."""
+
+    pid: int
+    held: set[int]
+    """The ports of those clients whose connections it held."""
+
+
+def explained(connection: Connection, killed: Iterable[Killed]) -> bool:
+    """Whether a killed worker held the connection, and no answer has named another holder."""
+    culprits = [dead.pid for dead in killed if connection.port in dead.held]
+    return bool(culprits) and connection.pid in (None, *culprits)
+
+
+@dataclass
 class Load:
     """Clients in threads, each a loop over its own connections, until they are told to stop."""
 
@@ -208,7 +223,7 @@ class Load:
 
 
 @contextlib.contextmanager
-def load() -> Iterator[Load]:
+def running_load() -> Iterator[Load]:
     """A load for the block."""
     made = Load()
     try:

@@ -1,10 +1,15 @@
 """nginx as the tests run it: one process in the foreground, and one place for what it writes."""
 
+import contextlib
 import os
 import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.support.waiting import PATIENCE, until
 
 _PATH = os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin"
 
@@ -45,3 +50,25 @@ def nginx_command(
     path = root / "nginx.conf"
     path.write_text(_CONFIG.format(root=root, http=http, log=log, level=level, access=access))
     return [program, "-p", root, "-e", log, "-c", path]
+
+
+@contextlib.contextmanager
+def nginx_running(
+    root: Path,
+    http: str,
+    *,
+    log: str | Path = "stderr",
+    level: str = "notice",
+    access: str = "off",
+) -> Iterator[subprocess.Popen[bytes]]:
+    """nginx, which listens, for the block; at its end nothing of it is left."""
+    command = nginx_command(root, http, log=log, level=level, access=access)
+    with subprocess.Popen(command) as process:
+        try:
+            # Its pid file is written after it listens.
+            until(lambda: (root / "pid").exists() or process.poll() is not None, "nginx listens")
+            assert process.poll() is None, f"nginx ended with {process.returncode}"
+            yield process
+        finally:
+            process.kill()
+            process.wait(PATIENCE)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.server import PATIENCE, ROOT
+from tests.support.commands import ROOT
+from tests.support.waiting import PATIENCE
 
 DEPLOY = ROOT / "deploy"
 

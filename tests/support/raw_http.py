@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tests.support.server import PATIENCE, Server
+from tests.support.server import Server
+from tests.support.waiting import PATIENCE
 
 _STATUS = re.compile(r"HTTP/1\.1 ([1-5][0-9]{2}) (.*)")
 

@@ -7,21 +7,18 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from time import monotonic
-from typing import Any, TypeVar
+from typing import Any
 
 import psutil
 
-ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 30.0
-"""Seconds for anything to happen on a machine that is busy with other things."""
+from tests.support.commands import ROOT, prefork_command
+from tests.support.sockets import read_all
+from tests.support.waiting import PATIENCE
 
 Event = dict[str, Any]
-T = TypeVar("T")
 
 
 class Server:
@@ -43,7 +40,7 @@ class Server:
         `default_control`: the control socket is where the server would put it.
         `default_format`: its log is text, all of it in `other`."""
         self.control = tmp / "control.sock"
-        command = [*wrapper, sys.executable, "-m", "prefork", "serve", *args]
+        command = [*wrapper, *prefork_command("serve", *args)]
         command += [part for address in bind for part in ("--bind", address)]
         if not default_control:
             command += ["--set", f"control.path={self.control}"]
@@ -112,6 +109,14 @@ class Server:
         self.wait("worker ready", workers, generation=generation)
         return self
 
+    def wait_settled(self, generation: int) -> "Server":
+        """Waits until that generation serves, and no worker of an older one accepts any more."""
+        self.wait("generation settled", generation=generation)
+        for event in self.find("worker ready"):
+            if event["generation"] < generation:
+                self.wait("worker leaving", pid=event["pid"])
+        return self
+
     def log(self) -> str:
         with self._news:
             return "\n".join([*(json.dumps(event) for event in self.events), *self.other])
@@ -135,6 +140,19 @@ class Server:
         """The living worker processes, by slot."""
         found = {int(title.split()[2]): child for title, child in self._titled("worker")}
         return [found[slot] for slot in sorted(found)]
+
+    def worker_pids(self) -> list[int]:
+        """The living worker processes, by slot."""
+        return [worker.pid for worker in self.workers()]
+
+    def ready_pids(self) -> list[int]:
+        """The workers that are ready, and neither leave nor are dead: by the log."""
+        ended = {
+            event["pid"]
+            for name in ("worker died", "worker exited", "worker leaving")
+            for event in self.find(name)
+        }
+        return [event["pid"] for event in self.find("worker ready") if event["pid"] not in ended]
 
     def _titled(self, role: str) -> list[tuple[str, psutil.Process]]:
         """The same as `children`, each with its title."""
@@ -173,10 +191,15 @@ class Server:
             sock.sendall(data)
             return read_all(sock)
 
+    def status(self) -> dict[str, Any]:
+        """What `prefork status --json` says."""
+        answer: dict[str, Any] = json.loads(self.command("status", "--json").stdout)
+        return answer
+
     def command(self, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """`prefork COMMAND ... --control PATH`."""
         done = subprocess.run(
-            [sys.executable, "-m", "prefork", *args, "--control", str(self.control)],
+            prefork_command(*args, "--control", self.control),
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -231,26 +254,6 @@ def _matches(event: Event, name: str, fields: dict[str, Any]) -> bool:
     return event.get("event") == name and all(
         key in event and event[key] == value for key, value in fields.items()
     )
-
-
-def read_all(sock: socket.socket) -> bytes:
-    """Everything until the other side closes."""
-    parts = []
-    while data := sock.recv(65536):
-        parts.append(data)
-    return b"".join(parts)
-
-
-def until(condition: Callable[[], T | None], what: str, patience: float = PATIENCE) -> T:
-    """Polls for what no event reports (a process's state, a file): its first true value."""
-    pause = threading.Event()
-    deadline = monotonic() + patience
-    while True:
-        if value := condition():
-            return value
-        if monotonic() > deadline:
-            raise AssertionError(f"never: {what}")
-        pause.wait(0.01)
 
 
 Start = Callable[..., Server]

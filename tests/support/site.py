@@ -2,13 +2,14 @@
 
 import contextlib
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 from prefork.control import ControlClient, ControlError
+from tests.support.changing_app import copy_app, rewrite, set_version
 from tests.support.load import Gate
-from tests.support.server import PATIENCE, ROOT, Server, Start
+from tests.support.server import Server, Start
+from tests.support.waiting import PATIENCE
 
 # A module is compiled anew when the second or the size of its source has changed (PEP 3147's
 # .pyc): tests change it more often.
@@ -23,10 +24,8 @@ class Site:
 
     def __init__(self, place: Path, **workers: Any) -> None:
         self.place = place
-        place.mkdir()
-        self.app = place / "changing.py"
+        self.app = copy_app(place)
         self.config = place / "site.toml"
-        self.source = Path(shutil.copy(ROOT / "tests/apps/version_app.py", self.app)).read_text()
         self.server: dict[str, Any] = {"app": "changing:app", "bind": ["127.0.0.1:0"]}
         self.workers: dict[str, Any] = {"count": 3, **workers}
         self.configure()
@@ -39,8 +38,7 @@ class Site:
 
     def say(self, word: str, first: str = "", last: str = "") -> None:
         """The application answers another word; `first` and `last`: code around its own."""
-        body = self.source.replace('"one"', repr(word))
-        rewrite(self.app, "\n".join((first, body, last)))
+        set_version(self.app, word, f"{first}\n", f"\n{last}")
 
     def configure(self, **tables: dict[str, Any]) -> None:
         """Writes the configuration, with other keys or other values in its tables."""
@@ -58,13 +56,6 @@ def gated(gate: Gate) -> str:
     """Code that lets an import wait until the gate is opened."""
     path = gate.target.partition("=")[2]
     return f"open({path!r}).read()"
-
-
-def rewrite(path: Path, text: str) -> None:
-    """In one step: a reader sees the old or the new."""
-    draft = path.with_suffix(".draft")
-    draft.write_text(text)
-    draft.rename(path)
 
 
 def ask(server: Server, command: str, **args: Any) -> dict[str, Any]:

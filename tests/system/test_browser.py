@@ -18,7 +18,8 @@ import psutil
 import pytest
 
 from tests.apps.browsed import ASSETS, DRAWINGS, PICTURES, SCRIPTS, SOUND, STYLES, TABLES
-from tests.support.server import Start, until
+from tests.support.server import Start
+from tests.support.waiting import until
 
 CHROMIUM = shutil.which("chromium")
 

@@ -20,7 +20,10 @@ from click.testing import CliRunner
 
 from prefork import __version__
 from prefork.cli.group import group
-from tests.support.server import PATIENCE, ROOT, Start, read_all
+from tests.support.commands import ROOT, prefork_command, run_prefork
+from tests.support.server import Start
+from tests.support.sockets import read_all
+from tests.support.waiting import PATIENCE
 
 CONF = ROOT / "conf"
 COMMANDS = group.list_commands(None)  # type: ignore[arg-type]
@@ -32,7 +35,7 @@ class Terminal:
     def __init__(self, *args: str) -> None:
         self._fd, inner = pty.openpty()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "prefork", *args],
+            prefork_command(*args),
             cwd=ROOT,
             stdin=inner,
             stdout=inner,
@@ -142,25 +145,15 @@ def test_away_from_a_terminal_only_the_log_is_written(start: Start) -> None:
 # Arguments.
 
 
-def run(*args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "prefork", *args],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE * 2,
-    )
-
-
 def test_as_a_module_it_is_the_command() -> None:
-    done = run("--version")
+    done = run_prefork("--version")
     assert (done.returncode, done.stderr) == (0, "")
 
     assert done.stdout.startswith(f"prefork {__version__}\nPython ")
 
 
 def test_the_commands_are_listed_each_with_a_word() -> None:
-    done = run("--help")
+    done = run_prefork("--help")
     assert done.returncode == 0
     assert done.stdout.startswith("Usage: prefork ")
     listed = re.findall(r"^  (\w+)  +(\S.*)$", done.stdout.partition("Commands:")[2], re.MULTILINE)
@@ -184,7 +177,7 @@ def test_an_unknown_option_is_named(command: str) -> None:
 
 
 def test_an_unknown_command_is_named() -> None:
-    done = run("server")
+    done = run_prefork("server")
     assert done.returncode == 2
     assert "No such command 'server'" in done.stderr
 
@@ -201,7 +194,7 @@ def test_an_unknown_command_is_named() -> None:
     ],
 )
 def test_what_cannot_be_served_is_one_line(args: tuple[str, ...], named: str) -> None:
-    done = run("serve", *args)
+    done = run_prefork("serve", *args)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("prefork: ")
@@ -209,7 +202,7 @@ def test_what_cannot_be_served_is_one_line(args: tuple[str, ...], named: str) ->
 
 
 def test_a_setting_without_a_value_is_a_mistake_in_the_command_line() -> None:
-    done = run("serve", "tests.apps.basic:app", "--set", "workers.count")
+    done = run_prefork("serve", "tests.apps.basic:app", "--set", "workers.count")
     assert done.returncode == 2
     assert "SECTION.KEY=VALUE" in done.stderr
 
@@ -219,7 +212,7 @@ def test_a_setting_without_a_value_is_a_mistake_in_the_command_line() -> None:
 
 @pytest.mark.parametrize("file", sorted(CONF.glob("*.toml")), ids=lambda file: file.name)
 def test_check_of_the_files_that_come_along(file: Path) -> None:
-    done = run("check", str(file))
+    done = run_prefork("check", str(file))
     if file.name == "prefork.toml":  # the manual: what to serve is for its reader to fill in
         assert done.returncode == 1
         (line,) = done.stdout.splitlines()

@@ -21,17 +21,16 @@ from prefork.client import (
 )
 from tests.support.hostile_servers import (
     OK,
-    PATIENCE,
     Recorder,
     Server,
     answer,
     answers,
-    closed_port,
     expect_end,
-    read_head,
     reset,
     serving,
 )
+from tests.support.sockets import closed_port, read_head
+from tests.support.waiting import PATIENCE
 
 MIB = 1 << 20
 

@@ -6,29 +6,28 @@ import pty
 import re
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support.commands import prefork_command
 from tests.support.hostile_servers import (
     OK,
     Handler,
     Recorder,
     answer,
     answers,
-    closed_port,
     expect_end,
-    read_head,
     reset,
     serving,
 )
+from tests.support.sockets import closed_port, read_head
 
 MIB = 1 << 20
 
 
 def command(name: str, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "prefork", name, *arguments]
+    return prefork_command(name, *arguments)
 
 
 class Done:

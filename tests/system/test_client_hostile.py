@@ -9,17 +9,9 @@ from pathlib import Path
 import pytest
 
 from prefork.client import ClientError, ClientRequest, HttpClient, RequestContent, parse_url
-from tests.support.hostile_servers import (
-    OK,
-    PATIENCE,
-    Server,
-    answer,
-    answers,
-    expect_end,
-    read_head,
-    reset,
-    serving,
-)
+from tests.support.hostile_servers import OK, Server, answer, answers, expect_end, reset, serving
+from tests.support.sockets import read_head
+from tests.support.waiting import PATIENCE
 
 MIB = 1 << 20
 

@@ -1,13 +1,12 @@
 """The client against nginx, on a Unix socket."""
 
 import gzip
-import subprocess
 from collections.abc import Iterator
 
 import pytest
 
 from prefork.client import ClientRequest, ClientResponse, HttpClient, RequestContent, parse_url
-from tests.support.nginx import nginx_command
+from tests.support.nginx import nginx_running
 
 MIB = 1 << 20
 
@@ -32,18 +31,8 @@ def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     root = tmp_path_factory.mktemp("nginx")
     (root / "www").mkdir()
     (root / "www" / "big.txt").write_bytes(BIG)
-    command = nginx_command(root, SITE.format(root=root))
-    process = subprocess.Popen(command, stderr=subprocess.PIPE)
-    assert process.stderr is not None
-    # It listens before it tells how it waits for events.
-    log = b""
-    while b"event method" not in log:
-        line = process.stderr.readline()
-        assert line, log.decode()
-        log += line
-    yield str(root / "sock")
-    process.terminate()
-    process.communicate(timeout=30)
+    with nginx_running(root, SITE.format(root=root)):
+        yield str(root / "sock")
 
 
 @pytest.fixture

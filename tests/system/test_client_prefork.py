@@ -4,13 +4,13 @@ import hashlib
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from prefork.client import ClientRequest, ClientResponse, HttpClient, RequestContent, parse_url
+from tests.support.commands import prefork_command
 from tests.support.server import Server, Start
 
 MIB = 1 << 20
@@ -88,7 +88,7 @@ def test_talk_to_a_tcp_handler(start: Start) -> None:
     server = start("tests.apps.tcp_apps:echo", "--tcp", "--workers", "1").wait_ready(1)
     data = os.urandom(MIB)
     done = subprocess.run(
-        [sys.executable, "-m", "prefork", "talk", f"127.0.0.1:{server.port}"],
+        prefork_command("talk", f"127.0.0.1:{server.port}"),
         input=data,
         stdout=subprocess.PIPE,
         timeout=60,

@@ -6,7 +6,6 @@ import shutil
 import socket
 import ssl
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -21,16 +20,10 @@ from prefork.client import (
     SystemCall,
     parse_url,
 )
-from tests.support.hostile_servers import (
-    OK,
-    PATIENCE,
-    Handler,
-    answer,
-    answers,
-    expect_end,
-    read_head,
-    serving,
-)
+from tests.support.commands import prefork_command
+from tests.support.hostile_servers import OK, Handler, answer, answers, expect_end, serving
+from tests.support.sockets import read_head
+from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 
@@ -133,7 +126,7 @@ def test_any_certificate_is_taken_where_the_user_says_so(tls: Wrapper) -> None:
         url = f"https://127.0.0.1:{server.port}/"
         for option, status, output in (("-k", 0, b"ok"), ("-i", 1, b"")):
             done = subprocess.run(
-                [sys.executable, "-m", "prefork", "get", option, url],
+                prefork_command("get", option, url),
                 capture_output=True,
                 timeout=60,
             )

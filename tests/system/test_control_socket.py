@@ -4,44 +4,31 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import stat
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.changing_app import copy_app, set_version
+from tests.support.commands import ROOT, prefork_command, run_prefork
 from tests.support.load import Gate
 from tests.support.processes import stopped
-from tests.support.server import PATIENCE, ROOT, Server, Start, until
+from tests.support.server import Server, Start
+from tests.support.waiting import PATIENCE, until
 
 BASIC = "tests.apps.basic:app"
-
-
-def prefork(*args: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """A command as a user gives it."""
-    return subprocess.run(
-        [sys.executable, "-m", "prefork", *args],
-        cwd=ROOT,
-        env={**os.environ, **(env or {})},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE * 2,
-    )
 
 
 class Place:
     """A directory with a configuration and its application, both to be changed by a test."""
 
     def __init__(self, directory: Path) -> None:
-        directory.mkdir()
-        self.app = directory / "changing.py"
+        self.app = copy_app(directory)
         self.config = directory / "site.toml"
-        shutil.copy(ROOT / "tests/apps/version_app.py", self.app)
         self.configure()
 
     def configure(self, workers: int = 1, more: str = "") -> None:
@@ -49,23 +36,12 @@ class Place:
         self.config.write_text(f"{app}[workers]\ncount = {workers}\n{more}")
 
     def change(self, version: str, before: str = "") -> None:
-        """Another version; its size must differ from the last one's, by which Python tells."""
-        source = (ROOT / "tests/apps/version_app.py").read_text()
-        self.app.write_text(before + source.replace('"one"', repr(version)))
+        set_version(self.app, version, before)
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     return Place(tmp_path / "site")
-
-
-def settled(server: Server, generation: int) -> Server:
-    """That generation serves, and nobody else accepts any more."""
-    server.wait("generation settled", generation=generation)
-    for event in server.find("worker ready"):
-        if event["generation"] < generation:
-            server.wait("worker leaving", pid=event["pid"])
-    return server
 
 
 # Reload.
@@ -81,7 +57,7 @@ def test_reload_prints_what_changed_and_serves_it(start: Start, place: Place) ->
         "http.keepalive: 5 -> 7",
         "reloaded: generation 2 serves",
     ]
-    assert settled(server, 2).get() == (200, b"second")
+    assert server.wait_settled(2).get() == (200, b"second")
 
 
 def test_reload_waits_for_its_outcome(start: Start, place: Place, tmp_path: Path) -> None:
@@ -94,14 +70,14 @@ def test_reload_waits_for_its_outcome(start: Start, place: Place, tmp_path: Path
         assert reload.poll() is None
         gate.open()
         assert reload.wait(PATIENCE) == 0
-    assert settled(server, 2).get() == (200, b"second")
+    assert server.wait_settled(2).get() == (200, b"second")
 
 
 @contextlib.contextmanager
 def started(command: str, server: Server) -> Iterator[subprocess.Popen[bytes]]:
     """A command that is on its way."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "prefork", command, "--control", str(server.control)],
+        prefork_command(command, "--control", str(server.control)),
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -138,7 +114,7 @@ def test_a_broken_application_changes_nothing(start: Start, place: Place) -> Non
     assert server.get() == (200, b"one")
     place.change("third time")
     server.command("reload")
-    assert settled(server, 3).get() == (200, b"third time")
+    assert server.wait_settled(3).get() == (200, b"third time")
 
 
 # The other commands.
@@ -239,34 +215,34 @@ def own_places(tmp_path: Path) -> dict[str, str]:
 def test_the_only_server_need_not_be_named(
     start: Start, place: Place, own_places: dict[str, str]
 ) -> None:
-    none = prefork("status", env=own_places)
+    none = run_prefork("status", env=own_places)
     assert none.returncode == 1
     assert none.stderr.startswith("Error: no server of this user is running")
 
     shop = start(str(place.config), env=own_places, default_control=True).wait_ready(1)
     socket_file = Path(own_places["PREFORK_RUN_DIR"], "site.sock")
     assert stat.S_IMODE(socket_file.stat().st_mode) == 0o600
-    assert json.loads(prefork("status", "--json", env=own_places).stdout)["pid"] == shop.pid
-    assert prefork("scale", "2", env=own_places).stdout == "scaled to 2\n"
+    assert json.loads(run_prefork("status", "--json", env=own_places).stdout)["pid"] == shop.pid
+    assert run_prefork("scale", "2", env=own_places).stdout == "scaled to 2\n"
     shop.wait_ready(2)
-    assert prefork("reload", env=own_places).stdout == "reloaded: generation 2 serves\n"
-    assert prefork("reopen", env=own_places).returncode == 0
+    assert run_prefork("reload", env=own_places).stdout == "reloaded: generation 2 serves\n"
+    assert run_prefork("reopen", env=own_places).returncode == 0
 
     options = ("--workers", "1", "--set", "server.name=other")
     other = start(BASIC, *options, env=own_places, default_control=True).wait_ready(1)
-    unclear = prefork("status", env=own_places)
+    unclear = run_prefork("status", env=own_places)
     assert unclear.returncode == 1
     (line,) = unclear.stderr.splitlines()
     assert line.startswith("Error: several servers are running")
     assert "site (" in line
     assert "other (" in line
 
-    named = prefork("status", "--json", str(place.config), env=own_places)
+    named = run_prefork("status", "--json", str(place.config), env=own_places)
     assert json.loads(named.stdout)["pid"] == shop.pid
-    assert prefork("stop", str(place.config), env=own_places).stdout == "stopped\n"
+    assert run_prefork("stop", str(place.config), env=own_places).stdout == "stopped\n"
     assert shop.wait_exit() == 0
     assert not socket_file.exists()
-    assert prefork("stop", env=own_places).stdout == "stopped\n"
+    assert run_prefork("stop", env=own_places).stdout == "stopped\n"
     assert other.wait_exit() == 0
 
 
@@ -278,14 +254,14 @@ def test_where_the_systems_directory_cannot_be_had_the_users_is_taken(
     options = ("--workers", "1", "--set", "server.name=shop")
     server = start(BASIC, *options, env=own_places, default_control=True).wait_ready(1)
     assert Path(own_places["XDG_RUNTIME_DIR"], "prefork", "shop.sock").is_socket()
-    assert json.loads(prefork("status", "--json", env=own_places).stdout)["pid"] == server.pid
+    assert json.loads(run_prefork("status", "--json", env=own_places).stdout)["pid"] == server.pid
 
 
 def test_a_control_socket_in_use_is_not_taken(start: Start, tmp_path: Path) -> None:
     first = start(BASIC, "--workers", "1").wait_ready(1)
     path = tmp_path / "second.sock"
     bind = ("--bind", f"unix:{path}", "--set", f"control.path={first.control}")
-    second = prefork("serve", BASIC, *bind)
+    second = run_prefork("serve", BASIC, *bind)
     assert second.returncode == 1
     (line,) = second.stderr.splitlines()
     assert f"cannot open the control socket {first.control}: " in line
@@ -312,7 +288,7 @@ def test_a_stopped_client_is_waited_for_by_nobody(
         server.wait("generation settled", generation=2)
         place.change("third time")
         server.command("reload")
-        assert settled(server, 3).get() == (200, b"third time")
+        assert server.wait_settled(3).get() == (200, b"third time")
         reload.send_signal(signal.SIGCONT)
         assert reload.wait(PATIENCE) == 0
 
@@ -328,7 +304,7 @@ def test_a_client_that_is_killed_does_not_end_its_reload(
         reload.kill()
         reload.wait()
     gate.open()
-    assert settled(server, 2).get() == (200, b"second")
+    assert server.wait_settled(2).get() == (200, b"second")
 
 
 def test_a_hundred_hostile_clients_stop_nothing(start: Start, place: Place) -> None:
@@ -349,7 +325,7 @@ def test_a_hundred_hostile_clients_stop_nothing(start: Start, place: Place) -> N
                 assert server.get() == (200, b"one")
         place.change("second")
         server.command("reload")
-        assert settled(server, 2).get() == (200, b"second")
+        assert server.wait_settled(2).get() == (200, b"second")
         assert json.loads(server.command("status", "--json").stdout)["pid"] == server.pid
     finally:
         for client in clients:

@@ -6,7 +6,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -14,8 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.support.commands import ROOT, prefork_command, run_prefork
 from tests.support.processes import alive, links
-from tests.support.server import PATIENCE, ROOT, Start, until
+from tests.support.server import Start
+from tests.support.waiting import PATIENCE, until
 
 BASIC = "tests.apps.basic:app"
 
@@ -37,15 +38,7 @@ class Daemon:
         )
 
     def run(self, *args: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "prefork", *args],
-            cwd=self.tmp,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE * 2,
-        )
+        return run_prefork(*args, cwd=self.tmp)
 
     def serve(self) -> subprocess.CompletedProcess[str]:
         return self.run("serve", "site.toml")
@@ -157,7 +150,7 @@ def test_a_start_that_fails_is_told_to_the_shell(daemon: Daemon) -> None:
 def test_a_daemon_that_is_killed_at_its_start_has_failed(daemon: Daemon) -> None:
     daemon.write(app="tests.apps.hang:app")
     with subprocess.Popen(
-        [sys.executable, "-m", "prefork", "serve", "site.toml"],
+        prefork_command("serve", "site.toml"),
         cwd=daemon.tmp,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stderr=subprocess.PIPE,

@@ -22,8 +22,10 @@ from typing import Any
 import pytest
 
 from tests.support.framings import INNER, LAST, corpus
-from tests.support.nginx import nginx_command
-from tests.support.server import PATIENCE, Server, read_all, servers, until
+from tests.support.nginx import nginx_running
+from tests.support.server import Server, servers
+from tests.support.sockets import read_all
+from tests.support.waiting import PATIENCE, until
 
 SITE = """
     log_format both escape=json '{{"id": "$proxy_protocol_port", "method": "$request_method", '
@@ -137,17 +139,12 @@ def server(place: Path, stream_body: str) -> Iterator[Server]:
 def behind_nginx(place: Path, server: Server) -> dict[str, dict[str, Outcome]]:
     """Of each framing, by the way it took."""
     site, access = SITE.format(root=place), f"{place}/access.log both"
-    command = nginx_command(place, site, log=place / "error.log", access=access)
-    with subprocess.Popen(command) as process:
-        try:
-            until((place / "pid").exists, "nginx listens")
-            for way in ("buffered", "streamed"):
-                for at in range(0, len(FRAMINGS), 50):
-                    send(place / f"{way}.sock", FIRST[way] + at, FRAMINGS[at : at + 50])
-            process.send_signal(signal.SIGQUIT)
-            assert process.wait(PATIENCE) == 0
-        finally:
-            process.kill()
+    with nginx_running(place, site, log=place / "error.log", access=access) as process:
+        for way in ("buffered", "streamed"):
+            for at in range(0, len(FRAMINGS), 50):
+                send(place / f"{way}.sock", FIRST[way] + at, FRAMINGS[at : at + 50])
+        process.send_signal(signal.SIGQUIT)
+        assert process.wait(PATIENCE) == 0
     return {way: collected(place, way, "access.log") for way in ("buffered", "streamed")}
 
 

@@ -26,8 +26,10 @@ import pytest
 
 from bench import threads_and_processes
 from prefork.wire.capture import Capture, CaptureError
-from tests.support.hostile_servers import PATIENCE, closed_port
-from tests.support.server import ROOT, Server
+from tests.support.commands import ROOT
+from tests.support.server import Server
+from tests.support.sockets import closed_port
+from tests.support.waiting import PATIENCE
 
 PAGE = ROOT / "docs" / "sockets.md"
 PORT, CLOSED = "18000", "18001"

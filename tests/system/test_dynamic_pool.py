@@ -13,7 +13,9 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.support.server import Server, Start, read_all, until
+from tests.support.server import Server, Start
+from tests.support.sockets import read_all
+from tests.support.waiting import until
 
 APP = "tests.apps.renewal:app"
 

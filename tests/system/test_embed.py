@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 import prefork
-from tests.support.server import PATIENCE, ROOT, until
+from tests.support.commands import ROOT, prefork_command
+from tests.support.waiting import PATIENCE, until
 
 SCRIPT = """
 import sys
@@ -60,7 +61,7 @@ class Program:
 
     def command(self, *args: str) -> str:
         done = subprocess.run(
-            [sys.executable, "-m", "prefork", *args],
+            prefork_command(*args),
             cwd=self.place,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             capture_output=True,

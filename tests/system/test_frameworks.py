@@ -16,8 +16,10 @@ from urllib.request import HTTPCookieProcessor, OpenerDirector, build_opener
 
 import pytest
 
+from tests.support.commands import ROOT
 from tests.support.raw_http import chunked, talk
-from tests.support.server import PATIENCE, ROOT, Server, Start, servers
+from tests.support.server import Server, Start, servers
+from tests.support.waiting import PATIENCE
 
 TARGETS = {"flask": "examples.flask_app:app", "django": "examples.django_app:application"}
 STYLE = b"body { color: teal }\n"

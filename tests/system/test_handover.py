@@ -15,7 +15,8 @@ import pytest
 
 from tests.support.load import Connection, Gate
 from tests.support.processes import asleep, peers_of, stopped
-from tests.support.server import Server, Start, servers, until
+from tests.support.server import Server, Start, servers
+from tests.support.waiting import until
 
 APP = "tests.apps.crowded:app"
 PATIENT = ("--set", "http.keepalive=0", "--set", "http.header_timeout=0")
@@ -72,10 +73,6 @@ class Kept:
             connection.close()
 
 
-def pids(server: Server) -> list[int]:
-    return [worker.pid for worker in server.workers()]
-
-
 def stop_idle(server: Server, pid: int) -> None:
     """Stops a worker that takes connections and looks idle: siblings go on sending to it."""
     with Kept(server.port, pid, count=1):  # it has begun to serve
@@ -101,7 +98,7 @@ def test_kept_connections_of_a_busy_worker_are_answered_by_its_sibling(
         kept.occupy(busy, gate)
         for connection in (*others, *others):
             answered = int(connection.ask("/pid").body)
-            assert answered in pids(shared)
+            assert answered in shared.worker_pids()
             assert answered != kept.holder
         gate.open()
         assert int(busy.receive().body) == kept.holder
@@ -176,7 +173,7 @@ def test_switched_off_everybody_serves_what_he_has(start: Start, gate: Gate) -> 
     server.wait_ready(2)
     with Kept(server.port, count=2) as kept:
         busy, other = kept.mine
-        (idle,) = set(pids(server)) - {kept.holder}
+        (idle,) = set(server.worker_pids()) - {kept.holder}
         with Kept(server.port, idle, count=1) as theirs:
             kept.occupy(busy, gate)
             other.send("/pid")
@@ -195,7 +192,7 @@ def test_what_is_in_the_inbox_of_a_killed_worker_is_answered_by_another(
     server.expected_errors.add("worker died")
     with Kept(server.port, count=5) as kept:
         busy, *others = kept.mine
-        (victim,) = set(pids(server)) - {kept.holder}
+        (victim,) = set(server.worker_pids()) - {kept.holder}
         stop_idle(server, victim)
         kept.occupy(busy, gate)
         ports = {connection.port for connection in others}
@@ -209,7 +206,7 @@ def test_what_is_in_the_inbox_of_a_killed_worker_is_answered_by_another(
         os.kill(victim, signal.SIGKILL)
         # The busy one is still busy: only the successor can answer.
         answers = {int(connection.receive().body) for connection in others}
-        assert answers == set(pids(server)) - {kept.holder}
+        assert answers == set(server.worker_pids()) - {kept.holder}
         gate.open()
         assert int(busy.receive().body) == kept.holder
 
@@ -221,7 +218,7 @@ def test_what_a_worker_has_no_descriptor_for_the_master_gives_to_another(
     server.expected_errors.add("accept failed")
     with Kept(server.port, count=4) as kept:
         busy, *others = kept.mine
-        crowded, free = set(pids(server)) - {kept.holder}
+        crowded, free = set(server.worker_pids()) - {kept.holder}
         with Kept(server.port, free, count=1) as theirs:
             stop_idle(server, crowded)
             # The only one that looks idle gets them all.
@@ -257,7 +254,7 @@ def test_a_worker_short_of_descriptors_is_sent_nothing(start: Start, gate: Gate)
     ).wait_ready(2)
     with Kept(server.port, count=3) as kept:
         busy, other, third = kept.mine
-        (crowded,) = set(pids(server)) - {kept.holder}
+        (crowded,) = set(server.worker_pids()) - {kept.holder}
         with Kept(server.port, crowded, count=1) as theirs:
             theirs.rest()
             theirs.mine[0].ask("/crowd")
@@ -287,7 +284,7 @@ def test_what_was_sent_to_a_worker_without_descriptors_is_answered_by_another(
     """Its last descriptor goes while it is idle, so that nobody could know."""
     server = start(APP, "--workers", "2", *PATIENT).wait_ready(2)
     server.expected_errors = {"accept failed"}
-    full, holder = pids(server)
+    full, holder = server.worker_pids()
     # One that has answered takes connections: before that it would see that it has no descriptors.
     with Kept(server.port, full, count=1), Kept(server.port, holder, count=3) as kept:
         busy, *others = kept.mine
@@ -318,19 +315,19 @@ def test_a_kept_connection_outlives_reloads(start: Start, gate: Gate) -> None:
         half.sock.sendall(b"GET /pid HT")
         half.arrived()
         for number in (2, 3):
-            former = set(pids(server))
+            former = set(server.worker_pids())
             server.command("reload")
             for pid in former:
                 server.wait("worker exited", pid=pid)
             for connection in idle:
-                assert int(connection.ask("/pid").body) in set(pids(server)) - former
+                assert int(connection.ask("/pid").body) in set(server.worker_pids()) - former
             assert server.find("generation settled", generation=number)
         half.sock.sendall(b"TP/1.1\r\nHost: t\r\n\r\n")
-        assert int(half.receive().body) in pids(server)
+        assert int(half.receive().body) in server.worker_pids()
         # In the middle of an answer: it ends where it began, and goes on elsewhere.
         busy.send(gate.target)
         gate.arrived()
-        former = set(pids(server))
+        former = set(server.worker_pids())
         server.command("reload")
         assert int(server.get("/pid")[1]) not in former  # their successors are at work
         gate.open()
@@ -345,7 +342,7 @@ def test_a_kept_connection_outlives_reloads(start: Start, gate: Gate) -> None:
 def test_a_kept_connection_outlives_an_upgrade(start: Start) -> None:
     server = start(APP, "--workers", "2", *PATIENT).wait_ready(2)
     with Kept(server.port, count=3) as kept:
-        former = set(pids(server))
+        former = set(server.worker_pids())
         server.command("upgrade")
         for pid in former:
             server.wait("worker exited", pid=pid)

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from tests.support.raw_http import Answer, Raw, chunked, request, talk
-from tests.support.server import Server, Start, servers, until
+from tests.support.server import Server, Start, servers
+from tests.support.waiting import until
 
 APP = "tests.apps.basic:app"
 LIMITS = {

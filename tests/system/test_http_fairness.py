@@ -5,7 +5,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tests.support.raw_http import request, talk
-from tests.support.server import PATIENCE, Start, until
+from tests.support.server import Start
+from tests.support.waiting import PATIENCE, until
 from tests.system.test_http import APP
 
 MANY = 200

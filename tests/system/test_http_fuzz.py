@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from tests.support.raw_http import request, talk
-from tests.support.server import PATIENCE, Server, read_all, servers
+from tests.support.server import Server, servers
+from tests.support.sockets import read_all
+from tests.support.waiting import PATIENCE
 from tests.system.test_http import APP, settings
 from tests.unit.test_request_parser_properties import PIECES, WHOLE
 

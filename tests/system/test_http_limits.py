@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tests.support.raw_http import Raw, request
-from tests.support.server import PATIENCE, Server, servers
+from tests.support.server import Server, servers
+from tests.support.waiting import PATIENCE
 from tests.system.test_http import APP, settings
 
 BEGUN = b"GET /pid HTTP/1.1\r\nHost: test\r\n"

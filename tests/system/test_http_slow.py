@@ -11,7 +11,8 @@ import pytest
 
 from tests.support.processes import sockets
 from tests.support.raw_http import Raw, request, talk
-from tests.support.server import PATIENCE, Start, until
+from tests.support.server import Start
+from tests.support.waiting import PATIENCE, until
 from tests.system.test_http import APP, settings
 
 EACH = 50

@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.commands import ROOT, prefork_command
 from tests.support.processes import alive
-from tests.support.server import PATIENCE, ROOT, Server, Start, read_all, until
+from tests.support.server import Server, Start
+from tests.support.sockets import read_all
+from tests.support.waiting import PATIENCE, until
 
 BASIC = "tests.apps.basic:app"
 
@@ -75,7 +78,7 @@ def refused(address: str, tmp: Path, wrapper: tuple[str, ...] = ()) -> str:
     control = tmp / "refused.sock"
     options = ("--bind", "127.0.0.1:0", "--bind", address, "--set", f"control.path={control}")
     done = subprocess.run(
-        [*wrapper, sys.executable, "-m", "prefork", "serve", BASIC, *options],
+        [*wrapper, *prefork_command("serve", BASIC, *options)],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -295,7 +298,7 @@ def test_what_is_no_address(address: str, tmp_path: Path) -> None:
     control = tmp_path / "control.sock"
     options = ("--set", f"control.path={control}")
     done = subprocess.run(
-        [sys.executable, "-m", "prefork", "serve", BASIC, "--bind", address, *options],
+        prefork_command("serve", BASIC, "--bind", address, *options),
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.load import Connection, Gate, load
-from tests.support.server import Server, Start, until
+from tests.support.load import Connection, Gate, running_load
+from tests.support.server import Server, Start
+from tests.support.waiting import until
 
 BASIC = "tests.apps.basic:app"
 
@@ -226,7 +227,7 @@ def test_twenty_rotations_under_load_lose_and_tear_no_line(
     taking = threading.Lock()
     asked: list[str] = []
 
-    with load() as clients:
+    with running_load() as clients:
 
         def client(_: object) -> None:
             with Connection(server.port) as connection:

@@ -14,8 +14,10 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.commands import ROOT
 from tests.support.load import Gate
-from tests.support.server import ROOT, Server, Start, until
+from tests.support.server import Server, Start
+from tests.support.waiting import until
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 

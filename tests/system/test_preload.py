@@ -2,17 +2,16 @@
 
 import json
 import os
+import random
 import re
 import selectors
 import shutil
 import signal
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,11 @@ from prefork.master.pool.plan import Worker
 from prefork.master.processes.children import Children
 from prefork.master.processes.generation import Generation
 from prefork.scoreboard import Scoreboard
-from tests.support.processes import alive
-from tests.support.server import ROOT, Server, Start, until
+from tests.support.commands import ROOT
+from tests.support.load import Answer, Connection, Load, running_load
+from tests.support.processes import alive, links
+from tests.support.server import Server, Start
+from tests.support.waiting import until
 
 APP = "preloaded:app"
 PRELOAD = ("--set", "workers.preload=true")
@@ -85,10 +87,6 @@ def zygote(server: Server, count: int = 1, **fields: Any) -> psutil.Process:
     return psutil.Process(server.wait("zygote ready", count, **fields)["pid"])
 
 
-def pids(server: Server) -> set[int]:
-    return {worker.pid for worker in server.workers()}
-
-
 def gone(pid: int) -> Callable[[], bool]:
     """Where the master is dead, whoever takes in its orphans may be slow to bury them."""
     return lambda: not alive(pid)
@@ -105,19 +103,8 @@ def everybody(server: Server) -> list[dict[str, Any]]:
     return [*server.find("zygote ready"), *server.find("worker ready")]
 
 
-def fds(pid: int) -> list[str]:
-    """What a process has open, as the kernel names it."""
-    found = []
-    for fd in os.listdir(f"/proc/{pid}/fd"):
-        try:
-            found.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
-        except FileNotFoundError:
-            continue
-    return sorted(found)
-
-
 def has_sockets(pid: int, count: int) -> bool:
-    return sum(name.startswith("socket") for name in fds(pid)) == count
+    return sum(name.startswith("socket") for name in links(pid).values()) == count
 
 
 def listening(pid: int) -> set[int]:
@@ -127,49 +114,35 @@ def listening(pid: int) -> set[int]:
         _, local, _, state, *rest = line.split()
         if state == "0A":
             inodes[f"socket:[{rest[5]}]"] = int(local.rpartition(":")[2], 16)
-    return {inodes[name] for name in fds(pid) if name in inodes}
+    return {inodes[name] for name in links(pid).values() if name in inodes}
 
 
-class Load:
-    """Clients that ask again and again, keep-alive and one connection a request; every answer is
-    looked at."""
+@contextmanager
+def visited(server: Server) -> Iterator[Load]:
+    """Clients that ask all the while, on kept connections and with one for each request; each
+    answer is looked at, and none may fail."""
+    with running_load() as clients:
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._over = threading.Event()
-        self.answers = 0
-        self.failures: list[str] = []
-        self._threads = [
-            threading.Thread(target=self._run, args=(keep,)) for keep in (True, True, False, False)
-        ]
+        def check(answer: Answer) -> None:
+            assert answer.status == 200
+            assert json.loads(answer.body)["version"] == "one"
+            clients.count()
 
-    def _run(self, keep: bool) -> None:
-        connection = self._server.http()
-        while not self._over.is_set():
-            try:
-                connection.request("GET", "/", headers={} if keep else {"Connection": "close"})
-                response = connection.getresponse()
-                assert response.status == 200
-                assert json.loads(response.read())["version"] == "one"
-                self.answers += 1
-            except (AssertionError, ValueError, OSError, HTTPException) as problem:
-                self.failures.append(repr(problem))
-                connection.close()
-        connection.close()
+        def keep_alive(_: random.Random) -> None:
+            with Connection(server.port) as connection:
+                last = False
+                while not last and not clients.over.is_set():
+                    answer = connection.ask("/")
+                    check(answer)
+                    last = answer.last
 
-    def __enter__(self) -> "Load":
-        for thread in self._threads:
-            thread.start()
-        return self
+        def one_shot(_: random.Random) -> None:
+            with Connection(server.port) as connection:
+                check(connection.ask("/", close=True))
 
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
-
-    def wait_for(self, more: int) -> None:
-        goal = self.answers + more
-        until(lambda: self.answers >= goal, f"{more} more answers")
+        clients.run(keep_alive, 2)
+        clients.run(one_shot, 2)
+        yield clients
 
 
 # Memory and import.
@@ -189,9 +162,8 @@ def test_the_workers_share_the_memory_of_the_application(site: Site) -> None:
     apart = site.start(*args, env={"BALLAST": "50"}).wait_ready(4)
     shared = site.start(*args, *PRELOAD, env={"BALLAST": "50"}).wait_ready(4)
     for server in (apart, shared):
-        with Load(server) as load:
-            load.wait_for(200)
-        assert not load.failures
+        with visited(server) as clients:
+            clients.wait_answers(200)
     without = _pss(apart.workers())
     with_it = _pss([*shared.workers(), zygote(shared)])
     assert without > 4 * 50_000
@@ -202,7 +174,7 @@ def test_the_application_is_imported_once_and_by_no_worker(site: Site) -> None:
     server = site.start("--workers", "3", *PRELOAD, app="preloaded:factory()").wait_ready(3)
     imports = [["import", str(zygote(server).pid)], ["factory", str(zygote(server).pid)]]
     assert site.notes() == imports
-    assert zygote(server).pid not in pids(server)
+    assert zygote(server).pid not in set(server.worker_pids())
     assert zygote(server).cmdline()[0].startswith("prefork: zygote [")
 
 
@@ -289,13 +261,13 @@ def test_an_import_that_fails(site: Site, source: str, said: str) -> None:
     """At the first boot it ends the server, at a reload it changes nothing."""
     args = ("--workers", "2", *PRELOAD, "--set", "workers.boot_timeout=1")
     server = site.start(*args).wait_ready(2)
-    before = pids(server), zygote(server).pid
+    before = set(server.worker_pids()), zygote(server).pid
     site.replace(source)
     server.expected_errors |= {"reload failed", "spawn failed", "zygote died"}
     done = server.command("reload", check=False)
     assert done.returncode == 1
     assert said in done.stderr
-    assert (pids(server), zygote(server).pid) == before
+    assert (set(server.worker_pids()), zygote(server).pid) == before
     # The old generation goes on with the code that it has, whatever is on disk now.
     victim = server.workers()[0].pid
     server.expected_errors.add("worker died")
@@ -329,7 +301,10 @@ def test_a_listener_that_a_reload_drops_is_not_kept_open_by_a_zygote(
 
     def holds(number: int, pid: int) -> None:
         """Listeners and channel; a worker's end of its own passes through for a moment."""
-        until(lambda: sum("socket" in name for name in fds(pid)) == number, f"{number} sockets")
+        until(
+            lambda: sum("socket" in name for name in links(pid).values()) == number,
+            f"{number} sockets",
+        )
 
     holds(3, zygote(server).pid)
     write()
@@ -347,15 +322,14 @@ def test_a_listener_that_a_reload_drops_is_not_kept_open_by_a_zygote(
 def test_the_death_of_the_zygote_costs_no_request_and_no_worker(site: Site) -> None:
     server = site.start("--workers", "2", *PRELOAD).wait_ready(2)
     server.expected_errors.add("zygote died")
-    workers = pids(server)
-    with Load(server) as load:
+    workers = set(server.worker_pids())
+    with visited(server) as clients:
         for number in range(1, 6):
-            load.wait_for(20)
+            clients.wait_answers(20)
             zygote(server, number).kill()
             server.wait("zygote ready", number + 1)
-        load.wait_for(20)
-    assert not load.failures
-    assert pids(server) == workers
+        clients.wait_answers(20)
+    assert set(server.worker_pids()) == workers
     assert len(server.find("worker ready")) == 2
 
     server.expected_errors.add("worker died")
@@ -369,7 +343,7 @@ def test_a_zygote_that_dies_young_is_replaced_by_the_next_spawn(site: Site) -> N
     server.expected_errors |= {"zygote died", "spawn failed", "worker died"}
     zygote(server).terminate()
     server.wait("zygote died", how="killed by SIGTERM")
-    os.kill(min(pids(server)), signal.SIGKILL)
+    os.kill(min(set(server.worker_pids())), signal.SIGKILL)
     server.wait("worker ready", 3)
     assert len(server.find("zygote ready")) == 2
 
@@ -379,7 +353,7 @@ def test_a_zygote_that_does_not_fork_in_time_is_replaced(site: Site) -> None:
     server = site.start(*args).wait_ready(2)
     server.expected_errors |= {"zygote died", "spawn failed", "worker died"}
     zygote(server).suspend()
-    os.kill(min(pids(server)), signal.SIGKILL)
+    os.kill(min(set(server.worker_pids())), signal.SIGKILL)
     server.wait("zygote killed", reason="its worker was not ready within 0.5 s")
     server.wait("worker ready", 3)
 
@@ -424,7 +398,7 @@ def test_a_worker_that_dies_before_it_has_told_its_pid_is_asked_for_again(site: 
     server = site.start("--workers", "2", *PRELOAD, env={"DIE_UNBORN": str(flag)}).wait_ready(2)
     server.expected_errors |= {"spawn failed", "worker died"}
     flag.touch()
-    os.kill(min(pids(server)), signal.SIGKILL)
+    os.kill(min(set(server.worker_pids())), signal.SIGKILL)
     server.wait("spawn failed", 3, slots=[0])
     flag.unlink()
     server.wait("worker ready", 2, slot=0)
@@ -474,7 +448,7 @@ def test_a_worker_of_a_zygote_reopens_its_logs(site: Site) -> None:
     server.command("reopen")
     server.expected_errors.add("worker died")
     # A request that the old worker answers could not show what its successor has.
-    os.kill(min(pids(server)), signal.SIGKILL)
+    os.kill(min(set(server.worker_pids())), signal.SIGKILL)
     server.wait("worker ready", 2)
     answer(server)
     until(lambda: len(access.read_text().splitlines()) == 1, "a line in the new file")
@@ -537,13 +511,15 @@ def test_a_zygote_holds_the_listeners_and_nothing_else_of_the_master(site: Site)
     server = site.start("--workers", "2", *PRELOAD).wait_ready(2)
 
     def held() -> int:
-        return sum(name.startswith(("socket", "anon")) for name in fds(zygote(server).pid))
+        return sum(
+            name.startswith(("socket", "anon")) for name in links(zygote(server).pid).values()
+        )
 
     # The listener and its channel: no worker's channel (but while it forks one), no control socket,
     # no epoll.
     until(lambda: held() == 2, "two descriptors of the zygote")
     assert listening(zygote(server).pid) == {server.port}
-    pipes = [name for name in fds(zygote(server).pid) if name.startswith("pipe")]
+    pipes = [name for name in links(zygote(server).pid).values() if name.startswith("pipe")]
     assert set(pipes) <= set(_standard(server))
     for worker in server.workers():
         assert listening(worker.pid) == {server.port}
@@ -580,7 +556,7 @@ def test_reloads_leak_neither_descriptors_nor_zombies(site: Site) -> None:
 
 def _kinds(pid: int) -> list[str]:
     """What a process has open, without the inodes."""
-    return sorted(re.sub(r"\[\d+\]", "", name) for name in fds(pid))
+    return sorted(re.sub(r"\[\d+\]", "", name) for name in links(pid).values())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -615,7 +591,7 @@ def test_a_terminal_s_signals_do_not_reach_the_zygote(site: Site) -> None:
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGWINCH, signal.SIGTTIN):
         zygote(server).send_signal(number)
     server.expected_errors.add("worker died")
-    os.kill(min(pids(server)), signal.SIGKILL)
+    os.kill(min(set(server.worker_pids())), signal.SIGKILL)
     server.wait("worker ready", 2)
     assert len(server.find("zygote ready")) == 1
 
@@ -640,7 +616,7 @@ def test_a_process_that_the_import_forks_holds_no_listener(site: Site, start: St
             "one child of the zygote",
         )
         assert listening(own.pid) == set()
-        assert not any(name.startswith("socket") for name in fds(own.pid))
+        assert not any(name.startswith("socket") for name in links(own.pid).values())
         server.command("reload")
         # Its parent is gone; the master takes it in, and buries it.
         until(lambda: own.ppid() == server.pid, "its adoption")
@@ -679,7 +655,7 @@ def test_hooks_are_called_in_order_and_in_their_process(site: Site, preload: boo
     moments = HOOKS if preload else HOOKS[1:]
     options = PRELOAD if preload else ()
     server = site.start("--workers", "1", *options, *hooks(*moments)).wait_ready(1)
-    (worker,) = pids(server)
+    (worker,) = set(server.worker_pids())
     (name,) = server.addresses
     server.stop()
     name = "127.0.0.1:0"  # as it was asked for

@@ -20,7 +20,9 @@ from tests.support.certificates import Authority
 from tests.support.nginx import nginx_command
 from tests.support.processes import peers_of
 from tests.support.raw_http import Answer, Raw, request, talk
-from tests.support.server import PATIENCE, Server, Start, read_all, servers, until
+from tests.support.server import Server, Start, servers
+from tests.support.sockets import read_all
+from tests.support.waiting import PATIENCE, until
 
 APP = "tests.apps.basic:app"
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin"

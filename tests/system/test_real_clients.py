@@ -15,7 +15,8 @@ import httpx
 import pytest
 import requests
 
-from tests.support.server import PATIENCE, Server, servers
+from tests.support.server import Server, servers
+from tests.support.waiting import PATIENCE
 from tests.system.test_http import APP
 
 BODY = bytes(range(256)) * 12_000

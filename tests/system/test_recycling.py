@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.availability import Load, tcp
-from tests.support.server import PATIENCE, Server, Start, read_all
+from tests.support.server import Server, Start
+from tests.support.sockets import read_all
+from tests.support.waiting import PATIENCE
 
 APP = "tests.apps.renewal:app"
 OVER = "worker to be recycled"

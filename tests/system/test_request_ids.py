@@ -7,7 +7,8 @@ from pathlib import Path
 from time import time
 
 from tests.support.raw_http import Raw, request
-from tests.support.server import PATIENCE, Start, until
+from tests.support.server import Start
+from tests.support.waiting import PATIENCE, until
 
 KEYS = "tests.apps.named:app"
 

@@ -13,7 +13,8 @@ import pytest
 
 from tests.support.certificates import Authority, talk_tls
 from tests.support.raw_http import request
-from tests.support.server import Server, Start, until
+from tests.support.server import Server, Start
+from tests.support.waiting import until
 
 APP = "tests.apps.rights:app"
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")

@@ -3,8 +3,9 @@
 import psutil
 import pytest
 
-from tests.support.server import Start, until
+from tests.support.server import Start
 from tests.support.site import ask
+from tests.support.waiting import until
 
 APP = "tests.apps.scribbler:app"
 

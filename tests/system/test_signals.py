@@ -6,7 +6,6 @@ import os
 import pty
 import random
 import select
-import shutil
 import signal
 import socket
 import struct
@@ -16,22 +15,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.changing_app import copy_app, rewrite
+from tests.support.commands import ROOT
 from tests.support.load import Connection, Gate, Load
 from tests.support.processes import alive, signal_set
-from tests.support.server import PATIENCE, ROOT, Server, Start, read_all, until
+from tests.support.server import Server, Start
+from tests.support.sockets import read_all
+from tests.support.waiting import PATIENCE, until
 
 BASIC = "tests.apps.basic:app"
 SUPERVISED = "tests.apps.supervised:app"
-
-
-def pids(server: Server) -> list[int]:
-    """The workers that are ready and were not told to leave, as the log tells it."""
-    ended = {
-        event["pid"]
-        for name in ("worker died", "worker exited", "worker leaving")
-        for event in server.find(name)
-    }
-    return [event["pid"] for event in server.find("worker ready") if event["pid"] not in ended]
 
 
 def refused(server: Server) -> bool:
@@ -65,7 +58,7 @@ def test_term_finishes_what_is_in_flight(start: Start, tmp_path: Path) -> None:
 def test_int_and_quit_stop_at_once(start: Start, tmp_path: Path, number: signal.Signals) -> None:
     server = start(SUPERVISED, "--workers", "2", "--set", "workers.graceful_timeout=0")
     server.wait_ready(2).expected_errors.add("worker exited")  # it names what was cut off
-    workers = pids(server)
+    workers = server.ready_pids()
     gate = Gate(tmp_path / "gate")
     with Connection(server.port) as connection:
         connection.send(gate.target)
@@ -105,11 +98,11 @@ def test_ttin_and_ttou_change_the_number_by_one(start: Start) -> None:
     for number in (1, 2):
         server.signal(signal.SIGTTOU)
         assert server.wait("worker exited", number)["slot"] == 3 - number
-    (last,) = pids(server)
+    (last,) = server.ready_pids()
     server.signal(signal.SIGTTOU)  # there is no less than one
     server.wait("signal received", 3, signal="SIGTTOU")
     assert server.get("/pid") == (200, str(last).encode())
-    assert pids(server) == [last]
+    assert server.ready_pids() == [last]
     assert json.loads(server.command("status", "--json").stdout)["target"] == 1
 
 
@@ -151,13 +144,13 @@ def test_winch_of_a_terminal_is_no_order(
 ) -> None:
     keyboard, take = terminal
     server = start(BASIC, "--workers", "2", preexec_fn=take).wait_ready(2)
-    before = pids(server)
+    before = server.ready_pids()
     # A resize, as a window does it: the kernel tells the whole foreground group, tty_ioctl(4).
     fcntl.ioctl(keyboard, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 132, 0, 0))
     server.wait("signal received", signal="SIGWINCH")
     server.signal(signal.SIGTTIN)
     server.wait("worker ready", 3)
-    assert pids(server)[:2] == before
+    assert server.ready_pids()[:2] == before
     assert not server.find("worker leaving")
 
 
@@ -196,7 +189,7 @@ def test_usr1_goes_on_in_new_files(start: Start, tmp_path: Path) -> None:
 
 def test_a_worker_ignores_what_a_terminal_sends(start: Start) -> None:
     server = start(BASIC, "--workers", "1", "--set", "http.keepalive=0").wait_ready(1)
-    (worker,) = pids(server)
+    (worker,) = server.ready_pids()
     ignored = [signal.SIGINT, signal.SIGHUP, signal.SIGWINCH, signal.SIGUSR1, signal.SIGUSR2]
     ignored += [signal.SIGTTIN, signal.SIGTTOU]
     with Connection(server.port) as kept:
@@ -205,7 +198,7 @@ def test_a_worker_ignores_what_a_terminal_sends(start: Start) -> None:
             assert server.get("/pid") == (200, str(worker).encode())
             os.kill(worker, number)  # and in its other place to wait
             assert int(kept.ask("/pid").body) == worker
-    assert pids(server) == [worker]
+    assert server.ready_pids() == [worker]
     # Caught and not ignored, which a program of the application's would inherit.
     assert not signal_set(worker, "SigIgn") & set(ignored)
     assert set(ignored) <= signal_set(worker, "SigCgt")
@@ -215,7 +208,7 @@ def test_term_to_a_worker_retires_it_and_its_successor_is_there_first(
     start: Start, tmp_path: Path
 ) -> None:
     server = start(SUPERVISED, "--workers", "1").wait_ready(1)
-    (worker,) = pids(server)
+    (worker,) = server.ready_pids()
     gate = Gate(tmp_path / "gate")
     with Connection(server.port) as connection:
         connection.send(gate.target)
@@ -253,7 +246,7 @@ def test_a_worker_retired_under_load_loses_nothing(start: Start) -> None:
     clients.run(keep_alive, 4)
     for number in range(3, 13):
         clients.wait_answers(20)
-        os.kill(pids(server)[number % 2], signal.SIGTERM)
+        os.kill(server.ready_pids()[number % 2], signal.SIGTERM)
         server.wait("worker ready", number)
     clients.end()
     server.wait("worker exited", 10)
@@ -281,12 +274,12 @@ def test_an_unknown_child_is_reaped_and_is_nobody(start: Start) -> None:
         pid = int(reader.readline())
     server.wait_ready(1)
     assert alive(pid)
-    before = pids(server)
+    before = server.ready_pids()
     os.write(end, b".")
     until(lambda: not Path(f"/proc/{pid}").exists(), "not even a zombie is left of it")
     os.close(end)
     assert server.get("/pid")[0] == 200
-    assert pids(server) == before
+    assert server.ready_pids() == before
     assert not server.find("worker exited")
     assert not server.find("worker died")
 
@@ -296,21 +289,8 @@ def test_an_unknown_child_is_reaped_and_is_nobody(start: Start) -> None:
 
 @pytest.fixture
 def app(tmp_path: Path) -> Path:
-    """An application file that may be rewritten, in a directory of its own.
-
-    Versions differ in length: Python knows a compiled module by the second and its source's size.
-    """
-    place = tmp_path / "app"
-    place.mkdir()
-    shutil.copy(ROOT / "tests/apps/version_app.py", place / "changing.py")
-    return place / "changing.py"
-
-
-def rewrite(path: Path, text: str) -> None:
-    """In one step: a reader sees the old or the new."""
-    draft = path.with_suffix(".draft")
-    draft.write_text(text)
-    draft.rename(path)
+    """An application file that may be rewritten, in a directory of its own."""
+    return copy_app(tmp_path / "app")
 
 
 class Watch(Load):
@@ -334,7 +314,7 @@ def test_hup_serves_the_changed_code_and_nobody_notices(start: Start, app: Path)
     server = start(
         *("changing:app", "--workers", "2", "--set", "log.level=debug"), cwd=app.parent
     ).wait_ready(2)
-    old = pids(server)
+    old = server.ready_pids()
     clients = Watch(server.port)
     clients.wait_answers(20)
     rewrite(app, app.read_text().replace('"one"', '"second"'))
@@ -370,7 +350,7 @@ BROKEN = {
 def test_hup_with_a_broken_application_changes_nothing(start: Start, app: Path, how: str) -> None:
     server = start("changing:app", "--workers", "2", cwd=app.parent).wait_ready(2)
     server.expected_errors |= {"reload failed", "worker failed to boot", "worker died"}
-    before = pids(server)
+    before = server.ready_pids()
     clients = Watch(server.port)
     clients.wait_answers(5)
     rewrite(app, BROKEN[how])
@@ -382,7 +362,7 @@ def test_hup_with_a_broken_application_changes_nothing(start: Start, app: Path, 
     clients.wait_answers(5)
     clients.end()
     assert set(clients.versions) == {b"one"}
-    assert pids(server) == before
+    assert server.ready_pids() == before
     assert all(map(alive, before))
     assert not server.find("worker leaving")
     told = json.loads(server.command("status", "--json").stdout)
@@ -405,7 +385,7 @@ def test_hup_with_a_broken_file_changes_nothing(start: Start, app: Path, text: s
     config = toml(app.with_name("site.toml"), workers__count="2")
     server = start(str(config)).wait_ready(2)
     server.expected_errors.add("reload failed")
-    before = pids(server)
+    before = server.ready_pids()
     clients = Watch(server.port)
     clients.wait_answers(5)
     rewrite(config, text)
@@ -415,14 +395,14 @@ def test_hup_with_a_broken_file_changes_nothing(start: Start, app: Path, text: s
     clients.wait_answers(5)
     clients.end()
     assert set(clients.versions) == {b"one"}
-    assert pids(server) == before
+    assert server.ready_pids() == before
     # Repaired, it goes through.
     toml(config, workers__count="1")
     server.signal(signal.SIGHUP)
     server.wait("generation settled", generation=2)
     server.wait("worker exited", 2)
     assert server.get("/") == (200, b"second")
-    assert len(pids(server)) == 1
+    assert len(server.ready_pids()) == 1
 
 
 def ask_unix(path: Path) -> bytes:
@@ -454,7 +434,7 @@ def test_hup_with_a_bind_that_cannot_be_had_changes_nothing(start: Start, app: P
     config = toml(app.with_name("site.toml"), server__bind=f'["unix:{first}"]')
     server = start(str(config), "--workers", "1", bind=()).wait_ready(1)
     server.expected_errors.add("reload failed")
-    before = pids(server)
+    before = server.ready_pids()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         toml(config, server__bind=f'["unix:{second}", "127.0.0.1:{port}"]')
@@ -462,7 +442,7 @@ def test_hup_with_a_bind_that_cannot_be_had_changes_nothing(start: Start, app: P
         assert str(port) in server.wait("reload failed")["reason"]
     assert ask_unix(first) == b"one"
     assert not second.exists(), "what was opened for it is closed"
-    assert pids(server) == before
+    assert server.ready_pids() == before
 
 
 def test_hup_changes_threads_and_timeouts(start: Start, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from prefork.scoreboard import LINE
 from tests.support.load import Gate
-from tests.support.server import Event, Server, Start, read_all
+from tests.support.server import Event, Server, Start
+from tests.support.sockets import read_all
 
 SLOW = "tests.apps.slow:app"
 LIMITS = ("--set", "workers.slow_request=0.1", "--set", "workers.request_timeout=0")

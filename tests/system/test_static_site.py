@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from tests.support.raw_http import Answer, request, talk
-from tests.support.server import Server, Start, servers, until
+from tests.support.server import Server, Start, servers
+from tests.support.waiting import until
 
 INDEX = b"<!doctype html><title>Home</title>\n"
 TEXT = b"0123456789" * 100

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from prefork.scoreboard import LINE
-from tests.support.server import Server, Start, until
+from tests.support.server import Server, Start
+from tests.support.waiting import until
 
 BASIC = "tests.apps.basic:app"
 

@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import shutil
 import signal
 import socket
 from collections.abc import Iterator
@@ -19,7 +18,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.support.load import Connection, Cut, Gate, Load, ask
+from tests.support.changing_app import copy_app, rewrite
+from tests.support.load import Connection, Cut, Gate, Killed, Load, ask, explained
 from tests.support.processes import (
     alive,
     links,
@@ -29,20 +29,11 @@ from tests.support.processes import (
     sockets,
     stopped,
 )
-from tests.support.server import PATIENCE, ROOT, Event, Server, Start, until
+from tests.support.server import Event, Server, Start
+from tests.support.waiting import PATIENCE, until
 
 BASIC = "tests.apps.basic:app"
 SUPERVISED = "tests.apps.supervised:app"
-
-
-def pids(server: Server) -> list[int]:
-    """The workers that are ready and not dead, as the log tells it."""
-    ended = {
-        event["pid"]
-        for name in ("worker died", "worker exited", "worker leaving")
-        for event in server.find(name)
-    }
-    return [event["pid"] for event in server.find("worker ready") if event["pid"] not in ended]
 
 
 def time_of(event: Event) -> float:
@@ -50,13 +41,6 @@ def time_of(event: Event) -> float:
 
 
 # Killed under load.
-
-
-@dataclass
-class Killed:
-    pid: int
-    held: set[int]
-    """The ports of those clients whose connections it held."""
 
 
 @dataclass
@@ -85,10 +69,8 @@ class Victims(Load):
 
     def _judge(self, connection: Connection, cut: Cut, killed: list[Killed]) -> None:
         """`killed`: those that were killed since it connected."""
-        culprits = [dead.pid for dead in killed if connection.port in dead.held]
-        assert culprits, f"no dead worker held port {connection.port}: {cut}"
-        assert connection.pid in (None, *culprits), (
-            f"held by {connection.pid}, which was not killed: {cut}"
+        assert explained(connection, killed), (
+            f"port {connection.port}, held by {connection.pid}: {cut}; killed: {killed}"
         )
         assert b"HTTP/1.1 200 OK\r\n".startswith(cut.got[:17]), cut
         self.failed += 1
@@ -116,7 +98,7 @@ def test_a_worker_killed_a_hundred_times_takes_along_only_what_it_held(start: St
         clients.run(clients.one_shot, 2)
         for number in range(1, 101):
             clients.wait_answers(8)
-            victim = rng.choice(pids(server))
+            victim = rng.choice(server.ready_pids())
             os.kill(victim, signal.SIGSTOP)
             until(partial(stopped, victim), "the victim is stopped")
             clients.killed.append(Killed(victim, peers_of(victim, server.port)))
@@ -269,7 +251,7 @@ def test_an_idle_client_at_the_end_is_closed_without_a_reset(start: Start) -> No
 
 def test_when_the_master_is_killed_its_workers_finish_and_go(start: Start, tmp_path: Path) -> None:
     server = start(SUPERVISED, "--workers", "3").wait_ready(3)
-    workers = pids(server)
+    workers = server.ready_pids()
     gate = Gate(tmp_path / "gate")
     with Connection(server.port) as connection:
         connection.send(gate.target)
@@ -291,7 +273,7 @@ def test_a_worker_that_is_stuck_when_the_master_is_killed_goes_with_its_channel(
 ) -> None:
     """Parked connections do not keep it: each gets its last chance and no more."""
     server = start(BASIC, "--workers", "1", "--set", "http.keepalive=0.3").wait_ready(1)
-    (worker,) = pids(server)
+    (worker,) = server.ready_pids()
     with Connection(server.port) as idle:
         idle.ask("/pid")
         server.signal(signal.SIGKILL)
@@ -301,23 +283,6 @@ def test_a_worker_that_is_stuck_when_the_master_is_killed_goes_with_its_channel(
 
 
 # The first boot.
-
-
-@contextmanager
-def copied(tmp: Path, module: str = "version_app") -> Iterator[Path]:
-    """A directory with a copy of a test application, to be rewritten; sizes must differ, since
-    Python knows a compiled module by the second and the size of its source."""
-    place = tmp / "app"
-    place.mkdir()
-    shutil.copy(ROOT / "tests/apps" / f"{module}.py", place / "changing.py")
-    yield place / "changing.py"
-
-
-def rewrite(path: Path, text: str) -> None:
-    """In one step: a reader sees the old or the new."""
-    draft = path.with_suffix(".draft")
-    draft.write_text(text)
-    draft.rename(path)
 
 
 def failed_boot(server: Server, *, workers: int) -> str:
@@ -382,11 +347,11 @@ def test_an_application_that_hangs_at_import(start: Start) -> None:
 
 
 def test_an_application_that_kills_its_worker_at_import(start: Start, tmp_path: Path) -> None:
-    with copied(tmp_path) as app:
-        app.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
-        server = start("changing:app", "--workers", "2", *DEBUG, cwd=app.parent)
-        server.expected_errors.add("worker died")
-        why = failed_boot(server, workers=2)
+    app = copy_app(tmp_path / "app")
+    app.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
+    server = start("changing:app", "--workers", "2", *DEBUG, cwd=app.parent)
+    server.expected_errors.add("worker died")
+    why = failed_boot(server, workers=2)
     assert why == "a worker died before it was ready: killed by SIGSEGV"
 
 
@@ -424,10 +389,10 @@ def test_a_bad_configuration_is_told_whole(start: Start, tmp_path: Path) -> None
 def test_a_killed_worker_is_replaced_at_once(start: Start, workers: int) -> None:
     server = start(BASIC, "--workers", str(workers)).wait_ready(workers)
     server.expected_errors.add("worker died")
-    for victim in pids(server):
+    for victim in server.ready_pids():
         os.kill(victim, signal.SIGKILL)
     server.wait("worker ready", 2 * workers)
-    assert server.get("/pid") == (200, str(pids(server)[0]).encode()) or workers > 1
+    assert server.get("/pid") == (200, str(server.ready_pids()[0]).encode()) or workers > 1
     died = server.find("worker died")
     assert sorted(event["slot"] for event in died) == list(range(workers))
     assert sorted(event["slot"] for event in server.find("worker ready")[workers:]) == list(
@@ -444,7 +409,7 @@ def test_a_worker_dead_in_a_request_is_logged_with_the_request(
     with Connection(server.port) as connection:
         connection.send(gate.target)
         gate.arrived()
-        os.kill(pids(server)[0], signal.SIGKILL)
+        os.kill(server.ready_pids()[0], signal.SIGKILL)
         with pytest.raises(Cut):
             connection.receive()
     gate.open()
@@ -455,35 +420,35 @@ def test_a_worker_dead_in_a_request_is_logged_with_the_request(
 def test_a_crash_loop_is_backed_off_from_while_the_others_serve(
     start: Start, tmp_path: Path
 ) -> None:
-    with copied(tmp_path) as app:
-        good = app.read_text()
-        server = start("changing:app", "--workers", "2", *DEBUG, cwd=app.parent).wait_ready(2)
-        server.expected_errors |= {"worker died", "worker failed to boot"}
-        rewrite(app, 'raise RuntimeError("broken by a bad deployment")\n')
-        victim, other = pids(server)
-        os.kill(victim, signal.SIGKILL)
-        failures = 5
-        for number in range(1, failures + 1):
-            event = server.wait("worker failed to boot", number)
-            assert event["traceback"].endswith("RuntimeError: broken by a bad deployment")
-            assert server.get("/") == (200, b"one")
-        forks = [time_of(event) for event in server.find("worker forked")][2:]
-        # The first two are free; then 0.1 s, doubled with each failure, less a fifth. The clock
-        # of the log may be set meanwhile, but not by so much.
-        for number, (before, after) in enumerate(pairwise(forks[1:])):
-            assert after - before > 0.8 * 0.1 * 2**number - 0.01
-        assert len(forks) <= failures + 1
-        assert alive(other)
-        rewrite(app, good.replace('"one"', '"repaired"'))
-        server.wait("worker ready", 3)
-        answers: set[bytes] = set()
+    app = copy_app(tmp_path / "app")
+    good = app.read_text()
+    server = start("changing:app", "--workers", "2", *DEBUG, cwd=app.parent).wait_ready(2)
+    server.expected_errors |= {"worker died", "worker failed to boot"}
+    rewrite(app, 'raise RuntimeError("broken by a bad deployment")\n')
+    victim, other = server.ready_pids()
+    os.kill(victim, signal.SIGKILL)
+    failures = 5
+    for number in range(1, failures + 1):
+        event = server.wait("worker failed to boot", number)
+        assert event["traceback"].endswith("RuntimeError: broken by a bad deployment")
+        assert server.get("/") == (200, b"one")
+    forks = [time_of(event) for event in server.find("worker forked")][2:]
+    # The first two are free; then 0.1 s, doubled with each failure, less a fifth. The clock
+    # of the log may be set meanwhile, but not by so much.
+    for number, (before, after) in enumerate(pairwise(forks[1:])):
+        assert after - before > 0.8 * 0.1 * 2**number - 0.01
+    assert len(forks) <= failures + 1
+    assert alive(other)
+    rewrite(app, good.replace('"one"', '"repaired"'))
+    server.wait("worker ready", 3)
+    answers: set[bytes] = set()
 
-        def both_answer() -> bool:
-            answers.add(server.get("/")[1])
-            return len(answers) > 1
+    def both_answer() -> bool:
+        answers.add(server.get("/")[1])
+        return len(answers) > 1
 
-        until(both_answer, "both answer")
-        assert answers == {b"one", b"repaired"}
+    until(both_answer, "both answer")
+    assert answers == {b"one", b"repaired"}
 
 
 # Requests that take too long.
@@ -498,7 +463,7 @@ def test_a_request_over_its_time_gets_504_and_its_worker_is_replaced(
         *("--set", "workers.request_timeout=0.5"),
     ).wait_ready(1)
     server.expected_errors |= {"request timed out", "worker exited"}
-    (worker,) = pids(server)
+    (worker,) = server.ready_pids()
     gate = Gate(tmp_path / "gate")
     with Connection(server.port) as connection:
         connection.send(gate.target)
@@ -513,7 +478,7 @@ def test_a_request_over_its_time_gets_504_and_its_worker_is_replaced(
     assert late["request"].startswith("GET /hold?fifo=/")
     server.wait("worker leaving", pid=worker)
     server.wait("worker ready", 2)
-    assert server.get("/pid")[1] == str(pids(server)[0]).encode()
+    assert server.get("/pid")[1] == str(server.ready_pids()[0]).encode()
     assert alive(worker), "it has graceful_timeout"
     gate.open()
     exited = server.wait("worker exited", pid=worker)
@@ -527,7 +492,7 @@ def test_the_siblings_of_a_late_request_are_finished(start: Start, tmp_path: Pat
         *("--set", "workers.request_timeout=2"),
     ).wait_ready(1)
     server.expected_errors |= {"request timed out", "worker exited"}
-    (worker,) = pids(server)
+    (worker,) = server.ready_pids()
     late, good = Gate(tmp_path / "late"), Gate(tmp_path / "good")
     with Connection(server.port) as first, Connection(server.port) as second:
         first.send(late.target)
@@ -570,7 +535,7 @@ def test_a_worker_stuck_in_c_code_is_killed(start: Start, path: str, threads: in
         *("--set", "workers.request_timeout=0.4", "--set", f"workers.graceful_timeout={grace}"),
     ).wait_ready(1)
     server.expected_errors |= {"request timed out", "worker died"}
-    (worker,) = pids(server)
+    (worker,) = server.ready_pids()
     with Connection(server.port) as connection:
         connection.send(path)
         late = server.wait("request timed out", pid=worker)
@@ -611,7 +576,9 @@ def test_a_worker_holds_nothing_of_the_masters(start: Start) -> None:
     # Inboxes are held by all (prefork.worker.schedule.handover).
     server = start(BASIC, "--workers", "3", "--set", "workers.handover=false").wait_ready(3)
     server.expected_errors.add("worker died")
-    os.kill(pids(server)[0], signal.SIGKILL)  # its successor is born among the others' channels
+    os.kill(
+        server.ready_pids()[0], signal.SIGKILL
+    )  # its successor is born among the others' channels
     server.wait("worker ready", 4)
     listener = f"socket:[{listener_inode(server.port)}]"
 
@@ -624,7 +591,7 @@ def test_a_worker_holds_nothing_of_the_masters(start: Start) -> None:
             if link.startswith(("socket:", "pipe:")) and link not in inherited
         }
 
-    processes = [server.pid, *pids(server)]
+    processes = [server.pid, *server.ready_pids()]
     assert len(processes) == 4
     for one in processes:
         assert listener in held(one)
@@ -638,7 +605,7 @@ def test_a_worker_holds_nothing_of_the_masters(start: Start) -> None:
     ]
     assert set(control) <= sockets(server.pid)
     assert control
-    for pid in pids(server):
+    for pid in server.ready_pids():
         assert len(held(pid)) == 2, "the listener and its channel"
 
 
@@ -657,7 +624,7 @@ def test_reloads_leak_no_descriptor(start: Start) -> None:
     assert reload(20) == before
 
     def alike() -> bool:
-        (one, other) = (len(os.listdir(f"/proc/{pid}/fd")) for pid in pids(server))
+        (one, other) = (len(os.listdir(f"/proc/{pid}/fd")) for pid in server.ready_pids())
         return one == other
 
     until(alike, "each worker has heard of all inboxes, and has none of the old ones")

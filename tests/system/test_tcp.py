@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.processes import system_calls
-from tests.support.server import PATIENCE, Server, Start, read_all, until
+from tests.support.server import Server, Start
+from tests.support.sockets import read_all
+from tests.support.waiting import PATIENCE, until
 
 
 def tcp(start: Start, handler: str, *args: str, workers: int = 1, **options: object) -> Server:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.load import Connection, Gate
-from tests.support.server import Server, Start, until
+from tests.support.server import Server, Start
+from tests.support.waiting import until
 
 APP = "tests.apps.supervised:app"
 

@@ -6,7 +6,6 @@ import os
 import socket
 import ssl
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +15,11 @@ from typing import Any
 import pytest
 
 from tests.support.certificates import Authority, serial, talk_tls
+from tests.support.commands import ROOT, prefork_command
 from tests.support.raw_http import Raw, request
-from tests.support.server import PATIENCE, ROOT, Server, Start, read_all, servers, until
+from tests.support.server import Server, Start, servers
+from tests.support.sockets import read_all
+from tests.support.waiting import PATIENCE, until
 
 APP = "tests.apps.basic:app"
 MIB = 1 << 20
@@ -244,7 +246,7 @@ def test_a_client_certificate_of_another_authority_is_refused(
 
 def test_the_client_of_ours(server: Server, authority: Authority) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "prefork", "get", f"https://localhost:{server.port}/nolength"],
+        prefork_command("get", f"https://localhost:{server.port}/nolength"),
         cwd=ROOT,
         env={**os.environ, "SSL_CERT_FILE": str(authority.path)},
         capture_output=True,

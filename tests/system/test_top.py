@@ -13,8 +13,10 @@ import pexpect
 import pyte
 import pytest
 
+from tests.support.commands import ROOT
 from tests.support.load import Gate
-from tests.support.server import PATIENCE, ROOT, Server, Start
+from tests.support.server import Server, Start
+from tests.support.waiting import PATIENCE
 
 HELD = "tests.apps.supervised:app"
 

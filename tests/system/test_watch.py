@@ -5,14 +5,16 @@ import py_compile
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.support.changing_app import copy_app, set_version
+from tests.support.commands import ROOT, prefork_command
 from tests.support.processes import alive, links
-from tests.support.server import PATIENCE, ROOT, Server, Start, until
+from tests.support.server import Server, Start
+from tests.support.waiting import PATIENCE, until
 
 pytest.importorskip("watchfiles")
 
@@ -21,9 +23,7 @@ class Site:
     """A directory with an application, and a server of it that watches."""
 
     def __init__(self, start: Start, directory: Path, *args: str) -> None:
-        self.app = directory / "changing.py"
-        directory.mkdir(exist_ok=True)
-        shutil.copy(ROOT / "tests/apps/version_app.py", self.app)
+        self.app = copy_app(directory)
         target = args or ("changing:app",)
         self.server = start(
             *(*target, "--reload", "--workers", "1"), cwd=directory, env={"PWD": ""}
@@ -31,19 +31,8 @@ class Site:
         self.server.wait_ready(1).wait("watching")
 
     def change(self, version: str, before: str = "") -> None:
-        """As an editor does, by a file that takes the place of the old one.  The size must differ
-        from the last one's, by which Python tells."""
-        source = (ROOT / "tests/apps/version_app.py").read_text()
-        draft = self.app.with_suffix(".draft")
-        draft.write_text(before + source.replace('"one"', repr(version)))
-        draft.rename(self.app)
-
-    def settled(self, generation: int) -> None:
-        """That generation serves, and nobody else accepts any more."""
-        self.server.wait("generation settled", generation=generation)
-        for event in self.server.find("worker ready"):
-            if event["generation"] < generation:
-                self.server.wait("worker leaving", pid=event["pid"])
+        """As an editor does: a file takes the place of the old one."""
+        set_version(self.app, version, before)
 
 
 @pytest.fixture
@@ -61,7 +50,7 @@ def test_an_edit_is_served(site: Site) -> None:
     assert site.server.get() == (200, b"one")
     for generation, version in enumerate(("second", "third time", "the fourth"), 2):
         site.change(version)
-        site.settled(generation)
+        site.server.wait_settled(generation)
         assert site.server.get() == (200, version.encode())
     changed = site.server.find("files changed")
     assert str(site.app) in changed[0]["files"]
@@ -72,10 +61,10 @@ def test_a_new_directory_is_seen_with_what_is_in_it_and_watched(site: Site) -> N
     package = site.app.parent / "package"
     package.mkdir()
     (package / "part.py").write_text("x = 1\n")
-    site.settled(2)
+    site.server.wait_settled(2)
     with (package / "part.py").open("a") as file:
         file.write("y = 2\n")
-    site.settled(3)
+    site.server.wait_settled(3)
 
 
 def test_a_broken_edit_changes_nothing_until_it_is_mended(site: Site) -> None:
@@ -84,7 +73,7 @@ def test_a_broken_edit_changes_nothing_until_it_is_mended(site: Site) -> None:
     site.server.wait("reload failed", generation=2)
     assert site.server.get() == (200, b"one")
     site.change("third time")
-    site.settled(3)
+    site.server.wait_settled(3)
     assert site.server.get() == (200, b"third time")
 
 
@@ -100,7 +89,7 @@ def test_compiled_modules_drafts_and_data_are_no_reason(site: Site) -> None:
     (place / "data.json").write_text("{}")
     (place / ".changing.py.swp").write_text("")
     site.change("second")
-    site.settled(2)
+    site.server.wait_settled(2)
     told = ", ".join(event["files"] for event in site.server.find("files changed"))
     assert told == str(site.app)
     assert len(site.server.find("reload started")) == 1
@@ -111,7 +100,7 @@ def test_a_directory_below_one_that_is_ignored_is_watched(start: Start, tmp_path
     place.mkdir(parents=True)
     site = Site(start, place)
     site.change("second")
-    site.settled(2)
+    site.server.wait_settled(2)
 
 
 def test_the_files_of_the_configuration_are_watched(start: Start, tmp_path: Path) -> None:
@@ -143,11 +132,11 @@ def test_it_follows_the_application_to_another_directory(start: Start, tmp_path:
     other = tmp_path / "other"
     shutil.copytree(place, other)
     config.write_text(f'[server]\napp = "changing:app"\nchdir = "{other}"\n')
-    site.settled(2)
+    site.server.wait_settled(2)
     site.server.wait("watching", 2)
     site.app = other / "changing.py"
     site.change("second")
-    site.settled(3)
+    site.server.wait_settled(3)
     assert site.server.get() == (200, b"second")
     until(lambda: not psutil.pid_exists(first.pid), "the first watcher is gone, and reaped")
 
@@ -179,7 +168,7 @@ def test_a_watcher_that_dies_is_told_of_and_the_server_goes_on(site: Site) -> No
     until(lambda: not psutil.pid_exists(watcher.pid), "it is reaped")
     site.change("second")
     site.server.command("reload")
-    site.settled(2)
+    site.server.wait_settled(2)
     assert site.server.get() == (200, b"second")
 
 
@@ -190,7 +179,7 @@ def test_without_watchfiles_it_does_not_start(tmp_path: Path) -> None:
     control, path = tmp_path / "control.sock", tmp_path / "site.sock"
     options = ("--reload", "--bind", f"unix:{path}", "--set", f"control.path={control}")
     done = subprocess.run(
-        [sys.executable, "-m", "prefork", "serve", "tests.apps.version_app:app", *options],
+        prefork_command("serve", "tests.apps.version_app:app", *options),
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": f"{shim}:{ROOT}"},
         capture_output=True,

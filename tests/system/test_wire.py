@@ -22,18 +22,10 @@ from prefork.wire import show
 from prefork.wire.capture import Capture, CaptureError
 from prefork.wire.packet import Frame
 from prefork.wire.pcap_files import Writer
-from tests.support.hostile_servers import (
-    PATIENCE,
-    Handler,
-    answer,
-    answers,
-    closed_port,
-    expect_end,
-    read_head,
-    reset,
-    serving,
-)
-from tests.support.server import until
+from tests.support.commands import prefork_command
+from tests.support.hostile_servers import Handler, answer, answers, expect_end, reset, serving
+from tests.support.sockets import closed_port, read_head
+from tests.support.waiting import PATIENCE, until
 
 CAP_NET_RAW = 13
 PR_CAPBSET_DROP = 24
@@ -74,7 +66,7 @@ def tshark() -> str:
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "prefork", "wire", *arguments]
+    return prefork_command("wire", *arguments)
 
 
 class Done:

@@ -16,7 +16,8 @@ import pytest
 
 from tests.support.load import Connection, Load
 from tests.support.processes import asleep, links, system_calls
-from tests.support.server import Server, Start, until
+from tests.support.server import Server, Start
+from tests.support.waiting import until
 
 BASIC = "tests.apps.basic:app"
 

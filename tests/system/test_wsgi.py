@@ -19,7 +19,8 @@ import pytest
 
 from tests.apps import basic, environs
 from tests.support.raw_http import chunked, request, talk
-from tests.support.server import PATIENCE, Event, Server, Start, servers, until
+from tests.support.server import Event, Server, Start, servers
+from tests.support.waiting import PATIENCE, until
 
 BASIC = "tests.apps.basic:app"
 VALIDATED = "tests.apps.validated:app"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from prefork.master.pidfile import PidFile, PidFileError
-from tests.support.server import ROOT
+from tests.support.commands import ROOT
 
 
 def held(path: Path) -> bool:
