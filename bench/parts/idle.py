@@ -69,7 +69,7 @@ def kept_open(port: int, count: int) -> Iterator[list[socket.socket]]:
         yield opened
 
 
-def _still_open(socks: list[socket.socket]) -> int:
+def still_open(socks: list[socket.socket]) -> int:
     alive = 0
     for sock in socks:
         sock.setblocking(False)  # with a time limit, recv(2) waits for that long
@@ -114,7 +114,7 @@ def connections(quick: bool) -> Section:
                         cpu = running.cpu()
                         told = load(Ask(connections=1), running.port, requests=2000)
                         cpu = running.cpu() - cpu
-                        alive = _still_open(socks)
+                        alive = still_open(socks)
                 except OSError as problem:
                     raise BenchError(f"{server.name}: {problem}") from None
             if alive < count:

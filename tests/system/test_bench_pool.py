@@ -90,14 +90,14 @@ def test_a_slow_neighbour_and_its_fast_clients_are_all_answered(
 def test_idle_connections_are_kept_and_counted(start: Start) -> None:
     server = start("bench.hello:app", "--workers", "1").wait_ready(1)
     with idle.kept_open(server.port, 20) as socks:
-        assert idle._still_open(socks) == 20
+        assert idle.still_open(socks) == 20
         server.process.kill()
         server.process.wait()
         for sock in socks:
             sock.settimeout(30)
             while sock.recv(1):
                 pass
-        assert idle._still_open(socks) == 0
+        assert idle.still_open(socks) == 0
 
 
 @pytest.mark.parametrize("way", neighbour.WAYS)

@@ -2,6 +2,7 @@
 
 import socket
 from dataclasses import dataclass
+from weakref import WeakSet
 
 import pytest
 
@@ -84,11 +85,14 @@ def test_429_for_an_address_that_has_its_share_whatever_the_others_have() -> Non
 
 def test_addresses_that_are_gone_are_forgotten() -> None:
     worker = Worker(0, per_address=2)
+    remembered = WeakSet[Member]()
     for number in range(1000):
-        assert worker.comes(str(number)) == 0
-        for member in list(worker.order):
-            worker.close(member)
-    assert len(worker.admission._by_address) < 50
+        remembered.add(member := Member())
+        assert worker.comes(str(number), member) == 0
+        for each in list(worker.order):
+            worker.close(each)
+        del member, each
+    assert len(remembered) < 50
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,9 @@
 
 from itertools import count
 
+import httptools
+import pytest
+
 from prefork.http.head_cache import HeadCache
 from prefork.http.request import Request
 from prefork.http.request_parser import RequestLimits, RequestParser
@@ -77,15 +80,23 @@ def test_a_whole_head_is_kept_when_it_comes_the_fourth_time() -> None:
         }
 
 
-def test_a_parser_is_made_for_what_has_to_be_read_only() -> None:
+def test_a_parser_is_made_for_what_has_to_be_read_only(monkeypatch: pytest.MonkeyPatch) -> None:
     recall = HeadCache()
     for _ in range(2):
         asked(connected(recall), head())
     third = connected(recall)
+    made: list[object] = []
+
+    def parser(owner: object) -> httptools.HttpRequestParser:
+        made.append(owner)
+        return make(owner)
+
+    make = httptools.HttpRequestParser
+    monkeypatch.setattr(httptools, "HttpRequestParser", parser)
     asked(third, head())
-    assert third._parser is None
+    assert third not in made
     asked(third, head(b"X-B: 1"))
-    assert third._parser is not None
+    assert third in made
 
 
 def test_what_an_application_does_to_its_environ_reaches_nobody_else() -> None:
@@ -149,6 +160,7 @@ def test_no_client_fills_the_memory() -> None:
     client = connected(recall)
     numbers = count()
     for _ in range(1200):  # each sent twice, to be kept
+        recall.succeed()  # else most would not be looked for
         field = b"X-A: %d" % next(numbers)
         for _ in range(2):
             asked(client, head(field))
@@ -158,28 +170,46 @@ def test_no_client_fills_the_memory() -> None:
     assert len(recall.sections) <= 128
     assert 0 < len(recall.heads) <= 256
     assert len(recall.lines) <= 1024
-    assert len(recall._marks) <= 1024
+    # Of those that came once, which are told by their hashes, the first is forgotten, too.
+    first = head(b"X-A: 0")
+    section = first[first.find(b"\r\n") :]
+    for kept in (False, False, True):
+        assert (section in recall.sections) is kept
+        recall.succeed()
+        asked(client, first)
     large = head(b"X-A: " + b"a" * 3000)
     for _ in range(3):
         asked(client, large)
     assert not any(len(section) > 2048 for section in recall.sections)
 
 
+class NotedHeads(HeadCache):
+    """Counts the heads that were looked for in vain, and noted for the next time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.notes = 0
+
+    def note(self, data: bytes, section: bytes, request: Request) -> None:
+        self.notes += 1
+        super().note(data, section, request)
+
+
 def test_the_search_is_given_up_where_it_finds_nothing_and_taken_up_again() -> None:
-    recall = HeadCache()
+    recall = NotedHeads()
     client = connected(recall)
     for number in range(500):
         asked(client, head(b"X-A: %d" % number))
-    assert len(recall._marks) < 100
+    assert recall.notes < 100
     for _ in range(100):
         asked(client, head(b"X-A: a"))
     assert recall.sections
     for _ in range(10):
         asked(connected(recall), head(b"X-A: a"))
-    before = len(recall._marks)
+    before = recall.notes
     for number in range(20):
         asked(client, head(b"X-B: %d" % number))
-    assert len(recall._marks) == before + 20
+    assert recall.notes == before + 20
 
 
 def test_headers_that_never_come_again_are_not_kept() -> None:

@@ -1,5 +1,6 @@
 """The head of a response: what an application says, and what the server adds, drops and refuses."""
 
+from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -346,8 +347,15 @@ def test_an_error_is_plain_text_that_ends_the_connection() -> None:
     assert error(500, "x", method="HEAD").endswith(b"\r\n\r\n")
 
 
-def test_the_server_need_not_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(response_head, "_server", response_head._server)
+@pytest.fixture
+def named() -> Iterator[None]:
+    """Behind the test the server names itself, as at first."""
+    yield
+    response_head.name_server(True)
+
+
+@pytest.mark.usefixtures("named")
+def test_the_server_need_not_be_named() -> None:
     assert values(composed(known=0), "Server") == ["prefork"]
     response_head.name_server(False)
     assert values(composed(known=0), "Server") == []
