@@ -27,8 +27,9 @@ from prefork.control import ControlClient, ControlError
 from prefork.master.snapshot import VERSION as STATE
 from prefork.scoreboard import VERSION as BOARD
 from tests.support.availability import Load, tcp, unix
-from tests.support.commands import ROOT, prefork_command
+from tests.support.commands import ROOT
 from tests.support.control_loop import Raw
+from tests.support.load import Gate
 from tests.support.processes import links
 from tests.support.server import Server, Start
 from tests.support.sockets import closed_port, connect, read_all
@@ -84,9 +85,9 @@ class Install:
         line = f'__version__ = "{version}"'
         file.write_text(re.sub(r'^__version__ = ".*"$', line, file.read_text(), flags=re.MULTILINE))
 
-    def gate(self) -> "Gate":
+    def gate(self) -> "OnlyGate":
         """The next worker waits in its import until it is opened."""
-        return Gate(self.place / "gate")
+        return OnlyGate(self.place / "gate")
 
     @contextlib.contextmanager
     def repaired_after(self) -> Iterator[None]:
@@ -100,21 +101,13 @@ class Install:
             saved.rename(self.place)
 
 
-class Gate:
+class OnlyGate(Gate):
     """One process waits before it, and those after it go through."""
 
-    def __init__(self, path: Path) -> None:
-        os.mkfifo(path)
-        self._path = path
-        self._fd = -1
-
-    def wait(self) -> None:
-        """Until somebody waits before it."""
-        self._fd = os.open(self._path, os.O_WRONLY)  # blocks until there is a reader, fifo(7)
-        self._path.unlink()
-
-    def open(self) -> None:
-        os.close(self._fd)
+    def arrived(self) -> "OnlyGate":
+        super().arrived()
+        self.path.unlink()
+        return self
 
 
 @pytest.fixture(scope="session")
@@ -149,17 +142,6 @@ def pids(server: Server) -> list[int]:
     """The workers that are to stay."""
     workers = status(server)["workers"]
     return [worker["pid"] for worker in workers if worker["state"] != "retiring"]
-
-
-def background(server: Server, *args: str) -> subprocess.Popen[str]:
-    """A command that goes on meanwhile."""
-    return subprocess.Popen(
-        prefork_command(*args, "--control", str(server.control)),
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def outcome(command: subprocess.Popen[str]) -> tuple[int, str]:
@@ -437,8 +419,8 @@ def test_a_new_address_loses_no_connection_from_its_first_moment(install: Instal
     server = install.start(bind=(first,))
     install.write_config(bind=(second, first))
     gate = install.gate()
-    command = background(server, "upgrade")
-    gate.wait()
+    command = server.start_command("upgrade")
+    gate.arrived()
     with connect(second) as sock:
         sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
         gate.open()
@@ -559,7 +541,7 @@ def test_failed_upgrades_change_nothing_and_the_next_one_works(install: Install)
         with install.repaired_after():
             reason = fault(install)
             load.wait_answers(50)
-            code, told = outcome(background(server, "upgrade"))
+            code, told = outcome(server.start_command("upgrade"))
             load.wait_answers(50)
         assert code == 1, fault
         assert reason in told, fault
@@ -581,8 +563,8 @@ def test_an_exec_that_fails_changes_nothing_either(install: Install, tmp_path: P
     path = tmp_path / "new.sock"
     install.write_config(bind=("127.0.0.1:0", f"unix:{path}"))
     gate = install.gate()
-    command = background(server, "upgrade")
-    gate.wait()
+    command = server.start_command("upgrade")
+    gate.arrived()
     assert path.exists()
     with install.repaired_after():
         (install.place / "python").unlink()
@@ -612,9 +594,9 @@ def test_code_that_hangs_at_its_start_is_given_up_after_the_boot_timeout(install
 def test_a_reload_in_the_middle_is_answered_by_the_upgrade(install: Install) -> None:
     server = install.start()
     gate = install.gate()
-    command = background(server, "upgrade")
-    gate.wait()
-    reload = background(server, "reload")
+    command = server.start_command("upgrade")
+    gate.arrived()
+    reload = server.start_command("reload")
     assert reload.stderr is not None
     assert reload.stderr.readline() == "waits for the upgrade under way\n"
     server.signal(signal.SIGHUP)
@@ -633,13 +615,13 @@ def test_a_reload_in_the_middle_goes_on_when_the_upgrade_fails(install: Install,
     with install.repaired_after():
         broken_application(install)
         gate = install.gate()
-        command = background(server, "upgrade")
-        gate.wait()
+        command = server.start_command("upgrade")
+        gate.arrived()
     if by == "signal":
         server.signal(signal.SIGHUP)
         server.wait("signal received", signal="SIGHUP")
     else:
-        reload = background(server, "reload")
+        reload = server.start_command("reload")
         assert reload.stderr is not None
         assert reload.stderr.readline() == "waits for the upgrade under way\n"
     gate.open()
@@ -656,8 +638,8 @@ def test_a_stop_in_the_middle_stops(install: Install, number: int) -> None:
     server = install.start()
     server.expected_errors = {"upgrade failed"}
     gate = install.gate()
-    command = background(server, "upgrade")
-    gate.wait()
+    command = server.start_command("upgrade")
+    gate.arrived()
     everybody = psutil.Process(server.pid).children(recursive=True)
     assert len(everybody) == 4  # two workers, the preflight and its canary
     server.signal(number)
@@ -674,7 +656,7 @@ def test_none_begins_while_the_server_stops(install: Install) -> None:
     server.wait("draining")
     server.signal(signal.SIGUSR2)
     server.wait("signal received", signal="SIGUSR2")
-    assert outcome(background(server, "upgrade")) == (1, "Error: the server is stopping\n")
+    assert outcome(server.start_command("upgrade")) == (1, "Error: the server is stopping\n")
     server.signal(signal.SIGTERM)
     assert server.wait_exit() == 0
     assert not server.find("upgrade started")
@@ -684,11 +666,11 @@ def test_a_second_one_in_the_middle_comes_after_it(install: Install) -> None:
     server = install.start()
     gate = install.gate()
     server.signal(signal.SIGUSR2)
-    gate.wait()
+    gate.arrived()
     install.set_version("2.0")  # the one on trial is of before
     server.signal(signal.SIGUSR2)
     server.wait("signal received", 2, signal="SIGUSR2")
-    command = background(server, "upgrade")
+    command = server.start_command("upgrade")
     assert command.stderr is not None
     assert command.stderr.readline() == "waits for the reload or upgrade under way\n"
     gate.open()
@@ -701,8 +683,8 @@ def test_a_worker_that_dies_in_the_middle_is_replaced(install: Install) -> None:
     server = install.start()
     server.expected_errors = {"worker died"}
     gate = install.gate()
-    command = background(server, "upgrade")
-    gate.wait()
+    command = server.start_command("upgrade")
+    gate.arrived()
     victim, other = pids(server)
     os.kill(victim, signal.SIGKILL)
     new = server.wait("worker ready", 3, generation=1)["pid"]
@@ -717,8 +699,8 @@ def test_a_preflight_that_is_killed_is_a_failed_upgrade(install: Install) -> Non
     server = install.start()
     server.expected_errors = {"upgrade failed"}
     gate = install.gate()
-    command = background(server, "upgrade")
-    gate.wait()
+    command = server.start_command("upgrade")
+    gate.arrived()
     os.kill(server.wait("upgrade started")["preflight"], signal.SIGKILL)
     assert outcome(command) == (1, "Error: the new code ended before it could be tried\n")
     gate.open()
@@ -730,8 +712,8 @@ def test_withdrawing_in_the_middle_gives_the_upgrade_up(install: Install) -> Non
     server = install.start(start_new_session=True)  # WINCH counts where there is no terminal
     server.expected_errors = {"upgrade failed"}
     gate = install.gate()
-    command = background(server, "upgrade")
-    gate.wait()
+    command = server.start_command("upgrade")
+    gate.arrived()
     server.signal(signal.SIGWINCH)
     assert outcome(command) == (1, "Error: all workers were withdrawn\n")
     gate.open()
@@ -743,9 +725,9 @@ def test_withdrawing_in_the_middle_gives_the_upgrade_up(install: Install) -> Non
 def test_an_upgrade_during_a_reload_waits_for_its_canary(install: Install) -> None:
     server = install.start()
     gate = install.gate()
-    reload = background(server, "reload")
-    gate.wait()
-    command = background(server, "upgrade")
+    reload = server.start_command("reload")
+    gate.arrived()
+    command = server.start_command("upgrade")
     assert command.stderr is not None
     assert command.stderr.readline() == "waits for the reload or upgrade under way\n"
     assert not server.find("upgrade started")

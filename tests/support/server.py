@@ -196,6 +196,16 @@ class Server:
         answer: dict[str, Any] = json.loads(self.command("status", "--json").stdout)
         return answer
 
+    def start_command(self, *args: str) -> subprocess.Popen[str]:
+        """`prefork COMMAND ... --control PATH`, which goes on meanwhile."""
+        return subprocess.Popen(
+            prefork_command(*args, "--control", self.control),
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
     def command(self, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """`prefork COMMAND ... --control PATH`."""
         done = subprocess.run(

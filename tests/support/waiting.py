@@ -11,7 +11,11 @@ PATIENCE = 30.0
 T = TypeVar("T")
 
 
-def until(condition: Callable[[], T | None], what: str, patience: float = PATIENCE) -> T:
+def until(
+    condition: Callable[[], T | None],
+    what: str = "what the test waits for",
+    patience: float = PATIENCE,
+) -> T:
     """Polls for what no event reports (a process's state, a file): its first true value."""
     pause = threading.Event()
     deadline = monotonic() + patience

@@ -1,6 +1,5 @@
 """The parts of the bench that look at a pool, with our own server in the place of each peer."""
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -119,7 +118,7 @@ def test_the_objects_are_of_the_size_that_they_are_said_to_be(
 ) -> None:
     server = start("bench.apps:objects()", "--workers", "1").wait_ready(1)
     assert server.get("/") == (200, b"hello world\n")
-    status = json.loads(server.command("status", "--json").stdout)
+    status = server.status()
     pages = Path(f"/proc/{status['workers'][0]['pid']}/statm").read_text().split()[1]
     size = int(pages) * os.sysconf("SC_PAGE_SIZE") / 1e6
     assert apps.MEGABYTES < size < 2.5 * apps.MEGABYTES

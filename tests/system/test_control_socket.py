@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.changing_app import copy_app, set_version
-from tests.support.commands import ROOT, prefork_command, run_prefork
+from tests.support.commands import run_prefork
 from tests.support.load import Gate
 from tests.support.processes import stopped
 from tests.support.server import Server, Start
@@ -74,19 +74,14 @@ def test_reload_waits_for_its_outcome(start: Start, place: Place, tmp_path: Path
 
 
 @contextlib.contextmanager
-def started(command: str, server: Server) -> Iterator[subprocess.Popen[bytes]]:
-    """A command that is on its way."""
-    process = subprocess.Popen(
-        prefork_command(command, "--control", str(server.control)),
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+def started(command: str, server: Server) -> Iterator[subprocess.Popen[str]]:
+    """A command that is on its way, until the end of the block."""
+    process = server.start_command(command)
     try:
         yield process
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 def test_a_broken_file_changes_nothing(start: Start, place: Place) -> None:
@@ -124,7 +119,7 @@ def test_status_tells_of_each_worker(start: Start) -> None:
     server = start(BASIC, "--workers", "2", "--set", "server.name=shop").wait_ready(2)
     for _ in range(6):
         server.get("/pid")
-    told = json.loads(server.command("status", "--json").stdout)
+    told = server.status()
     assert {name: told[name] for name in ("name", "pid", "generation", "target", "reloading")} == {
         "name": "shop",
         "pid": server.pid,
@@ -165,7 +160,7 @@ def test_scale_adds_and_takes_away(start: Start) -> None:
     server.command("scale", "2")
     server.wait("worker exited")
     assert len(server.workers()) == 2
-    assert json.loads(server.command("status", "--json").stdout)["target"] == 2
+    assert server.status()["target"] == 2
     refused = server.command("scale", "5000", check=False)
     assert refused.returncode == 1
     assert "5000" in refused.stderr
@@ -267,7 +262,7 @@ def test_a_control_socket_in_use_is_not_taken(start: Start, tmp_path: Path) -> N
     assert f"cannot open the control socket {first.control}: " in line
     assert f"in use by pid {first.pid}" in line
     assert not path.exists()
-    assert json.loads(first.command("status", "--json").stdout)["pid"] == first.pid
+    assert first.status()["pid"] == first.pid
     assert first.get("/pid")[0] == 200
 
 
@@ -326,7 +321,7 @@ def test_a_hundred_hostile_clients_stop_nothing(start: Start, place: Place) -> N
         place.change("second")
         server.command("reload")
         assert server.wait_settled(2).get() == (200, b"second")
-        assert json.loads(server.command("status", "--json").stdout)["pid"] == server.pid
+        assert server.status()["pid"] == server.pid
     finally:
         for client in clients:
             client.close()

@@ -1,14 +1,12 @@
 """A dynamic pool grows with demand, shrinks after it, and costs an idle server next to nothing."""
 
 import contextlib
-import json
 import os
 import signal
 import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -25,11 +23,6 @@ def dynamic(low: int, high: int, spare: int = 1) -> tuple[str, ...]:
     return tuple(
         part for key, value in keys.items() for part in ("--set", f"workers.{key}={value}")
     )
-
-
-def status(server: Server) -> dict[str, Any]:
-    answer: dict[str, Any] = json.loads(server.command("status", "--json").stdout)
-    return answer
 
 
 def targets(server: Server) -> list[int]:
@@ -70,7 +63,7 @@ def test_it_grows_from_one_to_the_most_under_slow_requests_and_shrinks_back(
         assert targets(server)[-1] == 4
         # Steps of 1, 2, ...: more than one came at a time.
         assert len(targets(server)) < 3 or targets(server) == [2, 3, 4]
-        assert status(server)["target"] == 4
+        assert server.status()["target"] == 4
         assert len(answers(clients, tmp_path / "gate")) == 4
     server.wait("pool resized", workers=1)
     assert targets(server)[-3:] == [3, 2, 1]
@@ -154,21 +147,21 @@ def test_scale_and_signals_move_the_bounds_until_the_next_reload(start: Start) -
     assert "target 1 workers (of 1 to 4, 1 spare)" in server.command("status").stdout
     server.signal(signal.SIGTTIN)
     server.wait("worker ready", 2)
-    assert status(server)["bounds"] == {"min": 2, "max": 5, "spare": 1}
+    assert server.status()["bounds"] == {"min": 2, "max": 5, "spare": 1}
     server.signal(signal.SIGTTOU)
     server.wait("worker leaving")
-    assert status(server)["bounds"] == {"min": 1, "max": 4, "spare": 1}
+    assert server.status()["bounds"] == {"min": 1, "max": 4, "spare": 1}
     server.command("scale", "3")
     server.wait("worker ready", 4)
-    assert status(server)["bounds"] == {"min": 3, "max": 3, "spare": 1}
-    assert status(server)["target"] == 3
+    assert server.status()["bounds"] == {"min": 3, "max": 3, "spare": 1}
+    assert server.status()["target"] == 3
     server.command("reload")
-    assert status(server)["bounds"] == {"min": 1, "max": 4, "spare": 1}
+    assert server.status()["bounds"] == {"min": 1, "max": 4, "spare": 1}
 
 
 def test_a_fixed_pool_has_no_bounds_in_its_status(start: Start) -> None:
     server = start(APP, "--workers", "1").wait_ready(1)
-    assert status(server)["bounds"] is None
+    assert server.status()["bounds"] is None
 
 
 def test_an_idle_server_wakes_less_than_twice_a_second(start: Start) -> None:

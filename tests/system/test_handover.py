@@ -4,7 +4,6 @@ A gate holds a worker in its application.  What is answered while it is shut was
 another one, however long that took.
 """
 
-import json
 import os
 import resource
 import signal
@@ -81,7 +80,7 @@ def stop_idle(server: Server, pid: int) -> None:
     def idle() -> bool:
         os.kill(pid, signal.SIGSTOP)
         until(lambda: stopped(pid), "it is stopped")
-        told = json.loads(server.command("status", "--json").stdout)
+        told = server.status()
         if any(worker["pid"] == pid and worker["state"] == "idle" for worker in told["workers"]):
             return True
         os.kill(pid, signal.SIGCONT)

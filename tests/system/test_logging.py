@@ -386,7 +386,7 @@ def test_a_full_disk_hurts_nobody(start: Start, key: str) -> None:
     until(lambda: server.control.exists(), "it can be asked")
 
     def status() -> dict[str, Any]:
-        told: dict[str, Any] = json.loads(server.command("status", "--json").stdout)
+        told: dict[str, Any] = server.status()
         return told
 
     def ready() -> bool:

@@ -51,7 +51,7 @@ def test_a_request_has_one_name_everywhere(start: Start, tmp_path: Path) -> None
     ids = [json.loads(line)["request_id"] for line in access.read_text().splitlines()]
     assert ids[:3] == [given, first, second]
     assert ids[-2:] == ["failing", "slow"]
-    status = json.loads(server.command("status", "--json").stdout)
+    status = server.status()
     assert "RuntimeError: not today" in status["workers"][0]["error"]
 
 
@@ -75,7 +75,7 @@ def test_the_time_in_a_proxys_queue_is_told(start: Start) -> None:
             # In milliseconds, and cut: rounded up it would have waited less than 2 seconds.
             start = int((time() - 2) * 1000)
             assert client.ask(request("/", f"X-Request-Start: t={start}")).status == 200
-        told: float = json.loads(server.command("status", "--json").stdout)["queue_time"]
+        told: float = server.status()["queue_time"]
         return told
 
     # Not of somebody else's word.

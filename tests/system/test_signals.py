@@ -103,7 +103,7 @@ def test_ttin_and_ttou_change_the_number_by_one(start: Start) -> None:
     server.wait("signal received", 3, signal="SIGTTOU")
     assert server.get("/pid") == (200, str(last).encode())
     assert server.ready_pids() == [last]
-    assert json.loads(server.command("status", "--json").stdout)["target"] == 1
+    assert server.status()["target"] == 1
 
 
 def test_winch_lets_the_workers_go_and_hup_brings_them_back(start: Start) -> None:
@@ -365,7 +365,7 @@ def test_hup_with_a_broken_application_changes_nothing(start: Start, app: Path, 
     assert server.ready_pids() == before
     assert all(map(alive, before))
     assert not server.find("worker leaving")
-    told = json.loads(server.command("status", "--json").stdout)
+    told = server.status()
     assert told["generation"] == 1
     assert sorted(worker["pid"] for worker in told["workers"]) == sorted(before)
 
@@ -489,7 +489,7 @@ def test_a_thousand_hups(start: Start, app: Path) -> None:
     clients.wait_answers(5)
     clients.end()
     assert server.get("/") == (200, b"second")
-    generation = json.loads(server.command("status", "--json").stdout)["generation"]
+    generation = server.status()["generation"]
     assert server.find("generation settled", generation=generation)
     until(lambda: len(server.workers()) == 2, "two workers are left")
     for failed in server.find("reload failed"):

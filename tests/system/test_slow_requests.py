@@ -1,6 +1,5 @@
 """What was slow, and where in the code: told while it runs, and without harm to it."""
 
-import json
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -91,7 +90,7 @@ def test_at_the_timeout_the_stack_is_in_the_error(start: Start, tmp_path: Path) 
     server.wait("worker exited", pid=server.find("worker ready")[1]["pid"])
     server.wait("worker ready", 3)
     assert server.get("/pid")[0] == 200
-    restarts = json.loads(server.command("status", "--json").stdout)["restarts"]
+    restarts = server.status()["restarts"]
     assert restarts == {"request_timeout": 2}
     (line,) = (line for line in access.read_text().splitlines() if "/asleep" in line)
     assert line.split()[-2] == "504"
@@ -137,5 +136,5 @@ def test_a_worker_that_cannot_answer_for_itself(start: Start) -> None:
 
 
 def _status(server: Server, slot: int) -> Event:
-    workers: list[Event] = json.loads(server.command("status", "--json").stdout)["workers"]
+    workers: list[Event] = server.status()["workers"]
     return next(worker for worker in workers if worker["slot"] == slot)

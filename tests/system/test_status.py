@@ -1,6 +1,5 @@
 """What `prefork status` tells of workers while clients do this and that."""
 
-import json
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ BASIC = "tests.apps.basic:app"
 
 
 def workers(server: Server) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(server.command("status", "--json").stdout)["workers"]
+    found: list[dict[str, Any]] = server.status()["workers"]
     return found
 
 
@@ -82,6 +81,6 @@ def test_the_calls_of_several_threads_and_the_total(start: Start, tmp_path: Path
     server.workers()[0].kill()
     server.wait("worker ready", 2)
     server.get("/pid")
-    told = json.loads(server.command("status", "--json").stdout)
+    told = server.status()
     assert (told["requests"], told["workers"][0]["requests"]) == (3, 1)
     assert told["restarts"] == {"crashed": 1}

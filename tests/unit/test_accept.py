@@ -30,8 +30,7 @@ from prefork.worker.schedule.wakeup import Wakeup
 from prefork.worker.schedule.worker_listener import AcceptedSocket, WorkerListener
 from prefork.worker.schedule.worker_loop import WorkerLoop
 from tests.support.processes import asleep
-
-PATIENCE = 30.0
+from tests.support.waiting import PATIENCE, until
 
 
 @pytest.fixture
@@ -83,13 +82,6 @@ def close_all(accepted: list[AcceptedSocket]) -> set[Any]:
     for fd, _ in accepted:
         os.close(fd)
     return {peer for _, peer in accepted}
-
-
-def until(condition: Callable[[], Any]) -> None:
-    deadline = monotonic() + PATIENCE
-    while not condition():
-        assert monotonic() < deadline
-        threading.Event().wait(0.001)
 
 
 class WakeSignals:

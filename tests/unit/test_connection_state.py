@@ -39,7 +39,7 @@ from prefork.worker.service.http_service import HttpService
 from prefork.worker.service.listener_profile import ListenerProfile
 from prefork.worker.transport.client_limits import ClientLimits, due
 from prefork.worker.transport.tls_transport import TlsTransport
-from tests.support.client_limits import BASE, rules
+from tests.support.client_limits import BASE, client_limits
 
 S = ConnectionState
 
@@ -405,7 +405,7 @@ KINDS = st.sampled_from(["plain", "plain", "tls", "proxy", "proxy tls"])
 def test_the_table_says_what_the_flags_did(
     kind: str, stream: bool, requests: list[bytes], steps: list[tuple[str, int]]
 ) -> None:
-    limits = rules(min_body_rate=3, min_write_rate=3)
+    limits = client_limits(min_body_rate=3, min_write_rate=3)
     world = World(kind, _streaming(limits, stream))
     with contextlib.closing(world):
         world.peer.says(b"".join(requests))

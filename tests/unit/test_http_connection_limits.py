@@ -13,7 +13,7 @@ from prefork.http.memory_budget import MemoryBudget
 from prefork.http.request import Environ, Request
 from prefork.worker.protocol.http_connection import HttpConnection, NextStep
 from prefork.worker.transport.client_limits import ClientLimits
-from tests.support.client_limits import BASE, START, rules
+from tests.support.client_limits import BASE, START, client_limits
 
 HEAD = b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 1000\r\n\r\n"
 
@@ -30,9 +30,9 @@ def failed(request: Request, problem: BaseException) -> None:
 class Client:
     """A conversation, and the other end of its socket."""
 
-    def __init__(self, rules: ClientLimits) -> None:
+    def __init__(self, limits: ClientLimits) -> None:
         ours, self.sock = socket.socketpair()
-        self.conversation = HttpConnection(ours, BASE, ("", ""), rules, START)
+        self.conversation = HttpConnection(ours, BASE, ("", ""), limits, START)
         self.request: Request | None = None
 
     def sends(self, data: bytes, at: float) -> float:
@@ -60,7 +60,7 @@ def clients() -> Iterator[list[Client]]:
 
 
 def client(clients: list[Client], **changed: Any) -> Client:
-    clients.append(Client(rules(**changed)))
+    clients.append(Client(client_limits(**changed)))
     return clients[-1]
 
 
@@ -182,7 +182,7 @@ class Rushing(socket.socket):
 
 def test_others_get_their_turn_before_more_of_a_body_is_read() -> None:
     with socket.socket() as sock, Rushing(fileno=sock.detach()) as rushing:
-        conversation = HttpConnection(rushing, BASE, ("", ""), rules(), START)
+        conversation = HttpConnection(rushing, BASE, ("", ""), client_limits(), START)
         lots = []
         request = None
         while request is None:

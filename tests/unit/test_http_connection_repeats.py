@@ -13,7 +13,7 @@ from prefork.http.head_cache import HeadCache
 from prefork.http.request import Environ, Request
 from prefork.worker.protocol import http_connection
 from prefork.worker.protocol.http_connection import HttpConnection
-from tests.support.client_limits import BASE, START, rules
+from tests.support.client_limits import BASE, START, client_limits
 
 GET = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
 TEXT = b"hello world\n"
@@ -83,7 +83,7 @@ class Client:
     def __init__(self, recall: HeadCache | None) -> None:
         ours, self._sock = socket.socketpair()
         self._sock.setblocking(False)
-        self.conversation = HttpConnection(ours, BASE, ("", ""), rules(), START)
+        self.conversation = HttpConnection(ours, BASE, ("", ""), client_limits(), START)
         self.conversation.connection.recall = recall
         self.failures: list[str] = []
 

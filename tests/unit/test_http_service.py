@@ -17,7 +17,7 @@ from prefork.worker.schedule.worker_listener import WorkerListener
 from prefork.worker.service.admission import Admission
 from prefork.worker.service.http_service import HttpService
 from prefork.worker.service.listener_profile import ListenerProfile
-from tests.support.client_limits import BASE, rules
+from tests.support.client_limits import BASE, client_limits
 
 GET = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
 
@@ -85,7 +85,7 @@ def serve() -> Iterator[Serve]:
         siblings: Any = NoSiblings()
         admission = Admission[HttpConnection](0, 0, descriptors=None)
         service = HttpService(
-            *(app, rules(), given.pop("threads"), siblings, board.stats_writer(0)),
+            *(app, client_limits(), given.pop("threads"), siblings, board.stats_writer(0)),
             [ListenerProfile(BASE, HttpConnection, HeadCache())],
             admission=admission,
             request_timeout=0.0,

@@ -8,8 +8,8 @@ import pytest
 
 from prefork.scoreboard import Scoreboard, ThreadRecord
 from prefork.worker.schedule.threads import LeaderFollowers
+from tests.support.waiting import PATIENCE
 
-PATIENCE = 30.0
 Turn = tuple[ThreadRecord, threading.Event]
 
 

@@ -13,9 +13,9 @@ import pytest
 
 from prefork.http.disk_budget import DiskBudget
 from prefork.http.memory_budget import MemoryBudget
-from prefork.http.request_parser import RequestLimits
 from prefork.worker.transport.client_limits import ClientLimits
 from prefork.worker.transport.output_buffer import OutputBuffer
+from tests.support.client_limits import client_limits
 
 
 class Wire:
@@ -59,15 +59,9 @@ class Wire:
         self.blocking = flag
 
 
-def rules(**changed: Any) -> ClientLimits:
-    limits = RequestLimits(8192, 100, 65536, 1 << 20, 65536)
-    times = {"keepalive": 5.0, "header_timeout": 10.0, "body_timeout": 30.0, "write_timeout": 20.0}
-    sizes = {"response_memory": 100, "response_spill": 1000}
-    counts = {"keepalive_requests": 0, "min_body_rate": 0, "min_write_rate": 0}
-    return ClientLimits(
-        limits=limits,
-        **{**times, **sizes, **counts, "budget": MemoryBudget(), "disk": DiskBudget(), **changed},
-    )
+def little_room(**changed: Any) -> ClientLimits:
+    """With little room, so that a response is soon on disk."""
+    return client_limits(**{"response_memory": 100, "response_spill": 1000, **changed})
 
 
 def descriptors() -> int:
@@ -89,7 +83,7 @@ def nothing_stays_open() -> Iterator[None]:
 
 
 def kept(wire: Wire, *pieces: bytes, **changed: Any) -> OutputBuffer:
-    unsent = OutputBuffer(wire, wire.send_file, rules(**changed))  # type: ignore[arg-type]
+    unsent = OutputBuffer(wire, wire.send_file, little_room(**changed))  # type: ignore[arg-type]
     for piece in pieces:
         unsent.add(memoryview(piece))
     return unsent
@@ -297,7 +291,7 @@ def test_what_outgrows_all_limits_waits_for_the_client(
     monkeypatch.setattr(os, "pwrite", pwrite)
     ours, theirs = pair
     unsent = OutputBuffer(
-        ours, partial(os.sendfile, ours.fileno()), rules(write_timeout=0.01, **limits)
+        ours, partial(os.sendfile, ours.fileno()), little_room(write_timeout=0.01, **limits)
     )
     unsent.add(memoryview(b"a" * 100))
     with pytest.raises(TimeoutError):
@@ -319,7 +313,7 @@ def test_who_leaves_while_it_is_waited_for_is_gone(
     pair: tuple[socket.socket, socket.socket],
 ) -> None:
     ours, theirs = pair
-    unsent = OutputBuffer(ours, os.sendfile, rules(response_spill=1))  # type: ignore[arg-type]
+    unsent = OutputBuffer(ours, os.sendfile, little_room(response_spill=1))  # type: ignore[arg-type]
     unsent.add(memoryview(b"a" * 100))
     theirs.close()
     with pytest.raises(OSError, match=r"."):
