@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import gc
 import os
 import socket
 from collections.abc import Iterator
@@ -77,6 +78,7 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
 
 @pytest.fixture(autouse=True)
 def nothing_stays_open() -> Iterator[None]:
+    gc.collect()  # what other tests have left is not closed in the middle of this one
     before = descriptors()
     yield
     assert descriptors() == before
