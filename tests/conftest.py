@@ -1,4 +1,4 @@
-"""What holds for all tests."""
+"""Settings of all tests."""
 
 import compileall
 import os
@@ -16,8 +16,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Compiles the server once: where the environment forbids bytecode, each of the thousand that
-    the tests start would do it, and that is half of a start's time."""
+    """Compiles the server once.
+
+    If the environment forbids bytecode, each of the thousand servers that the tests start would
+    compile it, which takes half of the time of a start."""
     if not hasattr(config, "workerinput"):
         for part in ("prefork", "tests/apps"):
             compileall.compile_dir(ROOT / part, quiet=1)
@@ -27,7 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """In CI nothing is skipped: what a test needs is installed there, or the run has failed."""
+    """In CI a skipped test is a failed one: all that tests need has to be installed there."""
     report = yield
     if report.skipped and os.environ.get("CI") == "true" and not hasattr(report, "wasxfail"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr

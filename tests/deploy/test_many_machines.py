@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.availability import Load, tcp
 from tests.support.machines import (
     MACHINES,
     PROXY,
@@ -20,6 +19,7 @@ from tests.support.machines import (
 )
 from tests.support.network import enter
 from tests.support.nginx import nginx_command
+from tests.support.path_load import PathLoad, tcp
 from tests.support.programs import DEPLOY, find
 from tests.support.server import Server, Start
 from tests.support.waiting import PATIENCE, until
@@ -119,7 +119,7 @@ def test_a_rolling_deploy_and_faults(name: str, start: Start, tmp_path: Path) ->
     with network() as net, PROXIES[name](net, tmp_path):
         site = Site(start, net, tmp_path)
         until(lambda: net.at_client(answers), "the proxy answers")
-        load = Load(
+        load = PathLoad(
             tcp(80, PROXY),
             one_shot=2,
             kept=2,
@@ -159,7 +159,7 @@ def test_a_rolling_deploy_and_faults(name: str, start: Start, tmp_path: Path) ->
             server.stop()
 
 
-def served(load: Load, body: bytes) -> None:
+def served(load: PathLoad, body: bytes) -> None:
     """Waits until that machine has answered once more."""
     before = load.bodies[body]
     until(lambda: load.bodies[body] > before, f"{body!r}, of {dict(load.bodies)}")

@@ -15,10 +15,10 @@ from time import monotonic
 import psutil
 import pytest
 
-from tests.support.availability import Load, tcp
 from tests.support.changing_app import rewrite
 from tests.support.commands import ROOT
 from tests.support.load import Connection, Cut, Gate
+from tests.support.path_load import PathLoad, tcp
 from tests.support.processes import alive, asleep, stopped, system_calls
 from tests.support.server import Event, Server, Start
 from tests.support.site import Site, ask, gated, pids, refusal
@@ -69,7 +69,7 @@ def test_a_fork_that_fails_is_tried_again_and_said(start: Start, tmp_path: Path)
     site = Site(tmp_path / "site", count=2)
     server = site.start(start, wrapper=AS_NOBODY)
     server.expected_errors = {"worker died", "fork failed", "reload failed"}
-    load = Load(tcp(server.port), one_shot=1, path="/", right=(b"one",))
+    load = PathLoad(tcp(server.port), one_shot=1, path="/", right=(b"one",))
     first, other = pids(server).values()
     with limited(server.pid, "nproc", 1, AS_NOBODY):
         kill(first)  # the load asks one after the other: it may lose what is in flight there
@@ -125,7 +125,7 @@ def test_a_master_without_descriptors_serves_on_and_recovers(start: Start, tmp_p
         "reload failed",
         "log files not reopened",
     }
-    load = Load(tcp(server.port), one_shot=1, path="/", right=(b"one",))
+    load = PathLoad(tcp(server.port), one_shot=1, path="/", right=(b"one",))
     first, other = pids(server).values()
     with socket.socket(socket.AF_UNIX) as client:
         with limited(server.pid, "nofile", 3):
@@ -194,7 +194,7 @@ def test_the_siblings_of_a_worker_without_descriptors_serve(start: Start) -> Non
     server.expected_errors = {"accept failed"}
     worker = pids(server)[0]
     with limited(worker, "nofile", 3):
-        load = Load(tcp(server.port), one_shot=3, kept=3)
+        load = PathLoad(tcp(server.port), one_shot=3, kept=3)
         server.wait("accept failed", pid=worker)
         load.wait_answers(100)
         load.end()
@@ -274,7 +274,7 @@ def test_a_full_disk_under_the_logs_costs_lines_and_nothing_else(
     events = LogFile(server, error)
     events.wait("worker ready", 2)
     port = int(events.wait("listening")["address"].rpartition(":")[2])
-    load = Load(tcp(port), one_shot=2, kept=2)
+    load = PathLoad(tcp(port), one_shot=2, kept=2)
     load.wait_answers(20)
     filler = fill(inside(server, place))
     load.wait_answers(50)
@@ -384,7 +384,7 @@ def test_a_wall_clock_that_leaps_ends_nothing(start: Start, tmp_path: Path) -> N
         env={"PYTHONPATH": f"{tmp_path}:{ROOT}"},
     ).wait_ready(2)
     before = pids(server)
-    load = Load(tcp(server.port), one_shot=2, kept=2)
+    load = PathLoad(tcp(server.port), one_shot=2, kept=2)
     with Connection(server.port) as idle:
         idle.ask("/pid")
         load.wait_answers(100)
@@ -470,7 +470,7 @@ def test_all_workers_killed_at_once_are_back_and_the_queue_is_kept(start: Start)
 def test_a_crash_in_a_request_takes_along_that_connection_and_is_named(start: Start) -> None:
     server = start(APP, "--workers", "2").wait_ready(2)
     server.expected_errors = {"worker died"}
-    load = Load(tcp(server.port), one_shot=0, kept=0)
+    load = PathLoad(tcp(server.port), one_shot=0, kept=0)
     with Connection(server.port) as crashing, pytest.raises(Cut):
         crashing.ask("/die")
     died = server.wait("worker died")
@@ -510,7 +510,7 @@ def test_workers_that_die_in_a_boot_leave_the_others_alone(
         case "hanging":
             site.say("broken", first="import threading; threading.Event().wait()")
     victim, *others = pids(server).values()
-    load = Load(tcp(server.port), one_shot=1, path="/", right=(b"one", b"two"))
+    load = PathLoad(tcp(server.port), one_shot=1, path="/", right=(b"one", b"two"))
     kill(victim)
     tried = "worker killed" if phase == "hanging" else "worker failed to boot"
     died = "worker died" if "exit" not in phase and phase != "hanging" else tried
@@ -527,7 +527,7 @@ def test_a_worker_killed_while_it_retires_is_missed_by_nobody(start: Start, tmp_
     server = start(APP, "--workers", "2").wait_ready(2)
     server.expected_errors = {"worker died"}
     gate = Gate(tmp_path / "gate")
-    load = Load(tcp(server.port), one_shot=2)
+    load = PathLoad(tcp(server.port), one_shot=2)
     with Connection(server.port) as held:
         holder = int(held.ask("/pid").body)
         held.send(gate.target)

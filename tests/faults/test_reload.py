@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.availability import Load, tcp
 from tests.support.load import Connection, Gate
+from tests.support.path_load import PathLoad, tcp
 from tests.support.processes import links, listener_inode, sockets
 from tests.support.server import Event, Server, Start
 from tests.support.site import SERVING, Site, ask, gated, pids, refusal
@@ -74,7 +74,7 @@ class Waiting:
 def test_twenty_reloads_under_load_lose_nothing(start: Start, site: Site) -> None:
     server = site.start(start)
     right = {b"one"}
-    load = Load(tcp(server.port), one_shot=4, kept=4, path="/", right=right)
+    load = PathLoad(tcp(server.port), one_shot=4, kept=4, path="/", right=right)
     for number in range(2, 22):
         load.wait_answers(20)
         word = f"word {number}"
@@ -161,7 +161,7 @@ def test_listeners_are_opened_before_kept_as_they_are_and_closed_after(
     gate = Gate(tmp_path / "gate")
     site.say("two", first=gated(gate))
     site.configure(server={"bind": [f"127.0.0.1:{kept}", f"127.0.0.1:{new}"]})
-    load = Load(tcp(kept), one_shot=2, kept=2, path="/", right=(b"one", b"two"))
+    load = PathLoad(tcp(kept), one_shot=2, kept=2, path="/", right=(b"one", b"two"))
     reload = Waiting(server, "reload")
     server.wait("reload started")
     server.wait("listening", address=f"127.0.0.1:{new}")
@@ -296,7 +296,7 @@ def test_no_way_of_failing_changes_anything(start: Start, site: Site) -> None:
     """One after the other, on one server under load."""
     server = site.start(start)
     server.expected_errors = {"reload failed"}
-    load = Load(tcp(server.port), one_shot=1, kept=1, path="/", right=(b"one",))
+    load = PathLoad(tcp(server.port), one_shot=1, kept=1, path="/", right=(b"one",))
     before = pids(server)
     held = set(links(server.pid).values())
     for number, way in enumerate(WAYS, 1):
@@ -382,7 +382,7 @@ def test_later_workers_that_fail_hold_up_the_reload_and_lose_nothing(
     """The first of a generation boots, the second doesn't: what serves goes on serving."""
     server = site.start(start)
     server.expected_errors = {"worker failed to boot"}
-    load = Load(tcp(server.port), one_shot=2, kept=2, path="/", right=(b"one", b"two"))
+    load = PathLoad(tcp(server.port), one_shot=2, kept=2, path="/", right=(b"one", b"two"))
     marks = site.place / "marks"
     marks.mkdir()
     count = f"import os\nn = len(os.listdir({str(marks)!r}))\nopen(f'{marks}/{{n}}', 'w')\n"
@@ -401,7 +401,7 @@ def test_a_rollout_that_is_stuck_is_told_and_goes_on_once_it_can(start: Start, s
     """Only the canary can boot, for good: whoever asked for the reload does not wait for ever."""
     server = site.start(start)
     server.expected_errors = {"worker failed to boot", "reload stalled"}
-    load = Load(tcp(server.port), one_shot=2, kept=2, path="/", right=(b"one", b"two"))
+    load = PathLoad(tcp(server.port), one_shot=2, kept=2, path="/", right=(b"one", b"two"))
     mended = site.place / "mended"
     lock = site.place / "first"
     first = f"import os\nif not os.path.exists({str(mended)!r}): os.mkdir({str(lock)!r})"
@@ -436,7 +436,7 @@ def hanging(server: Server, site: Site, tmp: Path, **workers: Any) -> Iterator[W
 def test_a_reload_during_a_reload_takes_its_place(start: Start, site: Site, tmp_path: Path) -> None:
     server = site.start(start)
     server.expected_errors = {"reload failed"}
-    load = Load(tcp(server.port), one_shot=2, kept=2, path="/", right=(b"one", b"two"))
+    load = PathLoad(tcp(server.port), one_shot=2, kept=2, path="/", right=(b"one", b"two"))
     with hanging(server, site, tmp_path) as first:
         site.say("two")
         assert ask(server, "reload")["generation"] == 3
@@ -465,7 +465,7 @@ def test_a_hundred_in_a_row_settle_on_the_last(start: Start, site: Site) -> None
     server = site.start(start)
     server.expected_errors = {"reload failed"}
     right = {b"one"}
-    load = Load(tcp(server.port), one_shot=2, kept=2, path="/", right=right)
+    load = PathLoad(tcp(server.port), one_shot=2, kept=2, path="/", right=right)
     for number in range(100):
         right.add(f"word {number}".encode())
         site.say(f"word {number}")

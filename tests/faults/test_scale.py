@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.availability import Load, tcp
+from tests.support.path_load import PathLoad, tcp
 from tests.support.server import Start
 
 
@@ -10,7 +10,7 @@ from tests.support.server import Start
 def test_from_one_worker_to_sixteen_and_back_loses_nothing(start: Start, preload: str) -> None:
     options = ("--workers", "1", "--set", f"workers.preload={preload}")
     server = start("tests.apps.basic:app", *options).wait_ready(1)
-    load = Load(tcp(server.port), one_shot=4, kept=4)
+    load = PathLoad(tcp(server.port), one_shot=4, kept=4)
     load.wait_answers(50)
     server.command("scale", "16")
     server.wait("worker ready", 16)

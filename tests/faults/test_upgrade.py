@@ -26,10 +26,10 @@ import pytest
 from prefork.control import ControlClient, ControlError
 from prefork.master.snapshot import VERSION as STATE
 from prefork.scoreboard import VERSION as BOARD
-from tests.support.availability import Load, tcp, unix
 from tests.support.commands import ROOT
 from tests.support.control_loop import Raw
 from tests.support.load import Gate
+from tests.support.path_load import PathLoad, tcp, unix
 from tests.support.processes import links
 from tests.support.server import Server, Start
 from tests.support.sockets import closed_port, connect, read_all
@@ -154,7 +154,7 @@ def outcome(command: subprocess.Popen[str]) -> tuple[int, str]:
 
 def test_five_upgrades_under_load_lose_nothing(install: Install) -> None:
     server = install.start()
-    load = Load(tcp(server.port), one_shot=6, kept=6)
+    load = PathLoad(tcp(server.port), one_shot=6, kept=6)
     for number in range(1, 6):
         load.wait_answers(100)
         assert upgrade(server)["generation"] == number + 1
@@ -294,7 +294,7 @@ def test_with_a_zygote_as_without(install: Install, fails: bool) -> None:
     server = install.start(more="[workers]\ncount = 2\npreload = true")
     server.expected_errors = {"upgrade failed"}
     first = pids(server)
-    load = Load(tcp(server.port), one_shot=4, kept=4)
+    load = PathLoad(tcp(server.port), one_shot=4, kept=4)
     load.wait_answers(50)
     if fails:
         with install.repaired_after():
@@ -359,7 +359,7 @@ def test_a_unix_socket_stays_the_same_file(install: Install, tmp_path: Path) -> 
     path = tmp_path / "app.sock"
     server = install.start(bind=(f"unix:{path}",))
     inode = path.stat().st_ino
-    load = Load(unix(str(path)), one_shot=4, kept=4)
+    load = PathLoad(unix(str(path)), one_shot=4, kept=4)
     for _ in range(2):
         load.wait_answers(50)
         upgrade(server)
@@ -388,7 +388,7 @@ def test_sockets_that_were_passed_stay_through_two_upgrades(install: Install, ad
             pass_fds=(fd, 3),
             env={"LISTEN_FDS": "1", "LISTEN_FDNAMES": "web"},
         )
-        load = Load(tcp(server.port), one_shot=4, kept=4)
+        load = PathLoad(tcp(server.port), one_shot=4, kept=4)
         for _ in range(2):
             load.wait_answers(50)
             upgrade(server)
@@ -427,7 +427,7 @@ def test_a_new_address_loses_no_connection_from_its_first_moment(install: Instal
         assert outcome(command)[0] == 0
         assert read_all(sock).partition(b" ")[2].startswith(b"200 ")
     assert server.addresses == [first, second]
-    load = Load(lambda: connect(first), one_shot=4)
+    load = PathLoad(lambda: connect(first), one_shot=4)
     load.wait_answers(50)
     install.write_config(bind=(second,))
     upgrade(server)
@@ -536,7 +536,7 @@ def test_failed_upgrades_change_nothing_and_the_next_one_works(install: Install)
     server = start_with_its_own_interpreter(install)
     server.expected_errors = {"upgrade failed"}
     before = pids(server)
-    load = Load(tcp(server.port), one_shot=4, kept=4)
+    load = PathLoad(tcp(server.port), one_shot=4, kept=4)
     for number, fault in enumerate(FAULTS, 1):
         with install.repaired_after():
             reason = fault(install)
@@ -780,7 +780,7 @@ def test_a_stop_during_the_exec_stops(install: Install, number: int) -> None:
 def test_reloads_and_upgrades_in_the_middle_of_each_other_lose_nothing(install: Install) -> None:
     server = install.start()
     server.expected_errors = {"reload failed"}  # superseded
-    load = Load(tcp(server.port), one_shot=4, kept=4)
+    load = PathLoad(tcp(server.port), one_shot=4, kept=4)
     load.wait_answers(50)
     for number in (1, 2, 3):
         server.signal(signal.SIGHUP)

@@ -23,7 +23,7 @@ class Authority:
         self._authority.cert_pem.write_to_path(self.path)
 
     def issue(self, file: str, *names: str, common_name: str | None = None) -> Path:
-        """Certificate and key for these names in one file, put in place at one stroke."""
+        """Certificate and key for these names in one file, which is replaced in one step."""
         issued = self._authority.issue_cert(
             *names, common_name=common_name, organization_name="Tests, Inc."
         )
@@ -34,7 +34,7 @@ class Authority:
         return path
 
     def client(self, own: Path | None = None) -> ssl.SSLContext:
-        """A client that trusts us, with a certificate of its own or without."""
+        """A client that trusts this authority, with or without a certificate of its own."""
         context = ssl.create_default_context(cafile=self.path)
         if own is not None:
             context.load_cert_chain(own)
@@ -54,7 +54,7 @@ def talk_tls(
     name: str = "localhost",
     before: bytes = b"",
 ) -> Iterator[Raw]:
-    """A connection over TLS; `before`: bytes that go first, in the plain."""
+    """A connection over TLS; `before`: bytes that are sent before the handshake."""
     with server.connect() as sock:
         sock.sendall(before)
         with context.wrap_socket(sock, server_hostname=name) as wrapped:

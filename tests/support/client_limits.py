@@ -1,4 +1,4 @@
-"""What a conversation is made with, where no server makes it."""
+"""What an HTTP connection is made with, if no server makes it."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from prefork.http.request_parser import RequestLimits
 from prefork.worker.transport.client_limits import ClientLimits
 
 START = 1000.0
-"""Monotonic seconds of an invented clock."""
+"""Monotonic seconds of a made-up clock."""
 
 BASE = {"REMOTE_ADDR": "", "REMOTE_PORT": ""}
 

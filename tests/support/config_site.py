@@ -1,4 +1,4 @@
-"""What the tests of the configuration share: a site.toml and how to load it."""
+"""A site.toml for tests of the configuration, and how they load it."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ APP = '[server]\napp = "a:app"\n'
 
 
 def site_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
-    """Makes the test's own directory the working one; returns what writes site.toml there."""
+    """Changes to the test's directory; returns a function that writes site.toml there."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PWD", str(tmp_path))
     for variable in ("PORT", "WEB_CONCURRENCY"):

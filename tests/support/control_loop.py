@@ -18,7 +18,7 @@ from prefork.master.control_server import ControlServer, Reply
 
 
 class Loop:
-    """Dispatches a selector's events in a thread, and there also what `run` is given."""
+    """A thread that dispatches the events of a selector, and calls what `run` is given."""
 
     def __init__(self) -> None:
         self.selector = selectors.DefaultSelector()
@@ -30,7 +30,7 @@ class Loop:
         self._thread.start()
 
     def run(self, function: Callable[[], Any]) -> Any:
-        """The function's result, from the loop's thread, when no other event is left there."""
+        """Calls a function in the loop's thread after all pending events; returns its result."""
         result: Future[Any] = Future()
         self._orders.put((function, result))
         self._wake.send(b"!")
@@ -69,7 +69,7 @@ class Loop:
 
 
 class Served:
-    """A server at `path`, with what it was asked; a test sets `handle`."""
+    """A control server at `path` that keeps all requests; a test sets `handle`."""
 
     def __init__(self, path: Path, loop: Loop, permits: Callable[[int], bool] | None) -> None:
         self.path = path
@@ -86,11 +86,11 @@ class Served:
         self.handle(request, reply)
 
     def keep(self, request: Command, reply: Reply) -> None:
-        """A handler that leaves the answer for later, to be got from `replies`."""
+        """A handler that does not answer: the test takes the reply from `replies`."""
         self.replies.put(reply)
 
     def expire(self, seconds: float) -> None:
-        """Makes the server believe that so many seconds went by since its next deadline."""
+        """Expires clients as of `seconds` seconds after the next deadline."""
         self.loop.run(lambda: self.server.run((self.server.due or 0.0) + seconds))
 
     def due(self) -> float | None:
@@ -104,7 +104,7 @@ class Served:
         return due
 
     def clients(self) -> int:
-        """How many it has, after all events that were there when this was called."""
+        """The number of clients, after all pending events."""
         return int(self.loop.run(lambda: len(self.server.acceptor.clients)))
 
 
@@ -120,7 +120,7 @@ def serving(path: Path, permits: Callable[[int], bool] | None = None) -> Iterato
 
 
 class Raw:
-    """A client that may say anything."""
+    """A client of the control socket that sends any bytes."""
 
     def __init__(self, path: Path) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

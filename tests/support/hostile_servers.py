@@ -15,7 +15,7 @@ import httptools
 from tests.support.sockets import read_head
 
 PATIENCE = 30.0
-"""Seconds after which a test that hangs fails with an error instead."""
+"""Seconds after which a test fails instead of hanging."""
 
 Handler = Callable[[socket.socket], None]
 
@@ -46,7 +46,7 @@ class Server:
             thread = threading.Thread(target=self._serve, args=(handler, sock), daemon=True)
             self._threads.append(thread)
             thread.start()
-        # A client that comes once more than expected is refused, and does not hang.
+        # A connection more than expected is refused, so that the client does not hang.
         self._listener.close()
 
     def _serve(self, handler: Handler, sock: socket.socket) -> None:
@@ -85,7 +85,7 @@ def serving(*handlers: Handler, path: Path | None = None) -> Iterator[Server]:
 
 
 def expect_end(sock: socket.socket) -> None:
-    """The client says its end properly: neither more bytes nor a reset."""
+    """The client must close: it sends no more bytes, and no reset."""
     assert sock.recv(1) == b""
 
 

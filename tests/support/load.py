@@ -1,4 +1,4 @@
-"""Clients that look at every byte, singly and as a load from several threads."""
+"""Clients that check every byte, one at a time or as a load from several threads."""
 
 import contextlib
 import fcntl
@@ -39,15 +39,15 @@ class Answer:
 
 
 class Connection:
-    """One HTTP connection that takes nothing but a whole answer, and not a byte more."""
+    """One HTTP connection; each answer must be whole, with no byte behind it."""
 
     def __init__(self, port: int, host: str = "127.0.0.1") -> None:
         self.sock = socket.create_connection((host, port), PATIENCE)
         self.port: int = self.sock.getsockname()[1]
-        """Our own port, which tells this connection from all others."""
+        """The client's port, which identifies the connection."""
         self.answers = 0
         self.pid: int | None = None
-        """The worker that holds it, once an answer said so."""
+        """The worker that holds it, known after an answer with the pid."""
 
     def send(self, path: str, body: bytes = b"", *, close: bool = False) -> None:
         end = "Connection: close\r\n" if close else ""
@@ -99,7 +99,7 @@ class Connection:
             packed = fcntl.ioctl(self.sock, termios.TIOCOUTQ, b"\0\0\0\0")
             return int(struct.unpack("i", packed)[0])
 
-        # With no pause at first: on one machine it is taken at once.
+        # The first look is without a pause: on one machine the kernel takes it at once.
         if outstanding():
             until(lambda: not outstanding(), "the server's kernel takes what was sent")
 
@@ -116,7 +116,7 @@ class Connection:
 def ask(
     connection: Connection, rng: random.Random, *, close: bool = False, moves: bool = False
 ) -> Answer:
-    """A random request to `tests.apps.basic`, whose answer is right to the byte.
+    """Sends a random request to `tests.apps.basic` and checks each byte of the answer.
 
     The first on each connection asks who answers; so does every other that can, and it is always
     the same worker, unless connections move (`workers.handover`).
@@ -167,10 +167,10 @@ def explained(connection: Connection, killed: Iterable[Killed]) -> bool:
 
 @dataclass
 class Load:
-    """Clients in threads, each a loop over its own connections, until they are told to stop."""
+    """Clients in threads, each in a loop over its own connections, until `end`."""
 
     problems: list[str] = field(default_factory=list)
-    """What may never be: an exception out of a client, such as a wrong byte."""
+    """What a client raised, such as an AssertionError for a wrong byte: there must be none."""
     answers: int = 0
 
     def __post_init__(self) -> None:
@@ -198,7 +198,7 @@ class Load:
             thread.start()
 
     def count(self) -> None:
-        """A client has had an answer."""
+        """Counts one answer; clients call it."""
         with self._progress:
             self.answers += 1
             self._progress.notify_all()
@@ -214,7 +214,7 @@ class Load:
         assert not self.problems, self.problems
 
     def end(self) -> None:
-        """Lets the clients finish what they are at; nothing may have been wrong."""
+        """Stops the clients after their current call; there must have been no problem."""
         self.over.set()
         for thread in self._threads:
             thread.join(PATIENCE * 2)
@@ -224,7 +224,7 @@ class Load:
 
 @contextlib.contextmanager
 def running_load() -> Iterator[Load]:
-    """A load for the block."""
+    """A load that runs until the end of the block."""
     made = Load()
     try:
         yield made
@@ -243,10 +243,10 @@ class Gate:
         os.mkfifo(path)
 
     def arrived(self) -> "Gate":
-        """Waits until the request is there; it stays until `open`."""
+        """Waits until the request is in the application, where it stays until `open`."""
 
         def reader() -> bool:
-            with contextlib.suppress(OSError):  # ENXIO: nobody reads yet, fifo(7)
+            with contextlib.suppress(OSError):  # ENXIO: there is no reader yet, fifo(7)
                 self._fd = os.open(self.path, os.O_WRONLY | os.O_NONBLOCK)
             return self._fd >= 0
 
@@ -254,7 +254,7 @@ class Gate:
         return self
 
     def open(self) -> None:
-        """Lets it go on."""
+        """Lets the request continue."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

@@ -84,7 +84,7 @@ class Network:
 
     @staticmethod
     def kill(namespace: str) -> None:
-        """All that runs there, at once: nobody sees another one die."""
+        """Kills all processes there at once: none can react to the death of another."""
         pids = [int(pid) for pid in _ip("netns", "pids", namespace).split()]
         for number in (signal.SIGSTOP, signal.SIGKILL):
             for pid in pids:
@@ -92,7 +92,7 @@ class Network:
                     os.kill(pid, number)
 
     def at_client(self, call: Callable[[], T]) -> T:
-        """Does something in the client's namespace: a socket belongs to that of its thread."""
+        """Calls a function in the client's namespace; a socket belongs to that of its thread."""
         with ThreadPoolExecutor(1, initializer=enter, initargs=(self.client,)) as threads:
             return threads.submit(call).result()
 
@@ -108,7 +108,7 @@ def network() -> Iterator[Network]:
 
 
 def within(namespace: str) -> tuple[str, ...]:
-    """What starts a program in a namespace, in its own place."""
+    """A command prefix that executes a program in a namespace."""
     return ("ip", "netns", "exec", namespace)
 
 

@@ -102,7 +102,7 @@ def distant_host(delay: float) -> Iterator[tuple[str, str]]:
     """(its namespace, our address as seen from it); `delay`: seconds each way."""
     number = os.getpid() % 60000
     namespace, device = f"prefork-{number}", f"pf{number}"
-    # 198.18.0.0/15 is for tests of network devices (RFC 2544): nobody's real address.
+    # 198.18.0.0/15 is for tests of network devices (RFC 2544): they are no host's real address.
     net = f"198.18.{number // 250}.{number % 250 // 4 * 4}"
     ours, theirs = (f"{net.rpartition('.')[0]}.{int(net.rpartition('.')[2]) + n}" for n in (1, 2))
     _ip("netns", "add", namespace)

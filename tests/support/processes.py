@@ -1,4 +1,4 @@
-"""What the kernel tells about processes: their sockets, threads, signals and system calls."""
+"""What the kernel shows of processes: their sockets, threads, signals and system calls."""
 
 import contextlib
 import ctypes
@@ -12,7 +12,7 @@ import psutil
 
 
 def links(pid: int) -> dict[int, str]:
-    """What each of a process's descriptors is: a path, or such as "socket:[123]"."""
+    """The link of each open descriptor: a path, or a name such as "socket:[123]"."""
     found = {}
     for fd in os.listdir(f"/proc/{pid}/fd"):
         with contextlib.suppress(FileNotFoundError):
@@ -30,11 +30,11 @@ def sockets(pid: int) -> set[str]:
 
 
 def tcp_sockets(port: int) -> dict[str, tuple[int, str]]:
-    """The IPv4 sockets at a port of ours, by inode: (the other side's port, state)."""
+    """The IPv4 sockets at a local port, by inode: (the peer's port, state)."""
     found = {}
     ours = f":{port:04X}"
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        # Most are others', on a machine where much is tried: they are not taken apart.
+        # Most lines are of other ports on a busy machine: they are not parsed.
         if ours in line[:20]:
             _, local, remote, state, *_, inode = line.split()[:10]
             if local.endswith(ours):

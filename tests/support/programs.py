@@ -20,7 +20,7 @@ _PATH = os.pathsep.join(
 
 
 def find(name: str) -> str:
-    """Where a program is, of ours or of the system; a test without it is skipped (not in CI)."""
+    """The path of a program; the test is skipped if it is not installed (but not in CI)."""
     path = shutil.which(name, path=_PATH)
     if path is None:
         pytest.skip(f"{name} is not installed")
@@ -30,7 +30,7 @@ def find(name: str) -> str:
 def run(
     name: str, *arguments: str | Path, environ: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Runs one to its end; it has to be content."""
+    """Runs a program to its end; it must exit with 0."""
     done = subprocess.run(
         [find(name), *map(str, arguments)],
         capture_output=True,

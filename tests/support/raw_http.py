@@ -1,4 +1,4 @@
-"""HTTP by hand: sent byte for byte, and read by somebody who forgives nothing."""
+"""HTTP by hand: requests are sent byte for byte, and answers are read strictly."""
 
 import re
 import socket
@@ -23,7 +23,7 @@ class Answer:
         return [value for key, value in self.headers if key.lower() == name.lower()]
 
     def __getitem__(self, name: str) -> str | None:
-        """The only header of that name, None where there is none."""
+        """The only header of that name, None if there is none."""
         found = self.all(name)
         assert len(found) <= 1, f"{name} is there {len(found)} times: {found}"
         return found[0] if found else None
@@ -53,14 +53,14 @@ class Raw:
         return bool(data)
 
     def line(self) -> str:
-        """Without its end."""
+        """The next line, without its CRLF."""
         while b"\r\n" not in self._kept:
             assert self._more(), f"closed in the middle of a line: {self._kept!r}"
         line, _, self._kept = self._kept.partition(b"\r\n")
         return line.decode("latin-1")
 
     def exactly(self, size: int) -> bytes:
-        """So many bytes; an AssertionError where the server closes before."""
+        """The next `size` bytes; raises AssertionError if the server closes before."""
         parts, had = [self._kept], len(self._kept)
         while had < size:
             data = self.sock.recv(256 * 1024)
@@ -80,7 +80,7 @@ class Raw:
         return b"".join(parts)
 
     def head(self) -> Answer:
-        """Status and headers alone, whatever follows."""
+        """Reads status and headers, and nothing of the body."""
         first = self.line()
         status = _STATUS.fullmatch(first)
         assert status is not None, f"no status line: {first!r}"
@@ -109,7 +109,7 @@ class Raw:
         return answer
 
     def chunks(self) -> Iterator[bytes]:
-        """The chunks of a body, which must have its last one and no trailer."""
+        """The chunks of a body, which must end with a last chunk and have no trailer."""
         while size := int(self.line(), 16):
             yield self.exactly(size)
             assert self.line() == ""
@@ -122,7 +122,7 @@ class Raw:
 
 @contextmanager
 def talk(server: Server, *, receive_buffer: int = 0) -> Iterator[Raw]:
-    """A connection; `receive_buffer` bytes at most are taken unread (0: as the kernel likes)."""
+    """A connection.  `receive_buffer`: SO_RCVBUF in bytes, 0 for the kernel's default."""
     with socket.socket() as sock:
         if receive_buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -138,7 +138,7 @@ def request(
     version: str = "HTTP/1.1",
     body: bytes | None = None,
 ) -> bytes:
-    """A request; its Content-Length is made where there is a body."""
+    """A request; it has a Content-Length if it has a body."""
     lines = [f"{method} {target} {version}", "Host: test", *headers]
     if body is not None:
         lines.append(f"Content-Length: {len(body)}")

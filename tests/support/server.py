@@ -1,4 +1,4 @@
-"""A real server for a test: started as a user would, watched through its log, cleaned up by pid."""
+"""A real server for a test: started as a user would start it, and watched through its log."""
 
 import contextlib
 import http.client
@@ -36,7 +36,7 @@ class Server:
         default_format: bool = False,
         **popen: Any,
     ) -> None:
-        """`wrapper`: a program that starts the server in its own place, by exec.
+        """`wrapper`: a program that starts the server by exec.
         `default_control`: the control socket is where the server would put it.
         `default_format`: its log is text, all of it in `other`."""
         self.control = tmp / "control.sock"
@@ -60,7 +60,7 @@ class Server:
         self.other: list[str] = []
         """Lines on stderr that are not the server's log."""
         self.expected_errors: set[str] = set()
-        """Names of events that may have level error in this test."""
+        """Names of events that may be logged at level error in this test."""
         self._news = threading.Condition()
         self._ended = False
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -105,7 +105,7 @@ class Server:
         return found[count - 1]
 
     def wait_ready(self, workers: int, generation: int = 1) -> "Server":
-        """Waits until all workers of a generation are ready, and learns where it listens."""
+        """Waits until `workers` workers of a generation are ready."""
         self.wait("worker ready", workers, generation=generation)
         return self
 
@@ -159,7 +159,7 @@ class Server:
         found = []
         with contextlib.suppress(psutil.NoSuchProcess):
             for child in psutil.Process(self.pid).children():
-                # Any of them may end between two looks; a zombie is a NoSuchProcess too.
+                # Each may end at any time; a zombie raises NoSuchProcess, too.
                 with contextlib.suppress(psutil.NoSuchProcess):
                     title = " ".join(child.cmdline())
                     if title.startswith(f"prefork: {role}"):
@@ -197,7 +197,7 @@ class Server:
         return answer
 
     def start_command(self, *args: str) -> subprocess.Popen[str]:
-        """`prefork COMMAND ... --control PATH`, which goes on meanwhile."""
+        """Starts `prefork COMMAND ... --control PATH` and does not wait for it."""
         return subprocess.Popen(
             prefork_command(*args, "--control", self.control),
             cwd=ROOT,
@@ -207,7 +207,7 @@ class Server:
         )
 
     def command(self, *args: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """`prefork COMMAND ... --control PATH`."""
+        """Runs `prefork COMMAND ... --control PATH` to its end; with `check`, it must succeed."""
         done = subprocess.run(
             prefork_command(*args, "--control", self.control),
             cwd=ROOT,
@@ -225,13 +225,13 @@ class Server:
     # The end.
 
     def wait_exit(self) -> int:
-        """The exit status, once it is gone and its log is read to the end."""
+        """Waits for the end of the server and of its log; returns the exit status."""
         status = self.process.wait(PATIENCE * 2)
         self._reader.join(PATIENCE)
         return status
 
     def stop(self) -> None:
-        """Stops it if it runs, and holds what must be true of every server at its end."""
+        """Stops the server if it runs; it must exit with 0, and have logged no unexpected error."""
         if self.process.poll() is None:
             self.signal(signal.SIGTERM)
             status = self.wait_exit()
@@ -245,7 +245,7 @@ class Server:
         assert not errors, f"unexpected errors in the log: {errors}\n{self.log()}"
 
     def kill(self) -> None:
-        """Leaves nothing behind, whatever became of the test."""
+        """Kills all processes that are left, whatever became of the test."""
         with contextlib.suppress(psutil.NoSuchProcess):
             for process in psutil.Process(self.pid).children(recursive=True):
                 with contextlib.suppress(psutil.NoSuchProcess):
@@ -270,7 +270,7 @@ Start = Callable[..., Server]
 
 
 def servers(tmp: Path) -> Iterator[Start]:
-    """A function that starts servers; all are stopped and looked at when the test ends."""
+    """A function that starts servers; all are stopped and checked at the end of the test."""
     running: list[Server] = []
 
     def start(*args: str, **options: Any) -> Server:

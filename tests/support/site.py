@@ -1,4 +1,4 @@
-"""A site that is changed while it is served: an application and a configuration in a directory."""
+"""A site that changes while it is served: an application and a configuration in a directory."""
 
 import contextlib
 import json
@@ -11,8 +11,8 @@ from tests.support.load import Gate
 from tests.support.server import Server, Start
 from tests.support.waiting import PATIENCE
 
-# A module is compiled anew when the second or the size of its source has changed (PEP 3147's
-# .pyc): tests change it more often.
+# Python compiles a module anew if the second or the size of its source has changed (PEP 3147);
+# tests change it more often.
 FRESH = {"PYTHONDONTWRITEBYTECODE": "1"}
 
 
@@ -53,19 +53,19 @@ class Site:
 
 
 def gated(gate: Gate) -> str:
-    """Code that lets an import wait until the gate is opened."""
+    """Code that makes an import wait until the gate is opened."""
     path = gate.target.partition("=")[2]
     return f"open({path!r}).read()"
 
 
 def ask(server: Server, command: str, **args: Any) -> dict[str, Any]:
-    """A command over the control socket.  Raises ControlError with the server's reason."""
+    """Sends a command over the control socket.  Raises ControlError with the server's reason."""
     with contextlib.closing(ControlClient(server.control, PATIENCE)) as client:
         return client.call(command, **args)
 
 
 def refusal(server: Server, command: str, **args: Any) -> str:
-    """Why the server did not do it."""
+    """The reason with which the server refuses a command."""
     try:
         answer = ask(server, command, **args)
     except ControlError as error:

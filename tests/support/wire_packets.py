@@ -1,5 +1,7 @@
 """Packets for the tests of `prefork wire`: a client and a server that take turns."""
 
+from typing import Any
+
 from prefork.wire.conversations import Conversations, Step
 from prefork.wire.packet import Endpoint, Flags, Packet
 
@@ -22,7 +24,7 @@ def packet(
     window: int = 100,
     client: Endpoint = CLIENT,
     sack: tuple[tuple[int, int], ...] = (),
-    **more: object,
+    **more: Any,
 ) -> Packet:
     """`flags` by their letters; numbers count from 0."""
     ends = (client, SERVER) if from_client else (SERVER, client)
@@ -42,18 +44,18 @@ def packet(
         window=window,
         length=length,
         sack=tuple(((other + a) % 2**32, (other + b) % 2**32) for a, b in sack),
-        **more,  # type: ignore[arg-type]
+        **more,
     )
 
 
-def c(flags: str, seq: int, ack: int | None = None, length: int = 0, **more: object) -> Packet:
+def c(flags: str, seq: int, ack: int | None = None, length: int = 0, **more: Any) -> Packet:
     """From the client."""
-    return packet(True, flags, seq, ack, length, **more)  # type: ignore[arg-type]
+    return packet(True, flags, seq, ack, length, **more)
 
 
-def s(flags: str, seq: int, ack: int | None = None, length: int = 0, **more: object) -> Packet:
+def s(flags: str, seq: int, ack: int | None = None, length: int = 0, **more: Any) -> Packet:
     """From the server."""
-    return packet(False, flags, seq, ack, length, **more)  # type: ignore[arg-type]
+    return packet(False, flags, seq, ack, length, **more)
 
 
 HANDSHAKE = [c("S", 0), s("S", 0, 1), c("", 1, 1)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.availability import Load, tcp
+from tests.support.path_load import PathLoad, tcp
 from tests.support.server import Server, Start
 from tests.support.sockets import read_all
 from tests.support.waiting import PATIENCE
@@ -48,7 +48,7 @@ def test_recycling_every_50_requests_under_load_fails_none(
     settings = [part for key in keys for part in ("--set", key)]
     server = start(APP, "--workers", "3", "--threads", threads, *settings)
     server.wait("generation settled")
-    load = Load(tcp(server.port), one_shot=6, kept=6)
+    load = PathLoad(tcp(server.port), one_shot=6, kept=6)
     server.wait(OVER, 9)
     server.wait("worker exited", 8)
     load.end()

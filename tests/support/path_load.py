@@ -1,4 +1,4 @@
-"""Clients that check every byte, for tests that break things meanwhile.
+"""A load on one path that counts failures, for tests that break something meanwhile.
 
 *Failed* is a connection that was made and did not get its whole right answer.  Refused, or never
 connected, is not failed; but while a server is to serve on, nobody may be refused either.
@@ -17,7 +17,7 @@ Connect = Callable[[], socket.socket]
 
 
 class Wrong(Exception):
-    """What came is not a whole right answer."""
+    """The answer is not whole, or not right."""
 
 
 def tcp(port: int, host: str = "127.0.0.1") -> Connect:
@@ -38,7 +38,7 @@ def unix(path: str) -> Connect:
     return connect
 
 
-class Load:
+class PathLoad:
     """Client threads, until `end` is called or the server takes no more connections."""
 
     def __init__(
@@ -58,11 +58,11 @@ class Load:
         self._begin = begin
         self.right = right
         self.bodies: Counter[bytes] = Counter()
-        """How often each of them came."""
+        """How often each of the right bodies came."""
         self.answers = 0
         self.failures: Counter[str] = Counter()
         self.refused = 0
-        """Clients that ended because nobody listened."""
+        """Clients that ended because there was no listener."""
         self._head = f"GET {path} HTTP/1.1\r\nHost: test\r\n".encode()
         self._connect = connect
         self._over = threading.Event()
@@ -84,11 +84,11 @@ class Load:
             )
 
     def end(self) -> None:
-        """Ends the clients of a server that served all the while: nothing may have failed."""
+        """Ends the clients of a server that never stopped serving: nothing may have failed."""
         self.end_with_losses(0)
 
     def end_with_losses(self, connections: int) -> None:
-        """Ends them where a worker was killed, which could hold so many of their connections."""
+        """Ends the clients after a worker was killed that held at most `connections` of theirs."""
         self._over.set()
         self.join()
         assert self.failures.total() <= connections, self.failures
@@ -108,7 +108,7 @@ class Load:
             except OSError:
                 with self._some:
                     self.refused += 1
-                return  # nobody listens any more
+                return  # there is no listener any more
             with sock:
                 try:
                     converse(sock)
@@ -129,7 +129,7 @@ class Load:
                 return
 
     def _receive(self, sock: socket.socket) -> bytes:
-        """Takes one whole right answer; its head in lower case."""
+        """Reads one answer, which must be whole and right; returns its head in lower case."""
         head, end, body = b"", b"", b""
         while not end:
             head, end, body = self._more(sock, head).partition(b"\r\n\r\n")
