@@ -117,7 +117,7 @@ def test_it_runs_in_an_empty_environment(installed: Path, tmp_path: Path) -> Non
             server.kill()
 
 
-def test_the_version_tells_what_it_stands_on(installed: Path) -> None:
+def test_the_version_names_python_and_the_libraries(installed: Path) -> None:
     lines = run(installed / "prefork", "--version").stdout.splitlines()
     assert lines[0] == f"prefork {__version__}"
     told = dict(line.split(" ", 1) for line in lines[1:])

@@ -113,7 +113,7 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
     manager.close()
 
 
-def test_the_order_of_what_is_told(start: Start, tmp_path: Path, manager: Manager) -> None:
+def test_the_order_of_notifications(start: Start, tmp_path: Path, manager: Manager) -> None:
     (tmp_path / "told.py").write_text(APP)
     config = tmp_path / "site.toml"
     config.write_text('[server]\napp = "told:app"\n[workers]\ncount = 2\n')

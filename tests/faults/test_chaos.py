@@ -45,7 +45,7 @@ def test_a_short_run_loses_nothing_but_what_killed_workers_held(
     assert int(answers) > 200
 
 
-def test_a_connection_that_nobody_can_explain_is_a_failure(
+def test_a_lost_connection_without_an_explanation_is_a_failure(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Workers die and the account does not know: so it would be with a fault of the server's."""

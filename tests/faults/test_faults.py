@@ -399,7 +399,7 @@ def test_a_wall_clock_that_leaps_ends_nothing(start: Start, tmp_path: Path) -> N
     assert len(years) > 1, "its clock did leap"
 
 
-def test_a_master_that_stood_still_kills_nobody_for_it(start: Start, tmp_path: Path) -> None:
+def test_a_master_that_stood_still_kills_no_worker_for_it(start: Start, tmp_path: Path) -> None:
     """Longer than every timeout: a request, a boot, and the time to leave end meanwhile."""
     site = Site(tmp_path / "site", count=2, boot_timeout=1)
     site.configure(workers={"request_timeout": 1, "graceful_timeout": 1})
@@ -523,7 +523,7 @@ def test_workers_that_die_in_a_boot_leave_the_others_alone(
     load.end_with_losses(1)
 
 
-def test_a_worker_killed_while_it_retires_is_missed_by_nobody(start: Start, tmp_path: Path) -> None:
+def test_a_worker_killed_while_it_retires_costs_no_request(start: Start, tmp_path: Path) -> None:
     server = start(APP, "--workers", "2").wait_ready(2)
     server.expected_errors = {"worker died"}
     gate = Gate(tmp_path / "gate")

@@ -90,7 +90,7 @@ def test_twenty_reloads_under_load_lose_nothing(start: Start, site: Site) -> Non
     assert not errors(server)
 
 
-def test_success_is_told_with_what_changed_once_all_is_done(start: Start, site: Site) -> None:
+def test_success_is_reported_with_the_changes_when_all_is_done(start: Start, site: Site) -> None:
     server = site.start(start)
     site.configure(workers={"count": 4, "threads": 2}, http={"keepalive": 1})
     done = server.command("reload")
@@ -397,7 +397,9 @@ def test_later_workers_that_fail_hold_up_the_reload_and_lose_nothing(
     assert [event["generation"] for event in errors(server)] == [2, 2]
 
 
-def test_a_rollout_that_is_stuck_is_told_and_goes_on_once_it_can(start: Start, site: Site) -> None:
+def test_a_rollout_that_is_stuck_is_reported_and_continues_once_it_can(
+    start: Start, site: Site
+) -> None:
     """Only the canary can boot, for good: whoever asked for the reload does not wait for ever."""
     server = site.start(start)
     server.expected_errors = {"worker failed to boot", "reload stalled"}
@@ -522,7 +524,7 @@ def test_a_hanging_reload_holds_up_nothing_else(start: Start, site: Site, tmp_pa
     assert {event["generation"] for event in server.find("worker ready")} == {1}
 
 
-def test_boot_timeout_ends_a_hanging_reload_with_nobody_asking(
+def test_boot_timeout_ends_a_hanging_reload_without_a_command(
     start: Start, site: Site, tmp_path: Path
 ) -> None:
     """The loop wakes by itself; the client that waited is gone."""

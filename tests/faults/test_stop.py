@@ -139,7 +139,7 @@ def test_drain_delay_serves_on_while_the_health_path_says_503(start: Start) -> N
     assert server.wait_exit() == 0
 
 
-def test_a_stop_is_bounded_and_names_who_was_cut_off(start: Start) -> None:
+def test_a_stop_is_bounded_and_names_what_was_cut_off(start: Start) -> None:
     server = start(APP, "--workers", "1", "--set", "workers.graceful_timeout=1").wait_ready(1)
     server.expected_errors = {"worker died"}
     with server.connect() as sock:

@@ -174,7 +174,7 @@ def test_a_connection_that_ends_unannounced_is_an_error(binary: str) -> None:
     assert sum(errors.values()) >= 8  # each connection answers once, then fails
 
 
-def test_nobody_there_is_counted_and_comes_to_an_end(binary: str) -> None:
+def test_a_server_that_is_not_there_is_counted_and_the_run_ends(binary: str) -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))  # not listening
         told = load(binary, "close", bound.getsockname()[1])
@@ -184,7 +184,7 @@ def test_nobody_there_is_counted_and_comes_to_an_end(binary: str) -> None:
 @pytest.mark.parametrize(
     "wrong", [["other", "127.0.0.1", "1", "1", "1"], ["close", "localhost", "1", "1", "1"], []]
 )
-def test_wrong_arguments_are_told(binary: str, wrong: list[str]) -> None:
+def test_wrong_arguments_are_reported(binary: str, wrong: list[str]) -> None:
     done = subprocess.run([binary, *wrong, BODY], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert done.stderr.startswith("usage: load")
@@ -395,7 +395,7 @@ def test_cpu_time_is_that_of_the_whole_tree_with_children_that_ended() -> None:
         running.cpu()
 
 
-def test_a_server_that_does_not_start_is_told_with_what_it_said() -> None:
+def test_a_server_that_does_not_start_is_reported_with_its_output() -> None:
     server = Server("some", (sys.executable, "-c", "import sys; sys.exit('no such thing')"))
     with pytest.raises(BenchError, match="some did not start: no such thing"):
         servers.started(server).__enter__()
@@ -425,7 +425,7 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
 
 
-def test_what_a_server_forks_when_it_is_told_to_stop_ends_with_it(tmp_path: Path) -> None:
+def test_what_a_server_forks_at_its_stop_ends_with_it(tmp_path: Path) -> None:
     told = tmp_path / "pid"
     command = (sys.executable, "-c", FORKS_AT_ITS_END, "{port}", str(told))
     with servers.started(Server("some", command)):
@@ -433,7 +433,7 @@ def test_what_a_server_forks_when_it_is_told_to_stop_ends_with_it(tmp_path: Path
     assert not psutil.pid_exists(int(told.read_text()))
 
 
-def test_missing_peers_are_told_with_what_to_do(
+def test_missing_peers_are_reported_with_what_to_do(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(servers, "PEERS", tmp_path)
@@ -441,7 +441,7 @@ def test_missing_peers_are_told_with_what_to_do(
     assert "`make bench` puts it there" in capsys.readouterr().err
 
 
-def test_a_part_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_part_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         command.main(["hallo"])
     assert left.value.code == 2

@@ -397,7 +397,7 @@ def test_talk_and_a_reset() -> None:
     )
 
 
-def test_talk_where_nobody_listens() -> None:
+def test_talk_to_a_port_without_a_listener() -> None:
     address = f"127.0.0.1:{closed_port()}"
     done = talk(address)
     assert done.code == 1

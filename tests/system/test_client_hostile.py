@@ -43,7 +43,7 @@ def failure(server: Server, **options: float) -> str:
         (OK + b"Transfer-Encoding: chunked\r\n\r\n-1\r\n", "receive: not HTTP: Invalid char"),
     ],
 )
-def test_an_answer_that_is_none(sent: bytes, message: str) -> None:
+def test_an_answer_that_is_not_http(sent: bytes, message: str) -> None:
     def handle(sock: socket.socket) -> None:
         read_head(sock)
         with contextlib.suppress(ConnectionError):
@@ -167,7 +167,7 @@ def test_a_server_that_does_not_read_the_body_is_timed_out() -> None:
         left.set()
 
 
-def test_nobody_accepts() -> None:
+def test_a_server_that_does_not_accept() -> None:
     """Linux lets one more than the backlog in and answers no other SYN: listen(2)."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full, contextlib.ExitStack() as stack:
         for _ in range(2):

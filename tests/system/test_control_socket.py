@@ -115,7 +115,7 @@ def test_a_broken_application_changes_nothing(start: Start, place: Place) -> Non
 # The other commands.
 
 
-def test_status_tells_of_each_worker(start: Start) -> None:
+def test_status_shows_each_worker(start: Start) -> None:
     server = start(BASIC, "--workers", "2", "--set", "server.name=shop").wait_ready(2)
     for _ in range(6):
         server.get("/pid")
@@ -241,7 +241,7 @@ def test_the_only_server_need_not_be_named(
     assert other.wait_exit() == 0
 
 
-def test_where_the_systems_directory_cannot_be_had_the_users_is_taken(
+def test_the_users_directory_is_used_if_the_systems_cannot_be(
     start: Start, own_places: dict[str, str]
 ) -> None:
     os.rmdir(own_places["PREFORK_RUN_DIR"])
@@ -269,9 +269,7 @@ def test_a_control_socket_in_use_is_not_taken(start: Start, tmp_path: Path) -> N
 # Clients that are dead, slow or hostile.
 
 
-def test_a_stopped_client_is_waited_for_by_nobody(
-    start: Start, place: Place, tmp_path: Path
-) -> None:
+def test_a_stopped_client_delays_no_other(start: Start, place: Place, tmp_path: Path) -> None:
     gate = Gate(tmp_path / "gate")
     server = start(str(place.config)).wait_ready(1)
     place.change("second", f"open({str(tmp_path / 'gate')!r}).read()\n")

@@ -129,7 +129,7 @@ def test_what_it_prints_is_in_its_log_also_after_a_rotation(daemon: Daemon) -> N
     assert daemon.run("stop", "--control", "c").returncode == 0
 
 
-def test_a_start_that_fails_is_told_to_the_shell(daemon: Daemon) -> None:
+def test_a_start_that_fails_is_reported_to_the_shell(daemon: Daemon) -> None:
     daemon.write(app="tests.apps.broken:app")
     failed = daemon.serve()
     assert (failed.returncode, failed.stdout) == (3, "")

@@ -152,7 +152,7 @@ def test_a_half_read_request_is_gone_on_with_by_the_sibling(
         assert int(busy.receive().body) == kept.holder
 
 
-def test_what_waits_for_100_is_told_once(shared: Server, gate: Gate) -> None:
+def test_a_client_that_waits_for_100_gets_one(shared: Server, gate: Gate) -> None:
     with Kept(shared.port, count=2) as kept:
         half, busy = kept.mine
         half.sock.sendall(
@@ -167,7 +167,7 @@ def test_what_waits_for_100_is_told_once(shared: Server, gate: Gate) -> None:
         assert int(busy.receive().body) == kept.holder
 
 
-def test_switched_off_everybody_serves_what_he_has(start: Start, gate: Gate) -> None:
+def test_switched_off_each_worker_serves_its_own_connections(start: Start, gate: Gate) -> None:
     server = start(APP, "--workers", "2", *PATIENT, "--set", "workers.handover=false")
     server.wait_ready(2)
     with Kept(server.port, count=2) as kept:

@@ -388,7 +388,7 @@ def test_a_refusal_can_be_read_by_a_client_that_sends_ten_megabytes_first(
         assert client.at_end()
 
 
-def test_who_is_refused_and_goes_on_for_ever_or_never_closes_is_cut_off(start: Start) -> None:
+def test_a_refused_client_that_sends_for_ever_or_never_closes_is_cut_off(start: Start) -> None:
     server = start(APP, "--workers", "1", *settings("http", **LIMITS)).wait_ready(1)
     (worker,) = server.workers()
     refused = request("/echo", "Content-Length: 1000000000000", method="POST")
@@ -520,7 +520,7 @@ STREAMED = b"".join((b"piece %d\n" % number).rjust(1000) for number in range(800
 
 
 @pytest.mark.parametrize("threads", ["1", "4"])
-def test_slow_readers_keep_nobody_waiting_and_get_every_byte_in_order(
+def test_slow_readers_keep_no_client_waiting_and_get_every_byte_in_order(
     start: Start, threads: str, tmp_path: Path
 ) -> None:
     """Their answers are finished from the epoll: from memory, from disk, and from a file."""

@@ -20,7 +20,7 @@ BIG = 2_000_000
 SMALL = 4096  # bytes of receive buffer: the answer does not fit
 
 
-def test_slow_heads_bodies_chunks_and_readers_keep_nobody_waiting(start: Start) -> None:
+def test_slow_heads_bodies_chunks_and_readers_keep_no_client_waiting(start: Start) -> None:
     """Two hundred: every one moves on between two good requests, and gets its answer in the end."""
     server = start(
         *(APP, "--workers", "1", "--threads", "1"),
@@ -73,7 +73,9 @@ COUNT = 200
 FILE = b"0123456789" * 1000
 
 
-def test_slowhttptest_in_its_four_modes_at_once_harms_nobody(start: Start, tmp_path: Path) -> None:
+def test_slowhttptest_in_its_four_modes_at_once_harms_no_client(
+    start: Start, tmp_path: Path
+) -> None:
     if shutil.which("slowhttptest") is None:
         pytest.skip("slowhttptest is not installed")
     (tmp_path / "file").write_bytes(FILE)

@@ -98,7 +98,7 @@ needs_ipv6 = pytest.mark.skipif(
 )
 
 
-def test_port_0_is_told_and_each_server_has_another(start: Start) -> None:
+def test_port_0_is_reported_and_each_server_has_another(start: Start) -> None:
     first, second = (start(BASIC, "--workers", "1").wait_ready(1) for _ in range(2))
     assert first.port != second.port
     for server in (first, second):
@@ -113,7 +113,7 @@ def test_a_port_alone_means_every_ipv4_interface(start: Start) -> None:
 
 @needs_ipv6
 @pytest.mark.parametrize("only", ["false", "true"])
-def test_ipv6_takes_ipv4_too_unless_told_otherwise(start: Start, only: str) -> None:
+def test_ipv6_takes_ipv4_too_unless_configured_otherwise(start: Start, only: str) -> None:
     options = ("--set", f"server.ipv6_only={only}")
     server = start(BASIC, "--workers", "1", *options, bind=("[::]:0",)).wait_ready(1)
     serves(server, f"[::]:{server.port}")
@@ -150,7 +150,7 @@ def test_a_socket_left_by_servers_that_were_killed_is_taken_over(
     serves(start(BASIC, "--workers", "1", bind=(f"unix:{path}",)).wait_ready(1), f"unix:{path}")
 
 
-def test_a_socket_on_which_somebody_listens_is_refused(start: Start, tmp_path: Path) -> None:
+def test_a_socket_with_a_listener_is_refused(start: Start, tmp_path: Path) -> None:
     path = tmp_path / "site.sock"
     server = start(BASIC, "--workers", "1", bind=(f"unix:{path}",)).wait_ready(1)
     line = refused(f"unix:{path}", tmp_path)

@@ -381,7 +381,7 @@ def test_the_traceback_of_an_application_goes_into_the_file_of_the_error_log(
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 @pytest.mark.parametrize("key", ["error", "access"])
-def test_a_full_disk_hurts_nobody(start: Start, key: str) -> None:
+def test_a_full_disk_costs_no_request(start: Start, key: str) -> None:
     server = start(BASIC, "--workers", "2", "--set", f"log.{key}=/dev/full")
     until(lambda: server.control.exists(), "it can be asked")
 

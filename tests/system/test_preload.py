@@ -393,7 +393,7 @@ def test_a_killed_worker_is_replaced_without_an_import(site: Site) -> None:
     assert [event["slot"] for event in server.find("worker ready")[2:]] == [0, 1] * 5
 
 
-def test_a_worker_that_dies_before_it_has_told_its_pid_is_asked_for_again(site: Site) -> None:
+def test_a_worker_that_dies_before_its_pid_is_known_is_asked_for_again(site: Site) -> None:
     flag = site.path / "die"
     server = site.start("--workers", "2", *PRELOAD, env={"DIE_UNBORN": str(flag)}).wait_ready(2)
     server.expected_errors |= {"spawn failed", "worker died"}
@@ -471,7 +471,7 @@ class Zygote:
         self.dead.append(pid)
 
 
-def test_a_worker_that_has_told_its_pid_and_died_is_known_when_it_is_reaped() -> None:
+def test_a_worker_that_reported_its_pid_and_died_is_known_when_it_is_reaped() -> None:
     """What it told is read before it is reaped, though nobody has looked at its channel since."""
     selector = selectors.DefaultSelector()
     heard: list[Report] = []

@@ -112,7 +112,7 @@ def test_a_proxy_on_a_unix_socket(trusting: Server) -> None:
         assert environ_of(Raw(sock), "X-Forwarded-For: 203.0.113.1")["REMOTE_ADDR"] == "203.0.113.1"
 
 
-def test_nobody_is_believed_unasked(prefork_server: Server) -> None:
+def test_no_proxy_is_believed_by_default(prefork_server: Server) -> None:
     with talk(prefork_server) as client:
         told = environ_of(client, *SPOOFED, "Forwarded: for=203.0.113.9")
     assert told["REMOTE_ADDR"] == "127.0.0.1"
@@ -178,7 +178,7 @@ def test_a_proxy_header_cut_into_bytes(proxied: Server) -> None:
             assert environ_of(client)["REMOTE_ADDR"].startswith("203.0.113.")
 
 
-def test_whom_the_header_names_is_not_believed_for_that(proxied: Server) -> None:
+def test_an_address_that_a_header_names_is_not_trusted_for_that(proxied: Server) -> None:
     """Its own X-Forwarded-For comes from an address that nobody trusts."""
     with talk(proxied) as client:
         client.send(V1)
@@ -324,7 +324,7 @@ def test_a_handler_is_called_with_the_address_in_the_header(
             assert read_all(sock) == told + b"behind it"
 
 
-def test_who_owes_a_header_keeps_no_handler_from_others(greeting: Server) -> None:
+def test_a_client_that_owes_a_header_keeps_no_handler_from_others(greeting: Server) -> None:
     with ExitStack() as stack:
         owing = [stack.enter_context(greeting.connect()) for _ in range(5)]
         for number, sock in enumerate(owing):
@@ -339,7 +339,9 @@ def test_who_owes_a_header_keeps_no_handler_from_others(greeting: Server) -> Non
             assert read_all(sock) == b"('203.0.113.1', 4711)\n"
 
 
-def test_who_owes_a_header_waits_for_no_busy_worker_and_outlives_a_reload(start: Start) -> None:
+def test_a_client_that_owes_a_header_waits_for_no_busy_worker_and_outlives_a_reload(
+    start: Start,
+) -> None:
     server = start(
         *("--tcp", "tests.apps.tcp_apps:greets", "--workers", "2"),
         *("--set", f"http.trusted_proxies={TRUSTED}", "--set", "http.proxy_protocol=true"),

@@ -55,7 +55,7 @@ def test_a_request_has_one_name_everywhere(start: Start, tmp_path: Path) -> None
     assert "RuntimeError: not today" in status["workers"][0]["error"]
 
 
-def test_nobody_has_a_name_where_none_is_asked_for(start: Start) -> None:
+def test_no_request_has_an_id_unless_configured(start: Start) -> None:
     server = start(KEYS, "--workers", "1").wait_ready(1)
     connection = server.http()
     connection.request("GET", "/", headers={"X-Request-ID": "abc"})
@@ -64,7 +64,7 @@ def test_nobody_has_a_name_where_none_is_asked_for(start: Start) -> None:
     assert answer.read() == b"None"
 
 
-def test_the_time_in_a_proxys_queue_is_told(start: Start) -> None:
+def test_the_time_in_a_proxys_queue_is_reported(start: Start) -> None:
     proxies = ("--set", 'http.trusted_proxies=["127.0.0.1"]')
     server = start(KEYS, "--workers", "1", *proxies).wait_ready(1)
 

@@ -10,7 +10,7 @@ from tests.support.waiting import until
 APP = "tests.apps.scribbler:app"
 
 
-def test_a_worker_that_scribbles_crashes_nobody(start: Start) -> None:
+def test_a_worker_that_scribbles_crashes_no_other(start: Start) -> None:
     server = start(APP, "--workers", "2", "--set", "workers.slow_request=20").wait_ready(2)
     for seed in range(4):
         server.get(f"/scribble?seed={seed}")

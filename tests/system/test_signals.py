@@ -252,7 +252,7 @@ def test_a_worker_retired_under_load_loses_nothing(start: Start) -> None:
     server.wait("worker exited", 10)
 
 
-def test_an_unknown_child_is_reaped_and_is_nobody(start: Start) -> None:
+def test_an_unknown_child_is_reaped_and_is_no_worker(start: Start) -> None:
     """One that the master had before it was a master: exec(2) keeps children."""
     keep, end = os.pipe()
     told, tell = os.pipe()
@@ -310,7 +310,7 @@ class Watch(Load):
             self.count()
 
 
-def test_hup_serves_the_changed_code_and_nobody_notices(start: Start, app: Path) -> None:
+def test_hup_serves_the_changed_code_and_costs_no_request(start: Start, app: Path) -> None:
     server = start(
         *("changing:app", "--workers", "2", "--set", "log.level=debug"), cwd=app.parent
     ).wait_ready(2)
@@ -429,7 +429,7 @@ def test_hup_with_another_bind_opens_the_new_and_closes_the_old(start: Start, ap
     assert kept.stat().st_ino == inode, "it was never closed"
 
 
-def test_hup_with_a_bind_that_cannot_be_had_changes_nothing(start: Start, app: Path) -> None:
+def test_hup_with_an_address_that_cannot_be_bound_changes_nothing(start: Start, app: Path) -> None:
     first, second = app.with_name("a"), app.with_name("b")
     config = toml(app.with_name("site.toml"), server__bind=f'["unix:{first}"]')
     server = start(str(config), "--workers", "1", bind=()).wait_ready(1)

@@ -18,7 +18,7 @@ def entry(server: Server, path: str, event: str = "slow request") -> Event:
     return server.wait(event, request=f"GET {path}"[:LINE])
 
 
-def test_each_slow_request_is_told_with_its_stack_and_answered(
+def test_each_slow_request_is_reported_with_its_stack_and_answered(
     start: Start, tmp_path: Path
 ) -> None:
     gate = Gate(tmp_path / "gate")
@@ -53,7 +53,9 @@ def test_each_slow_request_is_told_with_its_stack_and_answered(
     assert len(server.find("slow request")) == 3
 
 
-def test_one_that_runs_python_code_tells_it_without_a_signal(start: Start, tmp_path: Path) -> None:
+def test_a_worker_that_runs_python_code_reports_it_without_a_signal(
+    start: Start, tmp_path: Path
+) -> None:
     # The signal's handler may read a frame that is half made (prefork.stack_dump).
     gate = Gate(tmp_path / "gate")
     server = start(SLOW, "--workers", "1").wait_ready(1)

@@ -106,7 +106,7 @@ def test_other_methods_are_405(server: Server, method: str) -> None:
         assert client.ask(request("/deep/")).body == b"deep"
 
 
-def test_who_has_it_is_not_sent_it_again(server: Server) -> None:
+def test_a_client_that_has_the_file_is_not_sent_it_again(server: Server) -> None:
     first = ask(server, "/text.txt")
     tag, modified = first["ETag"], first["Last-Modified"]
     for header in (f"If-None-Match: {tag}", f"If-Modified-Since: {modified}"):
@@ -187,7 +187,7 @@ def test_a_target_with_a_nul_or_a_space_in_it_is_no_request(server: Server) -> N
             assert client.at_end()
 
 
-def test_readers_who_take_their_time_keep_nobody_waiting(server: Server) -> None:
+def test_slow_readers_of_files_keep_no_client_waiting(server: Server) -> None:
     with ExitStack() as stack:
         slow = [stack.enter_context(talk(server, receive_buffer=65_536)) for _ in range(12)]
         for client in slow:
@@ -201,7 +201,7 @@ def test_readers_who_take_their_time_keep_nobody_waiting(server: Server) -> None
             assert client.ask(request("/deep/")).body == b"deep"
 
 
-def test_a_reader_who_goes_leaves_no_file_open(server: Server, site: Path) -> None:
+def test_a_reader_that_disconnects_leaves_no_file_open(server: Server, site: Path) -> None:
     (worker,) = server.workers()
     for _ in range(5):
         with talk(server, receive_buffer=65_536) as client:

@@ -16,7 +16,7 @@ def workers(server: Server) -> list[dict[str, Any]]:
     return found
 
 
-def test_a_worker_tells_of_clients_that_are_slow(start: Start) -> None:
+def test_a_worker_reports_slow_clients(start: Start) -> None:
     # Without limits of time: on a busy machine each look at the status takes its own.
     limits = ("keepalive", "header_timeout", "write_timeout")
     settings = [part for each in limits for part in ("--set", f"http.{each}=0")]

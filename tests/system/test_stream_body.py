@@ -146,7 +146,7 @@ def test_a_client_that_goes_away_is_no_fault_of_the_application(server: Server) 
     assert not server.find("application failed")
 
 
-def test_who_sends_nothing_more_gets_408(start: Start) -> None:
+def test_a_client_that_sends_nothing_more_gets_408(start: Start) -> None:
     server = start(
         *(APP, "--workers", "1"), *settings("http", stream_body="true", body_timeout=0.3)
     ).wait_ready(1)

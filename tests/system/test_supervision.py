@@ -330,7 +330,7 @@ def test_an_application_that_exits_at_import(start: Start) -> None:
         ("tests.apps.basic:ROUTES()", ("tests.apps.basic.ROUTES is dict, which is not callable",)),
     ],
 )
-def test_a_target_that_leads_nowhere_is_told_in_one_line(
+def test_a_target_that_leads_nowhere_is_reported_in_one_line(
     start: Start, target: str, words: tuple[str, ...]
 ) -> None:
     why = failed_boot(start(target, "--workers", "2", *DEBUG), workers=2)
@@ -369,7 +369,7 @@ def test_a_port_in_use_is_one_line(start: Start) -> None:
     assert not server.control.exists()
 
 
-def test_a_bad_configuration_is_told_whole(start: Start, tmp_path: Path) -> None:
+def test_all_problems_of_a_configuration_are_reported(start: Start, tmp_path: Path) -> None:
     file = tmp_path / "bad.toml"
     file.write_text('[server]\napp = "x"\nbnid = ":1"\n[workers]\ncount = 0\nthreads = "many"\n')
     server = start(str(file))

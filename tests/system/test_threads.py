@@ -132,7 +132,7 @@ def test_a_connection_says_its_end_while_all_threads_are_busy_and_is_closed_afte
         until(lambda: len(worker.net_connections()) == 3, "the listener and two connections")
 
 
-def test_told_to_leave_it_answers_what_its_threads_are_at(
+def test_ordered_to_leave_it_answers_what_its_threads_serve(
     start: Start, gates: Callable[[], Gate]
 ) -> None:
     server = serve(start, 3)

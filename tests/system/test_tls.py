@@ -127,7 +127,7 @@ def test_a_file_that_the_kernel_cannot_send(
             )
 
 
-def test_a_reader_that_is_slow_keeps_nobody_waiting(server: Server, authority: Authority) -> None:
+def test_a_slow_reader_keeps_no_client_waiting(server: Server, authority: Authority) -> None:
     """What it does not take is kept in memory and on disk, and finished from the epoll."""
     size = 300 * 1024
     with socket.socket() as sock:
@@ -255,7 +255,7 @@ def test_the_client_of_ours(server: Server, authority: Authority) -> None:
     assert done.stdout == b"no length given", done.stderr
 
 
-def test_plain_http_is_told_so(server: Server) -> None:
+def test_plain_http_gets_an_answer_that_says_so(server: Server) -> None:
     answer = server.raw(request("/"))
     assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
     assert answer.endswith(b"this port speaks TLS: use https://\n")
@@ -271,7 +271,7 @@ def test_what_is_no_handshake_ends(server: Server, authority: Authority, data: b
         assert client.ask(request()).status == 200
 
 
-def test_idle_handshakes_keep_nobody_waiting(server: Server, authority: Authority) -> None:
+def test_idle_handshakes_keep_no_client_waiting(server: Server, authority: Authority) -> None:
     context = authority.client()
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     with pytest.raises(ssl.SSLWantReadError):

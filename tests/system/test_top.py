@@ -158,7 +158,7 @@ def test_a_signal_leaves_the_terminal_clean(
     screen.assert_clean()
 
 
-def test_the_end_of_the_server_is_told(start: Start, opened: list[Screen]) -> None:
+def test_the_end_of_the_server_is_shown(start: Start, opened: list[Screen]) -> None:
     server = start(HELD, "--workers", "1").wait_ready(1)
     screen = Screen(server)
     opened.append(screen)

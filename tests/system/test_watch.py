@@ -160,7 +160,7 @@ def test_the_watcher_holds_none_of_the_servers_sockets(site: Site) -> None:
     }
 
 
-def test_a_watcher_that_dies_is_told_of_and_the_server_goes_on(site: Site) -> None:
+def test_a_watcher_that_dies_is_reported_and_the_server_continues(site: Site) -> None:
     site.server.expected_errors.add("watcher ended")
     watcher = watcher_of(site.server)
     watcher.kill()
@@ -192,7 +192,7 @@ def test_without_watchfiles_it_does_not_start(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-def test_a_watchfiles_that_cannot_be_imported_is_told_and_the_server_goes_on(
+def test_a_watchfiles_that_cannot_be_imported_is_reported_and_the_server_continues(
     start: Start, tmp_path: Path
 ) -> None:
     shim = tmp_path / "shim"

@@ -61,7 +61,7 @@ def test_an_idle_worker_is_in_accept4(start: Start) -> None:
 
 
 @pytest.mark.parametrize("preload", ["false", "true"])
-def test_a_single_worker_is_told_that_it_is(start: Start, preload: str) -> None:
+def test_a_single_worker_knows_that_it_is_the_only_one(start: Start, preload: str) -> None:
     """And is no longer before another may accept; see Loop._tend_doors."""
     server = start(BASIC, "--workers", "1", "--set", f"workers.preload={preload}").wait_ready(1)
     number = next(fd for fd, link in links(server.pid).items() if "prefork-scoreboard" in link)
@@ -186,7 +186,7 @@ class Drip:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_two_hundred_slow_clients_hold_nobody_up(start: Start, threads: int) -> None:
+def test_two_hundred_slow_clients_delay_no_other(start: Start, threads: int) -> None:
     server = start(
         *(BASIC, "--workers", "1", "--threads", str(threads)),
         *("--set", "http.header_timeout=0", "--set", "http.body_timeout=0"),

@@ -316,7 +316,7 @@ def test_a_wrong_length_is_logged_and_the_connection_never_loses_step(
     assert "Content-Length" in event["traceback"]
 
 
-def test_a_wrong_length_of_head_disturbs_nobody(plain: Server) -> None:
+def test_a_wrong_length_of_head_disturbs_no_client(plain: Server) -> None:
     with talk(plain) as client:
         answer = client.ask(request("/badlength?claim=10&send=5", method="HEAD"), "HEAD")
         assert answer["Content-Length"] == "10"
@@ -483,7 +483,7 @@ def test_a_request_that_takes_too_long_is_given_up_without_its_environ(start: St
 
 
 @THREADS
-def test_what_the_client_has_asked_with_tells_whether_it_gets_a_body(
+def test_the_method_of_the_client_decides_whether_it_gets_a_body(
     start: Start, threads: int
 ) -> None:
     """Some serve HEAD as if it were GET; a body would be read as the head of the next answer."""

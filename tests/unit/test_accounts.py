@@ -48,7 +48,7 @@ def test_a_group_alone() -> None:
     ("user", "group", "key"),
     [("bob", None, "user"), ("ann", "bobs", "group"), (None, "x", "group")],
 )
-def test_nobody_of_that_name(user: str | None, group: str | None, key: str) -> None:
+def test_a_name_that_does_not_exist(user: str | None, group: str | None, key: str) -> None:
     with pytest.raises(AccountError, match="no such") as caught:
         find(user, group)
     assert caught.value.key == key

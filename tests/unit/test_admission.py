@@ -107,7 +107,7 @@ def test_there_are_no_more_than_descriptors(
     assert Admission(limit, 0, descriptors=descriptor_limit()).limit == expected
 
 
-def test_who_is_turned_away_is_told_when_to_come_again() -> None:
+def test_a_client_that_is_turned_away_gets_a_retry_after() -> None:
     ours, theirs = socket.socketpair()
     with theirs:
         theirs.sendall(b"GET / HTTP/1.1\r\n")
@@ -119,7 +119,7 @@ def test_who_is_turned_away_is_told_when_to_come_again() -> None:
         assert theirs.recv(1) == b""
 
 
-def test_who_wants_tls_or_is_gone_is_told_nothing() -> None:
+def test_a_client_that_wants_tls_or_is_gone_gets_no_answer() -> None:
     ours, theirs = socket.socketpair()
     with theirs:
         turn_away(ours, Reject(503, "full"), tls=True)

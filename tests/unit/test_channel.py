@@ -99,13 +99,13 @@ def test_the_worker_sees_the_end_of_the_master(pair: Pair) -> None:
         worker.receive_order()
 
 
-def test_sending_to_nobody_is_false_and_no_signal(pair: Pair) -> None:
+def test_sending_to_a_closed_channel_is_false_and_no_signal(pair: Pair) -> None:
     master, worker = pair
     worker.close()
     assert not master.send(RetireOrder())
 
 
-def test_a_full_channel_blocks_nobody(pair: Pair) -> None:
+def test_a_full_channel_does_not_block(pair: Pair) -> None:
     master, worker = pair
     sent = 0
     while master.send(RetireOrder()):

@@ -134,7 +134,7 @@ def test_parse_header(text: str, expected: tuple[str, str | None]) -> None:
         ("transfer-encoding: gzip", "'chunked' only"),
     ],
 )
-def test_a_header_that_is_none_is_refused(text: str, reason: str) -> None:
+def test_a_line_that_is_no_header_is_refused(text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         parse_header(text)
 

@@ -8,7 +8,7 @@ from prefork.client import SystemCall, format_call, format_duration
 from prefork.client.trace import show, traced
 
 
-def test_a_call_is_told_with_its_result_and_handed_through() -> None:
+def test_a_call_is_traced_with_its_result_and_passed_on() -> None:
     calls: list[SystemCall] = []
     assert traced(calls.append, "recv", (3, 65536), lambda: b'a"b\r\n') == b'a"b\r\n'
     (call,) = calls
@@ -20,7 +20,7 @@ def test_a_call_is_told_with_its_result_and_handed_through() -> None:
     assert 0 <= call.seconds < 60
 
 
-def test_a_failed_call_is_told_with_its_error_and_raised() -> None:
+def test_a_failed_call_is_traced_with_its_error_and_raised() -> None:
     calls: list[SystemCall] = []
 
     def fail() -> None:
@@ -51,7 +51,7 @@ def test_errors_that_are_not_the_systems(error: OSError, shown: str) -> None:
     assert calls[0].result == shown
 
 
-def test_a_call_that_the_user_interrupts_is_told_too() -> None:
+def test_a_call_that_the_user_interrupts_is_traced_too() -> None:
     calls: list[SystemCall] = []
 
     def fail() -> None:
@@ -62,7 +62,7 @@ def test_a_call_that_the_user_interrupts_is_told_too() -> None:
     assert [call.result for call in calls] == ["interrupted"]
 
 
-def test_nothing_is_told_without_a_trace() -> None:
+def test_nothing_is_shown_without_a_trace() -> None:
     assert traced(None, "x", (), lambda: 7) == 7
 
 

@@ -139,7 +139,9 @@ def test_defaults_without_a_file(site: Write, tmp_path: Path) -> None:
     assert server.chdir == str(tmp_path)
 
 
-def test_a_path_is_relative_to_who_says_it(site: Write, tmp_path: Path) -> None:
+def test_a_path_is_relative_to_the_file_or_directory_that_names_it(
+    site: Write, tmp_path: Path
+) -> None:
     for directory in ("conf/lib", "conf/run", "conf/static", "logs"):
         (tmp_path / directory).mkdir(parents=True)
     name = site(
@@ -163,7 +165,7 @@ def test_the_protocol_is_guessed(site: Write, tmp_path: Path) -> None:
     assert loaded(site(APP)).origins["server.protocol"] == "guessed"
 
 
-def test_tcp_has_no_request_timeout_unless_told() -> None:
+def test_tcp_has_no_request_timeout_unless_it_is_set() -> None:
     quiet = loaded("a:handle", tcp=True)
     assert quiet.config.workers.request_timeout == 0
     assert quiet.origins["workers.request_timeout"] == "default for tcp"

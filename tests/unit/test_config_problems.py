@@ -16,7 +16,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
 # Problems
 
 
-def test_all_problems_are_told_at_once(site: Write) -> None:
+def test_all_problems_are_reported_at_once(site: Write) -> None:
     name = site("""
 bind = ":80"
 [server]

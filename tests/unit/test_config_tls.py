@@ -182,7 +182,7 @@ def test_the_proxy_protocol_is_for_somebody(site: Write) -> None:
     ]
 
 
-def test_a_terminal_is_told_which_addresses_speak_tls() -> None:
+def test_a_terminal_shows_which_addresses_speak_tls() -> None:
     tls = Tls(certificate="one.pem", bind=("127.0.0.2:0",))
     config = Config(tls=tls)
     shown = []

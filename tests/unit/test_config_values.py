@@ -126,7 +126,7 @@ def test_not_apps(raw: object) -> None:
 
 
 @pytest.mark.parametrize("raw", ["a/b.py:app", "./a/b:app", "a/b.py"])
-def test_an_app_that_names_a_file_is_told_the_module(raw: str) -> None:
+def test_an_app_that_names_a_file_gets_the_module_as_a_hint(raw: str) -> None:
     assert refused("server.app", raw) == 'names a file; name the module, as in "a.b:app"'
 
 
@@ -257,7 +257,7 @@ def test_env_lines(line: str, value: str) -> None:
     assert parse_env(line) == {"A": value}
 
 
-def test_every_bad_env_line_is_told_without_its_text() -> None:
+def test_every_bad_env_line_is_reported_without_its_text() -> None:
     with pytest.raises(Unreadable) as caught:
         parse_env('secret\n1A=secret\nOK=1\nA=\'secret\nB="a" secret\nC=a\0b\n=x\n')
     numbers = [reason.split(":")[0] for reason in caught.value.reasons]

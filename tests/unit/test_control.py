@@ -496,7 +496,7 @@ def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["missing/s.sock", "x" * 108])
-def test_a_path_that_cannot_be_had_is_one_line(tmp_path: Path, name: str) -> None:
+def test_a_path_that_cannot_be_used_is_one_line(tmp_path: Path, name: str) -> None:
     before = os.listdir("/proc/self/fd")
     with (
         selectors.SelectSelector() as selector,
@@ -551,7 +551,7 @@ def test_no_such_socket(tmp_path: Path) -> None:
         ControlClient(tmp_path / "s")
 
 
-def test_nobody_behind_the_socket(tmp_path: Path) -> None:
+def test_a_socket_without_a_listener(tmp_path: Path) -> None:
     leave_stale(tmp_path / "s")
     with pytest.raises(ControlError, match="no process listens on this socket"):
         ControlClient(tmp_path / "s")

@@ -129,7 +129,7 @@ def test_a_body_that_only_the_garbage_collector_finds_leaves_its_file(
     assert other.read() == b"other" * 10_000
 
 
-def test_who_still_has_a_body_reads_that_body() -> None:
+def test_a_holder_of_an_old_body_reads_that_body() -> None:
     disk = DiskBudget()
     kept = whole(disk, b"first" * 10_000)
     whole(disk, b"other" * 10_000).close()
@@ -139,7 +139,7 @@ def test_who_still_has_a_body_reads_that_body() -> None:
         kept.read()
 
 
-def test_who_asked_for_the_descriptor_reads_that_body_after_it_was_closed() -> None:
+def test_a_holder_of_the_descriptor_reads_that_body_after_it_was_closed() -> None:
     disk = DiskBudget()
     first = whole(disk, b"first" * 10_000)
     with open(os.dup(first.fileno()), "rb") as kept:

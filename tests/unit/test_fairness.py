@@ -64,7 +64,9 @@ def for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fairness, "_NAPS", 10**9)
 
 
-def test_what_nobody_waits_for_is_for_all(workers: Workers, connect: Callable[[], None]) -> None:
+def test_a_connection_that_no_sibling_waits_for_is_for_all(
+    workers: Workers, connect: Callable[[], None]
+) -> None:
     one, _ = workers
     assert not one.fairness.may_take()
     one.fairness.yield_to_woken()
@@ -119,7 +121,7 @@ def test_its_own_flag_and_a_busy_or_stopping_sibling_do_not_count(
     assert one.fairness.may_take()
 
 
-def test_nobody_waits_for_ever_for_a_sibling(
+def test_no_worker_waits_for_ever_for_a_sibling(
     workers: Workers, connect: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, other = workers

@@ -40,11 +40,11 @@ def forwarded(text: str, **more: str) -> Forwarding:
         ("fe80::1%eth0", False),
     ],
 )
-def test_who_is_trusted(host: str, trusted: bool) -> None:
+def test_which_proxies_are_trusted(host: str, trusted: bool) -> None:
     assert TRUSTS(host) is trusted
 
 
-def test_nobody_is_trusted_unasked() -> None:
+def test_no_proxy_is_trusted_by_default() -> None:
     assert not trust([])("")
     assert not trust([])("127.0.0.1")
     assert trust(["fe80::/10"])("fe80::1%eth0")

@@ -99,7 +99,7 @@ def test_a_parser_is_made_for_what_has_to_be_read_only(monkeypatch: pytest.Monke
     assert third in made
 
 
-def test_what_an_application_does_to_its_environ_reaches_nobody_else() -> None:
+def test_what_an_application_does_to_its_environ_reaches_no_other_request() -> None:
     recall = HeadCache()
     clients = [connected(recall, address) for address in ("192.0.2.1", "192.0.2.2", "192.0.2.3")]
     for client in clients * 3:

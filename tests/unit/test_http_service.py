@@ -107,7 +107,7 @@ def serve() -> Iterator[Serve]:
         end()
 
 
-def test_threads_are_told_of_each_call(serve: Serve) -> None:
+def test_threads_are_notified_of_each_call(serve: Serve) -> None:
     threads = Threads()
     served = serve(threads=threads)
     for number in range(4):

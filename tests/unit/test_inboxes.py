@@ -92,7 +92,7 @@ def test_nothing_goes_to_a_worker_with_other_listeners(pair: Pair) -> None:
     assert not pair.send(only_idle=False)
 
 
-def test_at_the_end_of_the_server_nobody_wants_anything(pair: Pair) -> None:
+def test_at_the_end_of_the_server_no_worker_receives(pair: Pair) -> None:
     pair.board.draining = True
     assert not pair.one.has_receiver
     assert not pair.one.expects_receiver
@@ -129,7 +129,7 @@ def test_what_cannot_be_read_is_passed_over_and_closed(pair: Pair) -> None:
     assert pair.client.recv(1) == b""  # no descriptor of it is left
 
 
-def test_whoever_looks_after_an_inbox_gets_what_its_owner_left(pair: Pair) -> None:
+def test_the_reader_of_an_inbox_gets_what_its_owner_left(pair: Pair) -> None:
     assert pair.send()
     packet = receive(pair.ways[1][0])
     assert packet is not None

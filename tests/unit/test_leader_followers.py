@@ -105,7 +105,7 @@ def test_a_leader_that_takes_long_is_replaced_as_long_as_a_thread_is_free(stage:
     assert one.threads.leader is second
 
 
-def test_with_nobody_free_the_first_that_comes_back_leads(stage: Make) -> None:
+def test_with_no_free_thread_the_first_that_comes_back_leads(stage: Make) -> None:
     one = stage(2, slow=True)
     threads = one.threads
     one.work = threads.before_call

@@ -31,7 +31,9 @@ def fill(listener: Listener, count: int) -> list[socket.socket]:
     return [socket.create_connection(listener.sock.getsockname()) for _ in range(count)]
 
 
-def test_a_queue_that_stays_above_the_share_is_told_once(listener: Listener, told: Told) -> None:
+def test_a_queue_that_stays_above_the_share_is_reported_once(
+    listener: Listener, told: Told
+) -> None:
     watch = QueueWatch(lambda: [listener], lambda: 0.5)
     clients = fill(listener, 2)
     for now in (0.0, 2.0, 4.0):
@@ -64,7 +66,7 @@ def test_it_looks_no_more_often_than_is_due(listener: Listener, told: Told) -> N
         sock.close()
 
 
-def test_without_a_share_nobody_looks(listener: Listener, told: Told) -> None:
+def test_without_a_share_queues_are_not_read(listener: Listener, told: Told) -> None:
     watch = QueueWatch(lambda: [listener], lambda: 0.0)
     watch.run(0.0)
     assert watch.due is None
@@ -72,7 +74,7 @@ def test_without_a_share_nobody_looks(listener: Listener, told: Told) -> None:
     assert watch.due == 0.0
 
 
-def test_dropped_handshakes_are_told_while_a_queue_is_full(
+def test_dropped_handshakes_are_reported_while_a_queue_is_full(
     listener: Listener, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted = iter([5, 5, 7, 9])

@@ -168,7 +168,7 @@ def test_port_zero_is_shown_as_the_port_that_it_became(listen: Opener) -> None:
     talk(listener)
 
 
-def test_a_listener_blocks_closes_on_exec_and_shares_its_port_with_nobody(listen: Opener) -> None:
+def test_a_listener_blocks_closes_on_exec_and_does_not_share_its_port(listen: Opener) -> None:
     [listener] = listen("127.0.0.1:0")
     assert listener.sock.gettimeout() is None
     assert not fcntl.fcntl(listener, fcntl.F_GETFL) & os.O_NONBLOCK
@@ -270,7 +270,7 @@ def test_a_backlog_of_ones_own(listen: Opener) -> None:
     assert queue_limit(listener) == 5
 
 
-def test_a_port_in_use_names_who_has_it(others: Callable[..., socket.socket]) -> None:
+def test_a_port_in_use_names_the_process_that_has_it(others: Callable[..., socket.socket]) -> None:
     port = others(("127.0.0.1", 0)).getsockname()[1]
     for host in "127.0.0.1", "", "localhost":
         message = refused(f"{host}:{port}")
@@ -279,7 +279,7 @@ def test_a_port_in_use_names_who_has_it(others: Callable[..., socket.socket]) ->
         assert "choose another address" in message
 
 
-def test_a_port_in_use_by_nobody_that_can_be_seen(
+def test_a_port_in_use_by_a_process_that_cannot_be_seen(
     others: Callable[..., socket.socket],
 ) -> None:
     # Bound without SO_REUSEADDR and not listening: in no list of listeners.

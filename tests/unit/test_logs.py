@@ -282,7 +282,7 @@ def test_lines_lost_in_one_log_are_said_in_the_other(
     )
 
 
-def test_an_error_log_tells_of_its_own_losses_at_any_level(
+def test_an_error_log_reports_its_own_losses_at_any_level(
     start: Callable[..., Said], tmp_path: Path
 ) -> None:
     logs = configure(Log(error="/dev/full", level="error"))

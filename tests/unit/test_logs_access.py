@@ -117,7 +117,7 @@ def test_what_is_absent_is_null_in_json() -> None:
     assert line["size"] == 0
 
 
-def test_a_user_is_named_where_the_application_says_who() -> None:
+def test_the_user_is_named_if_the_application_names_it() -> None:
     assert line_of("common", with_values(REMOTE_USER="ann")).startswith("192.0.2.7 - ann [")
 
 

@@ -335,7 +335,7 @@ def test_a_pipe_whose_reader_is_gone_loses_lines_until_there_is_another(
     assert losses == [(str(path), 1, "Broken pipe")]
 
 
-def test_a_closed_sink_writes_into_nobody_elses_file(
+def test_a_closed_sink_writes_into_no_other_file(
     tmp_path: Path, open_sink: Callable[[object], LogSink]
 ) -> None:
     sink = open_sink(tmp_path / "log")

@@ -63,7 +63,7 @@ def test_a_daemon_that_was_restarted_gets_the_next_line(path: Path) -> None:
     log.close()
 
 
-def test_what_no_daemon_takes_is_counted_and_told(path: Path) -> None:
+def test_what_no_daemon_takes_is_counted_and_reported(path: Path) -> None:
     losses: Losses = []
     first = daemon(path)
     log = Syslog("access", f"syslog:{path}", lambda *loss: losses.append(loss))

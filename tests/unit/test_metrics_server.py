@@ -99,7 +99,7 @@ def test_a_page_that_fails_ends_with_500_and_a_line_in_the_log(
     assert told == [("error", "metrics failed")]
 
 
-def test_whoever_waits_longest_makes_room(place: Place) -> None:
+def test_the_client_that_waits_longest_makes_room(place: Place) -> None:
     first, *others = clients = [place.connect() for _ in range(MAX_CLIENTS + 1)]
     assert place.until_closed(first) == b""
     others[-1].sendall(REQUEST)
@@ -115,7 +115,7 @@ def test_one_that_takes_too_long_is_dropped(place: Place, monkeypatch: pytest.Mo
     assert place.server.descriptors() == []
 
 
-def test_nobody_is_heard_where_it_follows_nothing(place: Place) -> None:
+def test_no_client_is_accepted_without_a_selector(place: Place) -> None:
     place.server.follow(None)
     with place.connect(REQUEST) as client:
         place.turn()

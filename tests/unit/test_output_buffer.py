@@ -311,7 +311,7 @@ def test_what_outgrows_all_limits_waits_for_the_client(
     unsent.close()
 
 
-def test_who_leaves_while_it_is_waited_for_is_gone(
+def test_a_client_that_leaves_while_it_is_waited_for_is_gone(
     pair: tuple[socket.socket, socket.socket],
 ) -> None:
     ours, theirs = pair

@@ -65,7 +65,7 @@ def test_nothing_is_ready_until_a_byte_comes(
     assert ready(poller) == {second.fd: EPOLLIN}
 
 
-def test_who_waits_to_write_is_ready_when_there_is_room(
+def test_a_connection_that_waits_to_write_is_ready_when_there_is_room(
     poller: ConnectionPoller[Parked], made: list[Parked]
 ) -> None:
     connection = made[0]
@@ -139,7 +139,7 @@ def test_a_removed_connection_leaves_nothing_behind(
 # Deadlines.
 
 
-def test_nobody_is_late_before_the_deadline_and_everybody_soon_after(
+def test_no_connection_is_late_before_its_deadline_and_each_is_soon_after(
     poller: ConnectionPoller[Parked], made: list[Parked]
 ) -> None:
     """The wheel has a quarter of a second: late by that much at most, early never."""
@@ -225,7 +225,7 @@ def test_with_a_limit_it_comes_back_all_the_same(poller: ConnectionPoller[Parked
     assert poller.wait(0.0, 0.0) == []
 
 
-def test_all_that_is_ready_is_told_in_one_look(
+def test_all_that_is_ready_is_returned_by_one_wait(
     poller: ConnectionPoller[Parked], made: list[Parked]
 ) -> None:
     for connection in made:
@@ -234,7 +234,7 @@ def test_all_that_is_ready_is_told_in_one_look(
     assert ready(poller) == {connection.fd: EPOLLIN for connection in made}
 
 
-def test_a_watched_descriptor_is_told_and_is_no_connection(
+def test_a_watched_descriptor_is_reported_and_is_no_connection(
     poller: ConnectionPoller[Parked], made: list[Parked]
 ) -> None:
     watched = made[0]
@@ -246,7 +246,7 @@ def test_a_watched_descriptor_is_told_and_is_no_connection(
     assert ready(poller) == {watched.fd: EPOLLIN}
 
 
-def test_an_edge_is_told_once(poller: ConnectionPoller[Parked], made: list[Parked]) -> None:
+def test_an_edge_is_reported_once(poller: ConnectionPoller[Parked], made: list[Parked]) -> None:
     watched = made[0]
     poller.watch(watched.fd, edge=True)
     watched.peer.send(b"x")
@@ -288,7 +288,7 @@ def told_of_what_another_serves(shared: SharedConnectionPoller[Parked], connecti
     assert shared.claim(connection.fd) is None
 
 
-def test_of_what_another_serves_it_is_told_once(
+def test_what_another_thread_serves_is_reported_once(
     shared: SharedConnectionPoller[Parked], made: list[Parked]
 ) -> None:
     connection = made[0]

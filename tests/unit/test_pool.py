@@ -733,7 +733,7 @@ def test_expired_young_worker_is_no_failure_of_its_generation() -> None:
         master.ready(*master.booting())
 
 
-def test_worker_that_leaves_of_its_own_accord_is_replaced_and_not_told() -> None:
+def test_worker_that_leaves_of_its_own_accord_is_replaced_and_gets_no_order() -> None:
     master = serving(2, graceful=20.0)
     worker = master.good()[1]
     master.pool.leaving(worker.pid, master.now)
@@ -877,7 +877,7 @@ def test_graceful_stop_drains_the_good_and_kills_the_booting() -> None:
     assert master.step().outcomes == []
 
 
-def test_quick_stop_tells_all_to_quit_and_kills_after_a_second() -> None:
+def test_quick_stop_orders_all_to_quit_and_kills_after_a_second() -> None:
     master = serving(3)
     leaver = master.good()[0]
     master.pool.leaving(leaver.pid, master.now)
@@ -1213,7 +1213,7 @@ def test_a_booting_worker_is_adopted_with_its_deadline() -> None:
     assert len(other.good()) == 2
 
 
-def test_a_retiring_worker_that_has_not_confirmed_is_told_at_once_and_killed_in_time() -> None:
+def test_a_retiring_worker_that_has_not_confirmed_is_ordered_at_once_and_killed_in_time() -> None:
     master = serving(2, graceful=20.0)
     master.pool.scale(1)
     master.step()
@@ -1307,7 +1307,7 @@ def test_what_was_set_by_hand_holds_for_the_start_after_an_adoption() -> None:
     assert other.pool.target == 2
 
 
-def test_what_nobody_has_set_is_the_new_configurations() -> None:
+def test_what_was_not_set_by_hand_is_the_new_configurations() -> None:
     other = next_master(serving(2))
     other.pool.start(2, GenerationSettings(5, 30.0, 20.0))
     other.pool.carry_over_size()
@@ -1324,7 +1324,7 @@ def test_what_nobody_has_set_is_the_new_configurations() -> None:
     ],
     ids=["dynamic before", "fixed before"],
 )
-def test_bounds_that_nobody_has_moved_are_the_new_configurations(
+def test_bounds_that_were_not_moved_are_the_new_configurations(
     before: PoolBounds | None, after: PoolBounds | None, expected: PoolBounds | None
 ) -> None:
     other = adopted_with(before, lambda pool, now: None)

@@ -196,7 +196,7 @@ def test_worn_workers_do_not_keep_a_generation_from_settling() -> None:
     assert master.outcomes == [Settled(1)]
 
 
-def test_recycling_goes_on_while_a_canary_boots_and_what_fails_is_told_apart() -> None:
+def test_recycling_continues_while_a_canary_boots_and_their_failures_are_told_apart() -> None:
     master = serving(2)
     old = master.good()[0]
     master.start(2)

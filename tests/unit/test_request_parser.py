@@ -191,7 +191,7 @@ def test_the_method_of_what_is_being_read() -> None:
     assert connection.method == "HEAD"
 
 
-def test_what_follows_a_last_request_is_read_by_nobody() -> None:
+def test_what_follows_a_last_request_is_not_read() -> None:
     connection = fed(get(b"Connection: close") + get(target=b"/smuggled"))
     assert only(connection).line == b"GET /"
     assert connection.surplus
@@ -320,7 +320,7 @@ def test_a_body_is_on_disk_beyond_what_memory_it_may_take() -> None:
     assert large.read() == b"x" * 101
 
 
-def test_a_full_disk_is_told_to_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_to_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     full = os.open("/dev/full", os.O_RDWR)
     monkeypatch.setattr("prefork.http.disk_budget.unnamed_file", lambda: full)
     with pytest.raises(OSError, match="No space left"):
@@ -349,7 +349,7 @@ def test_a_client_that_waits_for_100_is_known_until_its_body_comes() -> None:
         get(b"Expect: 100-continue"),
     ],
 )
-def test_no_100_where_nobody_waits_for_it(data: bytes) -> None:
+def test_no_100_if_the_client_does_not_wait_for_it(data: bytes) -> None:
     assert not fed(data).wants_continue
 
 

@@ -139,7 +139,7 @@ def test_any_byte_may_stand_in_a_line(board: Scoreboard) -> None:
     assert board.calls(0, 1)[0].line == "GET /caf\xe9\xff"
 
 
-def test_a_worker_tells_of_its_connections(board: Scoreboard) -> None:
+def test_a_worker_publishes_its_connections(board: Scoreboard) -> None:
     teller = board.stats_writer(2)
     teller.set_connections(5, 4, 2, 1)
     place = board.worker_stats(2)
@@ -150,7 +150,7 @@ def test_a_worker_tells_of_its_connections(board: Scoreboard) -> None:
     assert board.worker_stats(1)[:4] == (0, 0, 0, 0)
 
 
-def test_a_worker_tells_of_its_last_error(board: Scoreboard) -> None:
+def test_a_worker_publishes_its_last_error(board: Scoreboard) -> None:
     teller = board.stats_writer(2)
     assert (board.worker_stats(2).error, board.worker_stats(2).failed) == ("", 0.0)
     teller.set_error("GET /: ValueError: " + "x" * ERROR)
@@ -247,7 +247,7 @@ def test_it_is_shared_by_its_descriptor(board: Scoreboard) -> None:
         assert other.find(b"GET /shared") > 0
 
 
-def test_pages_that_nobody_touched_cost_nothing() -> None:
+def test_pages_that_were_never_touched_cost_nothing() -> None:
     fresh = Scoreboard()
     before = os.fstat(fresh.fd).st_blocks
     fresh.record(7, 0).start(1.0, b"GET /")

@@ -67,7 +67,9 @@ def call(line: str, started: float, thread: int = 0) -> CallRecord:
     return CallRecord(thread, started, line, "peer", "")
 
 
-def test_each_call_is_told_once_also_of_two_in_one_worker(told: list[tuple[str, float]]) -> None:
+def test_each_call_is_reported_once_also_of_two_in_one_worker(
+    told: list[tuple[str, float]],
+) -> None:
     worker = Worker(2.0, [call("GET /a", 99.0, 0), call("GET /b", 99.5, 1)])
     log = slow_log(worker)
     log.run(100.0)
@@ -83,7 +85,7 @@ def test_each_call_is_told_once_also_of_two_in_one_worker(told: list[tuple[str, 
     assert told[2:] == [("GET /a", 4.0)]
 
 
-def test_without_a_limit_nobody_looks(told: list[tuple[str, float]]) -> None:
+def test_without_a_limit_calls_are_not_read(told: list[tuple[str, float]]) -> None:
     worker = Worker(0.0, [call("GET /a", 1.0)])
     log = slow_log(worker)
     log.run(100.0)
@@ -121,7 +123,7 @@ def boots(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
     return events
 
 
-def test_a_boot_is_told_once_it_has_used_half_its_time(boots: list[tuple[str, float]]) -> None:
+def test_a_boot_is_reported_once_it_has_used_half_its_time(boots: list[tuple[str, float]]) -> None:
     log = slow_log(Worker(0.0), WorkerState.BOOTING)
     log.run(100.0)
     assert (boots, log.due) == ([], 105.0)

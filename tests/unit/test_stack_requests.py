@@ -129,7 +129,7 @@ def signals(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return signals
 
 
-def test_they_are_asked_for_once_and_told_to_all(signals: list[int]) -> None:
+def test_they_are_asked_for_once_and_given_to_all(signals: list[int]) -> None:
     subject, table, told = Subject(), master.StackRequests(), list[str]()
     table.request(subject, told.append)
     table.request(subject, told.append)

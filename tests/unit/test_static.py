@@ -738,7 +738,7 @@ def test_without_openat2_files_are_served_but_no_link_is_followed(
 
 @pytest.mark.parametrize("follow_symlinks", [False, True])
 @pytest.mark.timeout(10)
-def test_what_is_no_regular_file_is_404_and_blocks_nobody(
+def test_what_is_no_regular_file_is_404_and_does_not_block(
     root: Path, follow_symlinks: bool
 ) -> None:
     os.mkfifo(root / "fifo")
@@ -900,7 +900,7 @@ def test_the_servers_file_wrapper_is_given_the_file_at_its_offset(site: Site) ->
         os.fstat(fd)
 
 
-def test_a_body_that_nobody_reads_is_closed(site: Site) -> None:
+def test_a_body_that_is_never_read_is_closed(site: Site) -> None:
     body: Any = site(environ_for("/text.txt"), StartResponse())
     fd = body.fileno()
     body.close()

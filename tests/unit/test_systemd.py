@@ -90,7 +90,7 @@ def test_a_manager_that_is_gone_or_does_not_read_is_not_waited_for(tmp_path: Pat
         assert any(not notifier.send(WATCHDOG=1) for _ in range(100_000))
 
 
-def test_without_a_socket_nobody_is_told() -> None:
+def test_without_a_socket_no_notification_is_sent() -> None:
     assert Notifier.of({}) is None
     for bad in ("relative", "@", "/"):
         with pytest.raises(ValueError, match="NOTIFY_SOCKET is"):

@@ -41,7 +41,7 @@ def test_it_has_no_name_and_no_reader_and_keeps_what_is_written(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_directory_that_is_none_is_passed_over(
+def test_a_path_that_is_no_directory_is_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()

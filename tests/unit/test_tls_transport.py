@@ -157,7 +157,7 @@ def test_bytes_count_as_sent_when_the_kernel_has_them(size: int) -> None:
         assert refused or size == 1
 
 
-def test_the_end_is_told_and_heard() -> None:
+def test_the_end_is_sent_and_received() -> None:
     with pair() as (server, client):
         connect(server, client)
         client.tls.write(b"last")

@@ -101,5 +101,5 @@ def test_an_eighth_at_a_time(play: Play) -> None:
     ],
     ids=["nearly as much", "as much", "long calls", "time to rest"],
 )
-def test_who_does_enough_is_given_nothing(play: Play, case: dict[str, Any]) -> None:
+def test_a_sibling_that_does_enough_is_given_nothing(play: Play, case: dict[str, Any]) -> None:
     assert play(**case) == []

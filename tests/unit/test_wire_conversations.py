@@ -244,7 +244,7 @@ def test_a_packet_that_passes_several_interfaces_is_taken_on_the_first() -> None
     assert [step.meaning for step in steps] == OPEN[:2]
 
 
-def test_only_so_many_connections_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_remembered_connections_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("prefork.wire.conversations._REMEMBERED", 2)
     conversations = Conversations(8000)
     clients = [Endpoint("127.0.0.1", 50000 + number) for number in range(3)]

@@ -196,7 +196,7 @@ def test_a_worker_speaks_for_itself_once_it_is_born(master: Master) -> None:
     assert [child.pid for child in master.children] == [WORKER]
 
 
-def test_the_end_of_its_channel_names_the_slot_of_a_worker_that_told_nothing(
+def test_the_end_of_its_channel_names_the_slot_of_a_worker_that_reported_nothing(
     master: Master,
 ) -> None:
     here = generation()
@@ -210,7 +210,7 @@ def test_the_end_of_its_channel_names_the_slot_of_a_worker_that_told_nothing(
     assert [slot for slot, _ in master.forks()] == [6]
 
 
-def test_a_fork_that_fails_is_told_on_the_worker_s_channel(master: Master) -> None:
+def test_a_fork_that_fails_is_reported_on_the_worker_s_channel(master: Master) -> None:
     master.zygotes.spawn(5, generation())
     master.say(ReadyReport())
     ((_, channel),) = master.forks()
@@ -445,7 +445,7 @@ def test_a_replacement_that_can_t_be_forked_is_left_to_the_next_spawn(master: Ma
     assert len(master.zygotes) == 1
 
 
-def test_the_death_of_somebody_else_is_nothing(master: Master) -> None:
+def test_the_death_of_an_unknown_process_is_ignored(master: Master) -> None:
     master.zygotes.spawn(0, generation())
     master.zygotes.died(4711, "exit status 0", sigkill=False)
     assert len(master.zygotes) == 1
@@ -491,7 +491,7 @@ def test_a_stop_waits_for_the_answer() -> None:
     assert here.advance(2.0).outcomes == [Stopped()]
 
 
-def test_the_pool_tells_of_whom_workers_may_still_be_asked() -> None:
+def test_the_pool_says_which_generations_may_still_be_asked_for_workers() -> None:
     here, start = pool(1)
     assert here.spawning == {1}
     here.advance(0.0)
