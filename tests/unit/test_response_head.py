@@ -316,8 +316,10 @@ def test_a_long_body_is_not_copied_behind_its_head(size: int, is_short: bool) ->
     repeated = RepeatedRequest()
     for _ in range(2):
         composed(known=size, repeated=repeated)
-    assert repeated.answered.given == ("200 OK", [], False, size)
-    assert repeated.answered.short == (repeated.answered.given if is_short else None)
+    answered = repeated.answered
+    assert answered is not None
+    assert answered.given == ("200 OK", [], False, size)
+    assert answered.short == (answered.given if is_short else None)
 
 
 @pytest.mark.usefixtures("no_heads")
