@@ -383,8 +383,11 @@ def test_cpu_time_is_that_of_the_whole_tree_with_children_that_ended() -> None:
         "alive.stdout.readline(); print('done', flush=True)\n"
         "alive.wait()\n"
     )
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", script], **pipes) as process:  # type: ignore[call-overload]
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
         process.stdout.readline()
         running = servers.Running("some", process, 0)
         used = running.cpu()

@@ -16,6 +16,7 @@ from pathlib import Path
 from time import monotonic
 
 import pytest
+from click import Context
 from click.testing import CliRunner
 
 from prefork import __version__
@@ -26,7 +27,7 @@ from tests.support.sockets import read_all
 from tests.support.waiting import PATIENCE
 
 CONF = ROOT / "conf"
-COMMANDS = group.list_commands(None)  # type: ignore[arg-type]
+COMMANDS = group.list_commands(Context(group))
 
 
 class Terminal:

@@ -2,6 +2,7 @@
 
 import gzip
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -41,9 +42,9 @@ def client() -> Iterator[HttpClient]:
         yield client
 
 
-def request(client: HttpClient, nginx: str, path: str, **options: object) -> ClientResponse:
+def request(client: HttpClient, nginx: str, path: str, **options: Any) -> ClientResponse:
     url = parse_url(f"http://localhost{path}", nginx)
-    return client.request(ClientRequest(url, **options), redirects=5)  # type: ignore[arg-type]
+    return client.request(ClientRequest(url, **options), redirects=5)
 
 
 def test_a_file(client: HttpClient, nginx: str) -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,9 +24,9 @@ def client() -> Iterator[HttpClient]:
         yield client
 
 
-def request(client: HttpClient, server: Server, path: str, **options: object) -> ClientResponse:
+def request(client: HttpClient, server: Server, path: str, **options: Any) -> ClientResponse:
     url = parse_url(f"http://127.0.0.1:{server.port}{path}")
-    return client.request(ClientRequest(url, **options))  # type: ignore[arg-type]
+    return client.request(ClientRequest(url, **options))
 
 
 def test_requests_on_one_connection_are_answered_by_one_worker(

@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -99,8 +100,8 @@ class Done:
         return [found[1] for line in self.out.splitlines() if (found := CALL.fullmatch(line))]
 
 
-def wire(*arguments: str, **options: object) -> Done:
-    done = subprocess.run(  # type: ignore[call-overload]
+def wire(*arguments: str, **options: Any) -> Done:
+    done = subprocess.run(
         command(*arguments), capture_output=True, text=True, timeout=PATIENCE * 2, **options
     )
     return Done(done.returncode, done.stdout, done.stderr)

@@ -274,7 +274,8 @@ class World:
         self._leave = 0.0
         self._watch = self._watched()
         self._watch.__enter__()
-        self.service.serve_accepted(self._listener._accept(), worker_listener, self._record)  # type: ignore[attr-defined]
+        sock, peer = self._listener.accept()
+        self.service.serve_accepted((sock.detach(), peer), worker_listener, self._record)
 
     @contextlib.contextmanager
     def _watched(self) -> Iterator[None]:

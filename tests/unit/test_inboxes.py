@@ -4,6 +4,7 @@ import errno
 import os
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -28,8 +29,8 @@ class Pair:
             worker.set_inboxes(KIND, (far,), fds, own=True)
             worker.start_receiving()
 
-    def message(self, **more: object) -> HandoverMessage:
-        given = {
+    def message(self, **more: Any) -> HandoverMessage:
+        given: dict[str, Any] = {
             "listener": 1,
             "peer": None,
             "client": ("::1", "8"),
@@ -40,7 +41,7 @@ class Pair:
             "continued": False,
             "served": 3,
         }
-        return HandoverMessage(**{**given, **more})  # type: ignore[arg-type]
+        return HandoverMessage(**{**given, **more})
 
     def send(self, *, only_idle: bool = True, **more: object) -> bool:
         return self.one.send(self.message(**more), self.served.fileno(), only_idle=only_idle)

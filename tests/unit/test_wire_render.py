@@ -1,12 +1,12 @@
 """Lines of the two columns."""
 
-from prefork.wire.packet import Endpoint
+from prefork.wire.packet import Endpoint, Packet
 from prefork.wire.render import heading, lines
 from tests.support.wire_packets import HANDSHAKE, c, s, talk
 
 
-def shown(*packets: object) -> list[str]:
-    return [line for step in talk(*packets) for line in lines(step)]  # type: ignore[arg-type]
+def shown(*packets: Packet) -> list[str]:
+    return [line for step in talk(*packets) for line in lines(step)]
 
 
 def test_arrows_go_from_the_client_on_the_left_to_the_server_on_the_right() -> None:
