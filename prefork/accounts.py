@@ -1,4 +1,4 @@
-"""Users and groups: who a name is, and how a process becomes somebody with fewer rights."""
+"""Users and groups: the account of a name, and how a process changes to it."""
 
 import contextlib
 import grp
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class AccountError(Exception):
-    """There is no such user or group; `key` is "user" or "group". One line."""
+    """A user or group does not exist; `key` is "user" or "group"; the text is one line."""
 
     def __init__(self, key: str, reason: str) -> None:
         super().__init__(reason)
@@ -16,28 +16,28 @@ class AccountError(Exception):
 
 
 class Account(NamedTuple):
-    """Whom to become."""
+    """The ids that a process changes to."""
 
     uid: int | None
-    """None: the user stays."""
+    """None: the user is not changed."""
     gid: int
     groups: tuple[int, ...]
-    """All groups, the first one included."""
+    """All groups, including the primary one."""
     name: str
-    """Empty where the user stays, or has none."""
+    """Empty if the user is not changed, or has no name."""
     home: str
 
     @property
     def is_current(self) -> bool:
-        """This process is that already, as far as user and first group go."""
+        """Whether user and primary group of this process are those of the account."""
         return self.uid in (None, os.geteuid()) and self.gid == os.getegid()
 
 
 def find(user: str | None, group: str | None) -> Account | None:
-    """The account of a user's and a group's names or numbers; None where neither is given.
+    """The account of a user and a group, by name or number; None if neither is given.
 
-    Without a group it is the user's own, getpwnam(3); the groups that have the user as a member
-    come along, getgrouplist(3).  Raises AccountError.
+    The default of the group is the primary group of the user, getpwnam(3).  The other groups of the
+    user are included, getgrouplist(3).  Raises AccountError.
     """
     gid = _group(group) if group is not None else None
     if user is None:
@@ -47,7 +47,10 @@ def find(user: str | None, group: str | None) -> Account | None:
         if not user.isdigit():
             raise AccountError("user", f"no such user: {user}")
         if gid is None:
-            raise AccountError("user", f"user {user} has no entry and so no group: give it, too")
+            raise AccountError(
+                "user",
+                f"user {user} has no entry (passwd(5)) and so no group; set the group, too",
+            )
         return Account(int(user), gid, (gid,), "", "")
     first = entry.pw_gid if gid is None else gid
     groups = tuple(dict.fromkeys([first, *os.getgrouplist(entry.pw_name, first)]))
@@ -71,11 +74,11 @@ def _group(group: str) -> int:
 
 
 def become(account: Account) -> None:
-    """Takes an account on for good: real, effective and saved ids, setresuid(2).
+    """Changes this process to the account for good: real, effective and saved ids, setresuid(2).
 
-    In this order, since each step takes the right that the next one gives up: groups, group, user.
-    The kernel then takes all capabilities, too (capabilities(7)).  Only the calling thread's
-    process of one thread may do this.  Raises OSError.
+    The order is groups, group, user, since each step needs a right that the last one gives up.
+    With the user, the kernel also takes all capabilities away (capabilities(7)).  The process must
+    have one thread only, since the system calls change the calling thread.  Raises OSError.
     """
     os.setgroups(account.groups)
     os.setresgid(account.gid, account.gid, account.gid)

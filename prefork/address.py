@@ -1,9 +1,9 @@
 """The addresses that a server binds and a client connects to, as text and as a value.
 
-The grammar (`host:port`, `[v6]:port`, `unix:/path`, `unix:@name`, `fd:N`, `systemd[:NAME]`) is
-read here and nowhere else, without a system call, so that the configuration, the listeners and the
-client agree on it. Equal addresses have equal canonical text, which is how a reload finds the
-listeners that it keeps.
+Only this module parses the grammar (`host:port`, `[v6]:port`, `unix:/path`, `unix:@name`, `fd:N`,
+`systemd[:NAME]`), so that the configuration, the listeners and the client agree on it. It makes no
+system call. Equal addresses have equal canonical text, by which a reload finds the listeners that
+it keeps.
 """
 
 import ipaddress
@@ -16,17 +16,18 @@ from msgspec import Struct
 Kind = Literal["tcp", "unix", "abstract", "fd", "systemd"]
 
 UNIX_PATH_MAX = 107
-"""Bytes that fit a Unix socket's path beside its NUL: sun_path has 108, unix(7)."""
+"""Bytes of a path in a Unix socket address, without its NUL: sun_path has 108, unix(7)."""
 
 _NAME = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*\.?")
 
 
 class Address(Struct, frozen=True):
-    """One address; make it with `parse`, `str()` gives its canonical text.
+    """One address, made by `parse`; `str()` is its canonical text.
 
-    `host` and `port` (0 to 65535; 0: the kernel picks one) belong to "tcp", `path` is the path of
-    "unix", the name of "abstract" (without its NUL) or of "systemd" ("": all that were passed), and
-    `number` the descriptor of "fd".
+    host, port: of "tcp"; the port is 0 to 65535, with 0 the kernel chooses one. path: the path of
+    "unix", the name of "abstract" (without its NUL), or the name of "systemd" ("":
+        all sockets that were passed).
+    number: the descriptor of "fd".
     """
 
     kind: Kind
@@ -37,8 +38,8 @@ class Address(Struct, frozen=True):
 
     @property
     def family(self) -> socket.AddressFamily:
-        """AF_INET, AF_INET6 or AF_UNIX; AF_UNSPEC where only the system can tell (a host name,
-        an inherited descriptor)."""
+        """AF_INET, AF_INET6 or AF_UNIX; AF_UNSPEC if only the system knows it (a host name, an
+        inherited descriptor)."""
         if self.kind in ("unix", "abstract"):
             return socket.AF_UNIX
         if self.kind != "tcp":
@@ -63,15 +64,15 @@ class Address(Struct, frozen=True):
 
 
 def parse(text: str) -> Address:
-    """Read an address.
+    """The address of a text.
 
-    A Unix path may be relative here: what it is relative to is the caller's to know.
-    Raises ValueError with the reason, in words that can follow the text and a colon.
+    A Unix path may be relative; the caller knows the directory.
+    Raises ValueError with the reason, as words that can follow the text and a colon.
     """
     if not text:
         raise ValueError("empty; write host:port, unix:/path, fd:N or systemd")
     if not text.isprintable():
-        raise ValueError("holds a control or unprintable character")
+        raise ValueError("contains a control or unprintable character")
     if text.startswith("unix:"):
         return _parse_unix(text.removeprefix("unix:"))
     if text.startswith("fd:"):
@@ -90,7 +91,7 @@ def _parse_unix(path: str) -> Address:
     if path.startswith("@"):
         return Address("abstract", path=name)
     if path.endswith("/"):
-        raise ValueError("ends with a slash; name the socket's file")
+        raise ValueError("ends with a slash; give the path of the socket file")
     return Address("unix", path=path)
 
 

@@ -1,8 +1,9 @@
-"""TLS as a server: certificates and keys, one pair for each name that a client asks for.
+"""TLS of the server: certificates and keys, one pair for each name that a client asks for.
 
-The master reads the files, since only it may keep the right to read a key; workers inherit the
-contexts over fork(2), and with them the keys of session tickets, so that a session that began at
-one worker is resumed at another.  This module is imported only where TLS is configured.
+The master reads the files, since the workers may lack the permission to read a key.  Workers
+inherit the contexts with fork(2), and with them the keys of session tickets, so that a session that
+began with one worker can be resumed with another.  This module is imported only if TLS is
+configured.
 """
 
 import ssl
@@ -19,7 +20,7 @@ _VERIFY = {
 
 
 class TlsError(Exception):
-    """What is wrong with a file, on one line; `key` is the one that names it: "tls.certificate"."""
+    """A file cannot be used; the text is one line, `key` is the key with its path: "tls.key"."""
 
     def __init__(self, key: str, reason: str) -> None:
         super().__init__(reason)
@@ -29,8 +30,9 @@ class TlsError(Exception):
 def server_context(settings: Tls) -> ssl.SSLContext:
     """The context of every listener with TLS; `settings.certificate` must be given.
 
-    The name that a client asks for (SNI, RFC 6066 section 3) chooses among `settings.sni`; who
-    names none of them, or nothing, is shown the first certificate.  Raises TlsError.
+    The name that a client asks for (SNI, RFC 6066 section 3) selects a certificate of
+    `settings.sni`.  For other names, and for clients that name none, it is the certificate of
+    `settings.certificate`.  Raises TlsError.
     """
     assert settings.certificate is not None
     context = _context(settings, "tls.certificate", settings.certificate, settings.key)
@@ -50,7 +52,7 @@ def server_context(settings: Tls) -> ssl.SSLContext:
 
 
 def by_name(named: Mapping[str, ssl.SSLContext], name: str | None) -> ssl.SSLContext | None:
-    """Of the name itself, or of a wildcard for its first label (RFC 9525 section 6.3)."""
+    """The context of the name, or of a wildcard for its first label (RFC 9525 section 6.3)."""
     if name is None:
         return None
     name = name.lower()
@@ -60,7 +62,7 @@ def by_name(named: Mapping[str, ssl.SSLContext], name: str | None) -> ssl.SSLCon
 def _context(settings: Tls, key: str, certificate: str, private: str | None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = _VERSIONS[settings.min_version]
-    # The order of ciphers is ours; a client that begins anew (TLS 1.2) only costs us.
+    # We choose the cipher. Renegotiation (TLS 1.2) has only costs for a server.
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_NO_RENEGOTIATION
     context.options |= ssl.OP_NO_COMPRESSION
     context.set_alpn_protocols(["http/1.1"])
@@ -71,7 +73,7 @@ def _context(settings: Tls, key: str, certificate: str, private: str | None) -> 
             context.load_verify_locations(settings.client_ca)
         except ssl.SSLError:
             raise TlsError(
-                "tls.client_ca", f"{settings.client_ca}: holds no certificate in PEM"
+                "tls.client_ca", f"{settings.client_ca}: contains no certificate in PEM"
             ) from None
         context.verify_mode = _VERIFY[settings.client_auth]
     return context
@@ -86,19 +88,19 @@ def _load_pair(context: ssl.SSLContext, key: str, certificate: str, private: str
     def password() -> str:
         raise TlsError(
             "tls.key" if own else key,
-            f"{private or certificate}: the key is encrypted; give one without a passphrase, which"
-            " only the server's user can read",
+            f"{private or certificate}: the key is encrypted; use one without a passphrase, which"
+            " only the user of the server can read",
         )
 
     try:
         context.load_cert_chain(certificate, private, password)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
-            reason = f"{private or certificate}: the key is not that of {certificate}"
+            reason = f"{private or certificate}: the key does not belong to {certificate}"
         elif "BEGIN CERTIFICATE" not in _read(key, certificate):
-            reason = f"{certificate}: holds no certificate in PEM"
+            reason = f"{certificate}: contains no certificate in PEM"
         elif "PRIVATE KEY-" not in _read(key, private or certificate):
-            reason = f"{private or certificate}: holds no private key in PEM"
+            reason = f"{private or certificate}: contains no private key in PEM"
             key = "tls.key" if own or key == "tls.certificate" else key
         else:
             reason = f"{certificate}: {_words(error)}"
@@ -111,7 +113,7 @@ def _words(error: ssl.SSLError) -> str:
 
 
 def _read(key: str, path: str) -> str:
-    """The file's text; OpenSSL itself does not say which of the files it could not read."""
+    """The text of a file; OpenSSL does not say which of the files it could not read."""
     try:
         with open(path, encoding="latin-1") as file:
             return file.read()

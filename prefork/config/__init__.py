@@ -1,7 +1,7 @@
-"""The configuration: what a file, the command line and the environment may say, and what holds.
+"""The configuration, from a file, the command line and the environment.
 
-`schema` has the keys, `load` makes a `Config` of a `Source` and raises all problems at once,
-`report` puts one into words. Everything that others need is here:
+`schema` has the keys. `load` makes a `Config` from a `Source` and raises all problems at once.
+`report` describes a configuration as text. Other packages import from here:
 
     loaded = load(Source("site.toml", (Override("workers", "count", 4, "--workers"),)))
     loaded.config.workers.count     # 4

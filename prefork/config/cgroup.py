@@ -1,14 +1,16 @@
-"""Where the control group of this process is: cgroups(7), versions 1 and 2."""
+"""The directories of this process's control group: cgroups(7), versions 1 and 2."""
 
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 
 def directories(root: Path, controller: str) -> Iterator[tuple[int, Path]]:
-    """(version, directory) of our own group and of those above it, in every hierarchy that may have
-    the controller's files; `root` stands for "/".
+    """(version, directory) of our own group and of the groups above it, in each hierarchy that may
+    have the controller's files.
 
-    Some of them need not exist: who reads a file in one must take its absence for no limit.
+    root: in place of "/".
+
+    Some of the directories may be missing: a caller has to take a missing file for "no limit".
     """
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
@@ -24,10 +26,10 @@ def directories(root: Path, controller: str) -> Iterator[tuple[int, Path]]:
 
 
 def _upwards(mount: Path, group: str) -> Iterator[Path]:
-    """The group's directory and all above it, up to the mount.
+    """The group's directory and those above it, up to the mount.
 
-    A container may see a group's name from outside and its own group as the mount: a directory that
-    is not there has no file to read, so the walk finds the mount all the same.
+    In a container the name of the group may be that of the host, while the mount is the container's
+    own group. The directories of that name are then missing, and the mount is the one with files.
     """
     inner = PurePosixPath(group.lstrip("/"))
     if ".." not in inner.parts:

@@ -1,7 +1,7 @@
-"""Whether a configuration agrees with itself and with the machine that it is to run on.
+"""Checks of a whole configuration: values that contradict each other, or the machine.
 
-Each value is of its kind by then. `_coherent` is pure, `_possible` asks the system; each yields
-(key, reason, hint).
+Each value has been checked for its kind before. `_coherent` is pure, `_possible` asks the system;
+both yield (key, reason, hint).
 """
 
 import grp
@@ -23,21 +23,25 @@ Finding = tuple[str, str, str]
 MISSING = "missing"
 
 _SIZES = {f"workers.{key}" for key in ("count", "min", "max", "spare", "max_requests")}
-"""Keys that others are compared with."""
+"""The keys that `_pool_size` compares with each other."""
 
 
 def every(
     config: Config, given: Mapping[str, str], where: str, wrong: Collection[str]
 ) -> list[Problem]:
-    """All that is wrong; `given` has the origin of each key that was given, `where` stands for the
-    others. `wrong` has the keys that have a problem already: they are not judged again, and nothing
-    is called missing where one of them, or one that the schema does not have, may be meant."""
+    """All problems of the configuration.
+
+    given: the origin of each key that was given.
+    where: the origin for the other keys.
+    wrong: the keys that have a problem already.  They are not checked again.  No key is reported as
+        missing if one of them, or an unknown key, may have been meant as that key.
+    """
     unclear = not KEYS.keys() - {"server.app", "static.root"} >= set(wrong)
     findings: list[Finding] = []
     if "server.protocol" not in wrong:
         findings += _coherent(config)
     if _SIZES.isdisjoint(wrong):
-        findings += _sized(config.workers)
+        findings += _pool_size(config.workers)
     findings += _possible(config)
     return [
         Problem(given.get(key, where), key, reason, hint)
@@ -47,30 +51,34 @@ def every(
 
 
 def _coherent(config: Config) -> Iterator[Finding]:
-    yield from _answerable(config)
-    yield from _secured(config)
+    yield from _application(config)
+    yield from _tls(config)
     if config.http.proxy_protocol and not config.http.trusted_proxies:
-        reason = "is taken from trusted proxies alone"
-        yield "http.proxy_protocol", reason, "name them as http.trusted_proxies"
-    yield from _heard(config)
+        reason = "needs http.trusted_proxies: the PROXY header is accepted only from these"
+        yield "http.proxy_protocol", reason, "add the addresses of your proxies"
+    yield from _log_destinations(config)
     if "before_fork" in config.workers.hooks and not config.workers.preload:
-        # The master would have to call it, and that never runs an application's code.
-        reason = "the hook before_fork is called where the application was preloaded"
-        yield "workers.preload", reason, "set it to true, or use after_fork"
+        # The master would have to call it, and the master never runs code of the application.
+        reason = "the hook before_fork needs the process that preloads"
+        yield "workers.preload", reason, "set workers.preload = true, or use the hook after_fork"
 
 
-def _answerable(config: Config) -> Iterator[Finding]:
+def _application(config: Config) -> Iterator[Finding]:
     app, protocol, root = config.server.app, config.server.protocol, config.static.root
     if protocol == "static":
         if root is None:
-            yield "static.root", MISSING, 'protocol "static" needs the directory to serve'
+            yield "static.root", MISSING, 'set it to the directory to serve, for protocol "static"'
         if app is not None:
-            yield "server.app", 'not used with protocol "static"', "remove one of them"
+            yield "server.app", 'not used with protocol "static"', "remove app or protocol"
         return
     if app is None:
-        yield "server.app", MISSING, 'give it as "module:callable", or a directory as static.root'
+        yield (
+            "server.app",
+            MISSING,
+            'set it to "module:callable", or set static.root to a directory',
+        )
     elif protocol == "tcp" and app.endswith("()"):
-        yield "server.app", f'expected "module:function" for tcp, got {toml(app)}', ""
+        yield "server.app", f'expected "module:function" with protocol "tcp", got {toml(app)}', ""
     if root is not None:
         hint = "" if protocol == "tcp" else "to serve it beside the application, use static.mounts"
         yield "static.root", f'not used with protocol "{protocol}"', hint
@@ -78,7 +86,7 @@ def _answerable(config: Config) -> Iterator[Finding]:
         yield "static.mounts", 'not used with protocol "tcp"', ""
 
 
-def _secured(config: Config) -> Iterator[Finding]:
+def _tls(config: Config) -> Iterator[Finding]:
     tls = config.tls
     if config.server.protocol == "tcp" and tls.certificate is not None:
         yield "tls.certificate", 'not used with protocol "tcp"', ""
@@ -89,30 +97,34 @@ def _secured(config: Config) -> Iterator[Finding]:
     for address in tls.bind:
         if address not in config.server.bind:
             reason = f"{toml(address)} is not in server.bind"
-            yield "tls.bind", reason, "it names those of them that speak TLS"
+            yield "tls.bind", reason, "list only addresses of server.bind"
     if tls.client_auth != "none" and tls.client_ca is None:
-        yield "tls.client_ca", MISSING, "client certificates are judged by it"
+        yield (
+            "tls.client_ca",
+            MISSING,
+            "set it to the file of the authorities that issue client certificates",
+        )
     elif tls.client_auth == "none" and tls.client_ca is not None:
         reason = "has no effect without tls.client_auth"
-        yield "tls.client_ca", reason, 'make that "required" or "optional"'
+        yield "tls.client_ca", reason, 'set tls.client_auth to "required" or "optional"'
 
 
-def _heard(config: Config) -> Iterator[Finding]:
+def _log_destinations(config: Config) -> Iterator[Finding]:
     if config.process.daemon:
         for key, target in (("log.error", config.log.error), ("log.access", config.log.access)):
             if target in ("stderr", "stdout"):
-                yield key, f"{toml(target)} leads nowhere in a daemon", 'name a file, or "syslog"'
+                yield key, f"a daemon has no {target}", 'set it to a file, or to "syslog"'
 
 
-def _sized(workers: Workers) -> Iterator[Finding]:
-    """Of two keys that disagree, the one that was given more likely by mistake is named."""
+def _pool_size(workers: Workers) -> Iterator[Finding]:
+    """Of two keys that contradict each other, the more likely mistake is reported."""
     if workers.spare:
         if workers.min > workers.max:
-            yield "workers.min", f"{workers.min} is more than workers.max, {workers.max}", ""
+            yield "workers.min", f"{workers.min} is more than workers.max ({workers.max})", ""
         if workers.spare > workers.max:
-            yield "workers.spare", f"{workers.spare} is more than workers.max, {workers.max}", ""
+            yield "workers.spare", f"{workers.spare} is more than workers.max ({workers.max})", ""
     else:
-        hint = "give it, or workers.count alone for a pool of fixed size"
+        hint = "set workers.spare, or only workers.count for a pool of fixed size"
         for key in ("min", "max"):
             if getattr(workers, key) != KEYS[f"workers.{key}"].default:
                 yield f"workers.{key}", "has no effect without workers.spare", hint
@@ -136,10 +148,10 @@ def _possible(config: Config) -> Iterator[Finding]:
         if destination is not None and os.path.isabs(destination):
             yield from _directory(key, os.path.dirname(destination))
     if "zstd" in config.http.compress and importlib.util.find_spec("zstandard") is None:
-        yield "http.compress", '"zstd" needs a package', "pip install 'prefork[zstd]'"
+        yield "http.compress", '"zstd" needs the package zstandard', "pip install 'prefork[zstd]'"
     yield from _metrics(config)
     if config.tls.certificate is not None:
-        yield from _certified(config.tls)
+        yield from _tls_files(config.tls)
     if log.config is not None:
         try:
             config_files.read_table(log.config)
@@ -153,18 +165,18 @@ def _process(process: Process) -> Iterator[Finding]:
     if process.pidfile is not None:
         yield from _directory("process.pidfile", os.path.dirname(process.pidfile))
     usable = os.sched_getaffinity(0)
-    strange = sorted({cpu for cpus in process.cpu_affinity for cpu in cpus} - usable)
-    if strange:
+    unusable = sorted({cpu for cpus in process.cpu_affinity for cpu in cpus} - usable)
+    if unusable:
         may = ", ".join(map(str, sorted(usable)))
-        what = f"CPU {', '.join(map(str, strange))} cannot be used here"
-        yield "process.cpu_affinity", what, f"this process may use {may}"
+        what = f"this process may not use CPU {', '.join(map(str, unusable))}"
+        yield "process.cpu_affinity", what, f"it may use {may}"
     if os.geteuid() != 0:
         for name, value in process.limits.items():
             hard = resource.getrlimit(LIMITS[name])[1]
             if hard != UNLIMITED and (value == UNLIMITED or value > hard):
                 yield (
                     "process.limits",
-                    f"{name}: only root may go beyond the hard limit, {hard}",
+                    f"{name}: only root can exceed the hard limit ({hard})",
                     "",
                 )
 
@@ -177,7 +189,11 @@ def _account(process: Process) -> Iterator[Finding]:
         return
     if account is not None and os.geteuid() != 0 and not account.is_current:
         key = "process.group" if process.user is None else "process.user"
-        yield key, "only root can become somebody else", "start the server as root, or remove it"
+        yield (
+            key,
+            "only root can change to another account",
+            "start the server as root, or remove it",
+        )
 
 
 def _metrics(config: Config) -> Iterator[Finding]:
@@ -185,15 +201,23 @@ def _metrics(config: Config) -> Iterator[Finding]:
     if bind is None:
         return
     if importlib.util.find_spec("prometheus_client") is None:
-        yield "metrics.bind", "needs prometheus-client", "pip install 'prefork[metrics]'"
+        yield (
+            "metrics.bind",
+            "needs the package prometheus-client",
+            "pip install 'prefork[metrics]'",
+        )
     if bind in config.server.bind:
-        yield "metrics.bind", f"{bind} is in server.bind, too", "give it an address of its own"
+        yield (
+            "metrics.bind",
+            f"{bind} is also in server.bind",
+            "choose another address for the metrics",
+        )
     elif bind == "systemd":
-        yield "metrics.bind", "expected one address", "give the socket's name: systemd:NAME"
+        yield "metrics.bind", "expected one address", "give the name of a socket: systemd:NAME"
 
 
-def _certified(settings: Tls) -> Iterator[Finding]:
-    # Imported here: OpenSSL costs each process megabytes that few servers have a use for.
+def _tls_files(settings: Tls) -> Iterator[Finding]:
+    # Imported here: OpenSSL takes megabytes of each process, and few servers need it.
     from prefork import certificates
 
     try:

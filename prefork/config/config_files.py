@@ -1,6 +1,6 @@
-"""Files that a configuration is read from or names: TOML, JSON and KEY=VALUE lines.
+"""The files of a configuration: TOML, JSON and KEY=VALUE lines.
 
-Whatever is wrong with one is an `Unreadable`, in a line that tells where in the file.
+Each problem of a file is an `Unreadable`, with the place in the file.
 """
 
 import json
@@ -39,12 +39,15 @@ def read_toml(path: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as problem:
         raise Unreadable(_place(str(problem), text)) from None
-    except (ValueError, RecursionError) as problem:  # a number of 5,000 digits, 500 brackets
-        raise Unreadable(f"not to be read as TOML: {problem}") from None
+    except (
+        ValueError,
+        RecursionError,
+    ) as problem:  # such as a number of 5,000 digits, or 500 brackets
+        raise Unreadable(f"cannot be read as TOML: {problem}") from None
 
 
 def _place(message: str, text: str) -> str:
-    """tomllib's message with its place first, as compilers have it."""
+    """The message of tomllib with the place first, as compilers write it."""
     match = _TOML_PLACE.fullmatch(message)
     if match is None:
         return message
@@ -68,7 +71,7 @@ def read_table(path: str) -> dict[str, Any]:
         place = f"line {problem.lineno}, column {problem.colno}"
         raise Unreadable(f"{place}: {problem.msg}") from None
     except (ValueError, RecursionError) as problem:
-        raise Unreadable(f"not to be read as JSON: {problem}") from None
+        raise Unreadable(f"cannot be read as JSON: {problem}") from None
     if not isinstance(table, dict):
         raise Unreadable("expected a JSON object")
     return table
@@ -79,12 +82,13 @@ def read_env_file(path: str) -> dict[str, str]:
 
 
 def parse_env(text: str) -> dict[str, str]:
-    """Variables from lines `KEY=VALUE`.
+    """The variables of lines `KEY=VALUE`.
 
-    Blank lines and lines that begin with # are skipped; `export ` may stand before a name. Between
-    quotes, single or double, a value is literal; without, it ends before " #" and spaces at its
-    ends are dropped. Nothing is expanded. The last line for a name counts.
-    Raises Unreadable with each bad line's number, never its text: it may hold a secret.
+    Blank lines and lines that begin with # are skipped. A name may be preceded by `export `. A
+    value in single or double quotes is literal; an unquoted one ends before " #", and spaces around
+    it are removed. Nothing is expanded. Of several lines for a name the last one counts.
+
+    Raises Unreadable with the numbers of the bad lines, without their text: it may be a secret.
     """
     variables = {}
     reasons = []
@@ -108,11 +112,11 @@ def _parse_variable(line: str) -> tuple[str, str]:
         raise ValueError("expected KEY=VALUE")
     name, value = match.groups()
     if "\0" in value:
-        raise ValueError("the value holds a NUL character")
+        raise ValueError("the value contains a NUL character")
     if value.startswith(("'", '"')):
         quoted = _QUOTED.fullmatch(value)
         if quoted is None:
-            raise ValueError("the quote is not closed, or something follows it")
+            raise ValueError("the quote is not closed, or is followed by other text")
         return name, quoted[1] if quoted[1] is not None else quoted[2]
     if value.startswith("#"):
         return name, ""

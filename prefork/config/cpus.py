@@ -1,4 +1,4 @@
-"""How many CPUs this process may use: what `workers.count = "auto"` means."""
+"""The number of CPUs that this process may use, for `workers.count = "auto"`."""
 
 import math
 import os
@@ -10,11 +10,12 @@ from prefork.config import cgroup
 
 
 def available(root: Path = Path("/"), affinity: int | None = None) -> int:
-    """CPUs that the affinity mask and the control group allow; at least 1.
+    """The number of CPUs that the affinity mask and the control group allow; at least 1.
 
     A quota of one and a half CPUs counts as two: rounded down, half a CPU would never be used.
-    Reads sched_getaffinity(2) (unless `affinity` is given) and, below `root`, cgroups(7):
-    cpu.max of version 2 and cpu.cfs_quota_us of version 1, of our own group and of those above it.
+    Calls sched_getaffinity(2) (unless `affinity` is given) and reads, below `root`, the files of
+    cgroups(7): cpu.max of version 2 and cpu.cfs_quota_us of version 1, of our own group and of the
+    groups above it.
     """
     allowed = len(os.sched_getaffinity(0)) if affinity is None else affinity
     return max(1, min([allowed, *map(math.ceil, _quotas(root))]))
@@ -24,7 +25,7 @@ _FILES = {1: ("cpu.cfs_quota_us", "cpu.cfs_period_us"), 2: ("cpu.max",)}
 
 
 def _quotas(root: Path) -> Iterator[float]:
-    """In CPUs, where there is one: "max" or -1 stand for none."""
+    """The quotas in CPUs; "max" and -1 stand for no quota."""
     for version, directory in cgroup.directories(root, "cpu"):
         with suppress(OSError, ValueError, ZeroDivisionError):
             texts = [(directory / name).read_text() for name in _FILES[version]]

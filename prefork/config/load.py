@@ -1,8 +1,8 @@
-"""From what was said (command line, file, environment) to what holds: `load`.
+"""`load` makes the configuration from the command line, a file and the environment.
 
-Three steps: collect what was given, with its origin; read each value by its key's kind; resolve
-what was left open. Then `checks` compares the result with itself and with the machine. Every step
-notes its problems and goes on, so that the user sees all of them at once.
+It has three steps: collect the raw values with their origins; read each value by the kind of its
+key; resolve the keys that were not given. Then `checks` finds values that contradict each other, or
+the machine. Each step collects its problems and goes on, so that the user sees all of them at once.
 """
 
 import os
@@ -23,7 +23,7 @@ COMMAND_LINE = "command line"
 
 
 class LoadedConfig(Struct, frozen=True):
-    """A configuration that was loaded: what holds, and by "section.key" who said so."""
+    """A configuration, and the origin of each of its values by "section.key"."""
 
     config: Config
     origins: dict[str, str]
@@ -31,7 +31,7 @@ class LoadedConfig(Struct, frozen=True):
 
 
 class RawSetting(NamedTuple):
-    """A raw value, who said it and what its relative paths are relative to."""
+    """A raw value with its origin, and the directory for its relative paths."""
 
     section: str
     key: str
@@ -48,10 +48,10 @@ class Setting(NamedTuple):
 
 
 def load(source: Source, environ: Mapping[str, str] = os.environ) -> LoadedConfig:
-    """Read everything anew and return what holds.
+    """The configuration of a source; files and environment are read anew.
 
     Precedence: command line, file, environment (PORT, WEB_CONCURRENCY), defaults.
-    Raises ConfigError with every problem that was found.
+    Raises ConfigError with every problem that is found.
     """
     problems: list[Problem] = []
     given = [*_from_file(source, problems), *_from_target(source, problems)]
@@ -84,7 +84,9 @@ def _from_file(source: Source, problems: list[Problem]) -> Iterator[RawSetting]:
         if section not in SECTIONS:
             problems.append(unknown_section(where, section, table))
         elif not isinstance(table, dict):
-            problems.append(Problem(where, section, f"expected a table, headed [{section}]"))
+            problems.append(
+                Problem(where, section, f"expected a table, with the heading [{section}]")
+            )
         else:
             base = os.path.dirname(source.file)
             yield from (RawSetting(section, key, raw, where, base) for key, raw in table.items())
@@ -112,17 +114,17 @@ def _from_options(source: Source) -> Iterator[RawSetting]:
 def _from_environment(
     environ: Mapping[str, str], given: Iterable[RawSetting], source: Source
 ) -> Iterator[RawSetting]:
-    """PORT and WEB_CONCURRENCY, as platforms set them, where nobody else says anything."""
-    said = {(one.section, one.key) for one in given}
-    if ("server", "bind") not in said and (port := environ.get("PORT")):
+    """PORT and WEB_CONCURRENCY, which platforms set, for keys that are not given otherwise."""
+    keys = {(one.section, one.key) for one in given}
+    if ("server", "bind") not in keys and (port := environ.get("PORT")):
         yield RawSetting("server", "bind", f"0.0.0.0:{port}", "PORT", source.directory)
-    if ("workers", "count") not in said and (count := environ.get("WEB_CONCURRENCY")):
+    if ("workers", "count") not in keys and (count := environ.get("WEB_CONCURRENCY")):
         raw = parse_value(count)
         yield RawSetting("workers", "count", raw, "WEB_CONCURRENCY", source.directory)
 
 
 def _read(given: Iterable[RawSetting], problems: list[Problem]) -> dict[str, Setting]:
-    """Every value by its kind; of several for a key the last counts, but all of them must do."""
+    """Reads every value. Of several for a key the last one counts, but all of them are checked."""
     settings: dict[str, Setting] = {}
     for section, key, raw, origin, base in given:
         name = full_name(section, key)
@@ -140,7 +142,7 @@ def _read(given: Iterable[RawSetting], problems: list[Problem]) -> dict[str, Set
 
 
 def _add_env_file(settings: dict[str, Setting], problems: list[Problem]) -> None:
-    """The variables of `server.env_file` join those of `server.env`, which win."""
+    """Adds the variables of `server.env_file` to `server.env`, which takes precedence."""
     if "server.env_file" not in settings:
         return
     path, origin = settings["server.env_file"]
@@ -150,14 +152,14 @@ def _add_env_file(settings: dict[str, Setting], problems: list[Problem]) -> None
         reasons = (f"{path}: {reason}" for reason in problem.reasons)
         problems += [Problem(origin, "server.env_file", reason) for reason in reasons]
         return
-    said = settings.get("server.env", Setting({}, f"{origin} (env_file)"))
-    settings["server.env"] = Setting(variables | said.value, said.origin)
+    explicit = settings.get("server.env", Setting({}, f"{origin} (env_file)"))
+    settings["server.env"] = Setting(variables | explicit.value, explicit.origin)
 
 
 def _resolve(
     given: Mapping[str, Setting], file: str | None, base: str, cpu_count: int
 ) -> dict[str, Setting]:
-    """Every key's setting: given, derived from others, or default."""
+    """The setting of every key: given, derived from others, or the default."""
     settled = {name: Setting(key.default, "default") for name, key in KEYS.items()}
     if "static.root" in given and "server.app" not in given:
         settled["server.protocol"] = Setting("static", "guessed")
@@ -184,4 +186,4 @@ def _build(settled: Mapping[str, Setting]) -> Config:
         )
         for section, struct in SECTIONS.items()
     }
-    return Config(**sections)  # type: ignore[arg-type]  # each by its own section's type
+    return Config(**sections)  # type: ignore[arg-type]  # each has the type of its own section

@@ -1,4 +1,4 @@
-"""How much memory this process may use: what a share in `workers.max_memory` is a share of."""
+"""The memory that this process may use; a share in `workers.max_memory` is a share of it."""
 
 import os
 from collections.abc import Iterator
@@ -11,11 +11,12 @@ _FILES = {1: "memory.limit_in_bytes", 2: "memory.max"}
 
 
 def available(root: Path = Path("/"), machine: int | None = None) -> int:
-    """Bytes that the control group allows, and no more than the machine has (unless `machine` is
-    given: that).
+    """Bytes that the control group allows, and at most the memory of the machine.
 
-    Reads, below `root`, cgroups(7): memory.max of version 2 and memory.limit_in_bytes of version 1,
-    of our own group and of those above it.
+    machine: in place of the machine's memory, in bytes.
+
+    Reads, below `root`, the files of cgroups(7): memory.max of version 2 and memory.limit_in_bytes
+    of version 1, of our own group and of the groups above it.
     """
     total = machine
     if total is None:
@@ -25,7 +26,7 @@ def available(root: Path = Path("/"), machine: int | None = None) -> int:
 
 def _limits(root: Path) -> Iterator[int]:
     for version, directory in cgroup.directories(root, "memory"):
-        with suppress(OSError, ValueError):  # "max" stands for none
+        with suppress(OSError, ValueError):  # "max" stands for no limit
             limit = int((directory / _FILES[version]).read_text())
             if limit > 0:
                 yield limit

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration: a line for each problem, all of them at once."""
+"""The problems of a configuration: one line each, all of them reported at once."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -15,8 +15,10 @@ _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 class Problem(Struct, frozen=True):
     """One problem.
 
-    where: the file or the option that said it; key: "workers.count", a section's name, or "" where
-    it is about the file as a whole; reason: what is wrong and what is allowed; hint: what to do.
+    where: the file or the option with the problem.
+    key: such as "workers.count", or the name of a section; "" for the file as a whole.
+    reason: what is wrong, and what is allowed.
+    hint: what to do.
     """
 
     where: str
@@ -30,7 +32,7 @@ class Problem(Struct, frozen=True):
 
 
 class ConfigError(Exception):
-    """A configuration that cannot be used; str() is its problems, one a line."""
+    """A configuration cannot be used; str() is its problems, one a line."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems: Sequence[Problem] = tuple(problems)
@@ -42,21 +44,21 @@ def unknown_key(where: str, section: str, key: str) -> Problem:
 
 
 def unknown_section(where: str, section: str, content: Any = None) -> Problem:
-    """Also for a key outside any section: then its content is no table."""
+    """The problem of an unknown section, or of a key outside any section (content is no table)."""
     reason = "unknown section"
     if content is not None and not isinstance(content, dict):
-        reason = "stands outside any section"
+        reason = "key outside any section"
     if near := nearest(section, SECTIONS):
         hint = f"did you mean [{near[0]}]?"
-    elif homes := _homes(section):
-        hint = f"did you mean {homes[0]}?"
+    elif others := _in_other_sections(section):
+        hint = f"did you mean {others[0]}?"
     else:
         hint = f"the sections are {', '.join(SECTIONS)}"
     return Problem(where, full_name(section), reason, hint)
 
 
 def full_name(*parts: str) -> str:
-    """The dotted name, each part quoted where TOML would have it so."""
+    """The dotted name; each part is quoted if TOML requires it."""
     return ".".join(part if _BARE_KEY.fullmatch(part) else toml(part) for part in parts)
 
 
@@ -64,12 +66,12 @@ def _nearest_key(section: str, key: str) -> str:
     siblings = [entry.key for entry in KEYS.values() if entry.section == section]
     if near := nearest(key, siblings):
         return f"did you mean {section}.{near[0]}?"
-    if homes := _homes(key):
-        return f"did you mean {homes[0]}?"
+    if others := _in_other_sections(key):
+        return f"did you mean {others[0]}?"
     return f"[{section}] has {', '.join(siblings)}"
 
 
-def _homes(key: str) -> list[str]:
-    """The full names of keys with this or nearly this name, in whatever section."""
+def _in_other_sections(key: str) -> list[str]:
+    """The full names of keys with this or nearly this name, in any section."""
     near = nearest(key, [entry.key for entry in KEYS.values()], cutoff=0.8)
     return [name for name, entry in KEYS.items() if [entry.key] == near]

@@ -1,4 +1,4 @@
-"""A configuration in words: every value with its origin, and what changed between two."""
+"""A configuration as text: every value with its origin, and the changes between two of them."""
 
 from prefork.config.load import LoadedConfig
 from prefork.config.schema import KEYS, Config, Key
@@ -8,8 +8,8 @@ from prefork.config.values import show
 def describe(loaded: LoadedConfig) -> list[str]:
     """A line for each key, `workers.count = 2  # default, "auto"`, aligned.
 
-    Of environment variables only the names are shown, here and in `changes`: the values may be
-    secrets, and the lines go to logs.
+    Here and in `changes`, only the names of environment variables are shown: the values may be
+    secrets, and the lines are written to logs.
     """
     lines = [f"{key.name} = {_shown(loaded.config, key)}" for key in KEYS.values()]
     width = min(60, max(map(len, lines)))
@@ -19,7 +19,7 @@ def describe(loaded: LoadedConfig) -> list[str]:
 
 
 def changes(old: Config, new: Config) -> list[str]:
-    """What differs, `workers.count: 2 -> 4`, in the schema's order."""
+    """The differences, such as `workers.count: 2 -> 4`, in the order of the schema."""
     lines = []
     for key in KEYS.values():
         if _value(old, key) != _value(new, key):

@@ -1,4 +1,4 @@
-"""Readers of what a process may use: resource limits, CPUs, a share of the memory."""
+"""Readers of the values for resources: limits, CPUs, a share of the memory."""
 
 import os
 import re
@@ -22,7 +22,7 @@ _SHARE = re.compile(r"(\d{1,3}) ?%", re.ASCII)
 
 
 def read_limits(raw: Any, base: str) -> dict[str, int]:
-    """A table of numbers, or "unlimited"; each is soft and hard limit alike."""
+    """A table of numbers or "unlimited"; each is both the soft and the hard limit."""
     if not isinstance(raw, dict):
         raise Mismatch
     limits: dict[str, int] = {}
@@ -30,8 +30,12 @@ def read_limits(raw: Any, base: str) -> dict[str, int]:
     for name, value in raw.items():
         if name not in LIMITS:
             near = nearest(name, LIMITS)
-            hint = f"did you mean {near[0]}?" if near else f"they are {', '.join(sorted(LIMITS))}"
-            reasons.append(f"there is no limit {toml(name)}; {hint}")
+            hint = (
+                f"did you mean {near[0]}?"
+                if near
+                else f"the limits are {', '.join(sorted(LIMITS))}"
+            )
+            reasons.append(f"unknown limit {toml(name)}; {hint}")
         elif value == "unlimited":
             limits[name] = UNLIMITED
         elif type(value) is int and 0 <= value < 2**63:
@@ -48,7 +52,7 @@ def show_limits(value: dict[str, int]) -> str:
 
 
 def read_affinity(raw: Any, base: str) -> tuple[tuple[int, ...], ...]:
-    """A set of CPUs for each place; "auto": each of those that this process may use, alone."""
+    """A list of CPU sets; "auto" gives one set for each CPU that this process may use."""
     if raw == "auto":
         return tuple((cpu,) for cpu in sorted(os.sched_getaffinity(0)))
     if not isinstance(raw, list | tuple):
@@ -57,15 +61,17 @@ def read_affinity(raw: Any, base: str) -> tuple[tuple[int, ...], ...]:
 
 
 def _cpu_set(raw: Any) -> tuple[int, ...]:
-    """Such as 3, "3", "0-3" or "0-3,8"."""
+    """The numbers of 3, "3", "0-3" or "0-3,8"."""
     cpus: set[int] = set()
     for part in str(raw).split(",") if type(raw) in (int, str) else [""]:
         found = _CPU_RANGE.fullmatch(part.strip())
         if found is None:
-            raise Invalid(f'{toml(raw)}: expected a CPU\'s number or such as "0-3,8"')
+            raise Invalid(f'{toml(raw)}: expected the number of a CPU, or ranges such as "0-3,8"')
         first, last = int(found[1]), int(found[2] or found[1])
         if last < first:
-            raise Invalid(f"{toml(raw)}: {last} is less than {first}")
+            raise Invalid(
+                f"{toml(raw)}: the range ends before it begins ({last} is less than {first})"
+            )
         cpus.update(range(first, last + 1))
     return tuple(sorted(cpus))
 
@@ -75,9 +81,9 @@ def show_affinity(value: tuple[tuple[int, ...], ...]) -> str:
 
 
 def read_memory(raw: Any, base: str) -> Any:
-    """A size, or a share ("25%") of the memory that the control group, or the machine, has."""
+    """A size, or a share ("25%") of the memory of the control group, or of the machine."""
     if isinstance(raw, str) and (match := _SHARE.fullmatch(raw)):
         if not 1 <= int(match[1]) <= 100:
-            raise Invalid(f"a share is from 1% to 100%, got {toml(raw)}")
+            raise Invalid(f"expected a share from 1% to 100%, got {toml(raw)}")
         return memory.available() * int(match[1]) // 100
     return read_size(raw, base)

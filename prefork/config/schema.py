@@ -1,8 +1,9 @@
 """The configuration: every section and key, with its type, bounds and default.
 
-The structs hold *resolved* values, what the server runs with. Beside each type its `ValueKind`
-tells what a file may say instead ("64KiB", "auto", a relative path) and the words of a problem with
-it. Durations are seconds and sizes bytes; 0 means no limit. `conf/prefork.toml` is the manual."""
+The structs hold *resolved* values, those that the server runs with. The `ValueKind` beside each
+type has the reader of the values in a file ("64KiB", "auto", a relative path) and describes them
+for problems. Durations are in seconds and sizes in bytes; 0 means no limit. `conf/prefork.toml` is
+the manual."""
 
 from typing import Annotated, Any, Literal, get_args
 
@@ -53,12 +54,12 @@ ClientAuth = Literal["none", "optional", "required"]
 
 
 class Server(Struct, frozen=True, kw_only=True):
-    """[server]: what is served, where, and what the application finds around it."""
+    """[server]: the application, its addresses and its environment."""
 
     app: Annotated[
         str | None, ValueKind('"module:callable" or "module:factory()"', values.read_app)
     ] = None
-    protocol: Annotated[Protocol, _one_of(Protocol)] = "wsgi"  # guessed where it is not given
+    protocol: Annotated[Protocol, _one_of(Protocol)] = "wsgi"  # guessed if it is not given
     bind: Annotated[
         tuple[str, ...], ValueKind("an address or a list of them", values.read_bind)
     ] = ("127.0.0.1:8000",)
@@ -67,7 +68,7 @@ class Server(Struct, frozen=True, kw_only=True):
     )
     chdir: Path = "."  # the file's directory, or the working directory
     pythonpath: Annotated[tuple[str, ...], ValueKind("a list of paths", values.read_paths)] = ()
-    # After loading, what env_file says is in here too.
+    # After loading, this includes the variables of env_file.
     env: Annotated[
         dict[str, str], ValueKind("a table of strings", values.read_env, values.show_env)
     ] = field(default_factory=dict)
@@ -76,11 +77,11 @@ class Server(Struct, frozen=True, kw_only=True):
         int,
         Meta(ge=0, le=0o777),
         ValueKind('an octal mode such as "0666" or 0o666', values.read_mode, values.show_mode),
-    ] = 0o666  # connect() needs the right to write, unix(7)
+    ] = 0o666  # connect(2) needs write permission, unix(7)
     unix_owner: Annotated[
         str | None, ValueKind('"user", "user:group" or ":group"', values.read_owner)
     ] = None
-    backlog: Count = 0  # what the kernel allows
+    backlog: Count = 0  # the maximum of the kernel
     backlog_warning: Annotated[
         float, Meta(ge=0, le=1), ValueKind("a share of the backlog from 0 (off) to 1")
     ] = 0.5
@@ -88,7 +89,7 @@ class Server(Struct, frozen=True, kw_only=True):
 
 
 class Workers(Struct, frozen=True, kw_only=True):
-    """[workers]: how many processes answer, how long they may take, and how long they live."""
+    """[workers]: the number of workers, their time limits and their lifetime."""
 
     count: Annotated[int, ValueKind('an integer of at least 1 or "auto"', values.read_count)] = AUTO
     min: Annotated[
@@ -108,7 +109,7 @@ class Workers(Struct, frozen=True, kw_only=True):
         ValueKind('a table such as { ready = "module:function" }', values.read_hooks),
     ] = field(default_factory=dict)
     boot_timeout: Seconds = 30.0
-    request_timeout: Seconds = 30.0  # 0 for tcp where it is not given
+    request_timeout: Seconds = 30.0  # 0 for tcp if it is not given
     slow_request: Annotated[
         float, Meta(ge=0, le=SECONDS_MAX), ValueKind(f"seconds from 0 (off) to {SECONDS_MAX}")
     ] = 0.0
@@ -132,7 +133,7 @@ class Workers(Struct, frozen=True, kw_only=True):
 
 
 class Http(Struct, frozen=True, kw_only=True):
-    """[http]: how long and how large a conversation may be."""
+    """[http]: limits of time and size, and features of HTTP."""
 
     max_connections: Count = 10_000
     max_connections_per_address: Count = 0
@@ -159,7 +160,7 @@ class Http(Struct, frozen=True, kw_only=True):
     compress_min_size: Size = KIB
     server_header: Flag = True
     request_id_header: Annotated[
-        str | None, ValueKind('a header\'s name such as "X-Request-ID"', values.read_id_header)
+        str | None, ValueKind('the name of a header such as "X-Request-ID"', values.read_id_header)
     ] = None
     health_path: Annotated[
         str | None, ValueKind('a path such as "/health"', values.read_url_path)
@@ -180,13 +181,13 @@ class Tls(Struct, frozen=True, kw_only=True):
     """[tls]: HTTPS."""
 
     certificate: OptionalPath = None
-    key: OptionalPath = None  # in the certificate's file
+    key: OptionalPath = None  # in the file of the certificate
     sni: Annotated[
         dict[str, dict[str, str]],
         ValueKind('a table such as { "example.org" = { certificate = "a.pem" } }', values.read_sni),
     ] = field(default_factory=dict)
     bind: Annotated[
-        tuple[str, ...], ValueKind("an address or a list of them", values.read_some)
+        tuple[str, ...], ValueKind("an address or a list of them", values.read_bind_or_none)
     ] = ()
     min_version: Annotated[TlsVersion, ValueKind('"1.2" or "1.3"', values.read_tls_version)] = "1.2"
     client_ca: OptionalPath = None
@@ -194,12 +195,12 @@ class Tls(Struct, frozen=True, kw_only=True):
     handshake_timeout: Seconds = 10.0
 
     def is_spoken_at(self, address: str) -> bool:
-        """Whether one of `server.bind` speaks TLS."""
+        """Whether this address of `server.bind` uses TLS."""
         return self.certificate is not None and (not self.bind or address in self.bind)
 
 
 class Static(Struct, frozen=True, kw_only=True):
-    """[static]: directories that are served as they are."""
+    """[static]: directories that are served as files."""
 
     root: OptionalPath = None
     mounts: Annotated[
@@ -215,7 +216,7 @@ class Static(Struct, frozen=True, kw_only=True):
 
 
 class Log(Struct, frozen=True, kw_only=True):
-    """[log]: where and how the server says what happens."""
+    """[log]: destinations and formats of the logs."""
 
     level: Annotated[Level, _one_of(Level)] = "info"
     format: Annotated[Format, _one_of(Format)] = "text"
@@ -230,10 +231,14 @@ class Log(Struct, frozen=True, kw_only=True):
 
 
 class Process(Struct, frozen=True, kw_only=True):
-    """[process]: how the server stands among the machine's processes."""
+    """[process]: user, limits and other attributes of the processes."""
 
-    user: Annotated[str | None, ValueKind("a user's name or number", values.read_account)] = None
-    group: Annotated[str | None, ValueKind("a group's name or number", values.read_account)] = None
+    user: Annotated[str | None, ValueKind("the name or number of a user", values.read_account)] = (
+        None
+    )
+    group: Annotated[
+        str | None, ValueKind("the name or number of a group", values.read_account)
+    ] = None
     no_new_privs: Flag = True
     umask: Annotated[
         Annotated[int, Meta(ge=0, le=0o777)] | None,
@@ -260,20 +265,23 @@ class Process(Struct, frozen=True, kw_only=True):
 
 
 class Control(Struct, frozen=True, kw_only=True):
-    """[control]: the socket that the commands talk to."""
+    """[control]: the socket for the commands."""
 
     path: Annotated[str | None, ValueKind("a path", values.read_control_path)] = None
 
 
 class Metrics(Struct, frozen=True, kw_only=True):
-    """[metrics]: where the master tells Prometheus what it has counted."""
+    """[metrics]: the address at which the master serves metrics for Prometheus."""
 
     bind: Annotated[str | None, ValueKind("an address", values.read_one_address)] = None
 
 
 class Config(Struct, frozen=True, kw_only=True):
-    """Everything that a server runs with; `load` makes it. By hand, give what `load` resolves:
-    `workers.count`, `server.name`, `server.chdir` and `server.protocol`."""
+    """The whole configuration, made by `load`.
+
+    If it is not made by `load`, set what `load` resolves: `workers.count`, `server.name`,
+    `server.chdir` and `server.protocol`.
+    """
 
     server: Server = field(default_factory=Server)
     workers: Workers = field(default_factory=Workers)

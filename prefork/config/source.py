@@ -1,4 +1,4 @@
-"""What the command line said, kept so that a reload can ask all of it again."""
+"""The values of the command line, kept so that a reload can read everything again."""
 
 import os
 from collections.abc import Mapping
@@ -8,10 +8,10 @@ from msgspec import Struct, field
 
 
 def working_directory(environ: Mapping[str, str] = os.environ) -> str:
-    """The working directory by the name that the shell has for it, where that is the same one.
+    """The working directory by the name in PWD, if that is the same directory.
 
-    getcwd(3) follows symlinks: a server started in a release symlink would stay with that release
-    for all its reloads.
+    getcwd(3) resolves symlinks: a server started in a "current" link to a release would then keep
+    that release in all its reloads.
     """
     named = environ.get("PWD", "")
     try:
@@ -23,7 +23,7 @@ def working_directory(environ: Mapping[str, str] = os.environ) -> str:
 
 
 class Override(Struct, frozen=True):
-    """A value from the command line; `origin` is the option's name, as shown to the user."""
+    """A value from the command line; `origin` is the name of the option, for the user."""
 
     section: str
     key: str
@@ -35,9 +35,10 @@ class Source(Struct, frozen=True):
     """Where a configuration comes from.
 
     target: a `.toml` file, a directory (a static site), "module:callable" or "module:factory()",
-    with `tcp` "module:function"; None where the overrides say it all. Of two overrides for a key
-    the later one counts. Relative paths of the command line are relative to `directory`, which is
-    the working directory of the moment when the Source was made.
+        with `tcp` "module:function"; None if the overrides set everything.
+    overrides: of two for the same key the later one counts.
+    directory: relative paths of the command line are relative to it; by default the working
+        directory at the time when the Source was made.
     """
 
     target: str | None = None
@@ -47,17 +48,16 @@ class Source(Struct, frozen=True):
 
     @property
     def file(self) -> str | None:
-        """The configuration file's absolute path, if there is one."""
+        """The absolute path of the configuration file, if there is one."""
         if self.target is None or not self.target.endswith(".toml"):
             return None
         return os.path.normpath(os.path.join(self.directory, self.target))
 
 
 def parse_set(text: str) -> Override:
-    """`SECTION.KEY=VALUE`, as --set takes it; the value as `parse_value` reads it.
+    """The override of `SECTION.KEY=VALUE`, the argument of --set; `parse_value` reads the value.
 
-    Raises ValueError, with what was expected, if it is not of that form. Whether there is such a
-    key, and whether it takes the value, is for `load` to say.
+    Raises ValueError if the text is not of that form. `load` checks the key and the value.
     """
     name, equals, value = text.partition("=")
     section, dot, key = name.strip().partition(".")
@@ -67,7 +67,7 @@ def parse_set(text: str) -> Override:
 
 
 def parse_value(text: str) -> Any:
-    """The value as TOML where it parses as one ("4", "true", '["a"]'), else the text itself."""
+    """The TOML value of the text ("4", "true", '["a"]'), or the text itself if it is not TOML."""
     import tomllib
 
     try:

@@ -1,8 +1,8 @@
-"""Readers: from a value as TOML gives it to the one that the server uses.
+"""Readers: each makes the value that the server uses from a value of a TOML file.
 
-Each takes the raw value and the directory that relative paths are relative to, and makes no system
-call. `Mismatch` says that the value is not of the kind at all, `Invalid` says what else is wrong
-with it. A key without a reader is checked by its type and bounds alone (see `read`).
+A reader takes the raw value and the directory that relative paths are relative to, and makes no
+system call. It raises `Mismatch` if the value is not of the expected kind, and `Invalid` for any
+other problem. A key without a reader is checked only by its type and bounds (see `read`).
 """
 
 import json
@@ -20,10 +20,10 @@ from prefork.capacity import WORKERS_MAX
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
 AUTO = 0
-"""What `workers.count = "auto"` is until `load` has looked at the machine."""
+"""The value of `workers.count = "auto"` until `load` has counted the CPUs."""
 
 HOOKS = ("before_fork", "after_fork", "ready", "before_exit")
-"""The moments of a worker's life at which `workers.hooks` may name a function to call."""
+"""The names in `workers.hooks`: the moments at which a function is called."""
 
 FORWARDING_HEADERS = (
     "Forwarded",
@@ -33,20 +33,21 @@ FORWARDING_HEADERS = (
     "X-Forwarded-Port",
     "X-Forwarded-Prefix",
 )
-"""What a trusted proxy may say of its client, and `http.trusted_headers` may name."""
+"""The headers in which a trusted proxy describes its client; `http.trusted_headers` chooses some.
+"""
 
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": KIB, "MIB": MIB, "GIB": GIB}
 _SIZE = re.compile(r"(\d{1,19}) ?([KMG]?i?B)", re.IGNORECASE | re.ASCII)
 _MODE = re.compile(r"(0|0o)?[0-7]{3}")
-_SHOWN = 60  # characters of a refused value that its problem repeats
+_SHOWN = 60  # characters of a refused value in the text of its problem
 
 
 class Mismatch(ValueError):
-    """The value is not what `ValueKind.expected` says."""
+    """The value is not of the kind that `ValueKind.expected` describes."""
 
 
 class Invalid(ValueError):
-    """A value that cannot be taken; `reasons` has a line for each thing that is wrong with it."""
+    """The value is refused; `reasons` has one line for each problem of it."""
 
     def __init__(self, *reasons: str) -> None:
         super().__init__("; ".join(reasons))
@@ -54,7 +55,7 @@ class Invalid(ValueError):
 
 
 class ValueKind(NamedTuple):
-    """What a key takes: in words for its problems, how it is read and how it is shown."""
+    """The values of a key: their description for problems, their reader, and how they are shown."""
 
     expected: str
     reader: Callable[[Any, str], Any] | None = None
@@ -71,19 +72,19 @@ def read(kind: ValueKind, hint: Any, raw: Any, base: str) -> Any:
 
 
 def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> list[str]:
-    """The one that is most like it, where one is at least that like it (1: the same)."""
-    found = max(((_likeness(word, each), each) for each in known), default=(0.0, ""))
+    """The most similar one, if its similarity is at least `cutoff` (1: equal)."""
+    found = max(((_similarity(word, each), each) for each in known), default=(0.0, ""))
     return [found[1]] if found[0] >= cutoff else []
 
 
-def _likeness(word: str, other: str) -> float:
-    """How much of both is in both in the same order, from 0 to 1.
+def _similarity(word: str, other: str) -> float:
+    """The share of both words that is common to them, in the same order, from 0 to 1.
 
-    As difflib tells it, which a worker would import where a module of that name may be its
-    application's.
+    The measure of difflib. That module is not imported, since a worker would then import it, and an
+    application may have a module of this name.
     """
     common = [0] * (len(other) + 1)
-    """The length of the longest common subsequence with each beginning of `other`."""
+    """The length of the longest common subsequence with each prefix of `other`."""
     for letter in word:
         before = 0
         for end, another in enumerate(other, 1):
@@ -98,14 +99,14 @@ def _excerpt(raw: Any) -> str:
 
 
 def show(kind: ValueKind, value: Any) -> str:
-    """The value in TOML's spelling, on one line; "none" for what is not set."""
+    """The value in TOML's notation, on one line; "none" if it is not set."""
     if value is None:
         return "none"
     return toml(value) if kind.shower is None else kind.shower(value)
 
 
 def toml(value: Any) -> str:
-    """Any value that TOML can give, close to TOML's spelling, on one line."""
+    """Any value of a TOML file, close to TOML's notation, on one line."""
     if isinstance(value, Mapping):
         items = ", ".join(f"{toml(key)} = {toml(item)}" for key, item in value.items())
         return f"{{ {items} }}" if items else "{}"
@@ -115,7 +116,7 @@ def toml(value: Any) -> str:
         value = int(value)
     if isinstance(value, int) and value.bit_length() > 64:
         return hex(value)  # str() refuses thousands of digits
-    # JSON's strings are TOML's; what only TOML has (a date, a time) shows as its text.
+    # Strings are the same in JSON and TOML; a date or time, which only TOML has, is shown as text.
     plain = isinstance(value, str) and value.isprintable()
     return json.dumps(value, ensure_ascii=not plain, default=str)
 
@@ -124,7 +125,7 @@ def _text(raw: Any) -> str:
     if not isinstance(raw, str) or not raw:
         raise Mismatch
     if not raw.isprintable():
-        raise Invalid(f"holds a control or unprintable character: {_excerpt(raw)}")
+        raise Invalid(f"contains a control or unprintable character: {_excerpt(raw)}")
     return raw
 
 
@@ -133,7 +134,7 @@ def read_name(raw: Any, base: str) -> str:
 
 
 def read_path(raw: Any, base: str) -> str:
-    # Not realpath: a path through a release symlink is to be followed anew at each reload.
+    # Not realpath: a symlink to a release has to be resolved again at each reload.
     return os.path.normpath(os.path.join(base, _text(raw)))
 
 
@@ -157,7 +158,7 @@ def read_url_paths(raw: Any, base: str) -> tuple[str, ...]:
 
 
 def read_codings(raw: Any, base: str) -> tuple[str, ...]:
-    """In the order of preference; each once."""
+    """Codings in order of preference, without duplicates."""
     if not isinstance(raw, list | tuple) or not all(item in ("zstd", "gzip") for item in raw):
         raise Mismatch
     return tuple(dict.fromkeys(raw))
@@ -199,37 +200,37 @@ def read_app(raw: Any, base: str) -> str:
     return text
 
 
-_MEANT_OTHERWISE = re.compile(
+_OTHER_MEANING = re.compile(
     r"(?i)host|cookie|connection|date|server|via|te|trailer|upgrade|range|expect|accept.*|content-.*"
     r"|transfer-.*|authorization|proxy-.*|forwarded|x-forwarded-.*|if-.*|set-cookie|keep-alive"
 )
 
 
 def read_id_header(raw: Any, base: str) -> str:
-    """The name of a header that HTTP has no other use for."""
+    """The name of a header that has no other meaning in HTTP."""
     if not isinstance(raw, str):
         raise Mismatch
     if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", raw):
-        raise Invalid(f"{toml(raw)} is not made of letters, digits and hyphens")
-    if _MEANT_OTHERWISE.fullmatch(raw):
-        raise Invalid(f"{raw} means something else in HTTP")
+        raise Invalid(f"{toml(raw)}: expected 1 to 64 letters, digits and hyphens")
+    if _OTHER_MEANING.fullmatch(raw):
+        raise Invalid(f"{raw} has another meaning in HTTP; choose a header such as X-Request-ID")
     return raw
 
 
 def read_one_address(raw: Any, base: str) -> str:
-    """A canonical address; `systemd` alone may stand for several."""
+    """One canonical address; `systemd` may stand for several sockets."""
     if not isinstance(raw, str):
         raise Mismatch
     return _read_address(raw, base)
 
 
-def read_some(raw: Any, base: str) -> tuple[str, ...]:
-    """Addresses as in `read_bind`, or none."""
+def read_bind_or_none(raw: Any, base: str) -> tuple[str, ...]:
+    """Addresses as in `read_bind`, or an empty list."""
     return () if raw in ([], ()) else read_bind(raw, base)
 
 
 def read_bind(raw: Any, base: str) -> tuple[str, ...]:
-    """Canonical addresses; one may be given as a plain string. Every bad one is named."""
+    """Canonical addresses; a single one may be a string. Raises Invalid with every bad one."""
     texts = [raw] if isinstance(raw, str) else raw
     if not isinstance(texts, list | tuple) or not texts:
         raise Mismatch
@@ -241,7 +242,7 @@ def read_bind(raw: Any, base: str) -> tuple[str, ...]:
         except Invalid as problem:
             reasons += problem.reasons
     repeated = [item for item in dict.fromkeys(addresses) if addresses.count(item) > 1]
-    reasons += [f"{item} is given twice" for item in repeated]
+    reasons += [f"{item} is given more than once" for item in repeated]
     if reasons:
         raise Invalid(*reasons)
     return tuple(addresses)
@@ -269,7 +270,7 @@ def read_count(raw: Any, base: str) -> int:
     if type(raw) is not int or raw < 1:
         raise Mismatch
     if raw > WORKERS_MAX:
-        raise Invalid(f"at most {WORKERS_MAX} workers fit, got {_excerpt(raw)}")
+        raise Invalid(f"expected at most {WORKERS_MAX} workers, got {_excerpt(raw)}")
     return raw
 
 
@@ -324,16 +325,16 @@ def read_env(raw: Any, base: str) -> dict[str, str]:
 
 
 def _env_problem(name: str, value: Any) -> str | None:
-    """Why putenv(3) would not take it. The value is not repeated: it may be a secret."""
+    """Why putenv(3) would refuse it. The value is not in the text: it may be a secret."""
     if not name or "=" in name or "\0" in name:
-        return f"{toml(name)} cannot name an environment variable"
+        return f"{toml(name)} is not a name for an environment variable"
     if not isinstance(value, str):
         return f"{toml(name)}: expected a string; put the value in quotes"
-    return f"{toml(name)}: the value holds a NUL character" if "\0" in value else None
+    return f"{toml(name)}: the value contains a NUL character" if "\0" in value else None
 
 
 def show_env(value: Mapping[str, str]) -> str:
-    """The names; the values are where secrets are."""
+    """The names without the values, which may be secrets."""
     return toml(dict.fromkeys(value, "***"))
 
 
@@ -349,8 +350,8 @@ def read_hooks(raw: Any, base: str) -> dict[str, str]:
 def _hook_problem(name: str, target: Any) -> str | None:
     if name not in HOOKS:
         near = nearest(name, HOOKS)
-        hint = f"did you mean {near[0]}?" if near else f"they are {', '.join(HOOKS)}"
-        return f"there is no hook {toml(name)}; {hint}"
+        hint = f"did you mean {near[0]}?" if near else f"the hooks are {', '.join(HOOKS)}"
+        return f"unknown hook {toml(name)}; {hint}"
     if isinstance(target, str) and not target.endswith("()"):
         try:
             read_app(target, "")
@@ -381,7 +382,7 @@ def read_mounts(raw: Any, base: str) -> dict[str, str]:
 
 def _mount_prefix(prefix: str) -> str:
     if prefix == "/":
-        raise Invalid("hides the whole application; for a site use static.root")
+        raise Invalid("hides the whole application; to serve a directory as a site use static.root")
     if not (prefix.startswith("/") and prefix.endswith("/")):
         raise Invalid('must begin and end with "/"')
     return prefix
@@ -392,7 +393,7 @@ def read_tls_version(raw: Any, base: str) -> Any:
 
 
 def read_networks(raw: Any, base: str) -> tuple[str, ...]:
-    """Addresses and networks in their canonical form, and "unix". Every bad one is named."""
+    """Canonical addresses and networks, and "unix". Raises Invalid with every bad one."""
     texts = [raw] if isinstance(raw, str) else raw
     if not isinstance(texts, list | tuple):
         raise Mismatch
@@ -421,25 +422,25 @@ def _read_network(raw: Any) -> str:
 
 def _network_problem(raw: str, reason: ValueError) -> str:
     if "host bits" in str(reason):
-        return f'has bits beyond its mask; "{ip_network(raw, strict=False)}" is meant?'
-    return 'neither an IP address, nor a network such as "10.0.0.0/8", nor "unix"'
+        return f'has bits beyond its mask; did you mean "{ip_network(raw, strict=False)}"?'
+    return 'expected an IP address, a network such as "10.0.0.0/8", or "unix"'
 
 
 def read_forwarding_headers(raw: Any, base: str) -> tuple[str, ...]:
-    """A part of FORWARDING_HEADERS, in that order and spelling."""
+    """A subset of FORWARDING_HEADERS, in the order and spelling of that tuple."""
     if not isinstance(raw, list | tuple):
         raise Mismatch
     known = {name.lower(): name for name in FORWARDING_HEADERS}
-    said = {str(name).lower() for name in raw}
+    given = {str(name).lower() for name in raw}
     reasons = [
-        f"{_excerpt(name)} is none that a proxy's word can be read from; they are"
+        f"{_excerpt(name)} is not a header in which a proxy describes its client; these headers are"
         f" {', '.join(FORWARDING_HEADERS)}"
         for name in raw
         if str(name).lower() not in known
     ]
     if reasons:
         raise Invalid(*reasons)
-    return tuple(name for lower, name in known.items() if lower in said)
+    return tuple(name for lower, name in known.items() if lower in given)
 
 
 _SNI_NAME = re.compile(r"(\*\.)?([a-z0-9_]([a-z0-9_-]*[a-z0-9_])?\.)*[a-z0-9]([a-z0-9-]*[a-z0-9])?")
@@ -453,7 +454,7 @@ def read_sni(raw: Any, base: str) -> dict[str, dict[str, str]]:
     for name, pair in raw.items():
         try:
             if not _SNI_NAME.fullmatch(name.lower()):
-                raise Invalid('expected a host name, or one such as "*.example.org"')
+                raise Invalid('expected a host name, or a wildcard such as "*.example.org"')
             pairs[name.lower()] = _read_pair(pair, base)
         except Invalid as problem:
             reasons += [f"{toml(name)}: {reason}" for reason in problem.reasons]
@@ -463,7 +464,7 @@ def read_sni(raw: Any, base: str) -> dict[str, dict[str, str]]:
 
 
 def _read_pair(raw: Any, base: str) -> dict[str, str]:
-    expected = 'expected { certificate = "a path" } and, if it is another file, key'
+    expected = 'expected { certificate = "PATH" }, with key = "PATH" if the key is in another file'
     if not isinstance(raw, dict) or "certificate" not in raw or raw.keys() - {"certificate", "key"}:
         raise Invalid(f"{expected}, got {_excerpt(raw)}")
     try:

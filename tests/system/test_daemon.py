@@ -138,7 +138,7 @@ def test_a_start_that_fails_is_reported_to_the_shell(daemon: Daemon) -> None:
     daemon.write(process="limits = { nofiles = 3 }")
     failed = daemon.serve()
     assert failed.returncode == 1
-    assert 'there is no limit "nofiles"; did you mean nofile?' in failed.stderr
+    assert 'unknown limit "nofiles"; did you mean nofile?' in failed.stderr
     (daemon.tmp / "s").write_text("no socket")
     daemon.write()
     failed = daemon.serve()

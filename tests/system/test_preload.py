@@ -733,7 +733,4 @@ def test_a_hook_that_is_not_there_fails_the_boot(
 def test_before_fork_without_preloading_is_refused(site: Site) -> None:
     server = site.start("--workers", "1", *hooks("before_fork"))
     assert server.wait_exit() == 1
-    assert (
-        "workers.preload: the hook before_fork is called where the application was preloaded"
-        in (server.log())
-    )
+    assert "workers.preload: the hook before_fork needs the process that preloads" in (server.log())

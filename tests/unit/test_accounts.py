@@ -33,7 +33,9 @@ def test_a_user_brings_all_its_groups() -> None:
 @pytest.mark.usefixtures("known")
 def test_a_number_without_an_entry_needs_a_group() -> None:
     assert find("2002", "7") == Account(2002, 7, (7,), "", "")
-    with pytest.raises(AccountError, match="user 2002 has no entry and so no group"):
+    with pytest.raises(
+        AccountError, match=r"user 2002 has no entry \(passwd\(5\)\) and so no group"
+    ):
         find("2002", None)
 
 
@@ -76,11 +78,11 @@ def test_what_the_configuration_says_of_others(monkeypatch: pytest.MonkeyPatch) 
     line = "--set: process.user: no such user: nobody-of-that-name"
     assert problems("a:app", override("user", "nobody-of-that-name")) == [line]
     assert problems("a:app", override("user", "a:b")) == [
-        '--set: process.user: expected a user\'s name or number, got "a:b"'
+        '--set: process.user: expected the name or number of a user, got "a:b"'
     ]
     monkeypatch.setattr(os, "geteuid", lambda: 4711)
     assert problems("a:app", override("user", "nobody")) == [
-        "--set: process.user: only root can become somebody else; start the server as root, or"
+        "--set: process.user: only root can change to another account; start the server as root, or"
         " remove it"
     ]
     # Its own user needs no change, so one file serves for root and for that user.

@@ -33,12 +33,12 @@ keepalive = 1
 level = "warn"
 """)
     assert problems(name, parse_set("workers.count=none"), parse_set("a.b=1")) == [
-        "site.toml: bind: stands outside any section; did you mean server.bind?",
+        "site.toml: bind: key outside any section; did you mean server.bind?",
         "site.toml: htp: unknown section; did you mean [http]?",
         'site.toml: server.app: names a file; name the module, as in "shop:app"',
         'site.toml: server.bind: "b": no port; write b:8000',
         'site.toml: server.bind: 5: expected a string such as "127.0.0.1:8000"',
-        "site.toml: server.bind: 0.0.0.0:80 is given twice",
+        "site.toml: server.bind: 0.0.0.0:80 is given more than once",
         "site.toml: workers.cuont: unknown key; did you mean workers.count?",
         'site.toml: workers.count: expected an integer of at least 1 or "auto", got 0',
         "site.toml: workers.threads: expected an integer from 1 to 255, got true",
@@ -57,8 +57,8 @@ level = "warn"
         ("[log]\nzzzz = 1", "log.zzzz: unknown key; [log] has level, format, error, access,"),
         ('[log]\n"a\\nb" = 1', 'log."a\\nb": unknown key'),
         ('[log]\n"a.b" = 1', 'log."a.b": unknown key'),
-        ("workers = 3", "workers: expected a table, headed [workers]"),
-        ("[[workers]]\ncount = 3", "workers: expected a table, headed [workers]"),
+        ("workers = 3", "workers: expected a table, with the heading [workers]"),
+        ("[[workers]]\ncount = 3", "workers: expected a table, with the heading [workers]"),
     ],
 )
 def test_unknown_names(site: Write, text: str, problem: str) -> None:
@@ -73,8 +73,8 @@ def test_unknown_names(site: Write, text: str, problem: str) -> None:
         (b"a = [1", "line 1, column 7: unclosed array"),
         (b"[server]\napp = 'a'\napp = 'b'\n", "line 3, column 10: cannot overwrite a value"),
         (b"[server]\n# \xff\n", "line 2: not UTF-8"),
-        (b"a = " + b"[" * 5000, "not to be read as TOML"),
-        (b"a = 1" + b"0" * 5000, "not to be read as TOML"),
+        (b"a = " + b"[" * 5000, "cannot be read as TOML"),
+        (b"a = 1" + b"0" * 5000, "cannot be read as TOML"),
     ],
 )
 def test_a_file_that_does_not_parse(site: Write, tmp_path: Path, data: bytes, problem: str) -> None:
@@ -100,7 +100,7 @@ def test_an_unreadable_file_hides_no_problem_of_the_command_line(site: Write) ->
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", ["server.app: missing; give it as"]),
+        ("", ["server.app: missing; set it to"]),
         ('[static]\nmounts = { "/a/" = "." }', ["server.app: missing"]),
         ('[server]\nprotocol = "tcp"', ["server.app: missing"]),
         ('[server]\nprotocol = "static"', ["static.root: missing"]),
@@ -115,7 +115,7 @@ def test_an_unreadable_file_hides_no_problem_of_the_command_line(site: Write) ->
         (
             '[server]\napp = "a:b()"\nprotocol = "tcp"\n[static]\nroot="."\nmounts={"/a/"="."}',
             [
-                'server.app: expected "module:function" for tcp, got "a:b()"',
+                'server.app: expected "module:function" with protocol "tcp", got "a:b()"',
                 'static.root: not used with protocol "tcp"',
                 'static.mounts: not used with protocol "tcp"',
             ],
@@ -123,13 +123,13 @@ def test_an_unreadable_file_hides_no_problem_of_the_command_line(site: Write) ->
         (
             '[server]\napp = "a:b"\n[workers]\nspare = 9\nmin = 8\nmax = 4',
             [
-                "workers.min: 8 is more than workers.max, 4",
-                "workers.spare: 9 is more than workers.max, 4",
+                "workers.min: 8 is more than workers.max (4)",
+                "workers.spare: 9 is more than workers.max (4)",
             ],
         ),
         (
             '[server]\napp = "a:b"\n[workers]\ncount = 2\nspare = 3',
-            ["workers.spare: 3 is more than workers.max, 2"],
+            ["workers.spare: 3 is more than workers.max (2)"],
         ),
         (
             '[server]\napp = "a:b"\n[workers]\nmin = 2\nmax = 4\nmax_requests_jitter = 5',
@@ -210,4 +210,7 @@ def test_a_coding_whose_package_is_not_there(site: Write, monkeypatch: pytest.Mo
     name = site(f"{APP}[http]\ncompress = ['zstd']")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     (line,) = problems(name)
-    assert line == "site.toml: http.compress: \"zstd\" needs a package; pip install 'prefork[zstd]'"
+    assert line == (
+        'site.toml: http.compress: "zstd" needs the package zstandard;'
+        " pip install 'prefork[zstd]'"
+    )

@@ -35,7 +35,7 @@ def test_limits() -> None:
 
 def test_limits_name_every_problem() -> None:
     text = refused("process.limits", {"nofiles": 1, "core": -1, "cpu": True, "as": 2**63})
-    assert 'there is no limit "nofiles"; did you mean nofile?' in text
+    assert 'unknown limit "nofiles"; did you mean nofile?' in text
     for name in ("core", "cpu", "as"):
         assert f'{name}: expected an integer of at least 0 or "unlimited"' in text
     assert refused("process.limits", 3).startswith("expected a table such as")
@@ -69,7 +69,7 @@ def test_not_cpus(raw: object) -> None:
 
 def test_a_cpu_that_cannot_be_used_is_a_problem(site: Write) -> None:
     (line,) = problems(site(APP + "[process]\ncpu_affinity = [0, 9999]\n"))
-    assert "process.cpu_affinity: CPU 9999 cannot be used here; this process may use" in line
+    assert "process.cpu_affinity: this process may not use CPU 9999; it may use" in line
 
 
 def test_a_pidfile_needs_its_directory(site: Write) -> None:
@@ -80,8 +80,8 @@ def test_a_pidfile_needs_its_directory(site: Write) -> None:
 def test_a_daemon_says_nothing_to_a_terminal(site: Write) -> None:
     text = APP + '[log]\naccess = "stdout"\n[process]\ndaemon = true\n'
     assert problems(site(text)) == [
-        'site.toml: log.error: "stderr" leads nowhere in a daemon; name a file, or "syslog"',
-        'site.toml: log.access: "stdout" leads nowhere in a daemon; name a file, or "syslog"',
+        'site.toml: log.error: a daemon has no stderr; set it to a file, or to "syslog"',
+        'site.toml: log.access: a daemon has no stdout; set it to a file, or to "syslog"',
     ]
     assert loaded(site(APP + '[log]\nerror = "syslog"\n[process]\ndaemon = true\n'))
 
@@ -91,7 +91,7 @@ def test_a_share_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert taken("workers.max_memory", "25%") == 250
     assert taken("workers.max_memory", "64KiB") == 65536
     for raw in ("0%", "101%"):
-        assert refused("workers.max_memory", raw).startswith("a share is from 1% to 100%")
+        assert refused("workers.max_memory", raw).startswith("expected a share from 1% to 100%")
     for raw in ("-5%", "%", "5.5%"):
         assert 'or a share such as "25%"' in refused("workers.max_memory", raw)
 

@@ -69,20 +69,23 @@ def test_a_relative_path_is_relative_to_the_file(site: Write, files: Path) -> No
     ("lines", "problem"),
     [
         ('certificate = "none.pem"', "tls.certificate: {}/none.pem: No such file or directory"),
-        ('certificate = "nonsense"', "tls.certificate: {}/nonsense: holds no certificate in PEM"),
-        ('certificate = "one.pem"', "tls.key: {}/one.pem: holds no private key in PEM"),
+        (
+            'certificate = "nonsense"',
+            "tls.certificate: {}/nonsense: contains no certificate in PEM",
+        ),
+        ('certificate = "one.pem"', "tls.key: {}/one.pem: contains no private key in PEM"),
         (
             'certificate = "one.pem"\nkey = "nonsense"',
-            "tls.key: {}/nonsense: holds no private key in PEM",
+            "tls.key: {}/nonsense: contains no private key in PEM",
         ),
         (
             'certificate = "one.pem"\nkey = "two.key"',
-            "tls.certificate: {}/two.key: the key is not that of {}/one.pem",
+            "tls.certificate: {}/two.key: the key does not belong to {}/one.pem",
         ),
         (
             'certificate = "one.pem"\nkey = "encrypted.key"',
-            "tls.key: {}/encrypted.key: the key is encrypted; give one without a passphrase, which"
-            " only the server's user can read",
+            "tls.key: {}/encrypted.key: the key is encrypted; use one without a passphrase, which"
+            " only the user of the server can read",
         ),
         (
             PAIR + 'sni = { other = { certificate = "none.pem" } }',
@@ -90,30 +93,31 @@ def test_a_relative_path_is_relative_to_the_file(site: Write, files: Path) -> No
         ),
         (
             PAIR + 'client_auth = "required"\nclient_ca = "nonsense"',
-            "tls.client_ca: {}/nonsense: holds no certificate in PEM",
+            "tls.client_ca: {}/nonsense: contains no certificate in PEM",
         ),
         (
             PAIR + 'client_auth = "required"',
-            "tls.client_ca: missing; client certificates are judged by it",
+            "tls.client_ca: missing; set it to the file of the authorities that issue client"
+            " certificates",
         ),
         (
             PAIR + 'client_ca = "one.pem"',
-            'tls.client_ca: has no effect without tls.client_auth; make that "required" or'
-            ' "optional"',
+            "tls.client_ca: has no effect without tls.client_auth; set tls.client_auth to"
+            ' "required" or "optional"',
         ),
         ('key = "one.key"', "tls.key: has no effect without tls.certificate"),
         (
             PAIR + 'bind = [":443"]',
-            'tls.bind: "0.0.0.0:443" is not in server.bind; it names those of them that speak TLS',
+            'tls.bind: "0.0.0.0:443" is not in server.bind; list only addresses of server.bind',
         ),
         (
             PAIR + 'sni = { "a b" = { certificate = "one.pem" } }',
-            'tls.sni: "a b": expected a host name, or one such as "*.example.org"',
+            'tls.sni: "a b": expected a host name, or a wildcard such as "*.example.org"',
         ),
         (
             PAIR + 'sni = { a = "one.pem" }',
-            'tls.sni: "a": expected {{ certificate = "a path" }} and, if it is another file, key,'
-            ' got "one.pem"',
+            'tls.sni: "a": expected {{ certificate = "PATH" }}, with key = "PATH" if the key is in'
+            ' another file, got "one.pem"',
         ),
         (PAIR + "min_version = 1.1", 'tls.min_version: expected "1.2" or "1.3", got 1.1'),
     ],
@@ -158,27 +162,27 @@ def test_headers_are_taken_in_any_case(site: Write) -> None:
 
 def test_every_bad_network_is_named(site: Write) -> None:
     text = '["10.0.0.1/8", "proxy.example", 5, "10.0.0.0/33"]'
-    neither = 'neither an IP address, nor a network such as "10.0.0.0/8", nor "unix"'
+    expected = 'expected an IP address, a network such as "10.0.0.0/8", or "unix"'
     assert problems(site(f"{APP}[http]\ntrusted_proxies = {text}\n")) == [
-        'site.toml: http.trusted_proxies: "10.0.0.1/8": has bits beyond its mask; "10.0.0.0/8" is'
-        " meant?",
-        f'site.toml: http.trusted_proxies: "proxy.example": {neither}',
+        'site.toml: http.trusted_proxies: "10.0.0.1/8": has bits beyond its mask; did you'
+        ' mean "10.0.0.0/8"?',
+        f'site.toml: http.trusted_proxies: "proxy.example": {expected}',
         "site.toml: http.trusted_proxies: 5: expected a string",
-        f'site.toml: http.trusted_proxies: "10.0.0.0/33": {neither}',
+        f'site.toml: http.trusted_proxies: "10.0.0.0/33": {expected}',
     ]
 
 
 def test_a_header_that_nothing_is_read_from(site: Write) -> None:
     assert problems(site(f'{APP}[http]\ntrusted_headers = ["X-Real-IP"]\n')) == [
-        'site.toml: http.trusted_headers: "X-Real-IP" is none that a proxy\'s word can be read'
-        f" from; they are {', '.join(FORWARDING_HEADERS)}"
+        'site.toml: http.trusted_headers: "X-Real-IP" is not a header in which a proxy'
+        f" describes its client; these headers are {', '.join(FORWARDING_HEADERS)}"
     ]
 
 
 def test_the_proxy_protocol_is_for_somebody(site: Write) -> None:
     assert problems(site(f"{APP}[http]\nproxy_protocol = true\n")) == [
-        "site.toml: http.proxy_protocol: is taken from trusted proxies alone; name them as"
-        " http.trusted_proxies"
+        "site.toml: http.proxy_protocol: needs http.trusted_proxies: the PROXY header is accepted"
+        " only from these; add the addresses of your proxies"
     ]
 
 

@@ -82,7 +82,7 @@ def test_counts() -> None:
     assert taken("workers.count", WORKERS_MAX) == WORKERS_MAX
     for raw in (0, -1, 1.0, True, "4", "", None):
         assert "at least 1" in refused("workers.count", raw)
-    assert refused("workers.count", WORKERS_MAX + 1) == "at most 1023 workers fit, got 1024"
+    assert refused("workers.count", WORKERS_MAX + 1) == "expected at most 1023 workers, got 1024"
 
 
 def test_the_bounds_are_those_of_the_scoreboard() -> None:
@@ -144,7 +144,7 @@ def test_bind_names_every_bad_address_and_equal_ones() -> None:
     assert caught.value.reasons == (
         '"x": no port; write x:8000',
         '"y": no port; write y:8000',
-        "0.0.0.0:80 is given twice",
+        "0.0.0.0:80 is given more than once",
     )
 
 

@@ -93,8 +93,8 @@ def test_every_hook_can_be_named() -> None:
 
 def test_every_bad_hook_is_named() -> None:
     assert problems({"raedy": "a:b", "pause": "a:b", "ready": "a:b()", "before_exit": 3}) == [
-        '--set: workers.hooks: there is no hook "raedy"; did you mean ready?',
-        '--set: workers.hooks: there is no hook "pause"; they are before_fork, after_fork, ready,'
+        '--set: workers.hooks: unknown hook "raedy"; did you mean ready?',
+        '--set: workers.hooks: unknown hook "pause"; the hooks are before_fork, after_fork, ready,'
         " before_exit",
         '--set: workers.hooks: ready: expected "module:function", got "a:b()"',
         '--set: workers.hooks: before_exit: expected "module:function", got 3',
@@ -122,8 +122,8 @@ def test_hooks_are_a_table(hooks: object) -> None:
 
 def test_before_fork_needs_preloading() -> None:
     assert problems({"before_fork": "a:b"}, preload=False) == [
-        "--set: workers.preload: the hook before_fork is called where the application was"
-        " preloaded; set it to true, or use after_fork"
+        "--set: workers.preload: the hook before_fork needs the process that preloads; set"
+        " workers.preload = true, or use the hook after_fork"
     ]
     assert configured({"after_fork": "a:b"}, preload=False)
 
