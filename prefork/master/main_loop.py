@@ -15,6 +15,7 @@ from time import monotonic
 import setproctitle
 
 from prefork import __version__, logs
+from prefork.master.control_commands import ControlCommands
 from prefork.master.control_server import ControlServer
 from prefork.master.daemon import Starter
 from prefork.master.observe.autoscaler import Autoscaler
@@ -25,13 +26,14 @@ from prefork.master.observe.notify import Notify
 from prefork.master.observe.recycler import Recycler
 from prefork.master.observe.slow_log import SlowLog
 from prefork.master.observe.timeouts import Timeouts
+from prefork.master.operations import Operations
 from prefork.master.periodic import Periodic
 from prefork.master.pool.ledger import Ledger
 from prefork.master.processes.children import Child
 from prefork.master.processes.generation import Generation
 from prefork.master.reaper import Reaper
 from prefork.master.rollout.reload import Reloads
-from prefork.master.signals import Commands
+from prefork.master.signals import SignalPipe
 from prefork.master.supervisor import Supervisor
 from prefork.master.upgrade.exec import Adopted, MasterParts
 from prefork.scoreboard import Scoreboard
@@ -89,8 +91,9 @@ class Master:
             ledger=ledger,
             daemon=adopted.state.daemon if adopted else starter is not None,
         )
-        self._commands = Commands(self._selector, parts, log, watch=watch)
-        self._control.serve(self._commands.obey)
+        self._signals = SignalPipe(self._selector)
+        self._operations = Operations(self._selector, parts, log, self._signals.take, watch=watch)
+        self._control.serve(ControlCommands(self._operations, parts).handle)
         self._reaper = Reaper(pool, children, zygotes, supervisor.inboxes, ledger)
         self._timeouts = Timeouts(pool, children, ledger)
         self._slow_log = SlowLog(children)
@@ -101,12 +104,13 @@ class Master:
         )
         self._recycler = Recycler(pool, children, ledger)
         self._autoscaler = Autoscaler(pool, children, lambda: reloads.serving.listeners)
-        self._notify = Notify(parts, self._commands.upgrades, starter=starter)
+        self._notify = Notify(parts, self._operations.upgrades, starter=starter)
         self._periodic: tuple[Periodic, ...] = (
             self._reaper,  # first, so that the others see no dead worker
             self._control,
             zygotes,
-            self._commands,
+            self._signals,
+            self._operations,
             self._timeouts,
             self._slow_log,
             children.stacks,
@@ -116,7 +120,7 @@ class Master:
             self._autoscaler,
             supervisor,  # after all parts that change the pool
             self._notify,  # after the plan, of which it sends the outcome
-            self._commands.upgrades,  # between two plans, since it may not come back
+            self._operations.upgrades,  # between two plans, since it may not come back
             supervisor.inboxes,
             reloads,
         )
@@ -138,7 +142,8 @@ class Master:
     def _begin(self) -> None:
         first = self._reloads.serving
         setproctitle.setproctitle(f"prefork: master [{first.config.server.name}]")
-        self._commands.listen()
+        self._signals.listen(self._operations)
+        self._operations.watch_files()
         # All memory of this moment is shared with the workers until a process writes to it.
         gc.collect()
         gc.freeze()
@@ -161,7 +166,7 @@ class Master:
         for listener in adopted.opened:
             logs.event("info", "listening", address=listener.name)
         self._reaper.run(monotonic())  # the master before may have taken the SIGCHLD
-        self._commands.resume(state.clients, self._control, state.prefork)
+        self._operations.resume(state.clients, self._control, state.prefork)
 
     def _wait(self) -> None:
         """Waits until a part is due or an event comes, and dispatches the events."""
@@ -192,7 +197,7 @@ class Master:
         self._autoscaler.worker_ready(monotonic())
 
     def generation_committed(self) -> None:
-        self._commands.follow()
+        self._operations.watch_files()
         self._metrics.follow(self._reloads.serving.metrics)
         self._queues.generation_changed()
 

@@ -133,7 +133,7 @@ def test_a_worker_that_cannot_answer_for_itself(start: Start) -> None:
     assert failed.returncode == 1
     assert f"worker {worker.pid} has not written its stacks" in failed.stderr
     unknown = server.command("status", "--stack", "7", check=False)
-    assert "no worker has slot 7; there are 0" in unknown.stderr
+    assert "no worker has slot 7; slots with a worker: 0" in unknown.stderr
     assert server.get("/pid") == (200, str(worker.pid).encode())
 
 

@@ -22,6 +22,8 @@ FLOORS = (
     "master.reaper",
     "master.supervisor",
     "master.signals",
+    "master.control_commands",
+    "master.operations",
     "master.observe",
     "master.upgrade",
     "master.rollout",
