@@ -1,11 +1,11 @@
-"""The master's listening sockets: bound or inherited once, then shared by every worker.
+"""The master's listening sockets: bound or inherited once, then shared by all workers.
 
-There is one socket an address, bound and listening before the first fork; the workers inherit it
-and block in accept(2) on it, and the kernel wakes one of them for each connection.  SO_REUSEPORT
-would give each worker a queue of its own, and the connections in the queue of one that dies would
-die with it: so it is never set.
+There is one socket for each address.  It is bound and listens before the first fork.  The workers
+inherit it and block in accept(2) on it, and the kernel wakes one of them for each connection.
+SO_REUSEPORT is never set: it would give each worker a queue of its own, and the connections in the
+queue of a worker that dies would be lost.
 
-Descriptors are closed over exec, as Python's are by default.
+Descriptors are closed by exec(2), as those of Python are by default.
 """
 
 import contextlib
@@ -25,9 +25,9 @@ from prefork.unix_socket import Refusal
 _SYSCTL = Path("/proc/sys/net")
 _ANY = ("0.0.0.0", "::")
 _ADVICE = {
-    errno.EADDRNOTAVAIL: "this machine has no such address; bind one of its own, or every"
-    " interface as :PORT",
-    errno.EAFNOSUPPORT: "this system does not have IPv6; bind an IPv4 address",
+    errno.EADDRNOTAVAIL: "this machine has no such address; use one of its own, or :PORT for"
+    " every interface",
+    errno.EAFNOSUPPORT: "this system has no IPv6; use an IPv4 address",
     errno.EMFILE: "this process has too many open files; raise its limit (ulimit -n, or"
     " LimitNOFILE= in a systemd unit)",
     errno.ENFILE: "the system has too many open files; raise the sysctl fs.file-max",
@@ -38,23 +38,24 @@ _ADVICE = {
 
 
 class ListenError(Exception):
-    """An address that cannot be listened on; its text is one line: which, why, what to do."""
+    """The server cannot listen on an address; the text is one line: address, reason, what to do."""
 
-    def __init__(self, address: Address, why: str) -> None:
-        super().__init__(f"cannot listen on {address}: {why}")
+    def __init__(self, address: Address, reason: str) -> None:
+        super().__init__(f"cannot listen on {address}: {reason}")
         self.address = address
 
 
 class ListenOptions(Struct, frozen=True, kw_only=True):
-    """How to listen.
+    """The options of a listener.
 
-    backlog: connections that the kernel queues until a worker accepts them; 0: as many as it
-        allows (net.core.somaxconn, to which it also cuts a larger number, listen(2)).
-    unix_mode: permission bits of a Unix socket's file; who may write to it may connect, unix(7).
+    backlog: the number of connections that the kernel queues until a worker accepts them; 0: the
+        maximum (net.core.somaxconn, to which the kernel also reduces a larger number, listen(2)).
+    unix_mode: permission bits of the file of a Unix socket; a client needs write permission to
+        connect, unix(7).
     unix_owner: "user", "user:group" or ":group" of that file, by name or number.
-    ipv6_only: an IPv6 socket takes no IPv4 connections (IPV6_V6ONLY, ipv6(7)).
-    defer_accept: accept(2) returns when the client's first bytes are there (TCP_DEFER_ACCEPT,
-        tcp(7)); for protocols in which the client speaks first.
+    ipv6_only: an IPv6 socket accepts no IPv4 connections (IPV6_V6ONLY, ipv6(7)).
+    defer_accept: accept(2) returns when the first bytes of the client have arrived
+        (TCP_DEFER_ACCEPT, tcp(7)); for protocols in which the client sends first.
     nodelay: small segments are sent at once (TCP_NODELAY, tcp(7)).
     """
 
@@ -69,10 +70,10 @@ class ListenOptions(Struct, frozen=True, kw_only=True):
 class Listener:
     """A listening stream socket.
 
-    address: the one asked for, by which a reload finds it again.
-    inherited: somebody else bound it (`fd:N`, systemd) and may hold it too.
+    address: the configured address, by which a reload finds it again.
+    inherited: another process bound it (`fd:N`, systemd) and may have it open, too.
     inode: the file of a Unix socket that was bound here.
-    name: where it really listens: `127.0.0.1:43211`, `[::]:8000`, `unix:/path`, `unix:@name`.
+    name: the real address: `127.0.0.1:43211`, `[::]:8000`, `unix:/path`, `unix:@name`.
     """
 
     __slots__ = ("address", "inherited", "inode", "name", "sock")
@@ -100,23 +101,24 @@ class Listener:
 
     @property
     def closed(self) -> bool:
-        """Nothing is open here; workers that drain it have their own descriptors."""
+        """Whether it is closed here; workers that drain it have descriptors of their own."""
         return self.sock.fileno() < 0
 
     def fileno(self) -> int:
         return self.sock.fileno()
 
-    def adjust(self, options: ListenOptions) -> None:
-        """Applies all that can change while it listens, which is all but `ipv6_only`.
+    def apply(self, options: ListenOptions) -> None:
+        """Applies the options that can change while it listens: all but `ipv6_only`.
 
-        Opening does it; a reload does it again for a listener that it keeps, once the new
-        generation is to stay.  Backlog and file of an inherited socket belong to who made it.
+        Called when it is opened, and by a reload for a listener that is kept, once the new
+        generation is committed.  Backlog and file of an inherited socket are left to the process
+        that created it.
 
         Raises ListenError.
         """
-        with _explained(self.address):
+        with _as_listen_error(self.address):
             if self.is_tcp:
-                # On the listener, once: what accept(2) returns has both from there.
+                # Set once, on the listener: the sockets of accept(2) inherit both.
                 tcp = {socket.TCP_NODELAY: options.nodelay}
                 tcp[socket.TCP_DEFER_ACCEPT] = options.defer_accept
                 for option, value in tcp.items():
@@ -129,10 +131,11 @@ class Listener:
                 self.sock.listen(options.backlog or _sysctl("core/somaxconn", socket.SOMAXCONN))
 
     def close(self, *, unlink: bool = False) -> None:
-        """Closes this process's descriptor; with `unlink`, removes the file that was bound here.
+        """Closes the descriptor of this process; with `unlink`, removes the file that was bound
+        here.
 
-        A file that is no longer ours stays; one that can't be removed is left to the next server
-        on this path, which will find it stale.
+        A file that another server has replaced stays.  A file that can't be removed is left to the
+        next server on this path, which finds it stale.
         """
         if unlink and self.inode:
             # Before the socket is closed: until then no other file can have this inode.
@@ -142,8 +145,11 @@ class Listener:
         self.sock.close()
 
     def release(self) -> None:
-        """Undoes the opening: what was bound is closed and removed, what was inherited is left
-        open for a later attempt (a reload that fails has changed nothing)."""
+        """Undoes the opening, so that a reload that fails has changed nothing.
+
+        A socket that was bound here is closed, with its file removed; an inherited one is left open
+        for a later attempt.
+        """
         if self.inherited:
             os.set_inheritable(self.sock.detach(), True)
         else:
@@ -153,7 +159,7 @@ class Listener:
 def open_listener(address: Address, options: ListenOptions) -> Listener:
     """Listens on one address.
 
-    Raises ListenError, also where `systemd` stands for several sockets.
+    Raises ListenError, also if `systemd` stands for several sockets.
     """
     listeners = open_listeners([address], options)
     if len(listeners) == 1:
@@ -161,18 +167,20 @@ def open_listener(address: Address, options: ListenOptions) -> Listener:
     for listener in listeners:
         listener.release()
     raise ListenError(
-        address, f"it stands for {len(listeners)} sockets where only one fits; name one of them"
+        address,
+        f"it stands for {len(listeners)} sockets, and only one is possible here; use systemd:NAME",
     )
 
 
 def open_listeners(
     addresses: Sequence[Address], options: ListenOptions, kept: Sequence[Listener] = ()
 ) -> list[Listener]:
-    """Listens on all addresses, in their order, or on none that is new.
+    """Listens on all addresses, in their order.
 
-    Those in `kept` that have one of the addresses are taken as they are (see `Listener.adjust`)
-    instead of being opened.  An address given twice counts once; `systemd` may give several
-    listeners.
+    kept: listeners that are already open.  Those with one of the addresses are returned as they
+        are (see `Listener.apply`).
+
+    An address that is given twice counts once.  `systemd` may result in several listeners.
 
     Raises ListenError; everything opened by this call is then released.
     """
@@ -189,7 +197,7 @@ def open_listeners(
 
 
 def _open(address: Address, options: ListenOptions) -> Iterator[Listener]:
-    with _explained(address):
+    with _as_listen_error(address):
         match address.kind:
             case "tcp":
                 yield _bind_tcp(address, options)
@@ -207,17 +215,17 @@ def _open(address: Address, options: ListenOptions) -> Iterator[Listener]:
 def _bind_tcp(address: Address, options: ListenOptions) -> Listener:
     family, where = _resolve(address)
     with _socket(family) as sock:
-        # Lets a restart bind while old connections are in TIME_WAIT, socket(7).
+        # So that a restart can bind while old connections are in TIME_WAIT, socket(7).
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            # Either way: the default is a sysctl, net.ipv6.bindv6only.
+            # Set to either value: the default is that of a sysctl, net.ipv6.bindv6only.
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, options.ipv6_only)
         sock.bind(where)
         return _listening(Listener(address, sock), options)
 
 
 def _resolve(address: Address) -> tuple[int, tuple[Any, ...]]:
-    """The family and socket address of a host; the IPv4 one of a name that has both.
+    """The family and socket address of a host; the IPv4 one if a name has both.
 
     So `localhost` is 127.0.0.1, as with most servers.
     """
@@ -225,9 +233,9 @@ def _resolve(address: Address) -> tuple[int, tuple[Any, ...]]:
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=flags)
     except socket.gaierror as error:
-        raise Refusal(f"the host name does not resolve: {error.strerror}; correct it") from None
+        raise Refusal(f"the host name cannot be resolved: {error.strerror}; correct it") from None
     except UnicodeError:  # a label that is empty or has more than 63 bytes
-        raise Refusal(f"{address.host!r} cannot be a host name; correct it") from None
+        raise Refusal(f"{address.host!r} is not a valid host name; correct it") from None
     family, _, _, _, where = min(found, key=lambda result: result[0] != socket.AF_INET)
     return family, where
 
@@ -241,56 +249,60 @@ def _bind_abstract(address: Address, options: ListenOptions) -> Listener:
 def _bind_path(address: Address, options: ListenOptions) -> Listener:
     path = address.path
     _check_length(path)
-    unix_socket.is_left_over(path)  # or a lock file is made beside what is not ours
+    unix_socket.exists(path)  # first, so that no lock file is created beside a foreign file
     with unix_socket.locked(path), _socket(socket.AF_UNIX) as sock:
         inode = unix_socket.bind(sock, path)
         return _listening(Listener(address, sock, inode=inode), options)
 
 
 def _check_length(path: str) -> None:
-    # Legal when it was read, a relative path may be too long since it is absolute; Python's own
-    # refusal in bind would have no errno.
+    # A relative path was short enough when it was parsed, but as an absolute one it may be too
+    # long. The error of Python's bind() would have no errno.
     length = len(os.fsencode(path))
     if length > UNIX_PATH_MAX:
-        raise Refusal(f"its path has {length} bytes, and {UNIX_PATH_MAX} may be; shorten it")
+        raise Refusal(
+            f"its path has {length} bytes, more than the {UNIX_PATH_MAX} of unix(7); shorten it"
+        )
 
 
 def _passed(name: str) -> list[int]:
-    """The descriptors that systemd passed under a name; all, where it is empty."""
+    """The descriptors that systemd passed with this name; all of them if the name is empty."""
     try:
         passed = systemd.listen_fds(os.environ, os.getpid())
     except ValueError as error:
-        raise Refusal(f"what systemd passed cannot be read: {error}") from None
+        raise Refusal(f"the variables of systemd are malformed: {error}") from None
     if not passed:
         raise Refusal(
-            "systemd passed no sockets to this process; start it by its .socket unit, or bind"
+            "systemd passed no sockets to this process; start it with its .socket unit, or use"
             " HOST:PORT"
         )
-    wanted = [fd for fd, given in passed if name in ("", given)]
-    if not wanted:
+    found = [fd for fd, given in passed if name in ("", given)]
+    if not found:
         names = ", ".join(dict.fromkeys(given for _, given in passed))
         raise Refusal(
-            f"systemd passed no socket of this name, but {names}; see FileDescriptorName= in"
+            f"systemd passed no socket of this name, only {names}; see FileDescriptorName= in"
             " systemd.socket(5)"
         )
-    return wanted
+    return found
 
 
 def _inherit(address: Address, fd: int, options: ListenOptions) -> Listener:
     try:
-        # What came through exec(2) is inheritable; what was opened or adopted here is not.
+        # A descriptor that was passed over exec(2) is inheritable; one of our own is not.
         if not os.get_inheritable(fd):
             raise Refusal(
-                f"descriptor {fd} is one of the server's own, not one that it was started with;"
-                " bind each once"
+                f"descriptor {fd} was not passed to the server: it is one of its own, or used by"
+                " another address already"
             )
         sock = socket.socket(fileno=fd)
     except OSError as error:
-        what = "is not open" if error.errno == errno.EBADF else "is not a socket"
-        raise Refusal(f"descriptor {fd} {what}; pass a listening socket") from None
+        problem = "is not open" if error.errno == errno.EBADF else "is not a socket"
+        raise Refusal(f"descriptor {fd} {problem}; pass a listening socket") from None
     if not _is_stream_listener(sock):
         sock.detach()
-        raise Refusal(f"descriptor {fd} is not a listening TCP or Unix stream socket; pass one")
+        raise Refusal(
+            f"descriptor {fd} is not a listening TCP or Unix stream socket; pass such a socket"
+        )
     sock.setblocking(True)
     os.set_inheritable(fd, False)
     return _listening(Listener(address, sock, inherited=True), options)
@@ -306,7 +318,7 @@ def _is_stream_listener(sock: socket.socket) -> bool:
 
 def _listening(listener: Listener, options: ListenOptions) -> Listener:
     try:
-        listener.adjust(options)
+        listener.apply(options)
     except BaseException:
         listener.release()
         raise
@@ -334,7 +346,7 @@ def _name(sock: socket.socket) -> str:
 
 
 def _sysctl(name: str, default: int) -> int:
-    """A number from /proc/sys/net, or the default where it is not to be seen."""
+    """A number from /proc/sys/net, or the default if it cannot be read."""
     try:
         return int((_SYSCTL / name).read_text())
     except (OSError, ValueError):
@@ -342,32 +354,32 @@ def _sysctl(name: str, default: int) -> int:
 
 
 @contextlib.contextmanager
-def _explained(address: Address) -> Iterator[None]:
-    """Turns what goes wrong in the block into a ListenError."""
+def _as_listen_error(address: Address) -> Iterator[None]:
+    """Raises errors of the block as ListenError."""
     try:
         yield
     except Refusal as refusal:
         raise ListenError(address, str(refusal)) from None
     except OSError as error:
-        raise ListenError(address, _why(address, error)) from error
+        raise ListenError(address, _reason(address, error)) from error
 
 
-def _why(address: Address, error: OSError) -> str:
+def _reason(address: Address, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return unix_socket.in_use(_holder(address))
     if error.errno in (errno.EACCES, errno.EPERM):
-        return _forbidden(address, error)
+        return _permission_reason(address, error)
     return _ADVICE.get(error.errno or 0) or str(error)
 
 
 def _holder(address: Address) -> str:
-    """Who has an address, as far as it can be seen: " by nginx (pid 12)", or nothing."""
+    """The process that listens on an address: " by nginx (pid 12)", or "" if it can't be seen."""
     import psutil  # a megabyte that only an error needs
 
     with contextlib.suppress(psutil.Error, OSError):
         if address.kind != "tcp":
             name = address.path if address.kind == "unix" else f"\0{address.path}"
-            return unix_socket.peer(name) or ""
+            return unix_socket.listening_process(name) or ""
         ip = _resolve(address)[1][0]
         for other in psutil.net_connections("tcp"):
             if (
@@ -381,14 +393,14 @@ def _holder(address: Address) -> str:
     return ""
 
 
-def _forbidden(address: Address, error: OSError) -> str:
+def _permission_reason(address: Address, error: OSError) -> str:
     first_free = _sysctl("ipv4/ip_unprivileged_port_start", 1024)
     if address.kind == "tcp" and 0 < address.port < first_free:
         return (
-            f"no right to a port below {first_free}; choose a higher one, or start as root or"
-            " with CAP_NET_BIND_SERVICE"
+            f"no permission for a port below {first_free}; choose a higher one, or start as root"
+            " or with CAP_NET_BIND_SERVICE"
         )
     if address.kind == "unix":
         path = error.filename or address.path
-        return f"no right to {path}; choose a directory in which this user may write"
-    return f"{error.strerror}; a security policy of this system forbids it"
+        return f"no permission for {path}; choose a directory in which this user may write"
+    return f"{error.strerror}; a security policy of this system denies it"

@@ -1,6 +1,6 @@
-"""What systemd and a service say to each other.
+"""The protocols between systemd and a service.
 
-The protocols are a few variables and datagrams, so there is no library to need: sd_listen_fds(3),
+They consist of a few variables and datagrams, so no library is needed: sd_listen_fds(3),
 sd_notify(3), sd_watchdog_enabled(3), sd-daemon(3).
 """
 
@@ -12,18 +12,18 @@ FIRST_FD = 3
 """SD_LISTEN_FDS_START: the descriptor of the first socket passed."""
 
 MOST_FDS = 1024 * 1024
-"""Descriptors that a process can have: the default of fs.nr_open, proc_sys_fs(5)."""
+"""The largest number of descriptors of a process: the default of fs.nr_open, proc_sys_fs(5)."""
 
 
 def listen_fds(environ: Mapping[str, str], pid: int) -> list[tuple[int, str]]:
     """The sockets passed to process `pid`: descriptors and their names, sd_listen_fds(3).
 
-    Empty where nothing was passed, or where it was meant for another process (LISTEN_PID): a
-    child inherits the variables but not the sockets.  A name is the `FileDescriptorName=` of the
-    .socket unit, "unknown" where LISTEN_FDNAMES is not set; several sockets may have one name.
-    Nothing says that the descriptors are open, or sockets: look before use.
+    Empty if nothing was passed, or if it was passed to another process (LISTEN_PID): a child
+    inherits the variables but not the sockets.  A name is the `FileDescriptorName=` of the .socket
+    unit, or "unknown" if LISTEN_FDNAMES is not set; several sockets may have the same name.  The
+    descriptors are not checked: they may be closed, or no sockets.
 
-    Raises ValueError, with one line that names the variable, where a value is malformed.
+    Raises ValueError, with the name of the variable in one line, if a value is malformed.
     """
     if "LISTEN_PID" not in environ or _number(environ, "LISTEN_PID") != pid:
         return []
@@ -52,15 +52,15 @@ class Notifier:
         self._sock.setblocking(False)
 
     @staticmethod
-    def of(environ: Mapping[str, str]) -> "Notifier | None":
-        """The one that NOTIFY_SOCKET names, or None where nobody wants to hear."""
+    def from_environment(environ: Mapping[str, str]) -> "Notifier | None":
+        """The one for the address in NOTIFY_SOCKET, or None if that is not set."""
         address = environ.get("NOTIFY_SOCKET")
         return Notifier(address) if address else None
 
     def send(self, **state: str | int) -> bool:
-        """`READY=1`, `STATUS=text` and so on, in one datagram; False where it was not taken.
+        """Sends `READY=1`, `STATUS=text` and so on in one datagram; returns whether that succeeded.
 
-        A manager that does not read is not waited for: the caller may say it again.
+        It never waits for a manager that does not read: the caller may try again.
         """
         text = "\n".join(f"{name}={value}" for name, value in state.items())
         try:
@@ -74,10 +74,10 @@ class Notifier:
 
 
 def watchdog_interval(environ: Mapping[str, str], pid: int) -> float | None:
-    """Seconds within which process `pid` has to say WATCHDOG=1, sd_watchdog_enabled(3).
+    """Seconds within which process `pid` has to send WATCHDOG=1, sd_watchdog_enabled(3).
 
-    None where there is no watchdog, or where it was meant for another process (WATCHDOG_PID).
-    Raises ValueError where a value is malformed.
+    None if there is no watchdog, or if it is for another process (WATCHDOG_PID).
+    Raises ValueError if a value is malformed.
     """
     if "WATCHDOG_USEC" not in environ:
         return None
@@ -87,8 +87,8 @@ def watchdog_interval(environ: Mapping[str, str], pid: int) -> float | None:
     return microseconds / 1e6 or None
 
 
-def forget(environ: MutableMapping[str, str]) -> None:
-    """Takes out what was meant for the server alone, before an application sees it."""
+def remove_variables(environ: MutableMapping[str, str]) -> None:
+    """Removes the variables that are only for the server, before an application sees them."""
     for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"):
         environ.pop(name, None)
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
@@ -96,7 +96,7 @@ def forget(environ: MutableMapping[str, str]) -> None:
 
 
 def is_journal(environ: Mapping[str, str], fd: int) -> bool:
-    """Whether a descriptor leads straight to the journal: JOURNAL_STREAM, systemd.exec(5)."""
+    """Whether a descriptor is connected to the journal: JOURNAL_STREAM, systemd.exec(5)."""
     try:
         status = os.fstat(fd)
     except OSError:
@@ -105,13 +105,13 @@ def is_journal(environ: Mapping[str, str], fd: int) -> bool:
 
 
 def with_priority(severity: int, text: str) -> str:
-    """Whole lines with the level that the journal takes off each again, sd-daemon(3)."""
+    """The lines with a prefix for their level, which the journal removes again, sd-daemon(3)."""
     return "".join(f"<{severity}>{line}" for line in text.splitlines(keepends=True))
 
 
 def _number(environ: Mapping[str, str], key: str, digits: int = 10) -> int:
     text = environ[key]
-    # int() would take "+3", " 3" and "3_0" too; more digits than ten are no descriptor and no pid.
+    # int() also accepts "+3", " 3" and "3_0". No descriptor or pid has more than ten digits.
     if not (text.isascii() and text.isdecimal() and len(text) <= digits):
         raise ValueError(f"{key} is {text!r}: it must be a decimal number")
     return int(text)

@@ -1,9 +1,9 @@
-"""The file of a Unix socket: who may have its path, and when one that is left over may go.
+"""The file of a Unix socket: binding its path, and removing it if it is stale.
 
-bind(2) refuses a path that exists, and a server that was killed leaves its file behind.  So the
-path is tried with connect(2): nobody there, and it is stale.  Between that test and the unlink
-another server could do the same and lose its fresh socket to us; hence the lock, which every
-server of ours holds from the test until it listens.
+bind(2) fails if the path exists, and a server that was killed leaves its file behind.  So the path
+is tried with connect(2); if no process listens, the file is stale and is removed.  Between that
+test and the removal another server could do the same, and lose its new socket to us.  Therefore
+each server holds a lock from the test until it listens.
 """
 
 import contextlib
@@ -21,19 +21,19 @@ from typing import NamedTuple
 _CREDENTIALS = struct.Struct("iII")  # struct ucred
 
 Inode = tuple[int, int]
-"""Device and inode."""
+"""Device and inode number."""
 
 
 class Refusal(Exception):
-    """Why a socket can't be had, and what to do about it, in one line."""
+    """A socket cannot be opened; the text is one line with the reason and what to do."""
 
 
 @contextlib.contextmanager
 def locked(path: str) -> Iterator[None]:
     """Holds the lock of a socket's path, `PATH.lock`, while the block runs; waits for it.
 
-    The lock file stays for ever: two servers could lock one that is removed and made again.
-    It is lockf and not flock(2), whose lock a forked child would hold on to.
+    The lock file is never removed: otherwise two servers could lock two different files.
+    It is lockf and not flock(2), whose lock a forked child would keep.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     lock = os.open(f"{path}.lock", flags, 0o600)
@@ -45,19 +45,19 @@ def locked(path: str) -> Iterator[None]:
 
 
 def bind(sock: socket.socket, path: str) -> Inode | None:
-    """Binds under the lock of the path, in the place of a stale socket if there is one.
+    """Binds a path and replaces a stale socket; the caller holds the lock of the path.
 
-    The file has mode 0600 until the caller opens it to more.  Returns what it is, by which it
-    will be known; None where somebody removed it at once.
+    The file has mode 0600 until the caller changes that.  Returns the inode of the file, or None if
+    another process has removed it meanwhile.
 
-    Raises Refusal where somebody listens there or the file is no socket, and OSError.
+    Raises Refusal if a process listens there or if the file is not a socket, and OSError.
     """
-    if is_left_over(path):
-        # A foreign server that is just between bind and listen looks stale: nothing can tell.
-        if (holder := peer(path)) is not None:
+    if exists(path):
+        # Racy: a foreign server between its bind(2) and listen(2) looks stale.
+        if (holder := listening_process(path)) is not None:
             raise Refusal(in_use(holder))
         os.unlink(path)
-    umask = os.umask(0o177)  # the process's, but the master has one thread
+    umask = os.umask(0o177)  # of the whole process, but the master has one thread
     try:
         sock.bind(path)
     finally:
@@ -65,19 +65,21 @@ def bind(sock: socket.socket, path: str) -> Inode | None:
     return inode(path)
 
 
-def is_left_over(path: str) -> bool:
-    """Whether a socket's file is there.  Raises Refusal for any other file: it is not ours."""
+def exists(path: str) -> bool:
+    """Whether there is a socket file.  Raises Refusal for any other file, which is not ours."""
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
         return False
     if not stat.S_ISSOCK(mode):
-        raise Refusal("there is a file that is not a socket; remove it, or choose another path")
+        raise Refusal(
+            "a file of this name exists and is not a socket; remove it, or choose another path"
+        )
     return True
 
 
 def inode(path: str) -> Inode | None:
-    """What is at a path, or None.  It is unique while a socket bound to it is open."""
+    """The inode of a path, or None.  It is unique while a socket bound to it is open."""
     try:
         found = os.lstat(path)
     except FileNotFoundError:
@@ -86,7 +88,7 @@ def inode(path: str) -> Inode | None:
 
 
 def unlink(path: str, bound: Inode) -> None:
-    """Removes the file if it is the one that was bound; leaves another server's alone.
+    """Removes the file if it is the one that was bound, and not one of another server.
 
     Raises OSError.
     """
@@ -95,12 +97,12 @@ def unlink(path: str, bound: Inode) -> None:
             os.unlink(path)
 
 
-def peer(name: str) -> str | None:
-    """Who listens on a path or an abstract name (NUL first), None where nobody does.
+def listening_process(name: str) -> str | None:
+    """The process that listens on a path or an abstract name (NUL first); None if there is none.
 
-    A text to go with `in_use`: " by pid 12", or "" where it can't be told.
+    It is a text for `in_use`: " by pid 12", or "" if the process is not known.
 
-    Raises OSError where it may not be tried.
+    Raises OSError if connect(2) is not permitted.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)  # a full queue would block
@@ -109,7 +111,7 @@ def peer(name: str) -> str | None:
         except (ConnectionRefusedError, FileNotFoundError):
             return None
         except OSError as error:
-            # A full queue, or a socket of another type: somebody is there, connect(2).
+            # A full queue, or a socket of another type: a process listens, connect(2).
             if error.errno in (errno.EAGAIN, errno.EPROTOTYPE):
                 return ""
             raise
@@ -118,7 +120,7 @@ def peer(name: str) -> str | None:
 
 
 class Credentials(NamedTuple):
-    """Of a process; pid is 0 where it is of a pid namespace that is not ours."""
+    """The credentials of a process; pid is 0 if it is in another pid namespace."""
 
     pid: int
     uid: int
@@ -126,20 +128,20 @@ class Credentials(NamedTuple):
 
 
 def credentials(sock: socket.socket) -> Credentials:
-    """Of who called connect(2), or where `sock` did so itself, listen(2) (SO_PEERCRED, unix(7))."""
+    """Those of the peer at its connect(2), or listen(2) if `sock` connected (SO_PEERCRED)."""
     packed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     return Credentials(*_CREDENTIALS.unpack(packed))
 
 
 def in_use(holder: str) -> str:
-    """The reason that an address is taken, with the holder's text of `peer`."""
-    return f"the address is in use{holder}; stop what listens there, or choose another address"
+    """The reason for an address in use; `holder` is the text of `listening_process`."""
+    return f"the address is in use{holder}; stop that process, or choose another address"
 
 
 def chown(path: str, owner: str) -> None:
-    """Gives a file to "user", "user:group" or ":group", by names or numbers, as chown(1) does.
+    """Changes the owner to "user", "user:group" or ":group", names or numbers, as chown(1) does.
 
-    Raises Refusal for one that does not exist or may not be had, and OSError.
+    Raises Refusal for one that does not exist or is not permitted, and OSError.
     """
     user, _, group = owner.partition(":")
     uid = _id("user", user, lambda name: pwd.getpwnam(name).pw_uid)
@@ -148,16 +150,17 @@ def chown(path: str, owner: str) -> None:
         os.chown(path, uid, gid, follow_symlinks=False)
     except PermissionError:
         raise Refusal(
-            f"no right to give its file to {owner!r} (unix_owner); start as root, or leave it out"
+            f"no permission to give its file to {owner!r} (server.unix_owner); start as root, or"
+            " remove that key"
         ) from None
 
 
 def _id(kind: str, name: str, look_up: Callable[[str], int]) -> int:
     if not name:
-        return -1  # leaves it as it is, chown(2); so does 2**32 - 1
+        return -1  # unchanged, chown(2); so is 2**32 - 1
     if name.isascii() and name.isdecimal() and int(name) < 2**32 - 1:
         return int(name)
     try:
         return look_up(name)
     except KeyError:
-        raise Refusal(f"there is no {kind} {name!r} (unix_owner); correct the name") from None
+        raise Refusal(f"no such {kind}: {name!r} (server.unix_owner); correct the name") from None

@@ -170,5 +170,5 @@ def _running(directories: list[Path]) -> list[Path]:
 
 def _is_live(path: Path) -> bool:
     with contextlib.suppress(OSError):  # it belongs to another user
-        return unix_socket.peer(str(path)) is not None
+        return unix_socket.listening_process(str(path)) is not None
     return False

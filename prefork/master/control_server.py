@@ -1,8 +1,9 @@
-"""The master's side of the control socket: many clients, and none that the master waits for.
+"""The master's side of the control socket.  The master never waits for a client.
 
-Every read and write is non-blocking.  What a client may cost is bounded: one request at a time,
-its bytes, the bytes of answers that it does not take, the time that it lets us wait, and the
-number of clients.  Past a limit it is dropped, and only it.
+Every read and write is non-blocking.  The costs of a client are bounded: it has one request at a
+time, of limited size; the bytes of answers that it does not read are limited, and so are the time
+for which it lets the master wait, and the number of clients.  A client that exceeds a limit is
+closed.
 """
 
 import os
@@ -27,7 +28,7 @@ from prefork.master.periodic import Periodic
 from prefork.master.snapshot import ControlConnectionSnapshot, ControlSnapshot
 
 IDLE_LIMIT = 10.0
-"""Seconds in which a client has to send its request, and then to take what is sent to it."""
+"""Seconds in which a client has to send its request, and then to read its answer."""
 
 MAX_CLIENTS = 32
 
@@ -37,9 +38,9 @@ Handler = Callable[[Command, "Reply"], None]
 
 
 class Reply:
-    """The way back to the client of one request, now or later.
+    """Sends the answer to one request, now or later.
 
-    There is one answer: after it, and after a client that hung up, everything here does nothing.
+    There is one answer.  After it, and after the client has closed, all methods do nothing.
     """
 
     def __init__(self, connection: "_Connection") -> None:
@@ -47,24 +48,24 @@ class Reply:
         self._answered = False
 
     def progress(self, text: str) -> None:
-        """Something to read while the answer takes its time."""
+        """Sends a text before the answer."""
         if not self._answered:
             self._connection.send({"progress": text})
 
     def ok(self, **fields: Any) -> None:
-        """It is done; the fields are what msgspec can encode."""
+        """Answers that the command succeeded; the fields are what msgspec can encode."""
         self._answer({"ok": True, **fields})
 
     def fail(self, error: str) -> None:
-        """It is not, and why."""
+        """Answers that the command failed, and why."""
         self._answer({"ok": False, "error": error})
 
     def ok_until_exit(self, **fields: Any) -> None:
-        """It began; the client then waits for the end of the connection, which is the server's."""
+        """Answers that a stop has begun; the connection stays open until the server ends."""
         self._answer({"ok": True, **fields}, last=True)
 
     def fileno(self) -> int:
-        """The connection's descriptor, by which the next master knows it; -1: it hung up."""
+        """The descriptor of the connection, by which the next master finds it; -1: it is closed."""
         return self._connection.fileno()
 
     def _answer(self, message: Mapping[str, Any], last: bool = False) -> None:
@@ -74,12 +75,13 @@ class Reply:
 
 
 class ControlServer(Periodic):
-    """Listens on a path, and gives each request to the handler of `serve` with its `Reply`.
+    """Listens on a path, and calls the handler of `serve` with each request and its `Reply`.
 
-    The data of every key that it registers with the selector is to be called with the event's
-    mask.  A client is refused unless `permits` its uid: root's and the master's own by default.
+    The loop has to call the data of each key in the selector with the mask of the event.  A client
+    is refused unless `permits` accepts its uid; by default these are root and the user of the
+    master.
 
-    Raises ControlError where the path cannot be had; one on which somebody listens never is.
+    Raises ControlError if the path cannot be bound, also if another process listens there.
     """
 
     def __init__(
@@ -98,15 +100,17 @@ class ControlServer(Periodic):
         )
         self._permits = permits
         self._path = os.fspath(path)
-        self._sock, self._inode = _adopt(adopted) if adopted else _listen(self._path)
+        self._sock, self._inode = _reopen(adopted) if adopted else _listen(self._path)
         self._adopted = adopted.connections if adopted else ()
 
     def serve(self, handle: Handler) -> None:
-        """From now on, clients are accepted and their requests given to `handle`; call it once."""
+        """From now on, clients are accepted and `handle` is called with their requests; call it
+        once.
+        """
         self.handle = handle
         self.acceptor.listen(self._sock)
         for state in self._adopted:
-            self.acceptor.clients.append(_Connection(self, _adopt_socket(state.fd), state))
+            self.acceptor.clients.append(_Connection(self, _socket_of(state.fd), state))
         self._adopted = ()
 
     def descriptors(self) -> list[int]:
@@ -123,7 +127,7 @@ class ControlServer(Periodic):
         )
 
     def reply(self, fd: int) -> Reply | None:
-        """The way back to a client that waits since the master before, if it is still there."""
+        """The reply to a client of the master before, if it is still connected."""
         found = (each for each in self.acceptor.clients if each.fileno() == fd)
         return next((Reply(connection) for connection in found), None)
 
@@ -132,14 +136,14 @@ class ControlServer(Periodic):
         return self.acceptor.due
 
     def run(self, now: float) -> None:
-        """Drops the clients that let us wait too long."""
+        """Closes the clients whose deadline has passed."""
         self.acceptor.run(now)
 
     def overslept(self, seconds: float) -> None:
         self.acceptor.overslept(seconds)
 
     def close(self) -> None:
-        """Removes the socket's file if it is still ours, then drops every client; once."""
+        """Removes the socket file if it is still ours, then closes all clients; once."""
         if self._sock.fileno() < 0:
             return
         self.acceptor.listen(None)
@@ -155,9 +159,9 @@ class ControlServer(Periodic):
     def _connected(self, sock: socket.socket) -> None:
         uid = unix_socket.credentials(sock).uid
         if not self._permits(uid):
-            _refuse(sock, f"user {uid} may not control this server")
+            _reject(sock, f"user {uid} may not control this server; use its user, or root")
         elif not self.acceptor.make_room():
-            _refuse(sock, f"{MAX_CLIENTS} other clients wait for their answers; try again")
+            _reject(sock, f"{MAX_CLIENTS} other clients wait for their answers; try again later")
         else:
             self.acceptor.clients.append(_Connection(self, sock))
 
@@ -166,8 +170,11 @@ class ControlServer(Periodic):
 
 
 class _Connection:
-    """One client.  We wait for its request or for its taking what we send, until a deadline; in
-    between it waits for us, and nothing is read."""
+    """One client.
+
+    The master waits, until a deadline, for its request or until it has read an answer.  In between
+    the client waits for the master, and nothing is read from it.
+    """
 
     def __init__(
         self,
@@ -198,19 +205,19 @@ class _Connection:
         return self._sock.fileno()
 
     def answer(self, message: Mapping[str, Any], last: bool) -> None:
-        """Ends the request; after the last answer the client stays one that waits for us."""
+        """Ends the request; after the last answer nothing more is read from the client."""
         self._busy = last
         self.send(message)
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Sends what the client takes at once, and the rest when it is ready for it."""
+        """Sends a message, at once or when the client reads."""
         self._output += encode(message)
         self._flush()
         if len(self._output) > ANSWER_LIMIT:
             self.close()
 
     def close(self) -> None:
-        """Drops the client; what is done to it later fails as if it had hung up."""
+        """Closes the connection; later calls fail as if the client had closed it."""
         self._want(0)
         self._sock.close()
         if self in self._server.acceptor.clients:
@@ -233,9 +240,9 @@ class _Connection:
             return self.close()
         line, end, rest = (self._input + data).partition(b"\n")
         if rest:
-            self._dismiss("one request at a time; wait for the answer before the next")
+            self._refuse("one request at a time; wait for the answer before the next request")
         elif len(line) > REQUEST_LIMIT:
-            self._dismiss(f"a request has at most {REQUEST_LIMIT} bytes")
+            self._refuse(f"a request has at most {REQUEST_LIMIT} bytes")
         elif end:
             self._input = b""
             self._serve(line)
@@ -251,11 +258,11 @@ class _Connection:
         except ControlError as error:
             reply.fail(str(error))
         except Exception as error:
-            # A command must not be able to end the server that it asks.
+            # A command must not be able to end the server.
             logs.event("error", "control command failed", traceback=logs.traceback_of(error))
-            reply.fail(f"internal error, see the server's log: {error!r}")
+            reply.fail(f"internal error, see the log of the server: {error!r}")
 
-    def _dismiss(self, error: str) -> None:
+    def _refuse(self, error: str) -> None:
         self._closing = True
         self.send({"ok": False, "error": error})
 
@@ -264,14 +271,14 @@ class _Connection:
             del self._output[: self._sock.send(self._output)]
         except BlockingIOError:
             pass
-        except OSError:  # it hung up
+        except OSError:  # the client has closed
             return self.close()
         if self._closing and not self._output:
             return self.close()
         self._watch()
 
     def _watch(self) -> None:
-        """Waits for what is next; the time for it does not begin anew with every byte."""
+        """Waits for the next event; single bytes do not put the deadline off."""
         if self._output:
             self._want(selectors.EVENT_WRITE)
         else:
@@ -282,7 +289,7 @@ class _Connection:
             return
         selector = self._server.selector
         if not events:
-            # A client that hung up would be readable for ever; it shows when we answer it.
+            # A client that has closed would be readable for ever; the answer finds that out.
             selector.unregister(self._sock)
         elif not self._events:
             selector.register(self._sock, events, self._on_event)
@@ -296,35 +303,35 @@ def _listen(path: str) -> tuple[socket.socket, unix_socket.Inode | None]:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.setblocking(False)
     try:
-        unix_socket.is_left_over(path)  # or a lock file is made beside what is not ours
+        unix_socket.exists(path)  # first, so that no lock file is created beside a foreign file
         with unix_socket.locked(path):
             inode = unix_socket.bind(sock, path)
             sock.listen(_BACKLOG)
     except (unix_socket.Refusal, OSError) as error:
         sock.close()
-        why = (isinstance(error, OSError) and error.strerror) or error
+        reason = (isinstance(error, OSError) and error.strerror) or error
         raise ControlError(
-            f"cannot open the control socket {path}: {why} (its place follows from control.path"
+            f"cannot open the control socket {path}: {reason} (the path follows from control.path"
             " or server.name)"
         ) from None
     return sock, inode
 
 
-def _adopt(state: ControlSnapshot) -> tuple[socket.socket, unix_socket.Inode | None]:
-    return _adopt_socket(state.fd), state.inode
+def _reopen(state: ControlSnapshot) -> tuple[socket.socket, unix_socket.Inode | None]:
+    return _socket_of(state.fd), state.inode
 
 
-def _adopt_socket(fd: int) -> socket.socket:
+def _socket_of(fd: int) -> socket.socket:
     os.set_inheritable(fd, False)
     sock = socket.socket(fileno=fd)
     sock.setblocking(False)
     return sock
 
 
-def _refuse(sock: socket.socket, error: str) -> None:
-    """The first bytes of a connection always fit its buffer."""
+def _reject(sock: socket.socket, error: str) -> None:
+    """Sends an error and closes; the first bytes of a connection always fit its buffer."""
     with sock:
         try:
             sock.send(encode({"ok": False, "error": error}))
-        except OSError:  # it hung up
+        except OSError:  # the client has closed
             return

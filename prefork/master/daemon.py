@@ -1,8 +1,8 @@
-"""A daemon: the server goes on without the shell, which waits until it is known how it began.
+"""A daemon: the server detaches from the shell, which waits for the result of the start.
 
-daemon(7), "SysV Daemons": two forks and a session of its own, so that no terminal can ever become
-its controlling one; / as its directory, so that it keeps no file system busy; a pipe to tell the
-process that was started first what came of it.
+As in daemon(7), "SysV Daemons": two forks and a session of its own, so that no terminal can become
+its controlling terminal; / as working directory, so that it keeps no file system busy; a pipe by
+which it reports the result of the start to the first process.
 """
 
 import contextlib
@@ -15,69 +15,71 @@ from msgspec import Struct
 
 
 class Detached(Exception):
-    """In the process that was started first: the daemon's `pid`, and what came of its start.
+    """Raised in the first process, with the result of the start.
 
-    `status`: 0, or the exit status that it failed with; `why`: the reason, "" where there is none.
+    pid: the process id of the daemon.
+    status: 0, or the exit status of a start that failed.
+    reason: why it failed, or "".
     """
 
-    def __init__(self, pid: int, status: int, why: str) -> None:
-        super().__init__(why)
+    def __init__(self, pid: int, status: int, reason: str) -> None:
+        super().__init__(reason)
         self.pid = pid
         self.status = status
-        self.why = why
+        self.reason = reason
 
 
 class Starter(Struct):
-    """Who waits for the outcome of the start, from within the daemon; told once."""
+    """The first process, which waits for the result of the start; it gets one result only."""
 
     _fd: int
-    _told: bool = False
+    _reported: bool = False
 
     def started(self) -> None:
         """The first generation serves."""
-        self._tell("0\n")
+        self._report("0\n")
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
-    def failed(self, status: int, why: str) -> None:
-        """The daemon is about to end, with this exit status.
+    def failed(self, status: int, reason: str) -> None:
+        """The daemon is about to exit with this status.
 
-        Who waits does so until it has ended: a next start is to find its address free.
+        The first process waits until it has ended, so that the next start finds its address free.
         """
-        self._tell(f"{status}\n{why}")
+        self._report(f"{status}\n{reason}")
 
     def descriptors(self) -> list[int]:
-        """For a forked child to close: only the daemon's end is the pipe's end."""
+        """For a forked child to close: the pipe is to end with the daemon."""
         return [self._fd] if self._fd >= 0 else []
 
-    def _tell(self, text: str) -> None:
-        if not self._told:
-            self._told = True
-            with contextlib.suppress(OSError):  # whoever started us did not wait
+    def _report(self, text: str) -> None:
+        if not self._reported:
+            self._reported = True
+            with contextlib.suppress(OSError):  # the first process does not wait any more
                 os.write(self._fd, text.encode(errors="backslashreplace"))
 
 
 def detach() -> Starter:
-    """Returns in the daemon.  In the process that called it, raises Detached with the outcome.
+    """Returns in the daemon; in the calling process it raises Detached with the result.
 
-    Stdout and stderr stay: the caller gives them a new place.  Raises OSError.
+    Stdout and stderr stay as they are; the caller redirects them.  Raises OSError.
     """
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    heard, told = os.pipe2(os.O_CLOEXEC)
+    reader, writer = os.pipe2(os.O_CLOEXEC)
     first = os.fork()
     if first:
-        os.close(told)
+        os.close(writer)
         os.waitpid(first, 0)
-        _wait(heard)
+        _wait(reader)
     try:
-        os.close(heard)
+        os.close(reader)
         os.setsid()
         if os.fork():
             os._exit(0)
-        os.write(told, f"{os.getpid()}\n".encode())
-        # Imports still to come find their places by a relative path, too.
+        os.write(writer, f"{os.getpid()}\n".encode())
+        # Relative paths in sys.path have to work for later imports, too.
         sys.path[:] = map(os.path.abspath, sys.path)
         os.chdir("/")
         null = os.open(os.devnull, os.O_RDWR)
@@ -86,27 +88,27 @@ def detach() -> Starter:
             os.close(null)
     except OSError as error:
         with contextlib.suppress(OSError):
-            os.write(told, f"0\n1\nthe daemon cannot be started: {error.strerror}".encode())
+            os.write(writer, f"0\n1\nthe daemon cannot be started: {error.strerror}".encode())
         os._exit(1)
-    return Starter(told)
+    return Starter(writer)
 
 
-def _wait(heard: int) -> NoReturn:
-    """A Ctrl-C meanwhile ends the daemon too."""
-    said = b""
+def _wait(reader: int) -> NoReturn:
+    """Raises Detached with the result.  A Ctrl-C meanwhile stops the daemon, too."""
+    report = b""
     try:
-        while data := os.read(heard, 65536):
-            said += data
+        while data := os.read(reader, 65536):
+            report += data
     except KeyboardInterrupt:
-        pid = int(said.partition(b"\n")[0] or 0)
+        pid = int(report.partition(b"\n")[0] or 0)
         if pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
         raise
     finally:
-        os.close(heard)
-    number, _, outcome = said.decode(errors="replace").partition("\n")
-    status, end, why = outcome.partition("\n")
+        os.close(reader)
+    number, _, result = report.decode(errors="replace").partition("\n")
+    status, end, reason = result.partition("\n")
     if not end:
-        status, why = "1", "the server ended before it was ready; its log tells more"
-    raise Detached(int(number or 0), int(status), why)
+        status, reason = "1", "the server ended before it was ready; its log has the reason"
+    raise Detached(int(number or 0), int(status), reason)

@@ -1,7 +1,7 @@
-"""The pidfile: a file with the master's process id, and a lock that says that it is alive.
+"""The pidfile: a file with the process id of the master, and a lock that shows that it runs.
 
-The lock is a record lock (fcntl(2)): a forked child does not have it, an exec keeps it, and any
-close of the file in this process drops it.  So the file is opened once and never again.
+The lock is a record lock (fcntl(2)): a forked child does not inherit it, an exec keeps it, and any
+close of the file in this process releases it.  So the file is opened once and never again.
 """
 
 import contextlib
@@ -15,44 +15,44 @@ _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
 class PidFileError(Exception):
-    """The pidfile cannot be had; one line that says why and what to do."""
+    """The pidfile cannot be used; the text is one line with the reason and what to do."""
 
 
 class PidFile:
-    """The pidfile in use, and the one that a reload under way will use.  Raises PidFileError."""
+    """The pidfile in use, and the one that was prepared for a reload.  Raises PidFileError."""
 
     def __init__(self, path: str | None, adopted: PidFileSnapshot | None = None) -> None:
-        """`path`: None for no file.  `adopted`: the master's before this one, still locked."""
+        """`path`: None for no file.  `adopted`: the locked file of the master before this one."""
         self._now = (adopted.path, adopted.fd) if adopted else _lock(path) if path else None
         if adopted:
             os.set_inheritable(adopted.fd, False)
         self._next = self._now
 
     def prepare(self, path: str | None) -> None:
-        """Locks what a reload wants beside what is in use, unless it is that.
+        """Locks the pidfile of a reload, beside the one in use, unless they are the same.
 
         Raises PidFileError, and then nothing has changed.
         """
         now = self._now
         if path is None:
-            wanted = None
+            prepared = None
         elif now is not None and (path == now[0] or _is_at(path, now[1])):
-            wanted = (path, now[1])
+            prepared = (path, now[1])
         elif self._next is not None and path == self._next[0]:
             return
         else:
-            wanted = _lock(path)
+            prepared = _lock(path)
         self._drop_next()
-        self._next = wanted
+        self._next = prepared
 
     def commit(self) -> None:
-        """Goes over to what was prepared, and removes what was in use."""
+        """Uses the pidfile that was prepared, and removes the one before."""
         before, self._now = self._now, self._next
         if before is not None and (self._now is None or before[1] != self._now[1]):
             _remove(*before)
 
     def close(self) -> None:
-        """Removes the file at the server's end."""
+        """Removes the file; the server has stopped."""
         self._drop_next()
         if self._now is not None:
             _remove(*self._now)
@@ -82,13 +82,13 @@ def _lock(path: str) -> tuple[str, int]:
             raise PidFileError(f"cannot open the pidfile {path}: {error.strerror}") from None
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise PidFileError(f"the pidfile {path} is not a file; choose another path")
+                raise PidFileError(f"the pidfile {path} is not a regular file; choose another path")
             fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not _is_at(path, fd):  # its holder removed it between our open and the lock
                 os.close(fd)
                 continue
             text = f"{os.getpid()}\n".encode()
-            os.pwrite(fd, text, 0)  # in place: who reads it meanwhile never finds it empty
+            os.pwrite(fd, text, 0)  # in place, so that no reader finds it empty
             os.ftruncate(fd, len(text))
             return path, fd
         except PidFileError:
@@ -98,7 +98,7 @@ def _lock(path: str) -> tuple[str, int]:
             holder = os.pread(fd, 20, 0).decode(errors="replace").strip() or "?"
             os.close(fd)
             raise PidFileError(
-                f"the pidfile {path} is locked by process {holder}: that server runs; stop it, or"
+                f"the pidfile {path} is locked by process {holder}, a running server; stop it, or"
                 " choose another process.pidfile"
             ) from None
         except OSError as error:
@@ -114,7 +114,7 @@ def _is_at(path: str, fd: int) -> bool:
 
 
 def _remove(path: str, fd: int) -> None:
-    """Under the lock, so that it is ours that goes; where that is not allowed, it is emptied."""
+    """Removes it under the lock, so that it is ours; if that is not permitted, it is left empty."""
     with contextlib.suppress(OSError):
         os.ftruncate(fd, 0)
         if _is_at(path, fd):

@@ -29,42 +29,43 @@ def serve(
 ) -> int:
     """Runs a server until it is stopped, and returns its exit status.
 
-    With [process] daemon it returns, with 0, once the daemon serves; in the daemon, which comes of
-    two forks, it then ends the process.
+    With [process] daemon it returns 0 when the daemon serves; in the daemon, which is the result of
+    two forks, it ends the process.
 
-    `watch`: reload whenever a file of the application or the configuration changes.  `announce` is
-    told the generation that is about to be served, once its listeners are open; not where this is
-    the new code of a server that runs.  `detached` is told the process id of a daemon that serves.
+    watch: reload whenever a file of the application or the configuration changes.
+    announce: called with the first generation when its listeners are open; not after an upgrade.
+    detached: called with the process id of a daemon that serves.
+
     Raises StartError; nothing is left behind then.
     """
     handover = exec_args()
     if handover is not None:
-        return _go_on(source, handover, watch)
+        return _replace_master(source, handover, watch)
     try:
         process = load(source).config.process
     except ConfigError as error:
         raise StartError(str(error)) from None
     if not process.daemon:
-        return _begin(source, process.pidfile, watch, announce, None)
+        return _start(source, process.pidfile, watch, announce, None)
     try:
         starter = detach()
     except Detached as outcome:
         if outcome.status:
-            raise StartError(outcome.why, outcome.status) from None
+            raise StartError(outcome.reason, outcome.status) from None
         detached(outcome.pid)
         return 0
     except OSError as error:
         raise StartError(f"the daemon cannot be started: {error.strerror}") from None
     try:
-        status = _begin(source, process.pidfile, watch, announce, starter)
+        status = _start(source, process.pidfile, watch, announce, starter)
     except StartError as error:
         starter.failed(error.status, str(error))
         status = error.status
-    # What the caller has to do after it is done by the process that was started first.
+    # The code of the caller after this call runs in the first process.
     os._exit(status)
 
 
-def _begin(
+def _start(
     source: Source,
     pidfile_path: str | None,
     watch: bool,
@@ -79,7 +80,7 @@ def _begin(
         require_watcher()
     generation = pidfile = None
     try:
-        pidfile = PidFile(pidfile_path)  # first: a server that runs says more by its lock
+        pidfile = PidFile(pidfile_path)  # first: a running server is best reported by its lock
         generation = prepare(source, number=1)
         log = logs.configure(generation.config.log)
         if starter is not None:
@@ -101,14 +102,14 @@ def _begin(
     return master.run()
 
 
-def _go_on(source: Source, handover: ExecArgs, watch: bool) -> int:
-    """Takes the place of a running master, or tries whether that could be done."""
+def _replace_master(source: Source, handover: ExecArgs, watch: bool) -> int:
+    """Replaces a running master, or tries whether that is possible."""
     if handover.report is not None:
         from prefork.master.upgrade.preflight_child import run_preflight
 
         status = run_preflight(source, handover, watch)
         sys.stderr.flush()
-        os._exit(status)  # what a program does after prefork.serve() is not for a trial to do
+        os._exit(status)  # a trial does not run the code of a program after prefork.serve()
     try:
         adopted = adopt(receive(handover.fd))
         log = logs.configure(adopted.serving.config.log)

@@ -499,7 +499,7 @@ def warmup_fails(install: Install) -> str:
 
 def port_taken(install: Install) -> str:
     install.write_config(bind=("127.0.0.1:0", f"unix:{install.place}/site_app.py"))
-    return "there is a file that is not a socket"
+    return "a file of this name exists and is not a socket"
 
 
 def log_not_to_be_opened(install: Install) -> str:

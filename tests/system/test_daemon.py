@@ -83,7 +83,7 @@ def test_the_life_of_a_daemon(daemon: Daemon) -> None:
 
     second = daemon.serve()
     assert second.returncode == 1
-    assert f"site.pid is locked by process {pid}: that server runs" in second.stderr
+    assert f"site.pid is locked by process {pid}, a running server" in second.stderr
     assert daemon.pid == pid
 
     assert daemon.run("reload", "--control", "c").returncode == 0
@@ -143,7 +143,7 @@ def test_a_start_that_fails_is_reported_to_the_shell(daemon: Daemon) -> None:
     daemon.write()
     failed = daemon.serve()
     assert failed.returncode == 1
-    assert "there is a file that is not a socket" in failed.stderr
+    assert "a file of this name exists and is not a socket" in failed.stderr
     assert list(daemon.tmp.glob("*.pid")) == []
 
 

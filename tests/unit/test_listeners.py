@@ -302,7 +302,7 @@ def test_a_low_port_without_the_right() -> None:
         pytest.skip("every port is free to all")
     with nobody():
         message = refused(f"127.0.0.1:{first_free - 1}")
-    assert f"no right to a port below {first_free}" in message
+    assert f"no permission for a port below {first_free}" in message
     assert "CAP_NET_BIND_SERVICE" in message
 
 
@@ -311,7 +311,7 @@ def test_a_high_port_that_a_policy_forbids(monkeypatch: pytest.MonkeyPatch) -> N
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
     monkeypatch.setattr(socket, "socket", forbid)
-    with pytest.raises(ListenError, match="a security policy of this system forbids it"):
+    with pytest.raises(ListenError, match="a security policy of this system denies it"):
         open_listener(parse("127.0.0.1:0"), DEFAULT)
 
 
@@ -325,11 +325,11 @@ def test_a_name_that_does_not_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     message = refused("no-such-host:8000")
-    assert "no-such-host:8000: the host name does not resolve: Name or service not" in message
+    assert "no-such-host:8000: the host name cannot be resolved: Name or service not" in message
 
 
 def test_a_name_with_too_long_a_label() -> None:
-    assert "cannot be a host name" in refused(f"{'a' * 64}.example:8000")
+    assert "is not a valid host name" in refused(f"{'a' * 64}.example:8000")
 
 
 def test_a_system_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,7 +337,7 @@ def test_a_system_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
 
     monkeypatch.setattr(socket, "socket", no_ipv6)
-    with pytest.raises(ListenError, match="does not have IPv6"):
+    with pytest.raises(ListenError, match="has no IPv6"):
         open_listener(parse("[::1]:0"), DEFAULT)
 
 
@@ -433,15 +433,15 @@ def test_the_owner_of_the_file(
 @pytest.mark.parametrize(
     ("owner", "missing"),
     [
-        ("no-such-user", "user 'no-such-user'"),
-        ("0:no-such-group", "group 'no-such-group'"),
-        ("4294967295", "user '4294967295'"),  # chown(2) would read it as "leave it"
-        ("-5", "user '-5'"),
+        ("no-such-user", "user: 'no-such-user'"),
+        ("0:no-such-group", "group: 'no-such-group'"),
+        ("4294967295", "user: '4294967295'"),  # chown(2) would read it as "leave it"
+        ("-5", "user: '-5'"),
     ],
 )
 def test_an_owner_that_does_not_exist(path: Path, owner: str, missing: str) -> None:
     message = refused(f"unix:{path}", unix_owner=owner)
-    assert f"there is no {missing} (unix_owner)" in message
+    assert f"no such {missing} (server.unix_owner)" in message
     assert not path.exists()
 
 
@@ -449,7 +449,7 @@ def test_only_root_may_give_a_file_away(path: Path) -> None:
     os.chmod(path.parent, 0o777)
     with nobody():
         message = refused(f"unix:{path}", unix_owner="0")
-    assert "no right to give its file to '0' (unix_owner)" in message
+    assert "no permission to give its file to '0' (server.unix_owner)" in message
     assert not path.exists()
 
 
@@ -457,7 +457,7 @@ def test_a_directory_without_the_right(path: Path) -> None:
     os.chmod(path.parent, 0o500)
     with nobody():
         message = refused(f"unix:{path}")
-    assert f"no right to {path}" in message
+    assert f"no permission for {path}" in message
 
 
 def test_a_directory_that_does_not_exist(path: Path) -> None:
@@ -506,7 +506,7 @@ def test_a_stale_socket_that_cannot_be_replaced_stays(path: Path) -> None:
     before = path.stat()
     os.chmod(path.parent, 0o555)
     with nobody():
-        assert f"no right to {path}.lock;" in refused(f"unix:{path}")
+        assert f"no permission for {path}.lock;" in refused(f"unix:{path}")
     assert path.stat() == before
 
 
@@ -519,7 +519,7 @@ def test_what_is_not_a_socket_is_never_touched(path: Path, kind: str) -> None:
     else:
         path.symlink_to("elsewhere")
     before = path.lstat()
-    assert "a file that is not a socket" in refused(f"unix:{path}")
+    assert "a file of this name exists and is not a socket" in refused(f"unix:{path}")
     assert path.lstat() == before
     assert os.listdir(path.parent) == ["sock"]  # and no lock file beside it
 
@@ -547,12 +547,17 @@ def test_the_lock_of_the_path_is_held_from_the_test_until_it_listens(
 
         monkeypatch.setattr(owner, name, watched)
 
-    watch(unix_socket, "peer")
+    watch(unix_socket, "listening_process")
     watch(os, "unlink")
     watch(os, "chmod")
     monkeypatch.setattr(socket, "socket", watch_listen(socket.socket, steps, held))
     [listener] = listen(f"unix:{path}")
-    assert steps == [("peer", True), ("unlink", True), ("chmod", True), ("listen", True)]
+    assert steps == [
+        ("listening_process", True),
+        ("unlink", True),
+        ("chmod", True),
+        ("listen", True),
+    ]
     assert not held()
     steps.clear()
     listener.close(unlink=True)
@@ -753,7 +758,7 @@ def test_a_listening_socket_of_another_family(
 def test_a_descriptor_of_the_servers_own_is_not_taken_for_a_passed_one(listen: Opener) -> None:
     [listener] = listen("127.0.0.1:0")
     message = refused(f"fd:{listener.fileno()}")
-    assert "is one of the server's own" in message
+    assert "was not passed to the server" in message
     talk(listener)
 
 
@@ -785,7 +790,7 @@ def test_systemd_passed_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_systemd_passed_other_names(passing: Passing) -> None:
     passing("web", "admin", "web")
-    assert "no socket of this name, but web, admin; see" in refused("systemd:api")
+    assert "no socket of this name, only web, admin; see" in refused("systemd:api")
 
 
 def test_what_systemd_passed_is_malformed(
@@ -867,18 +872,18 @@ def test_a_kept_listener_can_be_adjusted(listen: Opener, path: Path) -> None:
     [tcp, unix] = listen("127.0.0.1:0", f"unix:{path}", defer_accept=True)
     options = ListenOptions(backlog=3, unix_mode=0o600, nodelay=False)
     for listener in tcp, unix:
-        listener.adjust(options)
+        listener.apply(options)
     assert not tcp.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT)
     assert not tcp.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     assert queue_limit(tcp) == 3
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    with pytest.raises(ListenError, match="there is no user 'no-such-user'"):
-        unix.adjust(ListenOptions(unix_owner="no-such-user"))
+    with pytest.raises(ListenError, match="no such user: 'no-such-user'"):
+        unix.apply(ListenOptions(unix_owner="no-such-user"))
 
 
 def test_the_file_of_a_successor_is_not_adjusted(listen: Opener, path: Path) -> None:
     [old] = listen(f"unix:{path}")
     path.unlink()
     listen(f"unix:{path}")
-    old.adjust(ListenOptions(unix_mode=0o600))
+    old.apply(ListenOptions(unix_mode=0o600))
     assert stat.S_IMODE(path.stat().st_mode) == 0o666

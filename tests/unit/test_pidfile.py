@@ -86,7 +86,9 @@ def test_it_survives_an_exec(tmp_path: Path) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
         assert path.read_text() == f"{process.pid}\n"
-        with pytest.raises(PidFileError, match=f"is locked by process {process.pid}: that server"):
+        with pytest.raises(
+            PidFileError, match=f"is locked by process {process.pid}, a running server"
+        ):
             PidFile(str(path))
         assert process.stdin is not None
         process.stdin.close()
@@ -99,7 +101,7 @@ def test_what_cannot_be_a_pidfile(tmp_path: Path) -> None:
         (tmp_path, "cannot open the pidfile .*: Is a directory"),
         (tmp_path / "no" / "pid", "cannot open the pidfile .*: No such file"),
         (tmp_path / "link", "cannot open the pidfile .*: Too many levels of symbolic links"),
-        (tmp_path / "fifo", "the pidfile .* is not a file; choose another path"),
+        (tmp_path / "fifo", "the pidfile .* is not a regular file; choose another path"),
     ):
         if path.name == "link":
             path.symlink_to("/etc/passwd")

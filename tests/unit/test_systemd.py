@@ -9,9 +9,9 @@ import pytest
 from prefork.systemd import (
     MOST_FDS,
     Notifier,
-    forget,
     is_journal,
     listen_fds,
+    remove_variables,
     watchdog_interval,
     with_priority,
 )
@@ -76,7 +76,7 @@ def test_states_are_sent_in_one_datagram(tmp_path: Path, abstract: bool) -> None
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(name.replace("@", "\0", 1))
         manager.settimeout(30)
-        notifier = Notifier.of({"NOTIFY_SOCKET": name})
+        notifier = Notifier.from_environment({"NOTIFY_SOCKET": name})
         assert notifier is not None
         assert notifier.send(READY=1, STATUS="up")
         assert manager.recv(4096) == b"READY=1\nSTATUS=up"
@@ -91,10 +91,10 @@ def test_a_manager_that_is_gone_or_does_not_read_is_not_waited_for(tmp_path: Pat
 
 
 def test_without_a_socket_no_notification_is_sent() -> None:
-    assert Notifier.of({}) is None
+    assert Notifier.from_environment({}) is None
     for bad in ("relative", "@", "/"):
         with pytest.raises(ValueError, match="NOTIFY_SOCKET is"):
-            Notifier.of({"NOTIFY_SOCKET": bad})
+            Notifier.from_environment({"NOTIFY_SOCKET": bad})
 
 
 def test_the_watchdog_is_for_the_process_that_it_names() -> None:
@@ -110,7 +110,7 @@ def test_the_watchdog_is_for_the_process_that_it_names() -> None:
 def test_an_application_finds_nothing_of_it() -> None:
     environ = dict.fromkeys(("NOTIFY_SOCKET", "WATCHDOG_USEC", "LISTEN_FDS", "LISTEN_PID"), "1")
     environ["PATH"] = "/bin"
-    forget(environ)
+    remove_variables(environ)
     assert environ == {"PATH": "/bin"}
 
 

@@ -64,7 +64,7 @@ class Notify(Periodic):
         self._manager: Notifier | None = None
         self._watchdog: float | None = None
         try:
-            self._manager = Notifier.of(environ)
+            self._manager = Notifier.from_environment(environ)
             self._watchdog = watchdog_interval(environ, os.getpid())
         except ValueError as error:
             logs.event("warning", "service manager not notified", reason=str(error))

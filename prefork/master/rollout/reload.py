@@ -149,7 +149,7 @@ class Reloads(Periodic):
         self.pidfile.commit()
         for listener in self.serving.listeners:
             try:
-                listener.adjust(self.serving.options)
+                listener.apply(self.serving.options)
             except ListenError as error:
                 logs.event("error", "listener not adjusted", reason=str(error))
 

@@ -29,7 +29,7 @@ def set_up_application(context: WorkerContext) -> Hooks:
 def _set_environment(config: Config, user: dict[str, str]) -> None:
     """Sets environment, directory and module path; `user`: the variables of its account."""
     server = config.server
-    systemd.forget(os.environ)
+    systemd.remove_variables(os.environ)
     os.environ.update(user | server.env)
     try:
         os.chdir(server.chdir)
