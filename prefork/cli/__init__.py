@@ -1,4 +1,4 @@
-"""The command line: a module for each group of commands; arguments in, exit status out."""
+"""The command line: `prefork NAME` is the module `NAME`."""
 
 import gc
 import os
@@ -6,10 +6,10 @@ import sys
 
 
 def main() -> None:
-    """The command `prefork`, with the arguments of this process.
+    """Runs the command `prefork` with the arguments of this process.
 
-    A `serve` that can be read without click is: with what it imports, that is a tenth of the
-    server's start, and two megabytes that all its processes would have for good.
+    Plain arguments of `serve` are read without click.  Importing click would take a tenth of the
+    time of the start, and two megabytes in all processes of the server.
     """
     if sys.platform != "linux":
         sys.exit(
@@ -19,7 +19,7 @@ def main() -> None:
     if sys.argv[1:2] == ["serve"] and "_PREFORK_COMPLETE" not in os.environ:
         try:
             _serve(sys.argv[2:])
-        except KeyboardInterrupt:  # before the server had handlers of its own
+        except KeyboardInterrupt:  # before the server has installed its handlers
             sys.exit("Aborted!")
     from prefork.cli.group import group
 
@@ -27,8 +27,8 @@ def main() -> None:
 
 
 def _serve(args: list[str]) -> None:
-    """Returns where the arguments are for click to read, or to refuse."""
-    # What is imported stays for good: it is not looked through for garbage again and again.
+    """Serves; returns if the arguments are to be read, or refused, by click."""
+    # Imported modules stay: the garbage collector need not search them again and again.
     gc.disable()
     try:
         from prefork.cli import serving

@@ -1,4 +1,4 @@
-"""`prefork check`: whether a configuration can be served, and what holds in it."""
+"""`prefork check`: the problems of a configuration, and its effective values."""
 
 import sys
 
@@ -10,11 +10,12 @@ from prefork.config import ConfigError, Source, describe, load
 
 @click.command("check")
 @click.argument("config", metavar="CONFIG", shell_complete=files)
-@click.option("--show", is_flag=True, help="Print every value that holds and where it came from.")
+@click.option("--show", is_flag=True, help="Print every effective value and its origin.")
 def command(config: str, show: bool) -> None:
     """Check CONFIG: a .toml file, a directory, or module:callable.
 
-    Prints "ok", or every problem, one a line, and exits 1. The application is not imported.
+    Prints "ok", or prints every problem, one a line, and exits with 1. The application is not
+    imported.
     """
     try:
         loaded = load(Source(config))

@@ -1,4 +1,4 @@
-"""Options that `get` and `talk` share."""
+"""Options and standard streams of `get` and `talk`."""
 
 import sys
 from collections.abc import Callable
@@ -12,9 +12,9 @@ _LONGEST = 1_000_000.0
 
 
 def seconds(_context: click.Context, _parameter: click.Parameter, value: float) -> float:
-    """A duration that the system can wait for; `nan` is none."""
+    """Checks a duration; the largest is one that poll(2) can wait for, and `nan` is refused."""
     if not 0 <= value <= _LONGEST:
-        raise click.BadParameter(f"from 0 (no limit) to {_LONGEST:.0f} seconds")
+        raise click.BadParameter(f"expected 0 (no limit) to {_LONGEST:.0f} seconds")
     return value
 
 
@@ -25,7 +25,7 @@ def connect_timeout_option(function: Callable[..., Any]) -> Callable[..., Any]:
         default=30.0,
         show_default=True,
         callback=seconds,
-        help="Seconds for each address that is tried; 0 for what the kernel allows.",
+        help="Seconds for each address that is tried; 0: the limit of the kernel.",
     )(function)
 
 
@@ -34,12 +34,12 @@ def verbose_option(function: Callable[..., Any]) -> Callable[..., Any]:
         "-v",
         "--verbose",
         is_flag=True,
-        help="Show each system call on the socket, what came back and how long it took.",
+        help="Show each system call on the socket, with its result and duration.",
     )(function)
 
 
 def tracer(verbose: bool) -> Trace | None:
-    """Prints each call to standard error, where asked for."""
+    """A trace that prints each call to standard error, if asked for."""
 
     def show(call: SystemCall) -> None:
         click.echo(format_call(call), err=True)
@@ -48,7 +48,7 @@ def tracer(verbose: bool) -> Trace | None:
 
 
 def standard_input() -> int:
-    """Its descriptor; a usage error where there is none and a socket would get its number."""
+    """Its descriptor; a usage error if it is closed, since a socket would then get its number."""
     if sys.stdin is None:
         raise click.UsageError("standard input is closed; give /dev/null instead")
     return sys.stdin.fileno()

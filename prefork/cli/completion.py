@@ -1,4 +1,4 @@
-"""`prefork completion`: what a shell has to know to complete our command line."""
+"""`prefork completion`: the script with which a shell completes commands and options."""
 
 import click
 from click.shell_completion import get_completion_class
@@ -6,11 +6,11 @@ from click.shell_completion import get_completion_class
 _SHELLS = ("bash", "zsh", "fish")
 
 
-@click.command("completion", short_help="Print the script that makes a shell complete commands.")
+@click.command("completion", short_help="Print a script for completion in a shell.")
 @click.argument("shell", type=click.Choice(_SHELLS))
 @click.pass_context
 def command(context: click.Context, shell: str) -> None:
-    """Print what makes SHELL complete prefork's commands and options.
+    """Print the script with which SHELL completes the commands and options of prefork.
 
     \b
       bash: eval "$(prefork completion bash)"          in ~/.bashrc

@@ -1,4 +1,4 @@
-"""What the shell completes where a file may stand."""
+"""Completion of file names by the shell."""
 
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 def files(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> "list[CompletionItem]":
-    """Leaves it to the shell, which knows files best."""
+    """Tells the shell to complete a file name."""
     from click.shell_completion import CompletionItem
 
     return [CompletionItem(incomplete, type="file")]

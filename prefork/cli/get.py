@@ -1,4 +1,4 @@
-"""`prefork get`: a client that shows what a client does."""
+"""`prefork get`: a HTTP client that can show its system calls."""
 
 import contextlib
 import os
@@ -29,28 +29,40 @@ from prefork.client.url import parse_url
 
 FAILED = 1
 REFUSED = 22
-"""An answer of 400 or more under --fail; curl's number for it."""
+"""The exit status for a status of 400 or more with --fail, as with curl."""
 
 
 @click.command("get", short_help="Request URLs through a plain socket.")
 @click.argument("urls", metavar="URL...", nargs=-1, required=True)
-@click.option("-X", "--method", help="The method; GET, or POST where there is data.")
+@click.option("-X", "--method", help="The method; default: GET, or POST with --data.")
 @click.option(
-    "-H", "--header", "headers", multiple=True, help="'Name: value'; 'Name:' leaves out a default."
+    "-H",
+    "--header",
+    "headers",
+    multiple=True,
+    help="'Name: value'; 'Name:' removes a default header.",
 )
-@click.option("-d", "--data", help="Body: a text, @FILE, or @- for standard input.")
+@click.option("-d", "--data", help="The body: a text, @FILE, or @- for standard input.")
 @click.option(
-    "-o", "--output", "outputs", multiple=True, help="File for the body; one for each URL in turn."
+    "-o",
+    "--output",
+    "outputs",
+    multiple=True,
+    help="File for the body; once for each URL, in order.",
 )
-@click.option("-i", "--include", is_flag=True, help="Put the head of the answer before its body.")
-@click.option("-f", "--fail", is_flag=True, help="Exit 22, without a body, on 400 and above.")
+@click.option(
+    "-i", "--include", is_flag=True, help="Write the head of the response before its body."
+)
+@click.option(
+    "-f", "--fail", is_flag=True, help="Exit with 22, without a body, on a status of 400 and above."
+)
 @click.option("-L", "--location", is_flag=True, help="Follow redirects.")
 @click.option(
     "--max-redirs",
     type=click.IntRange(min=0),
     default=10,
     show_default=True,
-    help="Redirects in a row that -L follows.",
+    help="Number of redirects that -L follows.",
 )
 @click.option(
     "--timeout",
@@ -58,11 +70,13 @@ REFUSED = 22
     default=0.0,
     show_default=True,
     callback=seconds,
-    help="Seconds for each URL as a whole; 0 for no limit.",
+    help="Seconds for each URL as a whole; 0: no limit.",
 )
 @connect_timeout_option
-@click.option("-k", "--insecure", is_flag=True, help="Take any certificate.")
-@click.option("--unix", default="", metavar="PATH", help="Connect to this socket (or @abstract).")
+@click.option("-k", "--insecure", is_flag=True, help="Accept any certificate.")
+@click.option(
+    "--unix", default="", metavar="PATH", help="Connect to this Unix socket (or @abstract)."
+)
 @verbose_option
 def command(
     urls: tuple[str, ...],
@@ -80,15 +94,15 @@ def command(
     unix: str,
     verbose: bool,
 ) -> None:
-    """Request URLs and write the bodies of the answers to standard output.
+    """Request URLs and write the bodies of the responses to standard output.
 
-    http://, https:// and http+unix://%2Fpath%2Fof%2Fsocket/ are understood.  URLs of one server
-    share one connection.  Bodies may have any size in both directions.
+    URLs may be http://, https:// or http+unix://%2Fpath%2Fof%2Fsocket/.  URLs of one server share
+    one connection.  Bodies may have any size in both directions.
 
-    Exits 0, 1 where a URL failed (standard error says at which step), 2 for bad usage.
+    Exits with 0; with 1 if a URL failed (standard error names the step); with 2 for bad usage.
     """
     if len(outputs) > len(urls):
-        raise click.UsageError("more --output than URLs")
+        raise click.UsageError("there are more --output options than URLs")
     standard_output()
     redirects = max_redirs if location else None
     code = 0
@@ -100,25 +114,25 @@ def command(
     )
     with _body(data) as body, client:
         if body is not None and not body.replayable and len(urls) > 1:
-            raise click.UsageError("a body from a pipe can go to one URL only")
+            raise click.UsageError("a body from a pipe can be sent to one URL only")
         requests = [_request(url, unix, method, headers, body) for url in urls]
         for text, request, path in zip(urls, requests, _paths(outputs, urls), strict=True):
             try:
                 response = client.request(request, redirects)
                 if fail and response.status >= 400:
                     response.discard()
-                    _complain(text, f"{response.status} {ascii(response.reason)[1:-1]}")
+                    _report(text, f"{response.status} {ascii(response.reason)[1:-1]}")
                     code = code or REFUSED
                 else:
                     _save(response, path, include)
             except BrokenPipeError:
-                # The reader has what it wanted, as with `| head`.
+                # The reader has closed the pipe, as with `| head`.
                 sys.exit(FAILED)
             except ClientError as error:
-                _complain(text, str(error))
+                _report(text, str(error))
                 code = code or FAILED
             except OSError as error:
-                _complain(text, f"write {path or 'standard output'}: {error.strerror}")
+                _report(text, f"write {path or 'standard output'}: {error.strerror}")
                 code = code or FAILED
     sys.exit(code)
 
@@ -182,5 +196,5 @@ def _sink(path: str) -> Iterator[int]:
         yield standard_output()
 
 
-def _complain(url: str, reason: str) -> None:
+def _report(url: str, reason: str) -> None:
     click.echo(f"prefork get: {url}: {reason}", err=True)

@@ -1,4 +1,4 @@
-"""All commands, for click: each is imported when it is asked for."""
+"""The group of all commands, for click; a command is imported when it is used."""
 
 import importlib
 from typing import Any

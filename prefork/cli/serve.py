@@ -14,11 +14,11 @@ from prefork.cli.serving import Arguments, run
 @click.option(
     "--bind", multiple=True, metavar="ADDR", help="host:port, :port, unix:/path, fd:N, systemd."
 )
-@click.option("--workers", metavar="N", help="Worker processes, or auto.")
-@click.option("--threads", metavar="N", help="Application calls at once in each worker.")
+@click.option("--workers", metavar="N", help="Number of worker processes, or auto.")
+@click.option("--threads", metavar="N", help="Requests that a worker answers at the same time.")
 @click.option("--reload", "watch", is_flag=True, help="Reload when the application's files change.")
 @click.option(
-    "--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Any other key."
+    "--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Set any other key."
 )
 def command(
     target: str | None,
@@ -31,8 +31,8 @@ def command(
 ) -> None:
     """Serve TARGET: a .toml file, a directory, module:callable or module:factory().
 
-    It runs in the foreground until it is stopped: by TERM after what is in flight is answered,
-    by INT (Ctrl-C) at once. With [process] daemon it returns when the first workers are ready.
+    It runs in the foreground until it is stopped: by TERM gracefully, by INT (Ctrl-C) at once. With
+    [process] daemon it returns when the first workers are ready.
     """
     given = Arguments(target, tcp, bind, workers, threads, watch, settings)
     try:

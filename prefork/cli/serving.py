@@ -18,7 +18,7 @@ _MANY = {"--bind": "bind", "--set": "settings"}
 
 
 class Arguments(Struct, frozen=True):
-    """What was given; `prefork.cli.serve` says what each means."""
+    """The arguments; they are explained in `prefork.cli.serve`."""
 
     target: str | None = None
     tcp: bool = False
@@ -29,7 +29,7 @@ class Arguments(Struct, frozen=True):
     settings: tuple[str, ...] = ()
 
     def source(self) -> Source:
-        """Raises ValueError for a setting that is none."""
+        """Raises ValueError for a malformed --set."""
         overrides = []
         if self.bind:
             overrides.append(Override("server", "bind", list(self.bind), "--bind"))
@@ -43,7 +43,7 @@ class Arguments(Struct, frozen=True):
 
 
 def read(args: list[str]) -> Arguments | None:
-    """Plain arguments; None for all else, such as a mistake, `--help`, or a value with a dash."""
+    """Reads plain arguments; None for others: a mistake, `--help`, a value that begins with "-"."""
     found: dict[str, str | bool] = {}
     many: dict[str, list[str]] = {name: [] for name in _MANY.values()}
     rest = iter(args)
@@ -72,20 +72,20 @@ def read(args: list[str]) -> Arguments | None:
 def run(source: Source, *, watch: bool) -> int:
     """Serves until the server is stopped; returns the exit status of the command."""
     try:
-        return serve(source, watch=watch, announce=_announce, detached=_tell)
+        return serve(source, watch=watch, announce=_announce, detached=_report_started)
     except StartError as error:
         for line in str(error).splitlines():
             print(f"prefork: {line}", file=sys.stderr)
         return error.status
 
 
-def _tell(pid: int) -> None:
-    with contextlib.suppress(OSError):  # nobody reads it: the daemon runs all the same
+def _report_started(pid: int) -> None:
+    with contextlib.suppress(OSError):  # without a reader the daemon runs all the same
         os.write(1, f"started: pid {pid}\n".encode())
 
 
 def _announce(generation: Generation) -> None:
-    """On a terminal: what is served, where, by how many, and how to stop it."""
+    """Prints, on a terminal, the application, its URLs, the workers and how to stop."""
     if not sys.stderr.isatty():
         return
     config = generation.config
@@ -97,13 +97,13 @@ def _announce(generation: Generation) -> None:
         *(f"  at    {listen_url(config, listener)}" for listener in generation.listeners),
         f"  with  {count} worker{'' if count == '1' else 's'}"
         + (f" of {workers.threads} threads" if workers.threads > 1 else ""),
-        "  stop  Ctrl-C at once; prefork stop, or TERM, when all is answered",
+        "  stop  Ctrl-C: at once; prefork stop, or TERM: gracefully",
     ]
     print("\n".join(lines), file=sys.stderr)
 
 
 def listen_url(config: Config, listener: Listener) -> str:
-    """What a user types to get there."""
+    """The URL of a listener."""
     if config.server.protocol == "tcp" or not listener.is_tcp:
         return listener.name
     secured = config.tls.is_spoken_at(str(listener.address))

@@ -1,4 +1,4 @@
-"""`prefork talk`: a raw connection under standard input and output."""
+"""`prefork talk`: a raw connection between standard input and output and a server."""
 
 import sys
 
@@ -15,15 +15,15 @@ from prefork.cli.client_options import (
 from prefork.client import ClientConnection, ClientError, Trace, dial, dial_unix, relay
 
 
-@click.command("talk", short_help="Standard input and output on a raw connection.")
+@click.command("talk", short_help="Open a raw connection.")
 @click.argument("address", metavar="ADDR")
 @connect_timeout_option
 @verbose_option
 def command(address: str, connect_timeout: float, verbose: bool) -> None:
-    """Send standard input to ADDR and write what comes back to standard output.
+    """Send standard input to ADDR and write received bytes to standard output.
 
-    ADDR is host:port, [v6]:port, unix:/path or unix:@abstract.  The end of standard input ends
-    the sending only; the command ends when the other side closes.
+    ADDR is host:port, [v6]:port, unix:/path or unix:@abstract.  The end of standard input only ends
+    the sending; the command ends when the other side closes the connection.
     """
     target, source, sink = _target(address), standard_input(), standard_output()
     try:
@@ -33,7 +33,7 @@ def command(address: str, connect_timeout: float, verbose: bool) -> None:
         finally:
             connection.close()
     except BrokenPipeError:
-        # The reader has what it wanted, as with `| head`.
+        # The reader has closed the pipe, as with `| head`.
         sys.exit(1)
     except ClientError as error:
         click.echo(f"prefork talk: {address}: {error}", err=True)
@@ -49,7 +49,7 @@ def _target(text: str) -> Address:
     except ValueError as error:
         raise click.UsageError(f"{text}: {error}") from error
     if target.kind not in ("tcp", "unix", "abstract") or (target.kind == "tcp" and not target.port):
-        raise click.UsageError(f"{text}: cannot be connected to; give host:port or unix:PATH")
+        raise click.UsageError(f"{text}: not an address to connect to; give host:port or unix:PATH")
     return target
 
 

@@ -1,4 +1,4 @@
-"""`prefork --version`: what runs here, for a report of a problem."""
+"""`prefork --version`: the versions of everything, for bug reports."""
 
 import os
 import platform
@@ -13,7 +13,7 @@ _EXTRA = re.compile(r"extra == ['\"]([\w-]+)['\"]")
 
 
 def lines() -> list[str]:
-    """prefork, Python, the kernel, and each library with its version, a line each."""
+    """The versions of prefork, Python, the kernel and each library, one a line."""
     system = os.uname()
     return [
         f"prefork {__version__}",
@@ -24,7 +24,7 @@ def lines() -> list[str]:
 
 
 def _libraries() -> Iterator[str]:
-    """Those that an installed prefork asks for; of a checkout that is only run nothing is known."""
+    """The libraries that prefork requires; none if it is not installed, as in a checkout."""
     try:
         required = metadata.requires("prefork") or []
     except metadata.PackageNotFoundError:

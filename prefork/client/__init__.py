@@ -1,7 +1,8 @@
-"""The client: socket(), connect(), write, read, close, and nothing between it and them.
+"""The client: it calls socket(), connect(), send(), recv() and close() itself, without a library.
 
-`url`, `request`, `response` and `trace` are pure; `connection` makes the system calls and tells
-each to the trace; `exchange` runs one request and its answer over it, and `relay` a raw stream.
+`url`, `request_writer`, `response_parser` and `trace` are pure.  `connection` makes the system
+calls and reports each to the trace.  `exchange` runs a request and its response over it, and
+`relay` a raw stream.
 """
 
 from prefork.client.connection import ClientConnection, ClientError, Disconnected, dial, dial_unix

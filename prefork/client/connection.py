@@ -1,7 +1,7 @@
-"""One connection of the client: each system call on it, in the open.
+"""One connection of the client, with each system call on it.
 
-All of them go through `traced`, so that a user sees what is done in his name; all that fails
-becomes a ClientError that says at which step.
+All calls go through `traced`, so that a user can see them.  A failure becomes a ClientError with
+the step that failed.
 """
 
 import contextlib
@@ -17,13 +17,13 @@ from typing import TypeVar
 from prefork.client.trace import Trace, traced
 
 RECEIVE = 64 * 1024
-"""Bytes asked of one recv()."""
+"""The most bytes of one recv()."""
 
 T = TypeVar("T")
 
 
 class ClientError(Exception):
-    """What failed, in one line: the step, then the reason."""
+    """A step failed; the text is one line: the step, then the reason."""
 
     def __init__(self, step: str, reason: str) -> None:
         super().__init__(f"{step}: {reason}")
@@ -32,18 +32,18 @@ class ClientError(Exception):
 
 
 class Disconnected(ClientError):
-    """The connection is gone: reset, or closed too early."""
+    """The connection was reset, or closed too early."""
 
 
 class Deadline:
-    """A moment after which nothing is waited for; 0 seconds is never."""
+    """The end of all waiting; 0 seconds: no limit."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self._at = time.monotonic() + seconds if seconds else math.inf
 
     def remaining(self, most: float = math.inf) -> float | None:
-        """Seconds left, at most `most`, None for no limit; raises TimeoutError when over."""
+        """Seconds left, at most `most`; None for no limit; raises TimeoutError after the end."""
         left = min(self._at - time.monotonic(), most)
         if left <= 0:
             raise TimeoutError
@@ -66,7 +66,7 @@ class ClientConnection:
         self._ended = False
 
     def connect(self, address: object, shown: str, timeout: float) -> None:
-        """Raises OSError, since the next address may do; 0 seconds is no limit of its own."""
+        """Raises OSError, since the next address may work; 0 seconds: only the deadline."""
         self._sock.settimeout(self.deadline.remaining(timeout or math.inf))
         self._traced("connect", (shown,), lambda: self._sock.connect(address))  # type: ignore[arg-type]
 
@@ -79,7 +79,7 @@ class ClientConnection:
                 self._sock,
                 server_hostname=name,
                 do_handshake_on_connect=False,
-                # An end without TLS's own end may be a cut by somebody in between.
+                # An end without close_notify may be a truncation by an attacker.
                 suppress_ragged_eofs=False,
             )
             self._sock = wrapped
@@ -91,11 +91,14 @@ class ClientConnection:
         self._do("send", "sendall", (data,), lambda: self._sock.sendall(data))
 
     def send(self, data: memoryview) -> int:
-        """As many bytes as go now, without waiting."""
+        """Sends as many bytes as possible without waiting; returns their number."""
         return self._do("send", "send", (data,), lambda: self._sock.send(data), wait=False) or 0
 
     def sendfile(self, fd: int, offset: int, count: int) -> int | None:
-        """As much of a file as goes now (sendfile(2)); 0 at its end, None where nothing goes."""
+        """Sends as much of a file as possible without waiting, sendfile(2).
+
+        Returns the number of bytes; 0 at the end of the file, None if it would have to wait.
+        """
         return self._do(
             "send",
             "sendfile",
@@ -105,11 +108,15 @@ class ClientConnection:
         )
 
     def recv(self, *, wait: bool = True) -> bytes | None:
-        """What has come, b"" at the end; None where nothing has and `wait` is false."""
+        """The bytes received, b"" at the end; None if there are none and `wait` is false."""
         return self._do("receive", "recv", (RECEIVE,), lambda: self._sock.recv(RECEIVE), wait=wait)
 
     def wait(self, *, write: bool, source: int | None) -> tuple[bool, bool, bool]:
-        """Waits until the socket can be read, where asked for written, or `source` read."""
+        """Waits until the socket is readable, with `write` until it is writable, or `source`
+        readable.
+
+        Returns whether these three hold.
+        """
         if isinstance(self._sock, ssl.SSLSocket) and self._sock.pending():
             return True, False, False
         poll = select.poll()
@@ -130,28 +137,28 @@ class ClientConnection:
         return bool(mask & ~select.POLLOUT), bool(mask & select.POLLOUT), source in found
 
     def idle(self) -> bool:
-        """Whether nothing waits to be read: neither the end nor what nobody has asked for."""
+        """Whether there is nothing to read: neither the end nor unexpected bytes."""
         poll = select.poll()
         poll.register(self._fd, select.POLLIN)
         return not self._traced("poll", ("POLLIN", "0 ms"), lambda: _Events(poll.poll(0)))
 
     def shutdown(self) -> None:
-        """Ends our direction: the server reads the end (shutdown(2), SHUT_WR)."""
+        """Ends the sending direction: the server reads the end (shutdown(2), SHUT_WR)."""
         self._ended = True
         self._do("shutdown", "shutdown", ("SHUT_WR",), lambda: self._sock.shutdown(socket.SHUT_WR))
 
     def close(self) -> None:
-        """Says the end, where it is not said yet, and closes; harmless a second time."""
+        """Ends the sending direction, unless that was done, and closes; harmless a second time."""
         if not self._open:
             return
         self._open = False
         with contextlib.suppress(OSError, ValueError):
-            # Without waiting for the server's own end (RFC 8446 section 6.1).
+            # Without waiting for the close_notify of the server (RFC 8446 section 6.1).
             self._sock.settimeout(0)
             if isinstance(self._sock, ssl.SSLSocket):
                 self._traced("unwrap", (), self._sock.unwrap)
         if not self._ended:
-            # Fails where the server has reset, or the connection never was.
+            # Fails if the server has reset the connection, or if there never was one.
             with contextlib.suppress(OSError):
                 self._traced("shutdown", ("SHUT_WR",), lambda: self._sock.shutdown(socket.SHUT_WR))
         self._traced("close", (), self._sock.close)
@@ -168,7 +175,7 @@ class ClientConnection:
         *,
         wait: bool = True,
     ) -> T | None:
-        """One call; None where it would have to wait and may not."""
+        """Makes one call; returns None if it would have to wait and `wait` is false."""
         try:
             self._sock.settimeout(self.deadline.remaining() if wait else 0)
             return self._traced(name, arguments, function)
@@ -184,7 +191,7 @@ class ClientConnection:
 
 
 class _Events(list[tuple[int, int]]):
-    """What poll() found, as the trace shows it."""
+    """The events of poll(), as the trace shows them."""
 
     def __str__(self) -> str:
         names = ("POLLIN", "POLLOUT", "POLLERR", "POLLHUP")
@@ -203,10 +210,10 @@ def dial(
     deadline: Deadline | None = None,
     trace: Trace | None = None,
 ) -> ClientConnection:
-    """Connects to the first address of a host that answers, each tried for `timeout` seconds.
+    """Connects to the first address of a host that answers; each is tried for `timeout` seconds.
 
-    Looking up the name is the resolver's affair and has its time limits (resolv.conf(5)).
-    Raises ClientError with the reason of every address.
+    The name lookup has the time limits of the resolver (resolv.conf(5)).
+    Raises ClientError with the reasons of all addresses.
     """
     deadline = deadline or Deadline(0)
     try:
@@ -229,7 +236,7 @@ def dial_unix(
     deadline: Deadline | None = None,
     trace: Trace | None = None,
 ) -> ClientConnection:
-    """Connects to a Unix socket, `@name` being an abstract one (unix(7)); raises ClientError."""
+    """Connects to a Unix socket; `@name` is an abstract one (unix(7)).  Raises ClientError."""
     address = "\0" + path[1:] if path.startswith("@") else path
     try:
         return _connected(socket.AF_UNIX, address, path, timeout, deadline or Deadline(0), trace)
@@ -255,7 +262,7 @@ def _connected(
 
 
 class _Addresses(list[tuple[int, str, object]]):
-    """What a name stands for, as the trace shows it."""
+    """The addresses of a name, as the trace shows them."""
 
     def __str__(self) -> str:
         return ", ".join(shown for _, shown, _ in self)
@@ -281,13 +288,13 @@ def _no_name(error: Exception) -> str:
 
 
 def explain(error: Exception) -> str:
-    """The reason of a failed call, in words."""
+    """The reason of a failed call, as text."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"certificate not trusted: {error.verify_message}"
     if isinstance(error, ssl.SSLEOFError):
-        return "closed early, without TLS's own end"
+        return "closed early, without close_notify of TLS"
     if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
-        return "the other side does not speak TLS"
+        return "the other side does not use TLS"
     if isinstance(error, BrokenPipeError):
         return "closed early by the other side"
     if isinstance(error, ssl.SSLError) and error.reason:

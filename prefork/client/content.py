@@ -1,4 +1,4 @@
-"""What a request carries: bytes, a regular file or a pipe, sent as the socket takes it."""
+"""The body of a request: bytes, a regular file or a pipe, and its upload."""
 
 import os
 import stat
@@ -9,13 +9,13 @@ PIECE = 64 * 1024
 
 
 class RequestContent:
-    """Bytes in memory or an open descriptor; `length` is None where only its end will tell.
+    """Bytes in memory, or an open descriptor; `length` is None if only its end shows it.
 
-    Bytes are taken for a form's unless a header says otherwise, as curl does.
+    The default content type of bytes is that of a form, as with curl.
     """
 
     def __init__(self, data: bytes = b"", fd: int | None = None) -> None:
-        """Raises OSError where the descriptor cannot be asked."""
+        """Raises OSError if fstat(2) or lseek(2) fails."""
         self.data = data
         self.fd = fd
         form = "application/x-www-form-urlencoded"
@@ -32,24 +32,24 @@ class RequestContent:
 
     @property
     def small(self) -> bool:
-        """Whether there is nothing to read and the rest fits beside a head."""
+        """Whether it is in memory and short enough to be sent together with the head."""
         return self.length == len(self.data) <= PIECE
 
     def _measure(self, fd: int) -> int | None:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             return None
-        # Standard input may be a file that somebody has read a part of.
+        # Standard input may be a file that was read in part.
         self.offset = os.lseek(fd, 0, os.SEEK_CUR)
         length = max(0, status.st_size - self.offset)
-        # The files of proc(5) say 0 and are not empty.
+        # The files of proc(5) have size 0 and are not empty.
         if length == 0 and os.pread(fd, 1, self.offset):
             return None
         return length
 
 
 class Upload:
-    """A body on its way: what is sent, what is in hand, what is still to be read."""
+    """The sending of a body: how much was read, and the bytes that are still to be sent."""
 
     def __init__(self, body: RequestContent, chunked: bool) -> None:
         self._body = body
@@ -64,15 +64,15 @@ class Upload:
 
     @property
     def source(self) -> int | None:
-        """The descriptor to wait for before a push, where reading it may block."""
+        """The descriptor to wait for before `push`, if reading it may block."""
         if self._pending or self._body.replayable or self._ended:
             return None
         return self._body.fd
 
     def push(self, connection: ClientConnection) -> None:
-        """One read and one send, as much as the socket takes now.
+        """One read, and one send of as much as is possible without waiting.
 
-        Raises ClientError where the body cannot be read or has become shorter than promised.
+        Raises ClientError if the body cannot be read, or is shorter than its Content-Length.
         """
         body = self._body
         direct = connection.plain and not self._chunked

@@ -1,7 +1,7 @@
-"""Requests and answers over one kept connection.
+"""Requests and responses over one kept connection.
 
-Both directions are served at once while a body goes out: a server may answer early, and one that
-answers while it reads would otherwise wait for us as we wait for it.
+While a body is sent, both directions are served.  A server may respond early; with a server that
+responds while it reads, each side would otherwise wait for the other.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ DISCARD = 64 * 1024
 
 
 class ClientResponse:
-    """The answer to one request; iterate over it for the pieces of its body, once."""
+    """The response to one request; iterating over it, once, gives the pieces of its body."""
 
     def __init__(self, connection: ClientConnection, request: ClientRequest) -> None:
         self.request = request
@@ -52,17 +52,17 @@ class ClientResponse:
 
     @property
     def length(self) -> int | None:
-        """Bytes of the body, None where the head does not say."""
+        """Bytes of the body; None if the head does not say."""
         return self._parser.length
 
     @property
     def started(self) -> bool:
-        """Whether a byte of it has come."""
+        """Whether a byte of it was received."""
         return self._parser.started
 
     @property
     def head(self) -> bytes:
-        """Status line and headers as they came, with the empty line."""
+        """Status line and headers as received, with the empty line."""
         parser = self._parser
         lines = [f"HTTP/{parser.version} {parser.status} {parser.reason}"]
         lines += [f"{name}: {value}" for name, value in parser.headers]
@@ -70,7 +70,7 @@ class ClientResponse:
 
     @property
     def location(self) -> str | None:
-        """Where a redirect points, None where it is none."""
+        """The target of a redirect; None if it is not a redirect."""
         return self._parser.header("Location") if self.status in REDIRECTS else None
 
     @property
@@ -87,7 +87,7 @@ class ClientResponse:
         )
 
     def begin(self) -> None:
-        """Sends the request until the head of the answer is there; raises ClientError."""
+        """Sends the request until the head of the response is complete; raises ClientError."""
         with self._closing():
             head, body = self.request.head(), self.request.body
             if body is not None and self._upload is None:
@@ -110,7 +110,7 @@ class ClientResponse:
             self._connection.close()
 
     def discard(self) -> None:
-        """Reads away a short body, so that the connection can be used again, or closes."""
+        """Reads a short body, so that the connection can be used again; closes if it is long."""
         left = DISCARD
         with contextlib.suppress(Disconnected):
             for piece in self:
@@ -122,8 +122,8 @@ class ClientResponse:
 
     @property
     def _finished(self) -> bool:
-        # After a refusal the rest of the body is of no use (RFC 9112 section 9.5); a server that
-        # says yes before it has read all still wants it.
+        # After an error the rest of the body is of no use (RFC 9112 section 9.5); a server with a
+        # 2xx status still reads it.
         return self._parser.complete and (self._upload is None or self.status >= 300)
 
     @contextlib.contextmanager
@@ -150,7 +150,7 @@ class ClientResponse:
         try:
             upload.push(self._connection)
         except Disconnected as error:
-            # It may have answered before it closed: that is still to be read.
+            # The server may have responded before it closed: that is still to be read.
             self._stop_sending(error)
         if upload.done:
             self._upload = None
@@ -186,7 +186,7 @@ class ClientResponse:
 
 
 def _upload(request: ClientRequest) -> Upload | None:
-    """What is left to send after the head: a small body in memory goes with it, in one segment."""
+    """The upload after the head; None if a small body is sent with the head, in one segment."""
     body = request.body
     if body is None or (body.small and not request.chunked):
         return None
@@ -194,7 +194,7 @@ def _upload(request: ClientRequest) -> Upload | None:
 
 
 class HttpClient:
-    """Makes requests, one at a time, and keeps the connection for the next of the same origin."""
+    """Makes requests, one at a time; keeps the connection for the next one of the same origin."""
 
     def __init__(
         self,
@@ -204,8 +204,9 @@ class HttpClient:
         verify: bool = True,
         trace: Trace | None = None,
     ) -> None:
-        """Timeouts in seconds, 0 for none: for each address tried, and for a request as a whole
-        with its redirects and its body.  `verify` checks the server's certificate and name.
+        """connect_timeout: seconds for each address; 0: no limit.
+        timeout: seconds for a request with its redirects and its body; 0: no limit.
+        verify: check the certificate of the server, and its name.
         """
         self._connect_timeout = connect_timeout
         self._timeout = timeout
@@ -221,15 +222,16 @@ class HttpClient:
         self.close()
 
     def close(self) -> None:
-        """Closes the connection that is kept, if any."""
+        """Closes the kept connection, if there is one."""
         if self._connection is not None:
             self._connection.close()
         self._connection = self._response = None
 
     def request(self, request: ClientRequest, redirects: int | None = None) -> ClientResponse:
-        """Sends a request and returns when the head of its answer is there.
+        """Sends a request and returns when the head of its response is complete.
 
-        `redirects` is how many may be followed, None to take the first answer as it is.
+        redirects: the largest number of redirects to follow; None: the first response is returned.
+
         Raises ClientError, with the connection closed.
         """
         deadline = Deadline(self._timeout)
@@ -252,22 +254,22 @@ class HttpClient:
     def _exchange(self, request: ClientRequest, deadline: Deadline) -> ClientResponse:
         kept = self._kept(request.url)
         if kept is not None:
-            response = self._answer_on(kept, request, deadline)
+            response = self._response_on(kept, request, deadline)
             try:
                 response.begin()
             except Disconnected:
-                # The server has ended the idle connection just as we wrote.
+                # The server has closed the idle connection at the same time.
                 if response.started or not request.repeatable:
                     raise
             else:
                 return response
         self.close()
         self._connection = self._connect(request.url, deadline)
-        response = self._answer_on(self._connection, request, deadline)
+        response = self._response_on(self._connection, request, deadline)
         response.begin()
         return response
 
-    def _answer_on(
+    def _response_on(
         self, connection: ClientConnection, request: ClientRequest, deadline: Deadline
     ) -> ClientResponse:
         connection.deadline = deadline
@@ -275,7 +277,7 @@ class HttpClient:
         return self._response
 
     def _kept(self, url: URL) -> ClientConnection | None:
-        """The connection of the last request, where it is still good for this URL."""
+        """The connection of the last request, if it can be used for this URL."""
         last, connection = self._response, self._connection
         if last is None or connection is None or not last.reusable:
             return None
@@ -305,7 +307,7 @@ class HttpClient:
     def _context(self) -> ssl.SSLContext:
         context = ssl.create_default_context()
         context.set_alpn_protocols(["http/1.1"])
-        # Python hides an end without close_notify by default: here it may be a cut body.
+        # By default Python hides an end without close_notify: the body may then be truncated.
         context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
         if not self._verify:
             context.check_hostname = False

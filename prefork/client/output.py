@@ -1,4 +1,4 @@
-"""Where an answer goes, and the bar that shows how far it has come."""
+"""The output of a response, and its progress bar."""
 
 import os
 import shutil
@@ -10,12 +10,12 @@ from prefork.client.exchange import ClientResponse
 
 
 class Progress:
-    """A line on a terminal, drawn anew at most ten times a second."""
+    """A line on a terminal, drawn at most ten times a second."""
 
     def __init__(
         self, stream: TextIO, total: int | None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`total` in bytes, None where nobody knows."""
+        """`total`: bytes; None if it is not known."""
         self._stream = stream
         self._total = total
         self._clock = clock
@@ -23,13 +23,13 @@ class Progress:
         self._done = 0
 
     def advance(self, count: int) -> None:
-        """So many more bytes have come."""
+        """`count` more bytes were received."""
         self._done += count
         if self._clock() - self._drawn >= 0.1:
             self._draw()
 
     def finish(self) -> None:
-        """The last state stays on the terminal."""
+        """Draws the last state, which stays on the terminal."""
         self._draw()
         self._stream.write("\n")
         self._stream.flush()
@@ -67,9 +67,9 @@ def size(count: float) -> str:
 def write(
     response: ClientResponse, sink: int, *, include: bool = False, bar: Progress | None = None
 ) -> None:
-    """Writes the body to a descriptor as it comes, before it the head if asked for.
+    """Writes the body to a descriptor as it is received; with `include`, the head before it.
 
-    Raises ClientError for what fails on the connection, OSError for what fails on `sink`.
+    Raises ClientError for a failure of the connection, OSError for a failure of `sink`.
     """
     if include:
         write_all(sink, response.head)
@@ -84,7 +84,7 @@ def write(
 
 
 def write_all(fd: int, data: bytes) -> None:
-    """Without a buffer: what has come is out, and nothing is left to fail at exit."""
+    """Writes without a buffer, so that nothing is left that could fail at exit."""
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]

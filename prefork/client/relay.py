@@ -1,4 +1,4 @@
-"""A raw stream: what comes in goes to the socket, what the socket gives goes out."""
+"""A raw stream: from a descriptor to the socket, and from the socket to another descriptor."""
 
 import os
 
@@ -10,8 +10,8 @@ from prefork.client.output import write_all
 def relay(connection: ClientConnection, source: int | None, sink: int) -> None:
     """Copies `source` to the peer and the peer to `sink` until the peer closes.
 
-    The end of `source` ends our direction only (shutdown(2), SHUT_WR): the peer can still answer.
-    Raises ClientError for what fails on the socket, OSError for what fails on `sink`.
+    The end of `source` only ends the sending direction (shutdown(2), SHUT_WR): the peer can still
+    send.  Raises ClientError for a failure of the socket, OSError for a failure of `sink`.
     """
     pending = memoryview(b"")
     broken: Disconnected | None = None
@@ -33,7 +33,7 @@ def relay(connection: ClientConnection, source: int | None, sink: int) -> None:
             if pending and (writable or filled):
                 pending = pending[connection.send(pending) :]
         except Disconnected as error:
-            # What the peer said before it closed is still to be read.
+            # Bytes that the peer sent before it closed are still to be read.
             broken, source, pending = error, None, memoryview(b"")
     if broken is not None:
         raise broken

@@ -1,4 +1,4 @@
-"""Requests as bytes, and what becomes of one at a redirect: no sockets here."""
+"""Requests as bytes, and the request that follows a redirect."""
 
 import re
 
@@ -10,7 +10,7 @@ from prefork.client.url import URL, resolve
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
-# Safe to send twice where nobody knows whether the first arrived (RFC 9110 section 9.2.2).
+# Safe to send again if it is not known whether the first one arrived (RFC 9110 section 9.2.2).
 _IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"})
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -18,7 +18,7 @@ _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
 class ClientRequest(msgspec.Struct, frozen=True):
-    """What is asked for.  A header of the user's replaces a default; the value None removes it."""
+    """A request.  A header in `headers` replaces the default one; the value None removes it."""
 
     url: URL
     method: str = "GET"
@@ -27,19 +27,19 @@ class ClientRequest(msgspec.Struct, frozen=True):
 
     @property
     def chunked(self) -> bool:
-        """Whether the body goes in chunks: its length is unknown, or the user says so."""
+        """Whether the body is sent in chunks: its length is unknown, or a header says so."""
         if self.body is None:
             return False
         return self.body.length is None or "transfer-encoding" in _names(self.headers)
 
     @property
     def repeatable(self) -> bool:
-        """Whether it may be sent again after a connection that broke."""
+        """Whether it may be sent again on another connection."""
         return self.method in _IDEMPOTENT and (self.body is None or self.body.replayable)
 
     @property
     def closes(self) -> bool:
-        """Whether it says itself that the connection ends with it."""
+        """Whether it has `Connection: close`."""
         return any(
             name.lower() == "connection" and value is not None and value.lower() == "close"
             for name, value in self.headers
@@ -65,8 +65,8 @@ class ClientRequest(msgspec.Struct, frozen=True):
             lines.append(("Authorization", authorization))
         if self.body is not None:
             lines.append(("Content-Type", self.body.content_type))
-        # There is no Expect: 100-continue, which would cost a wait: the answer is looked for
-        # while the body goes out, and a server that says no early stops it.
+        # There is no Expect: 100-continue, which would cost a wait. The response is read while the
+        # body is sent, and an early error stops the sending.
         if self.body is not None and self.chunked:
             lines.append(("Transfer-Encoding", "chunked"))
         elif self.body is not None:
@@ -80,35 +80,37 @@ class ClientRequest(msgspec.Struct, frozen=True):
 def check_method(method: str) -> str:
     """The method, or ValueError where it is not a token (RFC 9110 section 5.6.2)."""
     if not _TOKEN.fullmatch(method):
-        raise ValueError(f"not a method: {method!r}")
+        raise ValueError(f"not a method: {method!r}; give a name such as GET")
     return method
 
 
 def parse_header(text: str) -> tuple[str, str | None]:
-    """`Name: value`, or `Name:` to leave out a default.
+    """Parses `Name: value`, or `Name:` to remove a default header.
 
-    Raises ValueError for what is no header, and for those that frame the body: Content-Length
-    is counted, and Transfer-Encoding can be `chunked` only.
+    Raises ValueError if the text is not a header, and for Content-Length, which is computed, and
+    any Transfer-Encoding but `chunked`.
     """
     name, colon, value = text.partition(":")
     value = value.strip(" \t")
     if not colon or not _TOKEN.fullmatch(name):
         raise ValueError(f"not a header: {text!r}; write 'Name: value'")
     if not _VALUE.fullmatch(value):
-        raise ValueError(f"header {name}: no line ends, controls or letters outside latin-1")
+        raise ValueError(
+            f"header {name}: the value has a line end, a control character or one outside latin-1"
+        )
     if name.lower() == "content-length":
-        raise ValueError("Content-Length is counted from the body; 'talk' sends any bytes")
+        raise ValueError("Content-Length is computed from the body; 'prefork talk' sends any bytes")
     if name.lower() == "transfer-encoding" and value.lower() != "chunked":
-        raise ValueError("Transfer-Encoding can be 'chunked' only; 'talk' sends any bytes")
+        raise ValueError("Transfer-Encoding can only be 'chunked'; 'prefork talk' sends any bytes")
     return name, value or None
 
 
 def redirected(request: ClientRequest, status: int, location: str) -> ClientRequest:
-    """The request that follows an answer with this status and Location.
+    """The request that follows a response with this status and Location.
 
-    303 asks for a GET, and so do 301 and 302 after a POST, as is the custom; others keep method
-    and body (RFC 9110 section 15.4).  Another origin gets neither the user's credentials and
-    cookies nor his Host.  Raises ValueError where it cannot be followed.
+    After 303, and after 301 and 302 to a POST, it is a GET, as with browsers; otherwise method and
+    body stay (RFC 9110 section 15.4).  Credentials, cookies and a Host header of the user are not
+    sent to another origin.  Raises ValueError if the redirect cannot be followed.
     """
     url = resolve(request.url, location)
     method, body, headers = request.method, request.body, request.headers

@@ -1,25 +1,25 @@
-"""Answers, from bytes to status, headers and pieces of body; the reading of HTTP is llhttp's.
+"""The parser of a response: from bytes to status, headers and pieces of the body.
 
-One parser reads one answer.  It knows the request's method, since an answer to HEAD has the
-headers of a body and no body.
+It is based on llhttp.  One parser reads one response.  It needs the method of the request, since a
+response to HEAD has the headers of a body, but no body.
 """
 
 import httptools
 
 LIMIT = 256 * 1024
-"""Bytes that may come in a row and be no body: heads, trailers, chunk extensions."""
+"""The most bytes in a row that are not part of a body: heads, trailers, chunk extensions."""
 
 
 class NotHTTP(Exception):
-    """The bytes are no answer; the text says why."""
+    """The bytes are not a response; the text is the reason."""
 
 
 class Incomplete(Exception):
-    """The connection has ended before the answer; the text says where."""
+    """The connection ended before the response did; the text says where."""
 
 
 class ResponseParser:
-    """Push bytes in with `feed`, tell the end with `eof`, take the body out with `take`."""
+    """`feed` takes bytes, `eof` the end of the connection; `take` returns pieces of the body."""
 
     def __init__(self, method: str = "GET") -> None:
         self.status = 0
@@ -41,7 +41,7 @@ class ResponseParser:
 
     @property
     def length(self) -> int | None:
-        """Bytes of the body as the head says, None where it does not."""
+        """Bytes of the body by the head; None if it does not say."""
         value = self.header("Content-Length")
         return int(value) if value is not None and self._method != "HEAD" else None
 
@@ -51,7 +51,7 @@ class ResponseParser:
         return next((value for key, value in self.headers if key.lower() == wanted), None)
 
     def feed(self, data: bytes) -> None:
-        """Takes what was received; raises NotHTTP."""
+        """Parses received bytes; raises NotHTTP."""
         if self.complete:
             self.excess = True
             return
@@ -60,36 +60,38 @@ class ResponseParser:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            raise NotHTTP("the server switched to another protocol unasked") from None
+            raise NotHTTP(
+                "the server switched to another protocol without a request for it"
+            ) from None
         except httptools.HttpParserError as error:
-            # What follows the end of the answer is the next one's business, and there is none.
+            # Bytes after the end of the response are unexpected: there is no further request.
             if not self.complete:
                 raise NotHTTP(str(error)) from None
             self.excess = True
         if self.head_complete and not self.version.startswith("1."):
-            raise NotHTTP(f"the answer is in HTTP/{self.version}")
+            raise NotHTTP(f"the response has version HTTP/{self.version}")
         self._idle = 0 if self.received > before else self._idle + len(data)
         if self._idle > LIMIT:
             where = "between pieces of body" if self.head_complete else "of head"
             raise NotHTTP(f"more than {LIMIT} bytes {where}")
 
     def eof(self) -> None:
-        """The server has closed: the end of some bodies, else raises Incomplete."""
+        """The server has closed, which is the end of some bodies; else raises Incomplete."""
         if not self.started:
-            raise Incomplete("before the first byte of an answer")
+            raise Incomplete("before the first byte of a response")
         if not self.head_complete:
-            raise Incomplete("in the head of the answer")
+            raise Incomplete("in the head of the response")
         if not self.complete and not self._until_close:
             of = "" if self.length is None else f" of {self.length}"
             raise Incomplete(f"after {self.received}{of} bytes of the body")
         self.complete = True
 
     def take(self) -> list[bytes]:
-        """The pieces of body since the last time."""
+        """The pieces of the body since the last call."""
         pieces, self._body = self._body, []
         return pieces
 
-    # What httptools calls.
+    # Callbacks of httptools.
 
     def on_message_begin(self) -> None:
         if self.complete:
@@ -100,7 +102,7 @@ class ResponseParser:
             self._reason += status
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        # Later ones are trailers, or belong to what nobody asked for.
+        # Later ones are trailers, or belong to unexpected bytes.
         if not self.head_complete:
             self.headers.append((name.decode("latin-1"), value.decode("latin-1")))
 
@@ -109,12 +111,12 @@ class ResponseParser:
             return
         status = self._parser.get_status_code()
         if status < 200 and status != 101:
-            # An interim answer (RFC 9110 section 15.2): the real one follows.
+            # An interim response (RFC 9110 section 15.2): the final one follows.
             return
         self.status = status
         self.reason = self._reason.decode("latin-1")
         self.version = self._parser.get_http_version()
-        # Asked here, since later it is not true.
+        # Read here, since the value changes later.
         self.keep_alive = self._parser.should_keep_alive()
         coded = (self.header("Transfer-Encoding") or "").lower().endswith("chunked")
         self._until_close = not coded and self.header("Content-Length") is None

@@ -1,7 +1,4 @@
-"""What a system call looked like: its arguments, what came back and how long it took.
-
-The form is strace's, so that the lines read the same in both.
-"""
+"""The trace of a system call: its arguments, result and duration, in the format of strace."""
 
 import errno
 import socket
@@ -13,7 +10,7 @@ from typing import TypeVar
 import msgspec
 
 PREVIEW = 48
-"""Bytes shown of what is sent or received."""
+"""The number of bytes shown of sent and received data."""
 
 T = TypeVar("T")
 
@@ -34,7 +31,7 @@ Trace = Callable[[SystemCall], None]
 def traced(
     trace: Trace | None, name: str, arguments: tuple[object, ...], function: Callable[[], T]
 ) -> T:
-    """Calls `function` and tells `trace` about it; an OSError is told and raised again."""
+    """Calls `function` and reports the call to `trace`; an OSError is reported and raised again."""
     if trace is None:
         return function()
     at, start = time.time(), time.perf_counter()
@@ -57,7 +54,7 @@ def format_call(call: SystemCall) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Three digits or so, in us, ms or s."""
+    """About three digits, in us, ms or s."""
     if seconds < 0.001:
         return f"{seconds * 1e6:.0f} us"
     if seconds < 1:
@@ -66,7 +63,7 @@ def format_duration(seconds: float) -> str:
 
 
 def show(value: object) -> str:
-    """An argument or a result; bytes as their count and their beginning."""
+    """An argument or a result as text; bytes as their number and beginning."""
     if value is None:
         return "0"
     if isinstance(value, (bytes, memoryview)):
@@ -77,7 +74,7 @@ def show(value: object) -> str:
 
 
 def preview(data: bytes, total: int) -> str:
-    """The bytes as a quoted string safe for a terminal, with dots where `total` is more."""
+    """The bytes as a quoted string, safe for a terminal, with dots if `total` is more."""
     if not data:
         return ""
     text = data.decode("latin-1").encode("unicode_escape").decode("ascii").replace('"', '\\"')
@@ -86,7 +83,7 @@ def preview(data: bytes, total: int) -> str:
 
 def _show_error(error: OSError) -> str:
     if isinstance(error, ssl.SSLError):
-        # Its errno is OpenSSL's, not the system's.
+        # Its errno is a code of OpenSSL, not of the system.
         return f"-1 {type(error).__name__}"
     if isinstance(error, TimeoutError) and error.errno is None:
         return "-1 timed out"

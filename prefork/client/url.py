@@ -1,4 +1,4 @@
-"""URLs of the client: http, https and http+unix, and where a redirect leads."""
+"""The URLs of the client: http, https and http+unix, and the targets of redirects."""
 
 import base64
 import re
@@ -8,16 +8,17 @@ import msgspec
 
 PORTS = {"http": 80, "https": 443}
 
-# Everything printable that is not a space: what the user has encoded stays as it is.
+# All printable characters but the space: a URL that the user has encoded stays as it is.
 _KEPT = "".join(map(chr, range(0x21, 0x7F)))
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 class URL(msgspec.Struct, frozen=True):
-    """Where a request goes; `target` is what stands in its first line (RFC 9112 section 3.2.1).
+    """The URL of a request.
 
-    With `unix`, a path or `@name`, that socket is connected to in place of host and port.
+    target: the request target of its first line (RFC 9112 section 3.2.1).
+    unix: the path or `@name` of a socket to connect to in place of host and port.
     """
 
     scheme: str
@@ -29,14 +30,14 @@ class URL(msgspec.Struct, frozen=True):
 
     @property
     def authority(self) -> str:
-        """The value of the Host header: without the port where it is the scheme's own."""
-        # A zone index means something on this machine only (RFC 6874 section 4).
+        """The value of the Host header, without the default port of the scheme."""
+        # A zone index has a meaning only on this machine (RFC 6874 section 4).
         host = f"[{self.host.split('%')[0]}]" if ":" in self.host else self.host
         return host if self.port == PORTS[self.scheme] else f"{host}:{self.port}"
 
     @property
     def origin(self) -> tuple[str, str, int, str]:
-        """What two requests must share to use one connection."""
+        """Requests of the same origin can use the same connection."""
         return self.scheme, self.host, self.port, self.unix
 
     @property
@@ -53,27 +54,29 @@ class URL(msgspec.Struct, frozen=True):
 
 
 def parse_url(text: str, unix: str = "") -> URL:
-    """A URL as a user writes it: `http://` may be missing.
+    """Parses a URL; `http://` may be missing.
 
-    `http+unix://%2Fpath%2Fof%2Fsocket/target` names a Unix socket, as does `unix` (a path, or
-    `@name` for an abstract one) beside any other URL.  Raises ValueError with the reason.
+    unix: the path of a Unix socket, or `@name` for an abstract one.  It is also possible to write
+        `http+unix://%2Fpath%2Fof%2Fsocket/target`.
+
+    Raises ValueError with the reason.
     """
     if any(char <= " " or char == "\x7f" for char in text):
-        raise ValueError("a URL holds no spaces or control characters; write %20 for a space")
+        raise ValueError("a URL contains no spaces or control characters; write %20 for a space")
     if not _SCHEME.match(text):
         text = f"http://{text}"
     parts = urlsplit(text)
     target = _target(parts.path, parts.query)
     if parts.scheme == "http+unix":
         if unix:
-            raise ValueError("the socket is named twice: in the URL and beside it")
+            raise ValueError("the socket is given twice: in the URL and with --unix")
         path = unquote(parts.netloc)
         if not path.strip("@") or "\0" in path:
             raise ValueError("no socket path: write http+unix://%2Fpath%2Fof%2Fsocket/")
         return URL("http", "localhost", 80, target, path)
     if parts.scheme not in PORTS:
-        raise ValueError(f"unknown scheme {parts.scheme!r}: http, https or http+unix")
-    # urlsplit has checked the range, except that nobody listens on 0.
+        raise ValueError(f"unknown scheme {parts.scheme!r}; use http, https or http+unix")
+    # urlsplit has checked the range, but it accepts 0.
     if parts.port == 0:
         raise ValueError("port 0 cannot be connected to")
     return URL(
@@ -87,12 +90,12 @@ def parse_url(text: str, unix: str = "") -> URL:
 
 
 def resolve(url: URL, location: str) -> URL:
-    """The URL that a Location header leads to from `url` (RFC 9110 section 10.2.2).
+    """The URL of a Location header in a response for `url` (RFC 9110 section 10.2.2).
 
-    A Unix socket stands for the host of its URL: another host is reached over the network.
-    Raises ValueError where it is no URL for this client.
+    A Unix socket is used for the host of its URL only; another host is reached over the network.
+    Raises ValueError if it is not a URL for this client.
     """
-    # Header text is latin-1; servers send raw spaces and UTF-8 in it that belong encoded.
+    # Header text is latin-1; some servers send spaces and UTF-8 that should be encoded.
     joined = urljoin(str(url), quote(location.encode("latin-1"), safe=_KEPT))
     if not joined.startswith(("http://", "https://")):
         raise ValueError("not an http or https URL")
@@ -112,7 +115,7 @@ def _target(path: str, query: str) -> str:
 
 def _host(host: str) -> str:
     if not host:
-        raise ValueError("no host")
+        raise ValueError("no host; write http://HOST/PATH")
     if ":" in host:
         return unquote(host)
     try:

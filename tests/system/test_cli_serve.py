@@ -111,7 +111,7 @@ def test_at_a_terminal_it_says_what_it_does_and_ctrl_c_ends_it(
         assert [line.split(maxsplit=1) for line in lines[1:4]] == [
             ["at", f"http://127.0.0.1:{port}"],
             ["with", "2 workers"],
-            ["stop", "Ctrl-C at once; prefork stop, or TERM, when all is answered"],
+            ["stop", "Ctrl-C: at once; prefork stop, or TERM: gracefully"],
         ]
         with socket.create_connection(("127.0.0.1", port), PATIENCE) as sock:
             sock.sendall(b"GET /pid HTTP/1.0\r\n\r\n")

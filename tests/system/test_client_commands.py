@@ -289,12 +289,12 @@ def test_a_bar_that_stops_stays_above_the_error(tmp_path: Path) -> None:
         (["http://h/", "-H", "nonsense"], "not a header: 'nonsense'"),
         (["http://h/", "-X", "A B"], "not a method: 'A B'"),
         (["http://h/", "-d", "@/nowhere"], "--data @/nowhere: No such file or directory"),
-        (["http://h/", "--timeout", "-1"], "from 0 (no limit) to 1000000 seconds"),
-        (["http://h/", "--timeout", "nan"], "from 0 (no limit) to 1000000 seconds"),
-        (["http://h/", "--connect-timeout", "1e300"], "from 0 (no limit) to 1000000 seconds"),
-        (["http://h/", "-o", "a", "-o", "b"], "more --output than URLs"),
-        (["http://h/", "http://h/", "-d", "@-"], "a body from a pipe can go to one URL only"),
-        (["http+unix://%2Fa/", "--unix", "/b"], "the socket is named twice"),
+        (["http://h/", "--timeout", "-1"], "expected 0 (no limit) to 1000000 seconds"),
+        (["http://h/", "--timeout", "nan"], "expected 0 (no limit) to 1000000 seconds"),
+        (["http://h/", "--connect-timeout", "1e300"], "expected 0 (no limit) to 1000000 seconds"),
+        (["http://h/", "-o", "a", "-o", "b"], "more --output options than URLs"),
+        (["http://h/", "http://h/", "-d", "@-"], "a body from a pipe can be sent to one URL only"),
+        (["http+unix://%2Fa/", "--unix", "/b"], "the socket is given twice"),
     ],
 )
 def test_bad_usage(arguments: list[str], reason: str) -> None:

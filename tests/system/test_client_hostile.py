@@ -34,8 +34,8 @@ def failure(server: Server, **options: Any) -> str:
 @pytest.mark.parametrize(
     ("sent", "message"),
     [
-        (b"", "receive: closed early, before the first byte of an answer"),
-        (b"HTTP/1.1 20", "receive: closed early, in the head of the answer"),
+        (b"", "receive: closed early, before the first byte of a response"),
+        (b"HTTP/1.1 20", "receive: closed early, in the head of the response"),
         (OK + b"Content-Length: 10\r\n\r\nabc", "receive: closed early, after 3 of 10 bytes"),
         (OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nab", "receive: closed early, after 2"),
         (b"SSH-2.0-OpenSSH_9.6\r\n", "receive: not HTTP: Expected HTTP/"),

@@ -141,7 +141,7 @@ def test_a_server_that_does_not_speak_tls() -> None:
 
     with serving(plain) as server:
         message = refused(f"https://127.0.0.1:{server.port}/")
-    assert message == "TLS handshake: the other side does not speak TLS"
+    assert message == "TLS handshake: the other side does not use TLS"
 
 
 def test_a_server_that_closes_in_the_handshake() -> None:
@@ -207,7 +207,7 @@ def cuts(sent: bytes) -> Handler:
 def test_a_cut_is_not_taken_for_the_end_of_a_body(tls: Wrapper) -> None:
     with serving(tls(cuts(OK + b"\r\npart"))) as server, HttpClient(verify=False) as client:
         response = client.request(ClientRequest(parse_url(f"https://127.0.0.1:{server.port}/")))
-        with pytest.raises(ClientError, match="closed early, without TLS's own end"):
+        with pytest.raises(ClientError, match="closed early, without close_notify of TLS"):
             b"".join(response)
 
 

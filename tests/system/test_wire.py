@@ -514,10 +514,10 @@ def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (("--read", "x", "--get", "http://h/"), "--read shows a file"),
-        (("--read", "x", "--write", "y"), "--read shows a file"),
-        (("--read", "x", "--interface", "lo"), "--read shows a file"),
-        (("80", "--get", "http://h/"), "no PORT with it"),
+        (("--read", "x", "--get", "http://h/"), "--read cannot be used with"),
+        (("--read", "x", "--write", "y"), "--read cannot be used with"),
+        (("--read", "x", "--interface", "lo"), "--read cannot be used with"),
+        (("80", "--get", "http://h/"), "--get cannot be used with PORT"),
         (("--get", "ftp://h/"), "unknown scheme"),
         (("--get", "http+unix://%2Ftmp%2Fx/"), "a Unix socket has no packets"),
         (("0",), "0 is not in the range"),

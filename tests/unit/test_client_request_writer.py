@@ -126,12 +126,12 @@ def test_parse_header(text: str, expected: tuple[str, str | None]) -> None:
         (": a", "not a header"),
         ("X Y: a", "not a header"),
         ("X : a", "not a header"),
-        ("X: a\r\nY: b", "line ends"),
-        ("X: a\nb", "line ends"),
-        ("X: a\0b", "controls"),
+        ("X: a\r\nY: b", "has a line end"),
+        ("X: a\nb", "has a line end"),
+        ("X: a\0b", "a control character"),
         ("X: €", "latin-1"),
-        ("Content-Length: 3", "counted"),
-        ("transfer-encoding: gzip", "'chunked' only"),
+        ("Content-Length: 3", "is computed"),
+        ("transfer-encoding: gzip", "can only be 'chunked'"),
     ],
 )
 def test_a_line_that_is_no_header_is_refused(text: str, reason: str) -> None:

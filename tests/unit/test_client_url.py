@@ -56,7 +56,7 @@ def test_a_bad_url_is_refused_with_its_reason(text: str, reason: str) -> None:
 
 
 def test_a_socket_is_named_once() -> None:
-    with pytest.raises(ValueError, match="named twice"):
+    with pytest.raises(ValueError, match="given twice"):
         parse_url("http+unix://%2Fa/", "/b")
 
 
