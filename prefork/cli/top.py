@@ -33,7 +33,7 @@ def command(target: str | None, control: str | None, picture: Path | None) -> No
     # Imported here: only this command needs the library.
     from rich.console import Console
 
-    from prefork.top.terminal import EVERY, Top
+    from prefork.top.terminal import INTERVAL, Top
     from prefork.top.view import picture as drawn
 
     with connect(target, control) as client:
@@ -41,6 +41,6 @@ def command(target: str | None, control: str | None, picture: Path | None) -> No
         if picture is None:
             top.run(Console())
             return
-        time.sleep(EVERY)  # a rate needs two samples
-        top.see()
+        time.sleep(INTERVAL)  # a rate needs two samples
+        top.refresh()
     picture.write_text(drawn(top.model), encoding="utf-8")

@@ -1,5 +1,5 @@
 """`prefork top`: a running server, live in a terminal.
 
-What is known (`model`), how it looks (`view`) and the terminal (`terminal`) know of each other in
-that order only; the first two make no system call that changes anything, and draw nothing.
+`model` has the data, `view` the layout, `terminal` the input and output.  Each imports only those
+before it.  `model` and `view` change nothing in the system, and do not write to the terminal.
 """

@@ -1,4 +1,4 @@
-"""What `top` knows: two looks at a server, and what changed between them."""
+"""The data of `top`: two samples of a server, and the differences between them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,12 +10,12 @@ from prefork.control import ServerStatus, WorkerStatus
 
 
 class ProcessUsage(NamedTuple):
-    """What the kernel tells of a worker's process."""
+    """Memory and CPU of a worker process, from the kernel."""
 
     memory: int
     """Resident bytes (RSS)."""
     cpu: float
-    """Seconds of CPU time so far."""
+    """Seconds of CPU time since its start."""
 
 
 class TopSample(NamedTuple):
@@ -27,9 +27,11 @@ class TopSample(NamedTuple):
     processes: Mapping[int, ProcessUsage]
 
 
-def look(time: float, server: ServerStatus) -> TopSample:
-    """Adds what the kernel knows of the workers; a container's processes cannot be seen from
-    outside by the ids that they have inside."""
+def sample(time: float, server: ServerStatus) -> TopSample:
+    """Adds the memory and CPU of the workers, if their processes can be seen.
+
+    The process ids of a container cannot be used outside of it.
+    """
     return TopSample(time, server, {each.pid: _process(each.pid) for each in server.workers})
 
 
@@ -43,16 +45,16 @@ def _process(pid: int) -> ProcessUsage:
 
 
 class Row(NamedTuple):
-    """A worker, with what changed since the look before."""
+    """A worker, with the changes since the last sample."""
 
     worker: WorkerStatus
     rate: float
     """Requests a second."""
     mean: float
-    """Seconds that one took in the application, of those since the look before."""
+    """Mean seconds of a request in the application since the last sample."""
     memory: int
     cpu: float
-    """Share of one CPU: 1.0 is a whole one."""
+    """CPUs in use: 1.0 is one whole CPU."""
 
 
 _ORDERS: dict[str, Callable[[Row], tuple[float, ...]]] = {
@@ -68,7 +70,7 @@ ORDERS = tuple(_ORDERS)
 
 @dataclass
 class Model:
-    """All that is shown."""
+    """Everything that is shown."""
 
     now: TopSample
     before: TopSample | None = None
@@ -76,17 +78,17 @@ class Model:
     selected: int = 0
     """A slot."""
     stack: str | None = None
-    """Of the selected worker, where it is shown."""
+    """The stack of the selected worker, if it is shown."""
     message: str = ""
-    """What came of the last key."""
+    """The result of the last key."""
     question: str = ""
-    """What is to be answered by y or n."""
+    """A question to be answered with y or n."""
     rates: list[float] = field(default_factory=list)
-    """Requests a second, of the last looks."""
+    """Requests a second of the last samples."""
 
-    def see(self, look: TopSample) -> None:
-        """The next look."""
-        self.before, self.now = self.now, look
+    def add(self, sample: TopSample) -> None:
+        """Adds the next sample."""
+        self.before, self.now = self.now, sample
         self.rates = [*self.rates[-59:], self.rate]
         slots = [row.worker.slot for row in self.rows()]
         if self.selected not in slots and slots:
@@ -106,7 +108,7 @@ class Model:
         return max(new, 0) / self._seconds
 
     def rows(self) -> list[Row]:
-        """The workers in the order that was chosen."""
+        """The workers in the chosen order."""
         before = {each.pid: each for each in self.before.server.workers} if self.before else {}
         rows = [self._row(worker, before.get(worker.pid)) for worker in self.now.server.workers]
         return sorted(rows, key=lambda row: (*_ORDERS[self.order](row), row.worker.slot))
@@ -127,7 +129,7 @@ class Model:
         )
 
     def move(self, by: int) -> None:
-        """Selects another worker, of those in sight."""
+        """Selects another of the workers that are shown."""
         slots = [row.worker.slot for row in self.rows()]
         if slots:
             here = slots.index(self.selected) if self.selected in slots else 0
@@ -135,5 +137,5 @@ class Model:
             self.stack = None
 
     def reorder(self) -> None:
-        """The next order."""
+        """Chooses the next order."""
         self.order = ORDERS[(ORDERS.index(self.order) + 1) % len(ORDERS)]

@@ -1,4 +1,4 @@
-"""The terminal of `top`: the alternate screen, keys one by one, and everything as it was after."""
+"""The terminal of `top`: alternate screen, single keys, and the old settings at the end."""
 
 import contextlib
 import os
@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.live import Live
 
 from prefork.control import ControlClient, ControlError, ServerStatus
-from prefork.top.model import Model, look
+from prefork.top.model import Model, sample
 from prefork.top.view import draw
 
-EVERY = 1.0
-"""Seconds between two looks."""
+INTERVAL = 1.0
+"""Seconds between two samples."""
 
 _KEYS = {
     "\x1b[A": "up",
@@ -41,52 +41,55 @@ _KEYS = {
 
 
 class TopEnded(Exception):
-    """The user has seen enough, or a signal says so."""
+    """The user has pressed q, or a signal has come."""
 
 
 class Top:
-    """Shows a server until it is told to stop."""
+    """Shows a server until the user ends it."""
 
     def __init__(self, client: ControlClient, status: Callable[[], ServerStatus]) -> None:
-        """`status` asks the server.  Raises ControlError where it does not answer."""
+        """`status`: requests the status.  Raises ControlError if the server does not answer."""
         self._client = client
         self._status = status
-        self._model = Model(look(monotonic(), status()))
-        self._asked: Callable[[], str] | None = None
+        self._model = Model(sample(monotonic(), status()))
+        self._confirmed: Callable[[], str] | None = None
 
     @property
     def model(self) -> Model:
         return self._model
 
-    def see(self) -> None:
-        """Looks once more.  Raises ControlError."""
-        self._model.see(look(monotonic(), self._status()))
+    def refresh(self) -> None:
+        """Takes a sample.  Raises ControlError."""
+        self._model.add(sample(monotonic(), self._status()))
 
     def run(self, console: Console) -> None:
-        """Raises ControlError when the server is gone; the terminal is then as it was."""
+        """Runs until the user ends it.  Raises ControlError if the server has ended.
+
+        The terminal is restored in both cases.
+        """
         fd = sys.stdin.fileno()
-        with _keys_one_by_one(fd), Live(console=console, screen=True, auto_refresh=False) as live:
-            next_look = monotonic() + EVERY
+        with _single_keys(fd), Live(console=console, screen=True, auto_refresh=False) as live:
+            next_sample = monotonic() + INTERVAL
             while True:
                 size = console.size
                 live.update(draw(self._model, size.width, size.height), refresh=True)
                 try:
-                    for key in _read_keys(fd, max(next_look - monotonic(), 0.0)):
+                    for key in _read_keys(fd, max(next_sample - monotonic(), 0.0)):
                         self.press(key)
                 except TopEnded:
                     return
-                if monotonic() >= next_look:
-                    self.see()
-                    next_look = monotonic() + EVERY
+                if monotonic() >= next_sample:
+                    self.refresh()
+                    next_sample = monotonic() + INTERVAL
 
     def press(self, key: str) -> None:
-        """Does what a key is for.  Raises Quit, and ControlError when the server is gone."""
+        """Carries out a key.  Raises TopEnded, and ControlError if the server has ended."""
         model = self._model
         model.message = ""
         if model.question:
-            model.question, asked, self._asked = "", self._asked, None
-            if key == "yes" and asked is not None:
-                self._do(asked)
+            model.question, confirmed, self._confirmed = "", self._confirmed, None
+            if key == "yes" and confirmed is not None:
+                self._do(confirmed)
             return
         match key:
             case "quit":
@@ -106,12 +109,12 @@ class Top:
             case "retire":
                 slot = model.selected
                 model.question = f"replace the worker in slot {slot} by a new one?"
-                self._asked = lambda: self._retire(slot)
+                self._confirmed = lambda: self._retire(slot)
 
-    def _do(self, what: Callable[[], str]) -> None:
-        """Shows what came of it; an error of the server's is no reason to end."""
+    def _do(self, action: Callable[[], str]) -> None:
+        """Carries out an action and shows its result, which may be an error of the server."""
         try:
-            self._model.message = what()
+            self._model.message = action()
         except ControlError as error:
             self._model.message = str(error)
 
@@ -122,19 +125,19 @@ class Top:
     def _scale(self, by: int) -> str:
         count = self._model.now.server.target + by
         if count < 1:
-            return "one worker is the least"
+            return "there must be at least one worker"
         target = self._client.call("scale", count=count)["target"]
-        self.see()
+        self.refresh()
         return f"scaled to {target}, until the next reload"
 
     def _retire(self, slot: int) -> str:
         self._client.call("retire", slot=slot)
-        return f"the worker in slot {slot} leaves once another is ready"
+        return f"the worker in slot {slot} is retired once another is ready"
 
 
-def _read_keys(fd: int, patience: float) -> list[str]:
-    """The names of what was pressed within so many seconds; an end of the input is a quit."""
-    if not select.select([fd], [], [], patience)[0]:
+def _read_keys(fd: int, timeout: float) -> list[str]:
+    """The names of the keys pressed within `timeout` seconds.  The end of the input ends `top`."""
+    if not select.select([fd], [], [], timeout)[0]:
         return []
     data = os.read(fd, 1024).decode(errors="replace")
     if not data:
@@ -148,11 +151,11 @@ def _read_keys(fd: int, patience: float) -> list[str]:
 
 
 @contextlib.contextmanager
-def _keys_one_by_one(fd: int) -> Iterator[None]:
-    """Without echo and without waiting for a line; as it was before at the end.
+def _single_keys(fd: int) -> Iterator[None]:
+    """Sets the terminal to single keys without echo, and restores it at the end.
 
-    A signal that would end the process ends the block first.  Ctrl-Z does nothing: a shell would
-    be left with our screen.
+    A signal that ends the process ends the block first.  Ctrl-Z does nothing: the shell would get a
+    terminal with these settings.
     """
 
     def leave(*_: object) -> None:

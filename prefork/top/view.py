@@ -1,4 +1,4 @@
-"""How `top` looks: a model to what rich draws; 80 columns are enough."""
+"""The layout of `top`: from a model to what rich draws; 80 columns are enough."""
 
 import io
 from collections import Counter
@@ -43,7 +43,7 @@ def draw(model: Model, width: int, height: int) -> RenderableType:
 
 
 def picture(model: Model, width: int = 80) -> str:
-    """The screen as SVG, as high as it has to be."""
+    """The screen as SVG, high enough for all workers."""
     height = len(model.now.server.workers) + 8
     console = Console(record=True, width=width, height=height, file=io.StringIO())
     console.print(draw(model, width, height))
@@ -124,7 +124,7 @@ def _cells(row: Row) -> list[Text]:
 
 
 def _now(worker: WorkerStatus) -> str:
-    """The request that runs longest, else the last error."""
+    """The request that has run for longest, or the last error."""
     if worker.calls:
         call = max(worker.calls, key=lambda call: call.elapsed)
         more = f" +{len(worker.calls) - 1}" if len(worker.calls) > 1 else ""

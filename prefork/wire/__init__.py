@@ -1,5 +1,6 @@
-"""The packets of a server's port as a conversation.
+"""The packets of a server's port, with explanations.
 
-`packet`, `conversation`, `explain`, `render` and `filter` are pure; `dissect` and `files` leave
-the formats to scapy; `capture` asks the kernel, and `observe` makes a request under its eyes.
+`packet`, `conversations`, `render` and `filter` are pure.  `dissect` and `pcap_files` use scapy for
+the formats.  `capture` receives packets from the kernel.  `observe` makes a request during a
+capture.
 """

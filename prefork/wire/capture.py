@@ -1,6 +1,6 @@
-"""The packets of one port as they pass, from a packet(7) socket with a filter in the kernel.
+"""The packets of one port, captured with a packet(7) socket and a filter in the kernel.
 
-No libpcap and no tcpdump: the socket, its filter and its timestamps are the kernel's own.
+Neither libpcap nor tcpdump is needed: the kernel provides socket, filter and timestamps.
 """
 
 import contextlib
@@ -26,20 +26,21 @@ _SO_TIMESTAMPNS = 35  # asm-generic/socket.h; socket(7) calls it SO_TIMESTAMPNS
 _SO_RCVBUFFORCE = 33
 _TIME = struct.Struct("@ll")
 _BUFFER = 32 * 1024 * 1024
-"""Bytes that the kernel may keep for us where we have the right to ask for so much."""
+"""The size of the receive buffer, if this process may set it."""
 
 
 class CaptureError(WireError):
-    """The kernel gives nothing to look at."""
+    """Packets cannot be captured."""
 
 
 class Capture:
-    """A look at one port, from its making on."""
+    """The capture of one port; it begins with the constructor."""
 
     def __init__(self, interface: str, port: int) -> None:
         """`interface` may be ANY; raises CaptureError."""
-        with _explained(interface), contextlib.ExitStack() as undo:
-            # Of no protocol, it receives nothing until the filter is there and bind(2) names one.
+        with _as_capture_error(interface), contextlib.ExitStack() as undo:
+            # With protocol 0 it receives nothing until the filter is attached and bind(2) names
+            # one.
             self._sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
             undo.callback(self._sock.close)
             attach_filter(self._sock, capture_filter(port))
@@ -65,11 +66,11 @@ class Capture:
         os.close(self._stopped)
 
     def stop(self) -> None:
-        """Ends `frames`, from another thread; what has been seen by now still comes."""
+        """Ends `frames`, from another thread, after the packets that were captured by now."""
         os.eventfd_write(self._stopped, 1)
 
     def frames(self) -> Iterator[Frame]:
-        """What passes, until `stop`; raises CaptureError where the interface goes away."""
+        """The captured frames, until `stop`.  Raises CaptureError if the interface disappears."""
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)
         poll.register(self._stopped, select.POLLIN)
@@ -81,12 +82,12 @@ class Capture:
                 return
 
     def lost(self) -> int:
-        """Packets that found no room since the last time this was asked (packet(7))."""
+        """The number of packets dropped for want of buffer since the last call, packet(7)."""
         statistics = self._sock.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)
         return int(struct.unpack("=II", statistics)[1])
 
     def _receive(self) -> Frame | None:
-        with _explained(self._interface):
+        with _as_capture_error(self._interface):
             try:
                 size, about, _, address = self._sock.recvmsg_into(
                     [self._room], 64, socket.MSG_DONTWAIT
@@ -101,19 +102,21 @@ class Capture:
         try:
             self._sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
         except PermissionError:
-            # Up to net.core.rmem_max without CAP_NET_ADMIN.
+            # Without CAP_NET_ADMIN the limit is net.core.rmem_max.
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
 
 
 @contextlib.contextmanager
-def _explained(interface: str) -> Iterator[None]:
+def _as_capture_error(interface: str) -> Iterator[None]:
     try:
         yield
     except PermissionError:
         raise CaptureError(
-            "no right to capture: CAP_NET_RAW is missing; run it as root (sudo), or give it to"
+            "no permission to capture: CAP_NET_RAW is missing; run it as root (sudo), or give it to"
             f" Python: sudo setcap cap_net_raw+ep {os.path.realpath(sys.executable)}"
         ) from None
     except OSError as error:
         names = ", ".join([name for _, name in socket.if_nameindex()] + [ANY])
-        raise CaptureError(f"{interface}: {error.strerror or error}; there are {names}") from None
+        raise CaptureError(
+            f"{interface}: {error.strerror or error}; the interfaces are {names}"
+        ) from None

@@ -1,6 +1,6 @@
-"""Packets to connections: who is who, numbers that count from 0, and what each packet means.
+"""From packets to connections: client and server, relative numbers, and the meaning of each packet.
 
-All of it is what an onlooker can know. A capture may begin in the middle, and miss packets.
+Everything is inferred from the packets. A capture may begin within a connection, and miss packets.
 """
 
 from dataclasses import dataclass, field
@@ -10,33 +10,33 @@ from prefork.wire.packet import Endpoint, Flags, Packet
 _CYCLE = 1 << 32
 _HALF = 1 << 31
 _REMEMBERED = 4096
-"""Connections to which a packet can still be counted."""
+"""The number of connections that are remembered."""
 
 
 @dataclass(slots=True)
 class Side:
-    """One direction of a connection, as far as it was seen."""
+    """The state of one direction of a connection, as far as it was seen."""
 
     base: int | None = None
-    """The sequence number that counts as 0."""
+    """The sequence number that is shown as 0."""
     next: int = 0
-    """The one after the last that was sent."""
+    """The number after the last one that was sent."""
     acked: int = 0
-    """The one after the last that the other side has confirmed."""
+    """The number after the last one that the other side has acknowledged."""
     synced: bool = False
     fin: int | None = None
-    """The number that its FIN has."""
+    """The number of its FIN."""
     window: int | None = None
-    """The last that it announced: what the other side may send."""
+    """The last window that it announced."""
     gap: tuple[int, int] = (0, 0)
-    """The last stretch that was left out."""
+    """The last range of numbers that was skipped."""
     probed: bool = False
-    """Its last packet asked whether the other side is there."""
+    """Whether its last packet was a keep-alive or window probe."""
 
     def relative(self, number: int, near: int) -> int:
-        """Counted from 0, past 4 GiB too: the value of `number` that is closest to `near`."""
+        """The number relative to `base`, also beyond 4 GiB: the value that is closest to `near`."""
         if self.base is None:
-            # In the middle of a connection; 1 is where data begins.
+            # The capture began within the connection; data begins at 1.
             self.base = (number - 1) % _CYCLE
         apart = (number - self.base - near + _HALF) % _CYCLE - _HALF
         return near + apart
@@ -44,13 +44,13 @@ class Side:
 
 @dataclass(slots=True, frozen=True)
 class Step:
-    """One packet of a conversation, with what it means."""
+    """One packet of a connection, with its meaning."""
 
     connection: "CapturedConnection"
     packet: Packet
     from_client: bool
     since: int
-    """Nanoseconds since the connection's last packet; 0 for the first."""
+    """Nanoseconds since the last packet of the connection; 0 for the first one."""
     seq: int
     ack: int | None
     sack: tuple[tuple[int, int], ...]
@@ -66,22 +66,22 @@ class CapturedConnection:
     """Nanoseconds since 1970."""
     interface: str = ""
     last: int | None = None
-    """When its last packet passed."""
+    """The time of its last packet."""
     open: bool = False
-    """The handshake was seen to its end."""
+    """Whether the whole handshake was seen."""
     reset: bool = False
     sides: dict[bool, Side] = field(default_factory=lambda: {True: Side(), False: Side()})
-    """The client's by True."""
+    """True: the side of the client; False: that of the server."""
 
     @property
     def ended(self) -> bool:
-        """Nothing more is to come: both ends are acknowledged, or it was reset."""
+        """Whether it has ended: both FINs are acknowledged, or it was reset."""
         return self.reset or all(
             side.fin is not None and side.acked > side.fin for side in self.sides.values()
         )
 
     def add(self, packet: Packet) -> Step:
-        """Takes the next packet; it is one of this connection's."""
+        """Adds the next packet, which belongs to this connection."""
         from_client = packet.source == self.client
         mine, other = self.sides[from_client], self.sides[not from_client]
         if packet.flags & Flags.SYN and mine.base is None:
@@ -200,17 +200,17 @@ class CapturedConnection:
 
 
 class Conversations:
-    """All connections that were seen, told apart by their two endpoints and their SYN."""
+    """The connections that were seen, distinguished by their two endpoints and their SYN."""
 
     def __init__(self, port: int | None) -> None:
-        """`port` is the server's, where that is known."""
+        """`port`: that of the server, if it is known."""
         self._port = port
-        # In the order of their beginning; the oldest are forgotten.
+        # In the order of their beginning; the oldest ones are forgotten.
         self._current: dict[frozenset[Endpoint], CapturedConnection] = {}
         self.count = 0
 
     def add(self, packet: Packet) -> Step | None:
-        """The packet in its conversation; None for one that was seen on another interface."""
+        """The step of a packet in its connection; None for a duplicate on another interface."""
         pair = frozenset((packet.source, packet.target))
         connection = self._current.get(pair)
         if connection is None or connection.begins_anew(packet):
@@ -219,7 +219,7 @@ class Conversations:
             if len(self._current) > _REMEMBERED:
                 del self._current[next(iter(self._current))]
         elif packet.interface != connection.interface:
-            # With all interfaces, a packet into a container is seen on each that it passes.
+            # With all interfaces, a packet to a container is captured on each one that it passes.
             return None
         return connection.add(packet)
 
@@ -236,5 +236,5 @@ class Conversations:
         ports = (packet.source.port, packet.target.port)
         if self._port in ports and ports[0] != ports[1]:
             return ports[0] == self._port
-        # Clients get high ports from the kernel.
+        # The kernel assigns high ports to clients.
         return ports[0] < ports[1]

@@ -1,4 +1,4 @@
-"""Bytes to packets: scapy knows the formats, this takes from it what a conversation needs."""
+"""From bytes to packets: scapy parses the formats, and the fields that are needed are taken."""
 
 import struct
 from typing import Any
@@ -23,26 +23,27 @@ _NAMES = {
     **_WITH_VALUE,
 }
 
-# What scapy raises of its own accord on bytes that are cut or forged.
+# The exceptions of scapy for truncated or forged bytes.
 _MALFORMED = (struct.error, ValueError, IndexError, TypeError, KeyError, OSError)
 
 
 def unwrap(data: bytes, link: int) -> bytes | None:
-    """What a file's frame holds from the IP header on, None where that is no IP.
+    """The bytes of a file's frame from the IP header on; None if it is not IP.
 
-    `link` is a LINKTYPE_ number (tcpdump.org/linktypes.html); raises ValueError for one that
-    is not known.
+    link: a LINKTYPE_ number (tcpdump.org/linktypes.html).
+
+    Raises ValueError for an unknown link type.
     """
     kind = conf.l2types.num2layer.get(link)
     if kind is None:
-        raise ValueError(f"frames of link type {link} are not understood")
+        raise ValueError(f"unknown link type {link}")
     layers = _layers(kind, data)
     ip = None if layers is None else layers.getlayer(IP) or layers.getlayer(IPv6)
     return None if ip is None else bytes(ip.original)
 
 
 def dissect(frame: Frame) -> Packet | None:
-    """The TCP segment in a frame, None where there is none that can be read."""
+    """The TCP segment in a frame; None if there is none, or if it is malformed."""
     version = frame.data[0] >> 4 if frame.data else 0
     kind = {4: IP, 6: IPv6}.get(version)
     layers = None if kind is None else _layers(kind, frame.data)
@@ -76,7 +77,7 @@ def _layers(kind: type[Layers], data: bytes) -> Layers | None:
 
 
 def _carrier(tcp: Layers) -> Any:
-    """The IP layer just below, past IPv6 extension headers."""
+    """The IP layer below TCP, before IPv6 extension headers."""
     layer: Any = tcp.underlayer
     while not isinstance(layer, IP | IPv6):
         layer = layer.underlayer
@@ -84,9 +85,9 @@ def _carrier(tcp: Layers) -> Any:
 
 
 def _tcp_length(ip: Any, tcp: Any) -> int:
-    """Bytes of header and data, by what IP says: the frame may be cut, or padded."""
+    """Bytes of header and data by the IP header: the frame may be truncated, or padded."""
     if isinstance(ip, IP):
-        # 0 in a segment that the network card was to cut up (TCP segmentation offload).
+        # 0 in a segment for the network card to split (TCP segmentation offload).
         total = ip.len or len(ip.original)
         return int(total) - 4 * int(ip.ihl)
     extensions = len(ip.payload.original) - len(tcp.original)
@@ -94,10 +95,10 @@ def _tcp_length(ip: Any, tcp: Any) -> int:
 
 
 def _options(options: list[tuple[Any, Any]]) -> list[str]:
-    """The options of RFC 9293 section 3.2 and its successors, by name; padding is left out."""
+    """The names of the options of RFC 9293 section 3.2 and later RFCs, without padding."""
     named = []
     for name, value in options:
-        # A forged option may have any length; scapy then leaves it as bytes.
+        # The value of a forged option of any length is bytes.
         if name in _WITH_VALUE and isinstance(value, int):
             named.append(f"{_WITH_VALUE[name]} {value}")
         elif name not in ("NOP", "EOL", "SAck"):
@@ -106,6 +107,6 @@ def _options(options: list[tuple[Any, Any]]) -> list[str]:
 
 
 def _sack(options: list[tuple[Any, Any]]) -> list[tuple[int, int]]:
-    """What has come beyond a gap (RFC 2018)."""
+    """The ranges of selective acknowledgments (RFC 2018)."""
     found = [value for name, value in options if name == "SAck" and isinstance(value, tuple)]
     return [pair for edges in found for pair in zip(edges[::2], edges[1::2], strict=False)]

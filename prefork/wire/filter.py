@@ -1,7 +1,7 @@
-"""The program that runs in the kernel, so that only the packets of one port reach us.
+"""The filter that runs in the kernel, so that only the packets of one port are received.
 
-Classic BPF for a packet(7) socket of type SOCK_DGRAM: offset 0 is the IP header, whatever the
-link below is.
+It is classic BPF for a packet(7) socket of type SOCK_DGRAM: offset 0 is the IP header for any link
+layer.
 """
 
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from typing import NamedTuple
 from prefork.linux import Instruction
 
 SNAP = 256 * 1024
-"""Bytes kept of a packet; more than any has on a link that is not set up for jumbograms."""
+"""The most bytes of a packet that are kept; only IPv6 jumbograms are longer."""
 
 # linux/bpf_common.h and linux/filter.h
 _LOAD_WORD, _LOAD_HALF, _LOAD_BYTE = 0x20, 0x28, 0x30
@@ -19,7 +19,7 @@ _RIGHT_SHIFT = 0x74
 _IF_EQUAL, _IF_ANY_BIT = 0x15, 0x45
 _RETURN = 0x06
 _OF_PACKET = 0xFFFFF000
-"""What is known of a packet beside its bytes stands at such an offset."""
+"""The base of the offsets of a packet's metadata (SKF_AD_OFF)."""
 _TYPE, _HARDWARE = _OF_PACKET + 4, _OF_PACKET + 28
 
 _OUTGOING = 4  # linux/if_packet.h, PACKET_OUTGOING
@@ -29,7 +29,7 @@ _FRAGMENT_OFFSET = 0x1FFF
 
 
 class _Line(NamedTuple):
-    """An instruction; jumps name a label, the empty one being the next line."""
+    """An instruction; jumps name a label, and the empty label is the next line."""
 
     code: int
     k: int
@@ -38,8 +38,8 @@ class _Line(NamedTuple):
     label: str = ""
 
 
-# On lo every packet passes twice, as it is sent and as it comes in. The first is kept: it is seen
-# inside the system call that sent it.
+# On lo every packet is captured twice, when it is sent and when it is received. The first one is
+# kept: it is captured inside the system call that sends it.
 _ONCE_ON_LOOPBACK = (
     _Line(_LOAD_WORD, _TYPE),
     _Line(_IF_EQUAL, _OUTGOING, true="once"),
@@ -49,7 +49,7 @@ _ONCE_ON_LOOPBACK = (
 
 
 def _of_port(port: int) -> tuple[_Line, ...]:
-    # A later fragment has no ports, and IPv6 extension headers move them: neither is looked for.
+    # A later fragment has no ports, and IPv6 extension headers move them: both are not captured.
     return (
         _Line(_LOAD_BYTE, 0, label="once"),
         _Line(_RIGHT_SHIFT, 4),
@@ -76,17 +76,17 @@ def _of_port(port: int) -> tuple[_Line, ...]:
 
 
 def port_filter(port: int) -> list[Instruction]:
-    """Passes TCP segments from or to a port, over IPv4 and IPv6."""
+    """A filter that passes TCP segments from or to a port, over IPv4 and IPv6."""
     return _assemble(_of_port(port))
 
 
 def capture_filter(port: int) -> list[Instruction]:
-    """The same, and of the two looks at a packet on the loopback interface only the first."""
+    """The same, without the second copy of each packet on the loopback interface."""
     return _assemble(_ONCE_ON_LOOPBACK + _of_port(port))
 
 
 def _assemble(lines: tuple[_Line, ...]) -> list[Instruction]:
-    """Jumps are counted in instructions to be skipped."""
+    """The instructions; a jump is the number of instructions to skip."""
     places = {line.label: number for number, line in enumerate(lines) if line.label}
 
     def skip(number: int, label: str) -> int:

@@ -1,4 +1,4 @@
-"""One request of our own under a capture: its system calls, and the packets of its connections."""
+"""One request during a capture: its system calls, and the packets of its connections."""
 
 import contextlib
 import os
@@ -17,11 +17,11 @@ from prefork.wire.conversations import Conversations, Step
 from prefork.wire.dissect import dissect
 from prefork.wire.packet import Endpoint, Flags, Frame, Packet
 
-PATIENCE = 3.0
-"""Seconds after our close() in which the server may say its end; prefork's lingering takes 2."""
+CLOSE_TIMEOUT = 3.0
+"""Seconds after our close() for the FIN of the server; the lingering of prefork takes 2."""
 
 _BATCH = 1000
-"""Frames of a long answer that may wait to be looked at."""
+"""The most frames of a long response that wait for dissection."""
 
 _WAITING = ("connect", "do_handshake", "recv", "poll")
 _NOT_JUST_ACK = Flags.SYN | Flags.FIN | Flags.RST
@@ -31,21 +31,21 @@ Event = SystemCall | Step
 
 @dataclass
 class Observation:
-    """What was seen."""
+    """The system calls and packets of a request."""
 
     calls: list[SystemCall] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     error: ClientError | None = None
-    """Why the request failed, if it did."""
+    """The failure of the request, if it failed."""
     interrupted: bool = False
 
     def events(self) -> list[Event]:
-        """Each call, and after it the packets that it sent or waited for, with their answers.
+        """Each call, followed by the packets that it sent or waited for, and their acknowledgments.
 
-        What comes from the server belongs to the call that was to read it, be it that it began
-        later; what no call was to read, such as its FIN after our shutdown(), is an answer to
-        what went before.  Both times are of the same clock, and a step of it would show, but for
-        the SYN: nothing but connect() sends one.
+        A packet of the server belongs to the call that reads it, even if that call began later.  A
+        packet that no call reads, such as the FIN after our shutdown(), belongs to the call before.
+        The times of calls and packets are of the same clock.  A step of that clock would show in
+        the order, except for a SYN: only connect() sends one.
         """
         starts = [_start(call) for call in self.calls]
         events: list[tuple[int, Event]] = list(enumerate(self.calls))
@@ -63,12 +63,12 @@ class Observation:
         return [event for _, event in sorted(events, key=itemgetter(0))]
 
     def _connect(self, number: int) -> int:
-        """The last connect() up to that call; that call itself where there is none."""
+        """The last connect() up to that call, or that call itself if there is none."""
         before = (one for one in range(number, -1, -1) if self.calls[one].name == "connect")
         return next(before, number)
 
     def _reader(self, number: int, at: int) -> int:
-        """The first call from `number` on that waited and ended after that time, else `number`."""
+        """The first call from `number` on that waited and ended after that time, or `number`."""
         for later in range(number, len(self.calls)):
             call = self.calls[later]
             if call.name in _WAITING and _end(call) >= at:
@@ -81,21 +81,23 @@ def _start(call: SystemCall) -> int:
 
 
 def _end(call: SystemCall) -> int:
-    # A microsecond more: as a float, its start is some hundred nanoseconds off.
+    # One microsecond is added: as a float, the start is inexact by some hundred nanoseconds.
     return int((call.at + call.seconds) * 1e9) + 1000
 
 
 def observe(
     request: ClientRequest, capture: Capture, keep: Callable[[Frame], None] = lambda _: None
 ) -> Observation:
-    """Makes a request and waits until its connections have ended, at most for PATIENCE.
+    """Makes a request and waits until its connections have ended, at most CLOSE_TIMEOUT seconds.
 
-    `keep` gets the frames of those connections.  An interrupt (KeyboardInterrupt) closes the
-    connection and ends the waiting.  Raises CaptureError where the interface goes away.
+    keep: called with each frame of those connections.
+
+    An interrupt (KeyboardInterrupt) closes the connection and ends the waiting.  Raises
+    CaptureError if the interface disappears.
     """
     session = _Session(request.url.port, keep)
-    # Frames are taken out of the kernel's buffer as they come and looked at afterwards: work done
-    # meanwhile would slow the client down, and show in its times.
+    # Frames are taken from the buffer of the kernel at once and dissected later: that work would
+    # slow the client down, and show in its times.
     collector = threading.Thread(target=_collect, args=(capture, session.frames), daemon=True)
     collector.start()
     try:
@@ -106,7 +108,7 @@ def observe(
     finally:
         capture.stop()
         collector.join()
-    session.digest()
+    session.dissect_all()
     return session.observation
 
 
@@ -136,19 +138,19 @@ class _Session:
             with HttpClient(trace=self._note) as client:
                 for _ in client.request(request):
                     if self.frames.qsize() > _BATCH:
-                        self.digest()
+                        self.dissect_all()
         except ClientError as error:
             self.observation.error = error
 
     def wait(self) -> None:
-        deadline = time.monotonic() + PATIENCE
-        self.digest()
+        deadline = time.monotonic() + CLOSE_TIMEOUT
+        self.dissect_all()
         while self._expected - self._ended and (left := deadline - time.monotonic()) > 0:
             with contextlib.suppress(queue.Empty):
                 self._take(self.frames.get(timeout=left))
 
-    def digest(self) -> None:
-        """Looks at all that has been collected."""
+    def dissect_all(self) -> None:
+        """Dissects all frames that have been collected."""
         with contextlib.suppress(queue.Empty):
             while True:
                 self._take(self.frames.get_nowait())
@@ -183,13 +185,13 @@ class _Session:
         if packet.flags & (Flags.SYN | Flags.ACK) == Flags.SYN and any(
             start <= packet.at <= end for start, end in self._failed
         ):
-            # Somebody else's connection to this port in the same moment would pass for ours.
+            # Racy: a connection of another process to this port at the same time is taken for ours.
             self._ours.add(packet.source)
         return packet.source in self._ours or packet.target in self._ours
 
 
 def _local_end(fd: int) -> Endpoint:
-    """Where a socket of the client's is bound, as its packets show it; port 0 for nowhere."""
+    """The local address of a socket, as in its packets; port 0 if it is not bound."""
     with socket.socket(fileno=os.dup(fd)) as twin:
         host, port = twin.getsockname()[:2]
     host = host.partition("%")[0]

@@ -1,12 +1,13 @@
-"""A TCP segment as the rest of this package sees it, whoever has taken it apart."""
+"""A TCP segment, independent of the library that dissects it."""
 
 import enum
 import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
-# A head begins a segment, or follows the blank line of one without a body. One that follows a body
-# in the same segment is not looked for: only a whole parse of the stream would find it.
+# A head is at the beginning of a segment, or follows the blank line of a head without a body. A
+# head that follows a body in the same segment is not found: that would need a parser of the whole
+# stream.
 _HEAD = re.compile(
     rb"(?:\A|(?<=\r\n\r\n))"
     rb"(HTTP/1\.[01] [1-5]\d\d[^\r\n]*|[A-Z]{3,16} [!-~]+(?: HTTP/1\.[01](?=\r\n)|\Z))"
@@ -15,7 +16,7 @@ _LINE = 60
 
 
 class WireError(Exception):
-    """Why packets cannot be had, and what to do, in one line."""
+    """Packets cannot be captured or read; the text is one line with the reason and what to do."""
 
 
 class Endpoint(NamedTuple):
@@ -40,20 +41,20 @@ class Flags(enum.IntFlag):
     CWR = 0x80
 
     def __str__(self) -> str:
-        """The bits by name, those that steer the connection first."""
+        """The names of the bits, with SYN, FIN and RST first."""
         order = (Flags.SYN, Flags.FIN, Flags.RST, *Flags)
         return ",".join(dict.fromkeys(flag.name or "" for flag in order if flag in self))
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What a capture or a file holds: the bytes from the IP header on."""
+    """A captured packet: the bytes from the IP header on."""
 
     at: int
     """Nanoseconds since 1970."""
     data: bytes
     interface: str = ""
-    """Where it was seen, if known."""
+    """The interface of the capture, if it is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,20 +69,20 @@ class Packet:
     seq: int
     ack: int
     window: int
-    """As in the header: bytes still to be scaled, except in a SYN."""
+    """As in the header: not scaled."""
     length: int
     """Bytes of data."""
     options: tuple[str, ...] = ()
-    """By name, without padding."""
+    """The names, without padding."""
     sack: tuple[tuple[int, int], ...] = ()
-    """First and last + 1 of each stretch that came after a gap."""
+    """First and last + 1 of each selectively acknowledged range."""
     lines: tuple[str, ...] = ()
-    """First lines of the HTTP messages that begin in it, safe for a terminal."""
+    """The first lines of the HTTP messages that begin in it, safe for a terminal."""
     interface: str = ""
 
 
 def http_lines(data: bytes) -> tuple[str, ...]:
-    """The first lines of HTTP/1 requests and answers in a segment's data."""
+    """The first lines of HTTP/1 requests and responses in the data of a segment."""
     return tuple(_shown(found) for found in _HEAD.findall(data))
 
 

@@ -18,15 +18,15 @@ _RAW_IP = 101
 
 
 class FileError(WireError):
-    """A file that cannot be read to its end."""
+    """A file cannot be read to its end."""
 
 
 class Writer:
-    """A pcap file with times in nanoseconds; each frame is in it as soon as it is written."""
+    """A pcap file with times in nanoseconds; frames are written without a buffer."""
 
     def __init__(self, path: str) -> None:
         """Raises OSError."""
-        # A file of ours, since scapy's own would stay open where its header cannot be written.
+        # Opened here, since scapy would leave its file open if the header cannot be written.
         self._file = open(path, "wb", buffering=0)  # noqa: SIM115
         self._pcap = RawPcapWriter(self._file, linktype=_RAW_IP, nano=True, snaplen=SNAP)
         self._pcap.write_header(None)
@@ -49,20 +49,20 @@ class Writer:
 
 
 def read(path: str) -> Iterator[Frame]:
-    """The IP packets of a capture file, in their order.
+    """The IP packets of a capture file, in order.
 
-    Raises OSError, and FileError for what is not a capture file, or is cut or damaged: after
-    what could be read of it.
+    Raises OSError, and FileError if it is not a capture file, or if it is truncated or damaged,
+    after the packets that could be read.
     """
-    with _Complaints() as complaints:
+    with _ScapyWarnings() as warnings:
         try:
             with RawPcapReader(path) as reader:
                 for number, (data, about) in enumerate(reader, 1):
                     yield from _frames(reader, data, about, number)
         except Scapy_Exception:
             raise FileError("not a pcap or pcapng file") from None
-    if complaints.heard:
-        raise FileError(f"damaged or cut: {complaints.heard[0]}")
+    if warnings.messages:
+        raise FileError(f"damaged or truncated: {warnings.messages[0]}")
 
 
 def _frames(reader: Any, data: bytes, about: Any, number: int) -> Iterator[Frame]:
@@ -77,23 +77,23 @@ def _frames(reader: Any, data: bytes, about: Any, number: int) -> Iterator[Frame
 
 def _time(reader: Any, about: Any) -> int:
     if hasattr(about, "tsresol"):
-        # Simple packet blocks of pcapng have no time.
+        # Simple packet blocks of pcapng have no timestamp.
         ticks = ((about.tshigh or 0) << 32) | (about.tslow or 0)
         return int(ticks * _SECOND // about.tsresol)
     return int(about.sec * _SECOND + about.usec * (1 if reader.nano else 1000))
 
 
-class _Complaints(logging.Handler):
-    """scapy logs what is wrong with a file, and reads on or stops."""
+class _ScapyWarnings(logging.Handler):
+    """Collects the warnings that scapy logs about a file."""
 
     _logger = logging.getLogger("scapy.runtime")
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.heard: list[str] = []
+        self.messages: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.heard.append(" ".join(record.getMessage().split()))
+        self.messages.append(" ".join(record.getMessage().split()))
 
     def __enter__(self) -> Self:
         self._logger.addHandler(self)

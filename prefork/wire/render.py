@@ -1,4 +1,4 @@
-"""Steps as lines: a number, the time since the last, an arrow between two columns, the meaning."""
+"""Steps as lines: connection, time since the last packet, an arrow, the meaning."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ _MARGIN = 14
 
 
 def heading(connection: CapturedConnection) -> list[str]:
-    """The two endpoints of a connection over their columns."""
+    """Two lines with the endpoints of a connection above their columns."""
     client, server = str(connection.client), str(connection.server)
     between = " " * max(2, _WIDTH + 2 - len(client) - len(server))
     roles = f"{'client':<{len(client)}}{between}{'server':>{len(server)}}"
@@ -23,7 +23,7 @@ def heading(connection: CapturedConnection) -> list[str]:
 
 
 def lines(step: Step) -> Iterator[str]:
-    """A packet: its line, and a second one for the options where they matter."""
+    """The line of a packet, and a second one for the options of a SYN, and SACK."""
     what = [step.meaning, *(f"{line}" for line in step.packet.lines)]
     since = format_duration(step.since / 1e9)
     yield f"{step.connection.number:>3} {since:>9} |{_arrow(step)}|  {'  '.join(what)}"
@@ -36,7 +36,7 @@ def lines(step: Step) -> Iterator[str]:
 
 
 def call_line(call: SystemCall) -> str:
-    """A system call of the client's, above its packets."""
+    """The line of a system call of the client, above its packets."""
     return format_call(call)
 
 

@@ -1,4 +1,4 @@
-"""What the command shows: a file, the traffic of a port, or a request of its own."""
+"""The output of the command: for a file, the traffic of a port, or a request of its own."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -16,20 +16,20 @@ from prefork.wire.render import call_line, heading, lines
 __all__ = ["WireError", "WireOutcome", "file", "request", "traffic"]
 
 Out = Callable[[str], object]
-"""Takes a line."""
+"""Called with each line."""
 
 
 @dataclass(frozen=True)
 class WireOutcome:
-    """How it ended."""
+    """The last lines of the command."""
 
     summary: str
     error: str = ""
-    """What failed at the end, though something could be shown."""
+    """A failure after packets were shown."""
 
 
 class _Screen:
-    """Writes steps as lines, the endpoints of a connection before its first."""
+    """Writes steps as lines, and a heading before the first step of a connection."""
 
     def __init__(self, out: Out) -> None:
         self.packets = 0
@@ -46,12 +46,12 @@ class _Screen:
             self._out(line)
 
     def summary(self, lost: int = 0) -> str:
-        told = f"{_count(self.packets, 'packet')}, {_count(self.connections, 'connection')}"
-        return told + (f"; {lost} more came too fast to be looked at" if lost else "")
+        text = f"{_count(self.packets, 'packet')}, {_count(self.connections, 'connection')}"
+        return text + (f"; {lost} more were lost, since they came too fast" if lost else "")
 
 
 def file(path: str, port: int | None, out: Out) -> WireOutcome:
-    """Shows a capture file; of one port, where that is given.  Raises OSError, WireError."""
+    """Shows a capture file, or only one port of it.  Raises OSError, WireError."""
     screen, conversations = _Screen(out), Conversations(port)
     error = ""
     try:
@@ -67,15 +67,17 @@ def file(path: str, port: int | None, out: Out) -> WireOutcome:
     return WireOutcome(screen.summary(), error)
 
 
-def traffic(port: int, interface: str, path: str | None, out: Out, tell: Out) -> WireOutcome:
-    """Shows what passes, until KeyboardInterrupt; `tell` is told when it begins to look.
+def traffic(port: int, interface: str, path: str | None, out: Out, report: Out) -> WireOutcome:
+    """Shows the packets of a port until KeyboardInterrupt.
+
+    report: called with a line when the capture has begun.
 
     Raises OSError, WireError.
     """
     screen, conversations = _Screen(out), Conversations(port)
     with Capture(interface, port) as capture, _keeping(path) as keep:
         with contextlib.suppress(KeyboardInterrupt):
-            tell(f"looking at port {port} on {interface}; Ctrl-C ends it")
+            report(f"capturing port {port} on {interface}; stop with Ctrl-C")
             for frame in capture.frames():
                 packet = dissect(frame)
                 step = None if packet is None else conversations.add(packet)
@@ -86,7 +88,7 @@ def traffic(port: int, interface: str, path: str | None, out: Out, tell: Out) ->
 
 
 def request(url: URL, interface: str, path: str | None, out: Out) -> WireOutcome:
-    """Makes a request, and shows its system calls with its packets.  Raises OSError, WireError."""
+    """Makes a request, and shows its system calls and packets.  Raises OSError, WireError."""
     screen = _Screen(out)
     with Capture(interface, url.port) as capture, _keeping(path) as keep:
         seen = observe(ClientRequest(url), capture, keep)

@@ -133,7 +133,7 @@ def test_it_shows_the_workers_and_obeys_the_keys(
     screen.press("n")
     screen.shows("q quit")
     screen.press("xy")
-    screen.shows("leaves once another is ready")
+    screen.shows("is retired once another is ready")
     server.wait("worker to be recycled", reason="by hand")
     server.wait("worker exited", 2)
     screen.shows("2 of 2 workers: 2 idle")

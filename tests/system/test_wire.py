@@ -323,7 +323,7 @@ def looking(*arguments: str) -> Iterator[Callable[[], Done]]:
     assert process.stdout is not None
     assert process.stderr is not None
     notice = process.stderr.readline()
-    assert "Ctrl-C ends it" in notice, notice
+    assert "stop with Ctrl-C" in notice, notice
     lines: list[str] = []
 
     def end() -> Done:
@@ -467,7 +467,7 @@ def test_without_the_right_one_line_names_it_and_how_to_give_it(more: tuple[str,
     assert done.code == 1
     assert done.out == ""
     (line,) = done.err.splitlines()
-    assert line.startswith("prefork wire: no right to capture: CAP_NET_RAW is missing")
+    assert line.startswith("prefork wire: no permission to capture: CAP_NET_RAW is missing")
     assert "sudo setcap cap_net_raw+ep /" in line
 
 
@@ -499,7 +499,7 @@ def test_an_interface_that_is_not_there() -> None:
     done = wire("8000", "--interface", "nope0")
     assert done.code == 1
     (line,) = done.err.splitlines()
-    reason = r"nope0: no interface with this name; there are .*lo.*, any"
+    reason = r"nope0: no interface with this name; the interfaces are .*lo.*, any"
     assert re.fullmatch(f"prefork wire: {reason}", line)
 
 

@@ -55,7 +55,7 @@ def test_what_changed_between_two_looks_makes_the_rates() -> None:
         TopSample(10.0, server(worker(0, requests=100, mean=0.5)), {100: ProcessUsage(5, 1.0)})
     )
     after = server(worker(0, requests=300, mean=0.25), requests=200)
-    model.see(TopSample(12.0, after, {100: ProcessUsage(7, 2.0)}))
+    model.add(TopSample(12.0, after, {100: ProcessUsage(7, 2.0)}))
     (row,) = model.rows()
     assert (model.rate, row.rate, row.memory, row.cpu) == (100.0, 100.0, 7, 0.5)
     assert row.mean == (300 * 0.25 - 100 * 0.5) / 200
@@ -63,7 +63,7 @@ def test_what_changed_between_two_looks_makes_the_rates() -> None:
 
 def test_a_worker_in_the_place_of_another_begins_anew() -> None:
     model = Model(TopSample(1.0, server(worker(0, requests=100)), {}))
-    model.see(
+    model.add(
         TopSample(2.0, server(worker(0, pid=7, requests=3, mean=0.5)), {7: ProcessUsage(1, 50.0)})
     )
     (row,) = model.rows()
@@ -99,7 +99,7 @@ def test_the_choice_stays_with_its_worker_and_within_sight() -> None:
     model.move(5)
     assert model.selected == 2
     model.stack = "some"
-    model.see(TopSample(2.0, server(worker(0), worker(1)), {}))
+    model.add(TopSample(2.0, server(worker(0), worker(1)), {}))
     assert model.selected == 1
     assert model.stack is None
 
