@@ -85,6 +85,7 @@ class WsgiResponse:
         "_left",
         "_out",
         "_request",
+        "ended",
         "failure",
         "head",
         "headers",
@@ -108,6 +109,8 @@ class WsgiResponse:
         """The connection ends with it."""
         self.sent = 0
         """Bytes of body given to the client, without framing."""
+        self.ended = 0.0
+        """Monotonic seconds at which the call was over, once it is."""
 
     def start(
         self, status: str, headers: Headers, exc_info: ExcInfo | None = None

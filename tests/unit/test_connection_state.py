@@ -4,7 +4,7 @@ import contextlib
 import socket
 import ssl
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from time import monotonic
 from typing import Any
 
@@ -18,7 +18,7 @@ from prefork.apps.wsgi import StartResponse
 from prefork.http import forwarded
 from prefork.http.request import Environ
 from prefork.scoreboard import Scoreboard
-from prefork.worker.protocol import body_pull
+from prefork.worker.protocol import http_connection
 from prefork.worker.protocol.connection_state import (
     TABLE,
     ConnectionState,
@@ -29,14 +29,14 @@ from prefork.worker.protocol.connection_state import (
     StateRow,
     TimeLimit,
 )
-from prefork.worker.protocol.http_connection import HttpConnection, NextStep
+from prefork.worker.protocol.http_connection import HttpConnection
 from prefork.worker.protocol.secured_connection import ListenerSecurity, SecuredConnection
 from prefork.worker.schedule.poller import EPOLLIN, EPOLLOUT
 from prefork.worker.schedule.worker_listener import WorkerListener
-from prefork.worker.service import http_service
 from prefork.worker.service.admission import Admission
 from prefork.worker.service.http_service import HttpService
 from prefork.worker.service.listener_profile import ListenerProfile
+from prefork.worker.service.wsgi_caller import WsgiCaller
 from prefork.worker.transport.client_limits import ClientLimits, due
 from prefork.worker.transport.tls_transport import TlsTransport
 from tests.support.client_limits import BASE, client_limits
@@ -172,7 +172,7 @@ def expected_deadline(c: HttpConnection, state: ConnectionState, now: float, lea
     elif kind is TimeLimit.KEEPALIVE:
         at = after(now, limits.keepalive)
     elif kind is TimeLimit.BODY:
-        body = c.connection.body
+        body = c.parser.body
         assert body is not None
         at = due(
             now,
@@ -193,43 +193,6 @@ def expected_deadline(c: HttpConnection, state: ConnectionState, now: float, lea
 
 
 HANDSHAKE_TIMEOUT = 7.0
-STEPS_OF = {
-    NextStep.IDLE: {S.NEW, S.IDLE},
-    NextStep.READ: {S.PROXY_HEADER, S.HANDSHAKE, S.HEAD, S.BODY, S.DRAIN, S.LINGER},
-    NextStep.WRITE: {S.WRITE, S.HANDSHAKE_WRITE},
-    NextStep.SERVE: {S.QUEUED},
-    NextStep.CLOSE: {S.CLOSED},
-}
-
-
-def derived(c: HttpConnection) -> ConnectionState:
-    """The state of a connection that has none: of what its flags say, in the order of `settle`."""
-    reader = c.connection
-    if c.serving is not None:
-        return S.CALL
-    if c.broken:
-        return S.CLOSED
-    tls = None
-    if isinstance(c, SecuredConnection):
-        tls = c._tls
-        owed = c._owed.name
-        if owed == "PROXY":
-            return S.PROXY_HEADER
-        if owed == "HANDSHAKE":
-            return S.HANDSHAKE_WRITE if tls is not None and tls.unsent else S.HANDSHAKE
-    if c.unsent is not None:
-        return S.WRITE
-    if reader.requests:
-        return S.QUEUED
-    if c._lingering is not None:
-        return S.CLOSED if c._lingering.over else S.LINGER
-    if reader.last or (tls is not None and tls.ended):
-        return S.CLOSED
-    if reader.idle:
-        return S.IDLE if c._answered else S.NEW
-    if reader.in_body:
-        return S.DRAIN if body_pull.draining(reader) else S.BODY
-    return S.HEAD
 
 
 class World:
@@ -250,16 +213,15 @@ class World:
                 {},
             )
             profile = ListenerProfile(BASE, security.converse, None)
+        stats = board.stats_writer(0)
+        caller = WsgiCaller(
+            *(self._app, None, stats), access=None, ids=None, proxies=False, draining=None
+        )
         self.service = HttpService(
-            *(app, limits, None, siblings, board.stats_writer(0)),
-            [profile],
+            *(caller, limits, None, siblings, stats, [profile]),
             admission=Admission[HttpConnection](0, 0, descriptors=None),
             request_timeout=0.0,
             graceful_timeout=0.0,
-            access=None,
-            ids=None,
-            proxies=False,
-            draining=None,
         )
         self._record = board.record(0, 0)
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -279,23 +241,29 @@ class World:
 
     @contextlib.contextmanager
     def _watched(self) -> Iterator[None]:
-        """Each time the connection settles, its old word for what comes next is compared."""
+        """Each state that the connection enters is noted, and its deadline compared."""
+        advance = HttpConnection.advance
+
+        def watched(c: HttpConnection, now: float, leave_at: float = 0.0) -> ConnectionState:
+            state = advance(c, now, leave_at)
+            self.seen.append(state)
+            if state is not S.CLOSED:
+                assert c.deadline == expected_deadline(c, state, now, leave_at)
+            return state
+
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(http_service, "_TURN", -1.0)  # of a pipeline, each has to wait
-            for cls in (HttpConnection, SecuredConnection):
-                patch.setattr(cls, "settle", self._settling(cls.settle))
+            # Of a pipeline, each has to wait for its turn.
+            patch.setattr(http_connection, "_TIME_SLICE", -1.0)
+            patch.setattr(HttpConnection, "advance", watched)
             yield
 
-    def _settling(self, settle: Callable[..., NextStep]) -> Callable[..., NextStep]:
-        def wrapped(c: HttpConnection, now: float, leaving: float = 0.0) -> NextStep:
-            step = settle(c, now, leaving)
-            state = derived(c)
-            assert state in STEPS_OF[step]
-            if state is not S.CLOSED:
-                assert c.deadline == expected_deadline(c, state, now, leaving)
-            return step
-
-        return wrapped
+    def _app(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        c = self.connection
+        assert c is not None
+        assert c.state is S.CALL
+        assert c.serving is not None
+        self.seen.append(c.state)
+        return app(environ, start_response)
 
     @property
     def connection(self) -> HttpConnection | None:
@@ -328,21 +296,20 @@ class World:
         self.check()
 
     def check(self) -> None:
-        """What a parked connection is, by its flags and by the table."""
+        """What a parked connection is, by the table."""
         c = self.connection
         if c is None:
             return
-        state = derived(c)
-        row = TABLE[state]
-        self.seen.append(state)
+        row = TABLE[c.state]
+        assert c.serving is None
+        assert not c.broken
+        assert (c.unsent is not None) == (c.state is S.WRITE)
         waits = {Readiness.READABLE: EPOLLIN, Readiness.WRITABLE: EPOLLOUT}[row.waits_for]
         assert c.events == waits
-        if state is not S.QUEUED:  # which counted as idle, unless an error stood behind it
-            assert c.idle == row.expendable
         self._check_movable(c, row)
 
     def _check_movable(self, c: HttpConnection, row: StateRow) -> None:
-        message = c.parcel()
+        message = c.handover_message()
         tls = isinstance(c, SecuredConnection) and c._security.seal is not None
         if tls or row.movable is Movable.NO:
             assert message is None
@@ -355,20 +322,20 @@ class World:
 
     def _stop(self) -> None:
         c = self.connection
-        row = TABLE[derived(c)] if c is not None else None
+        row = TABLE[c.state] if c is not None else None
         self.service.shut_down_idle()
         if c is None or row is None or not self.service._open:
             return
         if row.on_stop is OnStop.LAST_CHANCE:
-            assert 0 < c.deadline <= self.service._until
+            assert 0 < c.deadline <= self.service._leave_at
         elif row.on_stop is OnStop.FINISH:
             assert c.closing
 
     def _pass_deadline(self) -> None:
         c = self.connection
-        if c is None or not c.deadline or derived(c) is S.QUEUED:
+        if c is None or not c.deadline or not self.service.poller.claim_connection(c):
             return
-        row = TABLE[derived(c)]
+        before, row = c.state, TABLE[c.state]
         sent: list[bytes] = []
 
         def send(_self: HttpConnection, data: bytes) -> None:
@@ -376,12 +343,12 @@ class World:
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(HttpConnection, "send", send)
-            c.overdue()
+            c.on_deadline()
         assert bool(sent) == (row.on_deadline is OnDeadline.ANSWER_408)
         if row.on_deadline is not OnDeadline.CHECK_PROGRESS:
             assert c.broken
-        self.service.poller.claim_connection(c)
-        self.service._proceed(c, self._record, monotonic())
+        c.advance(monotonic(), self.service._leave_at)
+        self.service._wait(c, before)
 
     def close(self) -> None:
         for c in list(self.service._open):
@@ -403,7 +370,7 @@ KINDS = st.sampled_from(["plain", "plain", "tls", "proxy", "proxy tls"])
     st.lists(REQUESTS, min_size=1, max_size=5),
     st.lists(STEPS, min_size=4, max_size=30),
 )
-def test_the_table_says_what_the_flags_did(
+def test_a_connection_does_what_the_table_says(
     kind: str, stream: bool, requests: list[bytes], steps: list[tuple[str, int]]
 ) -> None:
     limits = client_limits(min_body_rate=3, min_write_rate=3)
@@ -424,8 +391,31 @@ def test_each_state_has_a_row() -> None:
 
 
 def test_each_state_can_be_reached_and_ends() -> None:
-    reached = {S.PROXY_HEADER, S.HANDSHAKE, S.NEW}  # the states in which connections begin
+    reached = {S.PROXY_HEADER, S.NEW}  # the states in which connections begin
     for _ in ConnectionState:
         reached |= {after for state in reached for after in TABLE[state].successors}
     assert reached == set(ConnectionState)
     assert all(S.CLOSED in row.successors for state, row in TABLE.items() if state is not S.CLOSED)
+    assert not TABLE[S.CLOSED].successors
+
+
+def test_a_state_that_has_a_deadline_says_what_comes_of_it() -> None:
+    for row in TABLE.values():
+        limited = row.time_limit is not TimeLimit.NONE
+        assert limited == (row.on_deadline is not OnDeadline.NOTHING)
+
+
+def test_no_state_is_left_for_one_that_the_table_does_not_allow() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        connection = HttpConnection(ours, BASE, ("", ""), client_limits(), 0.0)
+        for state in ConnectionState:
+            for after in ConnectionState:
+                connection.state = state
+                if after is state or after in TABLE[state].successors:
+                    connection.enter(after)
+                    continue
+                with pytest.raises(AssertionError):
+                    connection.enter(after)
+                assert connection.state is state
+        connection.close()

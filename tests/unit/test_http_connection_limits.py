@@ -11,9 +11,11 @@ from prefork.http.disk_budget import DiskBudget
 from prefork.http.gathered_body import GatheredBody
 from prefork.http.memory_budget import MemoryBudget
 from prefork.http.request import Environ, Request
-from prefork.worker.protocol.http_connection import HttpConnection, NextStep
+from prefork.worker.protocol.connection_state import ConnectionState
+from prefork.worker.protocol.http_connection import HttpConnection
 from prefork.worker.transport.client_limits import ClientLimits
 from tests.support.client_limits import BASE, START, client_limits
+from tests.support.wsgi_calls import RECORD, PlainCaller
 
 HEAD = b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 1000\r\n\r\n"
 
@@ -28,26 +30,27 @@ def failed(request: Request, problem: BaseException) -> None:
 
 
 class Client:
-    """A conversation, and the other end of its socket."""
+    """A connection, and the other end of its socket."""
 
     def __init__(self, limits: ClientLimits) -> None:
         ours, self.sock = socket.socketpair()
-        self.conversation = HttpConnection(ours, BASE, ("", ""), limits, START)
+        self.connection = HttpConnection(ours, BASE, ("", ""), limits, START)
         self.request: Request | None = None
 
     def sends(self, data: bytes, at: float) -> float:
         """Seconds after START at which it will be given up."""
         self.sock.sendall(data)
-        self.request = self.conversation.read(START + at)
-        self.conversation.settle(START + at)
-        return self.conversation.deadline - START
+        self.request = self.connection.receive(START + at)
+        if self.request is None:
+            self.connection.advance(START + at)
+        return self.connection.deadline - START
 
     def answered(self) -> bool:
         """Answers the next request; whether the connection stays."""
-        request, self.request = self.request or self.conversation.take(), None
+        request, self.request = self.request or self.connection.take(), None
         assert request is not None
-        self.conversation.answer(request, nothing, failed, START)
-        return self.conversation.settle(START) is not NextStep.CLOSE
+        self.connection.answer(request, PlainCaller(nothing, failed).call, RECORD, START)
+        return self.connection.advance(START) is not ConnectionState.CLOSED
 
 
 @pytest.fixture
@@ -55,7 +58,7 @@ def clients() -> Iterator[list[Client]]:
     made: list[Client] = []
     yield made
     for client in made:
-        client.conversation.close()
+        client.connection.close()
         client.sock.close()
 
 
@@ -124,35 +127,35 @@ def test_a_reader_has_to_take_at_some_rate(
 
     def due(slow: Client, at: float) -> float:
         clock[0] = START + at
-        slow.conversation.flush()
-        assert slow.conversation.settle(clock[0]) is NextStep.WRITE
-        return slow.conversation.deadline - START
+        slow.connection.flush()
+        assert slow.connection.advance(clock[0]) is ConnectionState.WRITE
+        return slow.connection.deadline - START
 
     idle, slow = client(clients), client(clients, min_write_rate=100)
     for one in (idle, slow):
-        one.conversation.send(data)
+        one.connection.send(data)
         assert due(one, 0) == 20
     # Without a rate, any sign of life gains the whole time.
     assert due(idle, 19) == 39
     assert due(slow, 19) == 20
     # One more second for each hundred bytes that it has taken.
-    unsent = slow.conversation.unsent
+    unsent = slow.connection.unsent
     assert unsent is not None
     before = unsent.memory
     while unsent.memory == before:
         slow.sock.recv(1 << 16)
-        slow.conversation.flush()
+        slow.connection.flush()
     taken = before - unsent.memory
     assert due(slow, 19.5) == pytest.approx(min(20 + taken / 100, 39.5))
     # The next time it lags behind counts from there.
     slow.sock.settimeout(30)
     left = len(data)
-    while slow.conversation.lagging:
+    while slow.connection.lagging:
         left -= len(slow.sock.recv(1 << 16))
-        slow.conversation.flush()
+        slow.connection.flush()
     clock[0] = START + 1000
-    slow.conversation.send(data)
-    slow.conversation.send(data)
+    slow.connection.send(data)
+    slow.connection.send(data)
     assert due(slow, 1000) == 1020
 
 
@@ -182,24 +185,24 @@ class Rushing(socket.socket):
 
 def test_others_get_their_turn_before_more_of_a_body_is_read() -> None:
     with socket.socket() as sock, Rushing(fileno=sock.detach()) as rushing:
-        conversation = HttpConnection(rushing, BASE, ("", ""), client_limits(), START)
+        connection = HttpConnection(rushing, BASE, ("", ""), client_limits(), START)
         lots = []
         request = None
         while request is None:
             before = len(rushing.left)
-            request = conversation.read(START)
+            request = connection.receive(START)
             lots.append(before - len(rushing.left))
         assert len(lots) == 4
         assert max(lots) <= (16 + 256) * 1024
         assert len(request.environ["wsgi.input"].read()) == 1_000_000
-        conversation.close()
+        connection.close()
 
 
 # Memory that all clients share.
 
 
 def rolled(client: Client) -> bool:
-    body = client.conversation.connection.body
+    body = client.connection.parser.body
     assert isinstance(body, GatheredBody)
     return body.on_disk
 
@@ -219,7 +222,7 @@ def test_bodies_go_to_disk_when_all_of_them_take_too_much(clients: list[Client])
     assert budget.used == 0
     third.sends(HEAD + b"x" * 999, 0)
     assert (rolled(third), budget.used) == (False, 999)
-    third.conversation.close()
+    third.connection.close()
     clients.remove(third)
     third.sock.close()
     del third
@@ -253,18 +256,18 @@ def test_responses_go_to_disk_when_all_of_them_take_too_much(clients: list[Clien
     data = bytes(1 << 20)  # more than a socket takes unread
     slow = client(clients, budget=budget, response_memory=0, response_spill=0)
     for piece in (data, b"kept", bytes(200_000), b"end"):
-        slow.conversation.send(piece)
+        slow.connection.send(piece)
     assert budget.used <= 100_000
     got = b""
     slow.sock.settimeout(30)
     while len(got) < len(data) + 200_007:
         got += slow.sock.recv(1 << 20)
-        slow.conversation.flush()
+        slow.connection.flush()
     assert got == data + b"kept" + bytes(200_000) + b"end"
     assert budget.used == 0
-    slow.conversation.send(data)
-    slow.conversation.send(b"kept" * 10)
+    slow.connection.send(data)
+    slow.connection.send(b"kept" * 10)
     clients.remove(slow)
     slow.sock.close()
-    slow.conversation.close()
+    slow.connection.close()
     assert budget.used == 0

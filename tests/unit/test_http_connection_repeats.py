@@ -11,9 +11,9 @@ from prefork.apps.wsgi import Application, StartResponse
 from prefork.http import response_head
 from prefork.http.head_cache import HeadCache
 from prefork.http.request import Environ, Request
-from prefork.worker.protocol import http_connection
-from prefork.worker.protocol.http_connection import HttpConnection
+from prefork.worker.protocol.http_connection import CallOutcome, HttpConnection
 from tests.support.client_limits import BASE, START, client_limits
+from tests.support.wsgi_calls import RECORD, PlainCaller
 
 GET = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
 TEXT = b"hello world\n"
@@ -78,30 +78,37 @@ WAYS: dict[str, Application] = {
 
 
 class Client:
-    """A conversation whose requests come again, and the other end of its socket."""
+    """A connection whose requests come again, and the other end of its socket."""
 
     def __init__(self, recall: HeadCache | None) -> None:
         ours, self._sock = socket.socketpair()
         self._sock.setblocking(False)
-        self.conversation = HttpConnection(ours, BASE, ("", ""), client_limits(), START)
-        self.conversation.connection.recall = recall
+        self.connection = HttpConnection(ours, BASE, ("", ""), client_limits(), START)
+        self.connection.parser.recall = recall
         self.failures: list[str] = []
 
     def asks(self, app: Application, id_line: bytes = b"") -> bytes:
         """What comes back, up to the end of a text that is there at once."""
         self._sock.sendall(GET)
-        request = self.conversation.read(START)
+        request = self.connection.receive(START)
         assert request is not None
         request.id_line = id_line
         self.repeated = request.repeated is not None
-        told = self.conversation.answer(request, app, self._failed, START)
+        outcomes: list[CallOutcome] = []
+
+        def call(*given: Any) -> CallOutcome:
+            outcomes.append(PlainCaller(app, self._failed).call(*given))
+            return outcomes[0]
+
+        self.connection.answer(request, call, RECORD, START)
+        self.connection.advance(START)
         data = bytearray()
         while True:
             try:
                 data += self._sock.recv(65536)
             except BlockingIOError:
                 break
-        assert told.sent <= len(data)
+        assert outcomes[0].sent <= len(data)
         lines = bytes(data).split(b"\r\n")
         self.dates = [line for line in lines if line.startswith(b"Date: ")]
         return b"\r\n".join(line for line in lines if line not in self.dates)
@@ -110,7 +117,7 @@ class Client:
         self.failures.append(f"{type(problem).__name__}: {problem}")
 
     def close(self) -> None:
-        self.conversation.close()
+        self.connection.close()
         self._sock.close()
 
 
@@ -154,12 +161,12 @@ def test_an_answer_is_the_same_whatever_the_last_one_was(
         # What the answer begins with is not in there yet: else that is what is noted last.
         monkeypatch.setattr(response_head, "_heads", {})
         for client in (again, fresh):
-            client.conversation.closing = closing
+            client.connection.closing = closing
         assert again.asks(WAYS[way]) == fresh.asks(WAYS[way])
         assert (again.repeated, fresh.repeated) == (True, False)
         assert again.failures == fresh.failures
-        assert again.conversation.connection.last == fresh.conversation.connection.last
-        assert again.conversation.weight == fresh.conversation.weight
+        assert again.connection.parser.last == fresh.connection.parser.last
+        assert again.connection.response_size == fresh.connection.response_size
 
 
 def test_each_answer_has_the_id_of_its_request(clients: Clients, recall: HeadCache) -> None:
@@ -175,8 +182,7 @@ def test_each_answer_has_the_date_of_its_second(
     clients: Clients, recall: HeadCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]
-    for module in (response_head, http_connection):
-        monkeypatch.setattr(module, "monotonic", lambda: START * 1000 + clock[0])
+    monkeypatch.setattr(response_head, "monotonic", lambda: START * 1000 + clock[0])
     monkeypatch.setattr(response_head, "time", lambda: clock[0])
     monkeypatch.setattr(response_head, "_until", 0.0)
     client = clients(recall)

@@ -17,6 +17,7 @@ from prefork.worker.schedule.worker_listener import WorkerListener
 from prefork.worker.service.admission import Admission
 from prefork.worker.service.http_service import HttpService
 from prefork.worker.service.listener_profile import ListenerProfile
+from prefork.worker.service.wsgi_caller import WsgiCaller
 from tests.support.client_limits import BASE, client_limits
 
 GET = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
@@ -84,13 +85,13 @@ def serve() -> Iterator[Serve]:
         board = Scoreboard()
         siblings: Any = NoSiblings()
         admission = Admission[HttpConnection](0, 0, descriptors=None)
+        threads, stats = given.pop("threads"), board.stats_writer(0)
         service = HttpService(
-            *(app, client_limits(), given.pop("threads"), siblings, board.stats_writer(0)),
+            *(WsgiCaller(app, threads, stats, **given), client_limits(), threads, siblings, stats),
             [ListenerProfile(BASE, HttpConnection, HeadCache())],
             admission=admission,
             request_timeout=0.0,
             graceful_timeout=0.0,
-            **given,
         )
         listening = socket.create_server(("127.0.0.1", 0))
         client = socket.create_connection(listening.getsockname())

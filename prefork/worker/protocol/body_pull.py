@@ -1,6 +1,6 @@
-"""A body that the application reads while it comes (prefork.http.streamed_body), and its client.
+"""A request's body that the application reads while it comes (prefork.http.streamed_body).
 
-Where the application asks for more than has come, its own thread waits for the client.
+If the application asks for more than has come, its own thread waits for the client.
 """
 
 import contextlib
@@ -14,47 +14,47 @@ from prefork.http.streamed_body import StreamedBody
 
 
 class StreamingClient(Protocol):
-    """A conversation, as far as this is concerned."""
+    """What is needed of a connection."""
 
     fd: int
-    connection: RequestParser
+    parser: RequestParser
     broken: bool
 
     @property
     def lagging(self) -> bool:
-        """The client has something to take."""
+        """There are bytes that the client has not taken."""
 
     def flush(self) -> None:
-        """Sends what it takes now."""
+        """Sends as many of them as the client takes now."""
 
-    def receive(self) -> bytes:
-        """Bytes of the body; raises OSError as recv(2) does that does not wait."""
+    def receive_body(self) -> bytes:
+        """Bytes of the body; raises OSError as a recv(2) that does not wait."""
 
     def send_interim(self, data: bytes) -> None:
-        """Sends what is no response yet."""
+        """Sends what is not yet the response."""
 
 
 def pull(client: StreamingClient, timeout: float) -> None:
-    """Takes more of the body that the connection reads, and waits for it.
+    """Waits for more of the body that the parser reads, and feeds it.
 
     `timeout`: seconds of silence, 0 for no limit.
     """
-    connection = client.connection
-    body = connection.body
+    parser = client.parser
+    body = parser.body
     assert type(body) is StreamedBody
-    if connection.wants_continue:
-        connection.wants_continue = body.awaited = False
+    if parser.wants_continue:
+        parser.wants_continue = body.awaited = False
         client.send_interim(CONTINUE)
     try:
         data = b"" if client.broken else _await_data(client, timeout)
     except TimeoutError:
         body.fail(Reject(408, "the request did not come in time"))
-        connection.finish()
+        parser.finish()
         return
     except OSError:
         data = b""
     if data:
-        connection.feed(data)
+        parser.feed(data)
     else:
         client.broken = True
         body.fail(Reject(400, "the client is gone"))
@@ -66,7 +66,7 @@ def _await_data(client: StreamingClient, timeout: float) -> bytes:
     poll = select.poll()
     while True:
         with contextlib.suppress(BlockingIOError):
-            return client.receive()
+            return client.receive_body()
         # A client may want its answer read before it sends on.
         poll.register(client.fd, select.POLLIN | (select.POLLOUT if client.lagging else 0))
         left = max(due - monotonic(), 0.0) * 1000 if timeout else None
@@ -79,14 +79,17 @@ def _await_data(client: StreamingClient, timeout: float) -> bytes:
                 raise ConnectionError
 
 
-def let_go(connection: RequestParser, body: StreamedBody) -> None:
-    """The application has answered, and may have left some of the body unread."""
+def abandon_body(parser: RequestParser, body: StreamedBody) -> None:
+    """The application has answered, and may have left some of the body unread.
+
+    The connection ends with the response if the rest of the body can't be drained.
+    """
     body.abandon()
-    if connection.body is body and not body.drainable:
-        connection.wants_continue = False
-        connection.finish()
+    if parser.body is body and not body.drainable:
+        parser.wants_continue = False
+        parser.finish()
 
 
-def draining(connection: RequestParser) -> bool:
-    """What is read now is the rest of a body that nobody wants."""
-    return type(connection.body) is StreamedBody and connection.body.unwanted
+def is_draining(parser: RequestParser) -> bool:
+    """Whether what is read now is the rest of a body that nobody wants."""
+    return type(parser.body) is StreamedBody and parser.body.unwanted

@@ -45,6 +45,9 @@ from typing import NamedTuple
 class ConnectionState(Enum):
     """Where a connection is; see `TABLE`."""
 
+    # By identity, in C: the hash of an enum's member is a call of Python otherwise.
+    __hash__ = object.__hash__
+
     PROXY_HEADER = "proxy header"
     """It has to begin with a header of the PROXY protocol, which is not complete."""
     HANDSHAKE = "handshake"
@@ -138,7 +141,7 @@ class StateRow(NamedTuple):
     """The states that may come next; to stay in a state is always allowed."""
 
     @property
-    def expendable(self) -> bool:
+    def idle(self) -> bool:
         """No request has begun: it may be ended to make room for a new connection."""
         return self.on_stop is OnStop.LAST_CHANCE
 
@@ -169,9 +172,9 @@ def _table() -> dict[ConnectionState, StateRow]:
         "CLOSED":          (nothing,  due.NONE,         never,        stays,  ends),
     }
     successors = {
-        "PROXY_HEADER":    "HANDSHAKE HANDSHAKE_WRITE NEW WRITE LINGER CLOSED",
-        "HANDSHAKE":       "HANDSHAKE_WRITE NEW WRITE LINGER CLOSED",
-        "HANDSHAKE_WRITE": "HANDSHAKE NEW WRITE LINGER CLOSED",
+        "PROXY_HEADER":    "HANDSHAKE NEW CLOSED",
+        "HANDSHAKE":       "HANDSHAKE_WRITE NEW CLOSED",
+        "HANDSHAKE_WRITE": "HANDSHAKE CLOSED",
         "NEW":             "HEAD BODY QUEUED CALL WRITE LINGER CLOSED",
         "IDLE":            "HEAD BODY QUEUED CALL WRITE LINGER CLOSED",
         "HEAD":            "BODY QUEUED CALL WRITE LINGER CLOSED",
@@ -193,3 +196,13 @@ def _table() -> dict[ConnectionState, StateRow]:
 
 
 TABLE = _table()
+
+READING = frozenset(
+    state
+    for state, row in TABLE.items()
+    if row.waits_for is Readiness.READABLE and row.movable is not Movable.EMPTY
+)
+"""States of a connection whose client has to go on with what it has begun."""
+
+WRITING = frozenset({ConnectionState.HANDSHAKE_WRITE, ConnectionState.WRITE})
+"""States of a connection whose client has bytes to take."""

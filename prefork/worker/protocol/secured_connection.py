@@ -1,15 +1,15 @@
-"""A conversation that does not begin with HTTP, or whose peer speaks for somebody else.
+"""HTTP connections that do not begin with HTTP, or whose peer is a trusted proxy.
 
-Before its first request a connection may owe a header of the PROXY protocol, and then a TLS
-handshake.  Each is a state in which the connection is parked like any other, with a time limit;
-once both are behind it, it is a conversation like any other, too.  A listener without any of this
-has plain conversations, and pays nothing for it.
+Before its first request a connection may have to send a header of the PROXY protocol, and then to
+complete a TLS handshake.  Each is a state of its own (PROXY_HEADER, HANDSHAKE, HANDSHAKE_WRITE of
+prefork.worker.protocol.connection_state), in which the connection is parked like any other, with a
+time limit.  After that it is a connection like any other.  A listener without any of this makes
+plain ones, which pay nothing for it.
 """
 
 import contextlib
 import socket
 from collections.abc import Callable
-from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,13 @@ from prefork.http.proxied_request import ProxiedRequestParser, keys
 from prefork.http.proxy_protocol import ProxyError
 from prefork.http.request import Environ, Request
 from prefork.http.request_parser import Peer
-from prefork.worker.protocol.http_connection import HttpConnection, NextStep
+from prefork.worker.protocol.connection_state import (
+    TABLE,
+    ConnectionState,
+    Readiness,
+    TimeLimit,
+)
+from prefork.worker.protocol.http_connection import HttpConnection
 from prefork.worker.schedule.handover import HandoverMessage
 from prefork.worker.transport.client_limits import ClientLimits
 from prefork.worker.transport.output_buffer import SendFile
@@ -33,6 +39,10 @@ if TYPE_CHECKING:
     from ssl import SSLContext
 
     from prefork.worker.transport.tls_transport import TlsTransport
+
+_PROXY_HEADER, _NEW = ConnectionState.PROXY_HEADER, ConnectionState.NEW
+_HANDSHAKE, _HANDSHAKE_WRITE = ConnectionState.HANDSHAKE, ConnectionState.HANDSHAKE_WRITE
+_LINGER, _CLOSED = ConnectionState.LINGER, ConnectionState.CLOSED
 
 
 AdmitProxied = Callable[[HttpConnection, str], Reject | None]
@@ -45,7 +55,7 @@ def security(
 ) -> "ListenerSecurity | None":
     """What the listener of that address asks of its connections; `context`: the server's.
 
-    None if they are plain HTTP.
+    None if its connections are plain ones.
     """
     http, settings = config.http, config.tls
     seal = None
@@ -71,13 +81,14 @@ class ListenerSecurity(Struct, frozen=True):
     """What one listener asks of its connections."""
 
     seal: "Callable[[socket.SocketType], TlsTransport] | None"
-    """Begins TLS, where that is spoken."""
+    """Begins TLS; None if that is not spoken."""
     handshake_timeout: float
     """Seconds, 0 for no limit."""
     proxy_protocol: bool
     trusts: forwarded.Trusts
     headers: dict[bytes, str]
-    """What is believed from whom is trusted; see prefork.http.proxied_request.keys."""
+    """The headers that are believed if a trusted proxy sends them, as
+    prefork.http.proxied_request.keys returns them."""
     admit: AdmitProxied | None = None
 
     def converse(
@@ -86,23 +97,10 @@ class ListenerSecurity(Struct, frozen=True):
         return SecuredConnection(sock, base, peer, rules, now, self)
 
 
-class _Owed(Enum):
-    """What has to come first."""
-
-    PROXY = "PROXY header"
-    HANDSHAKE = "TLS handshake"
-    NOTHING = "nothing"
-
-
-_WAITING = (NextStep.IDLE, NextStep.READ)
-
-_PROXY, _HANDSHAKE, _NOTHING = _Owed.PROXY, _Owed.HANDSHAKE, _Owed.NOTHING
-
-
 class SecuredConnection(HttpConnection):
-    """One accepted connection."""
+    """One accepted connection of such a listener."""
 
-    __slots__ = ("_base", "_header", "_owed", "_security", "_tls")
+    __slots__ = ("_base", "_encrypted", "_header", "_security", "_tls")
 
     def __init__(
         self,
@@ -116,47 +114,45 @@ class SecuredConnection(HttpConnection):
         super().__init__(sock, base, peer, rules, now)
         self._base = base
         self._security = security
-        self._header = ProxyHeaderReader() if security.proxy_protocol else None
+        self._header = ProxyHeaderReader()
         self._tls: TlsTransport | None = None
-        self._owed = _PROXY if security.proxy_protocol else _HANDSHAKE
+        self._encrypted: TlsTransport | None = None
+        """The same, once the handshake is over."""
+        self.state = _PROXY_HEADER
         if not security.proxy_protocol:
-            self._know_peer(now)
+            self._peer_known(now)
 
     # The PROXY header.
 
-    def _refuse(self, why: str) -> None:
-        logs.event("warning", "connection refused", peer=self.connection.peer[0], reason=why)
+    def _refuse(self, reason: str) -> None:
+        logs.event("warning", "connection refused", peer=self.parser.peer[0], reason=reason)
         self.broken = True
 
-    def _read_proxy_header(self, now: float) -> bool:
-        """Whether it is behind us: what follows is for TLS, or HTTP."""
-        if not self._security.trusts(self.connection.peer[0]):
+    def _read_proxy_header(self, now: float) -> None:
+        """Leaves the state PROXY_HEADER if the header is complete: what follows is TLS or HTTP."""
+        if not self._security.trusts(self.parser.peer[0]):
             self._refuse("the peer is not one of http.trusted_proxies")
-            return False
-        owed = self._header
-        assert owed is not None
+            return
         try:
-            header = owed.read(self.sock)
+            header = self._header.read(self.sock)
         except ProxyError as problem:
             self._refuse(str(problem))
-            return False
+            return
         except OSError:
             self.broken = True
-            return False
+            return
         if header is None:
-            return False
-        self._header = None
+            return
         if header.source is not None:
-            self.connection.peer = header.source
+            self.parser.peer = header.source
             refusal = self._refusal(header.source[0])
             if refusal is not None:
                 if self._security.seal is None:
-                    self._stay_plain(refusal)
+                    self._end_unencrypted(refusal)
                 else:
-                    self.broken = True  # there is no way to tell
-                return False
-        self._know_peer(now)
-        return True
+                    self.broken = True  # no answer is possible before the handshake
+                return
+        self._peer_known(now)
 
     def _refusal(self, address: str) -> Reject | None:
         security = self._security
@@ -164,78 +160,78 @@ class SecuredConnection(HttpConnection):
             return None
         return security.admit(self, "" if security.trusts(address) else address)
 
-    def _know_peer(self, now: float) -> None:
-        """Nothing more will be said of the peer but by itself."""
+    def _peer_known(self, now: float) -> None:
+        """From now on, only the peer's own headers can say that it speaks for another one."""
         security = self._security
-        peer = self.connection.peer
+        peer = self.parser.peer
         if security.trusts(peer[0]):
-            self.connection.close()
-            self.connection = ProxiedRequestParser(
+            self.parser.close()
+            self.parser = ProxiedRequestParser(
                 self._base, self._rules.limits, peer, security.trusts, security.headers
             )
         if security.seal is None:
-            self._owed = _NOTHING
+            self.enter(_NEW)
             return
-        self._owed = _HANDSHAKE
+        self.enter(_HANDSHAKE)
         self._since = now
         self._tls = security.seal(self.sock)
 
     # The handshake.
 
-    def _shake_hands(self) -> bool:
+    def _shake_hands(self) -> None:
+        """Goes on with the handshake; leaves its states when it is over."""
         tls = self._tls
         assert tls is not None
         try:
             if not tls.shake_hands():
-                return False
+                return
         except Reject as answer:
-            self._stay_plain(answer)
-            return False
+            self._end_unencrypted(answer)
+            return
         except OSError as problem:
             reason = str(getattr(problem, "reason", None) or problem)
-            peer = self.connection.peer[0]
+            peer = self.parser.peer[0]
             logs.event("debug", "handshake failed", peer=peer, reason=reason)
-            self._stay_plain(None)
-            return False
-        self._owed = _NOTHING
-        self.sock = tls  # type: ignore[assignment]  # it has what a conversation uses of one
-        self.connection.extend(tls.environ())
-        return True
+            self._end_unencrypted(None)
+            return
+        self.enter(_NEW)
+        self.sock = tls  # type: ignore[assignment]  # it has what a connection uses of a socket
+        self._encrypted = tls
+        self.parser.extend(tls.environ())
 
-    def _stay_plain(self, problem: Reject | None) -> None:
-        """No TLS will come of it: the end, with a word to who can read it."""
-        self._owed = _NOTHING
+    def _end_unencrypted(self, problem: Reject | None) -> None:
+        """The connection ends without TLS: with an answer to a client that can read it."""
+        self.enter(_NEW)
         self._tls = None
-        self.connection.finish()
-        self.connection.surplus = True
+        self.parser.finish()
+        self.parser.surplus = True
         if problem is not None:
-            self.connection.error = problem
+            self.parser.error = problem
 
-    # What a conversation does.
+    # What differs from a plain connection.
 
-    def read(self, now: float) -> Request | None:
+    def receive(self, now: float) -> Request | None:
         if self.broken:
             return None
-        if self._owed is _PROXY and not self._read_proxy_header(now):
+        if self.state is _PROXY_HEADER:
+            self._read_proxy_header(now)
+        if self.state is _HANDSHAKE and not self.broken:
+            self._shake_hands()
+        if self.broken or self.state in (_PROXY_HEADER, _HANDSHAKE):
             return None
-        if self._owed is _HANDSHAKE and not self._shake_hands():
-            return None
-        return super().read(now)
+        return super().receive(now)
 
-    def parcel(self) -> HandoverMessage | None:
-        """The state of a TLS session can't be sent, nor half a PROXY header."""
-        if self._owed is not _NOTHING or self._security.seal is not None:
-            return None
-        return super().parcel()
+    def handover_message(self) -> HandoverMessage | None:
+        """None also with TLS: the state of a session can't be sent."""
+        return None if self._security.seal is not None else super().handover_message()
 
-    def resume(self, parcel: HandoverMessage) -> None:
-        if self._owed is _PROXY:  # it was read where this comes from, and is in the environ
-            self._header = None
-            self._know_peer(parcel.since)
-        super().resume(parcel)
+    def resume(self, message: HandoverMessage) -> None:
+        if self.state is _PROXY_HEADER:  # the other worker has read it, and sends whom it named
+            self._peer_known(message.since)
+        super().resume(message)
 
     def flush(self) -> None:
-        if self._owed is _HANDSHAKE:
+        if self.state is _HANDSHAKE_WRITE:
             tls = self._tls
             assert tls is not None
             with contextlib.suppress(OSError):
@@ -244,28 +240,31 @@ class SecuredConnection(HttpConnection):
         super().flush()
 
     def _file_sender(self) -> SendFile:
-        return super()._file_sender() if self._tls is None else self._tls.send_file
+        tls = self._encrypted
+        return super()._file_sender() if tls is None else tls.send_file
 
-    def settle(self, now: float, leaving: float = 0.0) -> NextStep:
-        tls = self._tls
-        if self._owed is _NOTHING:
-            wish = super().settle(now, leaving)
-            if tls is not None and tls.ended and wish in _WAITING and self._lingering is None:
-                return NextStep.CLOSE  # the epoll would not tell of it
-            return wish
+    def _next_state(self, now: float) -> ConnectionState:
         if self.broken:
-            return NextStep.CLOSE
-        if self._owed is _PROXY:
-            timeout = self._rules.header_timeout
-        else:
+            return _CLOSED
+        if self.state is _PROXY_HEADER:
+            return _PROXY_HEADER
+        if self.state is _HANDSHAKE or self.state is _HANDSHAKE_WRITE:
+            tls = self._tls
+            return _HANDSHAKE_WRITE if tls is not None and tls.unsent else _HANDSHAKE
+        state = super()._next_state(now)
+        tls = self._encrypted
+        waits = TABLE[state].waits_for is Readiness.READABLE and state is not _LINGER
+        # The epoll would not report the end that is known already.
+        return _CLOSED if waits and tls is not None and tls.ended else state
+
+    def _time_limit(self, limit: TimeLimit, now: float) -> float:
+        if limit is TimeLimit.HANDSHAKE:
             timeout = self._security.handshake_timeout
-        self.deadline = self._since + timeout if timeout else 0.0
-        if leaving and (not self.deadline or leaving < self.deadline):
-            self.deadline = leaving
-        return NextStep.WRITE if tls is not None and tls.unsent else NextStep.READ
+            return self._since + timeout if timeout else 0.0
+        return super()._time_limit(limit, now)
 
     def close(self) -> None:
-        # Not where an answer was cut: its client has to see that.
-        if self._tls is not None and self._owed is _NOTHING and self.unsent is None:
-            self._tls.farewell()
+        # Not if an answer was cut: its client has to see that.
+        if self._encrypted is not None and self.unsent is None:
+            self._encrypted.close_notify()
         super().close()

@@ -16,7 +16,7 @@ _DONTWAIT = socket.MSG_DONTWAIT
 class ResponseWriter:
     """One client, and what is on its way to it."""
 
-    __slots__ = ("_rules", "_started", "broken", "fd", "sock", "unsent", "weight")
+    __slots__ = ("_rules", "_started", "broken", "fd", "response_size", "sock", "unsent")
 
     def __init__(self, sock: socket.SocketType, rules: ClientLimits) -> None:
         self.sock = sock
@@ -25,7 +25,7 @@ class ResponseWriter:
         self.unsent: OutputBuffer | None = None
         """There while the client lags behind."""
         self._started = False
-        self.weight = 0
+        self.response_size = 0
         """Of the last response, in bytes."""
         self.broken = False
         """The client is gone, or its request was given up."""
@@ -90,7 +90,7 @@ class ResponseWriter:
         if behind:
             self._lag()
         else:
-            self.weight = 0
+            self.response_size = 0
         return behind
 
     def flush(self) -> None:

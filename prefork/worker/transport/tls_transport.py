@@ -163,7 +163,7 @@ class TlsTransport:
         with contextlib.suppress(OSError):
             self.push()
 
-    def farewell(self) -> None:
+    def close_notify(self) -> None:
         """Tells the client that nothing more comes (close_notify, RFC 8446 section 6.1)."""
         with contextlib.suppress(OSError, ValueError):  # most often: it has not said so yet
             self._tls.unwrap()
@@ -171,11 +171,11 @@ class TlsTransport:
 
     def shutdown(self, how: int) -> None:
         if how == socket.SHUT_WR:
-            self.farewell()
+            self.close_notify()
         self.plain.shutdown(how)
 
     def close(self) -> None:
-        """Says nothing to the client: see `farewell`."""
+        """Says nothing to the client: see `close_notify`."""
         self.plain.close()
 
     # What it is about.

@@ -1,0 +1,126 @@
+"""One call of a WSGI application: what is done before it, after it, and if it fails."""
+
+from collections.abc import Callable
+from time import monotonic, time
+from typing import Protocol
+
+from prefork import logs
+from prefork.apps.wsgi import Application, WsgiResponse
+from prefork.http.queue_time import waited
+from prefork.http.request import Environ, Request
+from prefork.http.request_id import RequestIds
+from prefork.scoreboard import ThreadRecord, WorkerStatsWriter
+from prefork.worker.protocol.http_connection import HttpConnection
+from prefork.worker.schedule.threads import LeaderFollowers
+from prefork.worker.service import forked_child
+
+
+class AccessLogWriter(Protocol):
+    def add(
+        self, environ: Environ, status: int, size: int, started: float, elapsed: float
+    ) -> None: ...
+
+    def flush(self) -> None: ...
+
+
+class WsgiCaller:
+    """Answers the requests of one worker, whichever thread has them."""
+
+    def __init__(
+        self,
+        application: Application,
+        threads: LeaderFollowers | None,
+        stats: WorkerStatsWriter,
+        *,
+        access: AccessLogWriter | None,
+        ids: RequestIds | None,
+        proxies: bool,
+        draining: Callable[[], bool] | None,
+    ) -> None:
+        """`threads`: of a worker that has several.  `proxies`: some are trusted.  `draining`:
+        whether the server is about to stop, though it serves on; None if it never does both."""
+        self._application = application
+        self._threads = threads
+        self._stats = stats
+        self._access = access
+        self._ids = ids
+        self._draining = draining
+        # There is more to a call than the application.
+        self._attended = proxies or any(
+            each is not None for each in (threads, ids, draining, access)
+        )
+        self.forked = False
+        """This is a child that the application has forked."""
+
+    def call(
+        self, connection: HttpConnection, request: Request, record: ThreadRecord, now: float
+    ) -> WsgiResponse:
+        """Has the application answer a request.
+
+        `now`: monotonic seconds, as of a moment ago, when its last bytes were read.
+        """
+        attended = self._attended
+        environ = request.environ
+        if attended:
+            self._before(connection, request, record)
+        record.start(now, request.line, environ["REMOTE_ADDR"], request.id)
+        environ["wsgi.early_hints"] = connection.early_hints
+        response = WsgiResponse(request, connection)
+        try:
+            response.take(self._application(environ, response.start))
+        except BaseException as problem:  # SystemExit too: it ends the request, not the worker
+            response.fail(problem, self.failed)
+        if self.forked:
+            forked_child.leave(None)
+        response.ended = ended = monotonic()
+        head, sent = response.head, response.sent
+        status = head.code if head is not None else response.failure
+        if connection.expired:
+            status = 504
+        record.end(ended, status, sent)
+        if attended:
+            self._after(request, status, sent, ended - now)
+        return response
+
+    def flush(self) -> None:
+        """Writes what was kept for a batch."""
+        if self._access is not None:
+            self._access.flush()
+
+    def _before(self, connection: HttpConnection, request: Request, record: ThreadRecord) -> None:
+        """What not every server does before a call."""
+        environ = request.environ
+        if self._ids is not None:
+            self._ids.give(request)
+        if "HTTP_X_REQUEST_START" in environ and connection.parser.proxied:
+            seconds = waited(environ["HTTP_X_REQUEST_START"], time())
+            if seconds is not None:
+                record.add_queue_time(seconds)
+        if self._draining is not None and self._draining():
+            connection.closing = True
+        if self._threads is not None:
+            self._threads.before_call(record)
+
+    def _after(self, request: Request, status: int, sent: int, elapsed: float) -> None:
+        """What not every server does after a call, which took `elapsed` seconds."""
+        if self._threads is not None:
+            self._threads.after_call(elapsed)
+        if self._access is not None:
+            self._access.add(request.environ, status, sent, time() - elapsed, elapsed)
+
+    def failed(self, request: Request, problem: BaseException) -> None:
+        """The application has raised an exception, or its iterable has."""
+        if self.forked and isinstance(problem, SystemExit):
+            forked_child.leave(problem)
+        line = request.line.decode("latin-1")
+        self._stats.set_error(f"{line}: {logs.summary_of(problem)}")
+        logs.event(
+            "error",
+            "application failed",
+            request=line,
+            peer=str(request.environ.get("REMOTE_ADDR", "")),
+            request_id=request.id or None,
+            traceback=logs.traceback_of(problem),
+        )
+        if self.forked:
+            forked_child.leave(problem)
