@@ -4,6 +4,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from time import monotonic
 from types import TracebackType
 from typing import IO, Any, Protocol
 
@@ -146,7 +147,18 @@ class WsgiResponse:
         if status is None:
             raise MisbehavedApplication(_TOO_EARLY)
         out, size = self._out, len(body)
-        head = compose(status, self.headers, self._request, out.closing, size)
+        request = self._request
+        repeated = request.repeated
+        if (  # what `compose` would find: this saves most responses the call
+            repeated is not None
+            and (answered := repeated.answered) is not None
+            and answered.given == (status, self.headers, out.closing, size)
+            and monotonic() < answered.until
+            and not request.id_line
+        ):
+            head = answered.head
+        else:
+            head = compose(status, self.headers, request, out.closing, size)
         if head.length == size:
             self.head = head
             self.sent = size

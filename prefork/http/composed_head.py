@@ -41,8 +41,6 @@ class RepeatedResponse(Struct, frozen=True, eq=False):
 
     given: tuple[str, list[tuple[str, str]], bool, int]
     """The arguments of `response_head.compose` besides the request, in its order."""
-    short: tuple[str, list[tuple[str, str]], bool, int] | None
-    """The same if the body was short enough to be copied behind the head, otherwise None."""
     head: ResponseHead
     until: float
     """Monotonic seconds at which its `Date` has passed."""

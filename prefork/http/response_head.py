@@ -203,8 +203,7 @@ def _looked_up(
             heads[key] = head
     elif request.repeated is not None:
         given = (status, list(pairs), closing, known)
-        short = given if 0 <= known == head.length <= JOINED else None
-        request.repeated.answered = RepeatedResponse(given, short, head, until)
+        request.repeated.answered = RepeatedResponse(given, head, until)
     return head
 
 

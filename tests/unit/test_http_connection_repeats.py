@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from prefork.apps import wsgi
 from prefork.apps.wsgi import Application, StartResponse
 from prefork.http import response_head
 from prefork.http.head_cache import HeadCache
@@ -182,7 +183,8 @@ def test_each_answer_has_the_date_of_its_second(
     clients: Clients, recall: HeadCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr(response_head, "monotonic", lambda: START * 1000 + clock[0])
+    for module in (response_head, wsgi):
+        monkeypatch.setattr(module, "monotonic", lambda: START * 1000 + clock[0])
     monkeypatch.setattr(response_head, "time", lambda: clock[0])
     monkeypatch.setattr(response_head, "_until", 0.0)
     client = clients(recall)

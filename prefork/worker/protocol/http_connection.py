@@ -192,7 +192,10 @@ class HttpConnection(ResponseWriter):
 
     def answer(self, request: Request, call: Call, record: ThreadRecord, now: float) -> float:
         """Has a request answered; returns when that was over."""
-        self.enter(_CALL)
+        if self.state is _IDLE:  # which the table allows, and `enter` would take its time to find
+            self.state = _CALL
+        else:
+            self.enter(_CALL)
         self._started = False
         self.began = now
         self.serving = request
