@@ -172,10 +172,10 @@ def _table() -> dict[ConnectionState, StateRow]:
         "CLOSED":          (nothing,  due.NONE,         never,        stays,  ends),
     }
     successors = {
-        "PROXY_HEADER":    "HANDSHAKE NEW CLOSED",
+        "PROXY_HEADER":    "HANDSHAKE NEW CALL CLOSED",
         "HANDSHAKE":       "HANDSHAKE_WRITE NEW CLOSED",
         "HANDSHAKE_WRITE": "HANDSHAKE CLOSED",
-        "NEW":             "HEAD BODY QUEUED CALL WRITE LINGER CLOSED",
+        "NEW":             "PROXY_HEADER HEAD BODY QUEUED CALL WRITE LINGER CLOSED",
         "IDLE":            "HEAD BODY QUEUED CALL WRITE LINGER CLOSED",
         "HEAD":            "BODY QUEUED CALL WRITE LINGER CLOSED",
         "BODY":            "QUEUED CALL WRITE LINGER CLOSED",

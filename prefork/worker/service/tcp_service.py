@@ -1,102 +1,43 @@
-"""TCP handlers in a worker: one call for each connection, `handler(sock, address)`.
+"""The TCP connections of one worker: one call of the handler for each, `handler(sock, address)`.
 
-A handler has its connection to itself for as long as it likes, in the thread that called it.
-Parked is only what needs no handler.  Before it is called: a connection that owes a header of the
-PROXY protocol.  When it has returned: what is left over, bytes of the client's that nobody read,
-for a moment: a close with unread data is a reset (RFC 2525 section 2.17), which could take the
-last answer with it.
+A handler has its connection to itself for as long as it likes, in the thread that called it.  Only
+connections that need no handler are parked: those that have to begin with a header of the PROXY
+protocol, and those whose handler has returned while the client still sends.
 """
 
-import contextlib
 import socket
 import threading
 from collections.abc import Callable
-from math import inf
 from time import monotonic
-from typing import Any
 
 from prefork import logs
 from prefork.http.forwarded import Trusts
 from prefork.http.proxy_protocol import ProxyError
 from prefork.scoreboard import ThreadRecord, WorkerStatsWriter
+from prefork.worker.protocol.connection_state import (
+    TABLE,
+    ConnectionState,
+    Movable,
+    OnStop,
+)
+from prefork.worker.protocol.tcp_connection import TcpConnection
 from prefork.worker.schedule.handover import Handover, HandoverMessage
 from prefork.worker.schedule.poller import EPOLLIN, ConnectionPoller, SharedConnectionPoller
 from prefork.worker.schedule.threads import LeaderFollowers
 from prefork.worker.schedule.worker_listener import AcceptedSocket, WorkerListener
 from prefork.worker.service import forked_child
-from prefork.worker.transport.accepted_socket import peer_name
-from prefork.worker.transport.proxy_header import ProxyHeaderReader
+from prefork.worker.transport.accepted_socket import PeerAddress, peer_name
 
-Handler = Callable[[socket.socket, Any], object]
+_LAST_CHANCE = 2.0
+"""Seconds that a connection gets for its PROXY header when its worker is on its way out."""
 
-_LINGER = 2.0  # seconds
-_LINGER_BYTES = 1024 * 1024
-_PIECE = 64 * 1024
+_CALL, _LINGER = ConnectionState.CALL, ConnectionState.LINGER
 
-
-class TcpConnection:
-    """One accepted connection and its handler."""
-
-    def __init__(self, sock: socket.socket, address: Any, listener: WorkerListener) -> None:
-        self.sock = sock
-        self.listener = listener
-        self.introduce(address)
-        self.header: ProxyHeaderReader | None = None
-        """What has to come before the handler is called."""
-        self.thread = 0
-        self._discarded = 0
-        self.fd = sock.fileno()
-        self.events = 0
-        self.deadline = 0.0
-        self.wheel_time = inf
-
-    def introduce(self, address: Any) -> None:
-        """Names the client, as accept(2) does."""
-        self.address = address
-        host, port = peer_name(address)
-        self.peer = f"{host}:{port}" if host else "unix"
-
-    @property
-    def fresh(self) -> bool:
-        """Nothing was read of it yet, though it has to begin with a header."""
-        return self.header is not None and not self.header.begun
-
-    def shut_for_reading(self) -> None:
-        """The handler finds the end of its input, and comes to its own end."""
-        with contextlib.suppress(OSError):
-            self.sock.shutdown(socket.SHUT_RD)
-
-    def give_up(self) -> None:
-        with contextlib.suppress(OSError):
-            self.sock.shutdown(socket.SHUT_RDWR)
-
-    def finish(self) -> bool:
-        """The handler has returned; True where the client is still to be listened to."""
-        try:
-            # A handler that closed its socket, or detached it, has ended the connection itself.
-            if self.sock.fileno() < 0:
-                return False
-            self.sock.shutdown(socket.SHUT_WR)
-            return self.discard() and self._discarded > 0
-        except OSError:
-            return False
-
-    def discard(self) -> bool:
-        """Throws away what has come; False at the end of it."""
-        try:
-            while data := self.sock.recv(_PIECE, socket.MSG_DONTWAIT):
-                self._discarded += len(data)
-                if self._discarded > _LINGER_BYTES:
-                    return False
-        except BlockingIOError:
-            return True
-        except OSError:
-            pass
-        return False
+Handler = Callable[[socket.socket, PeerAddress], object]
 
 
 class TcpService:
-    """All TCP exchanges of one worker."""
+    """All TCP connections of one worker."""
 
     def __init__(
         self,
@@ -109,8 +50,9 @@ class TcpService:
         header_timeout: float,
         proxies: Trusts | None,
     ) -> None:
-        """`proxies`: who speaks the PROXY protocol, and all others are refused; None: nobody does.
-        `header_timeout`: seconds for its header, 0 for no limit."""
+        """`threads`: of a worker that has several.  `proxies`: the peers that begin with a header
+        of the PROXY protocol, all others are refused; None: nobody does.  `header_timeout`: seconds
+        for that header, 0 for no limit."""
         self.poller: ConnectionPoller[TcpConnection] = (
             ConnectionPoller() if threads is None else SharedConnectionPoller()
         )
@@ -132,88 +74,86 @@ class TcpService:
         self, accepted: AcceptedSocket, listener: WorkerListener, record: ThreadRecord
     ) -> None:
         fd, address = accepted
-        listening = listener.sock
-        sock = socket.socket(listening.family, listening.type, listening.proto, fileno=fd)
-        exchange = TcpConnection(sock, address, listener)
-        self._open.add(exchange)
-        if self._proxies is not None:
-            exchange.header = ProxyHeaderReader()
-            if self._header_timeout:
-                exchange.deadline = monotonic() + self._header_timeout
-            if not self._proxies(peer_name(address)[0]):
-                self._refuse(exchange, "the peer is not one of http.trusted_proxies")
-                return
-        self._proceed(exchange, record)
+        theirs = listener.sock
+        sock = socket.socket(theirs.family, theirs.type, theirs.proto, fileno=fd)
+        connection = TcpConnection(sock, address, listener)
+        self._open.add(connection)
+        if self._proxies is None:
+            self._call(connection, record)
+            return
+        if self._header_timeout:
+            connection.deadline = monotonic() + self._header_timeout
+        if self._proxies(peer_name(address)[0]):
+            self._proceed(connection, record)
+        else:
+            self._refuse(connection, "the peer is not one of http.trusted_proxies")
 
     def serve_received(
-        self, parcel: HandoverMessage, fd: int, listener: WorkerListener, record: ThreadRecord
+        self, message: HandoverMessage, fd: int, listener: WorkerListener, record: ThreadRecord
     ) -> None:
-        self.serve_accepted((fd, parcel.peer), listener, record)
+        self.serve_accepted((fd, message.peer), listener, record)
 
     def serve_ready(self, fd: int, events: int, record: ThreadRecord, now: float) -> float:
-        exchange = self.poller.claim(fd)
-        if exchange is None:
+        connection = self.poller.claim(fd)
+        if connection is None:
             return now
-        if exchange.header is not None:
-            self._proceed(exchange, record)
-        elif exchange.discard():
-            self.poller.park(exchange, EPOLLIN)
+        if connection.state is _LINGER:
+            connection.discard(monotonic())
+            self._wait(connection)
         else:
-            self._close(exchange)
+            self._proceed(connection, record)
         return monotonic()
 
     def close_overdue(self, now: float, record: ThreadRecord) -> None:
-        for exchange in self.poller.claim_expired(now):
-            self._close(exchange)
+        for connection in self.poller.claim_expired(now):
+            self._close(connection)
 
     def hand_over(self, fd: int, slot: int | None = None) -> bool:
-        exchange = self.poller.parked.get(fd)
-        return exchange is not None and self._move(exchange, only_idle=True, slot=slot)
+        connection = self.poller.parked.get(fd)
+        return connection is not None and self._move(connection, only_idle=True, slot=slot)
 
     def hand_over_all(self) -> None:
-        for exchange in list(self.poller.parked.values()):
-            self._move(exchange, only_idle=False)
+        for connection in list(self.poller.parked.values()):
+            self._move(connection, only_idle=False)
 
-    def _move(self, exchange: TcpConnection, *, only_idle: bool, slot: int | None = None) -> bool:
-        """Hands over a connection of which nothing was read; False where it stays, or is somebody
-        else's."""
-        if not exchange.fresh:  # only a look: it is not ours yet
+    def _move(self, connection: TcpConnection, *, only_idle: bool, slot: int | None = None) -> bool:
+        """Hands over a connection of which nothing was read; False if it stays, or another thread
+        has it."""
+        if TABLE[connection.state].movable is not Movable.EMPTY:  # only a look, not ours yet
             return False
-        if not self.poller.claim_connection(exchange):
+        if not self.poller.claim_connection(connection):
             return False
-        if not exchange.fresh:
-            self.poller.park(exchange, EPOLLIN)
-            return False
-        self.poller.unregister(exchange)
-        parcel = HandoverMessage(
-            *(exchange.listener.inode, exchange.address, ("", ""), b"", monotonic(), 0.0),
-            *(False, False),
-        )
-        if self._handover.send(parcel, exchange.fd, only_idle=only_idle, slot=slot):
-            self._close(exchange)
-            return True
-        self.poller.park(exchange, EPOLLIN)
+        if TABLE[connection.state].movable is Movable.EMPTY:
+            self.poller.unregister(connection)
+            message = HandoverMessage(
+                *(connection.listener.inode, connection.address, ("", ""), b""),
+                *(monotonic(), 0.0, False, False),
+            )
+            if self._handover.send(message, connection.fd, only_idle=only_idle, slot=slot):
+                self._close(connection)
+                return True
+        self.poller.park(connection, EPOLLIN)
         return False
 
     def begin_shutdown(self) -> None:
         self._last = True
-        for exchange in list(self._running):
-            exchange.shut_for_reading()
+        for connection in list(self._running):
+            connection.shut_for_reading()
 
     def shut_down_idle(self) -> None:
-        """What stays here ends by itself within two seconds, whatever it still owes."""
         if self._handover.has_receiver:
             self.hand_over_all()
-        until = monotonic() + _LINGER
-        for exchange in list(self.poller.parked.values()):
-            if exchange.header is not None and self.poller.claim_connection(exchange):
-                exchange.deadline = min(exchange.deadline or until, until)
-                self.poller.park(exchange, EPOLLIN)
+        leave_at = monotonic() + _LAST_CHANCE
+        for connection in list(self.poller.parked.values()):
+            on_stop = TABLE[connection.state].on_stop
+            if on_stop is OnStop.LAST_CHANCE and self.poller.claim_connection(connection):
+                connection.deadline = min(connection.deadline or leave_at, leave_at)
+                self.poller.park(connection, EPOLLIN)
 
     def expire_requests(self, now: float) -> None:
-        for exchange, started in list(self._running.items()):
+        for connection, started in list(self._running.items()):
             if now - started >= self._request_timeout:
-                exchange.give_up()
+                connection.give_up()
 
     def flush(self) -> None:
         # Nothing else is kept back: a handler's connections are in no access log.
@@ -221,89 +161,77 @@ class TcpService:
 
     def after_fork_in_child(self) -> None:
         self._forked = True
-        for exchange in self._open:
+        for connection in self._open:
             # The one whose handler has forked may go on in the child.
-            if exchange.thread != threading.get_ident():
-                exchange.sock.close()
+            if connection.thread != threading.get_ident():
+                connection.sock.close()
 
-    # One exchange.
+    # One connection, which this thread has.
 
-    def _proceed(self, exchange: TcpConnection, record: ThreadRecord) -> None:
-        if exchange.header is None or self._introduced(exchange, exchange.header):
-            self._call(exchange, record)
-            self._finish(exchange)
-
-    def _introduced(self, exchange: TcpConnection, owed: ProxyHeaderReader) -> bool:
-        """Whether the PROXY header is there; where not, the connection is parked or closed."""
+    def _proceed(self, connection: TcpConnection, record: ThreadRecord) -> None:
+        """Reads the PROXY header, and calls the handler once that is complete."""
         try:
-            header = owed.read(exchange.sock)
+            complete = connection.read_header()
         except ProxyError as problem:
-            self._refuse(exchange, str(problem))
-            return False
+            self._refuse(connection, str(problem))
+            return
         except OSError:
-            self._close(exchange)
-            return False
-        if header is None:
-            self.poller.park(exchange, EPOLLIN)
-            return False
-        self.poller.unregister(exchange)  # its events are the handler's
-        exchange.header = None
-        if header.source is not None:
-            exchange.introduce(_as_accepted(*header.source))
-        return True
+            self._close(connection)
+            return
+        if complete:
+            self.poller.unregister(connection)  # its events are the handler's
+            self._call(connection, record)
+        else:
+            self.poller.park(connection, EPOLLIN)
 
-    def _refuse(self, exchange: TcpConnection, why: str) -> None:
-        logs.event("warning", "connection refused", peer=exchange.peer, reason=why)
-        self._close(exchange)
+    def _refuse(self, connection: TcpConnection, reason: str) -> None:
+        logs.event("warning", "connection refused", peer=connection.peer, reason=reason)
+        self._close(connection)
 
-    def _call(self, exchange: TcpConnection, record: ThreadRecord) -> None:
+    def _call(self, connection: TcpConnection, record: ThreadRecord) -> None:
+        connection.enter(_CALL)
         threads = self._threads
         now = monotonic()
-        record.start(now, exchange.peer.encode(), exchange.peer)
+        record.start(now, connection.peer.encode(), connection.peer)
         if threads is not None:
             threads.before_call(record)
-        self._running[exchange] = now
-        exchange.thread = threading.get_ident()
+        self._running[connection] = now
+        connection.thread = threading.get_ident()
         if self._last:
-            exchange.shut_for_reading()
+            connection.shut_for_reading()
         failure: BaseException | None = None
         try:
-            self._handler(exchange.sock, exchange.address)
+            self._handler(connection.sock, connection.address)
         except BaseException as problem:  # SystemExit too: it ends this connection only
             failure = problem
         if failure is not None and not (self._forked and isinstance(failure, SystemExit)):
-            self._stats.set_error(f"{exchange.peer}: {logs.summary_of(failure)}")
+            self._stats.set_error(f"{connection.peer}: {logs.summary_of(failure)}")
             logs.event(
                 "error",
                 "handler failed",
-                peer=exchange.peer,
+                peer=connection.peer,
                 traceback=logs.traceback_of(failure),
             )
         if self._forked:
             forked_child.leave(failure)
         failure = None  # its traceback holds this frame
-        exchange.thread = 0
-        del self._running[exchange]
+        connection.thread = 0
+        del self._running[connection]
         ended = monotonic()
         record.end(ended)
         if threads is not None:
             threads.after_call(ended - now)
+        connection.finish(ended)
+        self._wait(connection)
 
-    def _finish(self, exchange: TcpConnection) -> None:
-        if exchange.finish():
-            exchange.deadline = monotonic() + _LINGER
-            self.poller.park(exchange, EPOLLIN)
+    def _wait(self, connection: TcpConnection) -> None:
+        """Parks a connection whose client still sends, and closes all others."""
+        if connection.state is _LINGER:
+            self.poller.park(connection, EPOLLIN)
         else:
-            self._close(exchange)
+            self._close(connection)
 
-    def _close(self, exchange: TcpConnection) -> None:
-        self.poller.remove(exchange)
-        exchange.sock.close()
-        self._open.discard(exchange)
-
-
-def _as_accepted(host: str, port: str) -> Any:
-    """The address of a PROXY header in the form that accept(2) gives it to Python."""
-    if not host:
-        return ""  # a Unix socket
-    return (host, int(port), 0, 0) if ":" in host else (host, int(port))
+    def _close(self, connection: TcpConnection) -> None:
+        self.poller.remove(connection)
+        connection.sock.close()
+        self._open.discard(connection)

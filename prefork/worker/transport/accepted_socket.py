@@ -1,10 +1,14 @@
 """Accepted descriptors as sockets, and who is at the other end."""
 
 import socket
-from typing import Any
 
 _MAPPED = "::ffff:"
 _STREAM = int(socket.SOCK_STREAM)
+
+
+PeerAddress = tuple[str, int] | tuple[str, int, int, int] | str | bytes
+"""As accept(2) gives it to Python: host and port first for IP, a path or nothing for a Unix socket.
+"""
 
 
 def adopt(fd: int) -> socket.SocketType:
@@ -17,7 +21,7 @@ def adopt(fd: int) -> socket.SocketType:
     return socket.SocketType(-1, _STREAM, 0, fd)
 
 
-def peer_name(peer: Any) -> tuple[str, str]:
+def peer_name(peer: PeerAddress) -> tuple[str, str]:
     """Host and port of a peer's address; empty for a Unix socket.
 
     An IPv4 client of a dual-stack listener is named by its IPv4 address (RFC 4291 section 2.5.5.2).

@@ -20,13 +20,14 @@ _AT_ONCE = 8  # such reads, until other connections get their turn
 class LingeringClose:
     """One such end under way."""
 
-    __slots__ = ("_bytes", "_since", "_sock", "over")
+    __slots__ = ("_since", "_sock", "discarded", "over")
 
     def __init__(self, sock: socket.SocketType, now: float) -> None:
         """Raises OSError where there is nobody left to wait for."""
         self._sock = sock
         self._since = now
-        self._bytes = 0
+        self.discarded = 0
+        """Bytes that were thrown away."""
         self.over = False
         """The connection can be closed."""
         sock.shutdown(socket.SHUT_WR)
@@ -41,8 +42,8 @@ class LingeringClose:
         try:
             for _ in range(_AT_ONCE):
                 size = len(self._sock.recv(_SIZE, socket.MSG_DONTWAIT))
-                self._bytes += size
-                if not size or self._bytes > _BYTES:
+                self.discarded += size
+                if not size or self.discarded > _BYTES:
                     self.over = True
                     return
         except BlockingIOError:
