@@ -1,7 +1,7 @@
-"""Files without a name, for what is too large for memory.
+"""Files without a name, for bodies that are too large for memory.
 
-Not those of `tempfile`: imported where a worker first needs one, it may be a module of that name of
-the application's; imported before, it is memory that most servers have no use for.
+The module `tempfile` is not used.  Imported when a worker first needs a file, it may be a module of
+that name of the application's; imported before, it takes memory for which most servers have no use.
 """
 
 import errno
@@ -19,7 +19,7 @@ def unnamed_file() -> int:
     """The descriptor of a new file that is nobody else's, and gone when it is closed.
 
     It is in the first of the directories that `tempfile.gettempdir` documents in which one can be
-    made: TMPDIR, TEMP, TMP, /tmp, /var/tmp, /usr/tmp, and the current one.  Raises OSError where
+    made: TMPDIR, TEMP, TMP, /tmp, /var/tmp, /usr/tmp, and the current one.  Raises OSError if
     there is no room, no descriptor or no such directory.
     """
     for directory in _directories():

@@ -8,7 +8,7 @@ import pytest
 
 from prefork.http.head_rules import Reject
 from prefork.worker.schedule.descriptor_limit import descriptor_limit
-from prefork.worker.service.admission import Admission, turn_away
+from prefork.worker.service.admission import Admission, refuse
 
 PLENTY = 1 << 20
 
@@ -111,7 +111,7 @@ def test_a_client_that_is_turned_away_gets_a_retry_after() -> None:
     ours, theirs = socket.socketpair()
     with theirs:
         theirs.sendall(b"GET / HTTP/1.1\r\n")
-        turn_away(ours, Reject(503, "full", ("Retry-After", "1")), tls=False)
+        refuse(ours, Reject(503, "full", ("Retry-After", "1")), tls=False)
         answer = theirs.recv(65536)
         assert answer.startswith(b"HTTP/1.1 503 ")
         assert b"\r\nRetry-After: 1\r\n" in answer
@@ -122,9 +122,9 @@ def test_a_client_that_is_turned_away_gets_a_retry_after() -> None:
 def test_a_client_that_wants_tls_or_is_gone_gets_no_answer() -> None:
     ours, theirs = socket.socketpair()
     with theirs:
-        turn_away(ours, Reject(503, "full"), tls=True)
+        refuse(ours, Reject(503, "full"), tls=True)
         assert theirs.recv(1) == b""
     ours, theirs = socket.socketpair()
     theirs.close()
-    turn_away(ours, Reject(503, "full"), tls=False)
+    refuse(ours, Reject(503, "full"), tls=False)
     assert ours.fileno() == -1

@@ -1,1 +1,1 @@
-"""One connection: bytes to requests, responses to bytes, and the state in between."""
+"""One connection: bytes to requests, responses to bytes, and its state."""

@@ -14,7 +14,7 @@ from prefork.http.streamed_body import StreamedBody
 
 
 class StreamingClient(Protocol):
-    """What is needed of a connection."""
+    """The part of a connection that is needed here."""
 
     fd: int
     parser: RequestParser
@@ -31,7 +31,7 @@ class StreamingClient(Protocol):
         """Bytes of the body; raises OSError as a recv(2) that does not wait."""
 
     def send_interim(self, data: bytes) -> None:
-        """Sends what is not yet the response."""
+        """Sends an interim response."""
 
 
 def pull(client: StreamingClient, timeout: float) -> None:
@@ -91,5 +91,5 @@ def abandon_body(parser: RequestParser, body: StreamedBody) -> None:
 
 
 def is_draining(parser: RequestParser) -> bool:
-    """Whether what is read now is the rest of a body that nobody wants."""
+    """Whether the bytes that come now are the rest of a body that nobody reads."""
     return type(parser.body) is StreamedBody and parser.body.unwanted

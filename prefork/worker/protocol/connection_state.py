@@ -1,12 +1,13 @@
-"""The states of one connection, and what each of them means for everything around it.
+"""The states of a connection, and a table of what each of them means.
 
-A connection is in one state at a time.  Its state says what it waits for, when it is given up and
-what is done then, whether it may move to a sibling, and what a stop of the worker does to it.  All
-of that stands in `TABLE`, one row a state, and nowhere else: the parts of the server that have to
-know (the poller's registration and deadline, the handover, the stop, the admission of new
-connections) read the row of the connection's state.  They do not ask its buffers and its parser.
+A connection is in one state at a time.  The state determines for which event the connection waits,
+when it is given up and what is done then, whether it may move to a sibling, and what a stop of the
+worker does to it.  All of that stands in `TABLE`, one row for each state, and nowhere else.  The
+parts of the server that have to know it (the poller's registration and deadline, the handover, the
+stop, the admission of new connections) read the row of the connection's state; they do not look
+into its buffers and its parser.
 
-The life of a connection, from the top to the bottom:
+The life of a connection:
 
     PROXY_HEADER -> HANDSHAKE -> NEW -> HEAD -> BODY -> CALL -> WRITE -> IDLE -> HEAD -> ...
                                                           |                |
@@ -23,14 +24,14 @@ The life of a connection, from the top to the bottom:
 - LINGER is the end of a connection whose client may still be sending (RFC 9112 section 9.6).
 - Any state can end in CLOSED at once: the client may be gone at any moment.
 
-Two states differ though a client could not tell: NEW, in which nothing was read yet, has the time
-limit of a request's head, since a client connects in order to ask; IDLE, between two requests, has
+Two states differ in their time limit only.  NEW, in which nothing was read yet, has that of a
+request's head, since a client connects in order to send a request.  IDLE, between two requests, has
 that of keep-alive.
 
 Three facts are no states, since they hold in several of them: that the client is gone
 (`broken`), that the next response is the last (`closing`), and that there are bytes to send
 (`unsent`).  A connection that has such bytes, and no request in the application, is in WRITE or
-HANDSHAKE_WRITE: nothing more is read from a client that does not take what it has asked for.
+HANDSHAKE_WRITE: nothing more is read from a client that does not take its responses.
 
 The states are those of a byte stream and its requests, not of HTTP/1 alone.  Frames of HTTP/2 and
 messages of a WebSocket would be read in states of their own, with rows of their own in this table.
@@ -71,7 +72,7 @@ class ConnectionState(Enum):
     WRITE = "write"
     """The client has bytes to take before anything else happens."""
     LINGER = "linger"
-    """The last response is sent and our side is closed; what still comes is thrown away."""
+    """The last response is sent and our side is closed; all that still comes is thrown away."""
     CLOSED = "closed"
     """Of no more use: the socket is to be closed, or is."""
 
@@ -100,7 +101,7 @@ class TimeLimit(Enum):
 
 
 class Movable(Enum):
-    """Whether a sibling may go on with the connection, and what it needs besides the descriptor."""
+    """Whether a sibling may go on with the connection, and what is sent with the descriptor."""
 
     NO = "no"
     EMPTY = "nothing was read"
@@ -108,7 +109,7 @@ class Movable(Enum):
 
 
 class OnStop(Enum):
-    """What becomes of a connection whose worker is to stop or retire."""
+    """The effect on a connection if its worker is to stop or retire."""
 
     LAST_CHANCE = "last chance"
     """It may still send a request until the worker's leave deadline."""
@@ -119,18 +120,18 @@ class OnStop(Enum):
 
 
 class OnDeadline(Enum):
-    """What is done when the deadline has passed."""
+    """The action when the deadline has passed."""
 
     CLOSE = "close"
     ANSWER_408 = "answer 408 and close"
-    """The client has begun a request, so it is told (RFC 9110 section 15.5.9)."""
+    """The client has begun a request, so it gets an answer (RFC 9110 section 15.5.9)."""
     CHECK_PROGRESS = "close a client that takes too little"
     NOTHING = "nothing"
     """There is no deadline."""
 
 
 class StateRow(NamedTuple):
-    """What a state means."""
+    """The meaning of a state for everything around the connection."""
 
     waits_for: Readiness
     time_limit: TimeLimit
@@ -150,7 +151,7 @@ def _table() -> dict[ConnectionState, StateRow]:
     """Written with short names, so that a row is a line."""
     readable, writable, nothing = Readiness.READABLE, Readiness.WRITABLE, Readiness.NONE
     close, check = OnDeadline.CLOSE, OnDeadline.CHECK_PROGRESS
-    tell, never = OnDeadline.ANSWER_408, OnDeadline.NOTHING
+    answer, never = OnDeadline.ANSWER_408, OnDeadline.NOTHING
     stays, empty, unread = Movable.NO, Movable.EMPTY, Movable.UNREAD
     chance, finish, ends = OnStop.LAST_CHANCE, OnStop.FINISH, OnStop.NOTHING
     due = TimeLimit
@@ -162,8 +163,8 @@ def _table() -> dict[ConnectionState, StateRow]:
         "HANDSHAKE_WRITE": (writable, due.HANDSHAKE,    close,        stays,  chance),
         "NEW":             (readable, due.FIRST_BYTE,   close,        empty,  chance),
         "IDLE":            (readable, due.KEEPALIVE,    close,        empty,  chance),
-        "HEAD":            (readable, due.HEAD,         tell,         unread, finish),
-        "BODY":            (readable, due.BODY,         tell,         unread, finish),
+        "HEAD":            (readable, due.HEAD,         answer,       unread, finish),
+        "BODY":            (readable, due.BODY,         answer,       unread, finish),
         "DRAIN":           (readable, due.BODY,         close,        stays,  finish),
         "QUEUED":          (writable, due.NONE,         never,        stays,  finish),
         "CALL":            (nothing,  due.NONE,         never,        stays,  finish),
@@ -202,7 +203,7 @@ READING = frozenset(
     for state, row in TABLE.items()
     if row.waits_for is Readiness.READABLE and row.movable is not Movable.EMPTY
 )
-"""States of a connection whose client has to go on with what it has begun."""
+"""States in which the rest of something that has begun has to come from the client."""
 
 WRITING = frozenset({ConnectionState.HANDSHAKE_WRITE, ConnectionState.WRITE})
-"""States of a connection whose client has bytes to take."""
+"""States in which the client has bytes to take."""

@@ -2,10 +2,10 @@
 
 `HttpConnection.proceed` is called when the socket is ready.  It reads, has each request that is
 complete answered by a call that the service gives, and comes back when the connection has to wait:
-its `state` says for what (prefork.worker.protocol.connection_state).
+its `state` says for which event (prefork.worker.protocol.connection_state).
 
-Nothing here waits for a slow client: no read or write blocks.  What the client does not take is
-kept (prefork.worker.transport.output_buffer) and sent when the socket is writable.
+Nothing here waits for a slow client: no read or write blocks.  Bytes that the client does not take
+are kept (prefork.worker.transport.output_buffer) and sent when the socket is writable.
 """
 
 import contextlib
@@ -66,7 +66,7 @@ _DRAIN, _QUEUED, _CALL, _WRITE, _LINGER, _CLOSED = (
 
 
 class CallOutcome(Protocol):
-    """What a connection has to know of a response that was sent on it."""
+    """The facts about a response that its connection needs."""
 
     sent: int
     """Bytes of body."""
@@ -126,7 +126,7 @@ class HttpConnection(ResponseWriter):
         """Monotonic seconds at which it got that."""
         self.listener: int | None = None
         """Inode of the listener at which it was accepted, if it may move to another worker."""
-        # What prefork.worker.schedule.poller needs.
+        # For prefork.worker.schedule.poller.
         self.events = 0
         self.deadline = 0.0
         self.wheel_time = inf
@@ -154,7 +154,7 @@ class HttpConnection(ResponseWriter):
         parser = self.parser
         known = None
         if state is _IDLE and (cache := parser.recall) is not None and self.response_size <= AHEAD:
-            # The short way for what is most frequent: a head that came before, byte for byte.
+            # The short way for the most frequent case: a head that came before, byte for byte.
             try:
                 data = self.sock.recv(_HEAD_SIZE, _DONTWAIT)
             except OSError:
@@ -180,7 +180,7 @@ class HttpConnection(ResponseWriter):
             if request is not None:
                 now = self.answer(request, call, record, now)
                 if known is not None and not (parser.last or leave_at or self.unsent is not None):
-                    # What `advance` comes to in the end.
+                    # The outcome of `advance`, by a shorter way.
                     keepalive = self._rules.keepalive
                     self.deadline = now + keepalive if keepalive else 0.0
                     self.state = _IDLE
@@ -218,7 +218,7 @@ class HttpConnection(ResponseWriter):
     # Reading.
 
     def receive(self, now: float) -> Request | None:
-        """Reads what has come; returns the next request to answer, if one is complete."""
+        """Reads once; returns the next request to answer, if one is complete."""
         if self.state is _LINGER:
             assert self._lingering is not None
             self._lingering.discard()
@@ -256,8 +256,8 @@ class HttpConnection(ResponseWriter):
                 return request
             parser.requests.append(request)
         if parser.requests:
-            # There may be the beginning of another request behind it, and the parser does not say
-            # where that is.
+            # The beginning of another request may follow, and the parser does not say at which
+            # byte.
             self._unfinished = None
             if self.response_size > AHEAD:
                 self._look_ahead()
@@ -281,7 +281,7 @@ class HttpConnection(ResponseWriter):
         return self.parser.requests.pop(0)
 
     def _keep_unfinished(self, data: bytes, begins: bool) -> None:
-        """Keeps what was read of an unfinished request: another worker may have to read it."""
+        """Keeps the bytes of an unfinished request: another worker may have to read them."""
         if begins:
             self._unfinished = data if len(data) <= UNREAD else None
             self._continued = False
@@ -296,8 +296,8 @@ class HttpConnection(ResponseWriter):
     # To another worker and back.
 
     def handover_message(self) -> HandoverMessage | None:
-        """What another worker needs to go on with it; None if it cannot move in its state, or too
-        much of a request was read."""
+        """The data with which another worker can go on; None if the connection cannot move in its
+        state, or too much of a request was read."""
         listener, movable = self.listener, TABLE[self.state].movable
         if listener is None or movable is Movable.NO:
             return None
@@ -314,7 +314,7 @@ class HttpConnection(ResponseWriter):
         )
 
     def resume(self, message: HandoverMessage) -> None:
-        """Goes on with a new connection where another worker was with it."""
+        """Brings a new connection to the point at which another worker has sent it."""
         self._since = message.since
         self.served = message.served
         if message.answered:
@@ -345,14 +345,15 @@ class HttpConnection(ResponseWriter):
     def expire(self) -> Request | None:
         """Answers 504 for the application if nothing was sent yet, and ends the connection.
 
-        Called by a signal handler, or by the main thread for another one: what the application
-        sends later goes nowhere.  Returns the request that was given up.
+        Called by a signal handler, or by the main thread for another one: bytes that the
+        application sends later are dropped.  Returns the request that was given up.
         """
         request = self.serving
         if request is None or self.broken:
             return None
-        # `send` says that it has started before it sends, so that the two never both answer; a
-        # thread that is switched away between its look and its mark is the race that is left.
+        # `send` marks the response as started before it sends, so that the two never both answer.
+        # Still racy: a thread that is switched away after it has seen that nothing was sent, and
+        # before it sets the mark.
         started, self._started = self._started, True
         with contextlib.suppress(OSError):
             if not started:
@@ -362,10 +363,10 @@ class HttpConnection(ResponseWriter):
         self.broken = self.expired = True
         return request
 
-    # What comes next.
+    # The next state.
 
     def advance(self, now: float, leave_at: float = 0.0) -> ConnectionState:
-        """Enters the state that follows from what was read and sent, and sets its deadline.
+        """Enters the state that follows from the bytes read and sent, and sets its deadline.
 
         `leave_at`: as in `proceed`.
         """
@@ -447,7 +448,7 @@ class HttpConnection(ResponseWriter):
             problem.status, problem.reason, method=parser.method, headers=problem.headers
         )
         parser.error = None
-        parser.body = None  # what it took is for others, however long this client lingers
+        parser.body = None  # its memory is for others, however long this client lingers
         parser.finish()
         parser.surplus = True
         self.send(answer)
@@ -472,7 +473,7 @@ class HttpConnection(ResponseWriter):
             self._set_deadline(now, leave_at)
 
     def on_deadline(self) -> None:
-        """The deadline has passed; `advance` says what became of it."""
+        """The deadline has passed; to be followed by `advance`."""
         action = TABLE[self.state].on_deadline
         if action is OnDeadline.CHECK_PROGRESS:
             assert self.unsent is not None

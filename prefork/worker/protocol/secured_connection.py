@@ -53,7 +53,7 @@ the limit on connections; None if it may stay."""
 def security(
     config: Config, address: str, context: "SSLContext | None", admit: AdmitProxied
 ) -> "ListenerSecurity | None":
-    """What the listener of that address asks of its connections; `context`: the server's.
+    """The requirements of the listener with that address; `context`: the server's.
 
     None if its connections are plain ones.
     """
@@ -78,7 +78,7 @@ def security(
 
 
 class ListenerSecurity(Struct, frozen=True):
-    """What one listener asks of its connections."""
+    """The requirements of one listener."""
 
     seal: "Callable[[socket.SocketType], TlsTransport] | None"
     """Begins TLS; None if that is not spoken."""
@@ -129,7 +129,7 @@ class SecuredConnection(HttpConnection):
         self.broken = True
 
     def _read_proxy_header(self, now: float) -> None:
-        """Leaves the state PROXY_HEADER if the header is complete: what follows is TLS or HTTP."""
+        """Leaves the state PROXY_HEADER if the header is complete: TLS or HTTP follows."""
         if not self._security.trusts(self.parser.peer[0]):
             self._refuse("the peer is not one of http.trusted_proxies")
             return
@@ -208,7 +208,7 @@ class SecuredConnection(HttpConnection):
         if problem is not None:
             self.parser.error = problem
 
-    # What differs from a plain connection.
+    # The differences from a plain connection.
 
     def receive(self, now: float) -> Request | None:
         if self.broken:

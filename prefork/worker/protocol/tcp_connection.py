@@ -1,4 +1,4 @@
-"""A connection that a TCP handler has: what comes before the handler's call, and what after.
+"""A connection of a TCP handler, before, during and after the handler's call.
 
 Before it, a header of the PROXY protocol may have to come (NEW, PROXY_HEADER).  After it, bytes of
 the client may be left that nobody has read (LINGER): a close with unread data is a reset (RFC 2525
@@ -32,7 +32,7 @@ class TcpConnection:
         """Identifier of the thread that has called the handler, 0 while none has."""
         self._header = ProxyHeaderReader()
         self._lingering: LingeringClose | None = None
-        # What prefork.worker.schedule.poller needs.
+        # For prefork.worker.schedule.poller.
         self.fd = sock.fileno()
         self.events = 0
         self.deadline = 0.0
@@ -74,7 +74,7 @@ class TcpConnection:
             self.sock.shutdown(socket.SHUT_RDWR)
 
     def finish(self, now: float) -> None:
-        """The handler has returned: ends our side, and says by its state what is left to do."""
+        """The handler has returned: shuts our side down, and enters LINGER or CLOSED."""
         # A handler that closed its socket, or detached it, has ended the connection itself.
         if self.sock.fileno() < 0:
             self.enter(_CLOSED)
@@ -88,7 +88,7 @@ class TcpConnection:
         self._linger_on(now, wait=self._lingering.discarded > 0)
 
     def discard(self, now: float) -> None:
-        """Throws away what has come after the handler's end."""
+        """Throws away the bytes that have come after the handler's end."""
         assert self._lingering is not None
         self._lingering.discard()
         self._linger_on(now)

@@ -1,1 +1,1 @@
-"""Requests to what answers them: the HTTP service and the TCP service of one worker."""
+"""The connections of one worker and the applications and handlers that answer them."""

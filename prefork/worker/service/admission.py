@@ -1,8 +1,8 @@
 """How many connections one worker holds: in all, and of one client's address.
 
 A worker that is full ends the connection that has been idle for longest, which a client of HTTP
-has to expect at any time (RFC 9112 section 9.5). Where none is idle, and for an address that has
-its share, the new one is turned away with a status and Retry-After.
+has to expect at any time (RFC 9112 section 9.5). If none is idle, or the address has as many as it
+may have, the new connection is refused with a status and Retry-After.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ from prefork.http.head_rules import Reject
 from prefork.http.response_head import error
 
 _LEAST = 16
+"""Connections that a worker takes however few descriptors there are."""
 
 _READ = 64 * 1024
 
@@ -24,26 +25,26 @@ _FULL = 503, "too many connections"
 _ADDRESS_FULL = 429, "too many connections from this address"
 
 _LOG_EVERY = 5.0
-"""Seconds between two lines in the log about connections that were turned away."""
+"""Seconds between two lines in the log about connections that were refused."""
 
 
 class AdmittedConnection(Protocol):
     @property
     def idle(self) -> bool:
-        """It waits for its next request, and nothing of that has come."""
+        """It waits for a request, and nothing of that has come."""
 
 
 M = TypeVar("M", bound=AdmittedConnection)
 
 
 class Admission(Generic[M]):
-    """The bounds of one worker; 0 means none."""
+    """The limits of one worker; 0 means none."""
 
     def __init__(self, limit: int, per_address: int, *, descriptors: int | None) -> None:
         """`limit`: connections of the worker.  `per_address`: connections of one client's address.
         `descriptors`: how many connections may use, None for no limit.
 
-        With fewer descriptors than connections allowed, accept(2) would fail before any bound of
+        With fewer descriptors than connections allowed, accept(2) would fail before any limit of
         ours is reached, so the lower one counts.
         """
         if descriptors is not None:
@@ -109,11 +110,11 @@ class Admission(Generic[M]):
         return len(alive)
 
 
-def turn_away(sock: socket.SocketType, problem: Reject, *, tls: bool) -> None:
+def refuse(sock: socket.SocketType, problem: Reject, *, tls: bool) -> None:
     """Answers and closes without waiting.
 
-    What the client has sent is read first, or the kernel would send a reset in place of the
-    answer. Before a TLS handshake there is no way to tell anything.
+    The bytes that the client has sent are read first, or the kernel would send a reset in place of
+    the answer. Before a TLS handshake no answer is possible.
     """
     with contextlib.suppress(OSError):
         if not tls:

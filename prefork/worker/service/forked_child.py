@@ -1,7 +1,7 @@
-"""A child that the application has forked: it never gets into the server's own work.
+"""The end of a child that the application has forked: it never runs the server's own code.
 
-Held open in there, a connection would not end for its client.  And a child that comes back from
-the application, as one does that forgets os._exit, must not answer a second time.
+A connection that the child holds open would not end for its client.  And a child that returns from
+the application, because it does not call os._exit, must not answer a second time.
 """
 
 import os
@@ -9,8 +9,11 @@ import sys
 from typing import NoReturn
 
 
-def leave(problem: BaseException | None) -> NoReturn:
-    """Ends such a child as a script of its own would end: 0, the code of sys.exit, or 1."""
+def exit_child(problem: BaseException | None) -> NoReturn:
+    """Exits as a script of its own would: with 0, with the code of sys.exit, or with 1.
+
+    `problem`: the exception that has ended the application's call, if one has.
+    """
     status = 0 if problem is None else 1
     if isinstance(problem, SystemExit):
         code = problem.code

@@ -1,8 +1,8 @@
 """The HTTP connections of one worker: their admission, their waiting, their handover, their end.
 
-What a connection waits for, and what a stop or a deadline does to it, its state says
-(prefork.worker.protocol.connection_state).  What is read and sent on one is the connection's own
-work, and how a request is answered is the caller's (prefork.worker.service.wsgi_caller).
+The state of a connection decides for which event it waits, and what a stop or a deadline does to it
+(prefork.worker.protocol.connection_state).  The connection itself reads and writes, and a caller
+answers each request (prefork.worker.service.wsgi_caller).
 """
 
 import socket
@@ -31,10 +31,10 @@ from prefork.worker.schedule.poller import (
 )
 from prefork.worker.schedule.threads import LeaderFollowers
 from prefork.worker.schedule.worker_listener import AcceptedSocket, WorkerListener
-from prefork.worker.service.admission import Admission, turn_away
+from prefork.worker.service.admission import Admission, refuse
 from prefork.worker.service.listener_profile import ListenerProfile
 from prefork.worker.service.wsgi_caller import WsgiCaller
-from prefork.worker.transport.accepted_socket import adopt, peer_name
+from prefork.worker.transport.accepted_socket import peer_name, socket_of
 from prefork.worker.transport.client_limits import ClientLimits
 
 # An enum's member is looked up by a descriptor, at 80 ns each time in CPython 3.11.
@@ -91,7 +91,7 @@ class HttpService:
         fd, peer = accepted
         name = peer_name(peer)
         profile = self._profiles[listener.number]
-        sock = adopt(fd)
+        sock = socket_of(fd)
         if not self._admitted(sock, profile.sharing_address(name), tls=profile.tls):
             return
         now = monotonic()
@@ -106,8 +106,8 @@ class HttpService:
             self.serve_accepted((fd, message.peer), listener, record)
             return
         now = monotonic()
-        # It was admitted where it comes from.
-        connection = self._add(adopt(fd), message.client, listener, now)
+        # The worker from which it comes has admitted it.
+        connection = self._add(socket_of(fd), message.client, listener, now)
         connection.resume(message)
         connection.proceed(self._call, record, now, self._leave_at)
         idle = TABLE[connection.state].movable is Movable.EMPTY
@@ -164,7 +164,7 @@ class HttpService:
 
     def begin_shutdown(self) -> None:
         if self._handover.expects_receiver:
-            # What runs now goes on elsewhere, also before the main thread gets to `leave`.
+            # Idle connections go to a sibling, even before the main thread calls `shut_down_idle`.
             self._leave_at = monotonic() + self._last_chance
             return
         self._last = True
@@ -206,7 +206,7 @@ class HttpService:
         problem = admission.refusal(address, list(self.poller.parked.values()), self._end_idle)
         if problem is None:
             return True
-        turn_away(sock, problem, tls=tls)
+        refuse(sock, problem, tls=tls)
         return False
 
     def _end_idle(self, connection: HttpConnection) -> bool:
@@ -219,7 +219,7 @@ class HttpService:
     # One connection, which this thread has.
 
     def _wait(self, connection: HttpConnection, before: ConnectionState) -> None:
-        """Parks a connection, hands it over or closes it, as its state says.
+        """Parks a connection, hands it over or closes it, by its state.
 
         `before`: the state in which it was parked the last time, CLOSED for a new one.
         """

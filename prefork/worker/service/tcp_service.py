@@ -25,7 +25,7 @@ from prefork.worker.schedule.handover import Handover, HandoverMessage
 from prefork.worker.schedule.poller import EPOLLIN, ConnectionPoller, SharedConnectionPoller
 from prefork.worker.schedule.threads import LeaderFollowers
 from prefork.worker.schedule.worker_listener import AcceptedSocket, WorkerListener
-from prefork.worker.service import forked_child
+from prefork.worker.service.forked_child import exit_child
 from prefork.worker.transport.accepted_socket import PeerAddress, peer_name
 
 _LAST_CHANCE = 2.0
@@ -213,7 +213,7 @@ class TcpService:
                 traceback=logs.traceback_of(failure),
             )
         if self._forked:
-            forked_child.leave(failure)
+            exit_child(failure)
         failure = None  # its traceback holds this frame
         connection.thread = 0
         del self._running[connection]

@@ -1,4 +1,4 @@
-"""One call of a WSGI application: what is done before it, after it, and if it fails."""
+"""One call of a WSGI application, with the work before it, after it, and after a failure."""
 
 from collections.abc import Callable
 from time import monotonic, time
@@ -12,7 +12,7 @@ from prefork.http.request_id import RequestIds
 from prefork.scoreboard import ThreadRecord, WorkerStatsWriter
 from prefork.worker.protocol.http_connection import HttpConnection
 from prefork.worker.schedule.threads import LeaderFollowers
-from prefork.worker.service import forked_child
+from prefork.worker.service.forked_child import exit_child
 
 
 class AccessLogWriter(Protocol):
@@ -45,7 +45,7 @@ class WsgiCaller:
         self._access = access
         self._ids = ids
         self._draining = draining
-        # There is more to a call than the application.
+        # If nothing of this is configured, a call is the application's alone.
         self._attended = proxies or any(
             each is not None for each in (threads, ids, draining, access)
         )
@@ -71,7 +71,7 @@ class WsgiCaller:
         except BaseException as problem:  # SystemExit too: it ends the request, not the worker
             response.fail(problem, self.failed)
         if self.forked:
-            forked_child.leave(None)
+            exit_child(None)
         response.ended = ended = monotonic()
         head, sent = response.head, response.sent
         status = head.code if head is not None else response.failure
@@ -83,12 +83,12 @@ class WsgiCaller:
         return response
 
     def flush(self) -> None:
-        """Writes what was kept for a batch."""
+        """Writes the lines that were kept for a batch."""
         if self._access is not None:
             self._access.flush()
 
     def _before(self, connection: HttpConnection, request: Request, record: ThreadRecord) -> None:
-        """What not every server does before a call."""
+        """The work before a call that not every configuration needs."""
         environ = request.environ
         if self._ids is not None:
             self._ids.give(request)
@@ -102,7 +102,7 @@ class WsgiCaller:
             self._threads.before_call(record)
 
     def _after(self, request: Request, status: int, sent: int, elapsed: float) -> None:
-        """What not every server does after a call, which took `elapsed` seconds."""
+        """The same after a call, which took `elapsed` seconds."""
         if self._threads is not None:
             self._threads.after_call(elapsed)
         if self._access is not None:
@@ -111,7 +111,7 @@ class WsgiCaller:
     def failed(self, request: Request, problem: BaseException) -> None:
         """The application has raised an exception, or its iterable has."""
         if self.forked and isinstance(problem, SystemExit):
-            forked_child.leave(problem)
+            exit_child(problem)
         line = request.line.decode("latin-1")
         self._stats.set_error(f"{line}: {logs.summary_of(problem)}")
         logs.event(
@@ -123,4 +123,4 @@ class WsgiCaller:
             traceback=logs.traceback_of(problem),
         )
         if self.forked:
-            forked_child.leave(problem)
+            exit_child(problem)

@@ -1,4 +1,4 @@
-"""Accepted descriptors as sockets, and who is at the other end."""
+"""Accepted descriptors as sockets, and the names of their peers."""
 
 import socket
 
@@ -11,12 +11,12 @@ PeerAddress = tuple[str, int] | tuple[str, int, int, int] | str | bytes
 """
 
 
-def adopt(fd: int) -> socket.SocketType:
+def socket_of(fd: int) -> socket.SocketType:
     """An accepted descriptor as a socket of the C module.
 
-    socket.socket adds to that what nobody needs here, for 3 us a connection: its __init__ and
-    close() in Python, and the enums that `listener.family` and `.type` look up.  The family is
-    found by the getsockname(2) that CPython makes in any case (3.11 to 3.14).
+    socket.socket would take 3 us more for each connection, for nothing that is needed here: its
+    __init__ and close() are in Python, and `listener.family` and `.type` look up enums.  CPython
+    finds the family by the getsockname(2) that it makes in any case (3.11 to 3.14).
     """
     return socket.SocketType(-1, _STREAM, 0, fd)
 

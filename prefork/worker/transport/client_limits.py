@@ -1,4 +1,4 @@
-"""What a client of HTTP may take of a worker: time, memory and disk."""
+"""Limits on the time, memory and disk that a client of HTTP may take of a worker."""
 
 from msgspec import Struct
 
@@ -8,7 +8,7 @@ from prefork.http.memory_budget import MemoryBudget
 from prefork.http.request_parser import RequestLimits
 
 _GRACE = 30.0
-"""Seconds before a rate is looked at where silence has no limit."""
+"""Seconds before a rate is looked at if silence has no limit."""
 
 
 class ClientLimits(Struct, frozen=True):
@@ -28,7 +28,7 @@ class ClientLimits(Struct, frozen=True):
     response_memory: int
     response_spill: int
     budget: MemoryBudget
-    """What all bodies and responses of a worker may take of its memory."""
+    """The memory that all bodies and responses of a worker may take together."""
     disk: DiskBudget
     """And of the disk, in temporary files."""
 

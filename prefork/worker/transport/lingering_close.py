@@ -1,8 +1,8 @@
 """The end of a connection whose client may still be sending (RFC 9112 section 9.6).
 
 A close with bytes unread resets the connection, and the reset may destroy the last answer before
-it was read. So our side alone is closed, and what comes is thrown away for a while: such a client
-may read the answer only when it has sent all that it wanted to.
+it was read. So only our side is shut down, and bytes that come are thrown away for a while: such a
+client may read the answer only after it has sent all of its request.
 """
 
 import socket
@@ -23,7 +23,7 @@ class LingeringClose:
     __slots__ = ("_since", "_sock", "discarded", "over")
 
     def __init__(self, sock: socket.SocketType, now: float) -> None:
-        """Raises OSError where there is nobody left to wait for."""
+        """Raises OSError if the client is gone already."""
         self._sock = sock
         self._since = now
         self.discarded = 0
@@ -34,11 +34,11 @@ class LingeringClose:
         self.discard()
 
     def due(self, now: float) -> float:
-        """Monotonic seconds at which nothing more is waited for."""
+        """Monotonic seconds at which the client is not waited for any longer."""
         return min(now + _SILENCE, self._since + _SECONDS)
 
     def discard(self) -> None:
-        """Throws away what has come."""
+        """Throws away the bytes that have come."""
         try:
             for _ in range(_AT_ONCE):
                 size = len(self._sock.recv(_SIZE, socket.MSG_DONTWAIT))

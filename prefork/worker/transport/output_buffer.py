@@ -1,7 +1,7 @@
-"""What a client has not taken yet: in memory, past a size on disk, or in a file of the application.
+"""Bytes that a client has not taken yet: in memory, past a size on disk, or in a given file.
 
-It goes out in the order in which it came, whenever the client takes more. Only where that outgrows
-all limits the thread that has more to send waits for the client.
+They are sent in order, whenever the client takes more. Only if they outgrow all limits, the thread
+that has more to send waits for the client.
 """
 
 import contextlib
@@ -26,8 +26,8 @@ _FILES_AT_ONCE = 8  # pieces of files sent at one time, until other connections 
 _DONTWAIT = socket.MSG_DONTWAIT
 
 SendFile = Callable[[int, int, int], int]
-"""(descriptor, offset, bytes): sends some of a file, and returns how many bytes; 0 where it has no
-more. Raises OSError as sendfile(2) does."""
+"""(descriptor, offset, bytes): sends part of a file, and returns how many bytes; 0 at its end.
+Raises OSError as sendfile(2) does."""
 
 
 def falls_behind(sock: socket.SocketType) -> bool:
@@ -64,7 +64,7 @@ class FilePart:
 
 
 class OutputBuffer:
-    """What one client still has to take; made when it begins to lag behind."""
+    """The bytes that one client still has to take; made when it begins to lag behind."""
 
     __slots__ = (
         "_lagging_since",
@@ -101,10 +101,11 @@ class OutputBuffer:
         return self._memory
 
     def given_up(self) -> bool:
-        """When it is due: whether the client has taken nothing since the last look, or too little.
+        """Whether the client has taken nothing since the last look, or too little; to be asked when
+        the deadline has passed.
 
-        What the epoll tells is no measure of it: a socket becomes writable again when a third of
-        what the kernel keeps for it is gone (tcp(7), tcp_wmem), and that may be a megabyte.
+        EPOLLOUT is no measure of it: a socket becomes writable again when a third of its send
+        buffer is free (tcp(7), tcp_wmem), and that may be a megabyte.
         """
         before = self._taken
         self._look()
@@ -128,12 +129,12 @@ class OutputBuffer:
             done=self._taken,
         )
 
-    # What is to be sent.
+    # Adding bytes.
 
     def add(self, data: memoryview) -> None:
         """Keeps bytes behind all that is kept, or waits until the client takes them.
 
-        Raises OSError where the client is gone or too slow: the connection is of no more use.
+        Raises OSError if the client is gone or too slow: the connection is of no more use.
         """
         rules = self._rules
         while data:
@@ -154,7 +155,7 @@ class OutputBuffer:
 
     def _keep(self, data: memoryview) -> None:
         # A copy: the tail of a large body would keep all of it in memory. And many small pieces
-        # are one: an object for each would take more memory than what is in it.
+        # are one: an object for each would take more memory than its bytes.
         last = self._parts[-1] if self._parts else None
         if isinstance(last, bytearray):
             last += data
@@ -166,12 +167,12 @@ class OutputBuffer:
         self._sock.setblocking(False)  # sendfile(2) knows no MSG_DONTWAIT
 
     def _spill_over(self, data: memoryview) -> memoryview:
-        """Puts bytes on disk; returns those for which there was no room."""
+        """Writes bytes to disk; returns those for which there was no room."""
         disk = self._rules.disk
         if not disk.take(len(data)):
             return data
         offset = self._spilled
-        # Where the disk is full, or no descriptor left, it is as if it were used up.
+        # If the disk is full, or no descriptor is left, the budget counts as used up.
         with contextlib.suppress(OSError):
             if self._spill is None:
                 self._spill = FileIO(unnamed_file(), "r+b")
@@ -205,16 +206,16 @@ class OutputBuffer:
         self._pushed += sent
         return data[sent:]
 
-    # What is sent.
+    # Sending them.
 
     def flush(self) -> None:
-        """Sends as much as the client takes now, and others can wait for.
+        """Sends as many bytes as the client takes now, within one turn.
 
-        Raises OSError where the client is gone, or a file has shrunk since it was promised.
+        Raises OSError if the client is gone, or a file has shrunk since its length was sent.
         """
         parts = self._parts
         files = 0
-        if not parts:  # it was the kernel's to send, and no call of ours would tell of an error
+        if not parts:  # the kernel has the bytes, and no call of ours would report an error
             problem = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if problem:
                 raise OSError(problem, os.strerror(problem))
@@ -253,7 +254,7 @@ class OutputBuffer:
         return not part
 
     def close(self) -> None:
-        """Lets go of all of it."""
+        """Releases all of it."""
         for part in self._parts:
             if isinstance(part, FilePart):
                 part.close()

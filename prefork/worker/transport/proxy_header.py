@@ -6,7 +6,7 @@ from prefork.http import proxy_protocol
 
 
 class ProxyHeaderReader:
-    """What has come of it so far."""
+    """The part of the header that has come."""
 
     __slots__ = ("_had",)
 
@@ -19,15 +19,15 @@ class ProxyHeaderReader:
         return bool(self._had)
 
     def read(self, sock: socket.SocketType) -> proxy_protocol.ProxyHeader | None:
-        """Takes the header and not a byte more: what follows is the protocol's own.
+        """Takes the header and not a byte more: all that follows is the protocol's own.
 
-        None while more of it has to come.  Raises ProxyError where it can't become one, and
-        OSError where the connection is at its end.
+        None while more of it has to come.  Raises ProxyError if it can't become a header, and
+        OSError if the connection is at its end.
         """
         limit = proxy_protocol.V2_LIMIT + proxy_protocol.V1_LIMIT
         try:
             fresh = sock.recv(limit, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-            if not fresh:  # a port that was only knocked at, as health checks do
+            if not fresh:  # of a health check, which only connects
                 raise ConnectionAbortedError("the end before the PROXY header")
             header = proxy_protocol.read(self._had + fresh)
             size = len(fresh) if header is None else header.size - len(self._had)

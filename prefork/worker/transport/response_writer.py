@@ -1,4 +1,4 @@
-"""The side of a conversation that sends: now what the client takes, later what it does not."""
+"""The sending side of a connection: as much as the client takes now, and the rest later."""
 
 import os
 import socket
@@ -14,7 +14,7 @@ _DONTWAIT = socket.MSG_DONTWAIT
 
 
 class ResponseWriter:
-    """One client, and what is on its way to it."""
+    """The socket of one client, and the bytes that are to be sent on it."""
 
     __slots__ = ("_rules", "_started", "broken", "fd", "response_size", "sock", "unsent")
 
@@ -26,7 +26,7 @@ class ResponseWriter:
         """There while the client lags behind."""
         self._started = False
         self.response_size = 0
-        """Of the last response, in bytes."""
+        """Bytes of body of the last response."""
         self.broken = False
         """The client is gone, or its request was given up."""
 
@@ -36,7 +36,7 @@ class ResponseWriter:
         return self.unsent is not None
 
     def send(self, data: bytes) -> None:
-        """Sends now what the client takes, and keeps the rest."""
+        """Sends as many bytes as the client takes now, and keeps the rest."""
         if self.broken:
             return
         self._started = True
@@ -69,7 +69,7 @@ class ResponseWriter:
         try:
             unsent = self._lag()
             unsent.add(data)
-            if not unsent:  # it was waited for
+            if not unsent:  # the client has taken all of it meanwhile
                 self.unsent = None
         except OSError:
             self.broken = True
@@ -94,7 +94,7 @@ class ResponseWriter:
         return behind
 
     def flush(self) -> None:
-        """Sends what is kept, as much as the client takes now and others can wait for."""
+        """Sends kept bytes: as many as the client takes now, within one turn."""
         unsent = self.unsent
         if unsent is None:
             return
@@ -106,7 +106,7 @@ class ResponseWriter:
             self.broken = True
 
     def send_interim(self, data: bytes) -> None:
-        """What is no response yet: one that takes too long can still become a 504."""
+        """Sends an interim response: a request that takes too long can still get a 504."""
         started = self._started
         self.send(data)
         self._started = started

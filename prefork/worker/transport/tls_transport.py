@@ -1,11 +1,11 @@
-"""A socket whose bytes are sealed by TLS, in use like the socket itself, and as little blocking.
+"""A socket that speaks TLS, with the methods of a plain one, and like that never blocking.
 
 OpenSSL works on memory (SSLObject and two MemoryBIO), since an SSLSocket refuses MSG_DONTWAIT.
-Two things are kept so that the epoll tells the whole truth:
+Two rules hold so that the epoll reports every event:
 
-- `recv` opens all that it has read: no byte waits in here while the epoll is silent;
-- `send` counts bytes as sent when the kernel has all of their sealed form.  What it has sealed and
-  could not send stays; the next call must begin with the same bytes, as with SSL_write(3).
+- `recv` decrypts all that it has read: no byte waits in here while the epoll is silent;
+- `send` counts bytes as sent when the kernel has all of their ciphertext.  Ciphertext that could
+  not be sent is kept; the next call must begin with the same bytes, as with SSL_write(3).
 """
 
 import contextlib
@@ -40,7 +40,7 @@ class TlsTransport:
 
     @property
     def unsent(self) -> bool:
-        """Sealed bytes wait for the client to take them."""
+        """There is ciphertext that the client has not taken."""
         return bool(self._rest or self._outgoing.pending)
 
     def fileno(self) -> int:
@@ -59,7 +59,7 @@ class TlsTransport:
         """Goes on with the handshake; whether it is complete.
 
         Raises Reject for a client that speaks plain HTTP, to be answered so, and OSError
-        (ssl.SSLError is one) where it has failed: the client was told why, if that could be done.
+        (ssl.SSLError is one) if it has failed: the client was sent an alert, if that was possible.
         """
         try:
             if self.unsent:
@@ -84,14 +84,14 @@ class TlsTransport:
             raise
         self._push_some()
         with contextlib.suppress(BlockingIOError):
-            # What came right behind the handshake; the epoll will not tell of it again.
+            # Bytes that came right behind the handshake; the epoll will not report them again.
             self._opened = self._open()
         return True
 
     def recv(self, size: int, flags: int = 0) -> bytes:
-        """What has come, b"" for the end; some bytes more than `size` at times.
+        """The bytes that have come, b"" for the end; at times a few more than `size`.
 
-        Raises BlockingIOError where nothing has, OSError where the connection is lost.
+        Raises BlockingIOError if none have come, OSError if the connection is lost.
         """
         if self._opened:
             opened, self._opened = self._opened, b""
@@ -105,7 +105,7 @@ class TlsTransport:
         return self._open()
 
     def _open(self) -> bytes:
-        """All that can be opened of what was read."""
+        """Decrypts all complete records that were read."""
         parts = []
         try:
             while part := self._tls.read(_RECORD):
@@ -126,9 +126,9 @@ class TlsTransport:
         return b"".join(parts)
 
     def send(self, data: bytes | memoryview, flags: int = 0) -> int:
-        """How many bytes of `data` the kernel has taken, sealed.
+        """Sends `data`; returns how many bytes of it the kernel has taken, encrypted.
 
-        Raises BlockingIOError where it takes none, OSError where the connection is lost.
+        Raises BlockingIOError if it takes none, OSError if the connection is lost.
         """
         view = memoryview(data)
         sent = 0
@@ -145,14 +145,14 @@ class TlsTransport:
         return sent
 
     def send_file(self, fd: int, offset: int, count: int) -> int:
-        """As `send` with bytes of a file; 0 where it has no more."""
-        # The kernel can't seal it. Bytes that were sealed but not sent are read again, and are
-        # the same: the file was promised as it is.
+        """As `send` with bytes of a file; 0 at its end."""
+        # The kernel can't encrypt it. Bytes that were encrypted but not sent are read again, and
+        # are the same: a file must not change while it is sent.
         data = os.pread(fd, min(count, _FILE), offset)
         return self.send(data) if data else 0
 
     def push(self) -> None:
-        """Sends what is sealed; raises BlockingIOError where the client does not take it all."""
+        """Sends ciphertext that is left; raises BlockingIOError if the client does not take all."""
         while self._rest or self._outgoing.pending:
             rest = self._rest or self._outgoing.read()
             self._rest = rest
@@ -178,10 +178,10 @@ class TlsTransport:
         """Says nothing to the client: see `close_notify`."""
         self.plain.close()
 
-    # What it is about.
+    # The session.
 
     def environ(self) -> dict[str, str]:
-        """What an application may know of it, by the names of Apache's mod_ssl."""
+        """The session for an application's environ, by the names of Apache's mod_ssl."""
         tls = self._tls
         cipher = tls.cipher()
         found = {
@@ -202,7 +202,7 @@ class TlsTransport:
         return found
 
 
-# RFC 4514 section 3, and what OpenSSL calls the rest.
+# RFC 4514 section 3, and OpenSSL's names for the rest.
 _SHORT = {
     "commonName": "CN",
     "localityName": "L",
