@@ -159,7 +159,7 @@ class Master:
     def _take_over(self, adopted: Adopted) -> None:
         """After an exec: the processes are ours, and are then replaced as by any reload."""
         state = adopted.state
-        self._supervisor.adopt(state, adopted.generations)
+        self._supervisor.restore(state, adopted.generations)
         signal.pthread_sigmask(signal.SIG_SETMASK, state.mask)  # pending ones arrive now
         self._ledger.upgraded("success")
         logs.event("info", "upgraded", was=state.prefork, version=__version__)

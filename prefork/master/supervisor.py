@@ -78,7 +78,7 @@ class Supervisor(Periodic):
         self._drains = Drains()
         self._settling: list[int] = []
 
-    def adopt(self, state: MasterSnapshot, generations: dict[int, Generation]) -> None:
+    def restore(self, state: MasterSnapshot, generations: dict[int, Generation]) -> None:
         """Takes over all processes of the master before, after an exec."""
         settings = {number: each.settings for number, each in generations.items()}
         self.pool.restore(state.pool, settings)

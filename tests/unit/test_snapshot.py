@@ -352,3 +352,10 @@ def test_a_scoreboard_of_another_layout_is_refused(monkeypatch: pytest.MonkeyPat
     with pytest.raises(ScoreboardError, match="another version: restart"):
         Scoreboard(board.fd)
     os.close(board.fd)
+
+
+def test_a_renamed_field_keeps_its_key() -> None:
+    """A master of another release with the same version of the snapshot reads it."""
+    keys = msgspec.to_builtins(a_state().pool.workers[0]).keys()
+    assert {"why", "worn"} <= keys
+    assert not {"reason", "due_for_recycling"} & keys

@@ -49,7 +49,7 @@ class SlowLog(Periodic):
         looks = []
         logged: dict[Child, set[_Mark]] = {}
         for child in self._children:
-            looks += self._look_at_boot(child, now)
+            looks += self._check_boot(child, now)
             limit = child.generation.config.workers.slow_request
             if not limit:
                 continue
@@ -63,7 +63,7 @@ class SlowLog(Periodic):
         self._logged = logged
         self.due = min(looks, default=None)
 
-    def _look_at_boot(self, child: Child, now: float) -> list[float]:
+    def _check_boot(self, child: Child, now: float) -> list[float]:
         """When to look at the boot again, unless the worker is ready before."""
         timeout = child.generation.config.workers.boot_timeout
         if not timeout or child.worker.state is not WorkerState.BOOTING:

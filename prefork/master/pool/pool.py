@@ -28,6 +28,7 @@ event about a process that the pool does not know is ignored.
 import random
 from collections.abc import Mapping
 
+from prefork.master.pool import pool_snapshot
 from prefork.master.pool.backoff import Backoff
 from prefork.master.pool.plan import (
     Abandoned,
@@ -36,7 +37,6 @@ from prefork.master.pool.plan import (
     Plan,
     QuitAction,
     RestartReason,
-    RetireAction,
     StopAction,
     Superseded,
     Worker,
@@ -44,7 +44,7 @@ from prefork.master.pool.plan import (
 )
 from prefork.master.pool.reconcile import advance
 from prefork.master.pool.roster import EXIT_GRACE, PROBATION, PoolGeneration, Roster
-from prefork.master.snapshot import PoolSnapshot, WorkerSnapshot
+from prefork.master.snapshot import PoolSnapshot
 from prefork.pool_bounds import PoolBounds
 
 
@@ -127,38 +127,14 @@ class Pool:
 
     def snapshot(self) -> PoolSnapshot:
         """The whole pool, for the next master; only between two transactions."""
-        current = self._roster.current
-        assert current is not None
-        backoff = current.backoff
-        return PoolSnapshot(
-            current=current.number,
-            target=current.target,
-            bounds=current.bounds,
-            withdrawn=current.withdrawn,
-            failures=backoff.failures,
-            round=backoff.round,
-            not_before=backoff.not_before,
-            workers=tuple(map(_snapshot, self.members())),
-        )
+        return pool_snapshot.take(self._roster)
 
     def restore(self, state: PoolSnapshot, settings: Mapping[int, GenerationSettings]) -> None:
         """Goes on from a snapshot; `settings` are those of each generation.
 
         A client that waits for a rollout of the master before gets no answer from this pool.
         """
-        roster = self._roster
-        current = PoolGeneration(
-            state.current,
-            settings[state.current],
-            Backoff(roster.rng, state.failures, state.round, state.not_before),
-            state.target,
-            state.bounds,
-            concluded=True,
-            withdrawn=state.withdrawn,
-        )
-        roster.current, roster.ever_ready = current, True
-        for each in state.workers:
-            roster.workers[each.pid] = _restored(each, settings[each.generation])
+        pool_snapshot.restore(self._roster, state, settings)
 
     def carry_over_size(self) -> None:
         """Applies what an operator has set by `scale` or `grow` to the generation under way, too.
@@ -396,39 +372,3 @@ class Pool:
         most = self._roster.max_slots - 1
         if not 1 <= count <= most:
             raise ValueError(f"{count} workers: must be from 1 to {most}")
-
-
-def _snapshot(worker: Worker) -> WorkerSnapshot:
-    return WorkerSnapshot(
-        pid=worker.pid,
-        slot=worker.slot,
-        generation=worker.generation,
-        round=worker.round,
-        since=worker.since,
-        deadline=worker.deadline,
-        state=worker.state.value,
-        leaving=worker.leaving,
-        killed=worker.killed,
-        retire=worker.order is not None,
-        reason=worker.kill_reason,
-        due_for_recycling=worker.due_for_recycling,
-    )
-
-
-def _restored(state: WorkerSnapshot, settings: GenerationSettings) -> Worker:
-    """The worker of a snapshot; an order that was not confirmed is given again at once."""
-    return Worker(
-        pid=state.pid,
-        slot=state.slot,
-        generation=state.generation,
-        settings=settings,
-        round=state.round,
-        since=state.since,
-        deadline=state.deadline,
-        state=WorkerState(state.state),
-        leaving=state.leaving,
-        killed=state.killed,
-        order=RetireAction if state.retire else None,
-        kill_reason=state.reason,
-        due_for_recycling=state.due_for_recycling,
-    )

@@ -140,7 +140,7 @@ class Upgrades(Periodic):
         directory = self._parts.reloads.source.directory
         try:
             state = snapshot(
-                self._parts, self._preflight.opened or (), self._hand_over(), map(int, mask)
+                self._parts, self._preflight.opened or (), self._clients_snapshot(), map(int, mask)
             )
             logs.event("info", "executing the new code", version=self._preflight.version)
             execute(state, directory)
@@ -194,7 +194,7 @@ class Upgrades(Periodic):
 
     # Over the exec.
 
-    def _hand_over(self) -> WaitingClientsSnapshot:
+    def _clients_snapshot(self) -> WaitingClientsSnapshot:
         everybody = WaitingClients()
         # A client that waits for a rollout that has not settled waits for the next one.
         for waiting in (self._clients, *self._parts.reloads.waiting):
