@@ -80,7 +80,7 @@ class Master:
         )
         pool, children, zygotes = supervisor.pool, supervisor.children, supervisor.zygotes
         parts = MasterParts(
-            born=adopted.state.born if adopted else monotonic(),
+            started_at=adopted.state.started_at if adopted else monotonic(),
             reloads=reloads,
             pool=pool,
             children=children,

@@ -53,7 +53,7 @@ class ChildSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     slot: int
     generation: int
     fd: int
-    born: float
+    forked_at: float = msgspec.field(name="born")
     stacks: int
     ask: int
 
@@ -166,7 +166,7 @@ class MasterSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     version: int = VERSION
     prefork: str = __version__
-    born: float
+    started_at: float = msgspec.field(name="born")
     number: int
     """The number of the newest generation so far."""
     serving: int

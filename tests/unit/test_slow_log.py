@@ -21,7 +21,7 @@ class Worker:
     running: list[CallRecord] = field(default_factory=list)
     slot: int = 0
     pid: int = 7
-    born: float = 95.0
+    forked_at: float = 95.0
     boot_timeout: float = 20.0
     worker: Any = None
 

@@ -73,7 +73,7 @@ def a_state(**fields: Any) -> MasterSnapshot:
         due_for_recycling=3.5,
     )
     whole = {
-        "born": 0.25,
+        "started_at": 0.25,
         "number": 4,
         "serving": 3,
         "generations": (
@@ -91,7 +91,7 @@ def a_state(**fields: Any) -> MasterSnapshot:
             ListenerSnapshot(address="unix:/run/x", fd=CLOSED, inherited=False, inode=(2, 2**63)),
         ),
         "children": (
-            ChildSnapshot(pid=7, slot=0, generation=3, fd=9, born=1.25, stacks=11, ask=12),
+            ChildSnapshot(pid=7, slot=0, generation=3, fd=9, forked_at=1.25, stacks=11, ask=12),
         ),
         "zygotes": (ZygoteSnapshot(pid=6, generation=3, fd=10, deadline=None, ready_at=1.0),),
         "pool": PoolSnapshot(
@@ -358,4 +358,5 @@ def test_a_renamed_field_keeps_its_key() -> None:
     """A master of another release with the same version of the snapshot reads it."""
     keys = msgspec.to_builtins(a_state().pool.workers[0]).keys()
     assert {"why", "worn"} <= keys
+    assert {"born"} <= msgspec.to_builtins(a_state().children[0]).keys()
     assert not {"reason", "due_for_recycling"} & keys

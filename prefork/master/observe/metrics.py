@@ -84,7 +84,7 @@ def _server(parts: MasterParts) -> Iterator["Metric"]:
     info.add_metric([__version__], 1)
     yield info
     yield GaugeMetricFamily(
-        "prefork_uptime_seconds", "Since the server was started.", monotonic() - parts.born
+        "prefork_uptime_seconds", "Since the server was started.", monotonic() - parts.started_at
     )
     yield GaugeMetricFamily(
         "prefork_generation", "Of the configuration in force.", parts.reloads.serving.number

@@ -171,5 +171,5 @@ class Notify(Periodic):
             target=parts.pool.target,
             ready=ready,
             busy=busy,
-            rate=max(new, 0) / (now - max(since, parts.born)) if now > since else 0.0,
+            rate=max(new, 0) / (now - max(since, parts.started_at)) if now > since else 0.0,
         )

@@ -30,7 +30,7 @@ class Recycler(Periodic):
 
     def worker_ready(self, child: Child) -> None:
         """Draws the limits of a worker that begins to serve."""
-        limits = draw(child.generation.config.workers, child.born, self._rng)
+        limits = draw(child.generation.config.workers, child.forked_at, self._rng)
         look = limits.next_look(monotonic())
         if look is not None:
             self._limits[child] = limits

@@ -68,7 +68,7 @@ class SlowLog(Periodic):
         timeout = child.generation.config.workers.boot_timeout
         if not timeout or child.worker.state is not WorkerState.BOOTING:
             return []
-        due = max(child.born, self._awake_since) + timeout / 2
+        due = max(child.forked_at, self._awake_since) + timeout / 2
         if now < due:
             return [due]
         if child not in self._boots:
@@ -84,7 +84,7 @@ def _report_boot(child: Child, now: float, stacks: str) -> None:
         slot=child.slot,
         pid=child.pid,
         generation=child.generation.number,
-        elapsed=round(now - child.born, 3),
+        elapsed=round(now - child.forked_at, 3),
         **({"traceback": stacks} if stacks else {}),
     )
 

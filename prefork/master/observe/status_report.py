@@ -29,7 +29,7 @@ def status(parts: MasterParts) -> dict[str, Any]:
         pid=os.getpid(),
         version=__version__,
         generation=serving.number,
-        uptime=round(now - parts.born, 3),
+        uptime=round(now - parts.started_at, 3),
         listeners=[listener.name for listener in serving.listeners],
         target=pool.target,
         bounds=pool.bounds,
@@ -72,7 +72,7 @@ def _worker(child: Child, children: Children, counters: Counters, now: float) ->
         error=stats.error,
         error_age=_ago(stats.failed, now) if stats.failed else 0.0,
         calls=[_call(call, now) for call in calls if call.started],
-        age=_ago(child.born, now),
+        age=_ago(child.forked_at, now),
     )
 
 

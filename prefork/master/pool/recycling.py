@@ -55,10 +55,10 @@ class RecyclingLimits(Struct, frozen=True):
         return min(times, default=None)
 
 
-def draw(workers: Workers, born: float, rng: random.Random) -> RecyclingLimits:
-    """The limits of a worker that was forked at `born` (seconds of the clock)."""
+def draw(workers: Workers, forked_at: float, rng: random.Random) -> RecyclingLimits:
+    """The limits of a worker that was forked at `forked_at` (seconds of the clock)."""
     requests = workers.max_requests
     if requests:
         requests += rng.randint(0, workers.max_requests_jitter)
     age = workers.max_age * rng.uniform(1 - AGE_JITTER, 1)
-    return RecyclingLimits(requests, born + age if age else 0.0, workers.max_memory)
+    return RecyclingLimits(requests, forked_at + age if age else 0.0, workers.max_memory)

@@ -32,7 +32,7 @@ class Child(Struct, eq=False, weakref=True):
     """The same process as the pool sees it."""
     generation: Generation
     channel: Channel
-    born: float
+    forked_at: float
     """Monotonic seconds."""
     stacks: StacksReport = StacksReport()
     """Where its stacks are asked for and come, once the worker has reported that."""
@@ -178,7 +178,7 @@ class Children:
                 slot=child.slot,
                 generation=child.generation.number,
                 fd=child.channel.fileno(),
-                born=child.born,
+                forked_at=child.forked_at,
                 stacks=child.stacks.memfd,
                 ask=child.stacks.ask,
             )
@@ -190,7 +190,7 @@ class Children:
         os.set_inheritable(state.fd, False)
         channel = Channel.from_fd(state.fd)
         stacks = StacksReport(state.stacks, state.ask)
-        child = Child(worker, generation, channel, state.born, stacks)
+        child = Child(worker, generation, channel, state.forked_at, stacks)
         for fd in _open(stacks):
             os.set_inheritable(fd, False)
         self._watch(child)

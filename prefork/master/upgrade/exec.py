@@ -81,7 +81,8 @@ def command(directory: str) -> list[str]:
 class MasterParts(Struct, frozen=True):
     """The parts of a master that a snapshot is made of."""
 
-    born: float
+    started_at: float
+    """Monotonic seconds."""
     reloads: Reloads
     pool: Pool
     children: Children
@@ -106,7 +107,7 @@ def snapshot(
     known = [*reloads.held, *opened, *(each for one in generations for each in one.held)]
     place = {listener: index for index, listener in enumerate(dict.fromkeys(known))}
     return MasterSnapshot(
-        born=parts.born,
+        started_at=parts.started_at,
         number=reloads.number,
         serving=reloads.serving.number,
         generations=tuple(
