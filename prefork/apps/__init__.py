@@ -1,1 +1,1 @@
-"""What answers: a WSGI application, a static site, a TCP handler."""
+"""Applications that answer requests: WSGI applications, static sites, and layers around both."""

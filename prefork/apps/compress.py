@@ -1,8 +1,9 @@
 """Responses compressed on their way out, around any WSGI application.
 
-Only what gains by it, and only where the client says that it can take it (RFC 9110 section 12.5.3).
-What has a coding already, is a part (206), or says `no-transform` stays as it is. A strong entity
-tag becomes a weak one: the bytes are not those that it names (section 8.8.1).
+Only types that become smaller are compressed, and only for clients that accept the coding (RFC 9110
+section 12.5.3). A response that has a coding already, is a part (206), or has `no-transform` stays
+as it is. A strong entity tag becomes a weak one: the bytes are not those that it names (section
+8.8.1).
 """
 
 import zlib
@@ -30,7 +31,7 @@ _ZSTD_LEVEL = 3
 
 
 class Compressor(Protocol):
-    """What both libraries have."""
+    """The interface of both libraries."""
 
     def compress(self, data: bytes, /) -> bytes: ...
 
@@ -52,7 +53,7 @@ CODINGS: dict[str, Callable[[], tuple[Compressor, int]]] = {"zstd": _zstd, "gzip
 
 
 def is_compressible(content_type: str) -> bool:
-    """Whether a body of that type becomes smaller: text, and what is text underneath."""
+    """Whether a body of that type becomes smaller: text, and formats that are text underneath."""
     kind = content_type.partition(";")[0].strip().lower()
     # Events are sent one by one as they come, and few of them are long.
     return kind != "text/event-stream" and (
@@ -129,13 +130,13 @@ class _Answer:
         )
 
     def body(self, result: Iterable[bytes]) -> Iterable[bytes]:
-        """What the server gets in place of the application's iterable."""
+        """The iterable for the server in place of the application's."""
         if self._started:
             compressor = self._compressor
             if compressor is None:
                 return result
             if type(result) is list or type(result) is tuple:
-                # All there: in one piece, so that the server can tell how long it is.
+                # Complete: in one piece, so that the server knows its length.
                 return [compressor.compress(b"".join(result)) + compressor.flush()]
         return _Body(self, result)
 
@@ -147,7 +148,7 @@ class _Answer:
             elif piece:
                 data = compressor.compress(piece)
                 if self._streamed:
-                    # Who sends piece by piece wants each to arrive before the next is made.
+                    # An application that sends piece by piece wants each to arrive before the next.
                     data += compressor.flush(self._flush)
                 yield data
         if self._compressor is not None:

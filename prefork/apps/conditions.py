@@ -53,7 +53,7 @@ def _matches(tags: str, etag: str, *, weak: bool) -> bool:
 
 
 def may_be_partial(environ: Mapping[str, Any], etag: str, modified: int) -> bool:
-    """If-Range (section 13.1.5): a part is of use to who has the rest of this very file.
+    """If-Range (section 13.1.5): a part is of use only to a client that has the rest of this file.
 
     The tag is compared strongly, the date exactly.
     """
@@ -62,7 +62,7 @@ def may_be_partial(environ: Mapping[str, Any], etag: str, modified: int) -> bool
 
 
 def date(text: str) -> int | None:
-    """An HTTP date in any of its three forms (section 5.6.7), None where it is none."""
+    """An HTTP date in any of its three forms (section 5.6.7), None if it is none."""
     try:
         when = parsedate_to_datetime(text)
     except (IndexError, OverflowError, TypeError, ValueError):

@@ -1,7 +1,7 @@
 """One open file, or a few plain words, as an HTTP answer: its type, its conditions, its ranges.
 
-Nothing here looks at a path to find a file: what is said of one is read off its descriptor, so
-that size, validators and bytes are those of the same file.
+Nothing here looks at a path to find a file: all headers come from its descriptor, so that size,
+validators and bytes are those of the same file.
 """
 
 import mimetypes
@@ -21,8 +21,8 @@ from prefork.apps.ranges import BLOCK, MultipartRanges, Range, content_range
 from prefork.http.request import Environ
 
 # By the last suffix alone. An instance of `MimeTypes` has nothing of the machine's own files, but
-# it grows from one Python to the next: what the web needs is said here, the rest taken from there.
-# An archive stays what it is: with Content-Encoding a client would unpack what it should store.
+# it grows from one Python to the next: the types that the web needs are listed here, the rest comes
+# from there. An archive has no Content-Encoding: with one, a client would unpack it.
 _TYPES: dict[str, str] = {
     **mimetypes.MimeTypes().types_map[True],
     ".7z": "application/x-7z-compressed",
@@ -61,7 +61,7 @@ _TYPES: dict[str, str] = {
 class FileSlice:
     """A part of an open file, and a file itself: for `wsgi.file_wrapper`, or a body as it is.
 
-    It ends where the part ends, so a server that reads on to the end sends not a byte too many.
+    It ends at the end of the part, so a server that reads to the end sends not a byte too many.
     """
 
     def __init__(self, file: IO[bytes], first: int, length: int) -> None:
@@ -82,7 +82,7 @@ class FileSlice:
 
 
 class FileResponse(Struct):
-    """What `start_response` is told, and the body."""
+    """The arguments of `start_response`, and the body."""
 
     status: HTTPStatus
     headers: list[tuple[str, str]]
@@ -107,9 +107,9 @@ def from_file(
 ) -> FileResponse:
     """The answer from an open file, whose descriptor becomes the answer's or is closed.
 
-    status: of the descriptor.  path: whose name tells the type.  coding: the file is the one of
-    that name in this coding; "" where it is not, but another client would get one that is, and None
-    where none would.
+    status: of the descriptor.  path: its suffix determines the type.  coding: the content coding of
+    the file; "" if it has none, but another client would get a file that has, and None if no client
+    would.
     """
     with ExitStack() as stack:
         stack.callback(os.close, fd)
@@ -132,7 +132,7 @@ def from_file(
 def _represent(
     environ: Environ, status: os.stat_result, path: bytes
 ) -> tuple[FileResponse, Range | MultipartRanges | None]:
-    """The head that a request for a file gets, and what of the file goes with it.
+    """The head of the response to a request for a file, and the part of the file in its body.
 
     The entity tag is a strong one: it changes with each write, as far as the clock of the file
     system ticks between two of them, and with each rename of another file into this one's place.

@@ -9,13 +9,13 @@ Range = tuple[int, int]
 """First byte, and how many."""
 
 BLOCK = 64 * 1024
-"""Bytes read at a time where the kernel does not send the file itself."""
+"""Bytes read at a time if the kernel does not send the file itself."""
 
 _UNIT = re.compile(r"bytes=(.*)", re.IGNORECASE | re.DOTALL)
 # Python refuses to read thousands of digits, and no file has a size of nineteen.
 _RANGE = re.compile(r"[ \t]*([0-9]{0,18})-([0-9]{0,18})[ \t]*")
 _RANGES = 16
-"""As many are served; more are not what a client needs to go on with a download."""
+"""Ranges that are served; no client needs more to go on with a download."""
 
 
 def parse(text: str, size: int) -> list[Range] | None:
@@ -46,7 +46,7 @@ def parse(text: str, size: int) -> list[Range] | None:
 
 
 def _range(text: str, size: int) -> Range | None:
-    """One range; its length is 0 where the file has nothing of it.  None where it is none."""
+    """One range; its length is 0 if the file has nothing of it.  None if it is malformed."""
     match = _RANGE.fullmatch(text)
     if match is None or match.groups() == ("", ""):
         return None

@@ -4,7 +4,7 @@ Nothing outside the root is reachable, whatever is renamed while a request is un
 never looked at first and opened after, the kernel opens it beneath the root (`open_beneath`), and
 all that is said of a file is read off its descriptor.
 
-The root itself is opened by its path at each request: where it is a link to the current release, a
+The root itself is opened by its path at each request: if it is a link to the current release, a
 deployment that swaps the link is seen by the next request, and no request sees two releases.
 """
 
@@ -43,7 +43,7 @@ _SUFFIXES = {"br": b".br", "zstd": b".zst", "gzip": b".gz"}
 """Codings that may lie beside a file, the smallest first."""
 
 _REFUSALS = {
-    # There is nothing of that name here, as far as a client is to know.
+    # For a client, there is nothing of that name.
     errno.EILSEQ: HTTPStatus.NOT_FOUND,
     errno.EINVAL: HTTPStatus.NOT_FOUND,  # a name that the file system cannot hold
     errno.ELOOP: HTTPStatus.NOT_FOUND,
@@ -75,7 +75,7 @@ _Stamp = tuple[int, tuple[int, ...]]
 
 
 class _Known(NamedTuple):
-    """What a small file was, when it was last looked at as a whole."""
+    """A small file as it was when it was last served as a whole."""
 
     name: bytes
     """Beneath the root."""
@@ -148,12 +148,12 @@ class Site:
             raise
 
     def _small(self, known: "_Known") -> bytes | None:
-        """The bytes of a small file that is as it was, None where it has to be looked at anew."""
+        """The bytes of a small file that has not changed, None if it has."""
         try:
             if self._follow_symlinks:
                 fd = os.open(known.path, _READ)
             elif known.in_root:
-                # What follows no link in the last place leads out by none: no need of `_open`.
+                # In the root itself, O_NOFOLLOW is enough to stay inside: no need of `_open`.
                 fd = os.open(known.path, _READ | os.O_NOFOLLOW)
             else:
                 with _opened(self._root, _ROOT) as root:
@@ -171,7 +171,7 @@ class Site:
     def _keep(
         self, environ: Environ, path: bytes, answer: FileResponse, status: os.stat_result
     ) -> None:
-        """Notes what a whole, small file was answered with."""
+        """Remembers the response for a whole, small file."""
         place = environ["PATH_INFO"]
         # The date of one from the future is that of the answer.
         if status.st_mtime > time.time() or len(place) > _LONGEST:
@@ -244,7 +244,7 @@ class Site:
         return _page(environ, self._entries(root, path))
 
     def _entries(self, root: int, path: bytes) -> list[tuple[bytes, os.stat_result]]:
-        """What a client could ask for in a directory, directories first."""
+        """The entries of a directory that a client could request, directories first."""
         fd = self._open(root, path or b".", _READ | os.O_DIRECTORY)
         try:
             names = [os.fsencode(name) for name in os.listdir(fd)]
@@ -254,7 +254,7 @@ class Site:
         for name in sorted(names):
             if name.startswith(b"."):
                 continue
-            # By the same door as the file itself: no size or date of what lies outside.
+            # In the same way as the file itself: no size or date of files outside the root.
             try:
                 entry = self._open(root, path + name, os.O_PATH)
             except OSError as problem:
@@ -271,7 +271,7 @@ class Site:
 
 
 class Mounts:
-    """Sites beside an application: what is asked for beneath a prefix is the site's to answer.
+    """Sites beside an application: a site answers the requests beneath its prefix.
 
     mounts: prefix, such as "/static/" -> site; the longest that fits wins.  The site finds the
     prefix in SCRIPT_NAME and the rest in PATH_INFO (PEP 3333), and so redirects "/static" itself.
@@ -290,7 +290,7 @@ class Mounts:
         path = environ.get("PATH_INFO", "")
         for prefix, site in self._mounts:
             if path.startswith(prefix) and path[len(prefix) :][:1] in ("", "/"):
-                # A copy: the server's own, which it logs, still says what the client asked for.
+                # A copy: the server logs its own, which keeps the path of the request.
                 shifted = {
                     **environ,
                     "SCRIPT_NAME": environ.get("SCRIPT_NAME", "") + prefix,
@@ -301,7 +301,7 @@ class Mounts:
 
 
 def _stamp(status: os.stat_result) -> _Stamp:
-    """What changes with each change that its entity tag shows, and what kind of file it is.
+    """The fields that change whenever its entity tag does, and the kind of the file.
 
     The slice: mode, inode, device, links, user, group, size.
     """
@@ -326,7 +326,7 @@ def _is_plain(path: bytes) -> bool:
 
 
 def _refusal(problem: OSError) -> FileResponse:
-    """What a client is told of a failed call; a fault of ours, such as EIO, is raised again."""
+    """The response to a failed call; a fault of the server, such as EIO, is raised again."""
     status = _REFUSALS.get(problem.errno or 0)
     if status is None:
         raise problem
@@ -341,7 +341,7 @@ def _redirect(environ: Environ) -> FileResponse:
     # Two slashes at the start would name another host (RFC 3986 section 4.2).
     location = "/" + quote(path.encode("latin-1").lstrip(b"/"), safe="/!$&'()*+,:;=@~")
     if query := environ.get("QUERY_STRING", ""):
-        # As it came, but for what a header cannot hold.
+        # As it came, except for characters that a header cannot hold.
         location += "?" + quote(query.encode("latin-1"), safe=string.punctuation)
     return plain(HTTPStatus.MOVED_PERMANENTLY, ("Location", location))
 

@@ -22,7 +22,7 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 StartResponse = Callable[..., Callable[[bytes], None]]
 Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 Failed = Callable[[Request, BaseException], None]
-"""What is told of an application's exception."""
+"""Is called with an application's exception."""
 
 _NONE, _LENGTH, _CHUNKED = ResponseFraming.NONE, ResponseFraming.LENGTH, ResponseFraming.CHUNKED
 
@@ -35,7 +35,7 @@ class ResponseSink(Protocol):
 
     @property
     def broken(self) -> bool:
-        """The client is gone, or was answered by somebody else: nothing more will be sent."""
+        """The client is gone, or was answered by another thread: nothing more will be sent."""
 
     def send(self, data: bytes) -> None: ...
 
@@ -43,7 +43,7 @@ class ResponseSink(Protocol):
 
 
 class FileWrapper:
-    """`wsgi.file_wrapper`: a file that the kernel sends itself where it can (sendfile(2))."""
+    """`wsgi.file_wrapper`: a file that the kernel sends itself if it can (sendfile(2))."""
 
     def __init__(self, file: IO[bytes], block_size: int = 64 * 1024) -> None:
         self.file = file
@@ -59,13 +59,13 @@ class FileWrapper:
             close()
 
     def extent(self) -> tuple[int, int, int] | None:
-        """(descriptor, offset, bytes to the end), or None for what is no regular file."""
+        """(descriptor, offset, bytes to the end), or None if it is no regular file."""
         try:
             fd = self.file.fileno()
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
                 return None
-            # The object's own position: what it has read ahead is not sent twice.
+            # The object's own position: bytes that it has read ahead are not sent twice.
             offset = self.file.tell()
         except (AttributeError, OSError, ValueError):
             return None
@@ -76,7 +76,7 @@ _TOO_EARLY = "start_response was not called before the body began"
 
 
 class MisbehavedApplication(Exception):
-    """The application broke PEP 3333; the text says how."""
+    """The application violated PEP 3333, in the way that the text describes."""
 
 
 class WsgiResponse:
@@ -105,7 +105,7 @@ class WsgiResponse:
         self.head: ResponseHead | None = None
         """The head, once it is sent."""
         self.failure = 500
-        """The status of what the client was told in its place."""
+        """The status of the error response, if one was sent in its place."""
         self.last = True
         """The connection ends with it."""
         self.sent = 0
@@ -130,16 +130,16 @@ class WsgiResponse:
         return self.write
 
     def take(self, result: Any) -> None:
-        """Sends what the application has returned.
+        """Sends the iterable that the application has returned.
 
-        Raises what the application's iterable does, MisbehavedApplication, and ValueError or
-        TypeError for a head that may not be sent.
+        Raises any exception of the iterable, MisbehavedApplication, and ValueError or TypeError for
+        a head that may not be sent.
         """
         kind = type(result)
         if (kind is not list and kind is not tuple) or self.head is not None:
             self._take_pieces(result)
             return
-        # A body that is all there: head and body leave in one call where they fit.
+        # A complete body: head and body are sent in one call if they fit.
         body = result[0] if len(result) == 1 else b"".join(result)
         if type(body) is not bytes:
             raise MisbehavedApplication(f"the body must be bytes, not {type(body).__name__}")
@@ -149,7 +149,7 @@ class WsgiResponse:
         out, size = self._out, len(body)
         request = self._request
         repeated = request.repeated
-        if (  # what `compose` would find: this saves most responses the call
+        if (  # `compose` would find the same: this saves most responses a call
             repeated is not None
             and (answered := repeated.answered) is not None
             and answered.given == (status, self.headers, out.closing, size)
@@ -197,7 +197,7 @@ class WsgiResponse:
             return
         if framing is _LENGTH:
             if len(data) > self._left:
-                # What is over would be read as the head of the next response.
+                # Bytes past the end would be read as the head of the next response.
                 self.sent += self._left
                 self._out.send(prefix + data[: self._left])
                 self._left = 0
@@ -209,7 +209,7 @@ class WsgiResponse:
         self._out.send(prefix + data if prefix else data)
 
     def _begin(self, known: int) -> ResponseHead:
-        """The head, of which the body is known to have so many bytes, or -1."""
+        """Composes the head; `known`: bytes of the body, -1 if that is not known."""
         status = self.status
         if status is None:
             raise MisbehavedApplication(_TOO_EARLY)
@@ -218,7 +218,7 @@ class WsgiResponse:
         return head
 
     def file(self, wrapper: FileWrapper) -> bool:
-        """Sends a file by the kernel; False where it has to be read instead."""
+        """Has the kernel send a file; False if it has to be read instead."""
         extent = wrapper.extent()
         if extent is None or self.head is not None:
             return False
@@ -231,7 +231,7 @@ class WsgiResponse:
         self.sent = count
         self._left = head.length - count
         self._out.send_file(head.data, fd, offset, count)
-        self.end()  # which knows of a Content-Length that is more than the file has
+        self.end()  # which raises if Content-Length is larger than the file
         return True
 
     def end(self) -> None:
@@ -268,8 +268,8 @@ class WsgiResponse:
     def fail(self, raised: BaseException, failed: Failed) -> None:
         """The application has raised something, or its iterable, or `take`.
 
-        The client gets a plain answer where nothing was sent yet, else an end of the connection
-        that shows that the answer is not whole.
+        The client gets an error response if nothing was sent yet.  Otherwise the connection ends in
+        a way that shows that the response is not complete.
         """
         request, out = self._request, self._out
         if isinstance(raised, BodyError):  # the client's doing
@@ -284,5 +284,5 @@ class WsgiResponse:
 
 
 def errors_stream() -> IO[str]:
-    """`wsgi.errors`: what an application writes there stands beside its other output."""
+    """`wsgi.errors`: standard error, beside the application's other output."""
     return sys.stderr

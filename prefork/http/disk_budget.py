@@ -1,6 +1,6 @@
 """The temporary files of bodies. Some stay for the next body, which is written over the last one.
 
-For the kernel that is a fraction of the work: most of what a file costs is to find room for its
+For the kernel that is a fraction of the work: most of the cost of a file is to find room for its
 pages, and to free them.
 """
 
@@ -31,7 +31,7 @@ os.register_at_fork(before=_note_fork)
 class DiskBudget(MemoryBudget):
     """The disk that all bodies and responses of a worker may take together, in bytes.
 
-    What stays for the next body is taken, too, until something else wants it.
+    The files that stay for the next body count too, until their room is needed.
     """
 
     __slots__ = ("_spares",)
@@ -48,7 +48,7 @@ class DiskBudget(MemoryBudget):
         return True
 
     def file(self) -> "SpillFile":
-        """A file for one body. Raises OSError where there is none to be had."""
+        """A file for one body. Raises OSError if none can be made."""
         try:
             fd, size = self._spares.pop()
         except IndexError:
@@ -56,7 +56,7 @@ class DiskBudget(MemoryBudget):
         return SpillFile(self, fd, size)
 
     def put_back(self, fd: int, size: int, *, again: bool) -> None:
-        """Of a file that has so many bytes and is nobody's any more; `again`: fit for another."""
+        """Takes back a file of `size` bytes, to keep or close it; `again`: it may be used again."""
         with self._lock:
             kept = min(size, KEPT - sum(size for _, size in self._spares))
             if again and kept > 0 and len(self._spares) < SPARES:
@@ -86,8 +86,8 @@ class DiskBudget(MemoryBudget):
 class SpillFile(FileIO):
     """A body's file, from its first byte on; at `close` it goes back to the disk.
 
-    Nobody may see another body in it: who has asked for its descriptor may still have it then, and
-    so may a child that was forked meanwhile. Such a file is not used again.
+    No application may see another body in it. Code that has asked for its descriptor may still have
+    it then, and so may a child that was forked meanwhile: such a file is not used again.
     """
 
     def __init__(self, disk: DiskBudget, fd: int, size: int) -> None:
@@ -101,7 +101,7 @@ class SpillFile(FileIO):
         self._whole = self._shared = False
 
     def reserve(self, size: int) -> bool:
-        """Sees that it may have so many bytes in all; False where the disk is used up."""
+        """Takes room for `size` bytes in all; False if the budget is used up."""
         if size > self._size:
             if not self._disk.take(size - self._size):
                 return False
@@ -109,7 +109,7 @@ class SpillFile(FileIO):
         return True
 
     def complete(self, size: int) -> None:
-        """A body of so many bytes is in it, to be read from the first."""
+        """A body of `size` bytes is in it, to be read from the first."""
         if size < self._size:
             self.truncate(size)
             self._disk.give_back(self._size - size)

@@ -1,7 +1,7 @@
-"""What proxies say of their client: Forwarded (RFC 7239) and X-Forwarded-*.
+"""Headers in which proxies describe their client: Forwarded (RFC 7239) and X-Forwarded-*.
 
 Each proxy adds the address that it was called from at the right end of a list.  So the list is
-read from the right, as long as those who wrote it are trusted: the first address that is not a
+read from the right, as long as its writers are trusted: the first address that is not a
 trusted proxy's is the client, and whatever stands left of it is that client's own invention.
 
 No socket is touched here.
@@ -23,11 +23,11 @@ _KNOWN_PEERS = 4096
 """Addresses whose trust is remembered."""
 
 Trusts = Callable[[str], bool]
-"""Whether what comes from an address is believed; "" is the peer of a Unix socket."""
+"""Whether an address is a trusted proxy's; "" is the peer of a Unix socket."""
 
 
 def trust(networks: Iterable[str]) -> Trusts:
-    """Who is trusted: addresses, networks, and "unix".  Raises ValueError for anything else."""
+    """`networks`: trusted addresses, networks, and "unix".  Raises ValueError for anything else."""
     named = set(networks)
     unix = UNIX in named
     known = [ip_network(each) for each in named - {UNIX}]
@@ -46,11 +46,11 @@ def trust(networks: Iterable[str]) -> Trusts:
 
 
 class Forwarding(NamedTuple):
-    """What is believed; None where nothing was said, or nothing that makes sense."""
+    """The values that are believed; None if there is none, or none that is valid."""
 
     address: str | None = None
     port: str | None = None
-    """The client's port, where it was told."""
+    """The client's port, if the proxy has sent it."""
     scheme: str | None = None
     host: str | None = None
     server_port: str | None = None
@@ -58,7 +58,7 @@ class Forwarding(NamedTuple):
 
 
 class _Hop(NamedTuple):
-    """One address of a list; `host` is None for "unknown" and for what is no address."""
+    """One address of a list; `host` is None for "unknown", and for any other text."""
 
     host: str | None
     port: str | None
@@ -82,9 +82,9 @@ def _hop(text: str) -> _Hop:
 
 
 def _walk(hops: list[_Hop], trusts: Trusts) -> int:
-    """The index of the client in a list that is not empty; -1 where its last entry is no address.
+    """The index of the client in a list that is not empty; -1 if its last entry is no address.
 
-    What is no address, such as "unknown", ends the way: who is behind it can't be told.
+    An entry that is no address, such as "unknown", ends the search: it hides the entries before it.
     """
     found = -1
     for index in range(len(hops) - 1, -1, -1):
@@ -98,9 +98,9 @@ def _walk(hops: list[_Hop], trusts: Trusts) -> int:
 
 
 def read(headers: Mapping[str, str], trusts: Trusts) -> Forwarding:
-    """What a trusted peer says; `headers` by their names in the environ (HTTP_FORWARDED, ...).
+    """The values of a trusted peer; `headers` by their names in the environ (HTTP_FORWARDED, ...).
 
-    Raises Reject(400) where Forwarded is malformed, or the two kinds disagree on the client: then
+    Raises Reject(400) if Forwarded is malformed, or the two kinds disagree on the client: then
     one of them is a client's own, which a proxy that knows only the other has let through.
     """
     several = _read_x_forwarded(headers, trusts)
@@ -215,7 +215,7 @@ def _prefix(text: str | None) -> str | None:
 
 
 def apply(environ: MutableMapping[str, Any], said: Forwarding) -> None:
-    """Puts what is believed where PEP 3333 and CGI (RFC 3875) have it."""
+    """Puts the values that are believed into the variables of PEP 3333 and CGI (RFC 3875)."""
     if said.address is not None:
         environ["REMOTE_ADDR"] = said.address
         environ["REMOTE_PORT"] = said.port or ""

@@ -8,7 +8,7 @@ from prefork.http.memory_budget import MemoryBudget
 
 
 class GatheredBody:
-    """What has come of a body so far."""
+    """The part of a body that has come so far."""
 
     __slots__ = (
         "_budget",
@@ -25,7 +25,7 @@ class GatheredBody:
     def __init__(self, memory: int, limit: int, budget: MemoryBudget, disk: DiskBudget) -> None:
         """`memory`: bytes kept in memory; `limit`: bytes allowed; 0 means no limit.
 
-        Where the budget of memory is used up, the body is on disk from then on.
+        If the budget of memory is used up, the body is on disk from then on.
         """
         self._held = 0
         self._budget = budget
@@ -43,8 +43,8 @@ class GatheredBody:
         return self._spill is not None
 
     def write(self, data: bytes) -> None:
-        """Adds a piece. Raises Reject(413) past the limit, Reject(507) where bodies and responses
-        have taken all of the disk that they may, OSError where it is full."""
+        """Adds a piece. Raises Reject(413) past the limit, Reject(507) if bodies and responses have
+        used up the disk budget, OSError if the disk is full."""
         size = len(data)
         self.size += size
         if self._limit and self.size > self._limit:
@@ -64,14 +64,14 @@ class GatheredBody:
         self._spill = spill = self._disk.file()
         if not spill.reserve(self.size):
             raise _no_room()
-        # What is large goes straight to the file, what is small is gathered.
+        # Large pieces go straight to the file, small ones are gathered.
         file = BufferedWriter(spill)
         file.write(self._file.getbuffer())
         self._file = file
         self._release()
 
     def whole(self) -> "BytesIO | BufferedReader[SpillFile]":
-        """The body from its first byte, as a file. Raises OSError where the disk is full."""
+        """The body from its first byte, as a file. Raises OSError if the disk is full."""
         file = self._file
         if isinstance(file, BytesIO):
             file.seek(0)

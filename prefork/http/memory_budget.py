@@ -1,4 +1,4 @@
-"""Bounds on what all clients of a worker may take together."""
+"""A limit on the memory that all clients of a worker may take together."""
 
 from threading import RLock
 
@@ -20,7 +20,7 @@ class MemoryBudget:
         self._lock = RLock()
 
     def take(self, size: int) -> bool:
-        """Takes so many bytes; False where there are not so many left."""
+        """Takes `size` bytes; False if fewer are left."""
         with self._lock:
             if self.limit and self.used + size > self.limit:
                 return False

@@ -11,7 +11,7 @@ _ENTRIES = 50
 def accepted(header: str | None, offered: Iterable[str]) -> list[str]:
     """Those of the offered codings that `Accept-Encoding` allows, the most wanted first.
 
-    Of two that are wanted alike, the one that is offered first.  Nothing where the header is not
+    Of two that are wanted alike, the one that is offered first.  Nothing if the header is not
     there: the client could take any, but has not said that it can.
     """
     if not header:

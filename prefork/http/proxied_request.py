@@ -1,4 +1,4 @@
-"""The reading side of a connection from a trusted proxy, which speaks for its client."""
+"""The parser for a connection from a trusted proxy, whose headers describe its client."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from prefork.http.request_parser import Peer, RequestLimits, RequestParser
 
 
 class ProxiedRequestParser(RequestParser):
-    """Takes what the proxy says of its client into each request's environ."""
+    """Puts the proxy's description of its client into each request's environ."""
 
     __slots__ = ("_names", "_trusts")
 

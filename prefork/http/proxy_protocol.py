@@ -1,7 +1,7 @@
-"""The PROXY protocol: who the client of a proxy is, said once before the connection's own bytes.
+"""The PROXY protocol: the address of a proxy's client, once before the connection's own bytes.
 
 Versions 1 and 2 of https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt, receiving.  No
-socket is touched here: `read` is given what has come, and says what it makes of it.
+socket is touched here: `read` is given the bytes that have come.
 """
 
 import re
@@ -35,16 +35,16 @@ _LOCAL, _PROXY = 0x20, 0x21
 
 
 class ProxyError(ValueError):
-    """What has come is no header of the PROXY protocol; one line."""
+    """The bytes are no header of the PROXY protocol; one line."""
 
 
 class ProxyHeader(NamedTuple):
     """A whole header."""
 
     size: int
-    """Its bytes; what follows is the connection's own."""
+    """Its bytes; all that follows is the connection's own."""
     source: tuple[str, str] | None
-    """The client's address and port, both empty for a Unix socket; None where the proxy speaks for
+    """The client's address and port, both empty for a Unix socket; None if the proxy speaks for
     itself (LOCAL) or does not know (UNKNOWN)."""
 
 

@@ -17,7 +17,7 @@ _SKEW = 1.0
 
 
 def waited(value: str, now: float) -> float | None:
-    """Seconds between the header's time and `now`, in seconds since the epoch; None where it says
+    """Seconds between the header's time and `now`, in seconds since the epoch; None if it says
     nothing that can be true."""
     found = _TIME.fullmatch(value)
     if found is None:

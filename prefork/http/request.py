@@ -33,14 +33,14 @@ class Request(Struct, eq=False):
     keep_alive: bool
     body: GatheredBody | StreamedBody | None
     repeated: RepeatedRequest | None = None
-    """What it repeats, if that is known."""
+    """The request that it repeats, if that is known."""
     id: str = ""
     id_line: bytes = b""
-    """The header line that tells the client its id; see `prefork.http.request_id`."""
+    """The header line with its id for the client; see `prefork.http.request_id`."""
 
     @property
     def method(self) -> str:
-        """What the client has asked with."""
+        """The method that the client has sent."""
         return self.line.partition(b" ")[0].decode("latin-1")
 
     def marked(self, response: bytes) -> bytes:

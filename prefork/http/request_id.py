@@ -11,7 +11,7 @@ KEY = "prefork.request_id"
 """In the environ."""
 
 _GOOD = re.compile(r"[A-Za-z0-9._~+/=:@,-]{1,64}")
-"""What a client may choose: nothing that a log, a header or a shell would read in another way."""
+"""An id that a client may choose: nothing that a log, a header or a shell would misread."""
 
 
 class RequestIds:

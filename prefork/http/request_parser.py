@@ -2,7 +2,7 @@
 
 The parser calls back for each piece of a message, and the pieces go straight into the environ of
 PEP 3333: a copy of the listener's base, so that what is the same for each request is written
-once.  Nothing here touches a socket; the conversation feeds bytes and takes requests.
+once.  Nothing here touches a socket; the connection feeds bytes and takes requests.
 """
 
 from io import BufferedReader, BytesIO
@@ -36,14 +36,14 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _SINGULAR = frozenset({"CONTENT_LENGTH", "CONTENT_TYPE", "HTTP_HOST"})
 
 Peer = tuple[str, str]
-"""Address and port, empty where there is none."""
+"""Address and port, empty if there is none."""
 
 _START = 16 * 1024
 """Bytes kept of a head that comes in pieces, to look at its first line."""
 
 
 class RequestLimits(NamedTuple):
-    """What a request may be; bytes, 0 for no limit."""
+    """Limits of a request, in bytes; 0 for no limit."""
 
     request_line: int
     header_count: int
@@ -51,7 +51,7 @@ class RequestLimits(NamedTuple):
     body: int
     body_memory: int
     budget: MemoryBudget = MemoryBudget()
-    """What all bodies of a worker may take of its memory."""
+    """The memory that all bodies of a worker may take together."""
     disk: DiskBudget = DiskBudget()
     """And of the disk."""
     stream: bool = False
@@ -136,7 +136,7 @@ class RequestParser:
         """The client waits for 100 before it sends the body."""
 
     def close(self) -> None:
-        """Lets go of the parser, which holds us as we hold it: a cycle for each connection."""
+        """Drops the parser, which refers to this object: a cycle for each connection."""
         self._parser = None
 
     def extend(self, more: Environ) -> None:
@@ -145,7 +145,7 @@ class RequestParser:
 
     @property
     def method(self) -> str:
-        """Of the request that is being read; "GET" where that is not known yet."""
+        """Of the request that is being read; "GET" if that is not known yet."""
         return "GET" if self._environ is None else self._parser.get_method().decode("latin-1")
 
     def finish(self) -> None:
@@ -157,7 +157,7 @@ class RequestParser:
     def feed(self, data: bytes) -> None:
         """Reads bytes as they came, cut anywhere; never raises for what a client sent.
 
-        Raises OSError where a body can't be kept (disk full).
+        Raises OSError if a body can't be kept (disk full).
         """
         request = self.read(data)
         if request is not None:

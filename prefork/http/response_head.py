@@ -14,7 +14,7 @@ from prefork.http.streamed_body import StreamedBody
 
 Headers = Sequence[tuple[str, str]]
 
-# What belongs to the connection is the server's to say (PEP 3333, RFC 9110 section 7.6.1).
+# Only the server may send headers of the connection (PEP 3333, RFC 9110 section 7.6.1).
 _HOP_BY_HOP: Final = frozenset(
     {
         "keep-alive",
@@ -127,7 +127,7 @@ def name_server(named: bool) -> None:
 
 
 def _begin_second() -> None:
-    """Makes its `Date` (RFC 9110 section 6.6.1), and lets go of the heads that have another.
+    """Makes its `Date` (RFC 9110 section 6.6.1), and drops the heads that have another.
 
     Should the clock be set meanwhile, that shows when this second is over.
     """
@@ -139,7 +139,7 @@ def _begin_second() -> None:
         f"Date: {_DAYS[t.tm_wday]}, {t.tm_mday:02} {_MONTHS[t.tm_mon - 1]} {t.tm_year} "
         f"{t.tm_hour:02}:{t.tm_min:02}:{t.tm_sec:02} GMT\r\n"
     ).encode()
-    # Another, not the same emptied: who has the old one at hand may yet put a head into it.
+    # A new dict, not the old one emptied: another thread may yet put a head into the old one.
     _heads = {}
     _until = began + 1.0 - now % 1.0
 
@@ -161,7 +161,7 @@ def compose(
     """The head of a response, which others may share.
 
     `closing`: the connection ends with it, whatever its client has asked for.  `known` is the size
-    of the body in bytes where it is all there, else -1.  Without a Content-Length of the
+    of the body in bytes if it is complete, else -1.  Without a Content-Length of the
     application's, the body is framed by `known`, else chunked, else (for HTTP/1.0) by the end of
     the connection.  Raises TypeError or ValueError for a status or a header that an application may
     not send; none of it then reached the client.
@@ -247,7 +247,7 @@ def _composed(
             lines.append(b"Content-Length: %d\r\n" % length)
         length = -1
     elif code == 205:
-        # Section 15.3.6: no content, and the client has to be told so.
+        # Section 15.3.6: no content, which the length has to show.
         lines.append(b"Content-Length: 0\r\n")
         framing = _NONE
         length = -1
@@ -274,7 +274,7 @@ def _composed(
 def early_hints(headers: Headers) -> bytes:
     """An interim response 103 (RFC 8297).  Raises TypeError or ValueError as `compose` does.
 
-    What only a final response can say, such as a length, is left out.
+    Headers of final responses only, such as a length, are left out.
     """
     found = (_lines.get(pair) or _line(pair) for pair in headers)
     lines = [line for line in found if isinstance(line, bytes)]

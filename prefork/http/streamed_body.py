@@ -1,7 +1,7 @@
 """A request's body that the application reads while it comes (`[http] stream_body`).
 
 `wsgi.input` is a buffered reader over a `StreamedBody`. When that has nothing left it asks for
-more, and the conversation then waits for the client, in the thread that called the application."""
+more, and the connection then waits for the client, in the thread that called the application."""
 
 from collections import deque
 from collections.abc import Callable
@@ -30,10 +30,10 @@ class BodyError(OSError):
 
 @final
 class StreamedBody(RawIOBase):
-    """What has come of a body and was not read yet."""
+    """The bytes of a body that have come and were not read yet."""
 
     def __init__(self, limit: int, length: int, *, awaited: bool) -> None:
-        """`limit`: bytes allowed, 0 for no limit.  `length`: bytes that will come, -1 where that is
+        """`limit`: bytes allowed, 0 for no limit.  `length`: bytes that will come, -1 if that is
         not known.  `awaited`: the client waits for 100 before it sends any.
         """
         self.size = 0
@@ -43,7 +43,7 @@ class StreamedBody(RawIOBase):
         self.more: Callable[[], None] | None = None
         """Waits for bytes, an end or a failure; set while the application has the request."""
         self.unwanted = False
-        """The application is through: what still comes is thrown away."""
+        """The application has returned: bytes that still come are thrown away."""
         self.awaited = awaited
         self._length = length
         self._limit = limit
@@ -72,9 +72,9 @@ class StreamedBody(RawIOBase):
 
     @property
     def drainable(self) -> bool:
-        """What is left of it can be read and thrown away, so that the connection can go on.
+        """The rest of it can be read and thrown away, so that the connection can go on.
 
-        Of a client that waits for 100 nobody could tell what it sends next.
+        Not if the client waits for 100: it may send the body next, or another request.
         """
         return self._complete or not (self.awaited or self._length - self.size > DRAIN)
 
@@ -90,7 +90,7 @@ class StreamedBody(RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Raises BodyError where the body does not come to its end."""
+        """Raises BodyError if the body does not come to its end."""
         pieces = self._pieces
         while not pieces:
             if self._complete:
