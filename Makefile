@@ -77,7 +77,7 @@ bench/.venv/.installed: bench/requirements.txt pyproject.toml | bench-packages
 bench-packages:
 	sh bench/install-system-packages.sh
 
-# Side by side with other servers, about ten minutes: writes docs/performance.md and its charts.
+# Side by side with other servers, about ten minutes: writes docs/performance/ and the tables made of it.
 bench: bench/.venv/.installed
 	bench/.venv/bin/python -m bench --write
 

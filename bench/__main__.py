@@ -2,30 +2,32 @@
 
     python -m bench [PART...] [--quick] [--write]
 
-Without PART all of them are run; --write puts the result into docs/performance.md, with its charts.
+Without PART all of them are run.  --write, for a whole run, puts the result into
+docs/performance/, and its summary into docs/performance.md and README.md.
 A server with a wrong or missing answer in any round has no figures: its line says "invalid", and
 the run exits with 1.
 """
 
 import argparse
 import datetime
-import json
 import sys
 import time
-from dataclasses import asdict
 from importlib import import_module
+from pathlib import Path
 
+from bench import documents
+from bench.documents import Run
 from bench.figures import Section
-from bench.report import document, put_into
+from bench.report import machine
 from bench.servers import ROOT, BenchError, prepare
 
 PARTS = (
     *("hello", "threads", "neighbour", "balance"),
     *("idle", "transfer", "frameworks", "memory", "respawn"),
 )
+DOCUMENTS = ROOT
+"""Where README.md and docs/ are."""
 QUICK = ("hello", "threads", "neighbour", "balance")
-DOCUMENT = ROOT / "docs/performance.md"
-CHARTS = ROOT / "docs/performance"
 
 
 def arguments(given: list[str]) -> argparse.Namespace:
@@ -34,8 +36,10 @@ def arguments(given: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
     parser.add_argument("--quick", action="store_true", help="in under two minutes, roughly")
-    parser.add_argument("--write", action="store_true", help="into docs/performance.md")
+    parser.add_argument("--write", action="store_true", help="into the documents; a whole run only")
     options = parser.parse_args(given)
+    if options.write and (options.parts or options.quick):
+        parser.error("--write takes a whole run: neither PART nor --quick")
     for part in options.parts:
         if part not in PARTS:
             parser.error(f"{part!r} is not one of {', '.join(PARTS)}")
@@ -61,22 +65,23 @@ def main(given: list[str]) -> int:
         f"Measured on {datetime.date.today():%d %B %Y} by `make bench{'-quick' * options.quick}`, "
         f"which took {took:.1f} minutes: interleaved rounds, medians (least–most)."
     )
-    print(document(sections, about))
+    run = Run(about, machine(), sections)
+    print(run.text())
     if options.write:
-        write(sections, about)
+        write(run, DOCUMENTS)
     return 0 if all(section.valid for section in sections) else 1
 
 
-def write(sections: list[Section], about: str) -> None:
-    """Puts the result into docs/performance.md, and its charts and raw figures beside it."""
+def write(run: Run, root: Path) -> None:
+    """Puts the result into the documents below `root`, and charts and raw figures beside them."""
     from bench.charts import draw  # matplotlib is in bench/.venv only
 
-    for section in sections:
-        draw(section, CHARTS)
-    raw = json.dumps([asdict(section) for section in sections], indent=1, ensure_ascii=False)
-    (CHARTS / "figures.json").write_text(raw + "\n")
-    put_into(DOCUMENT, document(sections, about, CHARTS.name))
-    print(f"written to {DOCUMENT}", file=sys.stderr)
+    directory = root / "docs/performance"
+    for section in run.sections:
+        draw(section, directory)
+    documents.save(run, directory)
+    documents.write(run, root)
+    print(f"written to {directory}, docs/performance.md and README.md", file=sys.stderr)
 
 
 if __name__ == "__main__":

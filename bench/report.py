@@ -12,11 +12,33 @@ from statistics import median
 import psutil
 
 from bench.aims import AIMS
-from bench.figures import Figures, Measure, Section
+from bench.figures import CPU, Figures, Measure, Section
+from bench.parts import frameworks, idle, neighbour
 
 CPUINFO = Path("/proc/cpuinfo")
-BEGIN, END = "<!-- figures: written by `make bench` -->", "<!-- end of the figures -->"
 PACKAGES = ("prefork", "httptools", "bjoern", "granian", "gunicorn", "uwsgi", "waitress", "uvicorn")
+
+COLUMNS = (
+    ("prefork", ("prefork",)),
+    ("bjoern", ("bjoern",)),
+    ("granian", ("granian",)),
+    ("gunicorn gthread", ("gunicorn gthread, 8 threads", "gunicorn gthread")),
+    ("gunicorn sync", ("gunicorn sync",)),
+    ("nginx", ("nginx, return 200", "nginx")),
+)
+"""The servers of the headline table, each with its names in the sections."""
+
+HEADLINE = (
+    ("kept-alive request: CPU, us", "keepalive-32", CPU),
+    ("connection of one request: CPU, us", "close-32", CPU),
+    ("Django: CPU beyond the framework's, us", "django", frameworks.BEYOND),
+    ("POST of 1 MB: CPU, us", "post-1m", CPU),
+    ("file of 1 KB: CPU, us", "static-1k", CPU),
+    ("p99 beside a slow neighbour, ms", "neighbour-sleep", neighbour.P99),
+    ("memory of 4 idle workers, MB", "idle-server", idle.PSS),
+    ("start to first answer, 8 workers, ms", "idle-server", idle.START),
+)
+"""The rows of the headline table: title, section and measure."""
 
 
 def number(value: float, digits: int) -> str:
@@ -58,6 +80,22 @@ def table(section: Section) -> str:
     titles = ["server", first.title, f"÷ {section.reference}", *(each.title for each in rest)]
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     lines += [line(section, name, figures) for name, figures in section.servers.items()]
+    return "\n".join(lines)
+
+
+def headline(sections: dict[str, Section]) -> str:
+    """The medians that matter most, a line each; those that this run has measured."""
+    titles = ["", *(title for title, _ in COLUMNS)]
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    for title, key, measure in HEADLINE:
+        if key not in sections:
+            continue
+        cells = [title]
+        for _, names in COLUMNS:
+            middles = (sections[key].middle(name, measure) for name in names)
+            value = next((middle for middle in middles if middle is not None), None)
+            cells.append("–" if value is None else number(value, measure.digits))
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -113,21 +151,25 @@ def machine() -> str:
     )
 
 
-def document(sections: list[Section], about: str, charts: str = "") -> str:
-    """The whole result; `charts` is the directory of the charts, seen from the document."""
-    parts = [about, machine(), "### Aims", aims({each.key: each for each in sections})]
-    parts.append("The rows with a * are the ones that matter most.")
+def tables(sections: list[Section], charts: bool = False) -> str:
+    """All sections; `charts`: each with a link to KEY.svg beside the document."""
+    parts = []
     for section in sections:
-        parts += [f"### {section.title}", section.about]
+        parts += [f"## {section.title}", section.about]
         if charts:
-            title = f"{section.title}: {section.measures[0].title}"
-            parts.append(f"![{title}]({charts}/{section.key}.svg)")
+            parts.append(f"![{section.title}: {section.measures[0].title}]({section.key}.svg)")
         parts.append(table(section))
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(parts)
 
 
-def put_into(path: Path, text: str) -> None:
-    """Replaces the figures in a document whose other words are written by people."""
-    whole = path.read_text() if path.exists() else f"{BEGIN}\n{END}\n"
-    pattern = re.compile(re.escape(BEGIN) + ".*" + re.escape(END), re.DOTALL)
-    path.write_text(pattern.sub(lambda _: f"{BEGIN}\n\n{text}\n{END}", whole))
+def put_into(path: Path, name: str, text: str) -> None:
+    """Replaces what is generated in a document whose other words are written by people.
+
+    Raises ValueError if the document has no place of that name.
+    """
+    begin, end = f"<!-- {name}: written by `make bench` -->", f"<!-- end of {name} -->"
+    pattern = re.compile(re.escape(begin) + ".*" + re.escape(end), re.DOTALL)
+    whole, count = pattern.subn(lambda _: f"{begin}\n\n{text}\n\n{end}", path.read_text())
+    if count != 1:
+        raise ValueError(f"{path} has {count} places for {name}; it needs one {begin} ... {end}")
+    path.write_text(whole)

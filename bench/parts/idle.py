@@ -88,7 +88,7 @@ def connections(quick: bool) -> Section:
         "idle-connections",
         f"{count:,} idle connections in one worker",
         "Each has had one answer and is kept; the memory is that of the server's processes (PSS), "
-        "without the kernel's. Meanwhile one more connection asks for hello. The peers are told "
+        "without the kernel's. Meanwhile one more connection asks for hello. The peers are set "
         "to keep that many, for that long.",
         (BYTES, P50, P99, CPU),
     )
@@ -145,7 +145,7 @@ def first_answer(server: Server) -> float:
 def nothing_to_do(quick: bool) -> Section:
     section = Section(
         "idle-server",
-        "A server that nobody asks",
+        "An idle server",
         "Memory of the whole tree (PSS) with 4 workers, once each of them has answered: a process "
         "has pages of its own for the code that it has run; how often any of its threads wakes up; "
         "and how long it takes from the command to the first answer with 8 workers (looked for "

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 import bench.__main__ as command
-from bench import closed_loop, report, servers
+from bench import closed_loop, servers
 from bench.closed_loop import Ask, Row, compare, loop_section
 from bench.figures import Section
 from bench.servers import ROOT, BenchError, Server
@@ -228,7 +228,7 @@ def whole_run(
     shutil.copy(binary, tmp_path / "build/load")
     monkeypatch.setattr(command, "prepare", lambda: None)
     monkeypatch.setattr(closed_loop, "BUILD", tmp_path / "build")
-    monkeypatch.setattr(report, "machine", lambda: "- a machine")
+    monkeypatch.setattr(command, "machine", lambda: "- a machine")
     monkeypatch.setattr(command, "PARTS", ("erring",))
 
     def start(each: int, given: list[str]) -> int:
@@ -298,34 +298,44 @@ def test_servers_are_up_at_the_same_time_and_asked_in_turns(
     assert other.section.servers == {}
 
 
-def test_write_puts_the_figures_between_the_words_of_a_document(
+def test_write_puts_the_figures_between_the_words_of_the_documents(
     whole_run: Callable[[int, list[str]], int],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    document = tmp_path / "performance.md"
-    document.write_text(f"Before.\n\n{report.BEGIN}\nold\n{report.END}\n\nAfter.\n")
-    drawn: list[str] = []
+    figures = tmp_path / "docs/performance"
+    figures.mkdir(parents=True)
+    for name in ("README.md", "docs/performance.md"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    drawn: list[tuple[str, Path]] = []
 
     def draw(section: Section, where: Path) -> None:
-        where.mkdir()
-        drawn.append(section.key)
+        drawn.append((section.key, where))
 
     charts = SimpleNamespace(draw=draw)
     monkeypatch.setitem(sys.modules, "bench.charts", charts)  # matplotlib is not needed for tests
-    monkeypatch.setattr(command, "DOCUMENT", document)
-    monkeypatch.setattr(command, "CHARTS", tmp_path / "charts")
+    monkeypatch.setattr(command, "DOCUMENTS", tmp_path)
     assert whole_run(100_000_000, ["--write"]) == 0
-    text = document.read_text()
-    assert text.startswith("Before.")
-    assert text.endswith("After.\n")
-    assert "old" not in text
-    assert "](charts/erring.svg)" in text
-    assert drawn == ["erring"]
-    (raw,) = json.loads((tmp_path / "charts/figures.json").read_text())
+    assert drawn == [("erring", figures)]
+    assert "](erring.svg)" in (figures / "figures.md").read_text()
+    for name in ("README.md", "docs/performance.md"):
+        text = (tmp_path / name).read_text()
+        assert text.startswith((ROOT / name).read_text()[:100])
+        assert "kept-alive request" not in text.partition("<!-- end of the headline -->")[0]
+    (raw,) = json.loads((figures / "figures.json").read_text())["sections"]
     (median, _) = raw["servers"]["prefork"]["values"]["CPU a request, us"]
     assert f"{median:,.1f}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("given", [["hello"], ["--quick"]])
+def test_a_part_of_the_figures_is_not_written(
+    given: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        command.main([*given, "--write"])
+    assert left.value.code == 2
+    assert "--write takes a whole run" in capsys.readouterr().err
 
 
 def test_a_run_with_errors_is_refused_and_says_which(

@@ -7,8 +7,9 @@ import pytest
 
 from bench import aims, report
 from bench.aims import Aim
+from bench.documents import Run, load, save
 from bench.figures import CPU, RATE, Section, attempt
-from bench.report import cell, document, line, put_into, ratio, table
+from bench.report import cell, line, put_into, ratio, table
 from bench.servers import BenchError
 
 
@@ -90,22 +91,45 @@ def test_the_aims_speak_of_what_is_measured() -> None:
     assert sum(aim.starred for aim in aims.AIMS) >= 10
 
 
-def test_the_document_has_a_table_and_a_chart_for_each_section(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(report, "machine", lambda: "- a machine")
-    text = document([section(prefork=[10])], "About.", "charts")
+def test_the_headline_has_the_medians_of_each_server() -> None:
+    kept = Section("keepalive-32", "A row", "How it was asked.", (CPU, RATE))
+    for name, cpu in (("prefork", 9.0), ("gunicorn gthread, 8 threads", 206.0)):
+        kept.add(name, {CPU: cpu})
+    kept.of("bjoern").problem = "gone"
+    head, _, *rows = report.headline({"keepalive-32": kept}).splitlines()
+    assert head == "|  | prefork | bjoern | granian | gunicorn gthread | gunicorn sync | nginx |"
+    assert rows == ["| kept-alive request: CPU, us | 9.0 | – | – | 206.0 | – | – |"]
+
+
+def test_the_document_has_a_table_and_a_chart_for_each_section() -> None:
+    text = Run("About.", "- a machine", [section(prefork=[10])]).text(charts=True)
     assert "| prefork | 10.0 | 1.00 | 1,000 |" in text
-    assert "](charts/row.svg)" in text
+    assert "](row.svg)" in text
     assert "- a machine" in text
+
+
+def test_a_run_is_the_same_after_it_was_saved(tmp_path: Path) -> None:
+    made = section(prefork=[10.5, 11])
+    made.of("other").errors["reset"] += 2
+    run = Run("About.", "- a machine", [made])
+    save(run, tmp_path)
+    assert load(tmp_path) == run
 
 
 def test_figures_are_put_where_the_last_ones_were(tmp_path: Path) -> None:
     path = tmp_path / "document.md"
-    put_into(path, "first")
-    path.write_text("Words.\n" + path.read_text() + "More words.\n")
-    put_into(path, r"second \1")
+    place = "<!-- it: written by `make bench` -->\nfirst\n<!-- end of it -->\n"
+    path.write_text(f"Words.\n{place}More words.\n")
+    put_into(path, "it", r"second \1")
     assert path.read_text().split("\n")[0] == "Words."
     assert "first" not in path.read_text()
     assert r"second \1" in path.read_text()
     assert path.read_text().endswith("More words.\n")
+
+
+def test_a_document_without_the_place_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "document.md"
+    path.write_text("Words.\n")
+    with pytest.raises(ValueError, match="has 0 places for it"):
+        put_into(path, "it", "text")
+    assert path.read_text() == "Words.\n"
