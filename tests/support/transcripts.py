@@ -27,6 +27,8 @@ _TIMESTAMP = re.compile(r"^\d{4}-\d\d-\d\d [\d:.]+ [+-]\d{4} ", re.MULTILINE)
 _FRAME = re.compile(r'^ *File "(?!/srv/).*\n', re.MULTILINE)
 _VARIES = (
     (_TIMESTAMP.pattern, "TIME "),
+    (r"; \d+ overflows? of listen queues", ""),
+    (r"^(queue of .* of) \d+", r"\1 N"),
     (r"\b(elapsed=|up )[\d.]+", r"\1N"),
     (r"\b\d+(\.\d+)? (us|ms|s|MB)\b", "TIME"),
     (r"\bpid([ =]|=\")\d+", r"pid\1PID"),
@@ -38,7 +40,8 @@ _VARIES = (
     (r"^ ?Thread ID.*\n(?! ?File)", ""),
     (r"\n\s*\n", "\n"),
 )
-"""What differs from run to run: times, process and thread ids, which worker it was, columns, and
+"""What differs from run to run and from machine to machine: times, process and thread ids, which
+worker it was, columns, the limit of a queue, and overflows, which may be those of another server. And
 threads of prefork's own: a worker that gets no CPU writes its stacks in the other of two ways."""
 
 
