@@ -41,7 +41,7 @@ _VARIES = (
     (r"\n\s*\n", "\n"),
 )
 """What differs from run to run and from machine to machine: times, process and thread ids, which
-worker it was, columns, the limit of a queue, and overflows, which may be those of another server. And
+worker it was, columns, the limit of a queue, and overflows, which may be another server's. And
 threads of prefork's own: a worker that gets no CPU writes its stacks in the other of two ways."""
 
 
