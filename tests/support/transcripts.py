@@ -19,7 +19,8 @@ from pathlib import Path
 
 import psutil
 
-from tests.support.server import PATIENCE, ROOT
+from tests.support.commands import ROOT
+from tests.support.waiting import PATIENCE
 
 BLOCK = re.compile(r"^<!-- transcript: ([\w ]+) -->\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

@@ -17,8 +17,9 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from tests.support.server import PATIENCE, ROOT, until
+from tests.support.commands import ROOT
 from tests.support.transcripts import Site, blocks, comparable, put
+from tests.support.waiting import PATIENCE, until
 
 OPERATIONS, README = ROOT / "docs" / "operations.md", ROOT / "README.md"
 WRITING = os.environ.get("PREFORK_WRITE_DOCS") == "1"
