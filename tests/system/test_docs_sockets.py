@@ -110,7 +110,7 @@ class Looking:
         self._process = terminal.start(f"exec {command}")
         assert self._process.stdout is not None
         self._lines = [self._process.stdout.readline()]
-        assert "Ctrl-C ends it" in self._lines[0], self._lines
+        assert "stop with Ctrl-C" in self._lines[0], self._lines
 
     def __enter__(self) -> Self:
         return self
