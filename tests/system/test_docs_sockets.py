@@ -125,7 +125,7 @@ class Looking:
         self._process.communicate()
 
     def end(self) -> str:
-        """When the conversation has ended, as a user would."""
+        """Interrupts the command when the connection has ended, as a user would."""
         assert self._process.stdout is not None
         while not self._lines[-1].endswith("closed\n"):
             line = self._process.stdout.readline()

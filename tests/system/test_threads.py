@@ -61,7 +61,7 @@ def test_every_thread_is_there_before_the_first_connection(start: Start) -> None
     (worker,) = (event["pid"] for event in server.find("worker ready"))
     assert server.get("/pid")[0] == 200  # accepted by the main thread, once it has made the others
     at_first = os.listdir(f"/proc/{worker}/task")
-    assert len(at_first) == 5  # two of the crew, the acceptor, the watcher, and for the stacks
+    assert len(at_first) == 5  # two that serve, the acceptor, the watcher, and the stack writer
     with Connection(server.port) as kept:
         assert kept.ask("/pid").status == server.get("/pid")[0] == kept.ask("/pid").status == 200
         assert os.listdir(f"/proc/{worker}/task") == at_first

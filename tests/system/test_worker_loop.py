@@ -62,7 +62,7 @@ def test_an_idle_worker_is_in_accept4(start: Start) -> None:
 
 @pytest.mark.parametrize("preload", ["false", "true"])
 def test_a_single_worker_knows_that_it_is_the_only_one(start: Start, preload: str) -> None:
-    """And is no longer before another may accept; see Loop._tend_doors."""
+    """The scoreboard says so, and stops saying so before another worker may accept."""
     server = start(BASIC, "--workers", "1", "--set", f"workers.preload={preload}").wait_ready(1)
     number = next(fd for fd, link in links(server.pid).items() if "prefork-scoreboard" in link)
 
