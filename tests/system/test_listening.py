@@ -281,7 +281,7 @@ def test_a_directory_without_the_right_to_write(tmp_path: Path) -> None:
     place.mkdir(0o500)
     drop = (sys.executable, "-c", DROP_CAPABILITY, CAP_DAC_OVERRIDE)
     line = refused(f"unix:{place}/site.sock", tmp_path, drop if os.geteuid() == 0 else ())
-    assert "no right to " in line
+    assert "no permission for " in line
     assert not list(place.iterdir())
 
 

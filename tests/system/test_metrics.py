@@ -209,7 +209,7 @@ def test_its_address_is_checked(tmp_path: Path) -> None:
     config.write_text(
         '[server]\napp = "a:b"\nbind = ":80"\n[metrics]\nbind = ":80"\n', encoding="utf-8"
     )
-    with pytest.raises(ConfigError, match="is in server"):
+    with pytest.raises(ConfigError, match="is also in server"):
         load(Source(str(config)), {})
     config.write_text('[server]\napp = "a:b"\n[metrics]\nbind = "systemd"\n', encoding="utf-8")
     with pytest.raises(ConfigError, match="systemd:NAME"):
