@@ -116,9 +116,17 @@ def toml(value: Any) -> str:
         value = int(value)
     if isinstance(value, int) and value.bit_length() > 64:
         return hex(value)  # str() refuses thousands of digits
-    # Strings are the same in JSON and TOML; a date or time, which only TOML has, is shown as text.
-    plain = isinstance(value, str) and value.isprintable()
-    return json.dumps(value, ensure_ascii=not plain, default=str)
+    # JSON's strings are TOML's, but for what JSON escapes as a pair of surrogates and for DEL. What
+    # only TOML has (a date, a time) shows as its text.
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if text.isprintable() else "".join(map(_escaped, text))
+
+
+def _escaped(letter: str) -> str:
+    if letter.isprintable():
+        return letter
+    number = ord(letter)
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
 def _text(raw: Any) -> str:
