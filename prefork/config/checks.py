@@ -27,7 +27,12 @@ _SIZES = {f"workers.{key}" for key in ("count", "min", "max", "spare", "max_requ
 
 
 def every(
-    config: Config, given: Mapping[str, str], where: str, wrong: Collection[str]
+    config: Config,
+    given: Mapping[str, str],
+    where: str,
+    wrong: Collection[str],
+    *,
+    machine: bool = True,
 ) -> list[Problem]:
     """All problems of the configuration.
 
@@ -35,6 +40,7 @@ def every(
     where: the origin for the other keys.
     wrong: the keys that have a problem already.  They are not checked again.  No key is reported as
         missing if one of them, or an unknown key, may have been meant as that key.
+    machine: whether to check what only the machine that runs the server can tell, such as paths.
     """
     unclear = not KEYS.keys() - {"server.app", "static.root"} >= set(wrong)
     findings: list[Finding] = []
@@ -42,7 +48,8 @@ def every(
         findings += _coherent(config)
     if _SIZES.isdisjoint(wrong):
         findings += _pool_size(config.workers)
-    findings += _possible(config)
+    if machine:
+        findings += _possible(config)
     return [
         Problem(given.get(key, where), key, reason, hint)
         for key, reason, hint in findings

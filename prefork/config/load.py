@@ -47,24 +47,32 @@ class Setting(NamedTuple):
     origin: str
 
 
-def load(source: Source, environ: Mapping[str, str] = os.environ) -> LoadedConfig:
+def load(
+    source: Source, environ: Mapping[str, str] = os.environ, *, machine: bool = True
+) -> LoadedConfig:
     """The configuration of a source; files and environment are read anew.
 
-    Precedence: command line, file, environment (PORT, WEB_CONCURRENCY), defaults.
+    Precedence: command line, environment (PREFORK_SECTION_KEY), file, environment (PORT,
+    WEB_CONCURRENCY), defaults.
+    machine: whether to check what only the machine that runs the server can tell, such as paths
+        and accounts.
     Raises ConfigError with every problem that is found.
     """
     problems: list[Problem] = []
     given = [*_from_file(source, problems), *_from_target(source, problems)]
+    given += _from_variables(environ, source)
     given += _from_options(source)
     given += _from_environment(environ, given, source)
     settings = _read(given, problems)
-    _add_env_file(settings, problems)
+    if machine:
+        _add_env_file(settings, problems)
     base = os.path.dirname(source.file) if source.file else source.directory
     settled = _resolve(settings, source.file, base, cpus.available())
     config = _build(settled)
     where = source.target if source.file and source.target else COMMAND_LINE
     origins = {name: setting.origin for name, setting in settings.items()}
-    problems += checks.every(config, origins, where, {problem.key for problem in problems})
+    wrong = {problem.key for problem in problems}
+    problems += checks.every(config, origins, where, wrong, machine=machine)
     if problems:
         raise ConfigError(problems)
     origins = {name: setting.origin for name, setting in settled.items()}
@@ -109,6 +117,22 @@ def _from_target(source: Source, problems: list[Problem]) -> Iterator[RawSetting
 def _from_options(source: Source) -> Iterator[RawSetting]:
     for section, key, value, origin in map(msgspec.structs.astuple, source.overrides):
         yield RawSetting(section, key, value, origin, source.directory)
+
+
+def _from_variables(environ: Mapping[str, str], source: Source) -> Iterator[RawSetting]:
+    """The variables PREFORK_SECTION_KEY, one for each key.
+
+    Other names with this prefix are ignored: Kubernetes makes such variables for its services.
+    """
+    for key in KEYS.values():
+        name = variable(key.name)
+        if text := environ.get(name):
+            yield RawSetting(key.section, key.key, parse_value(text), name, source.directory)
+
+
+def variable(key: str) -> str:
+    """The environment variable of a key: PREFORK_WORKERS_COUNT for "workers.count"."""
+    return f"PREFORK_{key.replace('.', '_').upper()}"
 
 
 def _from_environment(

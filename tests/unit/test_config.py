@@ -235,3 +235,28 @@ def test_a_dynamic_pool_has_at_most_count_workers_where_no_more_is_said() -> Non
 def test_a_pool_of_fixed_size_has_no_bounds() -> None:
     workers = loaded("a:app", parse_set("workers.count=6")).config.workers
     assert (workers.min, workers.max, workers.spare) == (1, 0, 0)
+
+
+def test_each_key_has_a_variable_that_wins_over_the_file(tmp_path: Path) -> None:
+    (tmp_path / "site.toml").write_text(
+        '[server]\napp = "a:b"\n[workers]\ncount = 3\nthreads = 2\n'
+    )
+    environ = {
+        "PREFORK_WORKERS_COUNT": "5",
+        "PREFORK_SERVER_BIND": "0.0.0.0:81",
+        "PREFORK_HTTP_TRUSTED_PROXIES": '["127.0.0.1"]',
+        "PREFORK_HTTP_SERVICE_HOST": "10.0.0.1",  # Kubernetes has such names
+        "PORT": "82",
+        "WEB_CONCURRENCY": "6",
+    }
+    option = Override("workers", "threads", 4, "--threads")
+    loaded = load(Source(str(tmp_path / "site.toml"), (option,)), environ)
+    config = loaded.config
+    assert (config.workers.count, config.workers.threads) == (5, 4)
+    assert loaded.origins["workers.count"] == "PREFORK_WORKERS_COUNT"
+    assert (config.server.bind, config.http.trusted_proxies) == (("0.0.0.0:81",), ("127.0.0.1",))
+
+
+def test_a_bad_value_in_a_variable_names_it() -> None:
+    with pytest.raises(ConfigError, match=r"^PREFORK_WORKERS_THREADS: workers.threads: expected"):
+        load(Source("a:b"), {"PREFORK_WORKERS_THREADS": "many"})
