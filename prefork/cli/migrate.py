@@ -1,15 +1,26 @@
 """`prefork migrate`: the configuration of another server as one for prefork."""
 
+import os
+from collections.abc import Iterable
+
 import click
 
 from prefork.cli.file_completion import files
-from prefork.migrate import gunicorn as settings
-from prefork.migrate.gunicorn_source import SourceError, read_command, read_file
+from prefork.migrate.document import Document, check
+from prefork.migrate.gunicorn import migrate as migrate_gunicorn
+from prefork.migrate.gunicorn_command import gather, gather_file
+from prefork.migrate.python_file import SourceError
+from prefork.migrate.report import itemized
 
 
 @click.group("migrate", short_help="Translate the configuration of another server.")
 def command() -> None:
-    """Translate the configuration of another server into a file for prefork."""
+    """Translate the configuration of another server into a file for prefork.
+
+    The TOML goes to stdout. Three lists go to stderr: what is lost, what is changed, and what is
+    not needed. The exit status is 0 only if `prefork check` takes the result, except for paths and
+    accounts that this machine does not have.
+    """
 
 
 @command.command(
@@ -18,31 +29,71 @@ def command() -> None:
 )
 @click.argument(
     "arguments",
-    metavar="FILE | ARGUMENTS...",
+    metavar="FILE [APP] | ARGUMENTS... | -- COMMAND...",
     nargs=-1,
     required=True,
     type=click.UNPROCESSED,
     shell_complete=files,
 )
 def gunicorn(arguments: tuple[str, ...]) -> None:
-    """Print the TOML for FILE, a gunicorn.conf.py, or for the ARGUMENTS of a gunicorn command.
+    """Print the TOML for FILE, a gunicorn.conf.py, or for a gunicorn command line.
 
-    The file is run, as gunicorn does. What has no equivalent stands at the end, with the reason.
+    FILE is run, as gunicorn does, in a process of its own. Run this command where gunicorn is
+    started: in its directory, with its Python and its environment.
 
     \b
-      prefork migrate gunicorn gunicorn.conf.py > site.toml
-      prefork migrate gunicorn -w 4 -b :8000 -c conf.py shop.wsgi > site.toml
+      prefork migrate gunicorn gunicorn.conf.py shop.wsgi > site.toml
+      prefork migrate gunicorn -w 4 -b :8000 -c python:conf shop.wsgi > site.toml
+      prefork migrate gunicorn -- gunicorn --bind ':$PORT' shop.wsgi > site.toml
     """
     words = list(arguments)
     try:
-        if len(words) == 1 and words[0].endswith(".py"):
-            document = settings.migrate(read_file(words[0]), words[0])
+        plain = len(words) <= 2 and not any(word.startswith("-") for word in words)
+        if plain and _is_file(words[0]):
+            gathered = gather_file(words[0], words[1] if words[1:] else None, os.environ)
         else:
-            document = settings.migrate(read_command(words), settings.shown(words))
+            gathered = gather(words, os.environ)
+        document = migrate_gunicorn(
+            gathered.settings,
+            gathered.shown,
+            gathered.ran,
+            environ=os.environ,
+            origins=gathered.origins,
+        )
+        if not document.holds("server.app"):
+            raise SourceError(
+                f"{gathered.shown}: no application is named; add it, as in prefork migrate gunicorn"
+                f" {' '.join(words)} shop.wsgi:application"
+            )
     except SourceError as error:
         raise click.ClickException(str(error)) from None
-    click.echo(document.render(), nl=False)
-    if document.notes:
-        count = len(document.notes)
-        what = "1 setting was" if count == 1 else f"{count} settings were"
-        click.echo(f"{what} not taken over; the end of the file says why", err=True)
+    _finish(document)
+
+
+def _is_file(word: str) -> bool:
+    """A file of any name, or what can only be meant as one."""
+    return (
+        os.path.isfile(word)
+        or word.endswith((".py", ".conf", ".cfg", ".ini", ".txt"))
+        or "/" in word
+        or word.startswith(("python:", "file:"))
+    )
+
+
+def _finish(document: Document) -> None:
+    """Prints the document if `prefork check` takes it, and the report."""
+    text = document.render()
+    if problems := check(text, machine=False):
+        raise click.ClickException(
+            "nothing is written, because prefork cannot serve the result:\n" + "\n".join(problems)
+        )
+    click.echo(text, nl=False)
+    _tell(document.report.lines())
+    if problems := check(text, machine=True):
+        _tell(["`prefork check` does not find on this machine:"])
+        _tell(itemized(problems))
+
+
+def _tell(lines: Iterable[str]) -> None:
+    for line in lines:
+        click.echo(line, err=True)

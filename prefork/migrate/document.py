@@ -1,15 +1,32 @@
 """A configuration file in the making: settings with a comment each, and what could not be one."""
 
+import tomllib
 from collections import defaultdict
 from dataclasses import dataclass, field
 from textwrap import wrap
-from typing import Any
+from typing import Any, get_args
 
-from prefork.config import KEYS
+from msgspec import Meta
+
+from prefork.capacity import WORKERS_MAX
+from prefork.config import KEYS, ConfigError, Override, Source, load
 from prefork.config.schema import SECTIONS
 from prefork.config.values import toml
+from prefork.migrate.report import Report, printable
 
 _WIDTH = 98
+
+
+@dataclass
+class Entry:
+    """One key: its value as TOML takes it, and the comment before it. An entry that is left out is
+    written as a comment, since something else, such as the environment, sets the key."""
+
+    value: Any
+    comment: str = ""
+    left_out: bool = False
+    fixed: bool = False
+    """The value does not depend on the one that was set."""
 
 
 @dataclass
@@ -17,35 +34,93 @@ class Document:
     """What `render` makes a file of."""
 
     title: str
-    settings: dict[str, tuple[Any, str]] = field(default_factory=dict)
-    """By "section.key": the value as TOML takes it, and the comment before it."""
-    notes: list[str] = field(default_factory=list)
-    """What has no equivalent, and why."""
+    settings: dict[str, Entry] = field(default_factory=dict)
+    """By "section.key"."""
+    report: Report = field(default_factory=Report)
 
-    def set(self, name: str, value: Any, comment: str = "") -> None:
-        assert name in KEYS, name
-        self.settings[name] = (value, comment)
+    def set(self, name: str, value: Any, comment: str = "", *, fixed: bool = False) -> None:
+        """Sets a key. A number beyond the key's bounds becomes the nearest one that it takes."""
+        value, clamped = _within(name, value)
+        comment = " ".join(filter(None, (comment, clamped)))
+        self.settings[name] = Entry(value, comment, fixed=fixed)
 
-    def note(self, what: str, why: str) -> None:
-        self.notes.append(f"{what}: {why}")
+    def leave_out(self, name: str, value: Any, comment: str) -> None:
+        self.settings[name] = Entry(value, comment, left_out=True)
+
+    def remark(self, name: str, comment: str) -> None:
+        """Adds to the comment of a key that is set."""
+        entry = self.settings[name]
+        entry.comment = f"{entry.comment} {comment}".lstrip()
+
+    def holds(self, name: str) -> bool:
+        return name in self.settings and not self.settings[name].left_out
+
+    def lost(self, what: str, why: str) -> None:
+        self.report.lost.append(f"{what}: {why}")
+
+    def changed(self, what: str, why: str) -> None:
+        self.report.changed.append(f"{what}: {why}")
+
+    def unneeded(self, what: str, why: str) -> None:
+        self.report.unneeded.append(f"{what}: {why}")
 
     def render(self) -> str:
-        """TOML, in the order of the schema; the notes are comments at its end."""
+        """TOML, in the order of the schema; the report follows as comments."""
         sections: dict[str, list[str]] = defaultdict(list)
         for name in KEYS:
             if name in self.settings:
                 section, _, key = name.partition(".")
-                value, comment = self.settings[name]
-                sections[section] += [*_comment(comment), f"{key} = {toml(value)}"]
+                entry = self.settings[name]
+                sign = "# " if entry.left_out else ""
+                sections[section] += [
+                    *_comment(entry.comment),
+                    f"{sign}{key} = {toml(entry.value)}",
+                ]
         blocks = [_comment(self.title)]
         blocks += [[f"[{name}]", *sections[name]] for name in SECTIONS if name in sections]
-        if self.notes:
-            lines = ["# Not taken over:"]
-            for note in self.notes:
-                lines += wrap(note, _WIDTH, initial_indent="# - ", subsequent_indent="#   ")
-            blocks.append(lines)
+        if remarks := [f"# {line}" for line in self.report.lines()]:
+            blocks.append(remarks)
         return "\n\n".join("\n".join(block) for block in blocks) + "\n"
 
 
+def check(text: str, *, machine: bool) -> list[str]:
+    """What `prefork check` would say of a file with this text in the working directory, a problem
+    each. `machine`: also of paths and accounts that this machine does not have."""
+    try:
+        parsed = tomllib.loads(text)
+    except ValueError as reason:  # a string with half of a surrogate pair
+        return [f"it is no TOML: {reason}"]
+    overrides = [
+        Override(section, key, value, "")
+        for section, table in parsed.items()
+        for key, value in table.items()
+    ]
+    try:
+        load(Source(None, tuple(overrides)), {}, machine=machine)
+    except ConfigError as error:
+        return [f"{problem.key}: {problem.reason}" for problem in error.problems]
+    return []
+
+
+def _within(name: str, value: Any) -> tuple[Any, str]:
+    """The value, or the nearest that the key takes, and the comment on that."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value, ""
+    bounds = [extra for extra in get_args(KEYS[name].hint) if isinstance(extra, Meta)]
+    least: float | None = None
+    most: float | None = None
+    if name == "workers.count":
+        least, most = 1, WORKERS_MAX
+    for meta in bounds:
+        least = least if meta.ge is None else meta.ge
+        most = most if meta.le is None else meta.le
+    if least is not None and value < least:
+        return least, f"It was {toml(value)}; {toml(least)} is the least here."
+    if most is not None and value > most:
+        return most, f"It was {toml(value)}; {toml(most)} is the most here."
+    return value, ""
+
+
 def _comment(text: str) -> list[str]:
-    return wrap(text, _WIDTH, initial_indent="# ", subsequent_indent="# ")
+    plain = printable(" ".join(text.split()))
+    return wrap(plain, _WIDTH, initial_indent="# ", subsequent_indent="# ")

@@ -1,376 +1,183 @@
-"""gunicorn's settings (version 27 and before) as prefork's: `migrate`.
+"""gunicorn's configuration as prefork's: `migrate`.
 
-Each setting that gunicorn documents is in one of four tables: taken over as it is, translated by a
-function, not needed here, or without an equivalent; a test holds them complete.
+gunicorn's table of settings is `gunicorn_settings`; this module goes through it. What has a
+translation is in `gunicorn_server`, `gunicorn_workers` and `gunicorn_proxies`.
 """
 
-import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from prefork.config import KEYS
+from prefork.config.values import nearest, toml
+from prefork.migrate import gunicorn_proxies, gunicorn_server, gunicorn_workers
+from prefork.migrate.data_flow import ALL, CPUS, FILE
 from prefork.migrate.document import Document
+from prefork.migrate.gunicorn_move import Move
+from prefork.migrate.gunicorn_settings import SETTINGS, Fate
+from prefork.migrate.gunicorn_values import excerpt, read
+from prefork.migrate.python_file import Opaque, Ran, SourceError
 
-Settings = Mapping[str, Any]
-
-SAME = {
-    "backlog": "server.backlog",
-    "chdir": "server.chdir",
-    "proc_name": "server.name",
-    "threads": "workers.threads",
-    "preload_app": "workers.preload",
-    "graceful_timeout": "workers.graceful_timeout",
-    "max_requests": "workers.max_requests",
-    "max_requests_jitter": "workers.max_requests_jitter",
-    "keepalive": "http.keepalive",
-    "limit_request_line": "http.max_request_line",
-    "limit_request_fields": "http.max_header_count",
-    "logconfig_json": "log.config",
-    "daemon": "process.daemon",
-    "pidfile": "process.pidfile",
-    "certfile": "tls.certificate",
-    "keyfile": "tls.key",
-    "control_socket": "control.path",
+TRANSLATIONS: dict[str, Callable[[Move, Any], None]] = {
+    **gunicorn_server.TRANSLATIONS,
+    **gunicorn_workers.TRANSLATIONS,
+    **gunicorn_proxies.TRANSLATIONS,
 }
-"""Settings that mean the same."""
+"""By setting; each is called with the value, or with None for a setting that is not set."""
 
-NOT_NEEDED = {
-    "config": "this file takes its place",
-    "sendfile": "files are sent by the kernel wherever they can be",
-    "capture_output": "what the application prints goes where stdout and stderr go, in a daemon to"
-    " the error log",
-    "enable_stdio_inheritance": "a daemon's stdout and stderr go to its error log",
-    "worker_tmp_dir": "workers have no heartbeat file: the master sees in shared memory what each"
-    " does",
-    "default_proc_name": "server.name says it",
-    "check_config": "it is a command, `prefork check FILE`",
-    "print_config": "it is a command, `prefork check FILE --show`",
-    "reload": "it is an option of the command, `prefork serve FILE --reload`",
-    "reload_engine": "`prefork serve --reload` uses inotify",
-    "initgroups": "the groups of process.user are always set",
-    "disable_redirect_access_to_syslog": "log.access has a destination of its own",
-    "control_socket_mode": "only the server's user and root can use the control socket",
-    "control_socket_disable": "the control socket is a part of the server; only its user and root"
-    " can use it",
-    "suppress_ragged_eofs": "a client that ends a TLS connection without a goodbye is no error",
-    "do_handshake_on_connect": "handshakes never keep a worker waiting",
-    "http_parser": "the parser is llhttp, in C",
-    "nworkers_changed": "the log says when workers come and go",
-    "tmp_upload_dir": "large bodies go to the directory that TMPDIR names (server.env)",
-}
-"""Settings that there is no use for, and why."""
-
-_HOOK = "workers.hooks calls a function of one argument, a worker with slot, generation, pid, name"
-_MASTER = "the master runs no code of the application; use systemd's ExecStartPre= and its kin"
-_LENIENT = "malformed requests are refused: what one server reads otherwise than another is how"
-_LENIENT += " requests are smuggled past a proxy"
-_HTTP2 = "HTTP/2 ends at the proxy in front (nginx, HAProxy), which speaks HTTP/1.1 to prefork"
-_ASGI = "prefork serves WSGI; ASGI applications need another server"
-_DIRTY = "long work belongs into a task queue, or workers.threads"
-_STATSD = "there is no statsd client; see [metrics], which Prometheus reads"
-
-NO_EQUIVALENT = {
-    "worker_connections": "slow and idle connections cost a worker nothing, and no number limits"
-    " them",
-    "reload_extra_files": "`prefork serve --reload` watches the directories of the application",
-    "spew": "no tracing of each line; use python -X importtime, or a profiler",
-    "reuse_port": "all workers accept from one socket, which is what balances them",
-    "secure_scheme_headers": "X-Forwarded-Proto and Forwarded are understood, from trusted proxies",
-    "proxy_allow_ips": "proxy_protocol takes its addresses from http.trusted_proxies",
-    "uwsgi_allow_ips": "the uwsgi protocol is not spoken; let nginx use proxy_pass",
-    "logger_class": "the server's log has two forms, log.format",
-    "logconfig": "of the forms of logging.config only the dictConfig is read: write it as JSON or"
-    " TOML, and name it as log.config",
-    "logconfig_dict": "write it into a JSON or TOML file, and name that as log.config",
-    "syslog_prefix": "lines to syslog are tagged prefork",
-    "syslog_facility": "lines to syslog are of the facility daemon",
-    "statsd_host": _STATSD,
-    "dogstatsd_tags": _STATSD,
-    "statsd_prefix": _STATSD,
-    "enable_backlog_metric": _STATSD,
-    "paste": "no Paste files: write a module with `application = loadapp(...)`, and name that",
-    "raw_paste_global_conf": "no Paste files",
-    "on_starting": _MASTER,
-    "on_reload": _MASTER,
-    "when_ready": f"{_MASTER}; READY is told to systemd",
-    "pre_exec": _MASTER,
-    "on_exit": f"{_MASTER} (ExecStopPost=)",
-    "child_exit": f"{_MASTER}; in the worker there is the hook before_exit",
-    "pre_fork": f"{_HOOK}: move it into a module, as before_fork, with preload",
-    "post_fork": f"{_HOOK}: move it into a module, as after_fork",
-    "post_worker_init": f"{_HOOK}: move it into a module, as ready",
-    "worker_exit": f"{_HOOK}: move it into a module, as before_exit",
-    "worker_int": "a worker has no hook for signals; before_exit is called when it leaves",
-    "worker_abort": "a request over its time is logged by the master",
-    "pre_request": "wrap the application (WSGI middleware)",
-    "post_request": "wrap the application (WSGI middleware)",
-    "ssl_context": "the [tls] keys make the context",
-    "ssl_version": "TLS 1.2 and 1.3 are spoken, as Python's default context does",
-    "ciphers": "those of Python's default context, which are the safe ones, are offered",
-    "permit_obsolete_folding": _LENIENT,
-    "strip_header_spaces": _LENIENT,
-    "permit_unconventional_http_method": _LENIENT,
-    "permit_unconventional_http_version": _LENIENT,
-    "casefold_http_method": _LENIENT,
-    "forwarder_headers": "headers with underscores are not taken for those with hyphens",
-    "header_map": "headers with underscores are not taken for those with hyphens",
-    "root_path": _ASGI,
-    "asgi_loop": _ASGI,
-    "asgi_lifespan": _ASGI,
-    "asgi_disconnect_grace_period": _ASGI,
-    "websocket_max_message_size": _ASGI,
-    "http_protocols": _HTTP2,
-    "http2_cleartext": _HTTP2,
-    "http2_max_concurrent_streams": _HTTP2,
-    "http2_initial_window_size": _HTTP2,
-    "http2_max_frame_size": _HTTP2,
-    "http2_max_header_list_size": _HTTP2,
-    "dirty_apps": _DIRTY,
-    "dirty_workers": _DIRTY,
-    "dirty_timeout": _DIRTY,
-    "dirty_threads": _DIRTY,
-    "dirty_graceful_timeout": _DIRTY,
-    "on_dirty_starting": _DIRTY,
-    "dirty_post_fork": _DIRTY,
-    "dirty_worker_init": _DIRTY,
-    "dirty_worker_exit": _DIRTY,
-}
-"""Settings that nothing here corresponds to, and why."""
+_TITLE = (
+    "From {source}, by `prefork migrate gunicorn`. Keep this file in the directory that gunicorn"
+    " was started in: relative paths are relative to this file."
+)
 
 
-def migrate(settings: Settings, source: str) -> Document:
-    """The equivalent of what was set; names that gunicorn does not have are left out.
+def migrate(
+    settings: Mapping[str, Any],
+    source: str,
+    ran: Ran | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    origins: Mapping[str, tuple[str, ...]] | None = None,
+) -> Document:
+    """The equivalent of what was set, and of what gunicorn does where nothing was set.
 
-    `source`: where it comes from, for the title.
+    `source`: for the title. `ran`: the file that the settings come from. `environ`: what gunicorn
+    would find (FORWARDED_ALLOW_IPS). `origins`: the environment variables in a setting of the
+    command line. Raises SourceError for a value with which gunicorn would not start, and for what
+    prefork cannot serve at all.
     """
-    document = Document(
-        f"From {source}, by `prefork migrate gunicorn`. Its place is the directory that gunicorn"
-        " was started in: relative paths, and server.chdir, are relative to this file."
-    )
-    translated = {"workers": 1, **settings}  # gunicorn's default is one worker, ours "auto"
-    for name, value in translated.items():
-        if value is None:
+    ran = ran or Ran(source)
+    document = Document(_TITLE.format(source=source))
+    values, problems = {}, []
+    for name, raw in settings.items():
+        if raw is None or name not in SETTINGS:
             continue
-        if name in SAME:
-            _same(document, name, value)
-        elif name in TRANSLATED:
-            TRANSLATED[name](document, value, settings)
-        elif name in NOT_NEEDED:
-            document.note(name, f"not needed, {NOT_NEEDED[name]}")
-        elif name in NO_EQUIVALENT:
-            document.note(name, NO_EQUIVALENT[name])
-    if "server.app" not in document.settings:
-        document.note("wsgi_app", 'not set: give it as server.app, "module:callable"')
-    if "process.daemon" in document.settings and "log.error" not in document.settings:
-        document.set(
-            "log.error", "syslog", "gunicorn's daemon logs to nowhere where none is named."
-        )
+        try:
+            values[name] = read(name, raw)
+        except ValueError as reason:
+            problems.append(f"{source}: {name}: {reason}")
+    if problems:
+        raise SourceError("\n".join(problems))
+    move = Move(document, values, ran, environ or {}, origins or {})
+    for name, translation in TRANSLATIONS.items():
+        before = set(document.settings)
+        translation(move, values.get(name))
+        _mark(move, name, set(document.settings) - before)
+    gunicorn_proxies.keep_bodies(move)
+    for name, value in values.items():
+        if name not in TRANSLATIONS:
+            _take(move, name, value)
+    _rest(move)
     return document
 
 
-def _same(document: Document, name: str, value: Any) -> None:
-    if value is not False or KEYS[SAME[name]].default is True:
-        document.set(SAME[name], value)
-
-
-def _app(document: Document, value: Any, settings: Settings) -> None:
-    module, colon, name = str(value).partition(":")
-    name = name or "application"
-    call, bracket, arguments = name.partition("(")
-    if bracket and arguments.strip() != ")":
-        document.note(
-            f"wsgi_app {value}", "a factory is called without arguments: write one that needs none"
-        )
-        name = f"{call}()"
-    comment = "" if colon else "gunicorn's name where none is given."
-    document.set("server.app", f"{module}:{name}", comment)
-
-
-def _bind(document: Document, value: Any, settings: Settings) -> None:
-    texts = value.split(",") if isinstance(value, str) else value
-    document.set("server.bind", [_address(str(text).strip()) for text in texts])
-
-
-def _address(text: str) -> str:
-    text = text.removeprefix("tcp://")
-    for prefix, ours in (("fd://", "fd:"), ("unix://", "unix:")):
-        if text.startswith(prefix):
-            return ours + text.removeprefix(prefix)
-    if text.startswith(("unix:", "fd:")) or ":" in text.rpartition("]")[2]:
-        return text
-    return f"{text}:8000"
-
-
-def _workers(document: Document, value: Any, settings: Settings) -> None:
-    comment = "" if "workers" in settings else 'gunicorn\'s default; "auto" is one for each CPU.'
-    document.set("workers.count", value, comment)
-
-
-def _worker_class(document: Document, value: Any, settings: Settings) -> None:
-    name = value if isinstance(value, str) else getattr(value, "__name__", str(value))
-    kind = name.rpartition(".")[2].lower()
-    if "sync" in kind:
-        document.note(f"worker_class {name}", "not needed, it is what workers are")
-    elif "thread" in kind:
-        document.note(f"worker_class {name}", "not needed, workers.threads says it")
-    else:
-        why = "workers run threads: workers.threads, up to 255, takes many calls that wait; slow"
-        why += " clients and idle connections need none"
-        document.note(
-            f"worker_class {name}", why if kind not in ("asgi", "uvicornworker") else _ASGI
-        )
-
-
-def _timeout(document: Document, value: Any, settings: Settings) -> None:
-    comment = "For each request, and it is answered 504; gunicorn's was for the worker's heartbeat."
-    document.set("workers.request_timeout", value, comment)
-
-
-def _field_size(document: Document, value: Any, settings: Settings) -> None:
-    if value == 0 or value > KEYS["http.max_header_size"].default:
-        comment = "Of all header lines together; gunicorn's limit_request_field_size was of each."
-        document.set("http.max_header_size", value, comment)
-    else:
-        document.note("limit_request_field_size", "http.max_header_size is of all lines together")
-
-
-def _raw_env(document: Document, value: Any, settings: Settings) -> None:
-    document.set("server.env", dict(str(item).partition("=")[::2] for item in value))
-
-
-def _pythonpath(document: Document, value: Any, settings: Settings) -> None:
-    document.set("server.pythonpath", str(value).split(","))
-
-
-def _access(document: Document, value: Any, settings: Settings) -> None:
-    document.set("log.access", "stdout" if value == "-" else value)
-
-
-def _error(document: Document, value: Any, settings: Settings) -> None:
-    if value == "-" and settings.get("daemon"):
+def _take(move: Move, name: str, value: Any) -> None:
+    """A setting without a translation of its own."""
+    setting = SETTINGS[name]
+    document = move.document
+    if value in (None, False, "", [], {}) or value == setting.default:
+        if value is True:
+            document.set(setting.here, True)
         return
-    document.set("log.error", "stderr" if value == "-" else value)
-
-
-_COMMON = '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s'
-_FORMATS = {_COMMON: "common", f'{_COMMON} "%(f)s" "%(a)s"': "combined"}
-
-
-def _access_format(document: Document, value: Any, settings: Settings) -> None:
-    if value in _FORMATS:
-        document.set("log.access_format", _FORMATS[value])
-    elif value.lstrip().startswith("{"):
-        document.set("log.access_format", "json", "Its fields have names of their own.")
-    else:
-        document.note("access_log_format", "there are common, combined and json: log.access_format")
-
-
-def _level(document: Document, value: Any, settings: Settings) -> None:
-    level = str(value).lower()
-    if level == "critical":
-        document.set("log.level", "error", "The highest there is.")
-    else:
-        document.set("log.level", level)
-
-
-def _syslog(document: Document, value: Any, settings: Settings) -> None:
-    if value:
-        document.set("log.error", "syslog")
-
-
-def _syslog_address(document: Document, value: Any, settings: Settings) -> None:
-    if not settings.get("syslog"):
+    if setting.fate is Fate.SAME:
+        document.set(setting.here, value)
+        _mark(move, name, {setting.here})
         return
-    scheme, _, rest = str(value).partition("://")
-    if scheme == "unix":
-        path, _, _ = rest.partition("#")
-        document.set("log.error", "syslog" if path == "/dev/log" else f"syslog:{path}")
+    what = name if isinstance(value, Opaque | dict) or value is True else f"{name} = {value!r}"
+    if setting.kind == "function" and name in move.ran.flow.idle:
+        document.unneeded(name, "it does nothing, or only logs")
+    elif name == "child_exit" and "mark_process_dead" in move.ran.flow.calls:
+        document.lost(
+            name,
+            "prometheus_client's mark_process_dead() is not called for workers that are killed;"
+            " call it in before_exit (workers.hooks) for those that leave, and remove the files of"
+            " PROMETHEUS_MULTIPROC_DIR before each start (ExecStartPre=). [metrics] has the"
+            " server's own numbers",
+        )
+    elif setting.fate is Fate.LOST:
+        document.lost(what, setting.here)
+    elif setting.fate is Fate.CHANGED:
+        document.changed(what, setting.here)
     else:
-        document.note(
-            "syslog_addr",
-            "syslog is spoken on this machine's socket only; let its daemon forward it",
+        document.unneeded(what, setting.here)
+
+
+def _mark(move: Move, name: str, keys: set[str]) -> None:
+    """Says of keys that their values come from the environment, the CPUs, or the file's place."""
+    document = move.document
+    sources = set(move.sources(name))
+    if not sources:
+        return
+    said = _expression(move, name)
+    variables = sorted(sources - {CPUS, FILE, ALL})
+    for key in sorted(keys):
+        entry = document.settings[key]
+        if key == "server.env" or entry.left_out or entry.fixed:
+            continue
+        shown = toml(entry.value)
+        if variables:
+            ours = f"PREFORK_{key.replace('.', '_').upper()}"
+            named = " and ".join(variables)
+            document.remark(key, f"It came from {named}{said}; {ours} wins over this line.")
+            document.changed(
+                name,
+                f"it came from the environment, {named}{said}: {key} is {shown}, as it was here;"
+                f" set {ours} where it is to be another",
+            )
+        elif CPUS in sources and entry.value != "auto":
+            document.remark(key, f"It was computed from the number of CPUs here{said}.")
+            document.changed(
+                name,
+                f"it was computed from the CPUs of this machine{said}: {key} is {shown}; write the"
+                f' number for the server, or count = "auto" for as many workers as CPUs',
+            )
+        elif FILE in sources and not key.startswith(("server.chdir", "server.pythonpath")):
+            document.remark(key, f"It was derived from the place of the file{said}.")
+    reported = any(entry.startswith(f"{name} ") for entry in document.report.lost)
+    if variables and not keys and name in move.values and not reported:
+        document.changed(
+            name,
+            f"it came from the environment, {' and '.join(variables)}{said}: it is"
+            f" {excerpt(move.values[name])} here, and the new file is for that",
         )
 
 
-def _user(key: str) -> Callable[[Document, Any, Settings], None]:
-    def translate(document: Document, value: Any, settings: Settings) -> None:
-        document.set(f"process.{key}", str(value))
-
-    return translate
-
-
-def _umask(document: Document, value: Any, settings: Settings) -> None:
-    number = int(value, 0) if isinstance(value, str) else value
-    document.set("process.umask", f"{number:04o}")
+def _expression(move: Move, name: str) -> str:
+    """What a file assigned to a name, in brackets, if it says more than the value does."""
+    text = move.ran.flow.expressions.get(name, "")
+    return f" ({text})" if "(" in text and len(text) <= 90 else ""
 
 
-def _trusted(document: Document, value: Any, settings: Settings) -> None:
-    texts = value.split(",") if isinstance(value, str) else value
-    proxies = [text.strip() for text in texts if text.strip()]
-    if "*" in proxies:
-        comment = "Everybody, as it was: name the proxies instead, anybody could forge an address."
-        document.set("http.trusted_proxies", ["0.0.0.0/0", "::/0"], comment)
-    else:
-        document.set("http.trusted_proxies", proxies)
-
-
-def _proxy_protocol(document: Document, value: Any, settings: Settings) -> None:
-    if value is True or str(value).lower() not in ("off", "false", "0", ""):
-        document.set("http.proxy_protocol", True)
-
-
-def _protocol(document: Document, value: Any, settings: Settings) -> None:
-    if value != "http":
-        document.note(f"protocol {value}", NO_EQUIVALENT["uwsgi_allow_ips"])
-
-
-def _client_certificates(document: Document, value: Any, settings: Settings) -> None:
-    asked = ("none", "optional", "required")[int(value)]  # ssl.CERT_NONE and so on
-    if asked == "none":
-        return
-    document.set("tls.client_auth", asked)
-    if not settings.get("ca_certs"):
-        document.note(
-            "cert_reqs",
-            "where no ca_certs are named, every authority that this machine trusts is"
-            " believed about clients: name yours as tls.client_ca",
+def _rest(move: Move) -> None:
+    """What a file did beside its settings."""
+    document, ran = move.document, move.ran
+    for effect in ran.effects:
+        document.lost(
+            f"{ran.shown}, {effect}",
+            "it has happened now, and prefork does not run this file; use systemd's ExecStartPre=,"
+            " RuntimeDirectory= or tmpfiles.d",
         )
-
-
-def _client_authorities(document: Document, value: Any, settings: Settings) -> None:
-    if int(settings.get("cert_reqs") or 0):
-        document.set("tls.client_ca", value)
-    else:
-        document.note("ca_certs", "not needed, without cert_reqs no client is asked for its own")
-
-
-TRANSLATED: dict[str, Callable[[Document, Any, Settings], None]] = {
-    "wsgi_app": _app,
-    "bind": _bind,
-    "workers": _workers,
-    "worker_class": _worker_class,
-    "timeout": _timeout,
-    "limit_request_field_size": _field_size,
-    "raw_env": _raw_env,
-    "pythonpath": _pythonpath,
-    "accesslog": _access,
-    "errorlog": _error,
-    "access_log_format": _access_format,
-    "loglevel": _level,
-    "syslog": _syslog,
-    "syslog_addr": _syslog_address,
-    "user": _user("user"),
-    "group": _user("group"),
-    "umask": _umask,
-    "forwarded_allow_ips": _trusted,
-    "proxy_protocol": _proxy_protocol,
-    "protocol": _protocol,
-    "ca_certs": _client_authorities,
-    "cert_reqs": _client_certificates,
-}
-"""Settings that are written in another way."""
-
-
-def shown(arguments: list[str]) -> str:
-    """A command line, for the title."""
-    return f"`gunicorn {shlex.join(arguments)}`"
+    if "GUNICORN_CMD_ARGS" in move.environ:
+        document.changed(
+            "GUNICORN_CMD_ARGS",
+            "what it says here is in the new file; PREFORK_CMD_ARGS is read in its place",
+        )
+    if ran.stood_in:
+        document.unneeded(
+            ", ".join(ran.stood_in), "not installed here, and nothing that is taken over needs it"
+        )
+    for name, line in ran.flow.bound.items():
+        known = name in SETTINGS or name in ran.flow.used or name.startswith("_")
+        if known or isinstance(ran.names.get(name), Opaque):
+            continue
+        if near := nearest(name, SETTINGS, cutoff=0.85):
+            document.unneeded(
+                f"{name} = {excerpt(ran.names.get(name))}, line {line}",
+                f"gunicorn has no such setting and ignores it; did you mean {near[0]}?",
+            )
+    if ALL in ran.variables:
+        unseen = [name for name in ran.names if name in SETTINGS and name not in ran.flow.bound]
+        found = [name for name in unseen if not isinstance(ran.names[name], Opaque)]
+        document.changed(
+            ran.shown,
+            "it goes through the whole environment, and what it sets from that differs from one"
+            f" machine to another; here it has set {', '.join(found) or 'nothing'}",
+        )

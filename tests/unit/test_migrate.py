@@ -1,46 +1,27 @@
-"""gunicorn's settings as ours: complete, and accepted by `prefork check`."""
+"""gunicorn's settings as ours: complete, converted as gunicorn does, and accepted by `check`."""
 
 import grp
 import os
 import pwd
-import ssl
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
 
 from prefork.cli.migrate import command
 from prefork.config import Config, Source, load
-from prefork.migrate import gunicorn
-from prefork.migrate.gunicorn import migrate
-from prefork.migrate.gunicorn_source import KNOWN, SourceError, read_command, read_file
-
-# Every setting that the documentation of gunicorn 27 has.
-_DOCUMENTED = """
-config wsgi_app bind backlog workers worker_class threads worker_connections max_requests
-max_requests_jitter timeout graceful_timeout keepalive limit_request_line limit_request_fields
-limit_request_field_size reload reload_engine reload_extra_files spew check_config print_config
-preload_app sendfile reuse_port chdir daemon raw_env pidfile worker_tmp_dir user group umask
-initgroups tmp_upload_dir secure_scheme_headers forwarded_allow_ips accesslog
-disable_redirect_access_to_syslog access_log_format errorlog loglevel capture_output logger_class
-logconfig logconfig_dict logconfig_json syslog_addr syslog syslog_prefix syslog_facility
-enable_stdio_inheritance statsd_host dogstatsd_tags statsd_prefix enable_backlog_metric proc_name
-default_proc_name pythonpath paste on_starting on_reload when_ready pre_fork post_fork
-post_worker_init worker_int worker_abort pre_exec pre_request post_request child_exit worker_exit
-nworkers_changed on_exit ssl_context proxy_protocol proxy_allow_ips protocol uwsgi_allow_ips keyfile
-certfile ssl_version cert_reqs ca_certs suppress_ragged_eofs do_handshake_on_connect ciphers
-http_protocols http2_cleartext http2_max_concurrent_streams http2_initial_window_size
-http2_max_frame_size http2_max_header_list_size raw_paste_global_conf permit_obsolete_folding
-strip_header_spaces permit_unconventional_http_method permit_unconventional_http_version
-casefold_http_method forwarder_headers header_map asgi_loop asgi_lifespan
-asgi_disconnect_grace_period websocket_max_message_size http_parser root_path dirty_apps
-dirty_workers dirty_timeout dirty_threads dirty_graceful_timeout on_dirty_starting dirty_post_fork
-dirty_worker_init dirty_worker_exit control_socket control_socket_mode control_socket_disable
-"""
-DOCUMENTED = _DOCUMENTED.split()
+from prefork.config.schema import KEYS
+from prefork.migrate.document import check
+from prefork.migrate.gunicorn import TRANSLATIONS, migrate
+from prefork.migrate.gunicorn_settings import SETTINGS, Fate, options
+from prefork.migrate.python_file import Opaque, SourceError
+from prefork.migrate.secrets import is_secret
 
 EVERYTHING = """
 import multiprocessing
@@ -167,18 +148,60 @@ control_socket_disable = False
 """
 
 
-def checked(tmp_path: Path, text: str) -> Config:
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a directory of its own, without variables that gunicorn reads."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("PORT", "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS", "GUNICORN_CMD_ARGS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def run(*arguments: str) -> Result:
+    done = CliRunner().invoke(command, ["gunicorn", *arguments])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done
+
+
+def checked(text: str) -> Config:
     """What `prefork check` makes of a result."""
-    (tmp_path / "site.toml").write_text(text)
-    return load(Source(str(tmp_path / "site.toml")), {}).config
+    Path("site.toml").write_text(text)
+    return load(Source("site.toml"), {}).config
 
 
-def test_each_documented_setting_is_in_one_table() -> None:
-    tables: list[dict[str, Any]] = [
-        *(gunicorn.SAME, gunicorn.TRANSLATED, gunicorn.NOT_NEEDED, gunicorn.NO_EQUIVALENT)
-    ]
-    names = [name for table in tables for name in table]
-    assert sorted(names) == sorted(DOCUMENTED)
+def problems_of(settings: dict[str, Any]) -> list[str]:
+    """What `check` says of a result, but for what this machine does not have."""
+    return check(migrate({"wsgi_app": "m:app", **settings}, "a test").render(), machine=False)
+
+
+def section(settings: dict[str, Any], **environ: str) -> dict[str, Any]:
+    """The sections of a result, parsed."""
+    return tomllib.loads(migrate(settings, "a test", environ=environ).render())
+
+
+# The table.
+
+
+def test_the_table_is_that_of_gunicorn() -> None:
+    config = pytest.importorskip("gunicorn.config")
+    theirs = {setting.name: setting for setting in config.KNOWN_SETTINGS}
+    assert SETTINGS.keys() == theirs.keys()
+    machine = {"chdir", "user", "group", "control_socket", "ssl_version"}
+    for name, setting in theirs.items():
+        assert set(setting.cli or ()) <= set(options(name)), name
+        assert bool(setting.cli) == bool(options(name)), name
+        flag = setting.action in ("store_true", "store_const")
+        assert SETTINGS[name].flag == flag, name
+        if SETTINGS[name].kind != "function" and name not in machine:
+            assert SETTINGS[name].default == setting.default, name
+
+
+def test_each_setting_has_one_fate() -> None:
+    translated = {name for name, each in SETTINGS.items() if each.fate is Fate.TRANSLATED}
+    assert TRANSLATIONS.keys() == translated
+    assert all(each.here in KEYS for each in SETTINGS.values() if each.fate is Fate.SAME)
+
+
+# Everything at once.
 
 
 def test_a_file_with_every_setting_passes_the_check(tmp_path: Path) -> None:
@@ -194,9 +217,9 @@ def test_a_file_with_every_setting_passes_the_check(tmp_path: Path) -> None:
     group = grp.getgrgid(os.getgid()).gr_name
     source = tmp_path / "gunicorn.conf.py"
     source.write_text(EVERYTHING.format(tmp=tmp_path, user=user, group=group))
-    done = CliRunner().invoke(command, ["gunicorn", str(source)])
+    done = run(str(source))
     assert done.exit_code == 0, done.output
-    config = checked(tmp_path, done.stdout)
+    config = checked(done.stdout)
     assert config.server.app == "shop.wsgi:application"
     assert config.server.bind == (
         *("127.0.0.1:8001", f"unix:{tmp_path}/run.sock", "[::1]:8002", "localhost:8000"),
@@ -208,106 +231,209 @@ def test_a_file_with_every_setting_passes_the_check(tmp_path: Path) -> None:
     }
     assert config.server.pythonpath == (str(tmp_path), "/tmp")
     assert (config.server.name, config.server.backlog) == ("shop", 512)
+    assert (config.server.unix_mode, config.server.unix_owner) == (0o750, f"{user}:{group}")
     workers = config.workers
     assert (workers.count, workers.threads, workers.preload) == (7, 4, True)
-    assert (workers.request_timeout, workers.graceful_timeout) == (60, 20)
+    assert (workers.request_timeout, workers.graceful_timeout) == (0, 20)
     assert (workers.max_requests, workers.max_requests_jitter) == (1000, 50)
     assert (config.http.keepalive, config.http.max_request_line) == (3, 8190)
-    assert (config.http.max_header_count, config.http.max_header_size) == (200, 131072)
+    assert (config.http.max_header_count, config.http.max_header_size) == (200, 196608)
     log = config.log
     assert (log.level, log.access_format) == ("error", "combined")
     assert (log.error, log.access) == (f"{tmp_path}/error.log", f"{tmp_path}/access.log")
     assert (config.process.daemon, config.process.pidfile) == (True, f"{tmp_path}/shop.pid")
     assert (config.process.user, config.process.group) == (user, group)
-    assert config.process.umask == 0o027
-    assert config.http.trusted_proxies == ("10.0.0.1", "10.0.0.2")
+    assert config.http.trusted_proxies == (*("10.0.0.1", "10.0.0.2", "unix", "127.0.0.1"),)
     assert config.http.proxy_protocol
     tls = config.tls
     assert (tls.certificate, tls.key) == (f"{tmp_path}/site.pem", f"{tmp_path}/site.key")
     assert (tls.client_ca, tls.client_auth) == (f"{tmp_path}/ca.pem", "required")
-    # Whatever was not taken over is named, with the reason.
-    taken = {*gunicorn.SAME, *gunicorn.TRANSLATED}
-    told = done.stdout.partition("# Not taken over:")[2]
-    for name in set(DOCUMENTED) - taken - {"config"}:
-        assert f"# - {name}: " in told, name
-    assert "were not taken over; the end of the file says why" in done.stderr
+    titles = ("Lost, and to be replaced:", "Changed:", "Not needed:")
+    places = [done.stderr.index(title) for title in titles]
+    assert places == sorted(places)
+    for name, setting in SETTINGS.items():
+        if setting.fate is Fate.LOST and setting.kind == "string" and name != "header_map":
+            assert f"- {name} = " in done.stderr, name
 
 
-def test_a_command_line_passes_the_check(tmp_path: Path) -> None:
-    (tmp_path / "conf.py").write_text("workers = 9\ntimeout = 5\nimport os\n")
-    arguments = ["-w", "3", "-b", ":80", "-b", "unix:/s", "--timeout=7", "-k", "gevent"]
-    arguments += ["-c", str(tmp_path / "conf.py"), "--access-logfile", "-", "a.b:create('x')"]
-    done = CliRunner().invoke(command, ["gunicorn", *arguments])
-    assert done.exit_code == 0, done.output
-    config = checked(tmp_path, done.stdout)
-    assert config.workers.count == 3
-    assert config.workers.request_timeout == 7
-    assert config.server.bind == ("0.0.0.0:80", "unix:/s")
-    assert config.server.app == "a.b:create()"
-    assert config.log.access == "stdout"
-    assert "# - worker_class gevent: workers run threads" in done.stdout
-    assert "a factory is called without arguments" in done.stdout
+# One thing at a time.
 
 
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({}, {"workers": {"count": 1}}),
         ({"bind": "fd://3"}, {"server": {"bind": ["fd:3"]}}),
         ({"bind": "unix:///run/x,1.2.3.4"}, {"server": {"bind": ["unix:/run/x", "1.2.3.4:8000"]}}),
+        ({"bind": "unix:@x"}, {"server": {"bind": ["unix:./@x"]}}),
+        ({"bind": ["127.0.0.1", "127.0.0.1:8000"]}, {"server": {"bind": ["127.0.0.1:8000"]}}),
         ({"errorlog": "-"}, {"log": {"error": "stderr"}}),
         ({"daemon": True, "errorlog": "-"}, {"log": {"error": "syslog"}}),
+        ({"daemon": True, "accesslog": "-"}, {"process": {"daemon": True, "umask": "0022"}}),
         ({"syslog": True, "syslog_addr": "unix:///s#dgram"}, {"log": {"error": "syslog:/s"}}),
-        ({"accesslog": None}, {}),
-        ({"preload_app": False}, {}),
-        ({"access_log_format": '{"a": 1}'}, {"log": {"access_format": "json"}}),
+        ({"accesslog": "-", "access_log_format": '{"a": 1}'}, {"log": {"access_format": "json"}}),
+        ({"accesslog": "/dev/stdout"}, {"log": {"access": "stdout"}}),
         (
-            {"cert_reqs": ssl.CERT_OPTIONAL, "ca_certs": "/ca.pem"},
-            {"tls": {"client_auth": "optional", "client_ca": "/ca.pem"}},
+            {"certfile": "/c.pem", "cert_reqs": 1, "ca_certs": "/ca.pem"},
+            {"tls": {"client_auth": "optional"}},
         ),
-        ({"cert_reqs": 2}, {"tls": {"client_auth": "required"}}),
-        ({"cert_reqs": 0, "ca_certs": "/ca.pem"}, {}),
+        ({"workers": "4"}, {"workers": {"count": 4}}),
+        ({"workers": 0}, {"workers": {"count": 1}}),
+        ({"workers": 5000}, {"workers": {"count": 1023}}),
+        ({"threads": 300}, {"workers": {"threads": 255, "request_timeout": 0}}),
+        ({"threads": 2, "timeout": 90}, {"workers": {"threads": 2, "request_timeout": 0}}),
+        ({"timeout": "90"}, {"workers": {"request_timeout": 90}}),
+        ({"graceful_timeout": 0}, {"workers": {"graceful_timeout": 0.1}}),
+        ({"keepalive": 0, "threads": 2}, {"http": {"keepalive_requests": 1}}),
+        ({"keepalive": 9}, {"http": {"keepalive": 9, "keepalive_requests": 1}}),
+        ({"threads": 2}, {"http": {"keepalive": 2}}),
+        ({"umask": "007", "bind": "unix:/s"}, {"server": {"unix_mode": "0770"}}),
+        ({"bind": "unix:/s"}, {"server": {"unix_mode": "0777"}}),
+        ({"bind": "unix:/s", "group": "w"}, {"server": {"unix_owner": ":w"}}),
+        ({"loglevel": "warn"}, {"log": {"level": "info"}}),
+        ({"loglevel": "WARNING"}, {"log": {"level": "warning"}}),
+        ({"raw_env": "A=1"}, {"server": {"env": {"A": "1"}}}),
+        ({"preload_app": "true"}, {"workers": {"preload": True}}),
+        ({"worker_class": "gevent"}, {"workers": {"threads": 64, "request_timeout": 0}}),
+        ({"worker_class": "eventlet", "worker_connections": 9}, {"workers": {"threads": 9}}),
+        ({"chdir": "src", "pidfile": "p"}, {"process": {"pidfile": "src/p"}}),
+        ({"chdir": "/srv", "bind": "unix:s"}, {"server": {"bind": ["unix:/srv/s"]}}),
+        ({"proxy_protocol": True}, {"http": {"proxy_protocol": True}}),
+        ({"limit_request_fields": 0}, {"http": {"max_header_count": 32768}}),
     ],
-)
+)  # fmt: skip
 def test_translations(settings: dict[str, Any], expected: dict[str, Any]) -> None:
-    document = tomllib.loads(migrate(settings, "a test").render())
-    for section, table in expected.items():
-        assert document[section].items() >= table.items()
-    if not expected:
-        assert document == {"workers": {"count": 1}}
-
-
-def test_each_option_of_the_command_line_is_read() -> None:
-    assert read_command(["-D", "-R", "--preload", "-p", "x", "-e", "A=1", "a:b"]) == {
-        "daemon": True,
-        "enable_stdio_inheritance": True,
-        "preload_app": True,
-        "pidfile": "x",
-        "raw_env": ["A=1"],
-        "wsgi_app": "a:b",
-    }
-    assert set(DOCUMENTED) == KNOWN
+    result = section(settings)
+    for name, table in expected.items():
+        assert result[name].items() >= table.items()
+    assert not problems_of(settings)
 
 
 @pytest.mark.parametrize(
-    ("text", "problem"),
+    "settings",
     [
-        ("x = (\n", ":1: it cannot be run: SyntaxError"),
-        ("\nimport no_such_module\n", ":2: it cannot be run: ModuleNotFoundError"),
-        ("raise SystemExit(3)\n", ":1: it cannot be run: SystemExit(3)"),
+        {"accesslog": None},
+        {"accesslog": ""},
+        {"preload_app": False, "spew": False, "dirty_apps": [], "statsd_prefix": ""},
+        {"worker_connections": 1000, "header_map": "drop", "reload_engine": "auto"},
     ],
 )
-def test_a_file_that_cannot_be_run(tmp_path: Path, text: str, problem: str) -> None:
-    path = tmp_path / "gunicorn.conf.py"
-    path.write_text(text)
-    with pytest.raises(SourceError, match="it cannot be run") as caught:
-        read_file(str(path))
-    assert str(caught.value).startswith(f"{path}{problem}")
+def test_false_empty_and_default_values_are_no_lines(settings: dict[str, Any]) -> None:
+    plain, found = migrate({}, "a test"), migrate(settings, "a test")
+    assert found.render() == plain.render()
 
 
-@pytest.mark.parametrize("arguments", [["nowhere.py"], ["--no-such-option", "a:b"], ["-w", "x"]])
-def test_what_is_neither_a_file_nor_a_command_line(arguments: list[str]) -> None:
-    done = CliRunner().invoke(command, ["gunicorn", *arguments])
-    assert done.exit_code == 1
-    assert done.output.startswith("Error: ")
-    assert "Traceback" not in done.output
+@pytest.mark.parametrize(
+    ("settings", "kind", "said"),
+    [
+        ({"reload": True}, "changed", "prefork serve FILE --reload"),
+        ({"worker_class": "gevent"}, "lost", "WebSockets"),
+        ({"raw_env": ["SCRIPT_NAME=/shop"]}, "lost", "X-Forwarded-Prefix: /shop"),
+        ({"secure_scheme_headers": {"X-SSL": "on"}}, "lost", "X-Forwarded-Proto"),
+        ({"bind": "0.0.0.0:None"}, "lost", "not set here"),
+        ({"wsgi_app": "a:create('x')"}, "lost", "called without arguments"),
+        ({"cert_reqs": 2, "certfile": "/c"}, "lost", "tls.client_ca"),
+        ({"protocol": "uwsgi"}, "lost", "proxy_pass"),
+        ({"bind": "0.0.0.0:80"}, "lost", "on another machine"),
+        ({"forwarded_allow_ips": ""}, "lost", "nothing") ,
+        ({"max_requests_jitter": 5}, "unneeded", "there is no max_requests"),
+        ({"umask": 0o22}, "unneeded", "Unix sockets"),
+        ({"statsd_host": "h:1"}, "lost", "Prometheus"),
+    ],
+)  # fmt: skip
+def test_what_is_not_the_same_is_said(settings: dict[str, Any], kind: str, said: str) -> None:
+    entries = getattr(migrate(settings, "a test").report, kind)
+    assert (said == "nothing" and not entries) or any(said in entry for entry in entries)
+
+
+# What gunicorn does by default.
+
+
+def test_the_proxies_that_gunicorn_believes_are_written() -> None:
+    assert section({})["http"]["trusted_proxies"] == ["127.0.0.1", "::1"]
+    assert section({"bind": "unix:/s"})["http"]["trusted_proxies"] == ["127.0.0.1", "::1", "unix"]
+    everybody = section({"forwarded_allow_ips": "*"})["http"]["trusted_proxies"]
+    assert everybody == ["0.0.0.0/0", "::/0", "unix"]
+    said = section({}, FORWARDED_ALLOW_IPS="10.0.0.0/8")
+    assert said["http"]["trusted_proxies"] == ["10.0.0.0/8"]
+    assert "trusted_proxies" not in section({"forwarded_allow_ips": ""})["http"]
+
+
+def test_bodies_have_no_limit() -> None:
+    assert section({})["http"]["max_body"] == 0
+
+
+def test_a_count_that_is_not_set_is_left_to_the_environment() -> None:
+    document = migrate({}, "a test")
+    assert "# count = 1" in document.render()
+    assert tomllib.loads(document.render())["workers"] == {}
+    assert any("WEB_CONCURRENCY" in entry for entry in document.report.changed)
+
+
+# Values with which gunicorn does not start.
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"workers": "many"}, "workers: expected an integer"),
+        ({"workers": 1.5}, "workers: expected an integer"),
+        ({"timeout": -1}, "timeout: expected an integer of at least 0"),
+        ({"daemon": "yes"}, "daemon: expected True or False"),
+        ({"bind": 8000}, "bind: expected a list of strings"),
+        ({"forwarded_allow_ips": "nginx"}, "forwarded_allow_ips: 'nginx'"),
+        ({"workers": Opaque("stand-in", "consul.count")}, "comes from consul.count"),
+        ({"worker_class": "uvicorn.workers.UvicornWorker"}, "does not serve ASGI yet"),
+        ({"worker_class": "asgi"}, "does not serve ASGI yet"),
+        ({"worker_class": "aiohttp.GunicornWebWorker"}, "does not serve ASGI yet"),
+    ],
+)
+def test_refused_values(settings: dict[str, Any], problem: str) -> None:
+    with pytest.raises(SourceError) as caught:
+        migrate(settings, "a test")
+    assert problem in str(caught.value)
+
+
+PLAIN = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=12),
+    st.sampled_from(
+        [
+            *("*", "-", "0", "unix:/s", "unix:", ":", "[::1]", "x:y:z", "gevent", "sync", "a:b()"),
+            *("127.0.0.1", "fd://x", "0o17", "9" * 30, "\0", "A=1", "=", "uwsgi", "h2", "warn"),
+        ]
+    ),
+    st.builds(Opaque, st.sampled_from(["class", "function", "other", "stand-in"]), st.just("x.Y")),
+)
+VALUES = st.one_of(
+    PLAIN, st.lists(PLAIN, max_size=3), st.dictionaries(st.text(), PLAIN, max_size=3)
+)
+
+
+@given(settings=st.dictionaries(st.sampled_from(sorted(SETTINGS)), VALUES, max_size=8))
+def test_any_value_is_refused_or_makes_a_file_that_check_takes(settings: dict[str, Any]) -> None:
+    try:
+        problems = problems_of(settings)
+    except SourceError:
+        return
+    # What is left is what somebody calls something: the command writes nothing then.
+    odd = {"not", "name", "user", "group", "path", "character", "string", "address"}
+    assert all(odd & set(re.findall(r"\w+", problem)) for problem in problems), problems
+
+
+def test_a_result_that_check_would_refuse_is_not_written() -> None:
+    done = run("-u", "a user", "m:app")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "process.user: expected a user's name or number" in done.stderr
+
+
+def test_secrets_are_not_written() -> None:
+    Path("conf.py").write_text('raw_env = ["SECRET_KEY=abcdef", "DB=pg://u:pw@h/d", "KEY_FILE=/k"]')
+    done = run("conf.py", "m:app")
+    assert checked(done.stdout).server.env == {"KEY_FILE": "/k"}
+    assert "abcdef" not in done.output
+    assert "pw@" not in done.output
+    assert "- SECRET_KEY: it looks like a secret" in done.stderr
+    assert not is_secret("SECRET_KEY", "")

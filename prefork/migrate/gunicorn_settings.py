@@ -1,0 +1,412 @@
+"""Every setting that gunicorn 27 documents, as data: its kind, its default and its fate here.
+
+`prefork.migrate.gunicorn` reads this table, and so does the test that writes the table of
+docs/coming-from.md. A test compares names, options and defaults with gunicorn's own.
+"""
+
+from enum import Enum
+from typing import Any, NamedTuple
+
+
+class Fate(Enum):
+    """What becomes of a setting."""
+
+    SAME = "the same"
+    TRANSLATED = "translated"
+    CHANGED = "changed"
+    LOST = "lost"
+    UNNEEDED = "not needed"
+
+
+class Setting(NamedTuple):
+    """One setting.
+
+    kind: how gunicorn reads it, a name in `prefork.migrate.gunicorn_values.READERS`.
+    here: the key (SAME), the key or keys in words (TRANSLATED), or what there is instead, and why.
+    default: gunicorn's; a setting that has it is not worth a line.
+    options: on the command line, where they are not `--name-with-hyphens`; () for none.
+    """
+
+    kind: str
+    fate: Fate
+    here: str
+    default: Any = None
+    options: tuple[str, ...] | None = None
+    flag: bool = False
+    """The option takes no value."""
+
+
+_SAME, _TRANSLATED, _CHANGED = Fate.SAME, Fate.TRANSLATED, Fate.CHANGED
+_LOST, _UNNEEDED = Fate.LOST, Fate.UNNEEDED
+
+_MASTER = "the master runs no code of the application; use systemd's ExecStartPre= and the like"
+_HOOK = "move it into a module and name it in workers.hooks; it gets one argument, a worker with"
+_HOOK += " slot, generation, pid and name"
+_MIDDLEWARE = "wrap the application in WSGI middleware"
+_STRICT = "malformed requests are refused, because two servers that read one request differently"
+_STRICT += " let clients smuggle requests past the proxy"
+_HTTP2 = "let the proxy in front (nginx, HAProxy) speak HTTP/2; it speaks HTTP/1.1 to prefork"
+_ASGI = "it is for ASGI applications, and prefork does not serve ASGI yet"
+_DIRTY = "long work belongs in a task queue (Celery, RQ, dramatiq) or in workers.threads"
+_STATSD = "there is no statsd client; Prometheus reads [metrics]"
+_UNDERSCORES = "headers with underscores in their names are always dropped"
+_TLS = "TLS 1.2 and 1.3 with the ciphers of Python's default context are spoken; see"
+_TLS += " tls.min_version"
+
+SETTINGS: dict[str, Setting] = {
+    "config": Setting(
+        "string",
+        _UNNEEDED,
+        "the new file takes its place",
+        "./gunicorn.conf.py",
+        ("-c", "--config"),
+    ),
+    "wsgi_app": Setting("string", _TRANSLATED, "server.app", options=()),
+    "bind": Setting("strings", _TRANSLATED, "server.bind", ["127.0.0.1:8000"], ("-b", "--bind")),
+    "backlog": Setting("integer", _TRANSLATED, "server.backlog", 2048),
+    "workers": Setting(
+        "integer",
+        _TRANSLATED,
+        'workers.count; gunicorn starts 1 by default, prefork "auto": as many as CPUs',
+        1,
+        ("-w", "--workers"),
+    ),
+    "worker_class": Setting(
+        "class",
+        _TRANSLATED,
+        "workers.threads; there is one kind of worker, and gevent and eventlet become threads",
+        "sync",
+        ("-k", "--worker-class"),
+    ),
+    "threads": Setting("integer", _TRANSLATED, "workers.threads, 1 to 255", 1),
+    "worker_connections": Setting(
+        "integer",
+        _CHANGED,
+        "slow and idle connections keep no worker busy; http.max_connections limits them",
+        1000,
+    ),
+    "max_requests": Setting("integer", _SAME, "workers.max_requests", 0),
+    "max_requests_jitter": Setting("integer", _TRANSLATED, "workers.max_requests_jitter", 0),
+    "timeout": Setting(
+        "integer",
+        _TRANSLATED,
+        "workers.request_timeout for sync workers; for others a heartbeat, which limits no request",
+        30,
+        ("-t", "--timeout"),
+    ),
+    "graceful_timeout": Setting(
+        "integer", _TRANSLATED, "workers.graceful_timeout, where 0 means no limit", 30
+    ),
+    "keepalive": Setting(
+        "integer",
+        _TRANSLATED,
+        "http.keepalive; sync workers and 0 close each connection: http.keepalive_requests = 1",
+        2,
+        ("--keep-alive",),
+    ),
+    "limit_request_line": Setting("integer", _TRANSLATED, "http.max_request_line", 4094),
+    "limit_request_fields": Setting("integer", _TRANSLATED, "http.max_header_count", 100),
+    "limit_request_field_size": Setting(
+        "integer",
+        _TRANSLATED,
+        "http.max_header_size, which is of all header lines together",
+        8190,
+        ("--limit-request-field_size", "--limit-request-field-size"),
+    ),
+    "reload": Setting(
+        "boolean",
+        _CHANGED,
+        "reloading at each change is an option of the command: `prefork serve FILE --reload`",
+        False,
+        flag=True,
+    ),
+    "reload_engine": Setting("any", _UNNEEDED, "`prefork serve --reload` uses inotify", "auto"),
+    "reload_extra_files": Setting(
+        "strings",
+        _LOST,
+        "`prefork serve --reload` watches the directories of the application only",
+        [],
+        ("--reload-extra-file",),
+    ),
+    "spew": Setting("boolean", _LOST, "no line is traced; use a profiler", False, flag=True),
+    "check_config": Setting(
+        "boolean", _UNNEEDED, "it is a command: `prefork check FILE`", False, flag=True
+    ),
+    "print_config": Setting(
+        "boolean", _UNNEEDED, "it is a command: `prefork check FILE --show`", False, flag=True
+    ),
+    "preload_app": Setting("boolean", _SAME, "workers.preload", False, ("--preload",), flag=True),
+    "sendfile": Setting(
+        "boolean",
+        _UNNEEDED,
+        "the kernel sends files wherever it can",
+        None,
+        ("--no-sendfile",),
+        flag=True,
+    ),
+    "reuse_port": Setting(
+        "boolean",
+        _CHANGED,
+        "all workers accept from one socket, which balances them better",
+        False,
+        flag=True,
+    ),
+    "chdir": Setting("path", _TRANSLATED, "server.chdir"),
+    "daemon": Setting(
+        "boolean", _TRANSLATED, "process.daemon", False, ("-D", "--daemon"), flag=True
+    ),
+    "raw_env": Setting(
+        "strings", _TRANSLATED, "server.env; secrets belong in server.env_file", [], ("-e", "--env")
+    ),
+    "pidfile": Setting("path", _TRANSLATED, "process.pidfile", options=("-p", "--pid")),
+    "worker_tmp_dir": Setting(
+        "string", _UNNEEDED, "workers have no heartbeat file; the master sees them in shared memory"
+    ),
+    "user": Setting("account", _TRANSLATED, "process.user", options=("-u", "--user")),
+    "group": Setting("account", _TRANSLATED, "process.group", options=("-g", "--group")),
+    "umask": Setting(
+        "integer",
+        _TRANSLATED,
+        "server.unix_mode: gunicorn applies it to its Unix sockets, not to the application's files",
+        0,
+        ("-m", "--umask"),
+    ),
+    "initgroups": Setting(
+        "boolean", _UNNEEDED, "the groups of process.user are always set", False, flag=True
+    ),
+    "tmp_upload_dir": Setting(
+        "string",
+        _CHANGED,
+        "large bodies go to the directory that TMPDIR names where the server is started",
+        options=(),
+    ),
+    "secure_scheme_headers": Setting(
+        "table",
+        _TRANSLATED,
+        "X-Forwarded-Proto (and Forwarded) of http.trusted_proxies",
+        {
+            "X-FORWARDED-PROTOCOL": "ssl",
+            "X-FORWARDED-PROTO": "https",
+            "X-FORWARDED-SSL": "on",
+        },
+        (),
+    ),
+    "forwarded_allow_ips": Setting(
+        "addresses",
+        _TRANSLATED,
+        'http.trusted_proxies, with "unix" for the peers of Unix sockets',
+        "127.0.0.1,::1",
+    ),
+    "accesslog": Setting("string", _TRANSLATED, "log.access", options=("--access-logfile",)),
+    "disable_redirect_access_to_syslog": Setting(
+        "boolean", _UNNEEDED, "log.access has a destination of its own", False, flag=True
+    ),
+    "access_log_format": Setting(
+        "string",
+        _TRANSLATED,
+        'log.access_format: "common", "combined" or "json"',
+        '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"',
+        ("--access-logformat",),
+    ),
+    "errorlog": Setting("string", _TRANSLATED, "log.error", "-", ("--error-logfile", "--log-file")),
+    "loglevel": Setting("string", _TRANSLATED, "log.level", "info", ("--log-level",)),
+    "capture_output": Setting(
+        "boolean",
+        _CHANGED,
+        "what the application prints goes to stdout and stderr; in a daemon, to the error log",
+        False,
+        flag=True,
+    ),
+    "logger_class": Setting(
+        "class",
+        _LOST,
+        "the server's log has two forms, log.format; the application's loggers have log.config",
+        "gunicorn.glogging.Logger",
+    ),
+    "logconfig": Setting(
+        "string",
+        _LOST,
+        "write it as a dictConfig in a JSON or TOML file and name that as log.config; it configures"
+        " the application's loggers, not the server's log",
+        options=("--log-config",),
+    ),
+    "logconfig_dict": Setting(
+        "table",
+        _LOST,
+        "write it into a JSON or TOML file and name that as log.config; it configures the"
+        " application's loggers, not the server's log",
+        {},
+        (),
+    ),
+    "logconfig_json": Setting(
+        "path",
+        _TRANSLATED,
+        "log.config, for the application's loggers",
+        None,
+        ("--log-config-json",),
+    ),
+    "syslog_addr": Setting(
+        "string",
+        _TRANSLATED,
+        'log.error = "syslog:PATH"; only this machine\'s socket',
+        "udp://localhost:514",
+        ("--log-syslog-to",),
+    ),
+    "syslog": Setting(
+        "boolean", _TRANSLATED, 'log.error = "syslog"', False, ("--log-syslog",), flag=True
+    ),
+    "syslog_prefix": Setting(
+        "string", _CHANGED, "lines to syslog are tagged prefork", None, ("--log-syslog-prefix",)
+    ),
+    "syslog_facility": Setting(
+        "string",
+        _CHANGED,
+        "lines to syslog have the facility daemon",
+        "user",
+        ("--log-syslog-facility",),
+    ),
+    "enable_stdio_inheritance": Setting(
+        "boolean",
+        _UNNEEDED,
+        "a daemon's stdout and stderr go to its error log",
+        False,
+        ("-R", "--enable-stdio-inheritance"),
+        flag=True,
+    ),
+    "statsd_host": Setting("string", _LOST, _STATSD),
+    "dogstatsd_tags": Setting("string", _LOST, _STATSD, ""),
+    "statsd_prefix": Setting("string", _LOST, _STATSD, ""),
+    "enable_backlog_metric": Setting("boolean", _LOST, _STATSD, False, flag=True),
+    "proc_name": Setting("string", _SAME, "server.name", None, ("-n", "--name")),
+    "default_proc_name": Setting("string", _UNNEEDED, "server.name says it", "gunicorn", ()),
+    "pythonpath": Setting("string", _TRANSLATED, "server.pythonpath"),
+    "paste": Setting(
+        "string",
+        _LOST,
+        "Paste files are not read; write a module with `application = loadapp(...)` and name it as"
+        " server.app",
+        None,
+        ("--paste", "--paster"),
+    ),
+    "on_starting": Setting("function", _LOST, _MASTER, options=()),
+    "on_reload": Setting("function", _LOST, _MASTER, options=()),
+    "when_ready": Setting("function", _LOST, f"{_MASTER}; systemd is sent READY=1", options=()),
+    "pre_fork": Setting(
+        "function", _LOST, f"{_HOOK}; it is before_fork, with workers.preload = true", options=()
+    ),
+    "post_fork": Setting("function", _LOST, f"{_HOOK}; it is after_fork", options=()),
+    "post_worker_init": Setting("function", _LOST, f"{_HOOK}; it is ready", options=()),
+    "worker_int": Setting(
+        "function", _LOST, "workers have no hook for signals; before_exit is called", options=()
+    ),
+    "worker_abort": Setting(
+        "function",
+        _LOST,
+        "the master logs a request over its time; workers.slow_request shows stacks",
+        options=(),
+    ),
+    "pre_exec": Setting("function", _LOST, _MASTER, options=()),
+    "pre_request": Setting("function", _LOST, _MIDDLEWARE, options=()),
+    "post_request": Setting("function", _LOST, _MIDDLEWARE, options=()),
+    "child_exit": Setting(
+        "function",
+        _LOST,
+        "no hook is called for workers that were killed, as child_exit is; for those that leave by"
+        " themselves it is before_exit in workers.hooks",
+        options=(),
+    ),
+    "worker_exit": Setting("function", _LOST, f"{_HOOK}; it is before_exit", options=()),
+    "nworkers_changed": Setting(
+        "function", _LOST, "the log says when workers come and go", options=()
+    ),
+    "on_exit": Setting("function", _LOST, f"{_MASTER}: ExecStopPost=", options=()),
+    "ssl_context": Setting("function", _LOST, "the [tls] keys make the context", options=()),
+    "proxy_protocol": Setting("word", _TRANSLATED, "http.proxy_protocol", "off"),
+    "proxy_allow_ips": Setting(
+        "addresses",
+        _TRANSLATED,
+        "http.trusted_proxies, also for the PROXY protocol",
+        "127.0.0.1,::1",
+        ("--proxy-allow-from",),
+    ),
+    "protocol": Setting(
+        "string", _TRANSLATED, "HTTP only; nginx needs proxy_pass in place of uwsgi_pass", "http"
+    ),
+    "uwsgi_allow_ips": Setting(
+        "addresses",
+        _UNNEEDED,
+        "the uwsgi protocol is not spoken",
+        "127.0.0.1,::1",
+        ("--uwsgi-allow-from",),
+    ),
+    "keyfile": Setting("path", _TRANSLATED, "tls.key"),
+    "certfile": Setting("path", _TRANSLATED, "tls.certificate"),
+    "ssl_version": Setting("any", _CHANGED, _TLS, 2),
+    "cert_reqs": Setting("integer", _TRANSLATED, "tls.client_auth", 0),
+    "ca_certs": Setting("path", _TRANSLATED, "tls.client_ca"),
+    "suppress_ragged_eofs": Setting(
+        "boolean",
+        _UNNEEDED,
+        "a client may end a TLS connection without close_notify",
+        True,
+        flag=True,
+    ),
+    "do_handshake_on_connect": Setting(
+        "boolean", _UNNEEDED, "a handshake never keeps a worker waiting", False, flag=True
+    ),
+    "ciphers": Setting("string", _LOST, _TLS),
+    "http_protocols": Setting("string", _TRANSLATED, f"HTTP/1.1 only; {_HTTP2}", "h1"),
+    "http2_cleartext": Setting("any", _LOST, _HTTP2, "off"),
+    "http2_max_concurrent_streams": Setting("integer", _UNNEEDED, _HTTP2, 100),
+    "http2_initial_window_size": Setting("integer", _UNNEEDED, _HTTP2, 65535),
+    "http2_max_frame_size": Setting("integer", _UNNEEDED, _HTTP2, 16384),
+    "http2_max_header_list_size": Setting("integer", _UNNEEDED, _HTTP2, 65536),
+    "raw_paste_global_conf": Setting(
+        "strings", _LOST, "Paste files are not read", [], ("--paste-global",)
+    ),
+    "permit_obsolete_folding": Setting("boolean", _LOST, _STRICT, False, flag=True),
+    "strip_header_spaces": Setting("boolean", _LOST, _STRICT, False, flag=True),
+    "permit_unconventional_http_method": Setting("boolean", _LOST, _STRICT, False, flag=True),
+    "permit_unconventional_http_version": Setting("boolean", _LOST, _STRICT, False, flag=True),
+    "casefold_http_method": Setting("boolean", _LOST, _STRICT, False, flag=True),
+    "forwarder_headers": Setting(
+        "string",
+        _LOST,
+        f"{_UNDERSCORES}; for SCRIPT_NAME let the proxy send X-Forwarded-Prefix",
+        "SCRIPT_NAME,PATH_INFO",
+    ),
+    "header_map": Setting("string", _LOST, _UNDERSCORES, "drop"),
+    "asgi_loop": Setting("any", _UNNEEDED, _ASGI, "auto"),
+    "asgi_lifespan": Setting("any", _UNNEEDED, _ASGI, "auto"),
+    "asgi_disconnect_grace_period": Setting("integer", _UNNEEDED, _ASGI, 3),
+    "websocket_max_message_size": Setting("integer", _UNNEEDED, _ASGI, 16777216),
+    "http_parser": Setting("any", _UNNEEDED, "the parser is llhttp, in C", "auto"),
+    "root_path": Setting("string", _UNNEEDED, _ASGI, ""),
+    "dirty_apps": Setting("strings", _LOST, _DIRTY, [], ("--dirty-app",)),
+    "dirty_workers": Setting("integer", _LOST, _DIRTY, 0),
+    "dirty_timeout": Setting("integer", _UNNEEDED, _DIRTY, 300),
+    "dirty_threads": Setting("integer", _UNNEEDED, _DIRTY, 1),
+    "dirty_graceful_timeout": Setting("integer", _UNNEEDED, _DIRTY, 30),
+    "on_dirty_starting": Setting("function", _LOST, _DIRTY, options=()),
+    "dirty_post_fork": Setting("function", _LOST, _DIRTY, options=()),
+    "dirty_worker_init": Setting("function", _LOST, _DIRTY, options=()),
+    "dirty_worker_exit": Setting("function", _LOST, _DIRTY, options=()),
+    "control_socket": Setting("path", _TRANSLATED, "control.path"),
+    "control_socket_mode": Setting(
+        "integer", _CHANGED, "only the server's user and root can use the control socket", 0o600
+    ),
+    "control_socket_disable": Setting(
+        "boolean",
+        _CHANGED,
+        "the control socket is a part of the server; only its user and root can use it",
+        False,
+        ("--no-control-socket",),
+        flag=True,
+    ),
+}
+
+
+def options(name: str) -> tuple[str, ...]:
+    """A setting's options on gunicorn's command line."""
+    named = SETTINGS[name].options
+    return (f"--{name.replace('_', '-')}",) if named is None else named

@@ -1,0 +1,221 @@
+"""gunicorn's settings for workers and requests, translated."""
+
+from collections.abc import Callable
+from typing import Any
+
+from prefork.config.values import KIB
+from prefork.migrate.data_flow import CPUS
+from prefork.migrate.gunicorn_move import Move
+from prefork.migrate.python_file import SourceError
+
+_ASGI = ("uvicorn", "asgi", "aiohttp", "hypercorn")
+_GREEN = ("gevent", "eventlet", "meinheld")
+_GREEN_THREADS = 64
+
+
+def kind_of(move: Move) -> str:
+    """The kind of worker: "sync", "threads", "green", "tornado", "asgi" or "other"."""
+    name = str(move.get("worker_class")).lower()
+    if any(word in name for word in _ASGI):
+        return "asgi"
+    if any(word in name for word in _GREEN):
+        return "green"
+    if "tornado" in name:
+        return "tornado"
+    if "thread" in name:
+        return "threads"
+    if name in ("", "sync") or name.endswith("syncworker"):
+        return "threads" if move.get("threads") > 1 else "sync"
+    return "other"
+
+
+def _workers(move: Move, value: int | None) -> None:
+    document = move.document
+    sources = move.sources("workers")
+    if value is None or "WEB_CONCURRENCY" in sources:
+        count = 1 if value is None else value
+        text = move.environ.get("WEB_CONCURRENCY", "")
+        if value is None and text.isdecimal() and 0 < int(text) < 1024:
+            count = int(text)
+        document.leave_out(
+            "workers.count",
+            max(count, 1),
+            "WEB_CONCURRENCY sets it, as with gunicorn, but only if this line stays out. Without"
+            f" WEB_CONCURRENCY gunicorn would start {count}, and prefork one for each CPU.",
+        )
+        document.changed(
+            "workers",
+            f"WEB_CONCURRENCY still sets it; without that variable gunicorn would start {count} and"
+            " prefork starts one for each CPU. If the application keeps state in its process, write"
+            f" count = {max(count, 1)} into [workers]",
+        )
+        return
+    expression = move.ran.flow.expressions.get("workers", "")
+    plain = (
+        expression.endswith("cpu_count()")
+        and expression.replace(".", "").replace("_", "").removesuffix("()").isalpha()
+    )
+    if sources == {CPUS} and plain:
+        document.set("workers.count", "auto")
+    else:
+        if value == 0:
+            document.changed("workers = 0", "gunicorn would answer nothing; prefork starts 1")
+        document.set("workers.count", value)
+
+
+def _worker_class(move: Move, value: str | None) -> None:
+    document, kind = move.document, kind_of(move)
+    what = f"worker_class = {value!r}"
+    if kind == "asgi":
+        raise SourceError(
+            f"{move.ran.shown}: {what}: it serves ASGI applications, and prefork does not serve"
+            " ASGI yet; stay with this worker until it does, or serve a WSGI application"
+        )
+    if kind == "green":
+        connections = move.get("worker_connections")
+        count = max(1, min(connections, _GREEN_THREADS))
+        document.set(
+            "workers.threads",
+            count,
+            f"{value} served up to {connections} requests at a time in each worker. Threads do it"
+            " here, up to 255 of them; slow clients and idle connections need none.",
+        )
+        document.changed(
+            what,
+            f"requests that wait are served by {count} threads in each worker (workers.threads, up"
+            " to 255). The application must be safe in threads, and monkey patching is not needed",
+        )
+        document.lost(
+            f"WebSockets and connections that stay open, with {what}",
+            "each keeps a thread here; serve them by another server behind the same proxy",
+        )
+    elif kind == "tornado":
+        document.lost(what, "a tornado.web.Application is no WSGI application; wrap it or keep it")
+    elif kind == "other":
+        document.changed(what, "it is not used; prefork's own workers, with threads, serve WSGI")
+    elif value not in (None, "", "sync"):
+        document.unneeded(what, "workers.threads says it all")
+
+
+def _threads(move: Move, value: int | None) -> None:
+    document, kind = move.document, kind_of(move)
+    if kind == "threads":
+        document.set("workers.threads", move.get("threads"))
+    elif kind == "green" and value not in (None, 1):
+        document.unneeded(f"threads = {value}", "this worker class ignores it")
+    if kind == "threads" and (value or 0) > 255:
+        document.changed(f"threads = {value}", "a worker has at most 255")
+
+
+def _timeout(move: Move, value: int | None) -> None:
+    document, kind, seconds = move.document, kind_of(move), move.get("timeout")
+    if kind in ("sync", "other", "tornado"):
+        if value is not None:
+            document.set(
+                "workers.request_timeout",
+                seconds,
+                "The client of a request over its time gets 504; gunicorn killed the worker.",
+            )
+        return
+    limit = f" of {seconds} seconds" if seconds else ""
+    document.set(
+        "workers.request_timeout",
+        0,
+        f"No limit, as it was: gunicorn's timeout{limit} was for the worker's heartbeat and ended"
+        " no request. Here a limit ends a request with 504; prefork's default is 30.",
+        fixed=True,
+    )
+    if not seconds:
+        return
+    document.changed(
+        f"timeout = {seconds}",
+        "for this kind of worker it was a heartbeat and ended no request, so"
+        " workers.request_timeout is 0: no limit. Set one if no request may take longer",
+    )
+
+
+def _graceful_timeout(move: Move, value: int | None) -> None:
+    if value == 0:
+        move.document.set(
+            "workers.graceful_timeout",
+            0.1,
+            "It was 0: gunicorn kills its workers at once. Here 0 would be no limit.",
+        )
+    elif value is not None:
+        move.document.set("workers.graceful_timeout", value)
+
+
+def _max_requests_jitter(move: Move, value: int | None) -> None:
+    if value and not move.get("max_requests"):
+        move.document.unneeded(f"max_requests_jitter = {value}", "there is no max_requests")
+    elif value:
+        move.document.set("workers.max_requests_jitter", value)
+
+
+def _keepalive(move: Move, value: int | None) -> None:
+    document, kind, seconds = move.document, kind_of(move), move.get("keepalive")
+    if kind != "sync" and seconds:
+        document.set("http.keepalive", seconds, "" if value else "gunicorn's default.")
+        return
+    if value:
+        document.set("http.keepalive", value)
+    reason = "sync workers close" if kind == "sync" else "keepalive = 0 closes"
+    document.set(
+        "http.keepalive_requests",
+        1,
+        f"gunicorn's {reason} each connection after one answer. Idle connections cost no worker"
+        " here: take this line out to keep them open, for http.keepalive seconds.",
+        fixed=True,
+    )
+
+
+def _backlog(move: Move, value: int | None) -> None:
+    if value == 0:
+        move.document.set("server.backlog", 1, "It was 0, which here means the kernel's limit.")
+    elif value is not None:
+        move.document.set("server.backlog", value)
+
+
+def _request_line(move: Move, value: int | None) -> None:
+    if value is not None:
+        limit = min(value, 8190)
+        comment = "" if limit == value else f"gunicorn takes {value} for 8190."
+        move.document.set("http.max_request_line", limit, comment)
+
+
+def _fields(move: Move, value: int | None) -> None:
+    if value is not None:
+        limit = value if 0 < value <= 32768 else 32768
+        comment = "" if limit == value else f"gunicorn takes {value} for 32768."
+        move.document.set("http.max_header_count", limit, comment)
+
+
+def _field_size(move: Move, value: int | None) -> None:
+    if value is None:
+        return
+    each = value or 8190
+    document = move.document
+    document.set(
+        "http.max_header_size",
+        64 * KIB + (each if each > 8190 else 0),
+        f"Of all header lines together; gunicorn's {each} was for each of them.",
+    )
+    document.changed(
+        f"limit_request_field_size = {value}",
+        "http.max_header_size is of all header lines together",
+    )
+
+
+TRANSLATIONS: dict[str, Callable[[Move, Any], None]] = {
+    "worker_class": _worker_class,
+    "workers": _workers,
+    "threads": _threads,
+    "timeout": _timeout,
+    "graceful_timeout": _graceful_timeout,
+    "max_requests_jitter": _max_requests_jitter,
+    "keepalive": _keepalive,
+    "backlog": _backlog,
+    "limit_request_line": _request_line,
+    "limit_request_fields": _fields,
+    "limit_request_field_size": _field_size,
+}

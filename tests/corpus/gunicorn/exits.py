@@ -1,0 +1,3 @@
+import os
+workers = 4
+os._exit(7)

@@ -1,0 +1,5 @@
+chdir = "src"
+bind = "unix:../run/gunicorn.sock"
+errorlog = "logs/error.log"
+pidfile = "gunicorn.pid"
+umask = "0117"

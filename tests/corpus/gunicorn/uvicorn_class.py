@@ -1,0 +1,2 @@
+from uvicorn.workers import UvicornWorker
+worker_class = UvicornWorker

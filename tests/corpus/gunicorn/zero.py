@@ -1,0 +1,10 @@
+workers = 0
+threads = 0
+timeout = 0
+keepalive = 0
+backlog = 0
+limit_request_line = 0
+limit_request_fields = 0
+limit_request_field_size = 0
+max_requests = 0
+max_requests_jitter = 100

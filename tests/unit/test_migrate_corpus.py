@@ -1,0 +1,94 @@
+"""Realistic files of other servers: what becomes of each, and that `check` takes the result."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from prefork.cli.migrate import command
+from prefork.migrate.document import check
+
+CORPUS = Path(__file__).parents[1] / "corpus"
+
+GUNICORN = {
+    "auto.py": ['count = "auto"', "preload = true"],
+    "behind_nginx.py": ['unix_mode = "0770"', '"unix"]', "keepalive_requests = 1"],
+    "combined.py": ["PREFORK_WORKERS_COUNT", "DEBUG and WORKERS", "request_timeout = 0"],
+    "cpu.py": ["computed from the number of CPUs here (max_workers())", "request_timeout = 120"],
+    "daemon.py": ['error = "syslog"', 'umask = "0022"'],
+    "docker.py": ['# bind = ["0.0.0.0:8000"]', "# count = ", "proxy on another machine"],
+    "env_file.py": ['env_file = ".env"', "DATABASE_URL: it looks like a secret"],
+    "environment_loop.py": ["it goes through the whole environment"],
+    "eventlet_socketio.py": ["threads = 64", "WebSockets", "create_app()"],
+    "example.py": ["post_fork: it does nothing, or only logs", 'env = { "SPAM" = "eggs" }'],
+    "green.py": ["threads = 64", "request_timeout = 0", "WebSockets", "it is after_fork"],
+    "gthread.py": ["graceful_timeout = 0.1", "request_timeout = 0", "keepalive_requests = 1"],
+    "http2_proxy.py": ["proxy_protocol = true", "max_request_line = 0", "HTTP/2"],
+    "many_threads.py": ["It was 300; 255 is the most here.", 'level = "info"', "count = 4"],
+    "none_port.py": ["is APP_PORT not set here?"],
+    "own_logger.py": ["logger_class", "logconfig_dict"],
+    "paths.py": ['bind = ["unix:run/shop.sock"]', 'error = "logs/error.log"'],
+    "prometheus.py": ["mark_process_dead()", "PROMETHEUS_MULTIPROC_DIR"],
+    "relative_chdir.py": ['bind = ["unix:run/gunicorn.sock"]', 'error = "src/logs/error.log"'],
+    "scheme_headers.py": ["let the proxy send that in place of X-FORWARDED-SSL, X-SCHEME"],
+    "script_name.py": ["X-Forwarded-Prefix: /shop"],
+    "side_effects.py": ["it made the directory", "starting up"],
+    "syslog.py": ['error = "syslog"', "there is no statsd client"],
+    "tls.py": ["tls.client_ca", "ciphers"],
+    "trust_everybody.py": ['trusted_proxies = ["0.0.0.0/0", "::/0", "unix"]'],
+    "typos.py": ["did you mean workers?", "did you mean accesslog?", "count = 2"],
+    "websocket.py": ["WebSockets", "threads = 64"],
+    "zero.py": ["backlog = 1", "count = 1", "request_timeout = 0", "there is no max_requests"],
+}
+"""What stands in the result or in the report, whatever the line breaks."""
+
+REFUSED = {
+    "exits.py": "it calls os._exit(7)",
+    "host_names.py": "forwarded_allow_ips: 'nginx'",
+    "missing_variable.py": "set LISTEN_PORT",
+    "uvicorn_class.py": "does not serve ASGI yet",
+    "uvicorn_worker.py": "does not serve ASGI yet",
+}
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(".env").write_text("SECRET_KEY=1\n")
+    for name in ("PORT", "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS", "GUNICORN_CMD_ARGS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def run(
+    server: str, name: str, *more: str, capfd: pytest.CaptureFixture[str]
+) -> tuple[int, str, str]:
+    """Exit status, stdout, and all that was written, also with the line breaks undone."""
+    shutil.copy(CORPUS / server / name, name)
+    done = CliRunner().invoke(command, [server, name, *more])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    text = raw = "\n".join([done.stdout, done.stderr, capfd.readouterr().err])
+    for continued in ("\n#   ", "\n# ", "\n  "):
+        text = text.replace(continued, " ")
+    return done.exit_code, done.stdout, raw + text
+
+
+def test_each_file_is_tried() -> None:
+    found = {path.name for path in (CORPUS / "gunicorn").iterdir()}
+    assert found == {*GUNICORN, *REFUSED}
+
+
+@pytest.mark.parametrize("name", GUNICORN)
+def test_gunicorn(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    status, result, said = run("gunicorn", name, "chat:create_app()", capfd=capfd)
+    assert status == 0, said
+    assert check(result, machine=False) == []
+    for text in GUNICORN[name]:
+        assert text in said
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_gunicorn_refused(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    status, result, said = run("gunicorn", name, "shop.wsgi", capfd=capfd)
+    assert (status, result) == (1, "")
+    assert REFUSED[name] in said
