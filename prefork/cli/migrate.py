@@ -10,7 +10,8 @@ from prefork.migrate.document import Document, check
 from prefork.migrate.gunicorn import migrate as migrate_gunicorn
 from prefork.migrate.gunicorn_command import gather, gather_file
 from prefork.migrate.python_file import SourceError
-from prefork.migrate.report import itemized
+from prefork.migrate.report import itemized, printable
+from prefork.migrate.uwsgi import migrate as migrate_uwsgi
 
 
 @click.group("migrate", short_help="Translate the configuration of another server.")
@@ -66,7 +67,27 @@ def gunicorn(arguments: tuple[str, ...]) -> None:
                 f" {' '.join(words)} shop.wsgi:application"
             )
     except SourceError as error:
-        raise click.ClickException(str(error)) from None
+        raise click.ClickException(printable(str(error), keep="\n")) from None
+    _finish(document)
+
+
+@command.command("uwsgi")
+@click.argument("file", metavar="FILE", shell_complete=files)
+def uwsgi(file: str) -> None:
+    """Print the TOML for FILE, a uWSGI configuration: .ini, .yaml or .xml, or FILE:SECTION.
+
+    \b
+      prefork migrate uwsgi uwsgi.ini > site.toml
+    """
+    try:
+        document = migrate_uwsgi(file)
+        if not document.holds("server.app"):
+            raise SourceError(
+                f"{file}: no application is named; add module = shop.wsgi:application to it"
+            )
+    except SourceError as error:
+        text = str(error) if file in str(error) else f"{file}: {error}"
+        raise click.ClickException(printable(text, keep="\n")) from None
     _finish(document)
 
 
@@ -85,7 +106,11 @@ def _finish(document: Document) -> None:
     text = document.render()
     if problems := check(text, machine=False):
         raise click.ClickException(
-            "nothing is written, because prefork cannot serve the result:\n" + "\n".join(problems)
+            printable(
+                "nothing is written, because prefork cannot serve the result:\n"
+                + "\n".join(problems),
+                keep="\n",
+            )
         )
     click.echo(text, nl=False)
     _tell(document.report.lines())

@@ -12,9 +12,10 @@ from prefork.migrate import gunicorn_proxies, gunicorn_server, gunicorn_workers
 from prefork.migrate.data_flow import ALL, CPUS, FILE
 from prefork.migrate.document import Document
 from prefork.migrate.gunicorn_move import Move
-from prefork.migrate.gunicorn_settings import SETTINGS, Fate
+from prefork.migrate.gunicorn_settings import SETTINGS
 from prefork.migrate.gunicorn_values import excerpt, read
 from prefork.migrate.python_file import Opaque, Ran, SourceError
+from prefork.migrate.report import Fate
 
 TRANSLATIONS: dict[str, Callable[[Move, Any], None]] = {
     **gunicorn_server.TRANSLATIONS,

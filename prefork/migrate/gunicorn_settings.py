@@ -4,18 +4,9 @@
 docs/coming-from.md. A test compares names, options and defaults with gunicorn's own.
 """
 
-from enum import Enum
 from typing import Any, NamedTuple
 
-
-class Fate(Enum):
-    """What becomes of a setting."""
-
-    SAME = "the same"
-    TRANSLATED = "translated"
-    CHANGED = "changed"
-    LOST = "lost"
-    UNNEEDED = "not needed"
+from prefork.migrate.report import Fate
 
 
 class Setting(NamedTuple):

@@ -2,9 +2,20 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from enum import Enum
 from textwrap import wrap
 
 _WIDTH = 98
+
+
+class Fate(Enum):
+    """What becomes of a setting."""
+
+    SAME = "the same"
+    TRANSLATED = "translated"
+    CHANGED = "changed"
+    LOST = "lost"
+    UNNEEDED = "not needed"
 
 
 @dataclass
@@ -31,10 +42,11 @@ class Report:
                 yield from itemized(entries, indent)
 
 
-def printable(text: str) -> str:
-    """What a comment in TOML may hold, and a terminal should be shown."""
+def printable(text: str, *, keep: str = "") -> str:
+    """What a comment in TOML may hold, and a terminal should be shown; with the letters to keep."""
     return "".join(
-        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
+        letter if letter.isprintable() or letter in keep else "\N{REPLACEMENT CHARACTER}"
+        for letter in text
     )
 
 

@@ -19,8 +19,9 @@ from prefork.config import Config, Source, load
 from prefork.config.schema import KEYS
 from prefork.migrate.document import check
 from prefork.migrate.gunicorn import TRANSLATIONS, migrate
-from prefork.migrate.gunicorn_settings import SETTINGS, Fate, options
+from prefork.migrate.gunicorn_settings import SETTINGS, options
 from prefork.migrate.python_file import Opaque, SourceError
+from prefork.migrate.report import Fate
 from prefork.migrate.secrets import is_secret
 
 EVERYTHING = """

@@ -92,3 +92,75 @@ def test_gunicorn_refused(name: str, capfd: pytest.CaptureFixture[str]) -> None:
     status, result, said = run("gunicorn", name, "shop.wsgi", capfd=capfd)
     assert (status, result) == (1, "")
     assert REFUSED[name] in said
+
+
+UWSGI = {
+    "cheaper.ini": ["spare = 2", "min = 2", 'max_memory = "300MiB"', 'cpu_affinity = "auto"'],
+    "comments.ini": ['app = "shop.wsgi:application"', "takes the comment behind a value"],
+    "daemon.ini": ['app = "shop.wsgi:application"', '"/static/" = "/srv/shop/static"', "0755"],
+    "django.ini": ['chdir = "/srv/shop"', 'unix_mode = "0660"', "proxy_pass http://unix:/run/"],
+    "gevent.ini": ["threads = 64", "WebSockets need a server for ASGI"],
+    "http.ini": ['app = "app.main:app"', "request_timeout = 60", "max_requests = 5000"],
+    "https.ini": ['bind = ["0.0.0.0:8443"]', 'key = "/etc/ssl/shop.key"', "keepalive = 15"],
+    "lost.ini": [
+        *("systemd timers", "Celery", "did you mean processes?", "DispatcherMiddleware"),
+        *("frobnicate = 3: it is not known here", "psgi: prefork serves Python only"),
+    ],
+    "sections.ini": ["count = 2", 'bind = ["127.0.0.1:8081"]'],
+    "shop.xml": ['unix_mode = "0666"', "request_timeout = 30", "proxy_set_header"],
+    "shop.yaml": ['env = { "A" = "1", "B" = "2" }', "threads = 4", 'bind = ["127.0.0.1:8084"]'],
+    "vassal.ini": [
+        *('pythonpath = ["src"]', "max_body = 10485760", 'error = "syslog"'),
+        *("include = /etc/uwsgi/common.ini: /etc/uwsgi/common.ini: cannot be read",),
+    ],
+}
+
+UWSGI_REFUSED = {
+    "emperor.ini": "migrate each file in /etc/uwsgi/vassals",
+    "environment.ini": "set APP_MODULE as it is on the server",
+}
+
+
+def test_each_uwsgi_file_is_tried() -> None:
+    found = {path.name for path in (CORPUS / "uwsgi").iterdir()}
+    assert found == {*UWSGI, *UWSGI_REFUSED}
+
+
+@pytest.mark.parametrize("name", UWSGI)
+def test_uwsgi(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    status, result, said = run("uwsgi", name, capfd=capfd)
+    assert status == 0, said
+    assert check(result, machine=False) == []
+    for text in UWSGI[name]:
+        assert text in said
+
+
+@pytest.mark.parametrize("name", UWSGI_REFUSED)
+def test_uwsgi_refused(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    status, result, said = run("uwsgi", name, capfd=capfd)
+    assert (status, result) == (1, "")
+    assert UWSGI_REFUSED[name] in said
+
+
+def test_a_section_by_its_name(capfd: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(CORPUS / "uwsgi" / "sections.ini", "sections.ini")
+    done = CliRunner().invoke(command, ["uwsgi", "sections.ini:debug"])
+    assert "request_timeout = 5" in done.stdout
+    done = CliRunner().invoke(command, ["uwsgi", "sections.ini:nowhere"])
+    assert "there is no section [nowhere], but [base], [uwsgi], [debug]" in done.stderr
+
+
+def test_the_environment_and_conditions(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"APP_MODULE": "shop.wsgi", "PORT": "81", "UWSGI_COUNT": "7"}.items():
+        monkeypatch.setenv(name, value)
+    status, result, said = run("uwsgi", "environment.ini", capfd=capfd)
+    assert (status, check(result, machine=False)) == (0, [])
+    assert 'bind = ["0.0.0.0:81"]' in result
+    assert "count = 7" in result
+    assert "abcdef" not in said
+    assert "SECRET_KEY: it looks like a secret" in said
+    assert "if-env = DEBUG: it does not hold here, so what stands below is left out" in said
+    assert "memory-report: `prefork status`" in said
+    assert "py-autoreload" not in said

@@ -1,0 +1,262 @@
+"""uWSGI's configuration files: INI, YAML and XML, with their variables and conditions.
+
+The result is a list of options in the order of the file. What uWSGI reads from elsewhere (other
+files, the output of commands) is not followed but named.
+"""
+
+import os
+import pwd
+import re
+import socket
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from xml.etree import ElementTree
+
+from prefork.migrate.python_file import SourceError
+
+Lines = list[tuple[str, str]]
+"""(name, value); the value of a name that stands alone is "true"."""
+
+_SECTION = re.compile(r"\[([^\]]+)\]")
+_BEHIND = re.compile(r"\s[;#].*")
+_PLACEHOLDER = re.compile(r"%\(([^)]+)\)|\$\(([^)]+)\)|%([dnpPscxXvhkuUgGVtTj%])")
+_INCLUDES = ("ini", "include", "inherit", "yaml", "xml", "json")
+_TESTS: dict[str, Callable[[str], bool]] = {
+    "exists": os.path.exists,
+    "file": os.path.isfile,
+    "dir": os.path.isdir,
+    "directory": os.path.isdir,
+}
+_DEPTH = 10
+
+
+@dataclass
+class UwsgiFile:
+    """What a file says."""
+
+    options: Lines = field(default_factory=list)
+    variables: dict[str, list[str]] = field(default_factory=dict)
+    """The environment variables in an option's value, by the option's name."""
+    remarks: list[str] = field(default_factory=list)
+    """What was decided while reading, a line each."""
+    missing: list[str] = field(default_factory=list)
+    """What was not followed, a line each."""
+    own_place: bool = False
+    """Paths come from the place of the file itself, by %d or %p."""
+    placeholders: set[str] = field(default_factory=set)
+    """Options that other values name: they may be variables of the file's own."""
+
+
+def read(path: str, environ: Mapping[str, str]) -> UwsgiFile:
+    """Reads a file, or `FILE:SECTION` of one. Raises SourceError."""
+    name, colon, section = path.rpartition(":")
+    if not colon or os.path.exists(path):
+        name, section = path, "uwsgi"
+    reader = _Reader(name, environ)
+    reader.section(section)
+    if reader.open:
+        reader.file.remarks.append("the last condition has no endif")
+    return reader.file
+
+
+class _Reader:
+    def __init__(self, path: str, environ: Mapping[str, str]) -> None:
+        self.file = UwsgiFile()
+        self._path = path
+        self._environ = environ
+        self._sections = _sections_of(path)
+        self._seen: dict[str, str] = {}
+        self._depth = 0
+        self.open: list[bool] = []
+        """For each condition around the present line, whether it holds."""
+
+    def section(self, name: str) -> None:
+        if name not in self._sections:
+            found = ", ".join(f"[{each}]" for each in self._sections) or "no section"
+            raise SourceError(f"{self._path}: there is no section [{name}], but {found}")
+        for option, raw in self._sections[name]:
+            self._line(option, raw)
+
+    def _line(self, option: str, raw: str) -> None:
+        if option in ("endif", "end-if"):
+            if self.open:
+                self.open.pop()
+            return
+        value = self._expanded(option, raw)
+        if option.startswith("if-"):
+            self.open.append(self._holds(option, value))
+            return
+        if not all(self.open):
+            return
+        if option in ("for", "endfor", "end-for", "for-glob", "for-times"):
+            self.file.missing.append(f"{option} = {value}: loops are not followed")
+        elif option in _INCLUDES:
+            self._include(option, value)
+        elif option in ("set-placeholder", "set-ph"):
+            name, _, text = value.partition("=")
+            self._seen[name] = text
+        elif option != "print":
+            self._seen[option] = value
+            self.file.options.append((option, value))
+
+    def _include(self, option: str, value: str) -> None:
+        file, colon, section = value.partition(":")
+        section = section if colon else "uwsgi"
+        before = self._sections
+        self._depth += 1
+        try:
+            if self._depth > _DEPTH:
+                raise SourceError("files and sections include each other")
+            if file:
+                self._sections = _sections_of(file)
+            self.section(section)
+        except SourceError as problem:
+            self.file.missing.append(f"{option} = {value}: {problem}")
+        finally:
+            self._depth -= 1
+            self._sections = before
+
+    def _holds(self, option: str, value: str) -> bool:
+        """Whether a condition holds here."""
+        kind = option.removeprefix("if-")
+        negated = kind.startswith("not-")
+        kind = kind.removeprefix("not-")
+        name, equals, wanted = value.partition("=")
+        if kind == "env":
+            found = self._environ.get(name)
+            holds = found is not None and (not equals or found == wanted)
+        elif kind == "opt":
+            holds = name in self._seen and (not equals or self._seen[name] == wanted)
+        elif kind in _TESTS:
+            holds = _TESTS[kind](value)
+        else:
+            holds = False
+        holds = holds != negated
+        self.file.remarks.append(
+            f"{option} = {value}: it holds here, so what stands below is taken"
+            if holds
+            else f"{option} = {value}: it does not hold here, so what stands below is left out"
+        )
+        return holds
+
+    def _expanded(self, option: str, raw: str) -> str:
+        found: list[str] = []
+
+        def value_of(match: re.Match[str]) -> str:
+            if match[1]:
+                self.file.placeholders.add(match[1])
+                return self._seen.get(match[1], match[0])
+            if match[2]:
+                found.append(match[2])
+                if match[2] not in self._environ and all(self.open):
+                    raise SourceError(
+                        f"{self._path}: {option} = {raw}: the variable {match[2]} is not set here;"
+                        f" set {match[2]} as it is on the server, as in {match[2]}=... prefork"
+                        " migrate uwsgi ..."
+                    )
+                return self._environ.get(match[2], "")
+            return self._magic(match[3])
+
+        value = _PLACEHOLDER.sub(value_of, raw)
+        if found:
+            self.file.variables.setdefault(option, []).extend(found)
+        return value
+
+    def _magic(self, letter: str) -> str:
+        """The variables of one letter."""
+        path = os.path.abspath(self._path)
+        self.file.own_place = self.file.own_place or letter in "dpP"
+        directory, name = os.path.split(path)
+        stem, extension = os.path.splitext(name)
+        account = pwd.getpwuid(os.getuid()) if letter in "uUgG" else None
+        known = {
+            "d": f"{directory}/",
+            "c": os.path.basename(directory),
+            "n": stem,
+            "s": name,
+            "p": path,
+            "P": path,
+            "e": extension.removeprefix("."),
+            "h": socket.gethostname(),
+            "k": str(os.cpu_count() or 1),
+            "u": str(os.getuid()),
+            "U": account.pw_name if account else "",
+            "g": str(os.getgid()),
+            "G": str(os.getgid()),
+            "t": str(int(time.time())),
+            "%": "%",
+        }
+        return known.get(letter, f"%{letter}")
+
+
+def _sections_of(path: str) -> dict[str, Lines]:
+    try:
+        with open(path, encoding="utf-8-sig", errors="replace") as file:
+            text = file.read()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise SourceError(f"{path}: cannot be read: {reason}") from None
+    if path.endswith((".yml", ".yaml")):
+        return _yaml(text)
+    if path.endswith(".xml"):
+        return _xml(path, text)
+    return _ini(text)
+
+
+def _ini(text: str) -> dict[str, Lines]:
+    sections: dict[str, Lines] = {}
+    lines: Lines | None = None
+    for line in text.splitlines():
+        plain = line.strip()
+        if not plain or plain.startswith(("#", ";")):
+            continue
+        if match := _SECTION.match(plain):
+            lines = sections.setdefault(match[1].strip(), [])
+        elif lines is not None:
+            name, equals, value = plain.partition("=")
+            lines.append((name.strip(), value.strip() if equals else "true"))
+    return sections
+
+
+def _yaml(text: str) -> dict[str, Lines]:
+    """The plain YAML that uWSGI reads: a mapping of names to values or lists of values."""
+    sections: dict[str, Lines] = {}
+    lines: Lines | None = None
+    name = ""
+    for line in text.splitlines():
+        plain = _BEHIND.sub("", line).rstrip()
+        if not plain.strip() or plain.lstrip().startswith("#") or plain.startswith("---"):
+            continue
+        item = plain.strip()
+        if not plain[0].isspace():
+            lines = sections.setdefault(item.partition(":")[0], [])
+        elif lines is not None and item.startswith("- "):
+            lines.append((name, _unquoted(item.removeprefix("- "))))
+        elif lines is not None:
+            name, _, value = item.partition(":")
+            if value.strip():
+                lines.append((name.strip(), _unquoted(value)))
+    return sections
+
+
+def _unquoted(text: str) -> str:
+    text = text.strip()
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
+
+
+def _xml(path: str, text: str) -> dict[str, Lines]:
+    if "<!ENTITY" in text:  # they may grow without bound
+        raise SourceError(f"{path}: it declares entities, which are not read")
+    try:
+        root = ElementTree.fromstring(text)
+    except (ElementTree.ParseError, ValueError) as error:
+        raise SourceError(f"{path}: it is no XML: {error}") from None
+    roots: Iterable[ElementTree.Element] = [root] if root.tag == "uwsgi" else root.iter("uwsgi")
+    lines = [(each.tag, (each.text or "").strip() or "true") for part in roots for each in part]
+    return {"uwsgi": lines}
+
+
+def without_comment(value: str) -> str:
+    """A value without the comment behind it, which uWSGI does not know as one."""
+    return _BEHIND.sub("", value).strip()

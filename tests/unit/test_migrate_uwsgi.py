@@ -1,0 +1,151 @@
+"""uWSGI's options as ours: each name once, and no input that ends in a traceback."""
+
+import re
+import tomllib
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prefork.cli.migrate import command
+from prefork.migrate.document import check
+from prefork.migrate.python_file import SourceError
+from prefork.migrate.report import Fate
+from prefork.migrate.uwsgi import migrate
+from prefork.migrate.uwsgi_options import NAMES, OPTIONS
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def result(text: str, name: str = "uwsgi.ini") -> dict[str, Any]:
+    Path(name).write_text(text)
+    rendered = migrate(name, {}).render()
+    assert check(rendered, machine=False) == []
+    return tomllib.loads(rendered)
+
+
+def options(**given: object) -> dict[str, Any]:
+    lines = [f"{name.replace('_', '-')} = {value}" for name, value in given.items()]
+    return result("\n".join(["[uwsgi]", "module = m", *lines]))
+
+
+def test_each_name_stands_once() -> None:
+    names = Counter(name for main, option in OPTIONS.items() for name in (main, *option.names))
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_each_translated_option_is_read() -> None:
+    source = "".join(
+        (Path(__file__).parents[2] / "prefork/migrate" / name).read_text()
+        for name in ("uwsgi.py", "uwsgi_network.py")
+    )
+    read = set(re.findall(r'"([a-z0-9-]+)"', source))
+    translated = {main for main, option in OPTIONS.items() if option.fate is Fate.TRANSLATED}
+    assert translated <= read
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"processes": "3 ; three"}, {"workers": {"count": 3}}),
+        ({"workers": "0"}, {"workers": {"count": 1}}),
+        ({"p": "5000"}, {"workers": {"count": 1023}}),
+        ({"harakiri": "9"}, {"workers": {"request_timeout": 9}}),
+        ({"socket": "/s", "chmod_socket": "true"}, {"server": {"unix_mode": "0666"}}),
+        ({"socket": "/s"}, {"server": {"unix_mode": "0755"}}),
+        ({"socket": "s", "chdir": "/srv"}, {"server": {"bind": ["unix:/srv/s"]}}),
+        ({"http_socket": "@x"}, {"server": {"bind": ["unix:@x"]}}),
+        ({"socket": "fd://3"}, {"server": {"bind": ["fd:3"]}}),
+        ({"socket": ":0", "protocol": "http"}, {"server": {"bind": ["0.0.0.0:0"]}}),
+        ({"lazy_apps": "true"}, {"workers": {"count": 1, "request_timeout": 0}}),
+        ({"cheaper": "9", "processes": "4"}, {"workers": {"min": 4, "max": 4, "spare": 1}}),
+        ({"umask": "27"}, {"process": {"umask": "0027"}}),
+        ({"umask": "nonsense", "uid": "1"}, {"process": {"user": "1"}}),
+        ({"limit_as": "256"}, {"process": {"limits": {"as": 256 << 20}}}),
+        ({"logto": "/l", "req_logger": "file:/r"}, {"log": {"error": "/l", "access": "/r"}}),
+        ({"logger": "syslog:uwsgi"}, {"log": {"error": "syslog", "access": "syslog"}}),
+        ({"daemonize": "true"}, {"log": {"error": "syslog", "access": "syslog"}}),
+        ({"logto": "10.0.0.1:514"}, {"log": {"access": "stderr"}}),
+        ({"enable_proxy_protocol": "1"}, {"http": {"proxy_protocol": True}}),
+        ({"static_map": "/s=/d"}, {"static": {"mounts": {"/s/": "/d"}}}),
+    ],
+)
+def test_translations(given: dict[str, str], expected: dict[str, Any]) -> None:
+    found = options(**given)
+    for name, table in expected.items():
+        assert found[name].items() >= table.items()
+
+
+@pytest.mark.parametrize(
+    ("lines", "app"),
+    [
+        ("module = a.b:c", "a.b:c"),
+        ("module = a.b\ncallable = c", "a.b:c"),
+        ("wsgi = a:create()", "a:create()"),
+        ("wsgi-file = a/b.py", "a.b:application"),
+        ("wsgi-file = /srv/x/a.py\nchdir = /srv/x", "a:application"),
+        ("mount = /=a.b", "a.b:application"),
+    ],
+)
+def test_applications(lines: str, app: str) -> None:
+    assert result(f"[uwsgi]\n{lines}\n")["server"]["app"] == app
+
+
+def test_a_file_outside_of_the_directory_needs_a_path() -> None:
+    found = result("[uwsgi]\nwsgi-file = /srv/x/a.py\nchdir = /etc\n")["server"]
+    assert (found["app"], found["pythonpath"]) == ("a:application", ["/srv/x"])
+
+
+def test_included_files_and_sections() -> None:
+    Path("more.ini").write_text("[uwsgi]\nthreads = 3\n[b]\nharakiri = 7\n")
+    found = result("[uwsgi]\nmodule = m\ninclude = more.ini\nini = more.ini:b\nini = :uwsgi\n")
+    assert (found["workers"]["threads"], found["workers"]["request_timeout"]) == (3, 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        ("uwsgi.ini", "", "there is no section [uwsgi], but no section"),
+        ("uwsgi.ini", "[uwsgi]\nmodule = m\nthreads = x\n", "threads = x: expected a number"),
+        ("uwsgi.ini", "[uwsgi]\nprocesses = 1\n", "no application is named"),
+        ("uwsgi.xml", "<uwsgi>", "it is no XML"),
+        ("uwsgi.xml", "<!DOCTYPE x [<!ENTITY a 'b'>]><uwsgi/>", "declares entities"),
+        ("uwsgi.yaml", "uwsgi:\n  processes: x\n  module: m\n", "expected a number"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(name: str, text: str, problem: str) -> None:
+    Path(name).write_text(text)
+    done = CliRunner().invoke(command, ["uwsgi", name])
+    assert isinstance(done.exception, SystemExit)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"Error: {name}: ")
+    assert problem in done.stderr
+
+
+VALUES = st.one_of(
+    st.text(max_size=12),
+    st.integers().map(str),
+    st.sampled_from(
+        ["true", "1", "/s", ":1", "a:b", "%(x)", "%d", "%%", "a=b", "/=a", "@", "0 ; x"]
+    ),
+)
+
+
+@given(lines=st.lists(st.tuples(st.sampled_from(sorted(NAMES)), VALUES), max_size=8))
+def test_any_file_is_refused_or_makes_toml(lines: list[tuple[str, str]]) -> None:
+    text = "\n".join(["[uwsgi]", *(f"{name} = {value}" for name, value in lines)])
+    Path("any.ini").write_text(text, errors="replace")
+    try:
+        rendered = migrate("any.ini", {}).render()
+    except SourceError:
+        return
+    tomllib.loads(rendered)
+    done = CliRunner().invoke(command, ["uwsgi", "any.ini"])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
