@@ -35,10 +35,14 @@ def _serve(args: list[str]) -> None:
     finally:
         gc.freeze()
         gc.enable()
-    given = serving.read(args)
-    if given is not None:
-        try:
-            source = given.source()
-        except ValueError:
+    try:
+        defaults = serving.read(serving.words_of(os.environ))
+        given = serving.read(args)
+        if given is None or defaults is None:
             return
+        given = given.over(defaults)
+        source = given.source()
+    except ValueError:
+        return
+    else:
         sys.exit(serving.run(source, watch=given.watch))

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+from collections.abc import Mapping
 
 from msgspec import Struct
 
@@ -13,8 +14,19 @@ from prefork.master.processes.generation import Generation
 from prefork.master.start import serve
 
 _FLAGS = {"--tcp": "tcp", "--reload": "watch"}
-_ONE = {"--workers": "workers", "--threads": "threads"}
-_MANY = {"--bind": "bind", "--set": "settings"}
+_ONE = {
+    "--workers": "workers",
+    "-w": "workers",
+    "--threads": "threads",
+    "--timeout": "timeout",
+    "-t": "timeout",
+    "--host": "host",
+    "--port": "port",
+}
+_MANY = {"--bind": "bind", "-b": "bind", "--set": "settings"}
+
+VARIABLE = "PREFORK_CMD_ARGS"
+"""The environment variable with arguments; the command line takes precedence over it."""
 
 
 class Arguments(Struct, frozen=True):
@@ -27,15 +39,45 @@ class Arguments(Struct, frozen=True):
     threads: str | None = None
     watch: bool = False
     settings: tuple[str, ...] = ()
+    timeout: str | None = None
+    host: str | None = None
+    port: str | None = None
+
+    def over(self, other: "Arguments") -> "Arguments":
+        """These arguments, completed by those of `other` that are not given here."""
+        address = bool(self.bind or self.host or self.port)
+        return Arguments(
+            self.target if self.target is not None else other.target,
+            self.tcp or other.tcp,
+            self.bind if address else other.bind,
+            self.workers if self.workers is not None else other.workers,
+            self.threads if self.threads is not None else other.threads,
+            self.watch or other.watch,
+            (*other.settings, *self.settings),
+            self.timeout if self.timeout is not None else other.timeout,
+            self.host if address else other.host,
+            self.port if address else other.port,
+        )
 
     def source(self) -> Source:
-        """Raises ValueError for a malformed --set."""
+        """Raises ValueError for a malformed --set, and for --bind with --host or --port."""
         overrides = []
+        if self.host is not None or self.port is not None:
+            if self.bind:
+                raise ValueError("--bind cannot be combined with --host or --port: use one of them")
+            host = self.host if self.host is not None else "127.0.0.1"
+            host = f"[{host}]" if ":" in host and not host.startswith("[") else host
+            origin = "--host" if self.host is not None else "--port"
+            bind = f"{host}:{self.port if self.port is not None else 8000}"
+            overrides.append(Override("server", "bind", [bind], origin))
         if self.bind:
             overrides.append(Override("server", "bind", list(self.bind), "--bind"))
-        for key, value in (("count", self.workers), ("threads", self.threads)):
+        for key, value, option in (
+            ("count", self.workers, "--workers"),
+            ("threads", self.threads, "--threads"),
+            ("request_timeout", self.timeout, "--timeout"),
+        ):
             if value is not None:
-                option = "--workers" if key == "count" else "--threads"
                 number = int(value) if value.isdecimal() else value
                 overrides.append(Override("workers", key, number, option))
         overrides += [parse_set(setting) for setting in self.settings]
@@ -58,7 +100,8 @@ def read(args: list[str]) -> Arguments | None:
         elif option in _ONE or option in _MANY:
             if not equals:
                 value = next(rest, "-")
-            if value.startswith("-"):
+            # click reads "-w=2" as the value "=2"
+            if value.startswith("-") or (equals and not option.startswith("--")):
                 return None
             if option in _ONE:
                 found[_ONE[option]] = value
@@ -67,6 +110,19 @@ def read(args: list[str]) -> Arguments | None:
         else:
             return None
     return Arguments(**found, **{name: tuple(values) for name, values in many.items()})  # type: ignore[arg-type]
+
+
+def words_of(environ: Mapping[str, str]) -> list[str]:
+    """The arguments in PREFORK_CMD_ARGS, split as a shell does it. Raises ValueError."""
+    text = environ.get(VARIABLE, "")
+    if not text:
+        return []
+    import shlex
+
+    try:
+        return shlex.split(text)
+    except ValueError as reason:
+        raise ValueError(f"{VARIABLE}: {reason}") from None
 
 
 def run(source: Source, *, watch: bool) -> int:

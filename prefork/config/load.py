@@ -109,9 +109,17 @@ def _from_target(source: Source, problems: list[Problem]) -> Iterator[RawSetting
         yield RawSetting("static", "root", source.target, COMMAND_LINE, source.directory)
     elif ":" in source.target:
         yield RawSetting("server", "app", source.target, COMMAND_LINE, source.directory)
+    elif (app := _application_of(source.target, source.directory)) is not None:
+        yield RawSetting("server", "app", app, COMMAND_LINE, source.directory)
     else:
-        reason = "no such directory, and neither a .toml file nor module:callable"
+        reason = "no such directory or module, and neither a .toml file nor module:callable"
         problems.append(Problem(COMMAND_LINE, "", f"{toml(source.target)}: {reason}"))
+
+
+def _application_of(module: str, directory: str) -> str | None:
+    from prefork.config import modules  # imported only if it is needed: it costs start time
+
+    return modules.application_of(module, directory)
 
 
 def _from_options(source: Source) -> Iterator[RawSetting]:

@@ -34,8 +34,8 @@ class Override(Struct, frozen=True):
 class Source(Struct, frozen=True):
     """Where a configuration comes from.
 
-    target: a `.toml` file, a directory (a static site), "module:callable" or "module:factory()",
-        with `tcp` "module:function"; None if the overrides set everything.
+    target: a `.toml` file, a directory (a static site), "module:callable", "module:factory()" or
+        "module", with `tcp` "module:function"; None if the overrides set everything.
     overrides: of two for the same key the later one counts.
     directory: relative paths of the command line are relative to it; by default the working
         directory at the time when the Source was made.

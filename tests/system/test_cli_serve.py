@@ -258,3 +258,13 @@ def test_the_file_for_tcp_serves(start: Start) -> None:
     )
     assert done.returncode == 0
     assert done.stdout == said
+
+
+def test_a_module_alone_and_arguments_from_the_environment(start: Start) -> None:
+    server = start(
+        *("tests.apps.basic", "--timeout", "50", "-w", "1"),
+        env={"PREFORK_CMD_ARGS": "--workers 3 --set 'http.health_path=/health'"},
+    ).wait_ready(1)
+    assert len(server.workers()) == 1
+    assert server.get("/health")[0] == 200
+    assert server.get("/pid")[0] == 200

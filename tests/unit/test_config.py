@@ -120,7 +120,8 @@ def test_tcp_makes_a_file_tcp(site: Write) -> None:
 @pytest.mark.parametrize("target", ["nowhere", "./nowhere", "app.py", ""])
 def test_a_target_that_is_nothing(site: Write, target: str) -> None:
     assert problems(target) == [
-        f'command line: "{target}": no such directory, and neither a .toml file nor module:callable'
+        f'command line: "{target}": no such directory or module, and neither a .toml file nor'
+        " module:callable"
     ]
 
 
@@ -260,3 +261,36 @@ def test_each_key_has_a_variable_that_wins_over_the_file(tmp_path: Path) -> None
 def test_a_bad_value_in_a_variable_names_it() -> None:
     with pytest.raises(ConfigError, match=r"^PREFORK_WORKERS_THREADS: workers.threads: expected"):
         load(Source("a:b"), {"PREFORK_WORKERS_THREADS": "many"})
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("application = 1\napp = 2\n", "application"),
+        ("app = 2\n", "app"),
+        ("from shop.site import app\n", "app"),
+        ("from shop.site import site as application\n", "application"),
+        ("def app(environ, start_response): ...\n", "app"),
+        ("try:\n    import x\nexcept ImportError:\n    app, db = 1, 2\n", "app"),
+        ("def f():\n    app = 1\n", "application"),
+        ("app: object = 1\n", "app"),
+        ("not Python (", "application"),
+    ],
+)
+def test_a_module_alone_is_a_target(tmp_path: Path, text: str, name: str) -> None:
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "wsgi.py").write_text(text)
+    config = load(Source("shop.wsgi", directory=str(tmp_path)), {}).config
+    assert (config.server.app, config.server.protocol) == (f"shop.wsgi:{name}", "wsgi")
+    assert load(Source("wsgi", directory=str(tmp_path / "shop")), {}).config.server.app == (
+        f"wsgi:{name}"
+    )
+
+
+def test_a_target_that_is_no_module_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "shop").mkdir()
+    # A directory is a site, also one that is a package.
+    assert load(Source("shop", directory=str(tmp_path)), {}).config.server.protocol == "static"
+    for target in ("shop.wsgi", "nowhere", "site.tmol", "a-b"):
+        with pytest.raises(ConfigError, match="no such directory or module"):
+            load(Source(target, directory=str(tmp_path)), {})
