@@ -8,7 +8,7 @@ import click
 from prefork.cli.file_completion import files
 from prefork.migrate.document import Document, check
 from prefork.migrate.gunicorn import migrate as migrate_gunicorn
-from prefork.migrate.gunicorn_command import gather, gather_file
+from prefork.migrate.gunicorn_command import gather, gather_file, shown_words
 from prefork.migrate.python_file import SourceError
 from prefork.migrate.report import itemized, printable
 from prefork.migrate.uwsgi import migrate as migrate_uwsgi
@@ -58,13 +58,14 @@ def gunicorn(arguments: tuple[str, ...]) -> None:
             gathered.settings,
             gathered.shown,
             gathered.ran,
-            environ=os.environ,
+            environ=gathered.environ,
             origins=gathered.origins,
+            before=gathered.before,
         )
         if not document.holds("server.app"):
             raise SourceError(
                 f"{gathered.shown}: no application is named; add it, as in prefork migrate gunicorn"
-                f" {' '.join(words)} shop.wsgi:application"
+                f" {shown_words(words)} shop.wsgi:application"
             )
     except SourceError as error:
         raise click.ClickException(printable(str(error), keep="\n")) from None

@@ -4,7 +4,7 @@ gunicorn's table of settings is `gunicorn_settings`; this module goes through it
 translation is in `gunicorn_server`, `gunicorn_workers` and `gunicorn_proxies`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from prefork.config.values import nearest, toml
@@ -37,13 +37,14 @@ def migrate(
     *,
     environ: Mapping[str, str] | None = None,
     origins: Mapping[str, tuple[str, ...]] | None = None,
+    before: Sequence[str] = (),
 ) -> Document:
     """The equivalent of what was set, and of what gunicorn does where nothing was set.
 
     `source`: for the title. `ran`: the file that the settings come from. `environ`: what gunicorn
     would find (FORWARDED_ALLOW_IPS). `origins`: the environment variables in a setting of the
-    command line. Raises SourceError for a value with which gunicorn would not start, and for what
-    prefork cannot serve at all.
+    command line. `before`: what stands before gunicorn there. Raises SourceError for a value with
+    which gunicorn would not start, and for what prefork cannot serve at all.
     """
     ran = ran or Ran(source)
     document = Document(_TITLE.format(source=source))
@@ -59,13 +60,15 @@ def migrate(
         raise SourceError("\n".join(problems))
     move = Move(document, values, ran, environ or {}, origins or {})
     for name, translation in TRANSLATIONS.items():
-        before = set(document.settings)
+        had = set(document.settings)
         translation(move, values.get(name))
-        _mark(move, name, set(document.settings) - before)
+        _mark(move, name, set(document.settings) - had)
     gunicorn_proxies.keep_bodies(move)
     for name, value in values.items():
         if name not in TRANSLATIONS:
             _take(move, name, value)
+    for word in before:
+        document.changed(word, "it stands before gunicorn; put it before prefork, too")
     _rest(move)
     return document
 
@@ -111,11 +114,17 @@ def _mark(move: Move, name: str, keys: set[str]) -> None:
     variables = sorted(sources - {CPUS, FILE, ALL})
     for key in sorted(keys):
         entry = document.settings[key]
+        ours = f"PREFORK_{key.replace('.', '_').upper()}"
+        others = [each for each in variables if each not in ("PORT", "WEB_CONCURRENCY")]
+        if entry.left_out and others:
+            document.changed(
+                name,
+                f"{' and '.join(others)} took part in it, too{said}; here {ours} sets {key}",
+            )
         if key == "server.env" or entry.left_out or entry.fixed:
             continue
         shown = toml(entry.value)
         if variables:
-            ours = f"PREFORK_{key.replace('.', '_').upper()}"
             named = " and ".join(variables)
             document.remark(key, f"It came from {named}{said}; {ours} wins over this line.")
             document.changed(
@@ -133,6 +142,8 @@ def _mark(move: Move, name: str, keys: set[str]) -> None:
         elif FILE in sources and not key.startswith(("server.chdir", "server.pythonpath")):
             document.remark(key, f"It was derived from the place of the file{said}.")
     reported = any(entry.startswith(f"{name} ") for entry in document.report.lost)
+    if name == "raw_env":  # what it is may be secret
+        return
     if variables and not keys and name in move.values and not reported:
         document.changed(
             name,

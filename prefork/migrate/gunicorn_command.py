@@ -10,12 +10,16 @@ from typing import Any, NoReturn
 
 from prefork.migrate.gunicorn_settings import SETTINGS, options
 from prefork.migrate.python_file import Ran, SourceError, run_file
+from prefork.migrate.secrets import is_secret
 
 DEFAULT_FILE = "gunicorn.conf.py"
 """Read from the working directory if no other file is named."""
 
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?::?-([^}]*))?\})")
+_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
+_SECRET = re.compile(r"([A-Za-z_]\w*)=(.+)", re.DOTALL)
 _PROGRAMS = ("gunicorn", "gunicorn3")
+_READ_BY_GUNICORN = ("PORT", "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS", "GUNICORN_CMD_ARGS")
 
 
 @dataclass
@@ -27,6 +31,9 @@ class Gathered:
     ran: Ran | None = None
     origins: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Variables that options name, by setting."""
+    environ: Mapping[str, str] = field(default_factory=dict)
+    before: list[str] = field(default_factory=list)
+    """What stands before gunicorn in its command line and has to stand before prefork, too."""
 
 
 def gather(words: Sequence[str], environ: Mapping[str, str]) -> Gathered:
@@ -35,7 +42,9 @@ def gather(words: Sequence[str], environ: Mapping[str, str]) -> Gathered:
 
     Raises SourceError.
     """
-    words = _without_program(words)
+    before, words = _split(words)
+    assigned = dict(word.split("=", 1) for word in before if _ASSIGNMENT.match(word))
+    environ = {**environ, **assigned}
     given, origins = _options(words, environ)
     said: dict[str, Any] = {}
     origins_said: dict[str, tuple[str, ...]] = {}
@@ -48,53 +57,75 @@ def gather(words: Sequence[str], environ: Mapping[str, str]) -> Gathered:
     file = named or said.pop("config", None)
     said.pop("config", None)
     said.pop("wsgi_app", None)  # there it is no option
-    shown = f"`gunicorn {shlex.join(words)}`" if words else "gunicorn"
+    shown = f"`gunicorn {shown_words(words)}`" if words else "gunicorn"
     if not file and os.path.exists(DEFAULT_FILE):
         file = DEFAULT_FILE
         shown += f" and ./{DEFAULT_FILE}"
-    gathered = Gathered(shown, ran=read(file, given.get("chdir")) if file else None)
-    if gathered.ran is not None:
+    gathered = Gathered(shown, environ=environ)
+    if file:
+        chdir = given.get("chdir")
+        paths = [os.path.abspath(chdir)] if chdir else []
+        gathered.ran = run_file(file, paths=paths, environ=environ)
         gathered.settings |= gathered.ran.names
     gathered.settings |= {**said, **given}
-    gathered.origins = {**origins_said, **origins}
     # What the file says of a setting that an option has replaced is of no interest.
-    for name in {**said, **given}:
-        gathered.origins.setdefault(name, ())
+    gathered.origins = dict.fromkeys({**said, **given}, ()) | origins_said | origins
+    _note_before(gathered, before, assigned)
     return gathered
 
 
 def gather_file(location: str, app: str | None, environ: Mapping[str, str]) -> Gathered:
     """A file alone, with the application if it is given beside it."""
-    words = ["-c", location, *([app] if app else [])]
-    gathered = gather(words, environ)
+    gathered = gather(["-c", location, *([app] if app else [])], environ)
     gathered.shown = location if app is None else f"{location} and {app}"
     return gathered
 
 
-def read(location: str, chdir: str | None = None) -> Ran:
-    return run_file(location, paths=[os.path.abspath(chdir)] if chdir else [])
+def shown_words(words: Sequence[str]) -> str:
+    """A command line without the secrets in it."""
+    return shlex.join(_SECRET.sub(_hidden, word) for word in words)
 
 
-def _without_program(words: Sequence[str]) -> list[str]:
-    """A whole command line begins with variables, perhaps, and the program: `exec env A=1
-    /venv/bin/gunicorn`, `python -m gunicorn`."""
+def _hidden(match: re.Match[str]) -> str:
+    return f"{match[1]}=***" if is_secret(match[1], match[2]) else match[0]
+
+
+def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What stands before gunicorn in a whole command line, such as `exec env A=1` or `python -m`,
+    and gunicorn's arguments. A command line may be one word, in quotes."""
     rest = list(words)
+    if len(rest) == 1 and " " in rest[0]:
+        try:
+            rest = shlex.split(rest[0])
+        except ValueError as error:
+            raise SourceError(f"this is no command line: {error}") from None
+    if rest and rest[0].startswith("-"):
+        return [], rest
     for index, word in enumerate(rest):
         if os.path.basename(word) in _PROGRAMS:
-            before = rest[:index]
-            plain = (each for each in before if not each.startswith("-"))
-            if all("=" in each or _is_starter(each) for each in plain):
-                return rest[index + 1 :]
-        if word.startswith("-") and word != "-m":
-            break
-    return rest
+            option = rest[index - 1] if index else ""
+            if not option.startswith("-") or option in ("-m", "--"):  # else it is a value
+                return rest[:index], rest[index + 1 :]
+    return [], rest
 
 
-def _is_starter(word: str) -> bool:
+def _note_before(gathered: Gathered, before: list[str], assigned: Mapping[str, str]) -> None:
+    """What a command line has before gunicorn: variables for the application, and programs."""
+    own = [f"{name}={value}" for name, value in assigned.items() if name not in _READ_BY_GUNICORN]
+    if own:
+        given = gathered.settings.get("raw_env") or []
+        gathered.settings["raw_env"] = [*own, *([given] if isinstance(given, str) else given)]
+    gathered.before = [
+        *(f"{name}={value}" for name, value in assigned.items() if name in _READ_BY_GUNICORN),
+        *(word for word in before if not _ASSIGNMENT.match(word) and not _is_usual(word)),
+    ]
+
+
+def _is_usual(word: str) -> bool:
+    """Whether a word before gunicorn is of no interest: it only finds or starts it."""
     name = os.path.basename(word)
-    return name in ("exec", "env", "poetry", "pipenv", "uv", "pdm", "run", "sudo", "web:") or (
-        name.startswith("python")
-    )
+    usual = ("exec", "env", "poetry", "pipenv", "uv", "pdm", "run", "-m", "--", "web:", "")
+    return name in usual or name.startswith(("python", "ExecStart="))
 
 
 def _options(

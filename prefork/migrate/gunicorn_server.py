@@ -119,13 +119,21 @@ def _environment(move: Move, value: list[str] | None) -> None:
             f" X-Forwarded-Prefix: {variables.pop('SCRIPT_NAME')} and name that header in"
             " http.trusted_headers",
         )
-    for name in [each for each in variables if each in move.sources("raw_env")]:
+    sources = move.sources("raw_env") - {ALL, CPUS, FILE}
+    for name in [each for each in variables if each in sources]:
         document.unneeded(name, "the application inherits it from the environment")
         del variables[name]
+        sources -= {name}
     secret = [name for name, text in variables.items() if is_secret(name, text)]
     plain = {name: text for name, text in variables.items() if name not in secret}
     if plain:
         document.set("server.env", plain)
+        if sources:
+            named = " and ".join(sorted(sources))
+            document.remark("server.env", f"Some of it came from {named}, as it was here.")
+            document.changed(
+                "raw_env", f"some of it came from {named}; server.env is as it was here"
+            )
     for name in secret:
         document.lost(
             name,

@@ -158,6 +158,20 @@ def install(watch: Watch) -> Finder:
     for holder, name in ((os, "cpu_count"), (os, "sched_getaffinity"), (os, "process_cpu_count")):
         if hasattr(holder, name):
             setattr(holder, name, _counting(getattr(holder, name), watch))
+    sysconf = os.sysconf
+
+    def counting_sysconf(name: str | int) -> int:
+        if name in ("SC_NPROCESSORS_ONLN", "SC_NPROCESSORS_CONF"):
+            watch.read("the number of CPUs")
+        return sysconf(name)
+
+    getcwd = os.getcwd
+
+    def noting_getcwd() -> str:
+        watch.read("__file__")  # a place of this machine, too
+        return getcwd()
+
+    vars(os).update(sysconf=counting_sysconf, getcwd=noting_getcwd)
     try:
         import psutil
     except ImportError:

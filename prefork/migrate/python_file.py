@@ -5,12 +5,12 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prefork.migrate.data_flow import CPUS, Flow, Sources, follow
+from prefork.migrate.data_flow import CPUS, FILE, Flow, Sources, follow
 
 _PATIENCE = 60.0
 """Seconds that a file may take."""
@@ -60,11 +60,17 @@ class Ran:
         return self.flow.sources.get(name, frozenset())
 
 
-def run_file(location: str, *, directory: str = ".", paths: Iterable[str] = ()) -> Ran:
+def run_file(
+    location: str,
+    *,
+    directory: str = ".",
+    paths: Iterable[str] = (),
+    environ: Mapping[str, str] | None = None,
+) -> Ran:
     """Runs a file, or "python:MODULE", as a program of its own.
 
-    `directory`: where it runs; it is importable, as `paths` are. What it prints goes to stderr.
-    Raises SourceError.
+    `directory`: where it runs; it is importable, as `paths` are. `environ`: its environment, by
+    default that of this process. What it prints goes to stderr. Raises SourceError.
     """
     if not location.startswith("python:"):
         location = location.removeprefix("file:")
@@ -75,7 +81,7 @@ def run_file(location: str, *, directory: str = ".", paths: Iterable[str] = ()) 
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise SourceError(f"{location}: cannot be read: {reason}") from None
-    answer = _run(location, directory, list(paths))
+    answer = _run(location, directory, list(paths), environ)
     if answer["problem"] is not None:
         raise SourceError(_problem(location, answer))
     reads = answer["reads"]
@@ -98,7 +104,7 @@ def run_file(location: str, *, directory: str = ".", paths: Iterable[str] = ()) 
         path=answer["file"],
         names={name: _decoded(value) for name, value in answer["names"].items()},
         flow=flow_of(answer["file"]),
-        variables=list(dict.fromkeys(read[2] for read in reads if read[2] != CPUS)),
+        variables=list(dict.fromkeys(read[2] for read in reads if read[2] not in (CPUS, FILE))),
         written=answer["written"],
         effects=[f"line {line}: it {what}" for line, what in answer["effects"]],
         stood_in=answer["stood_in"],
@@ -106,7 +112,7 @@ def run_file(location: str, *, directory: str = ".", paths: Iterable[str] = ()) 
     )
 
 
-def _run(location: str, directory: str, paths: list[str]) -> Any:
+def _run(location: str, directory: str, paths: list[str], environ: Mapping[str, str] | None) -> Any:
     root = str(Path(__file__).resolve().parents[2])
     # A file and not a pipe: nobody has to read it before the child has ended.
     with tempfile.TemporaryFile() as report:
@@ -117,6 +123,7 @@ def _run(location: str, directory: str, paths: list[str]) -> Any:
                 # -P: what is importable is for the child to say.
                 [sys.executable, "-P", "-c", code],
                 cwd=directory,
+                env=environ,
                 stdin=subprocess.DEVNULL,
                 stdout=sys.__stderr__,
                 pass_fds=(number,),

@@ -6,6 +6,7 @@ import re
 from prefork.config.values import nearest
 from prefork.migrate.document import Document
 from prefork.migrate.python_file import SourceError
+from prefork.migrate.secrets import is_secret
 from prefork.migrate.uwsgi_files import UwsgiFile, without_comment
 from prefork.migrate.uwsgi_options import NAMES
 
@@ -40,7 +41,8 @@ class UwsgiMove:
         elif name not in self.file.placeholders:
             near = nearest(name, NAMES, cutoff=0.85)
             hint = f"did you mean {near[0]}?" if near else "it is not known here"
-            self.document.lost(f"{name} = {value}", hint)
+            shown = name if is_secret(name, value) else f"{name} = {value}"
+            self.document.lost(shown, hint)
 
     def text(self, name: str) -> str:
         """The last value; empty if there is none."""

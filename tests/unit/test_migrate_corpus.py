@@ -15,6 +15,7 @@ GUNICORN = {
     "auto.py": ['count = "auto"', "preload = true"],
     "behind_nginx.py": ['unix_mode = "0770"', '"unix"]', "keepalive_requests = 1"],
     "combined.py": ["PREFORK_WORKERS_COUNT", "DEBUG and WORKERS", "request_timeout = 0"],
+    "cores.py": ["BIND and HOST took part in it, too", "# count = 2", "PREFORK_HTTP_KEEPALIVE"],
     "cpu.py": ["computed from the number of CPUs here (max_workers())", "request_timeout = 120"],
     "daemon.py": ['error = "syslog"', 'umask = "0022"'],
     "docker.py": ['# bind = ["0.0.0.0:8000"]', "# count = ", "proxy on another machine"],

@@ -236,6 +236,45 @@ def test_whole_command_lines(words: list[str]) -> None:
     assert found["server"]["app"] == "shop.wsgi:application"
 
 
+def test_what_stands_before_gunicorn() -> None:
+    words = ["A=1", "SECRET_KEY=abc", "WEB_CONCURRENCY=3", "newrelic-admin", "run-program"]
+    done = run("--", *words, "gunicorn", "-e", "API_TOKEN=xyz", "-n", "gunicorn", "m:app")
+    found = tomllib.loads(done.stdout)
+    assert found["server"] == {"app": "m:app", "env": {"A": "1"}, "name": "gunicorn"}
+    assert "# count = 3" in done.stdout
+    for word in ("WEB_CONCURRENCY=3", "newrelic-admin", "run-program"):
+        assert f"- {word}: it stands before gunicorn; put it before prefork, too" in done.stderr
+    assert "abc" not in done.output
+    assert "xyz" not in done.output
+
+
+def test_a_command_line_in_quotes() -> None:
+    found = result("--", "gunicorn -w 4 --name 'my shop' shop.wsgi")
+    assert (found["server"]["name"], found["workers"]["count"]) == ("my shop", 4)
+    assert run("--", "gunicorn 'a").stderr.startswith("Error: this is no command line")
+
+
+def test_what_raw_env_takes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SAME_TOKEN", "DB_HOST_HERE", "OTHER_TOKEN"):
+        monkeypatch.setenv(name, f"value-of-{name}")
+    Path("conf.py").write_text(
+        "import os\nraw_env = ['SAME_TOKEN=' + os.environ['SAME_TOKEN'],"
+        " f'HOST={os.environ[\"DB_HOST_HERE\"]}', 'MY_TOKEN=' + os.environ['OTHER_TOKEN']]\n"
+    )
+    done = run("conf.py", "m:app")
+    assert tomllib.loads(done.stdout)["server"]["env"] == {"HOST": "value-of-DB_HOST_HERE"}
+    assert "# Some of it came from DB_HOST_HERE and OTHER_TOKEN, as it was here." in done.stdout
+    assert "- SAME_TOKEN: the application inherits it from the environment" in done.stderr
+    assert "- MY_TOKEN: it looks like a secret" in done.stderr
+    assert "value-of-OTHER_TOKEN" not in done.output
+    assert "value-of-SAME_TOKEN" not in done.output
+
+
+def test_a_place_of_this_machine_becomes_relative() -> None:
+    Path("conf.py").write_text("import os\npidfile = os.path.abspath('run/pid')\n")
+    assert result("conf.py", "m:app")["process"]["pidfile"] == "run/pid"
+
+
 def test_variables_of_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEVEL", "debug")
     words = ["gunicorn", "-b", ":$PORT", "-w", "${N:-3}", "--log-level", "$LEVEL", "m:app"]
