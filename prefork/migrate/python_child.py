@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, ItemsView, Iterator, MutableMapping, ValuesView
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
+from math import isfinite
 from types import FrameType, ModuleType
 from typing import Any
 
@@ -196,27 +197,49 @@ def _counting(function: Callable[..., Any], watch: Watch) -> Callable[..., Any]:
     return count
 
 
-def encoded(value: Any) -> Any:
+_DEEPEST = 20
+"""Levels of lists and tables in a setting; a list may hold itself."""
+
+_LARGEST = 1000
+"""Bits of a number; str() refuses thousands of digits."""
+
+
+def encoded(value: Any, depth: int = 0) -> Any:
     """A value as JSON; what JSON cannot hold is a table with the key "!" for its kind."""
+    try:
+        return _encoded(value, depth)
+    except Exception:  # objects may do anything when they are looked at
+        return _other(value)
+
+
+def _other(value: object) -> Any:
+    return {"!": "other", "text": f"a value of the type {type(value).__name__}"}
+
+
+def _encoded(value: Any, depth: int) -> Any:
+    if depth > _DEEPEST:
+        return _other(value)
     if value is None or isinstance(value, bool):
         return value
-    if isinstance(value, int):
+    if isinstance(value, int) and value.bit_length() <= _LARGEST:
         return int(value)
+    if isinstance(value, float) and isfinite(value):
+        return float(value)
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, Anything):
         return {"!": "stand-in", "text": value.path}
     if isinstance(value, list | tuple | set | frozenset):
-        return [encoded(item) for item in value]
+        return [encoded(item, depth + 1) for item in value]
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        return {key: encoded(item) for key, item in value.items() if key != "!"}
+        return {key: encoded(item, depth + 1) for key, item in value.items() if key != "!"}
     if isinstance(value, type):
         return {"!": "class", "text": f"{value.__module__}.{value.__qualname__}"}
     if callable(value):
         code = getattr(value, "__code__", None)
         line = getattr(code, "co_firstlineno", 0)
         return {"!": "function", "text": str(getattr(value, "__name__", value)), "line": line}
-    return {"!": "other", "text": f"a value of the type {type(value).__name__}"}
+    return _other(value)
 
 
 def _line(error: BaseException, file: str) -> int:
@@ -234,7 +257,7 @@ def _line(error: BaseException, file: str) -> int:
 def run(location: str, paths: list[str], report: int) -> None:
     """Runs a file, or "python:MODULE", with `paths` importable, and writes the report to the
     descriptor `report`."""
-    leave = os._exit
+    leave, process = os._exit, os.getpid()
     directory = os.getcwd()
     sys.path[:0] = [directory, *paths]
     is_module = location.startswith("python:")
@@ -266,9 +289,11 @@ def run(location: str, paths: list[str], report: int) -> None:
             "name": str(getattr(error, "name", None) or ""),
         }
     watch.active = False
+    if os.getpid() != process:  # the file has forked
+        leave(0)
     sys.stdout.flush()
     # A name that the file has imported is no setting of its making, a function or class may be.
-    modules = {key: value for key, value in names.items() if isinstance(value, ModuleType)}
+    modules = {key for key, value in names.items() if issubclass(type(value), ModuleType)}
     found = {
         key: encoded(value)
         for key, value in names.items()

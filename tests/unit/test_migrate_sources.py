@@ -54,6 +54,18 @@ def test_values_and_what_is_none() -> None:
     assert found.flow.idle == {"on_exit"}
 
 
+def test_odd_values_and_forks() -> None:
+    found = ran(
+        "import enum, os\nclass Level(str, enum.Enum):\n    A = 'debug'\nloglevel = Level.A\n"
+        "loop = [1]\nloop.append(loop)\nlarge = 1 << 99999\nshare = 0.5\n"
+        "class Hostile:\n    @property\n    def __class__(self): raise ValueError\n"
+        "hostile = Hostile()\nos.fork()\nworkers = 2\n"
+    )
+    assert (found.names["loglevel"], found.names["workers"]) == ("debug", 2)
+    assert (found.names["share"], found.names["loop"][0]) == (0.5, 1)
+    assert found.names["large"].kind == found.names["hostile"].kind == "other"
+
+
 def test_the_working_directory_and_its_modules(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEVEL", "debug")
     Path("base.py").write_text("import os\nloglevel = os.environ['LEVEL']\nworkers = 2\n")
