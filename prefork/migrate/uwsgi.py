@@ -72,7 +72,7 @@ def _application(move: UwsgiMove) -> None:
     for item in move.values.get("static-map", []):
         prefix, _, place = item.partition("=")
         prefix = f"/{prefix.strip('/')}/"
-        if prefix == "//" or not place:
+        if prefix == "//" or not place or "." in prefix.rstrip("/").rpartition("/")[2]:
             document.lost(f"static-map = {item}", "static.mounts takes a prefix and a directory")
         else:
             mounts[prefix] = move.path(place)

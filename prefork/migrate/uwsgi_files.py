@@ -21,6 +21,8 @@ Lines = list[tuple[str, str]]
 _SECTION = re.compile(r"\[([^\]]+)\]")
 _BEHIND = re.compile(r"\s[;#].*")
 _PLACEHOLDER = re.compile(r"%\(([^)]+)\)|\$\(([^)]+)\)|%([dnpPscxXvhkuUgGVtTj%])")
+_FORMULA = re.compile(r"\s*(%?\w+)\s*([-+*/])\s*(%?\w+)\s*")
+_DIGITS = 18
 _INCLUDES = ("ini", "include", "inherit", "yaml", "xml", "json")
 _TESTS: dict[str, Callable[[str], bool]] = {
     "exists": os.path.exists,
@@ -144,6 +146,8 @@ class _Reader:
         found: list[str] = []
 
         def value_of(match: re.Match[str]) -> str:
+            if match[1] and (formula := _FORMULA.fullmatch(match[1])):
+                return self._computed(formula, match[0])
             if match[1]:
                 self.file.placeholders.add(match[1])
                 return self._seen.get(match[1], match[0])
@@ -162,6 +166,29 @@ class _Reader:
         if found:
             self.file.variables.setdefault(option, []).extend(found)
         return value
+
+    def _computed(self, formula: re.Match[str], text: str) -> str:
+        """A formula with one operator, such as %(%k * 2); `text` itself if it has no numbers."""
+        numbers = []
+        for operand in (formula[1], formula[3]):
+            if operand.startswith("%"):
+                operand = self._magic(operand[1:])
+            elif operand in self._seen:
+                self.file.placeholders.add(operand)
+                operand = self._seen[operand]
+            if not operand.isdecimal() or len(operand) > _DIGITS:
+                return text
+            numbers.append(int(operand))
+        first, second = numbers
+        self.file.remarks.append(f"{text}: it was computed on this machine")
+        match formula[2]:
+            case "+":
+                return str(first + second)
+            case "-":
+                return str(first - second)
+            case "*":
+                return str(first * second)
+        return str(first // second) if second else text
 
     def _magic(self, letter: str) -> str:
         """The variables of one letter."""

@@ -103,6 +103,23 @@ def test_a_file_outside_of_the_directory_needs_a_path() -> None:
     assert (found["app"], found["pythonpath"]) == ("a:application", ["/srv/x"])
 
 
+def test_formulas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    found = result(
+        "[uwsgi]\nmodule = m\nn = 10\nprocesses = %(%k * 2)\nthreads = %(n - 6)\n"
+        "max-requests = %(n+n)\n"
+    )
+    assert (found["workers"]["count"], found["workers"]["threads"]) == (6, 4)
+    assert found["workers"]["max_requests"] == 20
+    with pytest.raises(SourceError, match="expected a number"):
+        options(processes="%(x * 2)")
+
+
+def test_a_file_that_is_mapped_is_lost() -> None:
+    Path("m.ini").write_text("[uwsgi]\nmodule = m\nstatic-map = /favicon.ico=/srv/f.ico\n")
+    assert any("static-map" in entry for entry in migrate("m.ini", {}).report.lost)
+
+
 def test_included_files_and_sections() -> None:
     Path("more.ini").write_text("[uwsgi]\nthreads = 3\n[b]\nharakiri = 7\n")
     found = result("[uwsgi]\nmodule = m\ninclude = more.ini\nini = more.ini:b\nini = :uwsgi\n")
