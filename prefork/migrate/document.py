@@ -12,7 +12,7 @@ from prefork.capacity import WORKERS_MAX
 from prefork.config import KEYS, ConfigError, Override, Source, load
 from prefork.config.schema import SECTIONS
 from prefork.config.values import toml
-from prefork.migrate.report import Report, printable
+from prefork.migrate.report import MigrationReport, printable
 
 _WIDTH = 98
 
@@ -36,7 +36,7 @@ class Document:
     title: str
     settings: dict[str, Entry] = field(default_factory=dict)
     """By "section.key"."""
-    report: Report = field(default_factory=Report)
+    report: MigrationReport = field(default_factory=MigrationReport)
 
     def set(self, name: str, value: Any, comment: str = "", *, fixed: bool = False) -> None:
         """Sets a key. A number beyond the key's bounds becomes the nearest one that it takes."""

@@ -11,13 +11,13 @@ from prefork.config.values import nearest, toml
 from prefork.migrate import gunicorn_proxies, gunicorn_server, gunicorn_workers
 from prefork.migrate.data_flow import ALL, CPUS, FILE
 from prefork.migrate.document import Document
-from prefork.migrate.gunicorn_move import Move
+from prefork.migrate.gunicorn_move import GunicornMove
 from prefork.migrate.gunicorn_settings import SETTINGS
 from prefork.migrate.gunicorn_values import excerpt, read
 from prefork.migrate.python_file import Opaque, Ran, SourceError
 from prefork.migrate.report import Fate
 
-TRANSLATIONS: dict[str, Callable[[Move, Any], None]] = {
+TRANSLATIONS: dict[str, Callable[[GunicornMove, Any], None]] = {
     **gunicorn_server.TRANSLATIONS,
     **gunicorn_workers.TRANSLATIONS,
     **gunicorn_proxies.TRANSLATIONS,
@@ -58,7 +58,7 @@ def migrate(
             problems.append(f"{source}: {name}: {reason}")
     if problems:
         raise SourceError("\n".join(problems))
-    move = Move(document, values, ran, environ or {}, origins or {})
+    move = GunicornMove(document, values, ran, environ or {}, origins or {})
     for name, translation in TRANSLATIONS.items():
         had = set(document.settings)
         translation(move, values.get(name))
@@ -73,7 +73,7 @@ def migrate(
     return document
 
 
-def _take(move: Move, name: str, value: Any) -> None:
+def _take(move: GunicornMove, name: str, value: Any) -> None:
     """A setting without a translation of its own."""
     setting = SETTINGS[name]
     document = move.document
@@ -104,7 +104,7 @@ def _take(move: Move, name: str, value: Any) -> None:
         document.unneeded(what, setting.here)
 
 
-def _mark(move: Move, name: str, keys: set[str]) -> None:
+def _mark(move: GunicornMove, name: str, keys: set[str]) -> None:
     """Says of keys that their values come from the environment, the CPUs, or the file's place."""
     document = move.document
     sources = set(move.sources(name))
@@ -152,13 +152,13 @@ def _mark(move: Move, name: str, keys: set[str]) -> None:
         )
 
 
-def _expression(move: Move, name: str) -> str:
+def _expression(move: GunicornMove, name: str) -> str:
     """What a file assigned to a name, in brackets, if it says more than the value does."""
     text = move.ran.flow.expressions.get(name, "")
     return f" ({text})" if "(" in text and len(text) <= 90 else ""
 
 
-def _rest(move: Move) -> None:
+def _rest(move: GunicornMove) -> None:
     """What a file did beside its settings."""
     document, ran = move.document, move.ran
     for effect in ran.effects:

@@ -12,7 +12,7 @@ from prefork.migrate.python_file import Ran
 
 
 @dataclass
-class Move:
+class GunicornMove:
     """One migration."""
 
     document: Document

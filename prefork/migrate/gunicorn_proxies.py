@@ -4,13 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 from prefork.config.values import toml
-from prefork.migrate.gunicorn_move import Move
+from prefork.migrate.gunicorn_move import GunicornMove
 from prefork.migrate.gunicorn_settings import SETTINGS
 
 _SCHEME = "X-FORWARDED-PROTO"
 
 
-def _trusted(move: Move, value: list[str] | None) -> None:
+def _trusted(move: GunicornMove, value: list[str] | None) -> None:
     """Who is believed. gunicorn always believes the peer of a Unix socket."""
     document = move.document
     comment = "gunicorn believes these by default."
@@ -64,22 +64,22 @@ def _trusted(move: Move, value: list[str] | None) -> None:
         )
 
 
-def _has_unix(move: Move) -> bool:
+def _has_unix(move: GunicornMove) -> bool:
     return any(text.startswith(("unix:", "fd:", "systemd")) for text in _bound(move))
 
 
-def _bound(move: Move) -> list[str]:
+def _bound(move: GunicornMove) -> list[str]:
     entry = move.document.settings.get("server.bind")
     return list(entry.value) if entry is not None else ["127.0.0.1:8000"]
 
 
-def _is_reached_from_elsewhere(move: Move) -> bool:
+def _is_reached_from_elsewhere(move: GunicornMove) -> bool:
     """Whether others than this machine may connect."""
     local = ("unix:", "127.", "localhost:", "[::1]:")
     return any(not text.startswith(local) for text in _bound(move))
 
 
-def _scheme_headers(move: Move, value: dict[str, Any] | None) -> None:
+def _scheme_headers(move: GunicornMove, value: dict[str, Any] | None) -> None:
     if value is None or value == SETTINGS["secure_scheme_headers"].default:
         return
     document = move.document
@@ -93,7 +93,7 @@ def _scheme_headers(move: Move, value: dict[str, Any] | None) -> None:
         )
 
 
-def _proxy_protocol(move: Move, value: str | None) -> None:
+def _proxy_protocol(move: GunicornMove, value: str | None) -> None:
     if value in (None, "off", "false", "0"):
         return
     document = move.document
@@ -110,7 +110,7 @@ def _proxy_protocol(move: Move, value: str | None) -> None:
         )
 
 
-def _proxy_allow_ips(move: Move, value: list[str] | None) -> None:
+def _proxy_allow_ips(move: GunicornMove, value: list[str] | None) -> None:
     if value and move.get("proxy_protocol") == "off":
         move.document.unneeded("proxy_allow_ips", "there is no proxy_protocol")
     elif value:
@@ -120,7 +120,7 @@ def _proxy_allow_ips(move: Move, value: list[str] | None) -> None:
         )
 
 
-def keep_bodies(move: Move) -> None:
+def keep_bodies(move: GunicornMove) -> None:
     """gunicorn limits no body."""
     document = move.document
     document.set(
@@ -136,7 +136,7 @@ def keep_bodies(move: Move) -> None:
     )
 
 
-TRANSLATIONS: dict[str, Callable[[Move, Any], None]] = {
+TRANSLATIONS: dict[str, Callable[[GunicornMove, Any], None]] = {
     "forwarded_allow_ips": _trusted,
     "secure_scheme_headers": _scheme_headers,
     "proxy_protocol": _proxy_protocol,

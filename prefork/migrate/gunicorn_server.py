@@ -6,7 +6,7 @@ from typing import Any
 
 from prefork import address
 from prefork.migrate.data_flow import ALL, CPUS, FILE
-from prefork.migrate.gunicorn_move import Move
+from prefork.migrate.gunicorn_move import GunicornMove
 from prefork.migrate.secrets import is_secret
 
 _CALL = re.compile(r"([A-Za-z_][\w.]*)\((.*)\)", re.DOTALL)
@@ -17,7 +17,7 @@ _FORMATS = {
 _STREAMS = {"/dev/stdout": "stdout", "/dev/stderr": "stderr", "-": "-"}
 
 
-def _app(move: Move, value: str | None) -> None:
+def _app(move: GunicornMove, value: str | None) -> None:
     if not value:
         return
     document = move.document
@@ -31,7 +31,7 @@ def _app(move: Move, value: str | None) -> None:
     document.set("server.app", f"{module}:{name}", "" if colon else "gunicorn's name by default.")
 
 
-def _bind(move: Move, value: list[str] | None) -> None:
+def _bind(move: GunicornMove, value: list[str] | None) -> None:
     if not value:
         return
     document = move.document
@@ -68,7 +68,7 @@ def _bind(move: Move, value: list[str] | None) -> None:
         document.set("server.bind", found)
 
 
-def _address(move: Move, text: str) -> str:
+def _address(move: GunicornMove, text: str) -> str:
     text = text.removeprefix("tcp://")
     if text.startswith("fd://"):
         text = "fd:" + text.removeprefix("fd://")
@@ -86,21 +86,21 @@ def _address(move: Move, text: str) -> str:
     return str(address.parse(text))
 
 
-def _chdir(move: Move, value: str | None) -> None:
+def _chdir(move: GunicornMove, value: str | None) -> None:
     if value:
         directory = move.directory
         if directory != ".":
             move.document.set("server.chdir", directory)
 
 
-def _pythonpath(move: Move, value: str | None) -> None:
+def _pythonpath(move: GunicornMove, value: str | None) -> None:
     if value:
         parts = [move.path("pythonpath", part) for part in value.split(",") if part]
         if parts:
             move.document.set("server.pythonpath", parts)
 
 
-def _environment(move: Move, value: list[str] | None) -> None:
+def _environment(move: GunicornMove, value: list[str] | None) -> None:
     """raw_env, and what the file puts into os.environ."""
     document = move.document
     variables = dict(move.ran.written)
@@ -151,29 +151,29 @@ def _environment(move: Move, value: list[str] | None) -> None:
         document.lost(f"load_dotenv({path!r})", "there is one server.env_file; put them together")
 
 
-def _set_path(name: str, key: str) -> Callable[[Move, Any], None]:
-    def translate(move: Move, value: str | None) -> None:
+def _set_path(name: str, key: str) -> Callable[[GunicornMove, Any], None]:
+    def translate(move: GunicornMove, value: str | None) -> None:
         if value:
             move.document.set(key, move.path(name, value))
 
     return translate
 
 
-def _daemon(move: Move, value: bool | None) -> None:
+def _daemon(move: GunicornMove, value: bool | None) -> None:
     if value:
         move.document.set("process.daemon", True)
         move.document.set("process.umask", "0022", "That of gunicorn's daemon.")
 
 
-def _account(key: str) -> Callable[[Move, Any], None]:
-    def translate(move: Move, value: str | None) -> None:
+def _account(key: str) -> Callable[[GunicornMove, Any], None]:
+    def translate(move: GunicornMove, value: str | None) -> None:
         if value:
             move.document.set(f"process.{key}", value)
 
     return translate
 
 
-def _umask(move: Move, value: int | None) -> None:
+def _umask(move: GunicornMove, value: int | None) -> None:
     """gunicorn applies its umask to Unix sockets, and gives them to its user and group."""
     document = move.document
     bound = document.settings.get("server.bind")
@@ -205,7 +205,7 @@ def _umask(move: Move, value: int | None) -> None:
         document.set("server.unix_owner", f"{user or ''}{f':{group}' if group else ''}")
 
 
-def _access(move: Move, value: str | None) -> None:
+def _access(move: GunicornMove, value: str | None) -> None:
     if not value or value == "/dev/null":
         return
     target = _STREAMS.get(value, value)
@@ -218,7 +218,7 @@ def _access(move: Move, value: str | None) -> None:
         move.document.set("log.access", move.path("accesslog", target))
 
 
-def _error(move: Move, value: str | None) -> None:
+def _error(move: GunicornMove, value: str | None) -> None:
     document = move.document
     target = _STREAMS.get(value or "-", value or "-")
     if move.get("syslog"):
@@ -233,7 +233,7 @@ def _error(move: Move, value: str | None) -> None:
             document.changed(f"errorlog = {value!r}", "the server's log goes to stderr")
 
 
-def _syslog(move: Move) -> None:
+def _syslog(move: GunicornMove) -> None:
     scheme, _, rest = str(move.get("syslog_addr")).partition("://")
     path = rest.partition("#")[0]
     if scheme == "unix" and path != "/dev/log":
@@ -247,7 +247,7 @@ def _syslog(move: Move) -> None:
         )
 
 
-def _access_format(move: Move, value: str | None) -> None:
+def _access_format(move: GunicornMove, value: str | None) -> None:
     document = move.document
     if not value or "log.access" not in document.settings:
         if value and value not in _FORMATS:
@@ -269,7 +269,7 @@ def _access_format(move: Move, value: str | None) -> None:
         )
 
 
-def _level(move: Move, value: str | None) -> None:
+def _level(move: GunicornMove, value: str | None) -> None:
     if not value:
         return
     document, level = move.document, value.lower()
@@ -283,7 +283,7 @@ def _level(move: Move, value: str | None) -> None:
         document.changed(f"loglevel = {value!r}", f"gunicorn takes it for info, and so it is{hint}")
 
 
-def _protocol(move: Move, value: str | None) -> None:
+def _protocol(move: GunicornMove, value: str | None) -> None:
     if value not in (None, "", "http"):
         move.document.lost(
             f"protocol = {value!r}",
@@ -291,7 +291,7 @@ def _protocol(move: Move, value: str | None) -> None:
         )
 
 
-def _http_protocols(move: Move, value: str | None) -> None:
+def _http_protocols(move: GunicornMove, value: str | None) -> None:
     if value and {part.strip() for part in value.split(",")} - {"h1"}:
         move.document.lost(
             f"http_protocols = {value!r}",
@@ -299,7 +299,7 @@ def _http_protocols(move: Move, value: str | None) -> None:
         )
 
 
-def _tls(move: Move, value: str | None) -> None:
+def _tls(move: GunicornMove, value: str | None) -> None:
     """The certificate, and all that depends on one."""
     document = move.document
     key, authorities, asked = (move.get(name) for name in ("keyfile", "ca_certs", "cert_reqs"))
@@ -325,11 +325,11 @@ def _tls(move: Move, value: str | None) -> None:
         document.set("tls.client_ca", move.path("ca_certs", authorities))
 
 
-def _nothing(move: Move, value: Any) -> None:
+def _nothing(move: GunicornMove, value: Any) -> None:
     """Another translation, of what it belongs to, looks at it."""
 
 
-TRANSLATIONS: dict[str, Callable[[Move, Any], None]] = {
+TRANSLATIONS: dict[str, Callable[[GunicornMove, Any], None]] = {
     "wsgi_app": _app,
     "chdir": _chdir,
     "bind": _bind,

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from prefork.migrate.report import Fate
 
 
-class Setting(NamedTuple):
+class GunicornSetting(NamedTuple):
     """One setting.
 
     kind: how gunicorn reads it, a name in `prefork.migrate.gunicorn_values.READERS`.
@@ -44,90 +44,100 @@ _UNDERSCORES = "headers with underscores in their names are always dropped"
 _TLS = "TLS 1.2 and 1.3 with the ciphers of Python's default context are spoken; see"
 _TLS += " tls.min_version"
 
-SETTINGS: dict[str, Setting] = {
-    "config": Setting(
+SETTINGS: dict[str, GunicornSetting] = {
+    "config": GunicornSetting(
         "string",
         _UNNEEDED,
         "the new file takes its place",
         "./gunicorn.conf.py",
         ("-c", "--config"),
     ),
-    "wsgi_app": Setting("string", _TRANSLATED, "server.app", options=()),
-    "bind": Setting("strings", _TRANSLATED, "server.bind", ["127.0.0.1:8000"], ("-b", "--bind")),
-    "backlog": Setting("integer", _TRANSLATED, "server.backlog", 2048),
-    "workers": Setting(
+    "wsgi_app": GunicornSetting("string", _TRANSLATED, "server.app", options=()),
+    "bind": GunicornSetting(
+        "strings", _TRANSLATED, "server.bind", ["127.0.0.1:8000"], ("-b", "--bind")
+    ),
+    "backlog": GunicornSetting("integer", _TRANSLATED, "server.backlog", 2048),
+    "workers": GunicornSetting(
         "integer",
         _TRANSLATED,
         'workers.count; gunicorn starts 1 by default, prefork "auto": as many as CPUs',
         1,
         ("-w", "--workers"),
     ),
-    "worker_class": Setting(
+    "worker_class": GunicornSetting(
         "class",
         _TRANSLATED,
         "workers.threads; there is one kind of worker, and gevent and eventlet become threads",
         "sync",
         ("-k", "--worker-class"),
     ),
-    "threads": Setting("integer", _TRANSLATED, "workers.threads, 1 to 255", 1),
-    "worker_connections": Setting(
+    "threads": GunicornSetting("integer", _TRANSLATED, "workers.threads, 1 to 255", 1),
+    "worker_connections": GunicornSetting(
         "integer",
         _CHANGED,
         "slow and idle connections keep no worker busy; http.max_connections limits them",
         1000,
     ),
-    "max_requests": Setting("integer", _SAME, "workers.max_requests", 0),
-    "max_requests_jitter": Setting("integer", _TRANSLATED, "workers.max_requests_jitter", 0),
-    "timeout": Setting(
+    "max_requests": GunicornSetting("integer", _SAME, "workers.max_requests", 0),
+    "max_requests_jitter": GunicornSetting(
+        "integer", _TRANSLATED, "workers.max_requests_jitter", 0
+    ),
+    "timeout": GunicornSetting(
         "integer",
         _TRANSLATED,
         "workers.request_timeout for sync workers; for others a heartbeat, which limits no request",
         30,
         ("-t", "--timeout"),
     ),
-    "graceful_timeout": Setting(
+    "graceful_timeout": GunicornSetting(
         "integer", _TRANSLATED, "workers.graceful_timeout, where 0 means no limit", 30
     ),
-    "keepalive": Setting(
+    "keepalive": GunicornSetting(
         "integer",
         _TRANSLATED,
         "http.keepalive; sync workers and 0 close each connection: http.keepalive_requests = 1",
         2,
         ("--keep-alive",),
     ),
-    "limit_request_line": Setting("integer", _TRANSLATED, "http.max_request_line", 4094),
-    "limit_request_fields": Setting("integer", _TRANSLATED, "http.max_header_count", 100),
-    "limit_request_field_size": Setting(
+    "limit_request_line": GunicornSetting("integer", _TRANSLATED, "http.max_request_line", 4094),
+    "limit_request_fields": GunicornSetting("integer", _TRANSLATED, "http.max_header_count", 100),
+    "limit_request_field_size": GunicornSetting(
         "integer",
         _TRANSLATED,
         "http.max_header_size, which is of all header lines together",
         8190,
         ("--limit-request-field_size", "--limit-request-field-size"),
     ),
-    "reload": Setting(
+    "reload": GunicornSetting(
         "boolean",
         _CHANGED,
         "reloading at each change is an option of the command: `prefork serve FILE --reload`",
         False,
         flag=True,
     ),
-    "reload_engine": Setting("any", _UNNEEDED, "`prefork serve --reload` uses inotify", "auto"),
-    "reload_extra_files": Setting(
+    "reload_engine": GunicornSetting(
+        "any", _UNNEEDED, "`prefork serve --reload` uses inotify", "auto"
+    ),
+    "reload_extra_files": GunicornSetting(
         "strings",
         _LOST,
         "`prefork serve --reload` watches the directories of the application only",
         [],
         ("--reload-extra-file",),
     ),
-    "spew": Setting("boolean", _LOST, "no line is traced; use a profiler", False, flag=True),
-    "check_config": Setting(
+    "spew": GunicornSetting(
+        "boolean", _LOST, "no line is traced; use a profiler", False, flag=True
+    ),
+    "check_config": GunicornSetting(
         "boolean", _UNNEEDED, "it is a command: `prefork check FILE`", False, flag=True
     ),
-    "print_config": Setting(
+    "print_config": GunicornSetting(
         "boolean", _UNNEEDED, "it is a command: `prefork check FILE --show`", False, flag=True
     ),
-    "preload_app": Setting("boolean", _SAME, "workers.preload", False, ("--preload",), flag=True),
-    "sendfile": Setting(
+    "preload_app": GunicornSetting(
+        "boolean", _SAME, "workers.preload", False, ("--preload",), flag=True
+    ),
+    "sendfile": GunicornSetting(
         "boolean",
         _UNNEEDED,
         "the kernel sends files wherever it can",
@@ -135,43 +145,43 @@ SETTINGS: dict[str, Setting] = {
         ("--no-sendfile",),
         flag=True,
     ),
-    "reuse_port": Setting(
+    "reuse_port": GunicornSetting(
         "boolean",
         _CHANGED,
         "all workers accept from one socket, which balances them better",
         False,
         flag=True,
     ),
-    "chdir": Setting("path", _TRANSLATED, "server.chdir"),
-    "daemon": Setting(
+    "chdir": GunicornSetting("path", _TRANSLATED, "server.chdir"),
+    "daemon": GunicornSetting(
         "boolean", _TRANSLATED, "process.daemon", False, ("-D", "--daemon"), flag=True
     ),
-    "raw_env": Setting(
+    "raw_env": GunicornSetting(
         "strings", _TRANSLATED, "server.env; secrets belong in server.env_file", [], ("-e", "--env")
     ),
-    "pidfile": Setting("path", _TRANSLATED, "process.pidfile", options=("-p", "--pid")),
-    "worker_tmp_dir": Setting(
+    "pidfile": GunicornSetting("path", _TRANSLATED, "process.pidfile", options=("-p", "--pid")),
+    "worker_tmp_dir": GunicornSetting(
         "string", _UNNEEDED, "workers have no heartbeat file; the master sees them in shared memory"
     ),
-    "user": Setting("account", _TRANSLATED, "process.user", options=("-u", "--user")),
-    "group": Setting("account", _TRANSLATED, "process.group", options=("-g", "--group")),
-    "umask": Setting(
+    "user": GunicornSetting("account", _TRANSLATED, "process.user", options=("-u", "--user")),
+    "group": GunicornSetting("account", _TRANSLATED, "process.group", options=("-g", "--group")),
+    "umask": GunicornSetting(
         "integer",
         _TRANSLATED,
         "server.unix_mode: gunicorn applies it to its Unix sockets, not to the application's files",
         0,
         ("-m", "--umask"),
     ),
-    "initgroups": Setting(
+    "initgroups": GunicornSetting(
         "boolean", _UNNEEDED, "the groups of process.user are always set", False, flag=True
     ),
-    "tmp_upload_dir": Setting(
+    "tmp_upload_dir": GunicornSetting(
         "string",
         _CHANGED,
         "large bodies go to the directory that TMPDIR names where the server is started",
         options=(),
     ),
-    "secure_scheme_headers": Setting(
+    "secure_scheme_headers": GunicornSetting(
         "table",
         _TRANSLATED,
         "X-Forwarded-Proto (and Forwarded) of http.trusted_proxies",
@@ -182,46 +192,50 @@ SETTINGS: dict[str, Setting] = {
         },
         (),
     ),
-    "forwarded_allow_ips": Setting(
+    "forwarded_allow_ips": GunicornSetting(
         "addresses",
         _TRANSLATED,
         'http.trusted_proxies, with "unix" for the peers of Unix sockets',
         "127.0.0.1,::1",
     ),
-    "accesslog": Setting("string", _TRANSLATED, "log.access", options=("--access-logfile",)),
-    "disable_redirect_access_to_syslog": Setting(
+    "accesslog": GunicornSetting(
+        "string", _TRANSLATED, "log.access", options=("--access-logfile",)
+    ),
+    "disable_redirect_access_to_syslog": GunicornSetting(
         "boolean", _UNNEEDED, "log.access has a destination of its own", False, flag=True
     ),
-    "access_log_format": Setting(
+    "access_log_format": GunicornSetting(
         "string",
         _TRANSLATED,
         'log.access_format: "common", "combined" or "json"',
         '%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s"',
         ("--access-logformat",),
     ),
-    "errorlog": Setting("string", _TRANSLATED, "log.error", "-", ("--error-logfile", "--log-file")),
-    "loglevel": Setting("string", _TRANSLATED, "log.level", "info", ("--log-level",)),
-    "capture_output": Setting(
+    "errorlog": GunicornSetting(
+        "string", _TRANSLATED, "log.error", "-", ("--error-logfile", "--log-file")
+    ),
+    "loglevel": GunicornSetting("string", _TRANSLATED, "log.level", "info", ("--log-level",)),
+    "capture_output": GunicornSetting(
         "boolean",
         _CHANGED,
         "what the application prints goes to stdout and stderr; in a daemon, to the error log",
         False,
         flag=True,
     ),
-    "logger_class": Setting(
+    "logger_class": GunicornSetting(
         "class",
         _LOST,
         "the server's log has two forms, log.format; the application's loggers have log.config",
         "gunicorn.glogging.Logger",
     ),
-    "logconfig": Setting(
+    "logconfig": GunicornSetting(
         "string",
         _LOST,
         "write it as a dictConfig in a JSON or TOML file and name that as log.config; it configures"
         " the application's loggers, not the server's log",
         options=("--log-config",),
     ),
-    "logconfig_dict": Setting(
+    "logconfig_dict": GunicornSetting(
         "table",
         _LOST,
         "write it into a JSON or TOML file and name that as log.config; it configures the"
@@ -229,34 +243,34 @@ SETTINGS: dict[str, Setting] = {
         {},
         (),
     ),
-    "logconfig_json": Setting(
+    "logconfig_json": GunicornSetting(
         "path",
         _TRANSLATED,
         "log.config, for the application's loggers",
         None,
         ("--log-config-json",),
     ),
-    "syslog_addr": Setting(
+    "syslog_addr": GunicornSetting(
         "string",
         _TRANSLATED,
         'log.error = "syslog:PATH"; only this machine\'s socket',
         "udp://localhost:514",
         ("--log-syslog-to",),
     ),
-    "syslog": Setting(
+    "syslog": GunicornSetting(
         "boolean", _TRANSLATED, 'log.error = "syslog"', False, ("--log-syslog",), flag=True
     ),
-    "syslog_prefix": Setting(
+    "syslog_prefix": GunicornSetting(
         "string", _CHANGED, "lines to syslog are tagged prefork", None, ("--log-syslog-prefix",)
     ),
-    "syslog_facility": Setting(
+    "syslog_facility": GunicornSetting(
         "string",
         _CHANGED,
         "lines to syslog have the facility daemon",
         "user",
         ("--log-syslog-facility",),
     ),
-    "enable_stdio_inheritance": Setting(
+    "enable_stdio_inheritance": GunicornSetting(
         "boolean",
         _UNNEEDED,
         "a daemon's stdout and stderr go to its error log",
@@ -264,14 +278,16 @@ SETTINGS: dict[str, Setting] = {
         ("-R", "--enable-stdio-inheritance"),
         flag=True,
     ),
-    "statsd_host": Setting("string", _LOST, _STATSD),
-    "dogstatsd_tags": Setting("string", _LOST, _STATSD, ""),
-    "statsd_prefix": Setting("string", _LOST, _STATSD, ""),
-    "enable_backlog_metric": Setting("boolean", _LOST, _STATSD, False, flag=True),
-    "proc_name": Setting("string", _SAME, "server.name", None, ("-n", "--name")),
-    "default_proc_name": Setting("string", _UNNEEDED, "server.name says it", "gunicorn", ()),
-    "pythonpath": Setting("string", _TRANSLATED, "server.pythonpath"),
-    "paste": Setting(
+    "statsd_host": GunicornSetting("string", _LOST, _STATSD),
+    "dogstatsd_tags": GunicornSetting("string", _LOST, _STATSD, ""),
+    "statsd_prefix": GunicornSetting("string", _LOST, _STATSD, ""),
+    "enable_backlog_metric": GunicornSetting("boolean", _LOST, _STATSD, False, flag=True),
+    "proc_name": GunicornSetting("string", _SAME, "server.name", None, ("-n", "--name")),
+    "default_proc_name": GunicornSetting(
+        "string", _UNNEEDED, "server.name says it", "gunicorn", ()
+    ),
+    "pythonpath": GunicornSetting("string", _TRANSLATED, "server.pythonpath"),
+    "paste": GunicornSetting(
         "string",
         _LOST,
         "Paste files are not read; write a module with `application = loadapp(...)` and name it as"
@@ -279,114 +295,122 @@ SETTINGS: dict[str, Setting] = {
         None,
         ("--paste", "--paster"),
     ),
-    "on_starting": Setting("function", _LOST, _MASTER, options=()),
-    "on_reload": Setting("function", _LOST, _MASTER, options=()),
-    "when_ready": Setting("function", _LOST, f"{_MASTER}; systemd is sent READY=1", options=()),
-    "pre_fork": Setting(
+    "on_starting": GunicornSetting("function", _LOST, _MASTER, options=()),
+    "on_reload": GunicornSetting("function", _LOST, _MASTER, options=()),
+    "when_ready": GunicornSetting(
+        "function", _LOST, f"{_MASTER}; systemd is sent READY=1", options=()
+    ),
+    "pre_fork": GunicornSetting(
         "function", _LOST, f"{_HOOK}; it is before_fork, with workers.preload = true", options=()
     ),
-    "post_fork": Setting("function", _LOST, f"{_HOOK}; it is after_fork", options=()),
-    "post_worker_init": Setting("function", _LOST, f"{_HOOK}; it is ready", options=()),
-    "worker_int": Setting(
+    "post_fork": GunicornSetting("function", _LOST, f"{_HOOK}; it is after_fork", options=()),
+    "post_worker_init": GunicornSetting("function", _LOST, f"{_HOOK}; it is ready", options=()),
+    "worker_int": GunicornSetting(
         "function", _LOST, "workers have no hook for signals; before_exit is called", options=()
     ),
-    "worker_abort": Setting(
+    "worker_abort": GunicornSetting(
         "function",
         _LOST,
         "the master logs a request over its time; workers.slow_request shows stacks",
         options=(),
     ),
-    "pre_exec": Setting("function", _LOST, _MASTER, options=()),
-    "pre_request": Setting("function", _LOST, _MIDDLEWARE, options=()),
-    "post_request": Setting("function", _LOST, _MIDDLEWARE, options=()),
-    "child_exit": Setting(
+    "pre_exec": GunicornSetting("function", _LOST, _MASTER, options=()),
+    "pre_request": GunicornSetting("function", _LOST, _MIDDLEWARE, options=()),
+    "post_request": GunicornSetting("function", _LOST, _MIDDLEWARE, options=()),
+    "child_exit": GunicornSetting(
         "function",
         _LOST,
         "no hook is called for workers that were killed, as child_exit is; for those that leave by"
         " themselves it is before_exit in workers.hooks",
         options=(),
     ),
-    "worker_exit": Setting("function", _LOST, f"{_HOOK}; it is before_exit", options=()),
-    "nworkers_changed": Setting(
+    "worker_exit": GunicornSetting("function", _LOST, f"{_HOOK}; it is before_exit", options=()),
+    "nworkers_changed": GunicornSetting(
         "function", _LOST, "the log says when workers come and go", options=()
     ),
-    "on_exit": Setting("function", _LOST, f"{_MASTER}: ExecStopPost=", options=()),
-    "ssl_context": Setting("function", _LOST, "the [tls] keys make the context", options=()),
-    "proxy_protocol": Setting("word", _TRANSLATED, "http.proxy_protocol", "off"),
-    "proxy_allow_ips": Setting(
+    "on_exit": GunicornSetting("function", _LOST, f"{_MASTER}: ExecStopPost=", options=()),
+    "ssl_context": GunicornSetting(
+        "function", _LOST, "the [tls] keys make the context", options=()
+    ),
+    "proxy_protocol": GunicornSetting("word", _TRANSLATED, "http.proxy_protocol", "off"),
+    "proxy_allow_ips": GunicornSetting(
         "addresses",
         _TRANSLATED,
         "http.trusted_proxies, also for the PROXY protocol",
         "127.0.0.1,::1",
         ("--proxy-allow-from",),
     ),
-    "protocol": Setting(
+    "protocol": GunicornSetting(
         "string", _TRANSLATED, "HTTP only; nginx needs proxy_pass in place of uwsgi_pass", "http"
     ),
-    "uwsgi_allow_ips": Setting(
+    "uwsgi_allow_ips": GunicornSetting(
         "addresses",
         _UNNEEDED,
         "the uwsgi protocol is not spoken",
         "127.0.0.1,::1",
         ("--uwsgi-allow-from",),
     ),
-    "keyfile": Setting("path", _TRANSLATED, "tls.key"),
-    "certfile": Setting("path", _TRANSLATED, "tls.certificate"),
-    "ssl_version": Setting("any", _CHANGED, _TLS, 2),
-    "cert_reqs": Setting("integer", _TRANSLATED, "tls.client_auth", 0),
-    "ca_certs": Setting("path", _TRANSLATED, "tls.client_ca"),
-    "suppress_ragged_eofs": Setting(
+    "keyfile": GunicornSetting("path", _TRANSLATED, "tls.key"),
+    "certfile": GunicornSetting("path", _TRANSLATED, "tls.certificate"),
+    "ssl_version": GunicornSetting("any", _CHANGED, _TLS, 2),
+    "cert_reqs": GunicornSetting("integer", _TRANSLATED, "tls.client_auth", 0),
+    "ca_certs": GunicornSetting("path", _TRANSLATED, "tls.client_ca"),
+    "suppress_ragged_eofs": GunicornSetting(
         "boolean",
         _UNNEEDED,
         "a client may end a TLS connection without close_notify",
         True,
         flag=True,
     ),
-    "do_handshake_on_connect": Setting(
+    "do_handshake_on_connect": GunicornSetting(
         "boolean", _UNNEEDED, "a handshake never keeps a worker waiting", False, flag=True
     ),
-    "ciphers": Setting("string", _LOST, _TLS),
-    "http_protocols": Setting("string", _TRANSLATED, f"HTTP/1.1 only; {_HTTP2}", "h1"),
-    "http2_cleartext": Setting("any", _LOST, _HTTP2, "off"),
-    "http2_max_concurrent_streams": Setting("integer", _UNNEEDED, _HTTP2, 100),
-    "http2_initial_window_size": Setting("integer", _UNNEEDED, _HTTP2, 65535),
-    "http2_max_frame_size": Setting("integer", _UNNEEDED, _HTTP2, 16384),
-    "http2_max_header_list_size": Setting("integer", _UNNEEDED, _HTTP2, 65536),
-    "raw_paste_global_conf": Setting(
+    "ciphers": GunicornSetting("string", _LOST, _TLS),
+    "http_protocols": GunicornSetting("string", _TRANSLATED, f"HTTP/1.1 only; {_HTTP2}", "h1"),
+    "http2_cleartext": GunicornSetting("any", _LOST, _HTTP2, "off"),
+    "http2_max_concurrent_streams": GunicornSetting("integer", _UNNEEDED, _HTTP2, 100),
+    "http2_initial_window_size": GunicornSetting("integer", _UNNEEDED, _HTTP2, 65535),
+    "http2_max_frame_size": GunicornSetting("integer", _UNNEEDED, _HTTP2, 16384),
+    "http2_max_header_list_size": GunicornSetting("integer", _UNNEEDED, _HTTP2, 65536),
+    "raw_paste_global_conf": GunicornSetting(
         "strings", _LOST, "Paste files are not read", [], ("--paste-global",)
     ),
-    "permit_obsolete_folding": Setting("boolean", _LOST, _STRICT, False, flag=True),
-    "strip_header_spaces": Setting("boolean", _LOST, _STRICT, False, flag=True),
-    "permit_unconventional_http_method": Setting("boolean", _LOST, _STRICT, False, flag=True),
-    "permit_unconventional_http_version": Setting("boolean", _LOST, _STRICT, False, flag=True),
-    "casefold_http_method": Setting("boolean", _LOST, _STRICT, False, flag=True),
-    "forwarder_headers": Setting(
+    "permit_obsolete_folding": GunicornSetting("boolean", _LOST, _STRICT, False, flag=True),
+    "strip_header_spaces": GunicornSetting("boolean", _LOST, _STRICT, False, flag=True),
+    "permit_unconventional_http_method": GunicornSetting(
+        "boolean", _LOST, _STRICT, False, flag=True
+    ),
+    "permit_unconventional_http_version": GunicornSetting(
+        "boolean", _LOST, _STRICT, False, flag=True
+    ),
+    "casefold_http_method": GunicornSetting("boolean", _LOST, _STRICT, False, flag=True),
+    "forwarder_headers": GunicornSetting(
         "string",
         _LOST,
         f"{_UNDERSCORES}; for SCRIPT_NAME let the proxy send X-Forwarded-Prefix",
         "SCRIPT_NAME,PATH_INFO",
     ),
-    "header_map": Setting("string", _LOST, _UNDERSCORES, "drop"),
-    "asgi_loop": Setting("any", _UNNEEDED, _ASGI, "auto"),
-    "asgi_lifespan": Setting("any", _UNNEEDED, _ASGI, "auto"),
-    "asgi_disconnect_grace_period": Setting("integer", _UNNEEDED, _ASGI, 3),
-    "websocket_max_message_size": Setting("integer", _UNNEEDED, _ASGI, 16777216),
-    "http_parser": Setting("any", _UNNEEDED, "the parser is llhttp, in C", "auto"),
-    "root_path": Setting("string", _UNNEEDED, _ASGI, ""),
-    "dirty_apps": Setting("strings", _LOST, _DIRTY, [], ("--dirty-app",)),
-    "dirty_workers": Setting("integer", _LOST, _DIRTY, 0),
-    "dirty_timeout": Setting("integer", _UNNEEDED, _DIRTY, 300),
-    "dirty_threads": Setting("integer", _UNNEEDED, _DIRTY, 1),
-    "dirty_graceful_timeout": Setting("integer", _UNNEEDED, _DIRTY, 30),
-    "on_dirty_starting": Setting("function", _LOST, _DIRTY, options=()),
-    "dirty_post_fork": Setting("function", _LOST, _DIRTY, options=()),
-    "dirty_worker_init": Setting("function", _LOST, _DIRTY, options=()),
-    "dirty_worker_exit": Setting("function", _LOST, _DIRTY, options=()),
-    "control_socket": Setting("path", _TRANSLATED, "control.path"),
-    "control_socket_mode": Setting(
+    "header_map": GunicornSetting("string", _LOST, _UNDERSCORES, "drop"),
+    "asgi_loop": GunicornSetting("any", _UNNEEDED, _ASGI, "auto"),
+    "asgi_lifespan": GunicornSetting("any", _UNNEEDED, _ASGI, "auto"),
+    "asgi_disconnect_grace_period": GunicornSetting("integer", _UNNEEDED, _ASGI, 3),
+    "websocket_max_message_size": GunicornSetting("integer", _UNNEEDED, _ASGI, 16777216),
+    "http_parser": GunicornSetting("any", _UNNEEDED, "the parser is llhttp, in C", "auto"),
+    "root_path": GunicornSetting("string", _UNNEEDED, _ASGI, ""),
+    "dirty_apps": GunicornSetting("strings", _LOST, _DIRTY, [], ("--dirty-app",)),
+    "dirty_workers": GunicornSetting("integer", _LOST, _DIRTY, 0),
+    "dirty_timeout": GunicornSetting("integer", _UNNEEDED, _DIRTY, 300),
+    "dirty_threads": GunicornSetting("integer", _UNNEEDED, _DIRTY, 1),
+    "dirty_graceful_timeout": GunicornSetting("integer", _UNNEEDED, _DIRTY, 30),
+    "on_dirty_starting": GunicornSetting("function", _LOST, _DIRTY, options=()),
+    "dirty_post_fork": GunicornSetting("function", _LOST, _DIRTY, options=()),
+    "dirty_worker_init": GunicornSetting("function", _LOST, _DIRTY, options=()),
+    "dirty_worker_exit": GunicornSetting("function", _LOST, _DIRTY, options=()),
+    "control_socket": GunicornSetting("path", _TRANSLATED, "control.path"),
+    "control_socket_mode": GunicornSetting(
         "integer", _CHANGED, "only the server's user and root can use the control socket", 0o600
     ),
-    "control_socket_disable": Setting(
+    "control_socket_disable": GunicornSetting(
         "boolean",
         _CHANGED,
         "the control socket is a part of the server; only its user and root can use it",

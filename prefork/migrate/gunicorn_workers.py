@@ -5,7 +5,7 @@ from typing import Any
 
 from prefork.config.values import KIB
 from prefork.migrate.data_flow import CPUS
-from prefork.migrate.gunicorn_move import Move
+from prefork.migrate.gunicorn_move import GunicornMove
 from prefork.migrate.python_file import SourceError
 
 _ASGI = ("uvicorn", "asgi", "aiohttp", "hypercorn")
@@ -13,7 +13,7 @@ _GREEN = ("gevent", "eventlet", "meinheld")
 _GREEN_THREADS = 64
 
 
-def kind_of(move: Move) -> str:
+def kind_of(move: GunicornMove) -> str:
     """The kind of worker: "sync", "threads", "green", "tornado", "asgi" or "other"."""
     name = str(move.get("worker_class")).lower()
     if any(word in name for word in _ASGI):
@@ -29,7 +29,7 @@ def kind_of(move: Move) -> str:
     return "other"
 
 
-def _workers(move: Move, value: int | None) -> None:
+def _workers(move: GunicornMove, value: int | None) -> None:
     document = move.document
     sources = move.sources("workers")
     if value is None or "WEB_CONCURRENCY" in sources:
@@ -63,7 +63,7 @@ def _workers(move: Move, value: int | None) -> None:
         document.set("workers.count", value)
 
 
-def _worker_class(move: Move, value: str | None) -> None:
+def _worker_class(move: GunicornMove, value: str | None) -> None:
     document, kind = move.document, kind_of(move)
     what = f"worker_class = {value!r}"
     if kind == "asgi":
@@ -97,7 +97,7 @@ def _worker_class(move: Move, value: str | None) -> None:
         document.unneeded(what, "workers.threads says it all")
 
 
-def _threads(move: Move, value: int | None) -> None:
+def _threads(move: GunicornMove, value: int | None) -> None:
     document, kind = move.document, kind_of(move)
     if kind == "threads":
         document.set("workers.threads", move.get("threads"))
@@ -107,7 +107,7 @@ def _threads(move: Move, value: int | None) -> None:
         document.changed(f"threads = {value}", "a worker has at most 255")
 
 
-def _timeout(move: Move, value: int | None) -> None:
+def _timeout(move: GunicornMove, value: int | None) -> None:
     document, kind, seconds = move.document, kind_of(move), move.get("timeout")
     if kind in ("sync", "other", "tornado"):
         if value is not None:
@@ -134,7 +134,7 @@ def _timeout(move: Move, value: int | None) -> None:
     )
 
 
-def _graceful_timeout(move: Move, value: int | None) -> None:
+def _graceful_timeout(move: GunicornMove, value: int | None) -> None:
     if value == 0:
         move.document.set(
             "workers.graceful_timeout",
@@ -145,14 +145,14 @@ def _graceful_timeout(move: Move, value: int | None) -> None:
         move.document.set("workers.graceful_timeout", value)
 
 
-def _max_requests_jitter(move: Move, value: int | None) -> None:
+def _max_requests_jitter(move: GunicornMove, value: int | None) -> None:
     if value and not move.get("max_requests"):
         move.document.unneeded(f"max_requests_jitter = {value}", "there is no max_requests")
     elif value:
         move.document.set("workers.max_requests_jitter", value)
 
 
-def _keepalive(move: Move, value: int | None) -> None:
+def _keepalive(move: GunicornMove, value: int | None) -> None:
     document, kind, seconds = move.document, kind_of(move), move.get("keepalive")
     if kind != "sync" and seconds:
         document.set("http.keepalive", seconds, "" if value else "gunicorn's default.")
@@ -169,28 +169,28 @@ def _keepalive(move: Move, value: int | None) -> None:
     )
 
 
-def _backlog(move: Move, value: int | None) -> None:
+def _backlog(move: GunicornMove, value: int | None) -> None:
     if value == 0:
         move.document.set("server.backlog", 1, "It was 0, which here means the kernel's limit.")
     elif value is not None:
         move.document.set("server.backlog", value)
 
 
-def _request_line(move: Move, value: int | None) -> None:
+def _request_line(move: GunicornMove, value: int | None) -> None:
     if value is not None:
         limit = min(value, 8190)
         comment = "" if limit == value else f"gunicorn takes {value} for 8190."
         move.document.set("http.max_request_line", limit, comment)
 
 
-def _fields(move: Move, value: int | None) -> None:
+def _fields(move: GunicornMove, value: int | None) -> None:
     if value is not None:
         limit = value if 0 < value <= 32768 else 32768
         comment = "" if limit == value else f"gunicorn takes {value} for 32768."
         move.document.set("http.max_header_count", limit, comment)
 
 
-def _field_size(move: Move, value: int | None) -> None:
+def _field_size(move: GunicornMove, value: int | None) -> None:
     if value is None:
         return
     each = value or 8190
@@ -206,7 +206,7 @@ def _field_size(move: Move, value: int | None) -> None:
     )
 
 
-TRANSLATIONS: dict[str, Callable[[Move, Any], None]] = {
+TRANSLATIONS: dict[str, Callable[[GunicornMove, Any], None]] = {
     "worker_class": _worker_class,
     "workers": _workers,
     "threads": _threads,

@@ -104,7 +104,7 @@ def _shown(value: object) -> str:
     return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-class Environ(MutableMapping[str, str]):
+class WatchedEnviron(MutableMapping[str, str]):
     """os.environ, watched."""
 
     def __init__(self, real: MutableMapping[str, str], watch: Watch) -> None:
@@ -155,7 +155,7 @@ def install(watch: Watch) -> Finder:
     """Puts the proxies in their places."""
     finder = Finder(os.environ)
     # os.getenv() finds it there, too.
-    vars(os)["environ"] = Environ(os.environ, watch)
+    vars(os)["environ"] = WatchedEnviron(os.environ, watch)
     for holder, name in ((os, "cpu_count"), (os, "sched_getaffinity"), (os, "process_cpu_count")):
         if hasattr(holder, name):
             setattr(holder, name, _counting(getattr(holder, name), watch))

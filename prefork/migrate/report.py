@@ -19,7 +19,7 @@ class Fate(Enum):
 
 
 @dataclass
-class Report:
+class MigrationReport:
     """Each entry is what was set and what becomes of it, in one line each."""
 
     lost: list[str] = field(default_factory=list)

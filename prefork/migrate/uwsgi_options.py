@@ -9,7 +9,7 @@ from typing import NamedTuple
 from prefork.migrate.report import Fate
 
 
-class Option(NamedTuple):
+class UwsgiOption(NamedTuple):
     """One option: its fate, the key or what there is instead, and its other names."""
 
     fate: Fate
@@ -29,158 +29,170 @@ _EMPEROR = "one file and one unit for each site: `systemctl enable --now prefork
 _ROTATE = "use logrotate, and `prefork reopen` or USR1"
 _PLUGIN = "prefork serves Python only; the interpreter is the one that it is installed for"
 
-OPTIONS: dict[str, Option] = {
+OPTIONS: dict[str, UwsgiOption] = {
     # What is served.
-    "module": Option(_T, "server.app", ("wsgi", "w")),
-    "wsgi-file": Option(_T, "server.app, as a module", ("file",)),
-    "callable": Option(_T, "server.app, behind the colon"),
-    "chdir": Option(_T, "server.chdir", ("cd",)),
-    "pythonpath": Option(_T, "server.pythonpath", ("python-path", "pp")),
-    "env": Option(_T, "server.env; secrets belong in server.env_file", ("environment",)),
-    "home": Option(
+    "module": UwsgiOption(_T, "server.app", ("wsgi", "w")),
+    "wsgi-file": UwsgiOption(_T, "server.app, as a module", ("file",)),
+    "callable": UwsgiOption(_T, "server.app, behind the colon"),
+    "chdir": UwsgiOption(_T, "server.chdir", ("cd",)),
+    "pythonpath": UwsgiOption(_T, "server.pythonpath", ("python-path", "pp")),
+    "env": UwsgiOption(_T, "server.env; secrets belong in server.env_file", ("environment",)),
+    "home": UwsgiOption(
         _C,
         "use the prefork of that environment, as in {value}/bin/prefork",
         ("virtualenv", "venv", "pyhome", "H"),
     ),
-    "static-map": Option(_T, "static.mounts"),
-    "static-index": Option(_T, "static.index"),
+    "static-map": UwsgiOption(_T, "static.mounts"),
+    "static-index": UwsgiOption(_T, "static.index"),
     # Addresses.
-    "socket": Option(
+    "socket": UwsgiOption(
         _T, "server.bind; nginx needs proxy_pass in place of uwsgi_pass", ("uwsgi-socket", "s")
     ),
-    "http-socket": Option(_T, "server.bind", ("http11-socket",)),
-    "http": Option(_T, "server.bind", ("http-router",)),
-    "https": Option(_T, "server.bind, tls.certificate and tls.key", ("https-socket",)),
-    "protocol": Option(_T, "HTTP only", ("socket-protocol",)),
-    "chmod-socket": Option(_T, "server.unix_mode", ("chmod",)),
-    "chown-socket": Option(_T, "server.unix_owner", ("chown",)),
-    "listen": Option(_T, "server.backlog", ("l",)),
-    "http-keepalive": Option(_T, "http.keepalive"),
-    "enable-proxy-protocol": Option(
+    "http-socket": UwsgiOption(_T, "server.bind", ("http11-socket",)),
+    "http": UwsgiOption(_T, "server.bind", ("http-router",)),
+    "https": UwsgiOption(_T, "server.bind, tls.certificate and tls.key", ("https-socket",)),
+    "protocol": UwsgiOption(_T, "HTTP only", ("socket-protocol",)),
+    "chmod-socket": UwsgiOption(_T, "server.unix_mode", ("chmod",)),
+    "chown-socket": UwsgiOption(_T, "server.unix_owner", ("chown",)),
+    "listen": UwsgiOption(_T, "server.backlog", ("l",)),
+    "http-keepalive": UwsgiOption(_T, "http.keepalive"),
+    "enable-proxy-protocol": UwsgiOption(
         _T, "http.proxy_protocol", ("http-enable-proxy-protocol", "proxy-protocol")
     ),
     # Workers.
-    "processes": Option(_T, "workers.count; uWSGI starts 1 by default", ("workers", "p")),
-    "threads": Option(_T, "workers.threads"),
-    "cheaper": Option(_T, "workers.min, with workers.spare and workers.max"),
-    "cheaper-step": Option(_T, "workers.spare"),
-    "cheaper-initial": Option(_C, "the pool starts with workers.min"),
-    "cheaper-algo": Option(_C, "the pool grows as long as connections wait (workers.spare)"),
-    "harakiri": Option(_T, "workers.request_timeout; without harakiri 0, no limit", ("t",)),
-    "max-requests": Option(_T, "workers.max_requests"),
-    "max-requests-delta": Option(_T, "workers.max_requests_jitter"),
-    "max-worker-lifetime": Option(_T, "workers.max_age"),
-    "reload-on-rss": Option(_T, "workers.max_memory", ("evil-reload-on-rss",)),
-    "reload-on-as": Option(_L, "workers.max_memory counts resident memory", ("evil-reload-on-as",)),
-    "worker-reload-mercy": Option(_T, "workers.graceful_timeout; 60 by default"),
-    "reload-mercy": Option(_T, "workers.graceful_timeout", ("mercy",)),
-    "lazy-apps": Option(_T, "the default; without it workers.preload = true", ("lazy",)),
-    "gevent": Option(_T, "workers.threads", ("async", "asyncio", "ugreen")),
+    "processes": UwsgiOption(_T, "workers.count; uWSGI starts 1 by default", ("workers", "p")),
+    "threads": UwsgiOption(_T, "workers.threads"),
+    "cheaper": UwsgiOption(_T, "workers.min, with workers.spare and workers.max"),
+    "cheaper-step": UwsgiOption(_T, "workers.spare"),
+    "cheaper-initial": UwsgiOption(_C, "the pool starts with workers.min"),
+    "cheaper-algo": UwsgiOption(_C, "the pool grows as long as connections wait (workers.spare)"),
+    "harakiri": UwsgiOption(_T, "workers.request_timeout; without harakiri 0, no limit", ("t",)),
+    "max-requests": UwsgiOption(_T, "workers.max_requests"),
+    "max-requests-delta": UwsgiOption(_T, "workers.max_requests_jitter"),
+    "max-worker-lifetime": UwsgiOption(_T, "workers.max_age"),
+    "reload-on-rss": UwsgiOption(_T, "workers.max_memory", ("evil-reload-on-rss",)),
+    "reload-on-as": UwsgiOption(
+        _L, "workers.max_memory counts resident memory", ("evil-reload-on-as",)
+    ),
+    "worker-reload-mercy": UwsgiOption(_T, "workers.graceful_timeout; 60 by default"),
+    "reload-mercy": UwsgiOption(_T, "workers.graceful_timeout", ("mercy",)),
+    "lazy-apps": UwsgiOption(_T, "the default; without it workers.preload = true", ("lazy",)),
+    "gevent": UwsgiOption(_T, "workers.threads", ("async", "asyncio", "ugreen")),
     # Requests.
-    "buffer-size": Option(_T, "http.max_header_size", ("b",)),
-    "limit-post": Option(_T, "http.max_body; without it 0, no limit"),
-    "post-buffering": Option(_T, "http.body_memory"),
+    "buffer-size": UwsgiOption(_T, "http.max_header_size", ("b",)),
+    "limit-post": UwsgiOption(_T, "http.max_body; without it 0, no limit"),
+    "post-buffering": UwsgiOption(_T, "http.body_memory"),
     # Logs.
-    "logto": Option(_T, "log.error and log.access", ("logto2", "log-to")),
-    "daemonize": Option(_T, "process.daemon, log.error and log.access", ("daemonize2", "d")),
-    "disable-logging": Option(_T, "no log.access; without it there is one", ("L",)),
-    "logger": Option(_T, "log.error; syslog and files only", ("log-syslog",)),
-    "req-logger": Option(_T, "log.access; syslog and files only"),
-    "log-format": Option(_L, 'log.access_format: "common", "combined" or "json"', ("logformat",)),
+    "logto": UwsgiOption(_T, "log.error and log.access", ("logto2", "log-to")),
+    "daemonize": UwsgiOption(_T, "process.daemon, log.error and log.access", ("daemonize2", "d")),
+    "disable-logging": UwsgiOption(_T, "no log.access; without it there is one", ("L",)),
+    "logger": UwsgiOption(_T, "log.error; syslog and files only", ("log-syslog",)),
+    "req-logger": UwsgiOption(_T, "log.access; syslog and files only"),
+    "log-format": UwsgiOption(
+        _L, 'log.access_format: "common", "combined" or "json"', ("logformat",)
+    ),
     # The process.
-    "uid": Option(_T, "process.user"),
-    "gid": Option(_T, "process.group"),
-    "umask": Option(_T, "process.umask"),
-    "pidfile": Option(_T, "process.pidfile", ("pidfile2", "safe-pidfile")),
-    "procname": Option(
+    "uid": UwsgiOption(_T, "process.user"),
+    "gid": UwsgiOption(_T, "process.group"),
+    "umask": UwsgiOption(_T, "process.umask"),
+    "pidfile": UwsgiOption(_T, "process.pidfile", ("pidfile2", "safe-pidfile")),
+    "procname": UwsgiOption(
         _T, "server.name", ("procname-master", "procname-prefix", "procname-prefix-spaced")
     ),
-    "cpu-affinity": Option(_T, 'process.cpu_affinity; 1 is "auto"'),
-    "max-fd": Option(_T, "process.limits, nofile"),
-    "limit-as": Option(_T, "process.limits, as", ("rlimit-as",)),
-    "limit-nproc": Option(_T, "process.limits, nproc"),
+    "cpu-affinity": UwsgiOption(_T, 'process.cpu_affinity; 1 is "auto"'),
+    "max-fd": UwsgiOption(_T, "process.limits, nofile"),
+    "limit-as": UwsgiOption(_T, "process.limits, as", ("rlimit-as",)),
+    "limit-nproc": UwsgiOption(_T, "process.limits, nproc"),
     # What works in another way.
-    "touch-reload": Option(
+    "touch-reload": UwsgiOption(
         _C,
         "`prefork reload`, or a systemd path unit that calls it",
         ("touch-chain-reload", "touch-workers-reload", "fs-reload"),
     ),
-    "py-autoreload": Option(
+    "py-autoreload": UwsgiOption(
         _C, "`prefork serve FILE --reload`", ("python-autoreload", "py-auto-reload")
     ),
-    "stats": Option(
+    "stats": UwsgiOption(
         _C, "`prefork status --json`, `prefork top`, and [metrics]", ("stats-server", "stats-http")
     ),
-    "master-fifo": Option(_C, "`prefork reload`, `prefork scale N` and the other commands"),
-    "auto-procname": Option(_U, "processes are named after server.name and their slot"),
-    "socket-timeout": Option(
+    "master-fifo": UwsgiOption(_C, "`prefork reload`, `prefork scale N` and the other commands"),
+    "auto-procname": UwsgiOption(_U, "processes are named after server.name and their slot"),
+    "socket-timeout": UwsgiOption(
         _C, "http.header_timeout, body_timeout and write_timeout", ("http-timeout",)
     ),
-    "reuse-port": Option(_C, "all workers accept from one socket, which balances them better"),
-    "min-worker-lifetime": Option(_C, "a worker that fails again and again is started more slowly"),
-    "so-keepalive": Option(_C, "idle connections are closed after http.keepalive"),
-    "log-slow": Option(_C, "workers.slow_request, with the stacks of the worker"),
-    "py-tracebacker": Option(_C, "`prefork status --stack SLOT`", ("python-tracebacker",)),
+    "reuse-port": UwsgiOption(_C, "all workers accept from one socket, which balances them better"),
+    "min-worker-lifetime": UwsgiOption(
+        _C, "a worker that fails again and again is started more slowly"
+    ),
+    "so-keepalive": UwsgiOption(_C, "idle connections are closed after http.keepalive"),
+    "log-slow": UwsgiOption(_C, "workers.slow_request, with the stacks of the worker"),
+    "py-tracebacker": UwsgiOption(_C, "`prefork status --stack SLOT`", ("python-tracebacker",)),
     # What has no use.
-    "master": Option(_U, "there is always a master", ("M",)),
-    "enable-threads": Option(_U, "threads of the application always run", ("T",)),
-    "single-interpreter": Option(_U, "there is one interpreter in each process", ("i",)),
-    "vacuum": Option(_U, "socket and pid files are removed at the end"),
-    "die-on-term": Option(_U, "TERM stops the server gracefully"),
-    "need-app": Option(_U, "a first start that fails ends the server, with status 3"),
-    "strict": Option(_U, "an unknown key is always an error"),
-    "no-orphans": Option(_U, "workers end with the master"),
-    "thunder-lock": Option(_U, "the kernel wakes one worker for each connection"),
-    "memory-report": Option(_U, "`prefork status` shows the memory of each worker", ("m",)),
-    "harakiri-verbose": Option(_U, "the master logs a request over its time"),
-    "offload-threads": Option(_U, "the kernel sends files; slow clients keep no worker busy"),
-    "plugins": Option(_U, _PLUGIN, ("plugin", "plugins-dir", "plugin-dir")),
-    "ignore-sigpipe": Option(
+    "master": UwsgiOption(_U, "there is always a master", ("M",)),
+    "enable-threads": UwsgiOption(_U, "threads of the application always run", ("T",)),
+    "single-interpreter": UwsgiOption(_U, "there is one interpreter in each process", ("i",)),
+    "vacuum": UwsgiOption(_U, "socket and pid files are removed at the end"),
+    "die-on-term": UwsgiOption(_U, "TERM stops the server gracefully"),
+    "need-app": UwsgiOption(_U, "a first start that fails ends the server, with status 3"),
+    "strict": UwsgiOption(_U, "an unknown key is always an error"),
+    "no-orphans": UwsgiOption(_U, "workers end with the master"),
+    "thunder-lock": UwsgiOption(_U, "the kernel wakes one worker for each connection"),
+    "memory-report": UwsgiOption(_U, "`prefork status` shows the memory of each worker", ("m",)),
+    "harakiri-verbose": UwsgiOption(_U, "the master logs a request over its time"),
+    "offload-threads": UwsgiOption(_U, "the kernel sends files; slow clients keep no worker busy"),
+    "plugins": UwsgiOption(_U, _PLUGIN, ("plugin", "plugins-dir", "plugin-dir")),
+    "ignore-sigpipe": UwsgiOption(
         _U,
         "a client that goes away is no error",
         ("ignore-write-errors", "disable-write-exception", "write-errors-tolerance"),
     ),
-    "log-master": Option(_U, "each process logs for itself", ("threaded-logger",)),
-    "log-date": Option(_U, "each line has its time"),
-    "log-4xx": Option(_U, "the access log has every request", ("log-5xx", "log-zero")),
-    "log-x-forwarded-for": Option(_U, "the access log has the client that a trusted proxy names"),
-    "close-on-exec": Option(_U, "sockets are never inherited by other programs"),
-    "honour-stdin": Option(_L, "stdin is not read by workers"),
+    "log-master": UwsgiOption(_U, "each process logs for itself", ("threaded-logger",)),
+    "log-date": UwsgiOption(_U, "each line has its time"),
+    "log-4xx": UwsgiOption(_U, "the access log has every request", ("log-5xx", "log-zero")),
+    "log-x-forwarded-for": UwsgiOption(
+        _U, "the access log has the client that a trusted proxy names"
+    ),
+    "close-on-exec": UwsgiOption(_U, "sockets are never inherited by other programs"),
+    "honour-stdin": UwsgiOption(_L, "stdin is not read by workers"),
     # What is lost.
-    "cron": Option(_L, _TIMERS, ("cron2", "unique-cron", "legion-cron", "legion-cron2")),
-    "spooler": Option(
+    "cron": UwsgiOption(_L, _TIMERS, ("cron2", "unique-cron", "legion-cron", "legion-cron2")),
+    "spooler": UwsgiOption(
         _L,
         _QUEUE,
         ("spooler-processes", "spooler-frequency", "spooler-max-tasks", "spooler-external", "Q"),
     ),
-    "mule": Option(_L, f"{_QUEUE}, or {_UNITS}", ("mules", "farm")),
-    "attach-daemon": Option(
+    "mule": UwsgiOption(_L, f"{_QUEUE}, or {_UNITS}", ("mules", "farm")),
+    "attach-daemon": UwsgiOption(
         _L,
         _UNITS,
         ("attach-daemon2", "smart-attach-daemon", "smart-attach-daemon2", "legion-attach-daemon"),
     ),
-    "mount": Option(
+    "mount": UwsgiOption(
         _L,
         "one application for each file; dispatch in it (werkzeug's DispatcherMiddleware), or let"
         " the proxy send X-Forwarded-Prefix",
         ("app",),
     ),
-    "manage-script-name": Option(_L, "let the proxy send X-Forwarded-Prefix"),
-    "route": Option(
+    "manage-script-name": UwsgiOption(_L, "let the proxy send X-Forwarded-Prefix"),
+    "route": UwsgiOption(
         _L,
         _PROXY,
         ("route-host", "route-uri", "route-if", "route-run", "route-label", "response-route"),
     ),
-    "add-header": Option(_L, f"{_PROXY}, or use WSGI middleware", ("del-header", "rem-header")),
-    "emperor": Option(_L, _EMPEROR, ("vassals-dir", "vassal-set", "vassals-inherit")),
-    "subscribe-to": Option(_L, _PROXY, ("subscribe2", "fastrouter", "http-subscription-server")),
-    "cache": Option(_L, _CACHE, ("cache2", "queue", "sharedarea")),
-    "static-file": Option(
+    "add-header": UwsgiOption(
+        _L, f"{_PROXY}, or use WSGI middleware", ("del-header", "rem-header")
+    ),
+    "emperor": UwsgiOption(_L, _EMPEROR, ("vassals-dir", "vassal-set", "vassals-inherit")),
+    "subscribe-to": UwsgiOption(
+        _L, _PROXY, ("subscribe2", "fastrouter", "http-subscription-server")
+    ),
+    "cache": UwsgiOption(_L, _CACHE, ("cache2", "queue", "sharedarea")),
+    "static-file": UwsgiOption(
         _L, "static.mounts serves directories by their prefix", ("check-static", "static-map2")
     ),
-    "static-expires": Option(_L, _PROXY, ("static-expires-uri", "static-gzip-all")),
-    "http-websockets": Option(_L, "WebSockets need a server for ASGI", ("websockets",)),
-    "exec-asap": Option(
+    "static-expires": UwsgiOption(_L, _PROXY, ("static-expires-uri", "static-gzip-all")),
+    "http-websockets": UwsgiOption(_L, "WebSockets need a server for ASGI", ("websockets",)),
+    "exec-asap": UwsgiOption(
         _L,
         _HOOKS,
         (
@@ -195,21 +207,23 @@ OPTIONS: dict[str, Option] = {
             *("hook-master-start", "hook-accepting1-once", "exec-pre-jail", "exec-post-jail"),
         ),
     ),
-    "import": Option(
+    "import": UwsgiOption(
         _L,
         "import it in the application's module, or name a function in workers.hooks",
         ("shared-import", "python-import", "py-import", "pyimport", "spooler-import"),
     ),
-    "chroot": Option(_L, "use systemd's RootDirectory=", ("cgroup", "ns", "jail")),
-    "log-maxsize": Option(_L, _ROTATE, ("log-backupname", "log-reopen", "touch-logrotate")),
-    "log-encoder": Option(_L, 'log.format = "json"', ("log-req-encoder", "log-route")),
-    "paste": Option(
+    "chroot": UwsgiOption(_L, "use systemd's RootDirectory=", ("cgroup", "ns", "jail")),
+    "log-maxsize": UwsgiOption(_L, _ROTATE, ("log-backupname", "log-reopen", "touch-logrotate")),
+    "log-encoder": UwsgiOption(_L, 'log.format = "json"', ("log-req-encoder", "log-route")),
+    "paste": UwsgiOption(
         _L,
         "write a module with `application = loadapp(...)` and name it as server.app",
         ("ini-paste", "paste-logger", "ini-paste-logged"),
     ),
-    "legion": Option(_L, "use keepalived, or the cluster's own means", ("legion-node",)),
-    "snmp": Option(_L, "Prometheus reads [metrics]", ("carbon", "statsd", "metrics", "stats-push")),
+    "legion": UwsgiOption(_L, "use keepalived, or the cluster's own means", ("legion-node",)),
+    "snmp": UwsgiOption(
+        _L, "Prometheus reads [metrics]", ("carbon", "statsd", "metrics", "stats-push")
+    ),
 }
 
 NAMES: dict[str, str] = {
