@@ -28,6 +28,7 @@ from prefork.http.head_rules import (
 from prefork.http.memory_budget import MemoryBudget
 from prefork.http.request import Environ, Request
 from prefork.http.streamed_body import BUFFER, StreamedBody
+from prefork.http.untrusted_proxy import untrusted_proxies
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -322,7 +323,8 @@ class RequestParser:
         if limits.request_line and len(line) + 9 > limits.request_line:
             raise Reject(414, f"request line is longer than {limits.request_line} bytes")
         headers = len(environ) - len(self._base) + self._repeated
-        environ.pop("", None)
+        if environ.pop("", None) is not None and not self.proxied:
+            untrusted_proxies.inspect(self.peer[0], self._start)
         if limits.header_count and headers > limits.header_count:
             raise Reject(431, f"more than {limits.header_count} headers")
         if limits.header_size and self._fed + self._chunk > limits.header_size:

@@ -22,10 +22,10 @@ from typing import Any
 
 import pytest
 
-from tests.system.raw import Answer, Raw, request
-from tests.system.server import PATIENCE, ROOT, Server, Start
-
-pytest.importorskip("gunicorn")
+from tests.support.commands import ROOT
+from tests.support.raw_http import Answer, Raw, request
+from tests.support.server import Server, Start
+from tests.support.waiting import PATIENCE
 
 APP = "tests.apps.mirrored:app"
 CORPUS = ROOT / "tests" / "corpus" / "gunicorn"

@@ -120,6 +120,41 @@ def test_no_proxy_is_believed_by_default(prefork_server: Server) -> None:
     assert not [name for name in told if "FORWARDED" in name]
 
 
+def test_a_proxy_on_this_machine_that_is_not_trusted_is_reported_once(
+    start: Start, tmp_path: Path
+) -> None:
+    path = f"{tmp_path}/sock"
+    server = start(
+        *(APP, "--workers", "3", "--set", "workers.preload=true"),
+        bind=("127.0.0.1:0", f"unix:{path}"),
+    ).wait_ready(3)
+    with talk(server) as client:
+        client.ask(request("/", "X_Forwarded_Proto: https", "X-Forwarded-Host: a.example"))
+    assert not server.find("forwarded headers ignored")
+    with ExitStack() as stack:
+        clients = [stack.enter_context(talk(server)) for _ in range(12)]
+        pids: set[bytes] = set()
+        while len(pids) < 3:  # each worker has had such a request
+            for client in clients:
+                client.send(request("/pid", "X-Forwarded-Proto: https"))
+            pids |= {client.answer().body for client in clients}
+    event = server.wait("forwarded headers ignored")
+    assert event["peer"] == "127.0.0.1"
+    assert 'http.trusted_proxies = ["127.0.0.1"]' in event["hint"]
+    assert len(server.find("forwarded headers ignored")) == 1
+
+
+def test_a_proxy_on_a_unix_socket_that_is_not_trusted_is_reported(
+    start: Start, tmp_path: Path
+) -> None:
+    server = start(APP, "--workers", "1", bind=(f"unix:{tmp_path}/sock",)).wait_ready(1)
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(PATIENCE)
+        sock.connect(f"{tmp_path}/sock")
+        assert Raw(sock).ask(request("/", "X-Forwarded-For: 203.0.113.1")).status == 200
+    assert server.wait("forwarded headers ignored")["peer"] == "unix"
+
+
 # The PROXY protocol.
 
 

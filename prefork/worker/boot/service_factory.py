@@ -13,6 +13,8 @@ from prefork.apps.wsgi import Application, FileWrapper, errors_stream
 from prefork.config import Config
 from prefork.http.request_id import RequestIds
 from prefork.http.response_head import name_server
+from prefork.http.untrusted_proxy import untrusted_proxies
+from prefork.worker.boot import untrusted_proxy_warning
 from prefork.worker.boot.warmup import warm_up
 from prefork.worker.boot.worker_args import WorkerArgs
 from prefork.worker.protocol.http_connection import HttpConnection
@@ -82,6 +84,7 @@ def _http_service(application: Application, parts: ServiceParts) -> Service:
         raise LoadError("the certificate could not be read again at the upgrade: reload")
     _keep_freed_memory()
     name_server(http.server_header)
+    untrusted_proxies.report = untrusted_proxy_warning.warn
     admission: Admission[HttpConnection] = Admission(
         http.max_connections, http.max_connections_per_address, descriptors=descriptor_limit()
     )
