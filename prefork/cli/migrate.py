@@ -9,8 +9,8 @@ from prefork.cli.file_completion import files
 from prefork.migrate.document import Document, check
 from prefork.migrate.gunicorn import migrate as migrate_gunicorn
 from prefork.migrate.gunicorn_command import gather, gather_file, shown_words
+from prefork.migrate.migration_report import itemized, printable
 from prefork.migrate.python_file import SourceError
-from prefork.migrate.report import itemized, printable
 from prefork.migrate.uwsgi import migrate as migrate_uwsgi
 
 

@@ -12,7 +12,7 @@ from prefork.capacity import WORKERS_MAX
 from prefork.config import KEYS, ConfigError, Override, Source, load
 from prefork.config.schema import SECTIONS
 from prefork.config.values import toml
-from prefork.migrate.report import MigrationReport, printable
+from prefork.migrate.migration_report import MigrationReport, printable
 
 _WIDTH = 98
 

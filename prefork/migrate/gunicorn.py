@@ -14,8 +14,8 @@ from prefork.migrate.document import Document
 from prefork.migrate.gunicorn_move import GunicornMove
 from prefork.migrate.gunicorn_settings import SETTINGS
 from prefork.migrate.gunicorn_values import excerpt, read
+from prefork.migrate.migration_report import Fate
 from prefork.migrate.python_file import Opaque, Ran, SourceError
-from prefork.migrate.report import Fate
 
 TRANSLATIONS: dict[str, Callable[[GunicornMove, Any], None]] = {
     **gunicorn_server.TRANSLATIONS,

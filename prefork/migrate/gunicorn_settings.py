@@ -6,7 +6,7 @@ docs/coming-from.md. A test compares names, options and defaults with gunicorn's
 
 from typing import Any, NamedTuple
 
-from prefork.migrate.report import Fate
+from prefork.migrate.migration_report import Fate
 
 
 class GunicornSetting(NamedTuple):

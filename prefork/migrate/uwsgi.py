@@ -8,8 +8,8 @@ from typing import Any
 from prefork.config.values import MIB
 from prefork.migrate import uwsgi_network
 from prefork.migrate.document import Document
+from prefork.migrate.migration_report import Fate
 from prefork.migrate.python_file import SourceError
-from prefork.migrate.report import Fate
 from prefork.migrate.secrets import is_secret
 from prefork.migrate.uwsgi_files import read
 from prefork.migrate.uwsgi_move import FALSE, UwsgiMove, leading_number

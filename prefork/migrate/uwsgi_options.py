@@ -6,7 +6,7 @@ docs/coming-from.md.
 
 from typing import NamedTuple
 
-from prefork.migrate.report import Fate
+from prefork.migrate.migration_report import Fate
 
 
 class UwsgiOption(NamedTuple):

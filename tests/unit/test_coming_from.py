@@ -16,7 +16,7 @@ from prefork.cli.group import group
 from prefork.config import KEYS
 from prefork.config.schema import SECTIONS
 from prefork.migrate.gunicorn_settings import SETTINGS, options
-from prefork.migrate.report import Fate
+from prefork.migrate.migration_report import Fate
 from prefork.migrate.uwsgi_options import OPTIONS
 
 ROOT = Path(__file__).parents[2]

@@ -20,8 +20,8 @@ from prefork.config.schema import KEYS
 from prefork.migrate.document import check
 from prefork.migrate.gunicorn import TRANSLATIONS, migrate
 from prefork.migrate.gunicorn_settings import SETTINGS, options
+from prefork.migrate.migration_report import Fate
 from prefork.migrate.python_file import Opaque, SourceError
-from prefork.migrate.report import Fate
 from prefork.migrate.secrets import is_secret
 
 EVERYTHING = """
@@ -170,8 +170,14 @@ def checked(text: str) -> Config:
 
 
 def problems_of(settings: dict[str, Any]) -> list[str]:
-    """What `check` says of a result, but for what this machine does not have."""
-    return check(migrate({"wsgi_app": "m:app", **settings}, "a test").render(), machine=False)
+    """The problems that `check` finds in a result, without those of this machine.
+
+    Without an application the command writes nothing, so this raises SourceError.
+    """
+    document = migrate({"wsgi_app": "m:app", **settings}, "a test")
+    if not document.holds("server.app"):
+        raise SourceError("no application")
+    return check(document.render(), machine=False)
 
 
 def section(settings: dict[str, Any], **environ: str) -> dict[str, Any]:
@@ -419,7 +425,7 @@ def test_any_value_is_refused_or_makes_a_file_that_check_takes(settings: dict[st
         problems = problems_of(settings)
     except SourceError:
         return
-    # What is left is what somebody calls something: the command writes nothing then.
+    # Names that the user chose may still be refused: the command writes nothing then.
     odd = {"not", "name", "user", "group", "path", "character", "string", "address"}
     assert all(odd & set(re.findall(r"\w+", problem)) for problem in problems), problems
 
@@ -427,7 +433,7 @@ def test_any_value_is_refused_or_makes_a_file_that_check_takes(settings: dict[st
 def test_a_result_that_check_would_refuse_is_not_written() -> None:
     done = run("-u", "a user", "m:app")
     assert (done.exit_code, done.stdout) == (1, "")
-    assert "process.user: expected a user's name or number" in done.stderr
+    assert "process.user: expected the name or number of a user" in done.stderr
 
 
 def test_secrets_are_not_written() -> None:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from prefork.cli.migrate import command
 from prefork.migrate.document import check
+from prefork.migrate.migration_report import Fate
 from prefork.migrate.python_file import SourceError
-from prefork.migrate.report import Fate
 from prefork.migrate.uwsgi import migrate
 from prefork.migrate.uwsgi_options import NAMES, OPTIONS
 
