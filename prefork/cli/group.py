@@ -7,7 +7,7 @@ import click
 
 _COMMANDS = (
     *("serve", "check", "reload", "upgrade", "stop", "reopen", "scale", "status", "top"),
-    *("get", "talk", "wire", "migrate", "completion"),
+    *("get", "talk", "wire", "init", "explain", "migrate", "completion"),
 )
 """`prefork NAME` is `command` in `prefork/cli/NAME.py`, in the order of the list of commands."""
 

@@ -44,7 +44,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     # Not in the checkout: setuptools leaves its own files where it works.
     source = place / "source"
     source.mkdir()
-    for name in ("prefork", "pyproject.toml", "README.md", "LICENSE"):
+    for name in ("prefork", "conf", "pyproject.toml", "README.md", "LICENSE"):
         run("cp", "-r", ROOT / name, source)
     sdist = build("sdist", source)
     with tarfile.open(sdist) as archive:
@@ -76,7 +76,8 @@ def installed(built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
 
 def test_both_have_all_that_is_needed_and_nothing_else(built: tuple[Path, Path]) -> None:
     sources = {str(path.relative_to(ROOT)) for path in (ROOT / "prefork").rglob("*.py")} | {
-        "prefork/py.typed"
+        "prefork/py.typed",
+        "prefork/config/prefork.toml",
     }
     with zipfile.ZipFile(built[1]) as wheel:
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
