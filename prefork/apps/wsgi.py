@@ -3,6 +3,7 @@
 import os
 import stat
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from time import monotonic
 from types import TracebackType
@@ -14,6 +15,7 @@ from prefork.http.response_head import (
     JOINED,
     Headers,
     compose,
+    early_hints,
     error,
 )
 from prefork.http.streamed_body import BodyError
@@ -40,6 +42,8 @@ class ResponseSink(Protocol):
     def send(self, data: bytes) -> None: ...
 
     def send_file(self, head: bytes, fd: int, offset: int, count: int) -> None: ...
+
+    def send_interim(self, data: bytes) -> None: ...
 
 
 class FileWrapper:
@@ -73,6 +77,10 @@ class FileWrapper:
 
 
 _TOO_EARLY = "start_response was not called before the body began"
+_TOO_LATE = "write() was called after the end of the response"
+
+_creating_lock = threading.Lock()
+"""Held while a response gets its lock."""
 
 
 class MisbehavedApplication(Exception):
@@ -84,21 +92,28 @@ class WsgiResponse:
 
     __slots__ = (
         "_left",
+        "_lock",
         "_out",
-        "_request",
+        "_over",
         "ended",
         "failure",
         "head",
         "headers",
         "last",
+        "request",
         "sent",
         "status",
     )
 
     def __init__(self, request: Request, out: ResponseSink) -> None:
-        self._request = request
+        self.request = request
+        """Deleted after the call: its environ refers to this object, which would be a cycle."""
         self._out = out
         self._left = 0
+        self._lock: threading.RLock | None = None
+        """Serializes the bytes of this response, if other threads may send some of them."""
+        self._over = False
+        """The last bytes are on their way, and no thread may add to them."""
         self.status: str | None = None
         self.headers: Headers = ()
         """Both as `start` was given them."""
@@ -140,6 +155,12 @@ class WsgiResponse:
             self._take_pieces(result)
             return
         # A complete body: head and body are sent in one call if they fit.
+        self._over = True
+        if self._lock is not None:
+            self._end_writing()
+            if self.head is not None:  # another thread has begun the response meanwhile
+                self._take_pieces(result)
+                return
         body = result[0] if len(result) == 1 else b"".join(result)
         if type(body) is not bytes:
             raise MisbehavedApplication(f"the body must be bytes, not {type(body).__name__}")
@@ -147,7 +168,7 @@ class WsgiResponse:
         if status is None:
             raise MisbehavedApplication(_TOO_EARLY)
         out, size = self._out, len(body)
-        request = self._request
+        request = self.request
         repeated = request.repeated
         if (  # `compose` would find the same: this saves most responses a call
             repeated is not None
@@ -171,12 +192,52 @@ class WsgiResponse:
             self.head = head
             out.send(head.data)
         else:
-            self.write(body)
+            self._add(body)
             self.end()
         self.last = not head.keep_alive
 
     def write(self, data: bytes) -> None:
-        """The `write()` of PEP 3333, and each item of an iterable: sent at once."""
+        """The `write()` of PEP 3333: sends bytes at once.
+
+        A thread of the application's may keep it for longer than the response takes, so it raises
+        MisbehavedApplication after the end: the bytes would get into the next response.
+        """
+        with self._serialized():
+            if self._over:
+                raise MisbehavedApplication(_TOO_LATE)
+            self._add(data)
+
+    def early_hints(self, headers: Headers) -> None:
+        """`wsgi.early_hints`: sends 103 with these headers, such as `Link`, before the response.
+
+        RFC 8297. Nothing is sent to a client of HTTP/1.0, once the response has begun, or after its
+        end. Raises TypeError or ValueError for a header that may not be sent.
+        """
+        data = early_hints(headers)
+        with self._serialized():
+            if not self._over and self.head is None and self.request.http11:
+                self._out.send_interim(data)
+
+    def _serialized(self) -> threading.RLock:
+        """The lock of this response, made when it is first asked for.
+
+        A thread takes it before it looks at `_over`, and `_end_writing` sets that before it looks
+        for a lock: so a thread that is sending is waited for, and a later one finds the end.
+        """
+        with _creating_lock:
+            if self._lock is None:
+                self._lock = threading.RLock()
+            return self._lock
+
+    def _end_writing(self) -> None:
+        """Waits for the threads that are sending; from then on only the caller sends."""
+        self._over = True
+        if self._lock is not None:
+            with self._lock:
+                pass
+
+    def _add(self, data: bytes) -> None:
+        """Sends a piece of the body."""
         if type(data) is not bytes:
             raise MisbehavedApplication(f"the body must be bytes, not {type(data).__name__}")
         if not data:
@@ -213,7 +274,7 @@ class WsgiResponse:
         status = self.status
         if status is None:
             raise MisbehavedApplication(_TOO_EARLY)
-        self.head = head = compose(status, self.headers, self._request, self._out.closing, known)
+        self.head = head = compose(status, self.headers, self.request, self._out.closing, known)
         self._left = head.length
         return head
 
@@ -236,6 +297,7 @@ class WsgiResponse:
 
     def end(self) -> None:
         """The iterable is at its end."""
+        self._end_writing()
         head = self.head
         if head is None:
             # No item had a byte in it: an empty body of known length.
@@ -251,9 +313,12 @@ class WsgiResponse:
     def _take_pieces(self, result: Iterable[bytes]) -> None:
         try:
             if not (isinstance(result, FileWrapper) and self.file(result)):
+                lock = self._serialized()
                 for item in result:
-                    self.write(item)
+                    with lock:
+                        self._add(item)
                     if self._out.broken:
+                        self._end_writing()
                         break
                 else:
                     self.end()
@@ -271,12 +336,13 @@ class WsgiResponse:
         The client gets an error response if nothing was sent yet.  Otherwise the connection ends in
         a way that shows that the response is not complete.
         """
-        request, out = self._request, self._out
+        self._end_writing()
+        request, out = self.request, self._out
         if isinstance(raised, BodyError):  # the client's doing
             status, reason = raised.problem.status, raised.problem.reason
         else:
             failed(request, raised)
-            raised.__traceback__ = None
+            BaseException.with_traceback(raised, None)  # whatever its class makes of it
             status, reason = 500, "the application failed"
         self.failure = status
         if self.head is None and not out.broken:

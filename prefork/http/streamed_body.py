@@ -44,6 +44,8 @@ class StreamedBody(RawIOBase):
         """Waits for bytes, an end or a failure; set while the application has the request."""
         self.unwanted = False
         """The application has returned: bytes that still come are thrown away."""
+        self.pulling = False
+        """A thread waits for bytes of it."""
         self.awaited = awaited
         self._length = length
         self._limit = limit
@@ -97,9 +99,10 @@ class StreamedBody(RawIOBase):
                 return 0
             if self._problem is not None:
                 raise BodyError(self._problem)
-            if self.more is None:
+            more = self.more  # another thread may end the request in between
+            if more is None:
                 raise BodyError(Reject(400, "the request is over"))
-            self.more()
+            more()
         piece = pieces[0]
         size = min(len(piece), len(buffer))
         buffer[:size] = piece[:size]

@@ -3,7 +3,9 @@
 Formats: the Common Log Format, "combined" (with referer and user agent), both as Apache httpd
 writes them (mod_log_config), and JSON.  The values are taken from the environ, which holds bytes as
 Latin-1 (PEP 3333).  If an application changes its environ (REMOTE_ADDR behind a proxy,
-REMOTE_USER), its line changes, too.
+REMOTE_USER), its line changes, too.  The application may leave any object there, and to read one
+may raise any exception (the user of a session whose database is away): the line then says so in its
+place, and the worker goes on.
 """
 
 import json
@@ -21,6 +23,12 @@ BATCH = 64 * 1024
 
 Environ = Mapping[str, Any]
 
+_KEYS = (
+    *("REMOTE_ADDR", "REMOTE_USER", "REQUEST_METHOD", "RAW_URI", "SERVER_PROTOCOL"),
+    *("HTTP_REFERER", "HTTP_USER_AGENT", "prefork.request_id"),
+)
+_UNREADABLE = "(unreadable)"
+
 # Not from strftime(3): an application may set a locale, and these names are English.
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -34,9 +42,15 @@ class AccessLog:
     """
 
     def __init__(
-        self, sink: LogSink | Syslog, format: Literal["common", "combined", "json"]
+        self,
+        sink: LogSink | Syslog,
+        format: Literal["common", "combined", "json"],
+        on_unreadable: Callable[[str, BaseException], None],
     ) -> None:
+        """`on_unreadable`: called with the key of a value in an environ that could not be read, and
+        with the exception."""
         self._sink = sink
+        self._on_unreadable = on_unreadable
         self._line: Callable[[Environ, int, int, float, float], str] = {
             "common": self._common,
             "combined": self._combined,
@@ -57,7 +71,10 @@ class AccessLog:
         started: when the request began, in seconds since the epoch.
         elapsed: the duration in seconds.
         """
-        line = self._line(environ, status, size, started, elapsed)
+        try:
+            line = self._line(environ, status, size, started, elapsed)
+        except BaseException:  # of the application's objects: it may be SystemExit, too
+            line = self._line(self._texts(environ), status, size, started, elapsed)
         self._lines.append(line)
         self._size += len(line)
         # Not waiting for a thread that is writing a batch: the next line tries again.
@@ -66,6 +83,20 @@ class AccessLog:
                 self._write()
             finally:
                 self._flushing.release()
+
+    def _texts(self, environ: Environ) -> dict[str, str]:
+        """The values for a line as texts, whatever objects the application has left."""
+        texts = {}
+        for key in _KEYS:
+            value = environ.get(key)
+            if value is None:
+                continue
+            try:
+                texts[key] = str.__str__(str(value))  # the second may be of a subclass
+            except BaseException as problem:
+                texts[key] = _UNREADABLE
+                self._on_unreadable(key, problem)
+        return texts
 
     def flush(self) -> None:
         """Writes the collected lines, with one write(2) if it is a regular file."""
@@ -154,7 +185,7 @@ def _id(environ: Environ) -> str:
     return "" if found is None else f" {_escape(found)}"
 
 
-_encode = json.JSONEncoder(default=str).encode
+_encode = json.JSONEncoder(default=str, allow_nan=False).encode  # RFC 8259 has no NaN
 
 
 def _offset(seconds: int, separator: str = "") -> str:

@@ -59,10 +59,20 @@ def printable(text: str) -> str:
 
 
 def traceback_of(problem: BaseException) -> str:
-    """An exception as Python prints it, with its causes."""
-    return "".join(traceback.format_exception(problem)).rstrip("\n")
+    """An exception as Python prints it, with its causes.
+
+    Its class is often the application's, and what is asked of it may raise: then it has the name of
+    the class alone.
+    """
+    try:
+        return "".join(traceback.format_exception(problem)).rstrip("\n")
+    except BaseException:
+        return type(problem).__name__
 
 
 def summary_of(problem: BaseException) -> str:
-    """An exception in one line, the last one of its traceback."""
-    return traceback.format_exception_only(problem)[-1].strip()
+    """An exception in one line, the last one of its traceback; see `traceback_of`."""
+    try:
+        return traceback.format_exception_only(problem)[-1].strip()
+    except BaseException:
+        return type(problem).__name__

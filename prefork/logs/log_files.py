@@ -71,11 +71,11 @@ class Logs:
     def access(self) -> LogSink | Syslog | None:
         return self._now.access
 
-    def access_log(self) -> AccessLog | None:
-        """The access log of a worker, or None if it has none."""
+    def access_log(self, on_unreadable: Callable[[str, BaseException], None]) -> AccessLog | None:
+        """The access log of a worker, or None if it has none; `on_unreadable` as of AccessLog."""
         if self.access is None:
             return None
-        return AccessLog(self.access, self._now.config.access_format)
+        return AccessLog(self.access, self._now.config.access_format, on_unreadable)
 
     def prepare(self, config: Log) -> None:
         """Opens the logs of a reload, beside those in use; closes those that were prepared before.

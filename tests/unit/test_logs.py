@@ -34,6 +34,10 @@ LEVELS = ["debug", "info", "warning", "error"]
 Said = Callable[[], str]
 
 
+def unreadable(key: str, problem: BaseException) -> None:
+    pytest.fail(f"{key}: {problem!r}")
+
+
 @pytest.fixture
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Said]]:
     """Configures the logs; what it returns reads what was said."""
@@ -256,8 +260,10 @@ def test_a_file_that_cannot_be_opened_leaves_all_as_it_was(
 def test_the_access_log_has_the_configured_format(
     start: Callable[..., Said], tmp_path: Path
 ) -> None:
-    assert configure(Log()).access_log() is None
-    log = configure(Log(access=str(tmp_path / "a"), access_format="json")).access_log()
+    assert configure(Log()).access_log(unreadable) is None
+    log = configure(Log(access=str(tmp_path / "a"), access_format="json")).access_log(
+        lambda *unreadable: pytest.fail(f"{unreadable}")
+    )
     assert isinstance(log, AccessLog)
     log.add({"RAW_URI": "/x"}, 200, 5, 0.0, 0.0)
     log.flush()

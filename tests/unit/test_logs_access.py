@@ -52,10 +52,14 @@ def zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
     time.tzset()
 
 
+def unreadable(key: str, problem: BaseException) -> None:
+    pytest.fail(f"{key}: {problem!r}")
+
+
 def line_of(format: Format, environ: dict[str, Any] = ENVIRON, **other: Any) -> str:
     """The line of one response."""
     written = Written()
-    log = AccessLog(written, format)
+    log = AccessLog(written, format, unreadable)
     given = {"status": 200, "size": 1234, "started": STARTED, "elapsed": 0.25} | other
     log.add(environ, **given)
     log.flush()
@@ -178,7 +182,7 @@ def test_time_is_local_with_its_offset(
 @pytest.mark.usefixtures("zone")
 def test_each_second_has_its_own_date() -> None:
     written = Written()
-    log = AccessLog(written, "common")
+    log = AccessLog(written, "common", unreadable)
     for started in (59.0, 59.9, 60.0, 2_678_400.0, 59.5):
         log.add(ENVIRON, 200, 1, started, 0.0)
     log.flush()
@@ -195,7 +199,7 @@ def test_each_second_has_its_own_date() -> None:
 @pytest.mark.usefixtures("zone")
 def test_json_times_of_one_second_differ_in_their_milliseconds() -> None:
     written = Written()
-    log = AccessLog(written, "json")
+    log = AccessLog(written, "json", unreadable)
     for started in (59.0, 59.25, 60.5):
         log.add(ENVIRON, 200, 1, started, 0.0)
     log.flush()
@@ -205,7 +209,7 @@ def test_json_times_of_one_second_differ_in_their_milliseconds() -> None:
 
 def test_lines_are_kept_back_and_written_at_once() -> None:
     written = Written()
-    log = AccessLog(written, "common")
+    log = AccessLog(written, "common", unreadable)
     for _ in range(10):
         log.add(ENVIRON, 200, 1, STARTED, 0.0)
     assert written.writes == []
@@ -217,7 +221,7 @@ def test_lines_are_kept_back_and_written_at_once() -> None:
 
 def test_a_full_batch_is_written_without_being_asked_for() -> None:
     written = Written()
-    log = AccessLog(written, "common")
+    log = AccessLog(written, "common", unreadable)
     one = len(line_of("common", size=1))
     enough = -(-65536 // one)
     for _ in range(enough - 1):
@@ -241,7 +245,7 @@ def restless() -> Iterator[None]:
 @pytest.mark.usefixtures("restless")
 def test_no_line_of_many_threads_is_lost_or_doubled(tmp_path: Path) -> None:
     sink = LogSink("access", str(tmp_path / "log"), lambda *loss: pytest.fail(f"{loss}"))
-    log = AccessLog(sink, "common")
+    log = AccessLog(sink, "common", unreadable)
     done = threading.Event()
 
     def add(thread: int) -> None:
@@ -279,7 +283,7 @@ def test_a_flush_inside_a_flush_does_not_hang_and_loses_nothing() -> None:
                 log.flush()
 
     written = Interrupted()
-    log = AccessLog(written, "common")
+    log = AccessLog(written, "common", unreadable)
     log.add(with_values(RAW_URI="/first"), 200, 1, STARTED, 0.0)
     log.flush()
     assert {line.split()[6] for line in b"".join(written.writes).splitlines()} == {
@@ -292,7 +296,7 @@ def test_a_batch_goes_to_a_file_in_one_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sink = LogSink("access", str(tmp_path / "log"), lambda *loss: pytest.fail(f"{loss}"))
-    log = AccessLog(sink, "combined")
+    log = AccessLog(sink, "combined", unreadable)
     for _ in range(100):
         log.add(ENVIRON, 200, 1, STARTED, 0.0)
     sizes: list[int] = []
@@ -306,3 +310,70 @@ def test_a_batch_goes_to_a_file_in_one_write(
     log.flush()
     sink.close()
     assert sizes == [(tmp_path / "log").stat().st_size]
+
+
+class Raising:
+    """An object of an application that cannot be read."""
+
+    def __init__(self, problem: BaseException) -> None:
+        self.problem = problem
+
+    def __str__(self) -> str:
+        raise self.problem
+
+
+class NoTruth:
+    def __bool__(self) -> bool:
+        raise LookupError("the database is away")
+
+
+class NotText:
+    def __str__(self) -> str:
+        return 7  # type: ignore[return-value]
+
+
+class Formatted(str):
+    def __format__(self, how: str) -> str:
+        raise LookupError("the database is away")
+
+
+def cycle() -> list[Any]:
+    found: list[Any] = []
+    found.append(found)
+    return found
+
+
+OBJECTS = [
+    Raising(LookupError("the database is away")),
+    Raising(SystemExit()),
+    Raising(KeyboardInterrupt()),
+    Raising(RecursionError()),
+    NoTruth(),
+    NotText(),
+    Formatted("x"),
+    cycle(),
+    float("nan"),
+    {NotText(): 1},
+    b"\xff",
+]
+
+
+@pytest.mark.parametrize("format", ["common", "combined", "json"])
+@pytest.mark.parametrize("key", [*ENVIRON, "prefork.request_id"])
+@pytest.mark.parametrize("value", OBJECTS, ids=lambda value: type(value).__name__)
+def test_any_object_in_the_environ_makes_a_line(format: Format, key: str, value: object) -> None:
+    """Whatever the application left there, each response has its line, and JSON is JSON."""
+    written = Written()
+    reported = []
+    log = AccessLog(written, format, lambda key, problem: reported.append(key))
+    log.add({**ENVIRON, key: value}, 200, 1234, STARTED, 0.25)
+    log.add(ENVIRON, 200, 1234, STARTED, 0.25)
+    log.flush()
+    first, second = b"".join(written.writes).decode("ascii").splitlines(keepends=True)
+    assert second == line_of(format)
+    if format == "json":
+        json.loads(first, parse_constant=lambda name: pytest.fail(name))
+    if "(unreadable)" in first:
+        assert reported == [key]
+    else:
+        assert not reported

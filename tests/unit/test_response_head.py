@@ -325,6 +325,9 @@ class Sink:
     def send_file(self, head: bytes, fd: int, offset: int, count: int) -> None:
         raise NotImplementedError
 
+    def send_interim(self, data: bytes) -> None:
+        raise NotImplementedError
+
 
 @pytest.mark.usefixtures("no_heads")
 @pytest.mark.parametrize(("size", "calls"), [(0, 1), (JOINED, 1), (JOINED + 1, 2)])

@@ -25,7 +25,7 @@ from prefork.worker.schedule.threads import LeaderFollowers
 from prefork.worker.service.admission import Admission
 from prefork.worker.service.http_service import HttpService
 from prefork.worker.service.listener_profile import listener_profile
-from prefork.worker.service.wsgi_caller import WsgiCaller
+from prefork.worker.service.wsgi_caller import WsgiCaller, report_unreadable
 from prefork.worker.transport.client_limits import ClientLimits
 
 
@@ -111,7 +111,7 @@ def _http_service(application: Application, parts: ServiceParts) -> Service:
     stats = scoreboard.stats_writer(args.slot)
     caller = WsgiCaller(
         *(application, parts.threads, stats),
-        access=args.logs.access_log(),
+        access=args.logs.access_log(report_unreadable),
         ids=RequestIds(http.request_id_header) if http.request_id_header is not None else None,
         proxies=bool(http.trusted_proxies),
         draining=draining if workers.drain_delay else None,

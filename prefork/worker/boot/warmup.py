@@ -29,6 +29,9 @@ class _Discard:
     def send_file(self, head: bytes, fd: int, offset: int, count: int) -> None:
         pass
 
+    def send_interim(self, data: bytes) -> None:
+        pass
+
 
 def warm_up(application: Application, paths: Iterable[str], base: Environ) -> None:
     """Requests each path once, as a client at the first listener would.

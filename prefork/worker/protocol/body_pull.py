@@ -34,14 +34,27 @@ class StreamingClient(Protocol):
         """Sends an interim response."""
 
 
-def pull(client: StreamingClient, timeout: float) -> None:
-    """Waits for more of the body that the parser reads, and feeds it.
+_OVER = Reject(400, "the request is over")
+
+
+def pull(client: StreamingClient, timeout: float, body: StreamedBody) -> None:
+    """Waits for more of a body, and feeds it to the parser.
 
     `timeout`: seconds of silence, 0 for no limit.
     """
     parser = client.parser
-    body = parser.body
-    assert type(body) is StreamedBody
+    if parser.body is not body:
+        body.fail(_OVER)
+        return
+    body.pulling = True
+    try:
+        _pull(client, timeout, body)
+    finally:
+        body.pulling = False
+
+
+def _pull(client: StreamingClient, timeout: float, body: StreamedBody) -> None:
+    parser = client.parser
     if parser.wants_continue:
         parser.wants_continue = body.awaited = False
         client.send_interim(CONTINUE)
@@ -53,7 +66,11 @@ def pull(client: StreamingClient, timeout: float) -> None:
         return
     except OSError:
         data = b""
-    if data:
+    if body.unwanted:
+        # A thread of the application's has read on after the response.  The connection ends with
+        # that (`abandon_body`), so these bytes are of no more use.
+        body.fail(_OVER)
+    elif data:
         parser.feed(data)
     else:
         client.broken = True
@@ -82,10 +99,11 @@ def _await_data(client: StreamingClient, timeout: float) -> bytes:
 def abandon_body(parser: RequestParser, body: StreamedBody) -> None:
     """The application has answered, and may have left some of the body unread.
 
-    The connection ends with the response if the rest of the body can't be drained.
+    The connection ends with the response if the rest of the body can't be drained, or if a thread
+    of the application's is reading: what that gets may be part of the next request.
     """
     body.abandon()
-    if parser.body is body and not body.drainable:
+    if parser.body is body and (body.pulling or not body.drainable):
         parser.wants_continue = False
         parser.finish()
 

@@ -20,7 +20,7 @@ from prefork import logs
 from prefork.http.head_rules import Reject
 from prefork.http.request import Environ, Request
 from prefork.http.request_parser import CONTINUE, Peer, RequestParser
-from prefork.http.response_head import Headers, early_hints, error
+from prefork.http.response_head import error
 from prefork.http.streamed_body import DRAIN, StreamedBody
 from prefork.scoreboard import ThreadRecord
 from prefork.worker.protocol.body_pull import abandon_body, is_draining, pull
@@ -201,7 +201,7 @@ class HttpConnection(ResponseWriter):
         self.serving = request
         body = request.body
         if body is not None and type(body) is StreamedBody:
-            body.more = partial(pull, self, self._rules.body_timeout)
+            body.more = partial(pull, self, self._rules.body_timeout, body)
         self.served = served = self.served + 1
         if served == self._rules.keepalive_requests:
             self.closing = True
@@ -330,17 +330,6 @@ class HttpConnection(ResponseWriter):
                 self.parser.wants_continue = False
 
     # During a call.
-
-    def early_hints(self, headers: Headers) -> None:
-        """`wsgi.early_hints`: sends 103 with these headers, such as `Link`, before the response.
-
-        RFC 8297. Nothing is sent to a client of HTTP/1.0, or once the response has begun. Raises
-        TypeError or ValueError for a header that may not be sent.
-        """
-        request = self.serving
-        data = early_hints(headers)
-        if request is not None and request.http11 and not self._started:
-            self.send_interim(data)
 
     def expire(self) -> Request | None:
         """Answers 504 for the application if nothing was sent yet, and ends the connection.

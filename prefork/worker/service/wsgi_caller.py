@@ -14,6 +14,16 @@ from prefork.worker.protocol.http_connection import HttpConnection
 from prefork.worker.schedule.threads import LeaderFollowers
 from prefork.worker.service.forked_child import exit_child
 
+_unreadable = logs.RateLimit(5.0)
+
+
+def report_unreadable(key: str, problem: BaseException) -> None:
+    """Logs that the application has left an object in its environ that cannot be read."""
+    if _unreadable.due():
+        logs.event(
+            "warning", "access log value unreadable", key=key, reason=logs.summary_of(problem)
+        )
+
 
 class AccessLogWriter(Protocol):
     def add(
@@ -64,14 +74,15 @@ class WsgiCaller:
         if attended:
             self._before(connection, request, record)
         record.start(now, request.line, environ["REMOTE_ADDR"], request.id)
-        environ["wsgi.early_hints"] = connection.early_hints
         response = WsgiResponse(request, connection)
+        environ["wsgi.early_hints"] = response.early_hints
         try:
             response.take(self._application(environ, response.start))
         except BaseException as problem:  # SystemExit too: it ends the request, not the worker
             response.fail(problem, self.failed)
         if self.forked:
             exit_child(None)
+        del response.request
         response.ended = ended = monotonic()
         head, sent = response.head, response.sent
         status = head.code if head is not None else response.failure
@@ -118,9 +129,17 @@ class WsgiCaller:
             "error",
             "application failed",
             request=line,
-            peer=str(request.environ.get("REMOTE_ADDR", "")),
+            peer=_text(request.environ.get("REMOTE_ADDR", "")),
             request_id=request.id or None,
             traceback=logs.traceback_of(problem),
         )
         if self.forked:
             exit_child(problem)
+
+
+def _text(value: object) -> str:
+    """An object of the application's as a text."""
+    try:
+        return str.__str__(str(value))
+    except BaseException as problem:
+        return f"({type(problem).__name__})"
