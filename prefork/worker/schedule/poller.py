@@ -2,9 +2,8 @@
 
 A connection stays registered in the epoll while it lives, so that a request on it costs no
 epoll_ctl(2).  The thread that takes a connection out of `parked` owns it: that is one dict
-operation, so two threads never serve the same connection.  Deadlines are checked lazily: a
-connection is on a timer wheel, at a tick at or before its deadline, and is moved on if the tick
-comes and the deadline has moved.
+operation, so two threads never serve the same connection.  The deadlines are on a timer wheel
+(prefork.worker.schedule.deadline_wheel).
 """
 
 import select
@@ -13,21 +12,20 @@ from collections.abc import Mapping
 from math import inf
 from typing import Generic, Protocol, TypeVar
 
+from prefork.worker.schedule.deadline_wheel import DeadlineWheel, Timed
+
 EPOLLIN = select.EPOLLIN
 EPOLLOUT = select.EPOLLOUT
 
-_TICKS = 4  # a second
 _WATCHED = 256  # descriptors that are no connections; there are far fewer
 
 
-class PolledConnection(Protocol):
+class PolledConnection(Timed, Protocol):
+    """A connection; it is given up at its deadline."""
+
     fd: int
     events: int
     """The events it is registered for in the epoll; 0 if it is not registered."""
-    deadline: float
-    """Monotonic seconds at which it is given up; 0 for never."""
-    wheel_time: float
-    """Monotonic seconds of its tick on the timer wheel; infinity if it is not on the wheel."""
 
 
 class EventPoller(Protocol):
@@ -38,8 +36,8 @@ class EventPoller(Protocol):
         """Parked connections, by descriptor."""
 
     @property
-    def next_deadline(self) -> float:
-        """Monotonic seconds of the earliest tick on the wheel; infinity if there is none."""
+    def next_tick(self) -> float:
+        """Monotonic seconds at which a deadline may have passed; infinity if there is none."""
 
     def watch(self, fd: int, *, edge: bool = False) -> None:
         """See `ConnectionPoller.watch`."""
@@ -60,9 +58,12 @@ class ConnectionPoller(Generic[P]):
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self.parked: dict[int, P] = {}
-        self._wheel: dict[int, set[P]] = {}
-        self.next_deadline = inf
-        """Monotonic seconds of the earliest tick on the wheel; infinity if there is none."""
+        self._wheel: DeadlineWheel[P] = DeadlineWheel()
+
+    @property
+    def next_tick(self) -> float:
+        """Monotonic seconds at which a deadline may have passed; infinity if there is none."""
+        return self._wheel.next_tick
 
     def watch(self, fd: int, *, edge: bool = False) -> None:
         """Lets `wait` return when a descriptor that is no connection becomes readable.
@@ -93,22 +94,7 @@ class ConnectionPoller(Generic[P]):
         connection.events = events
 
     def _schedule(self, connection: P) -> None:
-        """Puts a connection on the wheel at the next tick after its deadline."""
-        if connection.wheel_time != inf:
-            self._unschedule(connection)
-        tick = int(connection.deadline * _TICKS) + 1
-        connection.wheel_time = (tick - 1) / _TICKS
-        self._wheel.setdefault(tick, set()).add(connection)
-        self.next_deadline = min(self.next_deadline, tick / _TICKS)
-
-    def _unschedule(self, connection: P) -> None:
-        tick = int(connection.wheel_time * _TICKS) + 1
-        there = self._wheel.get(tick)
-        if there is not None:
-            there.discard(connection)
-            if not there:
-                del self._wheel[tick]
-        connection.wheel_time = inf
+        self._wheel.put(connection)
 
     def claim(self, fd: int) -> P | None:
         """Takes a connection out to serve it; None if another thread has it."""
@@ -144,16 +130,16 @@ class ConnectionPoller(Generic[P]):
         no longer be deleted (epoll(7), "Questions and answers" 6).
         """
         self.unregister(connection)
-        if connection.wheel_time != inf:
-            self._unschedule(connection)
+        self._wheel.remove(connection)
 
     def wait(self, now: float, limit: float | None = None) -> list[tuple[int, int]]:
         """(descriptor, events) of what became ready; waits until the next deadline at most.
 
         `limit`: seconds after which to return in any case; None for no limit.
         """
-        if self.next_deadline != inf:
-            until = max(self.next_deadline - now, 0.0)
+        next_tick = self._wheel.next_tick
+        if next_tick != inf:
+            until = max(next_tick - now, 0.0)
             limit = until if limit is None else min(until, limit)
         # All events: a connection without one has nothing to be read before its deadline.
         return self._epoll.poll(limit, len(self.parked) + _WATCHED)
@@ -161,19 +147,15 @@ class ConnectionPoller(Generic[P]):
     def claim_expired(self, now: float) -> list[P]:
         """Claims the connections whose deadline has passed."""
         late: list[P] = []
-        while self.next_deadline <= now:
-            for connection in self._wheel.pop(int(self.next_deadline * _TICKS), ()):
-                connection.wheel_time = inf
-                if self.parked.get(connection.fd) is not connection:
-                    continue  # being served (`park` puts it on the wheel again) or handed over
-                if not connection.deadline:
-                    continue  # it had one when it was put on the wheel
-                if connection.deadline <= now:
-                    if self.claim_connection(connection):
-                        late.append(connection)
-                else:
-                    self._schedule(connection)
-            self.next_deadline = min(self._wheel, default=inf) / _TICKS
+        for connection in self._wheel.take_due(now):
+            if self.parked.get(connection.fd) is not connection:
+                continue  # being served (`park` puts it on the wheel again) or handed over
+            if not connection.deadline:
+                continue  # it had one when it was put on the wheel
+            if connection.deadline > now:
+                self._wheel.put(connection)
+            elif self.claim_connection(connection):
+                late.append(connection)
         return late
 
 
@@ -239,7 +221,7 @@ class SharedConnectionPoller(ConnectionPoller[P]):
             super().remove(connection)
 
     def claim_expired(self, now: float) -> list[P]:
-        if now < self.next_deadline:
+        if now < self._wheel.next_tick:
             return []
         with self._lock:
             return super().claim_expired(now)

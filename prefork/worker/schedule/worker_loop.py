@@ -215,7 +215,7 @@ class WorkerLoop:
                 return
         if pending.accepted or pending.received:
             self._serve_new(record)
-        if self._poller.next_deadline <= looked:
+        if self._poller.next_tick <= looked:
             # As of that look, not of now: what has come while this thread served is in time.
             service.close_overdue(looked, record)
         accepting.collect_problems()
