@@ -5,7 +5,7 @@ import msgspec
 
 from prefork.cli.running_server import ServerCommand, connect, server_options
 from prefork.control import PoolBounds, QueueStatus, ServerStatus, WorkerStatus, decode_status
-from prefork.control.status_format import call_line, duration, milliseconds
+from prefork.control.time_units import call_line, duration, milliseconds
 from prefork.logs import printable
 
 

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from prefork.control import ServerStatus, WorkerStatus
-from prefork.control.status_format import duration, milliseconds
+from prefork.control.time_units import duration, milliseconds
 from prefork.logs import printable
 from prefork.top.model import Model, Row
 

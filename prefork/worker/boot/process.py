@@ -32,7 +32,7 @@ from prefork.worker.boot.service_factory import ServiceFactory, ServiceParts, lo
 from prefork.worker.boot.stack_writer import start_stack_writer
 from prefork.worker.boot.worker_args import WorkerArgs
 from prefork.worker.schedule.handover import Handover
-from prefork.worker.schedule.service_protocol import Service
+from prefork.worker.schedule.service_interface import Service
 from prefork.worker.schedule.threads import LeaderFollowers
 from prefork.worker.schedule.wakeup import Wakeup
 from prefork.worker.schedule.worker_listener import worker_listeners

@@ -20,7 +20,7 @@ from prefork.worker.boot.worker_args import WorkerArgs
 from prefork.worker.protocol.http_connection import HttpConnection
 from prefork.worker.schedule.descriptor_limit import descriptor_limit
 from prefork.worker.schedule.handover import Handover
-from prefork.worker.schedule.service_protocol import Service
+from prefork.worker.schedule.service_interface import Service
 from prefork.worker.schedule.threads import LeaderFollowers
 from prefork.worker.service.admission import Admission
 from prefork.worker.service.http_service import HttpService

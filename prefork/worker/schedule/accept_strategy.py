@@ -12,12 +12,12 @@ from time import monotonic
 from prefork import logs
 from prefork.scoreboard import ThreadRecord
 from prefork.worker.schedule.accept import QUEUE_EMPTY, AcceptorThread, MainAcceptor
+from prefork.worker.schedule.busy_watcher import Watcher
 from prefork.worker.schedule.fairness import AcceptFairness
 from prefork.worker.schedule.handover import Handover
 from prefork.worker.schedule.pending_work import PendingWork
-from prefork.worker.schedule.service_protocol import Service
+from prefork.worker.schedule.service_interface import Service
 from prefork.worker.schedule.wakeup import Wakeup
-from prefork.worker.schedule.watcher import Watcher
 from prefork.worker.schedule.worker_listener import AcceptedSocket, WorkerListener
 
 PAUSE = 0.1

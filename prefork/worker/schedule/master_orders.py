@@ -22,11 +22,11 @@ from prefork.channel import (
 )
 from prefork.worker.schedule.accept import WAKE, MainAcceptor
 from prefork.worker.schedule.accept_strategy import AcceptStrategy
+from prefork.worker.schedule.busy_watcher import Watcher
 from prefork.worker.schedule.handover import Handover
 from prefork.worker.schedule.pending_work import PendingWork
-from prefork.worker.schedule.service_protocol import Service
+from prefork.worker.schedule.service_interface import Service
 from prefork.worker.schedule.wakeup import Wakeup
-from prefork.worker.schedule.watcher import Watcher
 
 ReplaceLogs = Callable[[tuple[str, ...], list[int]], None]
 """Takes the paths of log files and their new descriptors."""

@@ -3,8 +3,8 @@
 They work by the Leader/Followers pattern.  One thread, the leader, waits in the epoll and answers
 what it finds there itself: a short call costs no switch of threads, and no convoy of threads that
 wait for the interpreter.  A follower is promoted to leader when it is needed: when the leader has
-been in the application for some milliseconds (prefork.worker.schedule.watcher checks that), or at
-once if recent calls were slow.  The main thread is one of the threads and leads whenever it is
+been in the application for some milliseconds (prefork.worker.schedule.busy_watcher checks that), or
+at once if recent calls were slow.  The main thread is one of the threads and leads whenever it is
 free, since only it can wait in accept4.
 
 The application is never in more calls than there are threads: only these threads call it.

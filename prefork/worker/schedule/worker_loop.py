@@ -17,13 +17,13 @@ from prefork.channel import Channel, InboxStuckReport, ReadyReport
 from prefork.scoreboard import ThreadRecord
 from prefork.worker.schedule.accept import MainAcceptor
 from prefork.worker.schedule.accept_strategy import PAUSE, AcceptStrategy
+from prefork.worker.schedule.busy_watcher import Watcher
 from prefork.worker.schedule.handover import Handover, HandoverMessage
 from prefork.worker.schedule.master_orders import MasterOrders, ReplaceLogs
 from prefork.worker.schedule.pending_work import PendingWork
-from prefork.worker.schedule.service_protocol import Service
+from prefork.worker.schedule.service_interface import Service
 from prefork.worker.schedule.threads import LeaderFollowers
 from prefork.worker.schedule.wakeup import Wakeup
-from prefork.worker.schedule.watcher import Watcher
 from prefork.worker.schedule.worker_listener import WorkerListener
 
 # Without the enum that signal.getsignal makes of its answer, or tries to: 0.6 us at each wait.

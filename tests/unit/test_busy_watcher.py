@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from prefork.worker.schedule.accept import MainAcceptor
+from prefork.worker.schedule.busy_watcher import Watcher
 from prefork.worker.schedule.pending_work import PendingWork
-from prefork.worker.schedule.watcher import Watcher
 
 Work = tuple[int, float]
 

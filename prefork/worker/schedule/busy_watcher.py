@@ -19,7 +19,7 @@ from prefork import logs
 from prefork.worker.schedule.accept import WAKE, MainAcceptor, start_without_signals
 from prefork.worker.schedule.handover import HOPS, Handover, HandoverMessage
 from prefork.worker.schedule.pending_work import PendingWork
-from prefork.worker.schedule.service_protocol import Service
+from prefork.worker.schedule.service_interface import Service
 from prefork.worker.schedule.threads import LeaderFollowers
 
 _PATIENCE = 0.004
