@@ -14,6 +14,7 @@ import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prefork import logs
 from prefork.apps.wsgi import StartResponse
 from prefork.http import forwarded
 from prefork.http.request import Environ
@@ -255,7 +256,13 @@ class World:
             # Of a pipeline, each has to wait for its turn.
             patch.setattr(http_connection, "_TIME_SLICE", -1.0)
             patch.setattr(HttpConnection, "advance", watched)
+            patch.setattr(HttpConnection, "enter", self._enter)
             yield
+
+    @staticmethod
+    def _enter(connection: HttpConnection, state: ConnectionState) -> None:
+        assert state is connection.state or state in TABLE[connection.state].successors
+        connection.state = state
 
     def _app(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         c = self.connection
@@ -405,7 +412,11 @@ def test_a_state_that_has_a_deadline_says_what_comes_of_it() -> None:
         assert limited == (row.on_deadline is not OnDeadline.NOTHING)
 
 
-def test_no_state_is_left_for_one_that_the_table_does_not_allow() -> None:
+def test_a_state_that_the_table_does_not_allow_ends_the_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lost: list[str] = []
+    monkeypatch.setattr(logs, "event", lambda *_, reason: lost.append(reason))
     ours, theirs = socket.socketpair()
     with theirs:
         connection = HttpConnection(ours, BASE, ("", ""), client_limits(), 0.0)
@@ -415,7 +426,9 @@ def test_no_state_is_left_for_one_that_the_table_does_not_allow() -> None:
                 if after is state or after in TABLE[state].successors:
                     connection.enter(after)
                     continue
-                with pytest.raises(AssertionError):
-                    connection.enter(after)
-                assert connection.state is state
+                connection.enter(after)
+                assert connection.state is S.CLOSED
+                assert connection.broken
+                assert lost.pop() == f"state {after.value!r} after {state.value!r}"
+                connection.broken = False
         connection.close()

@@ -132,8 +132,16 @@ class HttpConnection(ResponseWriter):
         self.wheel_time = inf
 
     def enter(self, state: ConnectionState) -> None:
-        """Changes the state, to one that the table allows."""
-        assert state is self.state or state in TABLE[self.state].successors, (self.state, state)
+        """Changes the state, to one that the table allows; any other ends the connection.
+
+        The latter is a defect of ours.  It is logged, and costs this client its connection, and no
+        other client of the worker.
+        """
+        if state is not self.state and state not in TABLE[self.state].successors:
+            reason = f"state {state.value!r} after {self.state.value!r}"
+            logs.event("error", "connection lost", reason=reason)
+            self.broken = True
+            state = _CLOSED
         self.state = state
 
     @property
@@ -361,10 +369,9 @@ class HttpConnection(ResponseWriter):
         """
         if leave_at:
             self.closing = True
-        state = self._next_state(now)
-        self.enter(state)
+        self.enter(self._next_state(now))
         self._set_deadline(now, leave_at)
-        return state
+        return self.state
 
     def _next_state(self, now: float) -> ConnectionState:
         """The one place that looks at the parser and the buffers together."""
