@@ -7,9 +7,14 @@ prefork.serve("shop.wsgi:application", bind=":8000", workers=4)
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from prefork.stop_notice import StopNotice
+
 __version__ = "0.1.0"
 
-__all__ = ["StartError", "__version__", "serve"]
+__all__ = ["StartError", "__version__", "serve", "stopping"]
+
+stopping = StopNotice()
+"""Set when the worker that runs this code was ordered to leave; see docs/tcp.md."""
 
 
 class StartError(Exception):

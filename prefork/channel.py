@@ -75,16 +75,22 @@ class ServeOrder(msgspec.Struct, tag="serve", frozen=True):
 
 
 class RetireOrder(msgspec.Struct, tag="retire", frozen=True):
-    """Stop, and accept nothing more: other workers go on with the listeners."""
+    """Stop, and accept nothing more: other workers go on with the listeners.
+
+    seconds: the time until the worker is killed, 0 for no limit, None from older code.
+    """
+
+    seconds: float | None = None
 
 
 class StopOrder(msgspec.Struct, tag="stop", frozen=True):
     """Stop, and accept from these listeners until their queue is empty: no other worker will.
 
-    The listeners were made non-blocking before.
+    The listeners were made non-blocking before.  `seconds`: as in RetireOrder.
     """
 
     listeners: tuple[int, ...]
+    seconds: float | None = None
 
 
 class ExpireOrder(msgspec.Struct, tag="expire", frozen=True):

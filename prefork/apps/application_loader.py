@@ -1,5 +1,6 @@
 """Loads the application that the configuration names."""
 
+import functools
 import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -69,7 +70,39 @@ def load_handler(config: Config) -> Callable[..., object]:
     """The TCP handler. Raises as `load_application` does."""
     assert config.server.app is not None
     handler: Callable[..., object] = find(config.server.app)
+    _check_handler(config.server.app, handler)
     return handler
+
+
+def _check_handler(target: str, handler: Callable[..., object]) -> None:
+    """Raises LoadError for what cannot be a TCP handler: the first connection would show it."""
+    import inspect
+
+    inner: Any = handler
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    if not inspect.isroutine(inner) and not inspect.isclass(inner):
+        inner = type(inner).__call__
+    if inspect.iscoroutinefunction(inner) or inspect.isasyncgenfunction(inner):
+        raise LoadError(
+            f"{target}: a TCP handler is a plain function, and this is an `async def`; call "
+            "asyncio.run() in a plain function, or use threads"
+        )
+    if inspect.isgeneratorfunction(inner):
+        raise LoadError(
+            f"{target}: a TCP handler is a plain function, and this one has a `yield`: its body "
+            "would never run; call sock.sendall() instead"
+        )
+    try:
+        signature = inspect.signature(handler)
+    except (TypeError, ValueError):  # a builtin without a signature
+        return
+    try:
+        signature.bind(None, None)
+    except TypeError:
+        raise LoadError(
+            f"{target}: a TCP handler is called with (sock, address), and this takes {signature}"
+        ) from None
 
 
 def find(target: str, key: str = "server.app") -> Any:

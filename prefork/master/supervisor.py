@@ -211,8 +211,12 @@ class Supervisor(Periodic):
                 drained.append(number)
                 ready = self._drains.drain(listener, monotonic(), patience) and ready
         if ready:
-            order = channel.StopOrder(tuple(drained)) if drained else channel.RetireOrder()
-            self.children.send(child, order)
+            deadline = child.worker.deadline
+            left = max(deadline - monotonic(), 0.001) if deadline is not None else 0.0
+            if drained:
+                self.children.send(child, channel.StopOrder(tuple(drained), left))
+            else:
+                self.children.send(child, channel.RetireOrder(left))
 
     def _kill(self, pid: int, slot: int, reason: str) -> None:
         child = self.children.find(pid)

@@ -2,9 +2,13 @@
 
 import itertools
 import os
+import select
 import socket
 import threading
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+
+import prefork
 
 
 def echo(sock: socket.socket, address: object) -> None:
@@ -75,6 +79,65 @@ def closes(sock: socket.socket, address: object) -> None:
     """Closes its connection itself."""
     sock.sendall(b"closed by the handler\n")
     sock.close()
+
+
+def told(sock: socket.socket, address: object) -> None:
+    """Every byte back, and a last line when the worker is about to leave."""
+    sock.sendall(b"hello\n")
+    watched = [sock.fileno(), prefork.stopping.fileno()]
+    while not prefork.stopping.is_set():
+        readable, _, _ = select.select(watched, [], [])
+        if watched[0] in readable:
+            data = sock.recv(65536)
+            if not data:
+                return
+            sock.sendall(data)
+    sock.sendall(b"please connect again\n")
+
+
+async def coroutine(sock: socket.socket, address: object) -> None:
+    """Can't be a handler."""
+
+
+def generator(sock: socket.socket, address: object) -> Iterator[None]:
+    """Can't be a handler."""
+    yield
+
+
+async def async_generator(sock: socket.socket, address: object) -> AsyncIterator[None]:
+    """Can't be a handler."""
+    yield
+
+
+class AsyncCallable:
+    """Its instances can't be handlers."""
+
+    async def __call__(self, sock: socket.socket, address: object) -> None:
+        """Would never run."""
+
+
+async_callable = AsyncCallable()
+
+
+def factory() -> object:
+    """Returns a handler, and is none."""
+    return echo
+
+
+def of_environ(environ: object) -> None:
+    """Takes one argument."""
+
+
+def hides_a_coroutine(sock: socket.socket, address: object) -> object:
+    """A plain function, by its looks."""
+    return coroutine(sock, address)
+
+
+class Conversation:
+    """A class that does all of its work when it is created, as those of socketserver."""
+
+    def __init__(self, sock: socket.socket, address: object) -> None:
+        sock.sendall(b"from a class\n")
 
 
 def exits(sock: socket.socket, address: object) -> None:

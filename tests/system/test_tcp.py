@@ -99,11 +99,13 @@ def test_unread_bytes_do_not_turn_the_end_into_a_reset(start: Start, threads: st
 
 
 @pytest.mark.parametrize("threads", ["1", "3"])
-def test_retire_shows_the_handler_the_end_of_its_input(
+def test_a_handler_finds_the_end_of_its_input_before_its_worker_is_killed(
     start: Start, tmp_path: Path, threads: str
 ) -> None:
     proof = tmp_path / "proof"
-    server = tcp(start, "until_eof", "--threads", threads, env={"PREFORK_TEST_EOF": str(proof)})
+    limit = ("--set", "workers.graceful_timeout=5")
+    env = {"PREFORK_TEST_EOF": str(proof)}
+    server = tcp(start, "until_eof", "--threads", threads, *limit, env=env)
     (worker,) = (event["pid"] for event in server.find("worker ready"))
     with server.connect() as sock:
         assert line(sock) == b"ready\n"
@@ -186,7 +188,7 @@ def test_each_of_several_listeners_is_served(start: Start, tmp_path: Path, threa
 @pytest.mark.parametrize("listeners", [1, 2])
 def test_what_is_queued_at_a_stop_is_served(start: Start, listeners: int) -> None:
     bind = ("127.0.0.1:0", "127.0.0.2:0")[:listeners]
-    server = tcp(start, "together", bind=bind)
+    server = tcp(start, "together", "--set", "workers.graceful_timeout=0", bind=bind)
     busy = server.connect()
     assert line(busy) == b"1\n"
     queued = []
@@ -195,10 +197,114 @@ def test_what_is_queued_at_a_stop_is_served(start: Start, listeners: int) -> Non
         for _ in range(10):
             queued.append(socket.create_connection((host, int(port)), PATIENCE))
     server.signal(signal.SIGTERM)
-    # Its handler sees the end of its input, and the queue is served by the same worker.
+    server.wait("worker leaving")
+    # Its handler goes on, and the queue is served by the same worker.
+    for sock in (busy, *queued):
+        sock.sendall(b"go\n")
     assert read_all(busy) == b"1\n"
     for sock in queued:
         assert read_all(sock) == b"1\n1\n"
         sock.close()
     busy.close()
     assert server.wait_exit() == 0
+
+
+def ask(sock: socket.socket, data: bytes) -> None:
+    sock.sendall(data)
+    assert line(sock) == data
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+@pytest.mark.parametrize("limit", ["30", "0"])
+def test_a_conversation_goes_on_over_a_reload(start: Start, threads: str, limit: str) -> None:
+    setting = f"workers.graceful_timeout={limit}"
+    server = tcp(start, "echo", "--threads", threads, "--set", setting)
+    (old,) = server.ready_pids()
+    with server.connect() as sock:
+        ask(sock, b"before\n")
+        server.command("reload")
+        server.wait("worker leaving", pid=old)
+        for number in range(5):
+            ask(sock, b"after %d\n" % number)
+        with server.connect() as other:  # of the new generation
+            ask(other, b"new\n")
+        sock.shutdown(socket.SHUT_WR)
+        assert read_all(sock) == b""
+    assert server.wait("worker exited", pid=old)["how"] == "exit status 0"
+    assert not server.find("worker killed")
+
+
+def test_a_conversation_goes_on_while_the_server_stops(start: Start) -> None:
+    server = tcp(start, "echo")
+    with server.connect() as sock:
+        ask(sock, b"before\n")
+        server.signal(signal.SIGTERM)
+        server.wait("worker leaving")
+        ask(sock, b"after\n")
+    assert server.wait_exit() == 0
+
+
+@pytest.mark.parametrize("preload", ["false", "true"])
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_a_handler_learns_that_its_worker_leaves(start: Start, threads: str, preload: str) -> None:
+    server = tcp(start, "told", "--threads", threads, "--set", f"workers.preload={preload}")
+    with server.connect() as sock:
+        assert line(sock) == b"hello\n"
+        ask(sock, b"before\n")
+        server.command("reload")
+        assert read_all(sock) == b"please connect again\n"
+    with server.connect() as sock:
+        assert line(sock) == b"hello\n"
+        ask(sock, b"the new worker stays\n")
+
+
+def test_one_worker_that_leaves_does_not_set_the_notice_of_another(start: Start) -> None:
+    server = tcp(start, "told", "--set", "workers.preload=true", workers=2)
+    first, second = server.connect(), server.connect()
+    assert line(first) == line(second) == b"hello\n"
+    ask(first, b"first\n")
+    ask(second, b"second\n")
+    server.command("scale", "1")
+    leaving = server.wait("worker leaving")["pid"]
+    server.wait("worker exited", pid=leaving)
+    rest = []
+    for sock in (first, second):
+        sock.sendall(b"still\n")
+        rest.append(line(sock))
+    assert sorted(rest) == [b"please connect again\n", b"still\n"]
+    first.close()
+    second.close()
+
+
+@pytest.mark.parametrize(
+    ("handler", "reason"),
+    [
+        ("coroutine", "this is an `async def`"),
+        ("async_generator", "this is an `async def`"),
+        ("async_callable", "this is an `async def`"),
+        ("generator", "this one has a `yield`"),
+        ("factory", "called with (sock, address), and this takes () -> object"),
+        ("of_environ", "called with (sock, address), and this takes (environ: object)"),
+    ],
+)
+def test_what_cannot_be_a_handler_is_refused_when_it_is_loaded(
+    start: Start, handler: str, reason: str
+) -> None:
+    server = start("--tcp", f"tests.apps.tcp_apps:{handler}")
+    server.expected_errors.add("first boot failed")
+    assert server.wait_exit() == 3
+    assert reason in server.wait("first boot failed")["traceback"]
+    assert "Traceback" not in server.log()
+
+
+def test_a_coroutine_that_a_handler_returns_is_an_error_of_the_handler(start: Start) -> None:
+    server = tcp(start, "hides_a_coroutine")
+    server.expected_errors.add("handler failed")
+    with server.connect() as sock:
+        assert read_all(sock) == b""
+    assert "which nobody awaits" in server.wait("handler failed")["traceback"]
+
+
+def test_a_class_may_do_its_work_when_it_is_created(start: Start) -> None:
+    with tcp(start, "Conversation").connect() as sock:
+        assert read_all(sock) == b"from a class\n"

@@ -456,7 +456,7 @@ class Quiet:
 
     def hand_over_all(self) -> None: ...
 
-    def begin_shutdown(self) -> None:
+    def begin_shutdown(self, seconds: float | None = None) -> None:
         self.on_shutdown()
 
     def shut_down_idle(self) -> None:

@@ -71,6 +71,7 @@ def _tcp_service(handler: Callable[..., object], parts: ServiceParts) -> Service
     return TcpService(
         *(handler, parts.threads, parts.handover, args.scoreboard.stats_writer(args.slot)),
         request_timeout=args.config.workers.request_timeout,
+        graceful_timeout=args.config.workers.graceful_timeout,
         header_timeout=http.header_timeout,
         proxies=trust(http.trusted_proxies) if http.proxy_protocol else None,
     )

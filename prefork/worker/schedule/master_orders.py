@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable
 from time import monotonic
 
+from prefork import stopping
 from prefork.channel import (
     Channel,
     ExpireOrder,
@@ -103,9 +104,9 @@ class MasterOrders:
         if isinstance(order, ServeOrder):
             self.serving = True
         elif isinstance(order, StopOrder):
-            self._stop(order.listeners)
+            self._stop(order.listeners, order.seconds)
         elif isinstance(order, RetireOrder):
-            self._stop(())  # the queue is for the other workers
+            self._stop((), order.seconds)  # the queue is for the other workers
         elif isinstance(order, ExpireOrder):
             self._service.expire_requests(monotonic())
             self._stop(())
@@ -115,14 +116,17 @@ class MasterOrders:
             self._handover.set_inboxes(order.kind, order.slots, fds, own=order.own)
             self._watcher.wake()
 
-    def _stop(self, drained: tuple[int, ...]) -> None:
-        """Stops accepting, but for some listeners, whose queues are emptied before."""
+    def _stop(self, drained: tuple[int, ...], seconds: float | None = None) -> None:
+        """Stops accepting, but for some listeners, whose queues are emptied before.
+
+        `seconds`: until the worker is killed, 0 for never; None for `graceful_timeout`."""
         pending = self._pending
         if pending.stopping:
             return
         pending.stopping = pending.check_orders = True
+        stopping.set()
         self._handover.stop_receiving()
         self._accepting.replace_listeners(drained)
-        self._service.begin_shutdown()
+        self._service.begin_shutdown(seconds)
         self._accepting.stop_acceptors()
         self._channel.send(LeavingReport())

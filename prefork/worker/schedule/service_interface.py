@@ -43,10 +43,11 @@ class Service(Protocol):
     def hand_over_all(self) -> None:
         """Hands over all parked connections that can move, to any sibling that receives them."""
 
-    def begin_shutdown(self) -> None:
+    def begin_shutdown(self, seconds: float | None = None) -> None:
         """The requests that run now are the last of their connections.
 
-        May be called by a signal handler."""
+        `seconds`: until the worker is killed, 0 for never; None for `graceful_timeout`.
+        May be called by a signal handler (main thread)."""
 
     def shut_down_idle(self) -> None:
         """The worker stops: idle connections are handed over, or get a last deadline."""

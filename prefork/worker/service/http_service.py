@@ -162,7 +162,7 @@ class HttpService:
         for connection in list(self.poller.parked.values()):
             self._move(connection, only_idle=False)
 
-    def begin_shutdown(self) -> None:
+    def begin_shutdown(self, seconds: float | None = None) -> None:
         if self._handover.expects_receiver:
             # Idle connections go to a sibling, even before the main thread calls `shut_down_idle`.
             self._leave_at = monotonic() + self._last_chance

@@ -3,12 +3,19 @@
 A handler has its connection to itself for as long as it likes, in the thread that called it.  Only
 connections that need no handler are parked: those that have to begin with a header of the PROXY
 protocol, and those whose handler has returned while the client still sends.
+
+A worker that was ordered to leave lets its handlers go on.  They learn of it from
+`prefork.stopping`.  Shortly before the worker is killed, those that are left find the end of their
+input, so that a handler that waits for its client ends in order.
 """
 
+import _thread
+import inspect
+import signal
 import socket
 import threading
 from collections.abc import Callable
-from time import monotonic
+from time import monotonic, sleep
 
 from prefork import logs
 from prefork.http.forwarded import Trusts
@@ -31,6 +38,10 @@ from prefork.worker.transport.accepted_socket import PeerAddress, peer_name
 _LAST_CHANCE = 2.0
 """Seconds that a connection gets for its PROXY header when its worker is on its way out."""
 
+_LAST_WORDS = 2.0
+"""Seconds between the end of a handler's input and the death of its worker; a fifth of the time
+that the worker has, if that is less."""
+
 _CALL, _LINGER = ConnectionState.CALL, ConnectionState.LINGER
 
 Handler = Callable[[socket.socket, PeerAddress], object]
@@ -47,6 +58,7 @@ class TcpService:
         stats: WorkerStatsWriter,
         *,
         request_timeout: float,
+        graceful_timeout: float,
         header_timeout: float,
         proxies: Trusts | None,
     ) -> None:
@@ -61,12 +73,13 @@ class TcpService:
         self._handover = handover
         self._stats = stats
         self._request_timeout = request_timeout
+        self._graceful_timeout = graceful_timeout
         self._header_timeout = header_timeout
         self._proxies = proxies
         self._open: set[TcpConnection] = set()
         self._running: dict[TcpConnection, float] = {}
         self._forked = False
-        self._last = False
+        self._input_ended = False
 
     # prefork.worker.schedule.worker_loop.Service
 
@@ -135,8 +148,24 @@ class TcpService:
         self.poller.park(connection, EPOLLIN)
         return False
 
-    def begin_shutdown(self) -> None:
-        self._last = True
+    def begin_shutdown(self, seconds: float | None = None) -> None:
+        limit = self._graceful_timeout if seconds is None else seconds
+        if not limit:
+            return
+        # Not a threading.Thread: its start takes a lock, which the code that a signal handler has
+        # interrupted may hold.  Signals are for the main thread, which may wait in the handler.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            _thread.start_new_thread(self._end_input, (limit - min(_LAST_WORDS, limit / 5),))
+        except RuntimeError:  # no room for a thread
+            self._end_input(0.0)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def _end_input(self, delay: float) -> None:
+        """Shows all handlers the end of their input after `delay` seconds."""
+        sleep(delay)
+        self._input_ended = True
         for connection in list(self._running):
             connection.shut_for_reading()
 
@@ -197,11 +226,13 @@ class TcpService:
             threads.before_call(record)
         self._running[connection] = now
         connection.thread = threading.get_ident()
-        if self._last:
+        if self._input_ended:
             connection.shut_for_reading()
         failure: BaseException | None = None
         try:
-            self._handler(connection.sock, connection.address)
+            result = self._handler(connection.sock, connection.address)
+            if result is not None and inspect.isawaitable(result):
+                raise TypeError("the handler returned a coroutine, which nobody awaits")
         except BaseException as problem:  # SystemExit too: it ends this connection only
             failure = problem
         if failure is not None and not (self._forked and isinstance(failure, SystemExit)):
