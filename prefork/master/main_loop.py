@@ -174,7 +174,7 @@ class Master:
         times = [due for part in self._periodic if (due := part.due) is not None]
         planned = max(min(times) - before, 0.0) if times else None
         for key, mask in self._selector.select(planned):
-            key.data(mask)
+            key.data(mask)  # the callback that the descriptor was registered with
         late = monotonic() - before - planned if planned is not None else 0.0
         if late > _OVERSLEPT:
             for part in self._periodic:
@@ -196,7 +196,7 @@ class Master:
         self._recycler.worker_ready(child)
         self._autoscaler.worker_ready(monotonic())
 
-    def generation_committed(self) -> None:
+    def serving_worker_ready(self) -> None:
         self._operations.watch_files()
         self._metrics.follow(self._reloads.serving.metrics)
         self._queues.generation_changed()

@@ -37,8 +37,8 @@ class SupervisorEvents(Protocol):
     def worker_ready(self, child: Child) -> None:
         """A worker has booted, and was ordered to serve if the pool still wants it."""
 
-    def generation_committed(self) -> None:
-        """Another generation serves from now on."""
+    def serving_worker_ready(self) -> None:
+        """A worker of the generation that serves is ready: another generation may serve now."""
 
     def first_boot_failed(self, reason: str) -> None:
         """No worker was ever ready: the server is about to stop."""
@@ -151,7 +151,7 @@ class Supervisor(Periodic):
             self.pool.ready(child.pid, now)
             if self.pool.current == number:
                 self._reloads.commit(number)
-                self._events.generation_committed()
+                self._events.serving_worker_ready()
             if child.worker.state is WorkerState.READY:
                 self.inboxes.register(child)
                 self.children.send(child, channel.ServeOrder())
@@ -264,7 +264,7 @@ class Supervisor(Periodic):
             if not accepting:
                 self._settling.remove(number)
                 self._reloads.settled(number)
-                return
+                return  # the list has changed under the loop; the next one is reported next time
 
     def _listeners_in_use(self) -> set[Listener]:
         """The listeners from which workers that stay accept connections, and that of metrics."""

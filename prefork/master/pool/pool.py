@@ -295,6 +295,8 @@ class Pool:
             reason = f"a worker died before it was ready: {how}"
             roster.count_failure(worker.generation, worker.round, reason, now)
         elif worker.state is WorkerState.READY:
+            # A SIGKILL comes from an operator or from the kernel that is short of memory: it says
+            # nothing about the code, so the replacement is forked at once.
             if sigkill or now - worker.since >= PROBATION:
                 roster.skip_backoff(worker.generation, now)
             else:

@@ -199,7 +199,7 @@ class Children:
     def send(self, child: Child, order: Order, fds: tuple[int, ...] = ()) -> None:
         """Sends an order, and wakes the worker to read it.
 
-        A worker just outside accept4(2) misses the signal: orders that matter are repeated until
+        A worker just before accept4(2) misses the signal: orders that matter are repeated until
         they are confirmed.
         """
         child.channel.send(order, fds)

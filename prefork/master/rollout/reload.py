@@ -141,7 +141,7 @@ class Reloads(Periodic):
         return generation
 
     def commit(self, number: int) -> None:
-        """The first worker of a generation is ready: from here on it serves."""
+        """The first worker of a generation is ready: from here on this generation serves."""
         if number == self.serving.number:
             return
         self.serving = self._under_way[number].generation
@@ -154,7 +154,7 @@ class Reloads(Periodic):
                 logs.event("error", "listener not adjusted", reason=str(error))
 
     def settled(self, number: int) -> None:
-        """All workers of a generation are ready, and the last older one was ordered to leave."""
+        """All workers of a generation are ready, and no older one accepts any more."""
         done = self._under_way.pop(number, None)
         if done is None:
             return

@@ -229,7 +229,7 @@ class HttpService:
         if state is _CLOSED:
             self._close(connection)
             return
-        if self._leave_at and self._sent(connection, only_idle=False):
+        if self._leave_at and self._handed_over(connection, only_idle=False):
             return
         readable = TABLE[state].waits_for is Readiness.READABLE
         self.poller.park(connection, EPOLLIN if readable else EPOLLOUT)
@@ -252,12 +252,12 @@ class HttpService:
         if not self.poller.claim_connection(connection):
             return False
         events = connection.events
-        if self._sent(connection, only_idle=only_idle, slot=slot):
+        if self._handed_over(connection, only_idle=only_idle, slot=slot):
             return True
         self.poller.park(connection, events)
         return False
 
-    def _sent(
+    def _handed_over(
         self, connection: HttpConnection, *, only_idle: bool, slot: int | None = None
     ) -> bool:
         """Whether a sibling has taken a connection."""
