@@ -1,6 +1,7 @@
 """What the commands for a running server share: which server is meant, and how errors look."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -10,11 +11,14 @@ from prefork.control import TIMEOUT, ControlClient, ControlError, find_socket
 
 
 def server_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds the parameters `target` and `control`, which say which server is meant."""
+    """Adds the parameters `target` and `control`, which say which server is meant.
+
+    SERVER is its name, one of its addresses, or what `prefork serve` was given.
+    """
     control = click.option(
-        "--control", metavar="PATH", help="Control socket of the server, in place of CONFIG."
+        "--control", metavar="PATH", help="Control socket of the server, in place of SERVER."
     )
-    target = click.argument("target", metavar="[CONFIG]", required=False, shell_complete=files)
+    target = click.argument("target", metavar="[SERVER]", required=False, shell_complete=files)
     return target(control(command))
 
 
@@ -25,11 +29,34 @@ def connect(
 
     Raises ControlError, and click.UsageError if both are given.
     """
+    return connect_to(socket_of(target, control), timeout)
+
+
+def socket_of(target: str | None, control: str | None) -> Path:
+    """The control socket of the server that is meant.  Raises as `connect` does."""
     if target is not None and control is not None:
-        raise click.UsageError("give CONFIG or --control PATH, not both")
-    return ControlClient(
-        find_socket(target, control), timeout, lambda text: click.echo(text, err=True)
-    )
+        raise click.UsageError("give SERVER or --control PATH, not both")
+    return find_socket(target, control)
+
+
+def connect_to(path: Path, timeout: float | None = TIMEOUT) -> ControlClient:
+    """A connection to the server at a control socket, as `connect` makes it."""
+    return ControlClient(path, timeout, lambda text: click.echo(text, err=True))
+
+
+def for_each(paths: Iterable[Path], action: Callable[[Path], object]) -> None:
+    """Calls `action` with each path; an error of one does not keep the others from it.
+
+    Raises click.ClickException at the end if one of them had an error.
+    """
+    errors = []
+    for path in paths:
+        try:
+            action(path)
+        except ControlError as error:
+            errors.append(str(error))
+    if errors:
+        raise click.ClickException("\n".join(errors))
 
 
 class ServerCommand(click.Command):

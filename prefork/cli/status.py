@@ -1,10 +1,27 @@
 """`prefork status`: the server and its workers, as text or as JSON."""
 
+from pathlib import Path
+from typing import Any
+
 import click
 import msgspec
 
-from prefork.cli.running_server import ServerCommand, connect, server_options
-from prefork.control import PoolBounds, QueueStatus, ServerStatus, WorkerStatus, decode_status
+from prefork.cli.running_server import (
+    ServerCommand,
+    connect,
+    connect_to,
+    for_each,
+    server_options,
+    socket_of,
+)
+from prefork.control import (
+    PoolBounds,
+    QueueStatus,
+    ServerStatus,
+    WorkerStatus,
+    decode_status,
+    running_servers,
+)
 from prefork.control.time_units import call_line, duration, milliseconds
 from prefork.logs import printable
 
@@ -16,16 +33,34 @@ from prefork.logs import printable
     "--stack", "slot", metavar="SLOT", type=int, help="Print the Python stacks of one worker."
 )
 def command(target: str | None, control: str | None, as_json: bool, slot: int | None) -> None:
-    """Show the server and its workers: what each does, for which client, and since when."""
-    with connect(target, control) as client:
-        if slot is not None:
+    """Show the server and its workers: what each does, for which client, and since when.
+
+    Without SERVER all running servers of this user are shown; with --json as a list if there are
+    several.
+    """
+    if slot is not None:
+        with connect(target, control) as client:
             answer = client.call("stack", slot=slot)
-            return click.echo(msgspec.json.encode(answer) if as_json else str(answer.get("stack")))
-        answer = client.call("status")
-    if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(answer), indent=2))
-    else:
-        click.echo("\n".join(_status_lines(decode_status(answer))))
+        return click.echo(msgspec.json.encode(answer) if as_json else str(answer.get("stack")))
+    paths = running_servers() if target is None and control is None else []
+    if len(paths) < 2:
+        paths = [socket_of(target, control)]
+    answers: list[dict[str, Any]] = []
+
+    def show(path: Path) -> None:
+        with connect_to(path) as client:
+            answer = client.call("status")
+        if not as_json:
+            text = "\n".join(_status_lines(decode_status(answer)))
+            click.echo(f"\n{text}" if answers else text)
+        answers.append(answer)
+
+    try:
+        for_each(paths, show)
+    finally:
+        if as_json and answers:
+            shown = answers if len(paths) > 1 else answers[0]
+            click.echo(msgspec.json.format(msgspec.json.encode(shown), indent=2))
 
 
 def _status_lines(server: ServerStatus) -> list[str]:
@@ -35,7 +70,7 @@ def _status_lines(server: ServerStatus) -> list[str]:
         f"generation {server.generation}{', reloading' if server.reloading else ''}",
         f"up {duration(server.uptime)}",
         f"target {server.target} workers{_bounds(server.bounds)}",
-        f"listening on {', '.join(server.listeners)}",
+        f"listening on {', '.join(server.listeners) or 'nothing: it is stopping'}",
     ]
     workers = sorted(server.workers, key=lambda worker: worker.slot)
     rows = [_TITLES, *map(_row, workers)]

@@ -41,9 +41,11 @@ def command(
     """
     if read is not None and (interface or write or url):
         raise click.UsageError("--read cannot be used with --interface, --write or --get")
-    if url is not None and port is not None:
-        raise click.UsageError("--get cannot be used with PORT: the port is that of the URL")
     target = None if url is None else _target(url)
+    if target is not None and port not in (None, target.port):
+        raise click.UsageError(
+            f"PORT is {port}, and the port of the URL is {target.port}; leave PORT out with --get"
+        )
     try:
         # Imported here: the other commands do not need scapy.
         from prefork.wire import show

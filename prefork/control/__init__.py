@@ -28,7 +28,8 @@ from prefork.control.control_messages import (
     decode_status,
     encode,
 )
-from prefork.control.socket_path import SocketDirectories, default_path, find_socket
+from prefork.control.find_server import find_socket, running_servers
+from prefork.control.socket_path import SocketDirectories, default_path
 from prefork.pool_bounds import PoolBounds
 
 __all__ = [
@@ -59,4 +60,5 @@ __all__ = [
     "default_path",
     "encode",
     "find_socket",
+    "running_servers",
 ]

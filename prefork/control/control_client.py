@@ -16,6 +16,9 @@ from prefork.control.control_messages import ANSWER_LIMIT, ControlError, encode
 TIMEOUT = 10.0
 """Seconds in which a server answers a command that it can carry out at once."""
 
+_PATIENCE = 1.0
+"""Seconds of a stop after which it is reported what it waits for."""
+
 _EXIT_TIMEOUT = 2.0
 """Seconds from the end of a server's connections until its process has ended."""
 
@@ -77,9 +80,10 @@ class ControlClient:
         del answer["v"]
         return answer
 
-    def stop(self) -> None:
+    def stop(self, waiting: Callable[[], object] = lambda: None) -> None:
         """Stops the server gracefully; returns when its process has ended.
 
+        `waiting` is called each second until then.
         The connection ends a moment before the process does.  If a program goes on after its
         `prefork.serve()`, this returns two seconds after the connection has ended.  If the process
         can't be seen from here (in another pid namespace, or if pidfd_open(2) is denied), this
@@ -91,8 +95,11 @@ class ControlClient:
         try:
             self.call("stop")
             with self._control_errors():
-                while self._lines.read(4096):
-                    pass
+                while True:
+                    while not select.select([self._sock], [], [], _PATIENCE)[0]:
+                        waiting()
+                    if not self._sock.recv(4096):
+                        break
             if process is not None:
                 # It becomes readable when all threads of the process have ended, pidfd_open(2).
                 select.select([process], [], [], _EXIT_TIMEOUT)

@@ -144,7 +144,9 @@ class QueueStatus(msgspec.Struct, frozen=True, kw_only=True):
 class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A server.
 
+    file: the absolute path of its configuration file, "" if it has none.
     uptime: in seconds.
+    listeners: those that are open; a server that stops closes them.
     target: the number of workers that it is to have.
     bounds: the range of `target`, which follows demand; None for a fixed pool.
     requests: those of all workers since the start.
@@ -156,6 +158,7 @@ class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: str
+    file: str = ""
     pid: int
     version: str
     generation: int

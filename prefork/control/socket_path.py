@@ -1,17 +1,14 @@
-"""Where the control socket of a server is, and which servers of a user are running."""
+"""Where the control socket of a server is."""
 
-import contextlib
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from msgspec import Struct
 
-from prefork import unix_socket
 from prefork.address import UNIX_PATH_MAX
-from prefork.config import ConfigError, Source, load
 from prefork.control.control_messages import ControlError
 
 _SUFFIX = ".sock"
@@ -44,6 +41,11 @@ class SocketDirectories(Struct, frozen=True):
         return SocketDirectories(
             uid, Path(run if os.path.isabs(run) else "/run/prefork"), tuple(own)
         )
+
+    @staticmethod
+    def of_process() -> "SocketDirectories":
+        """Those of the user of this process."""
+        return SocketDirectories.from_environment(os.environ, os.geteuid())
 
     def usable(self) -> list[Path]:
         """Those that exist and that no other user can have put a socket into."""
@@ -78,10 +80,10 @@ def default_path(name: str, directories: SocketDirectories | None = None) -> Pat
 
     Raises ControlError if no directory is usable.
     """
-    directories = directories or _directories()
+    directories = directories or SocketDirectories.of_process()
     candidates = (directories.run, *directories.own)
     for directory in candidates:
-        path = _path(directory, name)
+        path = path_in(directory, name)
         if len(os.fsencode(path)) <= UNIX_PATH_MAX and directories.make(directory):
             return path
     tried = ", ".join(map(str, candidates))
@@ -91,28 +93,13 @@ def default_path(name: str, directories: SocketDirectories | None = None) -> Pat
     )
 
 
-def find_socket(
-    target: str | None, control: str | None, directories: SocketDirectories | None = None
-) -> Path:
-    """The control socket of a running server.
-
-    control: its path, as the user gave it.
-    target: what the server serves, as `prefork serve` takes it.
-    Without both it is the only server of this user that is running.
-
-    Raises ControlError if none is running, or several, or if the target has a problem.
-    """
-    if control is not None:
-        return Path(control)
-    usable = (directories or _directories()).usable()
-    return _find_only(usable) if target is None else _find_target(target, usable)
+def sockets_in(directories: Iterable[Path]) -> list[Path]:
+    """All control sockets there, also those of servers that are dead."""
+    return [path for directory in directories for path in sorted(directory.glob(f"*{_SUFFIX}"))]
 
 
-def _directories() -> SocketDirectories:
-    return SocketDirectories.from_environment(os.environ, os.geteuid())
-
-
-def _path(directory: Path, name: str) -> Path:
+def path_in(directory: Path, name: str) -> Path:
+    """The control socket of a server of this name in a directory; see `default_path`."""
     encoded = quote_from_bytes(os.fsencode(name), safe=":@[]")
     room = UNIX_PATH_MAX - len(os.fsencode(directory)) - len("/") - len(_SUFFIX)
     if len(encoded) > room:
@@ -124,51 +111,6 @@ def _path(directory: Path, name: str) -> Path:
     return directory / f"{encoded}{_SUFFIX}"
 
 
-def _name(path: Path) -> str:
-    """The name that `_path` encoded, or the part of it that was kept."""
+def name_of(path: Path) -> str:
+    """The name that `path_in` encoded, or the part of it that was kept."""
     return os.fsdecode(unquote_to_bytes(path.name.removesuffix(_SUFFIX)))
-
-
-def _find_target(target: str, directories: list[Path]) -> Path:
-    try:
-        config = load(Source(target=target, overrides=(), tcp=False)).config
-    except ConfigError as error:
-        problem, *others = error.problems
-        more = f" (and {len(others)} more; see prefork check)" if others else ""
-        raise ControlError(f"{problem}{more}; correct it, or give --control PATH") from None
-    if config.control.path:
-        return Path(config.control.path)
-    name = config.server.name
-    existing = [path for path in (_path(each, name) for each in directories) if path.exists()]
-    if not existing:
-        raise ControlError(f"no server {name!r} of this user is running{_hint(directories)}")
-    # If none is live, the error about a stale socket, or another user's, says the most.
-    return next(filter(_is_live, existing), existing[0])
-
-
-def _find_only(directories: list[Path]) -> Path:
-    match _running(directories):
-        case [path]:
-            return path
-        case []:
-            raise ControlError(
-                "no server of this user is running; if it has control.path set, give --control PATH"
-            )
-    raise ControlError(f"several servers are running{_hint(directories)}")
-
-
-def _hint(directories: list[Path]) -> str:
-    """The running servers to choose from, as the end of an error text."""
-    running = ", ".join(f"{_name(path)} ({path})" for path in _running(directories))
-    return f"; choose one by --control PATH: {running}" if running else ""
-
-
-def _running(directories: list[Path]) -> list[Path]:
-    found = [path for directory in directories for path in sorted(directory.glob(f"*{_SUFFIX}"))]
-    return [path for path in found if _is_live(path)]
-
-
-def _is_live(path: Path) -> bool:
-    with contextlib.suppress(OSError):  # it belongs to another user
-        return unix_socket.listening_process(str(path)) is not None
-    return False

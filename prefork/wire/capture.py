@@ -6,6 +6,7 @@ Neither libpcap nor tcpdump is needed: the kernel provides socket, filter and ti
 import contextlib
 import os
 import select
+import shlex
 import socket
 import struct
 import sys
@@ -106,14 +107,22 @@ class Capture:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
 
 
+def _remedy() -> str:
+    """How this command gets the right, and no other program."""
+    if os.geteuid() == 0:
+        return "root has lost it here: start the container with --cap-add=NET_RAW, or use the host"
+    # With its full path: sudo has another PATH than a virtual environment.
+    command = shlex.join([sys.executable, "-m", "prefork", *sys.argv[1:]])
+    return f"run it with sudo: sudo {command}"
+
+
 @contextlib.contextmanager
 def _as_capture_error(interface: str) -> Iterator[None]:
     try:
         yield
     except PermissionError:
         raise CaptureError(
-            "no permission to capture: CAP_NET_RAW is missing; run it as root (sudo), or give it to"
-            f" Python: sudo setcap cap_net_raw+ep {os.path.realpath(sys.executable)}"
+            f"no permission to capture: CAP_NET_RAW is missing; {_remedy()}"
         ) from None
     except OSError as error:
         names = ", ".join([name for _, name in socket.if_nameindex()] + [ANY])

@@ -225,7 +225,7 @@ def test_the_only_server_need_not_be_named(
 
     options = ("--workers", "1", "--set", "server.name=other")
     other = start(BASIC, *options, env=own_places, default_control=True).wait_ready(1)
-    unclear = run_prefork("status", env=own_places)
+    unclear = run_prefork("scale", "3", env=own_places)
     assert unclear.returncode == 1
     (line,) = unclear.stderr.splitlines()
     assert line.startswith("Error: several servers are running")
@@ -323,3 +323,126 @@ def test_a_hundred_hostile_clients_stop_nothing(start: Start, place: Place) -> N
     finally:
         for client in clients:
             client.close()
+
+
+def two_servers(start: Start, place: Place, env: dict[str, str]) -> tuple[Server, Server]:
+    """`site`, of the file of the place, and `other`, of the command line."""
+    options = ("--workers", "1", "--set", "server.name=other")
+    site = start(str(place.config), env=env, default_control=True)
+    other = start(BASIC, *options, env=env, default_control=True)
+    return site.wait_ready(1), other.wait_ready(1)
+
+
+def test_status_shows_all_servers(start: Start, place: Place, own_places: dict[str, str]) -> None:
+    site, other = two_servers(start, place, own_places)
+    both = run_prefork("status", env=own_places)
+    assert both.returncode == 0
+    first, second = both.stdout.split("\n\n")
+    assert first.startswith(f"other: pid {other.pid}, ")
+    assert second.startswith(f"site: pid {site.pid}, ")
+    found = json.loads(run_prefork("status", "--json", env=own_places).stdout)
+    assert [(each["name"], each["file"]) for each in found] == [
+        ("other", ""),
+        ("site", str(place.config)),
+    ]
+
+
+def test_a_server_that_hangs_does_not_hide_the_others(
+    start: Start, place: Place, own_places: dict[str, str]
+) -> None:
+    site, other = two_servers(start, place, own_places)
+    other.signal(signal.SIGSTOP)
+    try:
+        both = run_prefork("status", env=own_places)
+    finally:
+        other.signal(signal.SIGCONT)
+    assert both.returncode == 1
+    assert "other.sock does not answer" in both.stderr
+    assert both.stdout.startswith(f"site: pid {site.pid}, ")
+
+
+@pytest.mark.parametrize("how", ["name", "address", "port"])
+def test_one_of_several_servers_is_chosen_by_its_name_or_address(
+    start: Start, place: Place, own_places: dict[str, str], how: str
+) -> None:
+    site, other = two_servers(start, place, own_places)
+    target = {"name": "other", "address": other.addresses[0], "port": f":{other.port}"}[how]
+    assert json.loads(run_prefork("status", "--json", target, env=own_places).stdout)["pid"] == (
+        other.pid
+    )
+    assert run_prefork("reload", target, env=own_places).returncode == 0
+    assert run_prefork("stop", target, env=own_places).stdout == "stopped\n"
+    assert other.wait_exit() == 0
+    assert run_prefork("status", "--json", env=own_places).returncode == 0
+    assert site.get()[0] == 200
+
+
+@pytest.mark.parametrize("damage", ["[workers", "[workers]\nno_such_key = 1\n"])
+def test_a_running_server_is_controlled_while_its_file_is_broken(
+    start: Start, place: Place, own_places: dict[str, str], damage: str
+) -> None:
+    site, _ = two_servers(start, place, own_places)
+    site.expected_errors.add("reload failed")
+    place.config.write_text(place.config.read_text() + f"\n{damage}")
+    target = str(place.config)
+    assert json.loads(run_prefork("status", "--json", target, env=own_places).stdout)["pid"] == (
+        site.pid
+    )
+    assert run_prefork("scale", "2", target, env=own_places).stdout == "scaled to 2\n"
+    assert run_prefork("reopen", target, env=own_places).stdout == "reopened\n"
+    failed = run_prefork("reload", target, env=own_places)
+    assert failed.returncode == 1
+    assert "site.toml: " in failed.stderr
+    assert run_prefork("stop", target, env=own_places).stdout == "stopped\n"
+    assert site.wait_exit() == 0
+
+
+def test_reopen_all_passes_over_a_dead_server(
+    start: Start, place: Place, own_places: dict[str, str]
+) -> None:
+    assert run_prefork("reopen", "--all", env=own_places).returncode == 0, "no server runs"
+    site, other = two_servers(start, place, own_places)
+    third = start(BASIC, "--workers", "1", env=own_places, default_control=True).wait_ready(1)
+    other.kill()
+    assert Path(own_places["PREFORK_RUN_DIR"], "other.sock").exists()
+    assert run_prefork("reopen", "--all", env=own_places).returncode == 0
+    for server in (site, third):
+        server.wait("log files reopened")
+    both = run_prefork("reopen", "--all", str(place.config), env=own_places)
+    assert both.returncode == 2
+
+
+@pytest.mark.parametrize("kept", ["call", "idle"])
+def test_stop_reports_what_it_waits_for(start: Start, tmp_path: Path, kept: str) -> None:
+    server = start("tests.apps.slow:app", "--workers", "1").wait_ready(1)
+    pid = server.ready_pids()[0]
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with server.connect() as sock:
+        path = f"/locked?fifo={fifo}" if kept == "call" else "/pid"
+        sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        release = os.open(fifo, os.O_WRONLY) if kept == "call" else -1  # waits for its reader
+        if kept == "idle":
+            assert sock.recv(4096)
+        stop = server.start_command("stop")
+        assert stop.stderr is not None
+        line = stop.stderr.readline()
+        assert line.startswith(f"waiting for worker 0 (pid {pid}): ")
+        if kept == "call":
+            assert f"GET {path} for 127.0.0.1, " in line
+            os.close(release)
+            assert sock.recv(4096).startswith(b"HTTP/1.1 200 ")
+        else:
+            assert line.endswith("1 client connected, which may send a request\n")
+    output, _ = stop.communicate(timeout=PATIENCE * 2)
+    assert output == "stopped\n"
+    assert server.wait_exit() == 0
+
+
+def test_stop_reports_that_the_server_still_serves(start: Start) -> None:
+    server = start(BASIC, "--workers", "1", "--set", "workers.drain_delay=3").wait_ready(1)
+    stop = server.start_command("stop")
+    assert stop.stderr is not None
+    assert "still serve (workers.drain_delay" in stop.stderr.readline()
+    stop.communicate(timeout=PATIENCE * 2)
+    assert server.wait_exit() == 0

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import resource
 import selectors
 import shutil
@@ -785,6 +786,114 @@ def test_a_broken_configuration_names_its_first_problem(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "[workers]\ncount = 0\n",
+        "[workers]\nno_such_key = 1\n",
+        "[workers\n",
+        "[http]\nheader_timeout = =\n",
+        None,
+    ],
+)
+@pytest.mark.parametrize("how", ["stem", "name", "path"])
+def test_a_broken_or_missing_file_still_names_its_server(
+    places: SocketDirectories, tmp_path: Path, broken: str | None, how: str
+) -> None:
+    text = {"stem": "", "name": '[server]\nname = "other"  # not site\n', "path": ""}[how]
+    if how == "path":
+        text = '[control]\npath = "own/own.sock"\n'
+        (tmp_path / "own").mkdir()
+    path = {
+        "stem": default_path("site", places),
+        "name": default_path("other", places),
+        "path": tmp_path / "own" / "own.sock",
+    }[how]
+    target = config(tmp_path, text + (broken or ""))
+    if broken is None:
+        if how != "stem":
+            return  # nothing says any more how it is called
+        Path(target).unlink()
+    with serving(path) as served:
+        assert find_socket(target, None, places) == served.path
+
+
+def status_of(served: Served, listeners: list[str], file: str = "") -> None:
+    def handle(command: control.Command, reply: Reply) -> None:
+        status = control.ServerStatus(
+            name="x",
+            file=file,
+            pid=6,
+            version="0.1.0",
+            generation=1,
+            uptime=1,
+            listeners=listeners,
+            target=1,
+            reloading=False,
+            workers=[],
+        )
+        reply.ok(**msgspec.structs.asdict(status))
+
+    served.handle = handle
+
+
+def test_a_file_whose_name_was_changed_still_finds_its_server(
+    places: SocketDirectories, tmp_path: Path
+) -> None:
+    target = config(tmp_path, '[server]\nname = "new"\n')
+    with serving(default_path("old", places)) as served:
+        status_of(served, ["127.0.0.1:80"], target)
+        assert find_socket(target, None, places) == served.path
+        other = config(tmp_path / "www")
+        with pytest.raises(ControlError, match="no server 'site' of this user is running"):
+            find_socket(other, None, places)
+
+
+def test_a_server_is_found_by_its_name(places: SocketDirectories) -> None:
+    with (
+        serving(default_path("my site", places)) as first,
+        serving(default_path("127.0.0.1:8000", no_run(places))) as second,
+    ):
+        assert find_socket("my site", None, places) == first.path
+        assert find_socket("127.0.0.1:8000", None, places) == second.path
+
+
+@pytest.mark.parametrize(
+    ("address", "found"),
+    [
+        (":9510", "first"),
+        ("127.0.0.1:9510", "first"),
+        ("10.0.0.1:9510", None),
+        (":9511", "second"),
+        ("10.0.0.1:9511", "second"),
+        ("[::1]:9512", "second"),
+        ("localhost:9512", "second"),
+        ("localhost:9510", "first"),
+        ("unix:/run/x", "second"),
+        ("unix:/run", None),
+        (":9513", None),
+        (":951", None),
+        (":80", "several"),
+    ],
+)
+def test_a_server_is_found_by_its_address(
+    places: SocketDirectories, address: str, found: str | None
+) -> None:
+    with (
+        serving(default_path("first", places)) as first,
+        serving(default_path("second", places)) as second,
+    ):
+        status_of(first, ["127.0.0.1:9510", "127.0.0.1:80"])
+        status_of(second, ["0.0.0.0:9511", "[::1]:9512", "unix:/run/x", "10.0.0.1:80"])
+        if found in ("first", "second"):
+            expected = first if found == "first" else second
+            assert find_socket(address, None, places) == expected.path
+            return
+        reason = "several servers listen on" if found else "no server of this user listens on"
+        with pytest.raises(ControlError, match=re.escape(f"{reason} {address}; choose one by")):
+            find_socket(address, None, places)
+
+
 def test_the_only_running_server_needs_no_name(places: SocketDirectories) -> None:
     leave_stale(default_path("stale", places))
     with serving(default_path("site", no_run(places))) as served:
@@ -799,7 +908,7 @@ def test_several_running_servers_are_listed(places: SocketDirectories) -> None:
     ):
         find_socket(None, None, places)
     assert str(caught.value) == (
-        "several servers are running; choose one by --control PATH: "
+        "several servers are running; choose one by its name, its address or --control PATH: "
         f"127.0.0.1:8000 ({first.path}), unix:/a ({second.path})"
     )
 
