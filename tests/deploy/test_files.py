@@ -1,5 +1,6 @@
 """The files in deploy/, each read by the program that it is for, and held against each other."""
 
+import gzip
 import os
 import re
 import tomllib
@@ -11,6 +12,7 @@ import yaml
 
 from prefork.config import Config, Override, Source, load
 from tests.support.commands import ROOT
+from tests.support.passable import passable
 from tests.support.programs import DEPLOY, find, run
 from tests.support.server import Start
 from tests.support.waiting import until
@@ -35,50 +37,74 @@ def test_haproxy_takes_its_file() -> None:
 
 
 def test_logrotate_takes_its_file(tmp_path: Path) -> None:
-    # -d changes nothing; it looks the user up, which a machine without prefork does not have.
-    text = (DEPLOY / "logrotate" / "prefork").read_text().replace("su prefork prefork", "")
-    (tmp_path / "prefork").write_text(text)
+    (tmp_path / "prefork").write_text((DEPLOY / "logrotate" / "prefork").read_text())
     done = run("logrotate", "-d", "-s", tmp_path / "state", tmp_path / "prefork")
     assert "error" not in done.stderr.lower()
 
 
-def test_logs_are_rotated(start: Start, tmp_path: Path) -> None:
-    """What is in the file does work, with a server that runs."""
+@pytest.mark.parametrize("owner", ["service", "root"])
+def test_logs_are_rotated_three_times(start: Start, tmp_path: Path, owner: str) -> None:
+    """By the real logrotate, with two servers, of which one is killed after the first time."""
     logs, sockets = tmp_path / "log", tmp_path / "run"
     for directory in (logs, sockets):
         directory.mkdir(mode=0o755)
+    user: tuple[str, ...] = ()
+    if owner == "root":
+        if os.geteuid() != 0:
+            pytest.skip("needs root")
+        user = ("--set", "process.user=nobody")
+    elif os.geteuid() == 0:
+        # As systemd's LogsDirectory=: the directory is not root's.
+        os.chown(logs, 65534, 65534)
     program = tmp_path / "prefork"
     program.write_text(f'#!/bin/sh\nexec {find("python")} -m prefork "$@"\n')
     program.chmod(0o755)
     text = (DEPLOY / "logrotate" / "prefork").read_text()
     for old, new in (
         ("/var/log/prefork", str(logs)),
-        ("/run/prefork", str(sockets)),
         ("/opt/prefork/bin/prefork", str(program)),
-        ("su prefork prefork", ""),
     ):
         assert old in text
         text = text.replace(old, new)
     (tmp_path / "rotate").write_text(text)
     (tmp_path / "rotate").chmod(0o644)
-    server = start(
-        "tests.apps.basic:app",
-        *("--workers", "1", "--set", f"log.access={logs}/access.log"),
-        *("--set", f"control.path={sockets}/site.sock"),
-        default_control=True,
-    ).wait_ready(1)
-    server.get("/before")
-    # An empty file is not rotated, and the worker writes a moment after it has answered.
-    until((logs / "access.log").read_text, "a line in the access log")
-    run(
-        "logrotate",
-        *("-f", "-s", tmp_path / "state", tmp_path / "rotate"),
-        environ={"PYTHONPATH": str(ROOT)},
+    environ = {"PYTHONPATH": str(ROOT), "PREFORK_RUN_DIR": str(sockets)}
+    # In the order of the alphabet, in which the sockets are looked at, the dead one is first.
+    dead, site = (
+        start(
+            "tests.apps.rights:app",
+            *("--workers", "1", "--set", f"log.access={logs}/{name}.log"),
+            *("--set", f"server.name={name}", *user),
+            env=environ,
+            default_control=True,
+            wrapper=passable() if user else (),
+        ).wait_ready(1)
+        for name in ("dead", "site")
     )
-    server.wait("log files reopened")
-    server.get("/after")
-    assert "/before" in (logs / "access.log.1").read_text()
-    assert server.process.poll() is None
+    for number in (1, 2, 3):
+        site.get(f"/before-{number}")
+        # An empty file is not rotated, and the worker writes a moment after it has answered.
+        until((logs / "site.log").read_text, "a line in the access log")
+        run(
+            "logrotate",
+            *("-f", "-s", tmp_path / "state", tmp_path / "rotate"),
+            environ=environ,
+        )
+        site.wait("log files reopened", number)
+        assert f"/before-{number}" in (logs / "site.log.1").read_text()
+        if number == 1:
+            dead.wait("log files reopened")
+            dead.kill()
+            assert (sockets / "dead.sock").exists()
+    site.get("/after")
+    until(lambda: "/after" in (logs / "site.log").read_text(), "a line in the new file")
+    assert sorted(path.name for path in logs.glob("site.log*")) == [
+        "site.log",
+        "site.log.1",
+        "site.log.2.gz",
+        "site.log.3.gz",
+    ]
+    assert "/before-1" in gzip.decompress((logs / "site.log.3.gz").read_bytes()).decode()
 
 
 def test_systemd_takes_user_and_directories(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ import json
 import os
 import pwd
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import psutil
 import pytest
 
 from tests.support.certificates import Authority, talk_tls
+from tests.support.passable import passable
 from tests.support.raw_http import request
 from tests.support.server import Server, Start
 from tests.support.waiting import until
@@ -19,25 +19,6 @@ from tests.support.waiting import until
 APP = "tests.apps.rights:app"
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 NOBODY = pwd.getpwnam("nobody")
-
-_PASSABLE = """
-mount --bind "$1" /mnt && mount -t tmpfs -o mode=755 none "$2" && mkdir -p "$1" &&
-mount --bind /mnt "$1" && umount -l /mnt || exit 1
-shift 2
-exec "$@"
-"""
-
-
-def passable() -> tuple[str, ...]:
-    """A wrapper where others may use this Python; one of root's own is in a directory of root's.
-
-    In a mount namespace, the closed directory is replaced by one with that Python alone.
-    """
-    prefix = Path(sys.base_prefix).resolve()
-    for parent in reversed(prefix.parents):
-        if not parent.stat().st_mode & 0o001:
-            return ("unshare", "-m", "sh", "-c", _PASSABLE, "sh", str(prefix), str(parent))
-    return ()
 
 
 def told(server: Server) -> dict[str, Any]:
