@@ -1,12 +1,15 @@
-"""gunicorn's configuration as prefork's: `migrate`.
+"""`migrate` translates the configuration of gunicorn.
 
-gunicorn's table of settings is `gunicorn_settings`; this module goes through it. What has a
-translation is in `gunicorn_server`, `gunicorn_workers` and `gunicorn_proxies`.
+`gunicorn_settings` is the table of all settings. The settings that need a translation of their own
+have one in `gunicorn_server`, `gunicorn_workers` or `gunicorn_proxies`.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from prefork.config import KEYS
+from prefork.config.load import variable
 from prefork.config.values import nearest, toml
 from prefork.migrate import gunicorn_proxies, gunicorn_server, gunicorn_workers
 from prefork.migrate.data_flow import ALL, CPUS, FILE
@@ -24,6 +27,8 @@ TRANSLATIONS: dict[str, Callable[[GunicornMove, Any], None]] = {
 }
 """By setting; each is called with the value, or with None for a setting that is not set."""
 
+_AUTO = ', or count = "auto" for as many workers as CPUs'
+
 _TITLE = (
     "From {source}, by `prefork migrate gunicorn`. Keep this file in the directory that gunicorn"
     " was started in: relative paths are relative to this file."
@@ -39,12 +44,14 @@ def migrate(
     origins: Mapping[str, tuple[str, ...]] | None = None,
     before: Sequence[str] = (),
 ) -> Document:
-    """The equivalent of what was set, and of what gunicorn does where nothing was set.
+    """The equivalent of the settings, and of gunicorn's defaults for those that are not set.
 
-    `source`: for the title. `ran`: the file that the settings come from. `environ`: what gunicorn
-    would find (FORWARDED_ALLOW_IPS). `origins`: the environment variables in a setting of the
-    command line. `before`: what stands before gunicorn there. Raises SourceError for a value with
-    which gunicorn would not start, and for what prefork cannot serve at all.
+    source: for the title. ran: the file that the settings come from. environ: the environment that
+    gunicorn would have (FORWARDED_ALLOW_IPS). origins: the environment variables in a setting of
+    the command line. before: the words before gunicorn in the command line.
+
+    Raises SourceError for a value with which gunicorn would not start, and for an application that
+    prefork cannot serve.
     """
     ran = ran or Ran(source)
     document = Document(_TITLE.format(source=source))
@@ -68,7 +75,9 @@ def migrate(
         if name not in TRANSLATIONS:
             _take(move, name, value)
     for word in before:
-        document.changed(word, "it stands before gunicorn; put it before prefork, too")
+        document.changed(
+            word, "it comes before gunicorn in the command line; put it before prefork, too"
+        )
     _rest(move)
     return document
 
@@ -105,7 +114,7 @@ def _take(move: GunicornMove, name: str, value: Any) -> None:
 
 
 def _mark(move: GunicornMove, name: str, keys: set[str]) -> None:
-    """Says of keys that their values come from the environment, the CPUs, or the file's place."""
+    """Marks keys whose values come from the environment, the CPUs, or the path of the file."""
     document = move.document
     sources = set(move.sources(name))
     if not sources:
@@ -114,52 +123,60 @@ def _mark(move: GunicornMove, name: str, keys: set[str]) -> None:
     variables = sorted(sources - {CPUS, FILE, ALL})
     for key in sorted(keys):
         entry = document.settings[key]
-        ours = f"PREFORK_{key.replace('.', '_').upper()}"
+        ours = variable(key)
         others = [each for each in variables if each not in ("PORT", "WEB_CONCURRENCY")]
         if entry.left_out and others:
             document.changed(
                 name,
-                f"{' and '.join(others)} took part in it, too{said}; here {ours} sets {key}",
+                f"it also depends on {' and '.join(others)}{said}; here {ours} sets {key}",
             )
         if key == "server.env" or entry.left_out or entry.fixed:
             continue
         shown = toml(entry.value)
         if variables:
             named = " and ".join(variables)
-            document.remark(key, f"It came from {named}{said}; {ours} wins over this line.")
+            document.remark(
+                key, f"It came from {named}{said}; {ours} takes precedence over this line."
+            )
             document.changed(
                 name,
-                f"it came from the environment, {named}{said}: {key} is {shown}, as it was here;"
-                f" set {ours} where it is to be another",
+                f"it came from the environment, {named}{said}: {key} is {shown}, its value here;"
+                f" set {ours} on a server that needs another value",
             )
         elif CPUS in sources and entry.value != "auto":
             document.remark(key, f"It was computed from the number of CPUs here{said}.")
             document.changed(
                 name,
                 f"it was computed from the CPUs of this machine{said}: {key} is {shown}; write the"
-                f' number for the server, or count = "auto" for as many workers as CPUs',
+                f" number that suits the server{_AUTO if key == 'workers.count' else ''}",
             )
         elif FILE in sources and not key.startswith(("server.chdir", "server.pythonpath")):
-            document.remark(key, f"It was derived from the place of the file{said}.")
+            document.remark(key, f"It was derived from the path of the configuration file{said}.")
     reported = any(entry.startswith(f"{name} ") for entry in document.report.lost)
-    if name == "raw_env":  # what it is may be secret
+    if name == "raw_env":  # its values may be secrets
         return
     if variables and not keys and name in move.values and not reported:
         document.changed(
             name,
-            f"it came from the environment, {' and '.join(variables)}{said}: it is"
-            f" {excerpt(move.values[name])} here, and the new file is for that",
+            f"it came from the environment, {' and '.join(variables)}{said}: the new file is for"
+            f" {excerpt(move.values[name])}, its value here{_remedy(name)}",
         )
 
 
+def _remedy(name: str) -> str:
+    """The variable of the key that a setting becomes, if it becomes one."""
+    key = re.split("[;,: ]", SETTINGS[name].here)[0]
+    return f"; set {variable(key)} on a server that needs another value" if key in KEYS else ""
+
+
 def _expression(move: GunicornMove, name: str) -> str:
-    """What a file assigned to a name, in brackets, if it says more than the value does."""
+    """The expression that a file assigned to a name, in parentheses, if it is not just a value."""
     text = move.ran.flow.expressions.get(name, "")
     return f" ({text})" if "(" in text and len(text) <= 90 else ""
 
 
 def _rest(move: GunicornMove) -> None:
-    """What a file did beside its settings."""
+    """Reports everything about a file that is not a setting."""
     document, ran = move.document, move.ran
     for effect in ran.effects:
         document.lost(
@@ -170,11 +187,11 @@ def _rest(move: GunicornMove) -> None:
     if "GUNICORN_CMD_ARGS" in move.environ:
         document.changed(
             "GUNICORN_CMD_ARGS",
-            "what it says here is in the new file; PREFORK_CMD_ARGS is read in its place",
+            "its arguments are in the new file; prefork reads PREFORK_CMD_ARGS",
         )
     if ran.stood_in:
         document.unneeded(
-            ", ".join(ran.stood_in), "not installed here, and nothing that is taken over needs it"
+            ", ".join(ran.stood_in), "not installed here, but no setting that is migrated needs it"
         )
     for name, line in ran.flow.bound.items():
         known = name in SETTINGS or name in ran.flow.used or name.startswith("_")
@@ -190,6 +207,6 @@ def _rest(move: GunicornMove) -> None:
         found = [name for name in unseen if not isinstance(ran.names[name], Opaque)]
         document.changed(
             ran.shown,
-            "it goes through the whole environment, and what it sets from that differs from one"
-            f" machine to another; here it has set {', '.join(found) or 'nothing'}",
+            "it reads the whole environment, so its settings may differ from one machine to"
+            f" another; here it has set {', '.join(found) or 'nothing'}",
         )

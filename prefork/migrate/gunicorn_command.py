@@ -1,6 +1,7 @@
 """gunicorn's command line, and the order in which it reads file, environment and options."""
 
 import argparse
+import json
 import os
 import re
 import shlex
@@ -33,12 +34,13 @@ class Gathered:
     """Variables that options name, by setting."""
     environ: Mapping[str, str] = field(default_factory=dict)
     before: list[str] = field(default_factory=list)
-    """What stands before gunicorn in its command line and has to stand before prefork, too."""
+    """Words before gunicorn in the command line that prefork needs, too."""
 
 
 def gather(words: Sequence[str], environ: Mapping[str, str]) -> Gathered:
-    """Reads a command line, GUNICORN_CMD_ARGS and the file that either of them names, or else
-    ./gunicorn.conf.py. Options win over GUNICORN_CMD_ARGS, and that over the file.
+    """Reads a command line, GUNICORN_CMD_ARGS and the file that they name, or ./gunicorn.conf.py.
+
+    Options take precedence over GUNICORN_CMD_ARGS, and those over the file.
 
     Raises SourceError.
     """
@@ -68,7 +70,7 @@ def gather(words: Sequence[str], environ: Mapping[str, str]) -> Gathered:
         gathered.ran = run_file(file, paths=paths, environ=environ)
         gathered.settings |= gathered.ran.names
     gathered.settings |= {**said, **given}
-    # What the file says of a setting that an option has replaced is of no interest.
+    # An option replaces the setting of the file, and so its origins.
     gathered.origins = dict.fromkeys({**said, **given}, ()) | origins_said | origins
     _note_before(gathered, before, assigned)
     return gathered
@@ -91,12 +93,15 @@ def _hidden(match: re.Match[str]) -> str:
 
 
 def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """What stands before gunicorn in a whole command line, such as `exec env A=1` or `python -m`,
-    and gunicorn's arguments. A command line may be one word, in quotes."""
+    """The words before gunicorn, such as `exec env A=1` or `python -m`, and gunicorn's arguments.
+
+    A command line may be one word, in quotes, or a JSON array as in a Dockerfile.
+    """
     rest = list(words)
     if len(rest) == 1 and " " in rest[0]:
+        rest = _array(rest[0])
         try:
-            rest = shlex.split(rest[0])
+            rest = rest or shlex.split(words[0])
         except ValueError as error:
             raise SourceError(f"this is no command line: {error}") from None
     if rest and rest[0].startswith("-"):
@@ -107,6 +112,15 @@ def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
             if not option.startswith("-") or option in ("-m", "--"):  # else it is a value
                 return rest[:index], rest[index + 1 :]
     return [], rest
+
+
+def _array(text: str) -> list[str]:
+    """The strings of a JSON array; none for any other text."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return []
+    return list(map(str, found)) if isinstance(found, list) else []
 
 
 def _note_before(gathered: Gathered, before: list[str], assigned: Mapping[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""What gunicorn believes of proxies and takes from clients, translated."""
+"""Translates gunicorn's settings for trusted proxies, forwarded headers and bodies."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,9 +11,9 @@ _SCHEME = "X-FORWARDED-PROTO"
 
 
 def _trusted(move: GunicornMove, value: list[str] | None) -> None:
-    """Who is believed. gunicorn always believes the peer of a Unix socket."""
+    """Sets the trusted proxies. gunicorn always trusts the peer of a Unix socket."""
     document = move.document
-    comment = "gunicorn believes these by default."
+    comment = "gunicorn trusts these by default."
     proxies = ["127.0.0.1", "::1"]
     if value is not None:
         comment, proxies = "", list(value)
@@ -24,7 +24,7 @@ def _trusted(move: GunicornMove, value: list[str] | None) -> None:
     if everybody:
         proxies = ["0.0.0.0/0", "::/0"]
         comment = (
-            "Everybody, as it was. Name the proxies instead: every client can forge its address."
+            "All peers, as before. List only the proxies: any client can forge its address now."
         )
     if everybody or _has_unix(move):
         proxies.append("unix")
@@ -37,7 +37,7 @@ def _trusted(move: GunicornMove, value: list[str] | None) -> None:
         "http.trusted_headers",
         ["X-Forwarded-For", "X-Forwarded-Proto"],
         "Add X-Forwarded-Host, X-Forwarded-Port, X-Forwarded-Prefix or Forwarded only if the proxy"
-        " sets it: a client's own would be believed. gunicorn passes them on as they come.",
+        " sets it: otherwise a client can forge it. gunicorn passes these headers on unchanged.",
         fixed=True,
     )
     document.changed(
@@ -74,7 +74,7 @@ def _bound(move: GunicornMove) -> list[str]:
 
 
 def _is_reached_from_elsewhere(move: GunicornMove) -> bool:
-    """Whether others than this machine may connect."""
+    """Whether other machines can connect."""
     local = ("unix:", "127.", "localhost:", "[::1]:")
     return any(not text.startswith(local) for text in _bound(move))
 
@@ -88,7 +88,7 @@ def _scheme_headers(move: GunicornMove, value: dict[str, Any] | None) -> None:
     if headers.get(_SCHEME) != "https" or others:
         document.lost(
             f"secure_scheme_headers = {value!r}",
-            "only X-Forwarded-Proto: https says that a client came by https; let the proxy send"
+            "only X-Forwarded-Proto: https marks a request as https; let the proxy send"
             f" that{' in place of ' + ', '.join(others) if others else ''}",
         )
 
@@ -121,18 +121,18 @@ def _proxy_allow_ips(move: GunicornMove, value: list[str] | None) -> None:
 
 
 def keep_bodies(move: GunicornMove) -> None:
-    """gunicorn limits no body."""
+    """Keeps gunicorn's behaviour: it has no limit for bodies."""
     document = move.document
     document.set(
         "http.max_body",
         0,
-        "No limit, as it was. Give one, if the proxy has none (nginx: client_max_body_size, 1 MiB"
-        " by default): a larger body is answered 413. prefork's default is 64 MiB.",
+        "No limit, as before. Set one if the proxy has none (nginx: client_max_body_size, 1 MiB by"
+        " default): a larger body gets 413. The default of prefork is 64 MiB.",
     )
     document.changed(
         "bodies",
         "a request's body is read before the application is called, into a temporary file if it is"
-        " large; http.stream_body = true hands it over as it comes",
+        " large; http.stream_body = true passes it on as it arrives",
     )
 
 

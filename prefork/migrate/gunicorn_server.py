@@ -1,4 +1,4 @@
-"""gunicorn's settings for the server as a process: addresses, paths, logs, accounts, TLS."""
+"""Translates gunicorn's settings for addresses, paths, logs, accounts and TLS."""
 
 import re
 from collections.abc import Callable
@@ -28,7 +28,9 @@ def _app(move: GunicornMove, value: str | None) -> None:
             f"wsgi_app {value}", "a factory is called without arguments; write one that needs none"
         )
     name = f"{call[1]}()" if call is not None else name or "application"
-    document.set("server.app", f"{module}:{name}", "" if colon else "gunicorn's name by default.")
+    document.set(
+        "server.app", f"{module}:{name}", "" if colon else "gunicorn's default name in a module."
+    )
 
 
 def _bind(move: GunicornMove, value: list[str] | None) -> None:
@@ -56,13 +58,13 @@ def _bind(move: GunicornMove, value: list[str] | None) -> None:
         document.leave_out(
             "server.bind",
             found,
-            "PORT sets it to 0.0.0.0:$PORT, but only if this line stays out. Without PORT prefork"
-            " listens on 127.0.0.1:8000.",
+            "PORT sets it to 0.0.0.0:$PORT, but only as long as this line is a comment. Without"
+            " PORT prefork listens on 127.0.0.1:8000.",
         )
         document.changed(
             "bind",
-            "PORT still sets it, as 0.0.0.0:$PORT; where that variable is not set, prefork listens"
-            f' on 127.0.0.1:8000: write bind = "{found[0]}" into [server] if that is so',
+            "PORT still sets it, to 0.0.0.0:$PORT; on a server without that variable prefork"
+            f' listens on 127.0.0.1:8000, so write bind = "{found[0]}" into [server] there',
         )
     else:
         document.set("server.bind", found)
@@ -130,9 +132,11 @@ def _environment(move: GunicornMove, value: list[str] | None) -> None:
         document.set("server.env", plain)
         if sources:
             named = " and ".join(sorted(sources))
-            document.remark("server.env", f"Some of it came from {named}, as it was here.")
+            document.remark(
+                "server.env", f"Some of it came from {named}; these are the values here."
+            )
             document.changed(
-                "raw_env", f"some of it came from {named}; server.env is as it was here"
+                "raw_env", f"some of it came from {named}; server.env has the values here"
             )
     for name in secret:
         document.lost(
@@ -144,11 +148,13 @@ def _environment(move: GunicornMove, value: list[str] | None) -> None:
         document.set(
             "server.env_file",
             move.path("raw_env", path),
-            "load_dotenv() read it. Here it wins over the environment.",
+            "load_dotenv() read it. Here it takes precedence over the environment.",
             fixed=True,
         )
     for path in move.ran.env_files[1:]:
-        document.lost(f"load_dotenv({path!r})", "there is one server.env_file; put them together")
+        document.lost(
+            f"load_dotenv({path!r})", "there is only one server.env_file; merge the files"
+        )
 
 
 def _set_path(name: str, key: str) -> Callable[[GunicornMove, Any], None]:
@@ -162,7 +168,7 @@ def _set_path(name: str, key: str) -> Callable[[GunicornMove, Any], None]:
 def _daemon(move: GunicornMove, value: bool | None) -> None:
     if value:
         move.document.set("process.daemon", True)
-        move.document.set("process.umask", "0022", "That of gunicorn's daemon.")
+        move.document.set("process.umask", "0022", "The umask of gunicorn's daemon.")
 
 
 def _account(key: str) -> Callable[[GunicornMove, Any], None]:
@@ -182,8 +188,8 @@ def _umask(move: GunicornMove, value: int | None) -> None:
         if value:
             document.unneeded(
                 f"umask = {value:#o}",
-                "it is for Unix sockets, and there is none; for the application's files, which"
-                " gunicorn's umask does not concern, there is process.umask",
+                "it is for Unix sockets, and there is none; gunicorn does not apply it to the"
+                " application's files, for which there is process.umask",
             )
         return
     mode = 0o777 & ~(value or 0)
@@ -211,7 +217,7 @@ def _access(move: GunicornMove, value: str | None) -> None:
     target = _STREAMS.get(value, value)
     if target in ("-", "stdout", "stderr"):
         if move.get("daemon"):
-            move.document.unneeded(f"accesslog = {value!r}", "a daemon's stdout leads nowhere")
+            move.document.unneeded(f"accesslog = {value!r}", "a daemon has no stdout")
         else:
             move.document.set("log.access", "stdout" if target == "-" else target)
     else:
@@ -243,7 +249,7 @@ def _syslog(move: GunicornMove) -> None:
     if scheme != "unix":
         move.document.lost(
             f"syslog_addr = {move.get('syslog_addr')!r}",
-            "only this machine's syslog socket is spoken to; let its daemon forward the lines",
+            "only the syslog socket of this machine is used; let its daemon forward the lines",
         )
 
 
@@ -280,7 +286,9 @@ def _level(move: GunicornMove, value: str | None) -> None:
     else:
         document.set("log.level", "info", f"gunicorn does not know {value!r} and takes info.")
         hint = '; you may have meant "warning"' if level == "warn" else ""
-        document.changed(f"loglevel = {value!r}", f"gunicorn takes it for info, and so it is{hint}")
+        document.changed(
+            f"loglevel = {value!r}", f"gunicorn takes it for info, so log.level is info{hint}"
+        )
 
 
 def _protocol(move: GunicornMove, value: str | None) -> None:
@@ -317,7 +325,7 @@ def _tls(move: GunicornMove, value: str | None) -> None:
     elif not authorities:
         document.lost(
             f"cert_reqs = {asked}",
-            "clients are not asked for certificates, because no ca_certs name whom to believe; set"
+            "clients are not asked for certificates, because ca_certs is not set; set"
             " tls.client_ca and tls.client_auth",
         )
     else:
@@ -326,7 +334,7 @@ def _tls(move: GunicornMove, value: str | None) -> None:
 
 
 def _nothing(move: GunicornMove, value: Any) -> None:
-    """Another translation, of what it belongs to, looks at it."""
+    """For settings that the translation of another one reads."""
 
 
 TRANSLATIONS: dict[str, Callable[[GunicornMove, Any], None]] = {

@@ -30,7 +30,7 @@ class GunicornSetting(NamedTuple):
 _SAME, _TRANSLATED, _CHANGED = Fate.SAME, Fate.TRANSLATED, Fate.CHANGED
 _LOST, _UNNEEDED = Fate.LOST, Fate.UNNEEDED
 
-_MASTER = "the master runs no code of the application; use systemd's ExecStartPre= and the like"
+_MASTER = "the master runs no code of the application; use systemd's ExecStartPre="
 _HOOK = "move it into a module and name it in workers.hooks; it gets one argument, a worker with"
 _HOOK += " slot, generation, pid and name"
 _MIDDLEWARE = "wrap the application in WSGI middleware"
@@ -284,7 +284,7 @@ SETTINGS: dict[str, GunicornSetting] = {
     "enable_backlog_metric": GunicornSetting("boolean", _LOST, _STATSD, False, flag=True),
     "proc_name": GunicornSetting("string", _SAME, "server.name", None, ("-n", "--name")),
     "default_proc_name": GunicornSetting(
-        "string", _UNNEEDED, "server.name says it", "gunicorn", ()
+        "string", _UNNEEDED, "server.name is used", "gunicorn", ()
     ),
     "pythonpath": GunicornSetting("string", _TRANSLATED, "server.pythonpath"),
     "paste": GunicornSetting(
@@ -298,7 +298,11 @@ SETTINGS: dict[str, GunicornSetting] = {
     "on_starting": GunicornSetting("function", _LOST, _MASTER, options=()),
     "on_reload": GunicornSetting("function", _LOST, _MASTER, options=()),
     "when_ready": GunicornSetting(
-        "function", _LOST, f"{_MASTER}; systemd is sent READY=1", options=()
+        "function",
+        _LOST,
+        "the master runs no code of the application; with Type=notify systemd runs ExecStartPost="
+        " when the server is ready",
+        options=(),
     ),
     "pre_fork": GunicornSetting(
         "function", _LOST, f"{_HOOK}; it is before_fork, with workers.preload = true", options=()
@@ -328,7 +332,12 @@ SETTINGS: dict[str, GunicornSetting] = {
     "nworkers_changed": GunicornSetting(
         "function", _LOST, "the log says when workers come and go", options=()
     ),
-    "on_exit": GunicornSetting("function", _LOST, f"{_MASTER}: ExecStopPost=", options=()),
+    "on_exit": GunicornSetting(
+        "function",
+        _LOST,
+        "the master runs no code of the application; use systemd's ExecStopPost=",
+        options=(),
+    ),
     "ssl_context": GunicornSetting(
         "function", _LOST, "the [tls] keys make the context", options=()
     ),

@@ -1,4 +1,4 @@
-"""gunicorn's settings for workers and requests, translated."""
+"""Translates gunicorn's settings for workers and requests."""
 
 from collections.abc import Callable
 from typing import Any
@@ -40,8 +40,8 @@ def _workers(move: GunicornMove, value: int | None) -> None:
         document.leave_out(
             "workers.count",
             max(count, 1),
-            "WEB_CONCURRENCY sets it, as with gunicorn, but only if this line stays out. Without"
-            f" WEB_CONCURRENCY gunicorn would start {count}, and prefork one for each CPU.",
+            "WEB_CONCURRENCY sets it, as with gunicorn, but only as long as this line is a comment."
+            f" Without WEB_CONCURRENCY gunicorn would start {count}, prefork one for each CPU.",
         )
         document.changed(
             "workers",
@@ -77,24 +77,24 @@ def _worker_class(move: GunicornMove, value: str | None) -> None:
         document.set(
             "workers.threads",
             count,
-            f"{value} served up to {connections} requests at a time in each worker. Threads do it"
-            " here, up to 255 of them; slow clients and idle connections need none.",
+            f"{value} served up to {connections} requests at a time in each worker. Here threads do"
+            " that, up to 255 of them; slow clients and idle connections need no thread.",
         )
         document.changed(
             what,
             f"requests that wait are served by {count} threads in each worker (workers.threads, up"
-            " to 255). The application must be safe in threads, and monkey patching is not needed",
+            " to 255). The application must be thread-safe; it needs no monkey patching",
         )
         document.lost(
             f"WebSockets and connections that stay open, with {what}",
-            "each keeps a thread here; serve them by another server behind the same proxy",
+            "each occupies a thread here; serve them with another server behind the same proxy",
         )
     elif kind == "tornado":
         document.lost(what, "a tornado.web.Application is no WSGI application; wrap it or keep it")
     elif kind == "other":
-        document.changed(what, "it is not used; prefork's own workers, with threads, serve WSGI")
+        document.changed(what, "it is not used: prefork has workers of its own, with threads")
     elif value not in (None, "", "sync"):
-        document.unneeded(what, "workers.threads says it all")
+        document.unneeded(what, "workers.threads is enough")
 
 
 def _threads(move: GunicornMove, value: int | None) -> None:
@@ -114,15 +114,16 @@ def _timeout(move: GunicornMove, value: int | None) -> None:
             document.set(
                 "workers.request_timeout",
                 seconds,
-                "The client of a request over its time gets 504; gunicorn killed the worker.",
+                "A request that takes longer gets 504; gunicorn killed the worker without an"
+                " answer.",
             )
         return
     limit = f" of {seconds} seconds" if seconds else ""
     document.set(
         "workers.request_timeout",
         0,
-        f"No limit, as it was: gunicorn's timeout{limit} was for the worker's heartbeat and ended"
-        " no request. Here a limit ends a request with 504; prefork's default is 30.",
+        f"No limit, as before: gunicorn's timeout{limit} was for the worker's heartbeat and ended"
+        " no request. Here a request over the limit gets 504; the default of prefork is 30.",
         fixed=True,
     )
     if not seconds:
@@ -139,7 +140,7 @@ def _graceful_timeout(move: GunicornMove, value: int | None) -> None:
         move.document.set(
             "workers.graceful_timeout",
             0.1,
-            "It was 0: gunicorn kills its workers at once. Here 0 would be no limit.",
+            "It was 0: gunicorn kills its workers at once. Here 0 would mean no limit.",
         )
     elif value is not None:
         move.document.set("workers.graceful_timeout", value)
@@ -164,7 +165,7 @@ def _keepalive(move: GunicornMove, value: int | None) -> None:
         "http.keepalive_requests",
         1,
         f"gunicorn's {reason} each connection after one answer. Idle connections cost no worker"
-        " here: take this line out to keep them open, for http.keepalive seconds.",
+        " here: delete this line to keep them open, for http.keepalive seconds.",
         fixed=True,
     )
 

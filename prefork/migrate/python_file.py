@@ -185,9 +185,23 @@ def _problem(location: str, answer: Any) -> str:
         )
     if kind == "Ended":
         return f"{where} it cannot be run: it calls os._exit({text}), with which gunicorn ends, too"
+    if kind in ("SyntaxError", "NameError") and (hint := _hint_for(answer["file"])):
+        return f"{location}: it is no Python file; {hint}"
     return (
         f"{where} it cannot be run: {kind}: {text}" if text else f"{where} it cannot be run: {kind}"
     )
+
+
+def _hint_for(path: str) -> str:
+    """What to do with a file of another kind; empty if it looks like none of them."""
+    if path.endswith(".py"):
+        return ""
+    lines = [line.partition("#")[0].strip() for line in _text_of(path).splitlines()]
+    if any(line.startswith(("[uwsgi]", "<uwsgi", "uwsgi:")) for line in lines):
+        return "for a configuration of uWSGI use `prefork migrate uwsgi FILE`"
+    if any("gunicorn" in line for line in lines):
+        return "for a command use `prefork migrate gunicorn -- gunicorn ...`, with its arguments"
+    return ""
 
 
 def _unset_at(answer: Any, line: int) -> list[str]:

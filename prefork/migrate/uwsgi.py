@@ -1,4 +1,4 @@
-"""uWSGI's configuration as prefork's: `migrate`."""
+"""`migrate` translates the configuration of uWSGI."""
 
 import os
 import re
@@ -121,20 +121,19 @@ def _workers(move: UwsgiMove) -> None:
         document.set(
             "workers.threads",
             min(green, 64),
-            f"It was {green} green threads. Threads do it here, up to 255 of them; slow clients"
-            " and idle connections need none.",
+            f"uWSGI had {green} green threads. Here threads do that, up to 255 of them; slow"
+            " clients and idle connections need no thread.",
         )
         document.lost(
             "WebSockets and connections that stay open",
-            "each keeps a thread here; serve them by another server behind the same proxy",
+            "each occupies a thread here; serve them with another server behind the same proxy",
         )
     _cheaper(move, count or 1)
     if not move.is_set("lazy-apps"):
         document.set(
             "workers.preload",
             True,
-            "uWSGI imports the application before it forks, unless lazy-apps is set. With it,"
-            " take this line out.",
+            "uWSGI imports the application before it forks, unless lazy-apps is set.",
         )
     for name, key in (
         ("max-requests", "workers.max_requests"),
@@ -159,18 +158,18 @@ def _cheaper(move: UwsgiMove, count: int) -> None:
     document.set("workers.min", min(least, count))
     document.set("workers.max", count)
     spare = min(move.number("cheaper-step") or 1, count)
-    document.set("workers.spare", spare, "So many workers are kept idle.")
+    document.set("workers.spare", spare, "The number of idle workers that are kept.")
     document.changed(
         f"cheaper = {least}",
         f"{spare} idle worker{'s are' if spare > 1 else ' is'} kept (workers.spare), between"
-        " workers.min and workers.max; the pool shrinks after ten calm seconds",
+        " workers.min and workers.max; the pool shrinks after ten seconds of low demand",
     )
 
 
 def _requests(move: UwsgiMove) -> None:
     document = move.document
     seconds = move.number("harakiri") or 0
-    comment = "The client of a request over its time gets 504; uWSGI killed the worker."
+    comment = "A request that takes longer gets 504; uWSGI killed the worker without an answer."
     document.set(
         "workers.request_timeout", seconds, comment if seconds else "No harakiri, so no limit."
     )
@@ -180,8 +179,8 @@ def _requests(move: UwsgiMove) -> None:
         limit,
         ""
         if limit
-        else "No limit, as it was. Give one if the proxy has none: a larger body is answered"
-        " 413. prefork's default is 64 MiB.",
+        else "No limit, as before. Set one if the proxy has none: a larger body gets 413. The"
+        " default of prefork is 64 MiB.",
     )
     size = move.number("buffer-size")
     if size and size > 64 * 1024:
@@ -271,8 +270,8 @@ def _origins(move: UwsgiMove) -> None:
         named = " and ".join(dict.fromkeys(variables))
         move.document.changed(
             name,
-            f"it came from the environment, {named}; the new file has what it was here. A"
-            " variable such as PREFORK_SERVER_BIND wins over the file, for each key",
+            f"it came from the environment, {named}; the new file has its value here. For each"
+            " key a variable such as PREFORK_SERVER_BIND takes precedence over the file",
         )
 
 

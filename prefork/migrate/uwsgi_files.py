@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 from prefork.migrate.python_file import SourceError
 
 Lines = list[tuple[str, str]]
-"""(name, value); the value of a name that stands alone is "true"."""
+"""(name, value); an option without a value has the value "true"."""
 
 _SECTION = re.compile(r"\[([^\]]+)\]")
 _BEHIND = re.compile(r"\s[;#].*")
@@ -75,8 +75,11 @@ class _Reader:
 
     def section(self, name: str) -> None:
         if name not in self._sections:
-            found = ", ".join(f"[{each}]" for each in self._sections) or "no section"
-            raise SourceError(f"{self._path}: there is no section [{name}], but {found}")
+            found = ", ".join(f"[{each}]" for each in self._sections)
+            raise SourceError(
+                f"{self._path}: there is no section [{name}]"
+                + (f"; it has {found}" if found else "; is it a configuration file of uWSGI?")
+            )
         for option, raw in self._sections[name]:
             self._line(option, raw)
 
@@ -136,9 +139,9 @@ class _Reader:
             holds = False
         holds = holds != negated
         self.file.remarks.append(
-            f"{option} = {value}: it holds here, so what stands below is taken"
+            f"{option} = {value}: this is true here, so the options under it are migrated"
             if holds
-            else f"{option} = {value}: it does not hold here, so what stands below is left out"
+            else f"{option} = {value}: this is false here, so the options under it are left out"
         )
         return holds
 
@@ -180,7 +183,7 @@ class _Reader:
                 return text
             numbers.append(int(operand))
         first, second = numbers
-        self.file.remarks.append(f"{text}: it was computed on this machine")
+        self.file.remarks.append(f"{text}: it was computed for this machine")
         match formula[2]:
             case "+":
                 return str(first + second)

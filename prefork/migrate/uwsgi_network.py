@@ -43,7 +43,7 @@ def translate(move: UwsgiMove) -> None:
             "http.keepalive_requests",
             1,
             "uWSGI closes each connection after one answer. Idle connections cost no worker"
-            " here: take this line out to keep them open, for http.keepalive seconds.",
+            " here: delete this line to keep them open, for http.keepalive seconds.",
         )
 
 
@@ -87,7 +87,7 @@ def _proxies(move: UwsgiMove, found: list[str], unix: bool) -> None:
     document.set(
         "http.trusted_proxies",
         ["127.0.0.1", "::1", *(["unix"] if unix else [])],
-        "The proxy on this machine: headers name the client and the scheme, as uwsgi_params did.",
+        "The proxy on this machine: its headers name the client and the scheme.",
     )
     document.set("http.trusted_headers", ["X-Forwarded-For", "X-Forwarded-Proto"])
     document.changed(

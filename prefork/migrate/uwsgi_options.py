@@ -133,6 +133,11 @@ OPTIONS: dict[str, UwsgiOption] = {
     "single-interpreter": UwsgiOption(_U, "there is one interpreter in each process", ("i",)),
     "vacuum": UwsgiOption(_U, "socket and pid files are removed at the end"),
     "die-on-term": UwsgiOption(_U, "TERM stops the server gracefully"),
+    "gevent-monkey-patch": UwsgiOption(
+        _U,
+        "threads need no monkey patching",
+        ("gevent-early-monkey-patch", "gevent-wait-for-hub"),
+    ),
     "need-app": UwsgiOption(_U, "a first start that fails ends the server, with status 3"),
     "strict": UwsgiOption(_U, "an unknown key is always an error"),
     "no-orphans": UwsgiOption(_U, "workers end with the master"),

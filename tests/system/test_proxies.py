@@ -120,12 +120,13 @@ def test_no_proxy_is_believed_by_default(prefork_server: Server) -> None:
     assert not [name for name in told if "FORWARDED" in name]
 
 
+@pytest.mark.parametrize("preload", ["true", "false"])
 def test_a_proxy_on_this_machine_that_is_not_trusted_is_reported_once(
-    start: Start, tmp_path: Path
+    start: Start, tmp_path: Path, preload: str
 ) -> None:
     path = f"{tmp_path}/sock"
     server = start(
-        *(APP, "--workers", "3", "--set", "workers.preload=true"),
+        *(APP, "--workers", "3", "--set", f"workers.preload={preload}"),
         bind=("127.0.0.1:0", f"unix:{path}"),
     ).wait_ready(3)
     with talk(server) as client:

@@ -15,12 +15,12 @@ GUNICORN = {
     "auto.py": ['count = "auto"', "preload = true"],
     "behind_nginx.py": ['unix_mode = "0770"', '"unix"]', "keepalive_requests = 1"],
     "combined.py": ["PREFORK_WORKERS_COUNT", "DEBUG and WORKERS", "request_timeout = 0"],
-    "cores.py": ["BIND and HOST took part in it, too", "# count = 2", "PREFORK_HTTP_KEEPALIVE"],
+    "cores.py": ["it also depends on BIND and HOST", "# count = 2", "PREFORK_HTTP_KEEPALIVE"],
     "cpu.py": ["computed from the number of CPUs here (max_workers())", "request_timeout = 120"],
     "daemon.py": ['error = "syslog"', 'umask = "0022"'],
     "docker.py": ['# bind = ["0.0.0.0:8000"]', "# count = ", "proxy on another machine"],
     "env_file.py": ['env_file = ".env"', "DATABASE_URL: it looks like a secret"],
-    "environment_loop.py": ["it goes through the whole environment"],
+    "environment_loop.py": ["it reads the whole environment"],
     "eventlet_socketio.py": ["threads = 64", "WebSockets", "create_app()"],
     "example.py": ["post_fork: it does nothing, or only logs", 'env = { "SPAM" = "eggs" }'],
     "green.py": ["threads = 64", "request_timeout = 0", "WebSockets", "it is after_fork"],
@@ -148,7 +148,7 @@ def test_a_section_by_its_name(capfd: pytest.CaptureFixture[str]) -> None:
     done = CliRunner().invoke(command, ["uwsgi", "sections.ini:debug"])
     assert "request_timeout = 5" in done.stdout
     done = CliRunner().invoke(command, ["uwsgi", "sections.ini:nowhere"])
-    assert "there is no section [nowhere], but [base], [uwsgi], [debug]" in done.stderr
+    assert "there is no section [nowhere]; it has [base], [uwsgi], [debug]" in done.stderr
 
 
 def test_the_environment_and_conditions(
@@ -162,6 +162,6 @@ def test_the_environment_and_conditions(
     assert "count = 7" in result
     assert "abcdef" not in said
     assert "SECRET_KEY: it looks like a secret" in said
-    assert "if-env = DEBUG: it does not hold here, so what stands below is left out" in said
+    assert "if-env = DEBUG: this is false here, so the options under it are left out" in said
     assert "memory-report: `prefork status`" in said
     assert "py-autoreload" not in said

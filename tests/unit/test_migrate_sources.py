@@ -185,6 +185,22 @@ def test_a_file_that_cannot_be_run(text: str, problem: str) -> None:
     assert str(caught.value).startswith(f"gunicorn.conf.py{problem}")
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "hint"),
+    [
+        ("site.ini", "[uwsgi]\nmodule = m\n", "`prefork migrate uwsgi FILE`"),
+        ("site.ini", "[uwsgi]\nmodule = m:app\n", "`prefork migrate uwsgi FILE`"),
+        ("start.sh", "exec gunicorn -w 4 m:app\n", "`prefork migrate gunicorn -- gunicorn ...`"),
+    ],
+)
+def test_a_file_of_another_kind_is_named(name: str, text: str, hint: str) -> None:
+    Path(name).write_text(text)
+    done = run(f"./{name}", "m:app")
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"Error: ./{name}: it is no Python file; for a ")
+    assert hint in done.stderr
+
+
 def test_a_flow_survives_any_text() -> None:
     assert follow("x = (", []).sources == {}
     assert follow("match x:\n  case 1:\n    y = 2\n", [(1, "A")]).sources == {"y": {"A"}}
@@ -240,6 +256,8 @@ def test_a_file_of_any_name_with_the_application(name: str) -> None:
         ["env", "A=1", "python3", "-m", "gunicorn", "-w", "4", "shop.wsgi"],
         ["poetry", "run", "gunicorn", "-w4", "shop.wsgi"],
         ["--workers=4", "shop.wsgi"],
+        ["gunicorn -w 4 shop.wsgi"],
+        ['["gunicorn", "-w", "4", "shop.wsgi"]'],
     ],
 )
 def test_whole_command_lines(words: list[str]) -> None:
@@ -248,14 +266,17 @@ def test_whole_command_lines(words: list[str]) -> None:
     assert found["server"]["app"] == "shop.wsgi:application"
 
 
-def test_what_stands_before_gunicorn() -> None:
+def test_words_before_gunicorn() -> None:
     words = ["A=1", "SECRET_KEY=abc", "WEB_CONCURRENCY=3", "newrelic-admin", "run-program"]
     done = run("--", *words, "gunicorn", "-e", "API_TOKEN=xyz", "-n", "gunicorn", "m:app")
     found = tomllib.loads(done.stdout)
     assert found["server"] == {"app": "m:app", "env": {"A": "1"}, "name": "gunicorn"}
     assert "# count = 3" in done.stdout
     for word in ("WEB_CONCURRENCY=3", "newrelic-admin", "run-program"):
-        assert f"- {word}: it stands before gunicorn; put it before prefork, too" in done.stderr
+        assert (
+            f"- {word}: it comes before gunicorn in the command line; put it before prefork, too"
+            in done.stderr
+        )
     assert "abc" not in done.output
     assert "xyz" not in done.output
 
@@ -275,7 +296,10 @@ def test_what_raw_env_takes_from_the_environment(monkeypatch: pytest.MonkeyPatch
     )
     done = run("conf.py", "m:app")
     assert tomllib.loads(done.stdout)["server"]["env"] == {"HOST": "value-of-DB_HOST_HERE"}
-    assert "# Some of it came from DB_HOST_HERE and OTHER_TOKEN, as it was here." in done.stdout
+    assert (
+        "# Some of it came from DB_HOST_HERE and OTHER_TOKEN; these are the values here."
+        in done.stdout
+    )
     assert "- SAME_TOKEN: the application inherits it from the environment" in done.stderr
     assert "- MY_TOKEN: it looks like a secret" in done.stderr
     assert "value-of-OTHER_TOKEN" not in done.output
@@ -287,6 +311,15 @@ def test_a_place_of_this_machine_becomes_relative() -> None:
     assert result("conf.py", "m:app")["process"]["pidfile"] == "run/pid"
 
 
+def test_a_default_that_came_from_the_environment_names_the_variable_of_its_key() -> None:
+    Path("conf.py").write_text(
+        "import os\nthreads = int(os.getenv('N_THREADS', 1))\nloglevel = os.getenv('LEVEL')\n"
+    )
+    done = run("conf.py", "m:app")
+    assert "threads" not in tomllib.loads(done.stdout)["workers"]
+    assert "set PREFORK_WORKERS_THREADS on a server" in done.stderr.replace("\n  ", " ")
+
+
 def test_variables_of_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LEVEL", "debug")
     words = ["gunicorn", "-b", ":$PORT", "-w", "${N:-3}", "--log-level", "$LEVEL", "m:app"]
@@ -295,7 +328,7 @@ def test_variables_of_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "bind" not in found["server"]  # prefork reads PORT
     assert '# bind = ["0.0.0.0:8000"]' in done.stdout
     assert (found["workers"]["count"], found["log"]["level"]) == (3, "debug")
-    assert "PREFORK_WORKERS_COUNT wins over this line" in done.stdout
+    assert "PREFORK_WORKERS_COUNT takes precedence over this line" in done.stdout
     assert "set PREFORK_LOG_LEVEL" in done.stderr.replace("\n  ", " ")
     done = run("--", "gunicorn", "-w", "$NOWHERE", "m:app")
     assert done.exit_code == 1

@@ -120,6 +120,13 @@ def test_a_file_that_is_mapped_is_lost() -> None:
     assert any("static-map" in entry for entry in migrate("m.ini", {}).report.lost)
 
 
+def test_monkey_patching_is_not_needed() -> None:
+    Path("m.ini").write_text("[uwsgi]\nmodule = m\ngevent = 9\ngevent-monkey-patch = true\n")
+    report = migrate("m.ini", {}).report
+    assert "gevent-monkey-patch: threads need no monkey patching" in report.unneeded
+    assert not any("monkey" in entry for entry in report.lost)
+
+
 def test_included_files_and_sections() -> None:
     Path("more.ini").write_text("[uwsgi]\nthreads = 3\n[b]\nharakiri = 7\n")
     found = result("[uwsgi]\nmodule = m\ninclude = more.ini\nini = more.ini:b\nini = :uwsgi\n")
@@ -129,7 +136,7 @@ def test_included_files_and_sections() -> None:
 @pytest.mark.parametrize(
     ("name", "text", "problem"),
     [
-        ("uwsgi.ini", "", "there is no section [uwsgi], but no section"),
+        ("uwsgi.ini", "", "there is no section [uwsgi]; is it a configuration file of uWSGI?"),
         ("uwsgi.ini", "[uwsgi]\nmodule = m\nthreads = x\n", "threads = x: expected a number"),
         ("uwsgi.ini", "[uwsgi]\nprocesses = 1\n", "no application is named"),
         ("uwsgi.xml", "<uwsgi>", "it is no XML"),
