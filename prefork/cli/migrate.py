@@ -1,4 +1,4 @@
-"""`prefork migrate`: the configuration of another server as one for prefork."""
+"""`prefork migrate`: translates the configuration of another server."""
 
 import os
 from collections.abc import Iterable
@@ -93,7 +93,7 @@ def uwsgi(file: str) -> None:
 
 
 def _is_file(word: str) -> bool:
-    """A file of any name, or what can only be meant as one."""
+    """Whether a word is a file, or can only be meant as one."""
     return (
         os.path.isfile(word)
         or word.endswith((".py", ".conf", ".cfg", ".ini", ".txt"))
@@ -103,7 +103,7 @@ def _is_file(word: str) -> bool:
 
 
 def _finish(document: Document) -> None:
-    """Prints the document if `prefork check` takes it, and the report."""
+    """Prints the document, if `prefork check` accepts it, and the report."""
     text = document.render()
     if problems := check(text, machine=False):
         raise click.ClickException(
@@ -114,12 +114,12 @@ def _finish(document: Document) -> None:
             )
         )
     click.echo(text, nl=False)
-    _tell(document.report.lines())
+    _print_lines(document.report.lines())
     if problems := check(text, machine=True):
-        _tell(["`prefork check` does not find on this machine:"])
-        _tell(itemized(problems))
+        _print_lines(["Not found on this machine (`prefork check`):"])
+        _print_lines(itemized(problems))
 
 
-def _tell(lines: Iterable[str]) -> None:
+def _print_lines(lines: Iterable[str]) -> None:
     for line in lines:
         click.echo(line, err=True)

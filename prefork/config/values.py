@@ -116,8 +116,8 @@ def toml(value: Any) -> str:
         value = int(value)
     if isinstance(value, int) and value.bit_length() > 64:
         return hex(value)  # str() refuses thousands of digits
-    # JSON's strings are TOML's, but for what JSON escapes as a pair of surrogates and for DEL. What
-    # only TOML has (a date, a time) shows as its text.
+    # Strings are the same in JSON and TOML, except that TOML has no escapes of surrogates and no
+    # plain DEL. A date or time, which only TOML has, is shown as text.
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if text.isprintable() else "".join(map(_escaped, text))
 

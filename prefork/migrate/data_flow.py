@@ -1,10 +1,10 @@
-"""Which names of a Python file depend on the environment, the CPUs, or the file's own place.
+"""Finds which names of a Python file depend on the environment, the CPUs or the file's path.
 
 The file has been run, and each read of a variable or of the number of CPUs is known by the line of
 the module's top level that was executed. This module follows assignments from there: a name depends
-on what its statement read and on the names that its statement uses. Conditions count for all that
-stands below them. This is a rule about statements, not about values: it may name a source that a
-value does not depend on after all.
+on what its statement read and on the names that its statement uses. Statements under a condition
+depend on the condition, too. The rule looks at statements, not at values, so it may name a source
+that a value does not depend on.
 """
 
 import ast
@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 FILE = "__file__"
-"""The source that the place of a file is."""
+"""The source: the path of the file."""
 
 CPUS = "the number of CPUs"
-"""The source that os.cpu_count() and the like are."""
+"""The source: os.cpu_count() and similar functions."""
 
 ALL = "*"
-"""Stands for all variables, where a file goes through the whole environment."""
+"""The source: all variables, if a file iterates over the environment."""
 
 Sources = frozenset[str]
 """Names of environment variables, ALL, FILE and CPUS."""
@@ -26,7 +26,7 @@ Sources = frozenset[str]
 
 @dataclass
 class Flow:
-    """What is known of one file."""
+    """The result for one file."""
 
     sources: dict[str, Sources] = field(default_factory=dict)
     """By name, for names that depend on something."""

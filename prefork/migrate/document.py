@@ -1,4 +1,4 @@
-"""A configuration file in the making: settings with a comment each, and what could not be one."""
+"""The new configuration file: settings with their comments, and the report as comments."""
 
 import tomllib
 from collections import defaultdict
@@ -19,19 +19,21 @@ _WIDTH = 98
 
 @dataclass
 class Entry:
-    """One key: its value as TOML takes it, and the comment before it. An entry that is left out is
-    written as a comment, since something else, such as the environment, sets the key."""
+    """One key: its value and the comment before it.
+
+    An entry that is left out is written as a comment: the environment sets the key instead.
+    """
 
     value: Any
     comment: str = ""
     left_out: bool = False
     fixed: bool = False
-    """The value does not depend on the one that was set."""
+    """The value is the same for any value of the old setting."""
 
 
 @dataclass
 class Document:
-    """What `render` makes a file of."""
+    """The contents of the new file; `render` writes them as TOML."""
 
     title: str
     settings: dict[str, Entry] = field(default_factory=dict)
@@ -39,7 +41,7 @@ class Document:
     report: MigrationReport = field(default_factory=MigrationReport)
 
     def set(self, name: str, value: Any, comment: str = "", *, fixed: bool = False) -> None:
-        """Sets a key. A number beyond the key's bounds becomes the nearest one that it takes."""
+        """Sets a key. A number beyond the bounds of the key is clamped, with a comment."""
         value, clamped = _within(name, value)
         comment = " ".join(filter(None, (comment, clamped)))
         self.settings[name] = Entry(value, comment, fixed=fixed)
@@ -84,8 +86,10 @@ class Document:
 
 
 def check(text: str, *, machine: bool) -> list[str]:
-    """What `prefork check` would say of a file with this text in the working directory, a problem
-    each. `machine`: also of paths and accounts that this machine does not have."""
+    """The problems that `prefork check` finds in a file with this text in the working directory.
+
+    machine: also report paths and accounts that this machine does not have.
+    """
     try:
         parsed = tomllib.loads(text)
     except ValueError as reason:  # a string with half of a surrogate pair
@@ -103,7 +107,7 @@ def check(text: str, *, machine: bool) -> list[str]:
 
 
 def _within(name: str, value: Any) -> tuple[Any, str]:
-    """The value, or the nearest that the key takes, and the comment on that."""
+    """The value within the bounds of the key, and a comment if it was clamped."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return value, ""
     bounds = [extra for extra in get_args(KEYS[name].hint) if isinstance(extra, Meta)]
@@ -115,9 +119,9 @@ def _within(name: str, value: Any) -> tuple[Any, str]:
         least = least if meta.ge is None else meta.ge
         most = most if meta.le is None else meta.le
     if least is not None and value < least:
-        return least, f"It was {toml(value)}; {toml(least)} is the least here."
+        return least, f"It was {toml(value)}; {toml(least)} is the minimum here."
     if most is not None and value > most:
-        return most, f"It was {toml(value)}; {toml(most)} is the most here."
+        return most, f"It was {toml(value)}; {toml(most)} is the maximum here."
     return value, ""
 
 

@@ -1,4 +1,4 @@
-"""What the translations of gunicorn's settings work with."""
+"""The state of a migration from gunicorn, which the translations read and write."""
 
 import os
 from collections.abc import Mapping
@@ -17,19 +17,19 @@ class GunicornMove:
 
     document: Document
     values: Mapping[str, Any]
-    """What was set, as gunicorn holds it."""
+    """The settings that are set, converted as gunicorn does it."""
     ran: Ran
     environ: Mapping[str, str]
     origins: Mapping[str, tuple[str, ...]]
-    """Variables that settings of the command line name."""
+    """The environment variables in settings of the command line."""
 
     def get(self, name: str) -> Any:
-        """What holds in gunicorn: the value that was set, or the default."""
+        """The effective value in gunicorn: the one that was set, or the default."""
         value = self.values.get(name)
         return SETTINGS[name].default if value is None else value
 
     def addresses(self, name: str) -> list[str]:
-        """A list of addresses; gunicorn's defaults of these are one string."""
+        """A list of addresses. The defaults of gunicorn are a string with commas."""
         found = self.get(name)
         return found.split(",") if isinstance(found, str) else list(found)
 
@@ -40,8 +40,10 @@ class GunicornMove:
         return self.ran.origin(name) if name in self.ran.names else frozenset()
 
     def path(self, name: str, path: str) -> str:
-        """A path as the new file has it: relative to the directory that gunicorn was started in,
-        where gunicorn takes it relative to its chdir."""
+        """A path relative to the directory that gunicorn was started in.
+
+        gunicorn itself takes it relative to its chdir.
+        """
         if os.path.isabs(path):
             return self._near(name, path)
         return os.path.normpath(os.path.join(self.directory, path))
@@ -52,7 +54,7 @@ class GunicornMove:
         return self._near("chdir", str(self.get("chdir") or "."))
 
     def _near(self, name: str, path: str) -> str:
-        """Relative to the working directory, if the file has it from its own place."""
+        """Relative to the working directory, if the file derived the path from its own."""
         if FILE in self.sources(name) and os.path.isabs(path):
             near = os.path.relpath(path)
             if not near.startswith(".."):

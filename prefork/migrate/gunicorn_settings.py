@@ -1,4 +1,4 @@
-"""Every setting that gunicorn 27 documents, as data: its kind, its default and its fate here.
+"""All settings of gunicorn 27, as data: the kind, the default, and how each is migrated.
 
 `prefork.migrate.gunicorn` reads this table, and so does the test that writes the table of
 docs/coming-from.md. A test compares names, options and defaults with gunicorn's own.
@@ -13,9 +13,9 @@ class GunicornSetting(NamedTuple):
     """One setting.
 
     kind: how gunicorn reads it, a name in `prefork.migrate.gunicorn_values.READERS`.
-    here: the key (SAME), the key or keys in words (TRANSLATED), or what there is instead, and why.
-    default: gunicorn's; a setting that has it is not worth a line.
-    options: on the command line, where they are not `--name-with-hyphens`; () for none.
+    here: the key (SAME), a text with the keys (TRANSLATED), or the replacement and the reason.
+    default: gunicorn's; a setting with its default value is not reported.
+    options: on the command line, if they are not `--name-with-hyphens`; () for none.
     """
 
     kind: str
@@ -41,7 +41,7 @@ _ASGI = "it is for ASGI applications, and prefork does not serve ASGI yet"
 _DIRTY = "long work belongs in a task queue (Celery, RQ, dramatiq) or in workers.threads"
 _STATSD = "there is no statsd client; Prometheus reads [metrics]"
 _UNDERSCORES = "headers with underscores in their names are always dropped"
-_TLS = "TLS 1.2 and 1.3 with the ciphers of Python's default context are spoken; see"
+_TLS = "TLS 1.2 and 1.3 with the ciphers of Python's default context are used; see"
 _TLS += " tls.min_version"
 
 SETTINGS: dict[str, GunicornSetting] = {
@@ -75,7 +75,7 @@ SETTINGS: dict[str, GunicornSetting] = {
     "worker_connections": GunicornSetting(
         "integer",
         _CHANGED,
-        "slow and idle connections keep no worker busy; http.max_connections limits them",
+        "slow and idle connections occupy no worker; http.max_connections limits them",
         1000,
     ),
     "max_requests": GunicornSetting("integer", _SAME, "workers.max_requests", 0),
@@ -372,7 +372,7 @@ SETTINGS: dict[str, GunicornSetting] = {
         flag=True,
     ),
     "do_handshake_on_connect": GunicornSetting(
-        "boolean", _UNNEEDED, "a handshake never keeps a worker waiting", False, flag=True
+        "boolean", _UNNEEDED, "a worker never waits for a handshake", False, flag=True
     ),
     "ciphers": GunicornSetting("string", _LOST, _TLS),
     "http_protocols": GunicornSetting("string", _TRANSLATED, f"HTTP/1.1 only; {_HTTP2}", "h1"),

@@ -1,7 +1,7 @@
-"""Values as gunicorn reads them: what its validators take, and in which form.
+"""Converts values as the validators of gunicorn do.
 
-`read` gives the value as gunicorn would hold it. It raises ValueError, in words that can follow the
-setting's name and a colon, for a value with which gunicorn does not start.
+`read` raises ValueError for a value with which gunicorn does not start. Its text can follow the
+name of the setting and a colon.
 """
 
 import re
@@ -16,7 +16,7 @@ _OCTAL = re.compile(r"0[0-7]+")
 
 
 def read(name: str, raw: Any) -> Any:
-    """A setting's value. `raw` is a plain value, or an Opaque for what JSON cannot hold."""
+    """The value of a setting. raw: a value of JSON, or an Opaque."""
     kind = SETTINGS[name].kind
     if isinstance(raw, Opaque) and raw.kind == "stand-in" and kind not in ("class", "function"):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What a migration could not take over as it was: three lists, the most serious first."""
+"""The report of a migration: what is lost, changed and not needed, the most serious first."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ _WIDTH = 98
 
 
 class Fate(Enum):
-    """What becomes of a setting."""
+    """How a setting is migrated."""
 
     SAME = "the same"
     TRANSLATED = "translated"
@@ -20,14 +20,14 @@ class Fate(Enum):
 
 @dataclass
 class MigrationReport:
-    """Each entry is what was set and what becomes of it, in one line each."""
+    """Three lists of entries. An entry names a setting and says how it is migrated."""
 
     lost: list[str] = field(default_factory=list)
-    """What worked and does not work here: somebody has to act."""
+    """Settings without an effect in prefork, which the user has to replace."""
     changed: list[str] = field(default_factory=list)
-    """What works in another way, and why."""
+    """Settings that work in another way, with the reason."""
     unneeded: list[str] = field(default_factory=list)
-    """What has no use here."""
+    """Settings that are not needed."""
 
     def lines(self, indent: str = "") -> Iterator[str]:
         """The lists that are not empty, wrapped, each under its title."""
@@ -43,7 +43,7 @@ class MigrationReport:
 
 
 def printable(text: str, *, keep: str = "") -> str:
-    """What a comment in TOML may hold, and a terminal should be shown; with the letters to keep."""
+    """Text for a comment in TOML and for a terminal: other characters than `keep` are replaced."""
     return "".join(
         letter if letter.isprintable() or letter in keep else "\N{REPLACEMENT CHARACTER}"
         for letter in text
@@ -51,7 +51,7 @@ def printable(text: str, *, keep: str = "") -> str:
 
 
 def itemized(entries: Iterable[str], indent: str = "") -> Iterator[str]:
-    """A list with hyphens. Lines that an entry holds itself, such as a proxy's, are kept."""
+    """A list with hyphens. Line breaks in an entry, such as lines for a proxy, are kept."""
     for entry in entries:
         first, *more = map(printable, entry.split("\n"))
         yield from wrap(

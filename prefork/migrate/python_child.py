@@ -1,9 +1,9 @@
-"""Runs a Python configuration file in a process of its own, and writes down what it did.
+"""Runs a Python configuration file in a process of its own, and reports what it did.
 
-`prefork.migrate.python_file` starts this process and reads its report. The process exists so that
-whatever the file does (it prints, ends the process, changes directories) happens to nobody else.
-The environment and the number of CPUs are watched while the file runs. Modules that only hooks
-need are stood in for where they are not installed.
+`prefork.migrate.python_file` starts this process and reads its report. A file may print, end the
+process or change directories: that must not affect `prefork migrate`. Reads of the environment and
+of the number of CPUs are recorded while the file runs. Modules that only hooks need are replaced by
+stand-ins if they are not installed.
 """
 
 import json
@@ -38,7 +38,7 @@ _MUTATIONS = {
     "socket.bind": "bound a socket to {1}",
     "shutil.rmtree": "removed the directory {0}",
 }
-"""Audit events (PEP 578) that are told, with their arguments' places."""
+"""Audit events (PEP 578) that are reported; {0} and {1} are their arguments."""
 
 
 class Ended(BaseException):
@@ -46,7 +46,7 @@ class Ended(BaseException):
 
 
 class Watch:
-    """What happens while the file runs."""
+    """Records what a file reads and changes while it runs."""
 
     def __init__(self, file: str, directory: str) -> None:
         self.file = file
@@ -65,8 +65,10 @@ class Watch:
         )
 
     def place(self) -> tuple[str, int] | None:
-        """The file and the line of its top level that runs now; None inside the import of a library
-        and outside of files of the site."""
+        """The file of the site, and the line of its top level, that runs now.
+
+        None inside the import of a library and outside of files of the site.
+        """
         frame: FrameType | None = sys._getframe(1)
         own = False
         while frame is not None:
@@ -112,7 +114,7 @@ class WatchedEnviron(MutableMapping[str, str]):
         self._watch = watch
 
     def __getitem__(self, name: str) -> str:
-        # A variable that the file itself has set is none of the environment's.
+        # A variable that the file itself has set does not come from the environment.
         if isinstance(name, str) and name not in self._watch.written:
             self._watch.read(name, unset=name not in self._real)
         return self._real[name]
@@ -152,9 +154,9 @@ class WatchedEnviron(MutableMapping[str, str]):
 
 
 def install(watch: Watch) -> Finder:
-    """Puts the proxies in their places."""
+    """Replaces os.environ and the functions that count CPUs by recording ones."""
     finder = Finder(os.environ)
-    # os.getenv() finds it there, too.
+    # os.getenv() uses this, too.
     vars(os)["environ"] = WatchedEnviron(os.environ, watch)
     for holder, name in ((os, "cpu_count"), (os, "sched_getaffinity"), (os, "process_cpu_count")):
         if hasattr(holder, name):
@@ -169,7 +171,7 @@ def install(watch: Watch) -> Finder:
     getcwd = os.getcwd
 
     def noting_getcwd() -> str:
-        watch.read("__file__")  # a place of this machine, too
+        watch.read("__file__")  # a path of this machine, too
         return getcwd()
 
     vars(os).update(sysconf=counting_sysconf, getcwd=noting_getcwd)
@@ -205,10 +207,10 @@ _LARGEST = 1000
 
 
 def encoded(value: Any, depth: int = 0) -> Any:
-    """A value as JSON; what JSON cannot hold is a table with the key "!" for its kind."""
+    """A value as JSON. A value that JSON cannot hold becomes a table with its kind as "!"."""
     try:
         return _encoded(value, depth)
-    except Exception:  # objects may do anything when they are looked at
+    except Exception:  # an object may run any code here
         return _other(value)
 
 

@@ -20,12 +20,12 @@ _START += " del sys.path[0]; run({location!r}, {paths!r}, {report})"
 
 
 class SourceError(Exception):
-    """Something cannot be read; the text says what, where, and what to do."""
+    """A configuration cannot be read. The text says what is wrong, where, and what to do."""
 
 
 @dataclass(frozen=True)
 class Opaque:
-    """A value that is no plain one. kind: "class", "function", "stand-in" or "other"."""
+    """A value that JSON cannot hold. kind: "class", "function", "stand-in" or "other"."""
 
     kind: str
     text: str
@@ -50,9 +50,9 @@ class Ran:
     written: dict[str, str] = field(default_factory=dict)
     """Environment variables that it set."""
     effects: list[str] = field(default_factory=list)
-    """What else it did to the machine, a line each."""
+    """Other changes that it made to the machine, a line each."""
     stood_in: list[str] = field(default_factory=list)
-    """Modules that are not installed here and that something stood in for."""
+    """Modules that are not installed here and were replaced by stand-ins."""
     env_files: list[str] = field(default_factory=list)
     """Files that load_dotenv() was called for."""
 
@@ -69,8 +69,9 @@ def run_file(
 ) -> Ran:
     """Runs a file, or "python:MODULE", as a program of its own.
 
-    `directory`: where it runs; it is importable, as `paths` are. `environ`: its environment, by
-    default that of this process. What it prints goes to stderr. Raises SourceError.
+    directory: its working directory; modules in it and in `paths` can be imported.
+    environ: its environment, by default that of this process.
+    Its output goes to stderr. Raises SourceError.
     """
     if not location.startswith("python:"):
         location = location.removeprefix("file:")
@@ -114,13 +115,13 @@ def run_file(
 
 def _run(location: str, directory: str, paths: list[str], environ: Mapping[str, str] | None) -> Any:
     root = str(Path(__file__).resolve().parents[2])
-    # A file and not a pipe: nobody has to read it before the child has ended.
+    # A file, not a pipe: a child cannot block on it, and it is read after the child has ended.
     with tempfile.TemporaryFile() as report:
         number = report.fileno()
         code = _START.format(root=root, location=location, paths=paths, report=number)
         try:
             process = subprocess.run(
-                # -P: what is importable is for the child to say.
+                # -P: the child sets sys.path itself.
                 [sys.executable, "-P", "-c", code],
                 cwd=directory,
                 env=environ,
@@ -134,8 +135,8 @@ def _run(location: str, directory: str, paths: list[str], environ: Mapping[str, 
             raise SourceError(f"{directory}: {error.strerror}") from None
         except subprocess.TimeoutExpired:
             raise SourceError(
-                f"{location}: it has run for {_PATIENCE:g} seconds without an end; does it start a"
-                " server? Only settings belong in it"
+                f"{location}: it has run for {_PATIENCE:g} seconds and does not end; does it"
+                " start a server? Only settings belong in it"
             ) from None
         report.seek(0)
         data = report.read()
@@ -184,7 +185,7 @@ def _problem(location: str, answer: Any) -> str:
             " command in the directory and with the Python that gunicorn is started in"
         )
     if kind == "Ended":
-        return f"{where} it cannot be run: it calls os._exit({text}), with which gunicorn ends, too"
+        return f"{where} it cannot be run: it calls os._exit({text}), which would end gunicorn, too"
     if kind in ("SyntaxError", "NameError") and (hint := _hint_for(answer["file"])):
         return f"{location}: it is no Python file; {hint}"
     return (
@@ -205,7 +206,7 @@ def _hint_for(path: str) -> str:
 
 
 def _unset_at(answer: Any, line: int) -> list[str]:
-    """Variables that the failing statement asked for and that are not set."""
+    """Variables that the failing statement read and that are not set."""
     return [
         source
         for file, at, source, unset in answer["reads"]

@@ -1,4 +1,4 @@
-"""Which environment variables look like secrets."""
+"""Recognizes environment variables that look like secrets."""
 
 import re
 
@@ -12,7 +12,7 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]*://[^/@\s]*:[^/@\s]+@", re.IGNORECASE)
 
 
 def is_secret(name: str, value: str) -> bool:
-    """By its name, as in SECRET_KEY, or by a password in a URL. A file's path is none."""
+    """Whether the name (SECRET_KEY) or a password in a URL shows a secret; a path is none."""
     if _URL.match(value):
         return True
     return bool(value) and _NAME.search(name) is not None and _PLACE.search(name) is None

@@ -66,7 +66,7 @@ class Anything:
 
 
 class Finder(MetaPathFinder, Loader):
-    """The last on sys.meta_path: it finds what nobody else has found."""
+    """The last entry of sys.meta_path: it replaces modules that no other entry finds."""
 
     def __init__(self, environ: MutableMapping[str, str]) -> None:
         """`environ`: the real environment, which load_dotenv() adds to."""

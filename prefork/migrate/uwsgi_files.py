@@ -1,7 +1,7 @@
 """uWSGI's configuration files: INI, YAML and XML, with their variables and conditions.
 
-The result is a list of options in the order of the file. What uWSGI reads from elsewhere (other
-files, the output of commands) is not followed but named.
+The result is a list of options in the order of the file. Other sources, such as the output of
+commands, are not read but reported.
 """
 
 import os
@@ -35,19 +35,19 @@ _DEPTH = 10
 
 @dataclass
 class UwsgiFile:
-    """What a file says."""
+    """The contents of a file."""
 
     options: Lines = field(default_factory=list)
     variables: dict[str, list[str]] = field(default_factory=dict)
     """The environment variables in an option's value, by the option's name."""
     remarks: list[str] = field(default_factory=list)
-    """What was decided while reading, a line each."""
+    """Decisions made while reading, a line each."""
     missing: list[str] = field(default_factory=list)
-    """What was not followed, a line each."""
+    """Parts that were not followed, a line each."""
     own_place: bool = False
-    """Paths come from the place of the file itself, by %d or %p."""
+    """Whether paths are derived from the path of the file itself, by %d or %p."""
     placeholders: set[str] = field(default_factory=set)
-    """Options that other values name: they may be variables of the file's own."""
+    """Options that other values refer to: they may be variables of the file."""
 
 
 def read(path: str, environ: Mapping[str, str]) -> UwsgiFile:
@@ -71,7 +71,7 @@ class _Reader:
         self._seen: dict[str, str] = {}
         self._depth = 0
         self.open: list[bool] = []
-        """For each condition around the present line, whether it holds."""
+        """For each condition around the current line, whether it is true."""
 
     def section(self, name: str) -> None:
         if name not in self._sections:
@@ -123,7 +123,7 @@ class _Reader:
             self._sections = before
 
     def _holds(self, option: str, value: str) -> bool:
-        """Whether a condition holds here."""
+        """Whether a condition is true on this machine."""
         kind = option.removeprefix("if-")
         negated = kind.startswith("not-")
         kind = kind.removeprefix("not-")

@@ -1,4 +1,4 @@
-"""uWSGI's options, as data: what becomes of each.
+"""The options of uWSGI, as data: how each is migrated.
 
 `prefork.migrate.uwsgi` reads this table, and so does the test that writes the table of
 docs/coming-from.md.
@@ -10,7 +10,7 @@ from prefork.migrate.migration_report import Fate
 
 
 class UwsgiOption(NamedTuple):
-    """One option: its fate, the key or what there is instead, and its other names."""
+    """One option: how it is migrated, the key or the replacement, and its other names."""
 
     fate: Fate
     here: str
@@ -30,10 +30,10 @@ _ROTATE = "use logrotate, and `prefork reopen` or USR1"
 _PLUGIN = "prefork serves Python only; the interpreter is the one that it is installed for"
 
 OPTIONS: dict[str, UwsgiOption] = {
-    # What is served.
+    # The application.
     "module": UwsgiOption(_T, "server.app", ("wsgi", "w")),
     "wsgi-file": UwsgiOption(_T, "server.app, as a module", ("file",)),
-    "callable": UwsgiOption(_T, "server.app, behind the colon"),
+    "callable": UwsgiOption(_T, "server.app, after the colon"),
     "chdir": UwsgiOption(_T, "server.chdir", ("cd",)),
     "pythonpath": UwsgiOption(_T, "server.pythonpath", ("python-path", "pp")),
     "env": UwsgiOption(_T, "server.env; secrets belong in server.env_file", ("environment",)),

@@ -26,7 +26,7 @@ GUNICORN = {
     "green.py": ["threads = 64", "request_timeout = 0", "WebSockets", "it is after_fork"],
     "gthread.py": ["graceful_timeout = 0.1", "request_timeout = 0", "keepalive_requests = 1"],
     "http2_proxy.py": ["proxy_protocol = true", "max_request_line = 0", "HTTP/2"],
-    "many_threads.py": ["It was 300; 255 is the most here.", 'level = "info"', "count = 4"],
+    "many_threads.py": ["It was 300; 255 is the maximum here.", 'level = "info"', "count = 4"],
     "none_port.py": ["is APP_PORT not set here?"],
     "own_logger.py": ["logger_class", "logconfig_dict"],
     "paths.py": ['bind = ["unix:run/shop.sock"]', 'error = "logs/error.log"'],
