@@ -163,7 +163,7 @@ class Channel:
             message = FailedReport(reason.decode(errors="ignore"))
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         try:
-            self._sock.sendmsg([_encode(message)], ancillary)
+            self._sock.sendmsg([_encode(message)], ancillary, socket.MSG_NOSIGNAL)
         except (BlockingIOError, ConnectionError):
             return False
         return True

@@ -85,6 +85,17 @@ def map_shared(fd: int, offset: int, size: int) -> memoryview:
     return memoryview((ctypes.c_ubyte * size).from_address(address)).cast("B")
 
 
+def reset_connection(fd: int) -> None:
+    """Resets a TCP connection at once, although its socket stays open; others who use it notice.
+
+    connect(2) with AF_UNSPEC dissolves the association.  Raises OSError, for a Unix socket always.
+    """
+    nobody = ctypes.create_string_buffer(16)  # struct sockaddr, whose family is 0
+    if _libc.connect(fd, nobody, len(nobody)) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
 _SO_ATTACH_FILTER = 26  # asm-generic/socket.h
 
 Instruction = tuple[int, int, int, int]

@@ -8,16 +8,16 @@ import mimetypes
 import os
 import stat
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import IO
+from io import FileIO
 
 from msgspec import Struct
 
 from prefork.apps import conditions, ranges
-from prefork.apps.ranges import BLOCK, MultipartRanges, Range, content_range
+from prefork.apps.file_slice import FileSlice
+from prefork.apps.ranges import MultipartRanges, Range, content_range
 from prefork.http.request import Environ
 
 # By the last suffix alone. An instance of `MimeTypes` has nothing of the machine's own files, but
@@ -56,29 +56,6 @@ _TYPES: dict[str, str] = {
     ".yml": "application/yaml",
     ".zst": "application/zstd",
 }
-
-
-class FileSlice:
-    """A part of an open file, and a file itself: for `wsgi.file_wrapper`, or a body as it is.
-
-    It ends at the end of the part, so a server that reads to the end sends not a byte too many.
-    """
-
-    def __init__(self, file: IO[bytes], first: int, length: int) -> None:
-        file.seek(first)  # sendfile(2) starts at the descriptor's position
-        self._file = file
-        self._end = first + length
-        self.fileno = file.fileno
-        self.tell = file.tell
-        self.close = file.close
-
-    def read(self, size: int = -1) -> bytes:
-        left = max(self._end - self.tell(), 0)
-        return self._file.read(left if size < 0 else min(size, left))
-
-    def __iter__(self) -> Iterator[bytes]:
-        while block := self.read(BLOCK):
-            yield block
 
 
 class FileResponse(Struct):
@@ -121,7 +98,7 @@ def from_file(
             if coding and answer.status is not HTTPStatus.NOT_MODIFIED:
                 answer.headers.append(("Content-Encoding", coding))
         if part is not None and environ["REQUEST_METHOD"] == "GET":
-            file = os.fdopen(fd, "rb", buffering=0)
+            file = FileIO(fd)
             stack.pop_all()
             answer.body = (
                 part.of(file) if isinstance(part, MultipartRanges) else FileSlice(file, *part)
@@ -169,8 +146,12 @@ def _represent(
 
 
 def modified_at(status: os.stat_result) -> int:
-    """Seconds since 1970, never in the future (RFC 9110 section 8.8.2.1)."""
-    return max(0, min(int(status.st_mtime), int(time.time())))
+    """Seconds since 1970, never in the future (RFC 9110 section 8.8.2.1).
+
+    Not from `st_mtime`: a float has room for a quarter of a microsecond, and the last one of a
+    second would be the next second.
+    """
+    return max(0, min(status.st_mtime_ns // 1_000_000_000, int(time.time())))
 
 
 def _content_type(path: bytes) -> str:

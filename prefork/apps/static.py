@@ -23,12 +23,12 @@ from urllib.parse import quote
 from prefork.apps.conditions import is_plain_get
 from prefork.apps.file_response import (
     FileResponse,
-    FileSlice,
     described,
     from_file,
     modified_at,
     plain,
 )
+from prefork.apps.file_slice import FileSlice
 from prefork.apps.ranges import BLOCK
 from prefork.apps.wsgi import Application, StartResponse
 from prefork.http.negotiation import accepted

@@ -5,10 +5,12 @@ import stat
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from io import BufferedReader, FileIO
 from time import monotonic
 from types import TracebackType
 from typing import IO, Any, Protocol
 
+from prefork.apps.file_slice import FileSlice
 from prefork.http.composed_head import ResponseFraming, ResponseHead
 from prefork.http.request import Environ, Request
 from prefork.http.response_head import (
@@ -26,7 +28,8 @@ Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 Failed = Callable[[Request, BaseException], None]
 """Is called with an application's exception."""
 
-_NONE, _LENGTH, _CHUNKED = ResponseFraming.NONE, ResponseFraming.LENGTH, ResponseFraming.CHUNKED
+_NONE, _LENGTH = ResponseFraming.NONE, ResponseFraming.LENGTH
+_CHUNKED, _CLOSE = ResponseFraming.CHUNKED, ResponseFraming.CLOSE
 
 
 class ResponseSink(Protocol):
@@ -45,9 +48,20 @@ class ResponseSink(Protocol):
 
     def send_interim(self, data: bytes) -> None: ...
 
+    def ends_with_close(self) -> None:
+        """The end of the connection will be that of the response."""
+
+    def break_off(self) -> None:
+        """The response stays incomplete, and the client has to see that."""
+
 
 class FileWrapper:
-    """`wsgi.file_wrapper`: a file that the kernel sends itself if it can (sendfile(2))."""
+    """`wsgi.file_wrapper`: a file whose bytes the kernel sends itself if it can (sendfile(2)).
+
+    PEP 3333 wants what `read()` gives.  That is the content of the descriptor only for the classes
+    that the interpreter opens a plain file with; any other (gzip, a file that decrypts, a wrapper
+    that passes `fileno` on) is read.
+    """
 
     def __init__(self, file: IO[bytes], block_size: int = 64 * 1024) -> None:
         self.file = file
@@ -63,17 +77,38 @@ class FileWrapper:
             close()
 
     def extent(self) -> tuple[int, int, int] | None:
-        """(descriptor, offset, bytes to the end), or None if it is no regular file."""
+        """(descriptor, offset, bytes to the end), or None if the file has to be read."""
+        if not _is_plain(self.file):
+            return None
         try:
             fd = self.file.fileno()
             status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode):
+            # Files of proc and sysfs are made when they are read: their size says nothing, and they
+            # have no blocks.  Some other file systems have none for a small file, which is read.
+            if not stat.S_ISREG(status.st_mode) or not status.st_blocks:
                 return None
-            # The object's own position: bytes that it has read ahead are not sent twice.
+            # The object's own position: what it has read ahead is not sent twice.
             offset = self.file.tell()
-        except (AttributeError, OSError, ValueError):
+        except (OSError, ValueError):
             return None
         return fd, offset, max(status.st_size - offset, 0)
+
+
+def _is_plain(file: object) -> bool:
+    """Whether a file's `read()` is known to give the bytes of its descriptor.
+
+    By the exact classes: a subclass may change the bytes, and so may a method set on an object.
+    """
+    if type(file) is FileSlice:
+        return True
+    if type(file) is BufferedReader:
+        if not vars(file).keys().isdisjoint(_READING):
+            return False
+        file = file.raw
+    return type(file) is FileIO and file.readable() and vars(file).keys().isdisjoint(_READING)
+
+
+_READING = frozenset({"read", "readinto", "readall", "read1", "fileno", "tell"})
 
 
 _TOO_EARLY = "start_response was not called before the body began"
@@ -276,6 +311,8 @@ class WsgiResponse:
             raise MisbehavedApplication(_TOO_EARLY)
         self.head = head = compose(status, self.headers, self.request, self._out.closing, known)
         self._left = head.length
+        if head.framing is _CLOSE:
+            self._out.ends_with_close()
         return head
 
     def file(self, wrapper: FileWrapper) -> bool:
@@ -336,6 +373,7 @@ class WsgiResponse:
         The client gets an error response if nothing was sent yet.  Otherwise the connection ends in
         a way that shows that the response is not complete.
         """
+        over = self._over  # the iterable was at its end before its close() failed
         self._end_writing()
         request, out = self.request, self._out
         if isinstance(raised, BodyError):  # the client's doing
@@ -345,7 +383,10 @@ class WsgiResponse:
             BaseException.with_traceback(raised, None)  # whatever its class makes of it
             status, reason = 500, "the application failed"
         self.failure = status
-        if self.head is None and not out.broken:
+        if self.head is not None:
+            if not over:
+                out.break_off()
+        elif not out.broken:
             out.send(request.marked(error(status, reason, method=request.method)))
 
 

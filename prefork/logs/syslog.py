@@ -84,7 +84,7 @@ class Syslog:
         reconnect = True
         while True:
             try:
-                self._sock.send(message)
+                self._sock.send(message, socket.MSG_NOSIGNAL)
                 return
             except BlockingIOError:
                 poll = select.poll()

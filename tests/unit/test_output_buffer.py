@@ -48,7 +48,7 @@ class Wire:
         return len(taken)
 
     def send(self, data: bytearray, flags: int) -> int:
-        assert flags == socket.MSG_DONTWAIT
+        assert flags == socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
         return self._take(bytes(data))
 
     def send_file(self, fd: int, offset: int, count: int) -> int:

@@ -328,6 +328,12 @@ class Sink:
     def send_interim(self, data: bytes) -> None:
         raise NotImplementedError
 
+    def ends_with_close(self) -> None:
+        raise NotImplementedError
+
+    def break_off(self) -> None:
+        raise NotImplementedError
+
 
 @pytest.mark.usefixtures("no_heads")
 @pytest.mark.parametrize(("size", "calls"), [(0, 1), (JOINED, 1), (JOINED + 1, 2)])

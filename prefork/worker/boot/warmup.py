@@ -32,6 +32,12 @@ class _Discard:
     def send_interim(self, data: bytes) -> None:
         pass
 
+    def ends_with_close(self) -> None:
+        pass
+
+    def break_off(self) -> None:
+        pass
+
 
 def warm_up(application: Application, paths: Iterable[str], base: Environ) -> None:
     """Requests each path once, as a client at the first listener would.

@@ -16,7 +16,7 @@ from math import inf
 from time import monotonic
 from typing import Protocol
 
-from prefork import logs
+from prefork import linux, logs
 from prefork.http.head_rules import Reject
 from prefork.http.request import Environ, Request
 from prefork.http.request_parser import CONTINUE, Peer, RequestParser
@@ -355,7 +355,9 @@ class HttpConnection(ResponseWriter):
         with contextlib.suppress(OSError):
             if not started:
                 answer = error(504, "the application took too long", method=request.method)
-                self.sock.send(request.marked(answer))
+                self.sock.send(request.marked(answer), _DONTWAIT | socket.MSG_NOSIGNAL)
+            elif self._ends_with_close:
+                linux.reset_connection(self.fd)  # a shutdown would be the end of a whole response
             self.sock.shutdown(socket.SHUT_RDWR)
         self.broken = self.expired = True
         return request
@@ -452,6 +454,7 @@ class HttpConnection(ResponseWriter):
     def _linger(self, now: float) -> ConnectionState:
         """The last response is sent; a client that still sends must not be reset by our close."""
         if self._lingering is None:
+            self.allow_close()
             if not self.parser.surplus:
                 return _CLOSED
             try:
@@ -475,6 +478,7 @@ class HttpConnection(ResponseWriter):
             assert self.unsent is not None
             if not self.unsent.given_up():
                 return
+            self._gave_up()
         elif action is OnDeadline.ANSWER_408:
             method = self.parser.method
             self.send(error(408, "the request did not come in time", method=method))

@@ -110,7 +110,7 @@ def send(inbox: socket.socket, packet: bytes, fd: int) -> bool:
     """Puts a connection into an inbox; returns False if that has no room now."""
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", (fd,)))]
     try:
-        inbox.sendmsg([packet], rights, socket.MSG_DONTWAIT)
+        inbox.sendmsg([packet], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
     except OSError:
         # EAGAIN; ETOOMANYREFS: too many of our descriptors are in flight; ENOBUFS, ...
         return False
@@ -160,6 +160,8 @@ class Handover:
     ) -> None:
         """Takes the inboxes of siblings, by slot, and with `own` first the one of this worker."""
         socks = [socket.socket(fileno=fd) for fd in fds]
+        for sock in socks:
+            sock.settimeout(None)  # of the application (socket.setdefaulttimeout), if it has one
         if own and socks:
             self._kind = kind
             self.inbox = socks.pop(0)

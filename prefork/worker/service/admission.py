@@ -121,6 +121,6 @@ def refuse(sock: socket.SocketType, problem: Reject, *, tls: bool) -> None:
             with contextlib.suppress(BlockingIOError):
                 sock.recv(_READ, socket.MSG_DONTWAIT)
             answer = error(problem.status, problem.reason, headers=problem.headers)
-            sock.send(answer, socket.MSG_DONTWAIT)
+            sock.send(answer, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
             sock.shutdown(socket.SHUT_WR)
     sock.close()

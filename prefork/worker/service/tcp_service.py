@@ -89,6 +89,8 @@ class TcpService:
         fd, address = accepted
         theirs = listener.sock
         sock = socket.socket(theirs.family, theirs.type, theirs.proto, fileno=fd)
+        # The handler gets a blocking socket, whatever socket.setdefaulttimeout was given.
+        sock.settimeout(None)
         connection = TcpConnection(sock, address, listener)
         self._open.add(connection)
         if self._proxies is None:

@@ -18,7 +18,10 @@ def socket_of(fd: int) -> socket.SocketType:
     __init__ and close() are in Python, and `listener.family` and `.type` look up enums.  CPython
     finds the family by the getsockname(2) that it makes in any case (3.11 to 3.14).
     """
-    return socket.SocketType(-1, _STREAM, 0, fd)
+    sock = socket.SocketType(-1, _STREAM, 0, fd)
+    if sock.gettimeout() is not None:  # the application's default: MSG_DONTWAIT would wait so long
+        sock.settimeout(None)
+    return sock
 
 
 def peer_name(peer: PeerAddress) -> tuple[str, str]:

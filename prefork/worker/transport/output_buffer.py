@@ -23,11 +23,18 @@ served.  For one that does not read it keeps up to net.ipv4.tcp_wmem, which are 
 
 _FILES_AT_ONCE = 8  # pieces of files sent at one time, until other connections get their turn
 
-_DONTWAIT = socket.MSG_DONTWAIT
+_DONTWAIT = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+
+SHRUNK = "a file has shrunk while it was sent"
+
+
+class SourceError(OSError):
+    """Bytes that were promised to the client cannot be read; one line."""
+
 
 SendFile = Callable[[int, int, int], int]
 """(descriptor, offset, bytes): sends part of a file, and returns how many bytes; 0 at its end.
-Raises OSError as sendfile(2) does."""
+Raises OSError as sendfile(2) does, and SourceError if the file cannot be read."""
 
 
 def falls_behind(sock: socket.SocketType) -> bool:
@@ -211,7 +218,8 @@ class OutputBuffer:
     def flush(self) -> None:
         """Sends as many bytes as the client takes now, within one turn.
 
-        Raises OSError if the client is gone, or a file has shrunk since its length was sent.
+        Raises OSError if the client is gone, and SourceError if a file has shrunk since its length
+        was sent, or cannot be read.
         """
         parts = self._parts
         files = 0
@@ -239,7 +247,7 @@ class OutputBuffer:
     def _flush_file(self, part: FilePart) -> bool:
         sent = self._send_file(part.fd, part.offset, part.count)
         if not sent and part.count:
-            raise OSError("a file has shrunk while it was sent")
+            raise SourceError(SHRUNK)
         self._pushed += sent
         part.offset += sent
         part.count -= sent

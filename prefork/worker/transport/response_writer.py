@@ -1,22 +1,48 @@
 """The sending side of a connection: as much as the client takes now, and the rest later."""
 
+import contextlib
 import os
+import signal
 import socket
+import struct
 from functools import partial
 
+from prefork import logs
 from prefork.worker.transport.client_limits import ClientLimits
-from prefork.worker.transport.output_buffer import OutputBuffer, SendFile, falls_behind
+from prefork.worker.transport.output_buffer import (
+    SHRUNK,
+    OutputBuffer,
+    SendFile,
+    SourceError,
+    falls_behind,
+)
 
 _SMALL_FILE = 32 * 1024  # read and sent with the head: one call in place of three
 _SENDFILE = 1024 * 1024  # bytes asked of the kernel at one time
+_READ = 64 * 1024  # bytes of a file read at one time if the kernel does not send it
 
-_DONTWAIT = socket.MSG_DONTWAIT
+# An application may set SIGPIPE to its default, which ends the process when a client leaves.
+_DONTWAIT = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+
+_RESET, _CLOSE = struct.pack("@ii", 1, 0), struct.pack("@ii", 0, 0)  # struct linger, socket(7)
+
+_broken_off = logs.RateLimit(5.0)
+_too_slow = logs.RateLimit(5.0)
 
 
 class ResponseWriter:
     """The socket of one client, and the bytes that are to be sent on it."""
 
-    __slots__ = ("_rules", "_started", "broken", "fd", "response_size", "sock", "unsent")
+    __slots__ = (
+        "_ends_with_close",
+        "_rules",
+        "_started",
+        "broken",
+        "fd",
+        "response_size",
+        "sock",
+        "unsent",
+    )
 
     def __init__(self, sock: socket.SocketType, rules: ClientLimits) -> None:
         self.sock = sock
@@ -25,6 +51,7 @@ class ResponseWriter:
         self.unsent: OutputBuffer | None = None
         """There while the client lags behind."""
         self._started = False
+        self._ends_with_close = False
         self.response_size = 0
         """Bytes of body of the last response."""
         self.broken = False
@@ -56,14 +83,40 @@ class ResponseWriter:
     def send_file(self, head: bytes, fd: int, offset: int, count: int) -> None:
         """Sends a head and `count` bytes of a file from `offset`."""
         if count <= _SMALL_FILE:
-            data = os.pread(fd, count, offset)
+            try:
+                data = os.pread(fd, count, offset)
+            except OSError as problem:
+                self._source_failed(f"a file cannot be read: {problem.strerror}")
+                return
             self.send(head + data)
-            self.broken = self.broken or len(data) != count  # shrunk since it was promised
+            if len(data) != count:
+                self._source_failed(SHRUNK)
             return
         self.send(head)
-        if not self.broken:
+        if self.broken:
+            return
+        try:
             self._lag().add_file(fd, offset, count)
+        except OSError:  # no descriptor is left
+            self._copy_file(fd, offset, count)
+        else:
             self.flush()
+
+    def _copy_file(self, fd: int, offset: int, count: int) -> None:
+        """Sends bytes of a file as if the application had made them."""
+        while count and not self.broken:
+            try:
+                data = os.pread(fd, min(count, _READ), offset)
+            except OSError as problem:
+                self._source_failed(f"a file cannot be read: {problem.strerror}")
+                return
+            if not data:
+                self._source_failed(SHRUNK)
+                return
+            self.send(data)
+            offset += len(data)
+            count -= len(data)
+        self.flush()
 
     def _keep(self, data: memoryview) -> None:
         try:
@@ -71,6 +124,10 @@ class ResponseWriter:
             unsent.add(data)
             if not unsent:  # the client has taken all of it meanwhile
                 self.unsent = None
+        except TimeoutError:
+            self._gave_up()
+        except SourceError as problem:
+            self._source_failed(str(problem))
         except OSError:
             self.broken = True
 
@@ -81,7 +138,7 @@ class ResponseWriter:
         return self.unsent
 
     def _file_sender(self) -> SendFile:
-        return partial(_send_file, self.fd)
+        return partial(_send_file, self.sock)
 
     def _look_ahead(self) -> bool:
         """Whether the client has to take more of its last response before its next request is
@@ -102,8 +159,50 @@ class ResponseWriter:
             unsent.flush()
             if not unsent:
                 self.unsent = None
+        except SourceError as problem:
+            self._source_failed(str(problem))
         except OSError:
             self.broken = True
+
+    def ends_with_close(self) -> None:
+        """The end of the connection will be that of the response (HTTP/1.0 without a length).
+
+        If the response breaks off, its client would take what it has for the whole.  So until
+        `allow_close` each close resets the connection, also that of a worker that is killed.  (A
+        Unix socket knows no reset.)
+        """
+        self._ends_with_close = True
+        with contextlib.suppress(OSError):
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+
+    def allow_close(self) -> None:
+        """The last response was sent as a whole."""
+        if self._ends_with_close:
+            self._ends_with_close = False
+            with contextlib.suppress(OSError):
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _CLOSE)
+
+    def break_off(self) -> None:
+        """The response stays incomplete: its length, its chunks or a reset shows that."""
+        if self._ends_with_close:
+            self.broken = True
+
+    def _source_failed(self, reason: str) -> None:
+        """Bytes that were promised to the client are not there."""
+        self.broken = True
+        if _broken_off.due():
+            logs.event("warning", "response broken off", reason=reason)
+
+    def _gave_up(self) -> None:
+        """The client takes too little of its response."""
+        self.broken = True
+        if _too_slow.due():
+            logs.event(
+                "info",
+                "response broken off",
+                reason="the client takes too little of it"
+                " (http.write_timeout, http.min_write_rate)",
+            )
 
     def send_interim(self, data: bytes) -> None:
         """Sends an interim response: a request that takes too long can still get a 504."""
@@ -112,5 +211,23 @@ class ResponseWriter:
         self._started = started
 
 
-def _send_file(to: int, fd: int, offset: int, count: int) -> int:
-    return os.sendfile(to, fd, offset, min(count, _SENDFILE))
+def _send_file(sock: socket.SocketType, fd: int, offset: int, count: int) -> int:
+    """Sends bytes of a file, or reads and sends some if the kernel does not.
+
+    sendfile(2) is refused by some file systems (EINVAL), kernels and filters of system calls
+    (ENOSYS, EPERM).  It knows no MSG_NOSIGNAL, so it is not used while SIGPIPE would end the
+    process.  Raises SourceError if the file cannot be read, OSError for the connection.
+    """
+    if signal.getsignal(signal.SIGPIPE) is not signal.SIG_DFL:
+        try:
+            if sent := os.sendfile(sock.fileno(), fd, offset, min(count, _SENDFILE)):
+                return sent
+        except BlockingIOError:
+            raise
+        except OSError:  # of the file or of the connection: the calls below tell
+            pass
+    try:
+        data = os.pread(fd, min(count, _READ), offset)
+    except OSError as problem:
+        raise SourceError(f"a file cannot be read: {problem.strerror}") from None
+    return sock.send(data, _DONTWAIT) if data else 0

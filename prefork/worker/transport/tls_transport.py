@@ -46,7 +46,7 @@ class TlsTransport:
     def fileno(self) -> int:
         return self.plain.fileno()
 
-    def setsockopt(self, level: int, option: int, value: int) -> None:
+    def setsockopt(self, level: int, option: int, value: int | bytes) -> None:
         self.plain.setsockopt(level, option, value)
 
     def getsockopt(self, level: int, option: int) -> int:
@@ -156,7 +156,7 @@ class TlsTransport:
         while self._rest or self._outgoing.pending:
             rest = self._rest or self._outgoing.read()
             self._rest = rest
-            self._rest = rest[self.plain.send(rest, _DONTWAIT) :]
+            self._rest = rest[self.plain.send(rest, _DONTWAIT | socket.MSG_NOSIGNAL) :]
 
     def _push_some(self) -> None:
         """As much as the client takes now; a lost connection shows at the next read."""
