@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from io import FileIO
 
-from prefork.apps.ranges import BLOCK
+BLOCK = 64 * 1024
+"""Bytes read at a time if the kernel does not send the file itself."""
 
 
 class FileSlice:

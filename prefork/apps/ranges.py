@@ -5,11 +5,10 @@ import secrets
 from collections.abc import Iterator
 from typing import IO
 
+from prefork.apps.file_slice import BLOCK
+
 Range = tuple[int, int]
 """First byte, and how many."""
-
-BLOCK = 64 * 1024
-"""Bytes read at a time if the kernel does not send the file itself."""
 
 _UNIT = re.compile(r"bytes=(.*)", re.IGNORECASE | re.DOTALL)
 # Python refuses to read thousands of digits, and no file has a size of nineteen.

@@ -28,8 +28,7 @@ from prefork.apps.file_response import (
     modified_at,
     plain,
 )
-from prefork.apps.file_slice import FileSlice
-from prefork.apps.ranges import BLOCK
+from prefork.apps.file_slice import BLOCK, FileSlice
 from prefork.apps.wsgi import Application, StartResponse
 from prefork.http.negotiation import accepted
 from prefork.http.request import Environ

@@ -127,7 +127,11 @@ class AccessLog:
         get = environ.get
         peer = _escape(get("REMOTE_ADDR") or "-")
         user = _escape(get("REMOTE_USER") or "-")
-        request = _escape(f"{get('REQUEST_METHOD')} {get('RAW_URI')} {get('SERVER_PROTOCOL')}")
+        method = get("REQUEST_METHOD")
+        if method is None:  # of a refused request: its line is malformed, or not known
+            request = _escape(get("RAW_URI") or "-")
+        else:
+            request = _escape(f"{method} {get('RAW_URI')} {get('SERVER_PROTOCOL')}")
         date = self._clf_date(int(started))
         return f'{peer} - {user} [{date}] "{request}" {status} {size or "-"}'
 

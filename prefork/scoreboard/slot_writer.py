@@ -101,6 +101,14 @@ class ThreadRecord:
         self._bytes = words[BYTES] = self._bytes + size
         reals[ENDED] = now
 
+    def count_refused(self, status: int, size: int) -> None:
+        """A request was answered without the application, by this thread: it is counted with the
+        others, and took no time in the application."""
+        cell = ROWS[status // 100]
+        counts, words = self._counts, self._words
+        counts[cell] = words[COUNTS + cell] = counts[cell] + 1
+        self._bytes = words[BYTES] = self._bytes + size
+
     def add_queue_time(self, seconds: float) -> None:
         """According to a proxy, the request of this call has waited for so many seconds."""
         queued = self._words[QUEUED]

@@ -37,6 +37,7 @@ from prefork.worker.schedule.worker_listener import WorkerListener
 from prefork.worker.service.admission import Admission
 from prefork.worker.service.http_service import HttpService
 from prefork.worker.service.listener_profile import ListenerProfile
+from prefork.worker.service.refusals import Refusals
 from prefork.worker.service.wsgi_caller import WsgiCaller
 from prefork.worker.transport.client_limits import ClientLimits, due
 from prefork.worker.transport.tls_transport import TlsTransport
@@ -221,6 +222,7 @@ class World:
         self.service = HttpService(
             *(caller, limits, None, siblings, stats, [profile]),
             admission=Admission[HttpConnection](0, 0, descriptors=None),
+            refusals=Refusals(None),
             request_timeout=0.0,
             graceful_timeout=0.0,
         )
@@ -355,7 +357,7 @@ class World:
         if row.on_deadline is not OnDeadline.CHECK_PROGRESS:
             assert c.broken
         c.advance(monotonic(), self.service._leave_at)
-        self.service._wait(c, before)
+        self.service._wait(c, before, self._record)
 
     def close(self) -> None:
         for c in list(self.service._open):

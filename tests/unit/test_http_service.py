@@ -17,6 +17,7 @@ from prefork.worker.schedule.worker_listener import WorkerListener
 from prefork.worker.service.admission import Admission
 from prefork.worker.service.http_service import HttpService
 from prefork.worker.service.listener_profile import ListenerProfile
+from prefork.worker.service.refusals import Refusals
 from prefork.worker.service.wsgi_caller import WsgiCaller
 from tests.support.client_limits import BASE, client_limits
 
@@ -90,6 +91,7 @@ def serve() -> Iterator[Serve]:
             *(WsgiCaller(app, threads, stats, **given), client_limits(), threads, siblings, stats),
             [ListenerProfile(BASE, HttpConnection, HeadCache())],
             admission=admission,
+            refusals=Refusals(None),
             request_timeout=0.0,
             graceful_timeout=0.0,
         )

@@ -25,6 +25,7 @@ from prefork.worker.schedule.threads import LeaderFollowers
 from prefork.worker.service.admission import Admission
 from prefork.worker.service.http_service import HttpService
 from prefork.worker.service.listener_profile import listener_profile
+from prefork.worker.service.refusals import Refusals
 from prefork.worker.service.wsgi_caller import WsgiCaller, report_unreadable
 from prefork.worker.transport.client_limits import ClientLimits
 
@@ -110,9 +111,10 @@ def _http_service(application: Application, parts: ServiceParts) -> Service:
     if http.health_path is not None:
         application = Health(application, http.health_path, draining)
     stats = scoreboard.stats_writer(args.slot)
+    access = args.logs.access_log(report_unreadable)
     caller = WsgiCaller(
         *(application, parts.threads, stats),
-        access=args.logs.access_log(report_unreadable),
+        access=access,
         ids=RequestIds(http.request_id_header) if http.request_id_header is not None else None,
         proxies=bool(http.trusted_proxies),
         draining=draining if workers.drain_delay else None,
@@ -120,6 +122,7 @@ def _http_service(application: Application, parts: ServiceParts) -> Service:
     return HttpService(
         *(caller, ClientLimits.of(http), parts.threads, parts.handover, stats, profiles),
         admission=admission,
+        refusals=Refusals(access),
         request_timeout=workers.request_timeout,
         graceful_timeout=workers.graceful_timeout,
     )

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from math import inf
 from time import monotonic
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from prefork import linux, logs
 from prefork.http.head_rules import Reject
@@ -76,6 +76,17 @@ class CallOutcome(Protocol):
     """Monotonic seconds at which the call was over."""
 
 
+class RefusedRequest(NamedTuple):
+    """A request that the server has answered itself."""
+
+    status: int
+    reason: str
+    size: int
+    """Bytes of the answer's body."""
+    line: bytes
+    """The first line of the request, as far as it is known."""
+
+
 Call = Callable[["HttpConnection", Request, ThreadRecord, float], CallOutcome]
 """Answers a request: (connection, request, the thread's record, monotonic seconds by now)."""
 
@@ -96,6 +107,7 @@ class HttpConnection(ResponseWriter):
         "expired",
         "listener",
         "parser",
+        "refusal",
         "served",
         "serving",
         "state",
@@ -118,6 +130,8 @@ class HttpConnection(ResponseWriter):
         """Requests that were answered, or are being."""
         self.expired = False
         """Its request was given up, and answered without the application."""
+        self.refusal: RefusedRequest | None = None
+        """Its last request was refused, and the service has not noted that yet."""
         self.closing = False
         """The next response is the last."""
         self.serving: Request | None = None
@@ -442,14 +456,22 @@ class HttpConnection(ResponseWriter):
         parser = self.parser
         if problem.status == 507 and _no_room.due():
             logs.event("warning", "body refused", reason=problem.reason)
-        answer = error(
-            problem.status, problem.reason, method=parser.method, headers=problem.headers
-        )
+        reason = problem.reason
+        if problem.status == 413:
+            reason += " (http.max_body)"
+        answer = error(problem.status, reason, method=parser.method, headers=problem.headers)
+        self._note_refusal(problem.status, problem.reason, answer)
         parser.error = None
         parser.body = None  # its memory is for others, however long this client lingers
         parser.finish()
         parser.surplus = True
         self.send(answer)
+
+    def _note_refusal(self, status: int, reason: str, answer: bytes) -> None:
+        # The bytes of a request that begins in the middle of what was read are not kept.
+        line = bytes(self._unfinished or b"").lstrip(b"\r\n").partition(b"\n")[0]
+        size = len(answer) - answer.index(b"\r\n\r\n") - 4
+        self.refusal = RefusedRequest(status, reason, size, line)
 
     def _linger(self, now: float) -> ConnectionState:
         """The last response is sent; a client that still sends must not be reset by our close."""
@@ -480,8 +502,10 @@ class HttpConnection(ResponseWriter):
                 return
             self._gave_up()
         elif action is OnDeadline.ANSWER_408:
-            method = self.parser.method
-            self.send(error(408, "the request did not come in time", method=method))
+            reason = "the request did not come in time"
+            answer = error(408, reason, method=self.parser.method)
+            self._note_refusal(408, reason, answer)
+            self.send(answer)
         self.broken = True
 
     def abandon(self) -> None:

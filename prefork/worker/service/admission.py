@@ -110,17 +110,23 @@ class Admission(Generic[M]):
         return len(alive)
 
 
-def refuse(sock: socket.SocketType, problem: Reject, *, tls: bool) -> None:
-    """Answers and closes without waiting.
+def refuse(sock: socket.SocketType, problem: Reject, *, tls: bool) -> tuple[int, bytes] | None:
+    """Answers and closes without waiting; returns the bytes of the answer's body and the first line
+    that the client has sent, or None if there was no answer.
 
     The bytes that the client has sent are read first, or the kernel would send a reset in place of
-    the answer. Before a TLS handshake no answer is possible.
+    the answer.  Before a TLS handshake no answer is possible.
     """
+    answered = None
     with contextlib.suppress(OSError):
         if not tls:
+            data = b""
             with contextlib.suppress(BlockingIOError):
-                sock.recv(_READ, socket.MSG_DONTWAIT)
+                data = sock.recv(_READ, socket.MSG_DONTWAIT)
             answer = error(problem.status, problem.reason, headers=problem.headers)
             sock.send(answer, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            size = len(answer) - answer.index(b"\r\n\r\n") - 4
+            answered = size, data.lstrip(b"\r\n").partition(b"\n")[0]
             sock.shutdown(socket.SHUT_WR)
     sock.close()
+    return answered

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Sequence
 from time import monotonic
 
+from prefork.http.head_rules import Reject
 from prefork.http.request_parser import Peer
 from prefork.scoreboard import ThreadRecord, WorkerStatsWriter
 from prefork.worker.protocol.connection_state import (
@@ -21,7 +22,7 @@ from prefork.worker.protocol.connection_state import (
     Movable,
     Readiness,
 )
-from prefork.worker.protocol.http_connection import HttpConnection
+from prefork.worker.protocol.http_connection import HttpConnection, RefusedRequest
 from prefork.worker.schedule.handover import Handover, HandoverMessage
 from prefork.worker.schedule.poller import (
     EPOLLIN,
@@ -33,6 +34,7 @@ from prefork.worker.schedule.threads import LeaderFollowers
 from prefork.worker.schedule.worker_listener import AcceptedSocket, WorkerListener
 from prefork.worker.service.admission import Admission, refuse
 from prefork.worker.service.listener_profile import ListenerProfile
+from prefork.worker.service.refusals import Refusals
 from prefork.worker.service.wsgi_caller import WsgiCaller
 from prefork.worker.transport.accepted_socket import peer_name, socket_of
 from prefork.worker.transport.client_limits import ClientLimits
@@ -57,6 +59,7 @@ class HttpService:
         profiles: Sequence[ListenerProfile],
         *,
         admission: Admission[HttpConnection],
+        refusals: Refusals,
         request_timeout: float,
         graceful_timeout: float,
     ) -> None:
@@ -75,6 +78,7 @@ class HttpService:
         self._reading = self._writing = 0
         self._counting = threading.Lock()
         self._admission = admission
+        self._refusals = refusals
         self._request_timeout = request_timeout
         limits = [limit for limit in (rules.keepalive, graceful_timeout) if limit]
         self._last_chance = min(limits, default=_LAST_CHANCE)
@@ -92,12 +96,17 @@ class HttpService:
         name = peer_name(peer)
         profile = self._profiles[listener.number]
         sock = socket_of(fd)
-        if not self._admitted(sock, profile.sharing_address(name), tls=profile.tls):
+        problem = self._refused(profile.sharing_address(name))
+        if problem is not None:
+            answer = refuse(sock, problem, tls=profile.tls)
+            if answer is not None:
+                refusal = RefusedRequest(problem.status, problem.reason, *answer)
+                self._refusals.note(name[0], refusal, record)
             return
         now = monotonic()
         connection = self._add(sock, name, listener, now)
         connection.proceed(self._call, record, now, self._leave_at)
-        self._wait(connection, _CLOSED)
+        self._wait(connection, _CLOSED, record)
 
     def serve_received(
         self, message: HandoverMessage, fd: int, listener: WorkerListener, record: ThreadRecord
@@ -114,7 +123,7 @@ class HttpService:
         if idle and connection.served == message.served and message.deadline and not self._leave_at:
             # Nothing has come. One reload after another must not keep it for ever.
             connection.deadline = message.deadline
-        self._wait(connection, _CLOSED)
+        self._wait(connection, _CLOSED, record)
 
     def _add(
         self, sock: socket.SocketType, peer: Peer, listener: WorkerListener, now: float
@@ -144,7 +153,7 @@ class HttpService:
             # It is registered as it should be, and its place on the wheel will do.
             self._parked[fd] = connection
         else:
-            self._wait(connection, before)
+            self._wait(connection, before, record)
         return now
 
     def close_overdue(self, now: float, record: ThreadRecord) -> None:
@@ -152,7 +161,7 @@ class HttpService:
             before = connection.state
             connection.on_deadline()
             connection.advance(now, self._leave_at)
-            self._wait(connection, before)
+            self._wait(connection, before, record)
 
     def hand_over(self, fd: int, slot: int | None = None) -> bool:
         connection = self.poller.parked.get(fd)
@@ -189,6 +198,7 @@ class HttpService:
     def flush(self) -> None:
         parked = len(self.poller.parked)
         self._stats.set_connections(len(self._open), parked, self._reading, self._writing)
+        self._refusals.report(finally_=self._last or self._leave_at > 0.0)
         self._caller.flush()
 
     def after_fork_in_child(self) -> None:
@@ -198,16 +208,12 @@ class HttpService:
 
     # Bounds.
 
-    def _admitted(self, sock: socket.SocketType, address: str, *, tls: bool) -> bool:
-        """Whether a new connection may stay; one that may not is closed."""
+    def _refused(self, address: str) -> Reject | None:
+        """Why a new connection may not stay; None if it may."""
         admission = self._admission
         if len(self._open) < (admission.limit or sys.maxsize) and not admission.per_address:
-            return True
-        problem = admission.refusal(address, list(self.poller.parked.values()), self._end_idle)
-        if problem is None:
-            return True
-        refuse(sock, problem, tls=tls)
-        return False
+            return None
+        return admission.refusal(address, list(self.poller.parked.values()), self._end_idle)
 
     def _end_idle(self, connection: HttpConnection) -> bool:
         if not self.poller.claim_connection(connection):
@@ -218,12 +224,18 @@ class HttpService:
 
     # One connection, which this thread has.
 
-    def _wait(self, connection: HttpConnection, before: ConnectionState) -> None:
+    def _wait(
+        self, connection: HttpConnection, before: ConnectionState, record: ThreadRecord
+    ) -> None:
         """Parks a connection, hands it over or closes it, by its state.
 
         `before`: the state in which it was parked the last time, CLOSED for a new one.
         """
         state = connection.state
+        refusal = connection.refusal
+        if refusal is not None:
+            connection.refusal = None
+            self._refusals.note(connection.parser.peer[0], refusal, record)
         if state is not before:
             self._count(before, state)
         if state is _CLOSED:

@@ -28,13 +28,13 @@ _DONTWAIT = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 SHRUNK = "a file has shrunk while it was sent"
 
 
-class SourceError(OSError):
+class UnreadableFileError(OSError):
     """Bytes that were promised to the client cannot be read; one line."""
 
 
 SendFile = Callable[[int, int, int], int]
 """(descriptor, offset, bytes): sends part of a file, and returns how many bytes; 0 at its end.
-Raises OSError as sendfile(2) does, and SourceError if the file cannot be read."""
+Raises OSError as sendfile(2) does, and UnreadableFileError if the file cannot be read."""
 
 
 def falls_behind(sock: socket.SocketType) -> bool:
@@ -218,8 +218,8 @@ class OutputBuffer:
     def flush(self) -> None:
         """Sends as many bytes as the client takes now, within one turn.
 
-        Raises OSError if the client is gone, and SourceError if a file has shrunk since its length
-        was sent, or cannot be read.
+        Raises OSError if the client is gone, and UnreadableFileError if a file has shrunk since its
+        length was sent, or cannot be read.
         """
         parts = self._parts
         files = 0
@@ -247,7 +247,7 @@ class OutputBuffer:
     def _flush_file(self, part: FilePart) -> bool:
         sent = self._send_file(part.fd, part.offset, part.count)
         if not sent and part.count:
-            raise SourceError(SHRUNK)
+            raise UnreadableFileError(SHRUNK)
         self._pushed += sent
         part.offset += sent
         part.count -= sent

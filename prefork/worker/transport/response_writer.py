@@ -13,7 +13,7 @@ from prefork.worker.transport.output_buffer import (
     SHRUNK,
     OutputBuffer,
     SendFile,
-    SourceError,
+    UnreadableFileError,
     falls_behind,
 )
 
@@ -126,7 +126,7 @@ class ResponseWriter:
                 self.unsent = None
         except TimeoutError:
             self._gave_up()
-        except SourceError as problem:
+        except UnreadableFileError as problem:
             self._source_failed(str(problem))
         except OSError:
             self.broken = True
@@ -159,7 +159,7 @@ class ResponseWriter:
             unsent.flush()
             if not unsent:
                 self.unsent = None
-        except SourceError as problem:
+        except UnreadableFileError as problem:
             self._source_failed(str(problem))
         except OSError:
             self.broken = True
@@ -216,7 +216,7 @@ def _send_file(sock: socket.SocketType, fd: int, offset: int, count: int) -> int
 
     sendfile(2) is refused by some file systems (EINVAL), kernels and filters of system calls
     (ENOSYS, EPERM).  It knows no MSG_NOSIGNAL, so it is not used while SIGPIPE would end the
-    process.  Raises SourceError if the file cannot be read, OSError for the connection.
+    process.  Raises UnreadableFileError if the file cannot be read, OSError for the connection.
     """
     if signal.getsignal(signal.SIGPIPE) is not signal.SIG_DFL:
         try:
@@ -229,5 +229,5 @@ def _send_file(sock: socket.SocketType, fd: int, offset: int, count: int) -> int
     try:
         data = os.pread(fd, min(count, _READ), offset)
     except OSError as problem:
-        raise SourceError(f"a file cannot be read: {problem.strerror}") from None
+        raise UnreadableFileError(f"a file cannot be read: {problem.strerror}") from None
     return sock.send(data, _DONTWAIT) if data else 0
