@@ -29,6 +29,7 @@ def load_application(config: Config) -> Application:
     else:
         assert config.server.app is not None
         application = find(config.server.app)
+        _check_application(config.server.app, application)
     if static.mounts:
         from prefork.apps.static import Mounts
 
@@ -74,15 +75,64 @@ def load_handler(config: Config) -> Callable[..., object]:
     return handler
 
 
+def _function_of(called: Any) -> Any:
+    """The function that runs when an object is called; a class stands for itself."""
+    import inspect
+
+    while isinstance(called, functools.partial):
+        called = called.func
+    if not inspect.isroutine(called) and not inspect.isclass(called):
+        called = type(called).__call__
+    return called
+
+
+def _check_application(target: str, application: Callable[..., object]) -> None:
+    """Raises LoadError for what cannot be a WSGI application: the first request would show it.
+
+    By the function and its own signature; a wrapper says nothing of what it wraps.
+    """
+    import inspect
+
+    inner = _function_of(application)
+    try:
+        signature = inspect.signature(application, follow_wrapped=False)
+    except (TypeError, ValueError):  # a builtin without a signature
+        return
+
+    def takes(count: int) -> bool:
+        try:
+            signature.bind(*[None] * count)
+        except TypeError:
+            return False
+        return True
+
+    asynchronous = inspect.iscoroutinefunction(inner) or inspect.isasyncgenfunction(inner)
+    if takes(3) and (asynchronous or not takes(2)):
+        raise LoadError(
+            f"{target}: this is an ASGI application, and prefork serves WSGI; name the WSGI "
+            "application of your framework, or wrap this one (a2wsgi.ASGIMiddleware)"
+        )
+    if asynchronous:
+        raise LoadError(
+            f"{target}: a WSGI application is a plain function, and this is an `async def`"
+        )
+    if takes(2):
+        return
+    if takes(0) and not target.endswith("()"):
+        raise LoadError(
+            f"{target}: this is a factory, which takes {signature}: write {target}() to call it"
+        )
+    raise LoadError(
+        f"{target}: a WSGI application is called with (environ, start_response), and this takes "
+        f"{signature}"
+    )
+
+
 def _check_handler(target: str, handler: Callable[..., object]) -> None:
     """Raises LoadError for what cannot be a TCP handler: the first connection would show it."""
     import inspect
 
-    inner: Any = handler
-    while isinstance(inner, functools.partial):
-        inner = inner.func
-    if not inspect.isroutine(inner) and not inspect.isclass(inner):
-        inner = type(inner).__call__
+    inner = _function_of(handler)
     if inspect.iscoroutinefunction(inner) or inspect.isasyncgenfunction(inner):
         raise LoadError(
             f"{target}: a TCP handler is a plain function, and this is an `async def`; call "

@@ -25,8 +25,10 @@ class _Closable(Protocol):
 def fork(run: Callable[[], NoReturn]) -> int:
     """Forks a process that begins with all signals blocked; returns its id. Raises OSError.
 
+    What `print` has left in a buffer is written before, or each child would write it once more.
     They are blocked until the child has handlers of its own: the parent's would run in it.
     """
+    flush_output()
     old = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         pid = os.fork()
@@ -35,6 +37,13 @@ def fork(run: Callable[[], NoReturn]) -> int:
         return pid
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, old)
+
+
+def flush_output() -> None:
+    """Writes what is in the buffers of stdout and stderr; either may be closed or missing."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
 
 
 def drop_master_state(foreign: Iterable[int]) -> None:
