@@ -46,7 +46,13 @@ class LeavingReport(msgspec.Struct, tag="leaving", frozen=True):
 
 
 class InboxStuckReport(msgspec.Struct, tag="crowded", frozen=True):
-    """The worker has no descriptor left for what is in its inbox: a sibling has to take it."""
+    """An inbox is not read: a sibling has to take what is in it.
+
+    `slot` is that of a sibling that does not answer; -1 if the worker itself has no descriptor left
+    for what is in its inbox.
+    """
+
+    slot: int = -1
 
 
 class FailedReport(msgspec.Struct, tag="failed", frozen=True):

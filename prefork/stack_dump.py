@@ -22,6 +22,10 @@ import signal
 SIGNAL = signal.SIGRTMIN + 2
 """Real-time, since libraries use the others."""
 
+PROBE = 1 << 32
+"""Added to the eventfd that asks for stacks, it asks only whether the worker runs: the eventfd is 0
+again when a thread of the worker got the GIL."""
+
 _HERE = re.escape(os.path.dirname(__file__))
 _ENTRY = re.compile(rf'  File "{_HERE}/worker/boot/process\.py", line \d+ in run_worker')
 _HANDLER = re.compile(

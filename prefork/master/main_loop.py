@@ -20,6 +20,7 @@ from prefork.master.control_server import ControlServer
 from prefork.master.daemon import Starter
 from prefork.master.observe.autoscaler import Autoscaler
 from prefork.master.observe.listen_queues import QueueWatch
+from prefork.master.observe.liveness import Liveness
 from prefork.master.observe.metrics import page
 from prefork.master.observe.metrics_server import MetricsServer
 from prefork.master.observe.notify import Notify
@@ -96,6 +97,10 @@ class Master:
         self._control.serve(ControlCommands(self._operations, parts).handle)
         self._reaper = Reaper(pool, children, zygotes, supervisor.inboxes, ledger)
         self._timeouts = Timeouts(pool, children, ledger)
+        self._liveness = Liveness(
+            *(pool, children, supervisor.inboxes, ledger),
+            lambda: reloads.serving.listeners,
+        )
         self._slow_log = SlowLog(children)
         self._metrics = MetricsServer(self._selector, partial(page, parts))
         self._queues = QueueWatch(
@@ -112,6 +117,7 @@ class Master:
             self._signals,
             self._operations,
             self._timeouts,
+            self._liveness,
             self._slow_log,
             children.stacks,
             self._metrics,
@@ -195,6 +201,9 @@ class Master:
     def worker_ready(self, child: Child) -> None:
         self._recycler.worker_ready(child)
         self._autoscaler.worker_ready(monotonic())
+
+    def worker_silent(self, child: Child) -> None:
+        self._liveness.suspect(child)
 
     def serving_worker_ready(self) -> None:
         self._operations.watch_files()

@@ -37,6 +37,9 @@ class SupervisorEvents(Protocol):
     def worker_ready(self, child: Child) -> None:
         """A worker has booted, and was ordered to serve if the pool still wants it."""
 
+    def worker_silent(self, child: Child) -> None:
+        """A worker does not take what is in its inbox: it may not run."""
+
     def serving_worker_ready(self) -> None:
         """A worker of the generation that serves is ready: another generation may serve now."""
 
@@ -72,7 +75,7 @@ class Supervisor(Periodic):
             foreign=foreign,
         )
         self.zygotes = Zygotes(selector, self.children, self._not_spawned)
-        self.inboxes = Inboxes(selector, scoreboard, self.children)
+        self.inboxes = Inboxes(selector, scoreboard, self.children, events.worker_silent)
         self.stopped = False
         """The pool has stopped, and no worker is left."""
         self._drains = Drains()
@@ -161,7 +164,10 @@ class Supervisor(Periodic):
             self.pool.leaving(child.pid, now)
             self._report_settled()
         elif isinstance(report, channel.InboxStuckReport):
-            self.inboxes.reroute(child)
+            if report.slot < 0:
+                self.inboxes.reroute(child)
+            else:
+                self.inboxes.unanswered(report.slot)
         elif isinstance(report, channel.FailedReport):
             self._boot_failed(child, report.reason, now)
 
@@ -217,6 +223,7 @@ class Supervisor(Periodic):
                 self.children.send(child, channel.StopOrder(tuple(drained), left))
             else:
                 self.children.send(child, channel.RetireOrder(left))
+            self.children.signal(child, signal.SIGCONT)  # one that was stopped could not leave
 
     def _kill(self, pid: int, slot: int, reason: str) -> None:
         child = self.children.find(pid)

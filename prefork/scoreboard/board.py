@@ -117,6 +117,18 @@ class Scoreboard(SlotReader):
         own.words[word + layout.THREADS] = threads
         own.words[word + layout.HANDOVER_KIND] = kind
 
+    def inbox_read(self, slot: int, now: float) -> None:
+        """The worker of a slot has read its inbox at `now`, in monotonic seconds."""
+        own = self._writable(slot)
+        own.reals[own.offset // 8 + layout.INBOX_READ] = now
+
+    def clear_accept_flags(self, slot: int) -> None:
+        """The worker of a slot does not run, so that it waits at no listener (master)."""
+        own = self._writable(slot)
+        first = own.offset // 8 + layout.ACCEPT_FLAGS
+        for word in range(first, first + layout.LISTENERS):
+            own.words[word] = 0
+
     def stop_receiving(self, slot: int) -> None:
         """The worker of a slot receives no connections: it is leaving, it is short of descriptors,
         or it is dead (the master says so then)."""

@@ -22,6 +22,7 @@ from prefork.scoreboard.slot_layout import (
     FAILED,
     HANDOVER_KIND,
     HELD,
+    INBOX_READ,
     NUMBER_MAX,
     QUEUE_SECONDS,
     QUEUED,
@@ -196,6 +197,10 @@ class SlotReader:
         See `prefork.worker.schedule.handover.kind_of`.
         """
         return self._words[slot_offset(slot) // 8 + HANDOVER_KIND]
+
+    def inbox_read_at(self, slot: int) -> float:
+        """Monotonic seconds at which the worker of a slot read its inbox last; 0.0 for never."""
+        return _time(self._reals[slot_offset(slot) // 8 + INBOX_READ])
 
     def is_idle(self, slot: int, kind: int) -> bool:
         """Whether the worker of a slot receives connections of a kind and has a free thread.

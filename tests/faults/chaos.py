@@ -193,6 +193,16 @@ class Faults:
         time.sleep(pick * 1.5)
         self._server.signal(signal.SIGCONT)
 
+    def frozen_worker(self, pick: float) -> None:
+        """SIGSTOP to one, and SIGCONT after up to a second and a half: it only takes longer."""
+        workers = self._workers()
+        if workers:
+            with contextlib.suppress(ProcessLookupError):
+                victim = workers[int(pick * len(workers))]
+                os.kill(victim, signal.SIGSTOP)
+                time.sleep(pick * 1.5)
+                os.kill(victim, signal.SIGCONT)
+
     def rotate(self, pick: float) -> None:
         """The log file is moved away, and USR1 asks for a new one."""
         log = self._place / "access.log"
@@ -230,6 +240,7 @@ ROWS = {
     "kill_zygote": 2,
     "retire_worker": 2,
     "stop_master": 1,
+    "frozen_worker": 2,
     "rotate": 1,
 }
 """The faults and how often each comes, compared with the others."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.support.processes import asleep
 from tests.support.waiting import PATIENCE, until
 
 
@@ -258,3 +259,40 @@ class Gate:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+class Kept:
+    """Kept connections, each known by the worker that holds it."""
+
+    def __init__(self, port: int, holder: int | None = None, count: int = 4) -> None:
+        """`count` connections that one worker holds, which is `holder` if that is given."""
+        self._others: list[Connection] = []
+        self.mine: list[Connection] = []
+        while len(self.mine) < count:
+            connection = Connection(port)
+            pid = int(connection.ask("/pid").body)
+            holder = holder or pid
+            (self.mine if pid == holder else self._others).append(connection)
+        assert holder is not None
+        self.holder: int = holder
+
+    def rest(self) -> None:
+        """Waits until the holder rests, so that the next request is its own.
+
+        A worker that loses its CPU in the middle of a call looks busy, and what comes meanwhile is
+        its sibling's.
+        """
+        until(lambda: asleep(self.holder), "it rests")
+
+    def occupy(self, connection: Connection, gate: Gate) -> None:
+        """Sends the holder into a gate, with a request on one of them."""
+        self.rest()
+        connection.send(gate.target)
+        gate.arrived()
+
+    def __enter__(self) -> "Kept":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for connection in (*self.mine, *self._others):
+            connection.close()

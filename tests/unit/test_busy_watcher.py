@@ -46,6 +46,7 @@ class Handover:
     receiving_paused = False
     has_idle_receiver = False
     has_receiver = False
+    awaits_answer = False
 
     def __init__(self) -> None:
         self.own: Work = (0, 0.0)
@@ -72,6 +73,7 @@ def play() -> Play:
             *(pending, MainAcceptor(), handover, None, service),  # type: ignore[arg-type]
             wake=lambda: None,
             inbox_stuck=lambda: None,
+            sibling_silent=lambda slot: True,
         )
         for tick in range(100):
             now = 1000 + tick * 0.005

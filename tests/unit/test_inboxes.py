@@ -4,8 +4,10 @@ import errno
 import os
 import socket
 from collections.abc import Iterator
+from time import monotonic
 from typing import Any
 
+import msgspec
 import pytest
 
 from prefork.scoreboard import Scoreboard
@@ -122,7 +124,8 @@ def test_the_largest_unfinished_request_fits(pair: Pair) -> None:
 
 def test_what_cannot_be_read_is_passed_over_and_closed(pair: Pair) -> None:
     assert send(pair.ways[1][1], b"nonsense", pair.served.fileno())
-    assert pair.send()
+    whole = msgspec.msgpack.encode(pair.message())
+    assert send(pair.ways[1][1], whole, pair.served.fileno())
     packet = pair.other.receive()
     assert packet is not None
     os.close(packet[1])
@@ -136,6 +139,51 @@ def test_the_reader_of_an_inbox_gets_what_its_owner_left(pair: Pair) -> None:
     assert packet is not None
     os.close(packet[1])
     assert pair.other.receive() is None
+
+
+def test_one_that_has_not_taken_its_last_connection_is_sent_no_other(pair: Pair) -> None:
+    assert pair.send()
+    assert not pair.send()
+    assert not pair.one.send(pair.message(), pair.served.fileno(), only_idle=False, slot=1)
+    packet = pair.other.receive()
+    assert packet is not None
+    os.close(packet[1])
+    assert pair.send()
+
+
+def test_one_that_reads_its_inbox_is_sent_more_than_one(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handover, "_PROOF", 3600.0)
+    assert pair.send()
+    pair.board.inbox_read(1, monotonic())
+    assert pair.send()
+
+
+def test_a_probe_says_that_a_worker_does_not_run_until_it_is_read(pair: Pair) -> None:
+    handover.send_probe(pair.ways[1][1])
+    assert not pair.send()
+    assert pair.other.receive() is None
+    assert pair.send()
+
+
+def test_a_sibling_is_silent_if_it_leaves_what_it_was_sent(pair: Pair) -> None:
+    before = monotonic()
+    assert pair.send()
+    assert pair.one.awaits_answer
+    assert pair.one.silent_siblings(before) == []
+    assert pair.one.silent_siblings(monotonic() + handover.ANSWER) == [1]
+    pair.one.silence_reported(1)
+    assert not pair.one.awaits_answer
+
+
+def test_a_sibling_that_has_taken_what_it_was_sent_is_not_silent(pair: Pair) -> None:
+    assert pair.send()
+    packet = pair.other.receive()
+    assert packet is not None
+    os.close(packet[1])
+    assert pair.one.silent_siblings(monotonic() + handover.ANSWER) == []
+    assert not pair.one.awaits_answer
 
 
 def test_it_is_sent_on_a_few_times_only(pair: Pair) -> None:

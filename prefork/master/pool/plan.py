@@ -114,6 +114,7 @@ RestartReason = Literal[
     "boot_failed",
     "crashed",
     "request_timeout",
+    "frozen",
     "max_requests",
     "max_age",
     "max_memory",

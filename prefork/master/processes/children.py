@@ -118,6 +118,19 @@ class Children:
         """What a worker has written about itself as a whole."""
         return self._scoreboard.worker_stats(child.slot)
 
+    def clear_accept_flags(self, child: Child) -> None:
+        """A worker does not run: siblings are not to yield to it before they accept."""
+        self._scoreboard.clear_accept_flags(child.slot)
+
+    def stopped(self) -> list[Child]:
+        """The workers that a signal has stopped since the last call: SIGCHLD reports that, too."""
+        found = []
+        with contextlib.suppress(ChildProcessError):
+            while stop := os.waitid(os.P_ALL, 0, os.WSTOPPED | os.WNOHANG):
+                if child := self._by_pid.get(stop.si_pid):
+                    found.append(child)
+        return found
+
     def worker_context(self, generation: Generation) -> WorkerContext:
         """What a new process of this generation gets from the master."""
         return WorkerContext(

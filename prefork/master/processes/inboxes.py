@@ -3,7 +3,8 @@
 Each slot that ever had a worker has an inbox, and the slot's next worker gets the same.  Workers
 pass connections to each other, and the master only makes sure that none is lost: while no worker
 serves in a slot, or its worker is out of descriptors, the master watches the inbox itself and
-forwards the connections in it.
+forwards the connections in it.  It takes back, too, what lies in the inbox of a worker that does
+not answer, as soon as a sibling is idle.
 
 A worker knows the inboxes of its neighbourhood only, the slots near its own: it holds a descriptor
 for each of them, and in a pool of hundreds these would be more than a process may have.
@@ -13,8 +14,9 @@ import contextlib
 import os
 import selectors
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
+from time import monotonic
 from weakref import WeakKeyDictionary
 
 from prefork import logs
@@ -25,10 +27,22 @@ from prefork.master.processes.generation import Generation
 from prefork.master.snapshot import InboxSnapshot
 from prefork.scoreboard import Scoreboard
 from prefork.worker.schedule.accept import WAKE
-from prefork.worker.schedule.handover import kind_of, receive, send
+from prefork.worker.schedule.handover import (
+    ANSWER,
+    is_answered,
+    is_read,
+    kind_of,
+    receive,
+    send,
+    send_probe,
+)
 
 NEIGHBOURHOOD = 64
 """Slots; fewer than descriptors fit beside one message."""
+
+_ANY_SIBLING = 1.0
+"""Seconds for which what a silent worker was sent waits for an idle sibling, before a busy one gets
+it: the worker may only be short of CPU."""
 
 Pair = tuple[socket.socket, socket.socket]
 """The end that connections come out of, and the end that they go into."""
@@ -37,9 +51,18 @@ Pair = tuple[socket.socket, socket.socket]
 class Inboxes(Periodic):
     """All inboxes, and the workers that know them."""
 
+    due: float | None = None
+
     def __init__(
-        self, selector: selectors.BaseSelector, scoreboard: Scoreboard, children: Children
+        self,
+        selector: selectors.BaseSelector,
+        scoreboard: Scoreboard,
+        children: Children,
+        silent: Callable[[Child], None],
     ) -> None:
+        """`silent`: is called for a worker that does not take what is in its inbox."""
+        self._silent = silent
+        self._unread: dict[int, float] = {}  # slots, and since when their workers are silent
         self._selector = selector
         self._scoreboard = scoreboard
         self._children = children
@@ -89,8 +112,55 @@ class Inboxes(Periodic):
     def worker_gone(self, child: Child) -> None:
         """A worker is dead: no other sends to it any more, and its connections go to others."""
         self._scoreboard.stop_receiving(child.slot)
+        self._unread.pop(child.slot, None)
         if child.slot in self._pairs:
             self._watch(child.slot)
+            self._look_soon()  # it can't say any more that what it sent was not taken
+
+    # Inboxes of workers that do not answer.
+
+    def unanswered(self, slot: int) -> None:
+        """According to a sibling, the worker of a slot does not take what is in its inbox."""
+        child = next((child for child in self._children if child.slot == slot), None)
+        if child is None or child not in self._known or self._is_answered(slot):
+            return
+        self._unread.setdefault(slot, monotonic())
+        self._take_back(slot)
+        self._silent(child)
+
+    def mark_silent(self, child: Child) -> None:
+        """A worker does not run: siblings send nothing to it before it runs again."""
+        if child in self._known and self._is_answered(child.slot):
+            send_probe(self._pairs[child.slot][1])
+
+    def run(self, now: float) -> None:
+        """Looks into the inboxes of workers that may not run, if a look is due."""
+        if self.due is None or now < self.due:
+            return
+        self.due = None
+        for slot in self._served() - self._unread.keys():
+            if now - self._scoreboard.inbox_read_at(slot) >= ANSWER:
+                self.unanswered(slot)
+        for slot in list(self._unread):
+            self._take_back(slot)
+
+    def _look_soon(self) -> None:
+        self.due = self.due or monotonic() + ANSWER
+
+    def _is_answered(self, slot: int) -> bool:
+        return is_answered(self._pairs[slot][1])
+
+    def _take_back(self, slot: int) -> None:
+        """Forwards what a silent worker was sent: to idle siblings, and after a while to any."""
+        only_idle = monotonic() - self._unread[slot] < _ANY_SIBLING
+        targets = self._running_targets(slot, only_idle=only_idle)
+        if self._is_answered(slot):
+            del self._unread[slot]  # it runs again
+        elif self._forward_to(targets, slot):
+            del self._unread[slot]
+            send_probe(self._pairs[slot][1])
+        else:
+            self._look_soon()
 
     def descriptors(self) -> list[int]:
         """All that are open here, for a forked child to close."""
@@ -123,26 +193,49 @@ class Inboxes(Periodic):
         if self._scoreboard.handover_kind(slot) and slot in self._served():
             self._unwatch(slot)  # its worker takes connections again
             return
+        if not self._forward_to(self._targets(slot), slot):
+            self._unwatch(slot)
+
+    def _forward_to(self, targets: Iterable[int], slot: int) -> bool:
+        """Forwards what is in the inbox of a slot; returns whether all of it found room."""
         source = self._pairs[slot][0]
-        for target in self._targets(slot):
+        for each in targets:
+            target = self._pairs[each][1]
             # Only while the target has room: a connection that was taken out can't be put back.
             while _has_room(target):
                 packet = receive(source)
                 if packet is None:
-                    return
+                    return True
+                self._look_soon()
                 data, fd = packet
                 sent = send(target, data, fd)
                 os.close(fd)
                 if not sent:
                     logs.event("error", "connection lost", slot=slot, reason="not passed on")
-        self._unwatch(slot)
+        return False
 
-    def _targets(self, slot: int) -> list[socket.socket]:
-        """Inboxes of the workers that serve this kind of connection, the idle ones first."""
+    def _targets(self, slot: int) -> list[int]:
+        """The slots of other workers that serve this kind of connection: those that are shown to
+        run before the others, and idle ones before busy ones."""
         board, kind = self._scoreboard, self._kinds.get(slot, 0)
-        slots = [each for each in self._pairs if kind and board.handover_kind(each) == kind]
-        slots.sort(key=lambda each: not board.is_idle(each, kind))
-        return [self._pairs[each][1] for each in slots]
+        slots = [
+            each
+            for each in self._pairs
+            if kind and each != slot and board.handover_kind(each) == kind
+        ]
+        slots.sort(key=lambda each: (not self._runs(each), not board.is_idle(each, kind)))
+        return slots
+
+    def _running_targets(self, slot: int, *, only_idle: bool) -> list[int]:
+        board, kind = self._scoreboard, self._kinds.get(slot, 0)
+        return [
+            each
+            for each in self._targets(slot)
+            if self._runs(each) and (board.is_idle(each, kind) or not only_idle)
+        ]
+
+    def _runs(self, slot: int) -> bool:
+        return is_read(self._scoreboard, slot, self._pairs[slot][1])
 
     # From one master to the next.
 

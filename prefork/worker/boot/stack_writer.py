@@ -8,7 +8,7 @@ import select
 import threading
 
 from prefork.channel import Channel, StacksReport
-from prefork.stack_dump import SIGNAL
+from prefork.stack_dump import PROBE, SIGNAL
 
 
 def start_stack_writer(channel: Channel) -> None:
@@ -36,6 +36,7 @@ def _write_on_request(request: int, memfd: int) -> None:
     poll = select.poll()
     poll.register(request, select.POLLIN)
     while poll.poll():
-        os.eventfd_read(request)
+        if not os.eventfd_read(request) % PROBE:
+            continue  # the read was the answer
         if not os.fstat(memfd).st_size:  # otherwise the signal was faster
             faulthandler.dump_traceback(memfd, all_threads=True)

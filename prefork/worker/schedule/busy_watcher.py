@@ -66,16 +66,19 @@ class Watcher:
         *,
         wake: Callable[[], None],
         inbox_stuck: Callable[[], object],
+        sibling_silent: Callable[[int], bool],
     ) -> None:
         """To be called by the main thread.  `wake` brings the leader out of the epoll;
         `inbox_stuck` reports to the master that there is no descriptor left for what is in the
-        inbox."""
+        inbox, `sibling_silent` that the sibling of a slot does not read its own; it returns False
+        if the report could not be sent."""
         self._pending = pending
         self._main_acceptor = main_acceptor
         self._handover = handover
         self._threads = threads
         self._wake_leader = wake
         self._inbox_stuck = inbox_stuck
+        self._sibling_silent = sibling_silent
         self._service = service
         self._epoll = service.poller.fileno()
         self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -147,6 +150,9 @@ class Watcher:
         """(seconds until the next look, None for no limit; whether to look into the epoll)."""
         pending = self._pending
         limits = [self._check_received(now)] if pending.received else []
+        if self._handover.awaits_answer:
+            self._report_silent(now)
+            limits.append(_TICK)
         if self._handover.receiving_paused:
             self._handover.check_descriptors()
             limits.append(_CHECK_DESCRIPTORS)
@@ -222,6 +228,12 @@ class Watcher:
                 os.close(fd)
             else:
                 received.append((message, fd))
+
+    def _report_silent(self, now: float) -> None:
+        """Has the master take back what siblings do not take out of their inboxes."""
+        for slot in self._handover.silent_siblings(now):
+            if self._sibling_silent(slot):
+                self._handover.silence_reported(slot)
 
     # What waits while all threads are in the application.
 

@@ -20,6 +20,11 @@ The rules:
   sender saw that stays in the inbox, and the master is asked to pass it on.
 - If an inbox is full (EAGAIN), the next sibling is tried; if none has room, the sender keeps the
   connection.
+- A worker that does not run (stopped, or a thread holds the interpreter in C code) looks idle.  So
+  a connection is sent only to a sibling that is shown to run: it has taken all that was sent to it,
+  or has read its inbox a moment ago.  If it does not answer within 20 ms, the master is asked to
+  take back what lies in its inbox; the master leaves a *probe* there, a packet without a
+  descriptor, so that the inbox is not empty before its worker runs again.
 - A connection may move if it is fresh, between two requests, or in the middle of a request of which
   at most 64 KiB have come.  The receiver's parser reads these bytes anew: the state of a parser
   cannot be sent.
@@ -36,12 +41,13 @@ import os
 import socket
 from binascii import crc32
 from collections.abc import Iterable, Sequence
+from time import monotonic
 from typing import Any
 
 import msgspec
 
-from prefork import logs
-from prefork.scoreboard import Scoreboard
+from prefork import linux, logs
+from prefork.scoreboard import Scoreboard, SlotReader
 from prefork.worker.schedule.descriptor_limit import descriptor_limit
 
 VERSION = 3
@@ -52,6 +58,15 @@ HOPS = 3
 
 UNREAD = 64 * 1024
 """Bytes of an unfinished request that may move with its connection."""
+
+ANSWER = 0.02
+"""Seconds within which a worker that runs reads its inbox."""
+
+_PROOF = 0.1
+"""Seconds for which a look into its inbox shows that a worker runs, though more lies there."""
+
+_PROBE = b"?"
+"""A packet without a descriptor: a worker that reads it runs."""
 
 _PACKET_MAX = UNREAD + 16 * 1024
 
@@ -117,6 +132,25 @@ def send(inbox: socket.socket, packet: bytes, fd: int) -> bool:
     return True
 
 
+def send_probe(inbox: socket.socket) -> None:
+    """Leaves a probe in an inbox.  A full inbox needs none."""
+    with contextlib.suppress(OSError):
+        inbox.send(_PROBE, socket.MSG_DONTWAIT)
+
+
+def is_answered(inbox: socket.socket) -> bool:
+    """Everything that was sent into an inbox was taken out (`inbox`: the end to send into)."""
+    try:
+        return not linux.not_acknowledged(inbox.fileno())
+    except OSError:  # not this kernel: then nothing is known
+        return True
+
+
+def is_read(scoreboard: SlotReader, slot: int, inbox: socket.socket) -> bool:
+    """The worker of a slot is shown to run: it reads its inbox."""
+    return is_answered(inbox) or monotonic() - scoreboard.inbox_read_at(slot) < _PROOF
+
+
 def receive(inbox: socket.socket) -> tuple[bytes, int] | None:
     """(packet, descriptor) of the next connection in an inbox, None if it is empty."""
     while True:
@@ -131,6 +165,8 @@ def receive(inbox: socket.socket) -> tuple[bytes, int] | None:
                 return data, array.array("i", payload)[0]
         if not data:
             return None  # the end: all senders have closed it
+        if data == _PROBE:
+            continue
         # The spare descriptors are there to prevent this.
         logs.event("error", "connection lost", reason="no descriptor left to receive it")
 
@@ -152,6 +188,7 @@ class Handover:
         self._siblings: dict[int, socket.socket] = {}  # never changed, only replaced
         self._first = 0
         self._receiving = False
+        self._unanswered: dict[int, float] = {}
 
     # Orders of the master (main thread, or its signal handler).
 
@@ -302,21 +339,53 @@ class Handover:
             packet = _encode(message)
         except UnicodeEncodeError:
             return False
-        siblings = self._siblings
-        return any(send(siblings[slot], packet, fd) for slot in (*idle, *busy))
+        return any(self._put(slot, packet, fd) for slot in (*idle, *busy))
 
     def _send_to(self, slot: int, message: HandoverMessage, fd: int) -> bool:
         """Sends a connection to one sibling; returns False if that does not receive it."""
-        inbox = self._siblings.get(slot)
-        if inbox is None or self._scoreboard.handover_kind(slot) != self._kind:
+        inbox, board = self._siblings.get(slot), self._scoreboard
+        if inbox is None or board.handover_kind(slot) != self._kind:
             return False
-        return send(inbox, _encode(message), fd)
+        return self._put(slot, _encode(message), fd)
+
+    def _put(self, slot: int, packet: bytes, fd: int) -> bool:
+        inbox = self._siblings.get(slot)  # none if the master has just died
+        if inbox is None or not is_read(self._scoreboard, slot, inbox):
+            return False
+        if not send(inbox, packet, fd):
+            return False
+        self._unanswered.setdefault(slot, monotonic())
+        return True
+
+    @property
+    def awaits_answer(self) -> bool:
+        """A sibling has not taken yet what this worker sent, as far as is known."""
+        return bool(self._unanswered)
+
+    def silent_siblings(self, now: float) -> list[int]:
+        """The slots of siblings that have not read their inbox within `ANSWER` seconds after this
+        worker sent something (watcher)."""
+        silent = []
+        for slot, since in list(self._unanswered.items()):
+            inbox = self._siblings.get(slot)
+            if inbox is None or is_answered(inbox):
+                del self._unanswered[slot]
+            elif (read := self._scoreboard.inbox_read_at(slot)) > since:
+                self._unanswered[slot] = read
+            elif now - since >= ANSWER:
+                silent.append(slot)
+        return silent
+
+    def silence_reported(self, slot: int) -> None:
+        """The master takes care of what lies in this sibling's inbox."""
+        self._unanswered.pop(slot, None)
 
     # Receiving.
 
     def receive(self) -> tuple[HandoverMessage, int] | None:
         """The next connection from the inbox; None if that is empty, or `no_descriptor_left`."""
         assert self.inbox is not None
+        self._scoreboard.inbox_read(self._slot, monotonic())
         while self._has_descriptor() and (received := receive(self.inbox)) is not None:
             packet, fd = received
             if fd >= self.fd_limit:

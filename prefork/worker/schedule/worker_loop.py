@@ -66,6 +66,7 @@ class WorkerLoop:
             *(pending, main, handover, threads, service),
             wake=wakeup.set,
             inbox_stuck=lambda: channel.send(InboxStuckReport()),
+            sibling_silent=lambda slot: channel.send(InboxStuckReport(slot)),
         )
         self.accepting = accepting = AcceptStrategy(
             listeners, service, record, pending, main, handover, watcher, wakeup
