@@ -102,7 +102,10 @@ class Workers(Struct, frozen=True, kw_only=True):
     ] = 1
     preload: Flag = False
     warmup: Annotated[
-        tuple[str, ...], ValueKind('a list of paths such as "/"', values.read_url_paths)
+        tuple[str, ...],
+        ValueKind(
+            'a list of paths and URLs such as "/" or "http://example.org/"', values.read_warmup
+        ),
     ] = ()
     hooks: Annotated[
         dict[str, str],

@@ -159,10 +159,22 @@ def read_url_path(raw: Any, base: str) -> str:
     return path
 
 
-def read_url_paths(raw: Any, base: str) -> tuple[str, ...]:
+def read_warmup(raw: Any, base: str) -> tuple[str, ...]:
+    """Paths, and URLs of http and https."""
     if not isinstance(raw, list | tuple):
         raise Mismatch
-    return tuple(read_url_path(item, base) for item in raw)
+    return tuple(_read_url(item, base) for item in raw)
+
+
+def _read_url(raw: Any, base: str) -> str:
+    text = _text(raw)
+    if not text.startswith(("http://", "https://")):
+        return read_url_path(text, base)
+    host, slash, path = text.partition("://")[2].partition("/")
+    if not re.fullmatch(r"[A-Za-z0-9._~-]+(:\d+)?|\[[0-9A-Fa-f:.]+\](:\d+)?", host):
+        raise Mismatch
+    read_url_path(f"/{path}", base)
+    return text if slash else f"{text}/"
 
 
 def read_codings(raw: Any, base: str) -> tuple[str, ...]:

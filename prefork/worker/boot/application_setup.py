@@ -22,12 +22,15 @@ def set_up_application(context: WorkerContext) -> Hooks:
     set_limits(config.process.limits)
     context.logs.reconfigure(config.log)
     user = drop_rights(config.process, context.master)
-    _set_environment(config, user)
+    set_environment(config, user)
     return Hooks(config.workers.hooks)
 
 
-def _set_environment(config: Config, user: dict[str, str]) -> None:
-    """Sets environment, directory and module path; `user`: the variables of its account."""
+def set_environment(config: Config, user: dict[str, str]) -> None:
+    """Sets environment, directory and module path; `user`: the variables of its account.
+
+    Raises LoadError if there is no such directory.
+    """
     server = config.server
     systemd.remove_variables(os.environ)
     os.environ.update(user | server.env)

@@ -40,13 +40,22 @@ class _Discard:
 
 
 def warm_up(application: Application, paths: Iterable[str], base: Environ) -> None:
-    """Requests each path once, as a client at the first listener would.
+    """Requests each path or URL once, as a client at the first listener would.
+
+    The host of a URL is that of the request, `localhost` for a path, and its scheme is the one that
+    the application sees.
 
     Raises WarmupError for an answer of 4xx or 5xx, and what the application raises.
     """
     for path in paths:
-        connection = RequestParser(base, _NO_LIMITS)
-        connection.feed(b"GET %b HTTP/1.1\r\nHost: localhost\r\n\r\n" % path.encode("ascii"))
+        scheme, separator, rest = path.partition("://")
+        host, target, environ = "localhost", path, base
+        if separator and not path.startswith("/"):
+            host, _, target = rest.partition("/")
+            target = f"/{target}"
+            environ = {**base, "wsgi.url_scheme": scheme}
+        connection = RequestParser(environ, _NO_LIMITS)
+        connection.feed(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode("ascii"))
         if not connection.requests:
             raise WarmupError(f"warmup: {path} is no request target: {connection.error}")
         request = connection.requests.pop(0)
@@ -55,4 +64,10 @@ def warm_up(application: Application, paths: Iterable[str], base: Environ) -> No
         assert response.head is not None
         status = response.head.code
         if status >= 400:
-            raise WarmupError(f"warmup: {path} answered {status}; expected 2xx or 3xx")
+            hint = ""
+            if status == 400 and host == "localhost":
+                hint = (
+                    "; if the application serves certain hosts only (ALLOWED_HOSTS), give a URL "
+                    f'with one: workers.warmup = ["http://HOST{target}"]'
+                )
+            raise WarmupError(f"warmup: {path} answered {status}; expected 2xx or 3xx{hint}")
