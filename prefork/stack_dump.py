@@ -19,6 +19,8 @@ import os
 import re
 import signal
 
+from prefork import frames
+
 SIGNAL = signal.SIGRTMIN + 2
 """Real-time, since libraries use the others."""
 
@@ -31,9 +33,9 @@ _ENTRY = re.compile(rf'  File "{_HERE}/worker/boot/process\.py", line \d+ in run
 _HANDLER = re.compile(
     rf'  File "{_HERE}/worker/schedule/master_orders\.py", line \d+ in _on_(wake|terminate)'
 )
-_WRITER = re.compile(
-    rf'  File "{_HERE}/worker/boot/stack_writer\.py", line \d+ in _write_on_request'
-)
+_FILE = re.compile(r'  File "(.*)", line \d+ in ')
+_START = re.compile(r'  File ".*/threading\.py", line \d+ in (run|_bootstrap_inner|_bootstrap)')
+"""How a thread begins."""
 
 
 def is_whole(text: str) -> bool:
@@ -48,14 +50,21 @@ def is_whole(text: str) -> bool:
 def shown(text: str) -> str:
     """The dump as users see it: the main thread first, and without what says nothing.
 
-    Left out are the thread that writes the stacks, a signal handler of ours that came in between,
-    and how the master came to fork the worker.
+    Left out are threads of ours but for the main thread, the frames of ours from which the
+    application was called, a signal handler of ours that came in between, and how the master came
+    to fork the worker.
     """
-    stacks = []
+    stacks: list[str] = []
     for thread in reversed(text.rstrip("\n").split("\n\n")):
         title, *calls = thread.split("\n")
-        if not any(map(_WRITER.fullmatch, calls)):
-            first = next((n + 1 for n, call in enumerate(calls) if _HANDLER.fullmatch(call)), 0)
-            last = next((n for n, call in enumerate(calls) if _ENTRY.fullmatch(call)), len(calls))
-            stacks.append("\n".join((title, *calls[first:last])))
+        first = next((n + 1 for n, call in enumerate(calls) if _HANDLER.fullmatch(call)), 0)
+        last = next((n for n, call in enumerate(calls) if _ENTRY.fullmatch(call)), len(calls))
+        calls = calls[first:last]
+        files = [found[1] if (found := _FILE.match(call)) else "" for call in calls]
+        if any(map(frames.is_the_applications, filter(None, files))):
+            while len(calls) > 1 and (frames.is_ours(files[-1]) or _START.fullmatch(calls[-1])):
+                del calls[-1], files[-1]
+        elif stacks and any(map(frames.is_ours, files)):
+            continue  # a thread of ours; the first is the main thread
+        stacks.append("\n".join((title, *calls)))
     return "\n\n".join(stacks)

@@ -8,7 +8,12 @@ silence, redirect or break them.
 from prefork.logs.access import AccessLog
 from prefork.logs.application import configure_application
 from prefork.logs.events import configure, event, set_role
-from prefork.logs.line_format import printable, summary_of, traceback_of
+from prefork.logs.line_format import (
+    application_traceback,
+    printable,
+    summary_of,
+    traceback_of,
+)
 from prefork.logs.log_files import Level, Logs
 from prefork.logs.rate_limit import RateLimit
 from prefork.logs.sink import LogError, LogSink
@@ -20,6 +25,7 @@ __all__ = [
     "LogSink",
     "Logs",
     "RateLimit",
+    "application_traceback",
     "configure",
     "configure_application",
     "event",

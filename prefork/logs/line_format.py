@@ -14,6 +14,8 @@ import traceback
 from datetime import datetime
 from typing import Any
 
+from prefork import frames
+
 
 def json_line(level: str, name: str, fields: dict[str, Any]) -> str:
     """A JSON object (RFC 8259) in ASCII, with the time in the form of RFC 3339."""
@@ -23,14 +25,17 @@ def json_line(level: str, name: str, fields: dict[str, Any]) -> str:
 
 
 def text_lines(level: str, name: str, fields: dict[str, Any]) -> str:
-    """One line, and below it an indented one for each line of a `traceback`."""
+    """One line, and below it an indented one for each line of a traceback.
+
+    That is the field `traceback`, and a `reason` of several lines.
+    """
     now = datetime.now().astimezone()
     stamp = f"{now:%Y-%m-%d %H:%M:%S}.{now.microsecond // 1000:03d} {now:%z}"
     line = [f"{stamp} [{level}] {printable(name)}"]
-    rest = []
+    rest: list[str] = []
     for key, value in fields.items():
-        if key == "traceback":
-            rest = [f"    {printable(text)}" for text in str(value).split("\n")]
+        if key == "traceback" or (key == "reason" and "\n" in str(value)):
+            rest += [f"    {printable(text)}" for text in str(value).split("\n")]
         elif value is not None:
             line.append(f"{key}={_quote(str(value))}")
     return "\n".join([" ".join(line), *rest]) + "\n"
@@ -68,6 +73,30 @@ def traceback_of(problem: BaseException) -> str:
         return "".join(traceback.format_exception(problem)).rstrip("\n")
     except BaseException:
         return type(problem).__name__
+
+
+def application_traceback(problem: BaseException) -> str:
+    """The same with the frames of the application alone, without ours and the import system's.
+
+    If there are no others, as when the application cannot be called, the last one is shown; none
+    for a syntax error, which names its own line.
+    """
+    shown = traceback.TracebackException.from_exception(problem)
+    pending = [shown]
+    while pending:
+        part = pending.pop()
+        theirs = [
+            frame
+            for frame in part.stack
+            if not (frames.is_ours(frame.filename) or frames.imports(frame.filename))
+        ]
+        own_line = hasattr(part, "offset")  # of a SyntaxError
+        part.stack = traceback.StackSummary.from_list(
+            theirs or ([] if own_line else part.stack[-1:])
+        )
+        chained = (part.__cause__, part.__context__, *(part.exceptions or ()))
+        pending += [each for each in chained if each is not None]
+    return "".join(shown.format()).rstrip("\n")
 
 
 def summary_of(problem: BaseException) -> str:

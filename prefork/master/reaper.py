@@ -31,8 +31,11 @@ class Reaper(Periodic):
         verdict = self._pool.died(child.pid, death.how, now, sigkill=death.sigkill)
         calls = [call for call in self._children.calls(child) if call.started]
         no_news = verdict.expected or verdict.reported
+        level: logs.Level = "info" if no_news and not calls else "error"
+        if death.sigkill and level == "info" and self._pool.stopping and not self._pool.ever_ready:
+            level = "debug"  # killed because of another one, which could not boot
         logs.event(
-            "info" if no_news and not calls else "error",
+            level,
             "worker exited" if verdict.expected else "worker died",
             slot=child.slot,
             pid=child.pid,

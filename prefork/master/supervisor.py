@@ -236,7 +236,10 @@ class Supervisor(Periodic):
             if child.worker.order is not None:
                 return
         number = child.generation.number
-        logs.event("warning", "worker killed", slot=slot, pid=pid, generation=number, reason=reason)
+        # At a first boot that failed, the kill of the others says nothing more.
+        never_ready = self.pool.stopping and not self.pool.ever_ready
+        level: logs.Level = "debug" if never_ready and child.worker.order is None else "warning"
+        logs.event(level, "worker killed", slot=slot, pid=pid, generation=number, reason=reason)
         self.children.signal(child, signal.SIGKILL)
 
     # The outcomes of a plan.

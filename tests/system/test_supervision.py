@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from tests.support.changing_app import copy_app, rewrite
+from tests.support.commands import ROOT
 from tests.support.load import Connection, Cut, Gate, Killed, Load, ask, explained
 from tests.support.processes import (
     alive,
@@ -677,3 +678,20 @@ def test_an_applications_child_has_default_signals_and_no_listener(
             successor.listen()
         os.kill(pid, signal.SIGTERM)
         until(lambda: not alive(pid), "TERM ends it")
+
+
+def test_a_first_boot_that_fails_reports_nothing_but_the_cause(
+    start: Start, tmp_path: Path
+) -> None:
+    (tmp_path / "broken_site.py").write_text("import no_such_module_here\n")
+    server = start(
+        *("broken_site:app", "--workers", "2"), cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}
+    )
+    server.expected_errors.add("first boot failed")
+    assert server.wait_exit() == 3
+    text = server.wait("first boot failed")["traceback"]
+    assert text.startswith("Traceback (most recent call last):\n")
+    assert text.count("File ") == 1, "the application's own frame alone"
+    assert text.endswith("ModuleNotFoundError: No module named 'no_such_module_here'")
+    assert not server.find("worker killed")
+    assert not server.find("worker died")

@@ -15,16 +15,17 @@ from prefork.master.processes import stack_requests as master
 from prefork.worker.boot import stack_writer as worker
 
 OURS = os.path.dirname(prefork.__file__)
+LIBRARY = os.path.dirname(os.__file__)
 
 
 def test_the_main_thread_comes_first_and_what_says_nothing_is_left_out() -> None:
     text = (
         "Current thread 0x00006e (most recent call first):\n"
         f'  File "{OURS}/worker/boot/stack_writer.py", line 4 in _write_on_request\n'
-        '  File "/usr/lib/python3/threading.py", line 5 in run\n'
+        f'  File "{LIBRARY}/threading.py", line 5 in run\n'
         "\n"
         "Thread 0x00007f (most recent call first):\n"
-        '  File "/usr/lib/python3/threading.py", line 5 in run\n'
+        f'  File "{LIBRARY}/threading.py", line 5 in run\n'
         "\n"
         "Thread 0x00008a (most recent call first):\n"
         f'  File "{OURS}/channel.py", line 2 in order\n'
@@ -39,10 +40,52 @@ def test_the_main_thread_comes_first_and_what_says_nothing_is_left_out() -> None
     assert stack_dump.shown(text) == (
         "Thread 0x00008a (most recent call first):\n"
         '  File "/srv/shop.py", line 3 in app\n'
-        f'  File "{OURS}/worker/schedule/worker_loop.py", line 9 in run\n'
         "\n"
         "Thread 0x00007f (most recent call first):\n"
-        '  File "/usr/lib/python3/threading.py", line 5 in run'
+        f'  File "{LIBRARY}/threading.py", line 5 in run'
+    )
+
+
+def test_of_an_idle_worker_the_main_thread_is_shown() -> None:
+    text = (
+        "Thread 0x00007f (most recent call first):\n"
+        f'  File "{LIBRARY}/threading.py", line 5 in wait\n'
+        f'  File "{OURS}/worker/schedule/watcher.py", line 5 in _run\n'
+        f'  File "{LIBRARY}/threading.py", line 5 in _bootstrap\n'
+        "\n"
+        "Thread 0x00008a (most recent call first):\n"
+        f'  File "{OURS}/worker/schedule/worker_loop.py", line 9 in run\n'
+        f'  File "{OURS}/worker/boot/process.py", line 123 in run_worker\n'
+        '  File "<frozen runpy>", line 88 in <module>\n'
+    )
+    assert stack_dump.shown(text) == (
+        "Thread 0x00008a (most recent call first):\n"
+        f'  File "{OURS}/worker/schedule/worker_loop.py", line 9 in run'
+    )
+
+
+def test_a_thread_of_ours_that_calls_the_application_is_shown() -> None:
+    text = (
+        "Thread 0x00007f (most recent call first):\n"
+        f'  File "{LIBRARY}/socket.py", line 5 in recv\n'
+        '  File "/srv/shop.py", line 3 in app\n'
+        f'  File "{OURS}/apps/static.py", line 3 in mounts\n'
+        '  File "/srv/middleware.py", line 3 in app\n'
+        f'  File "{OURS}/worker/schedule/threads.py", line 5 in _run\n'
+        f'  File "{LIBRARY}/threading.py", line 5 in run\n'
+        f'  File "{LIBRARY}/threading.py", line 5 in _bootstrap\n'
+        "\n"
+        "Thread 0x00008a (most recent call first):\n"
+        f'  File "{OURS}/worker/schedule/worker_loop.py", line 9 in run\n'
+        f'  File "{OURS}/worker/boot/process.py", line 123 in run_worker\n'
+        '  File "<frozen runpy>", line 88 in <module>\n'
+    )
+    assert stack_dump.shown(text).partition("\n\n")[2] == (
+        "Thread 0x00007f (most recent call first):\n"
+        f'  File "{LIBRARY}/socket.py", line 5 in recv\n'
+        '  File "/srv/shop.py", line 3 in app\n'
+        f'  File "{OURS}/apps/static.py", line 3 in mounts\n'
+        '  File "/srv/middleware.py", line 3 in app'
     )
 
 

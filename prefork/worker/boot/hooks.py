@@ -47,4 +47,6 @@ class Hooks:
         try:
             self.call(moment, worker)
         except BaseException as problem:  # SystemExit too: the worker leaves in its own way
-            logs.event("error", "hook failed", hook=moment, traceback=logs.traceback_of(problem))
+            logs.event(
+                "error", "hook failed", hook=moment, traceback=logs.application_traceback(problem)
+            )

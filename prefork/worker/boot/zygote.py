@@ -24,7 +24,7 @@ from msgspec.structs import asdict
 from prefork import linux, logs
 from prefork.channel import BornReport, Channel, FailedReport, ForkOrder, ReadyReport, ReopenOrder
 from prefork.worker.boot.application_setup import set_up_application
-from prefork.worker.boot.boot_failure import FAILED_TO_BOOT, application_traceback, describe
+from prefork.worker.boot.boot_failure import FAILED_TO_BOOT, describe
 from prefork.worker.boot.fork_protection import drop_master_state, fork, protect_from_forks
 from prefork.worker.boot.hooks import WorkerInfo
 from prefork.worker.boot.process import LoadedApplication, run_worker
@@ -135,7 +135,7 @@ class _ForkServer:
         try:
             loaded.hooks.call("before_fork", worker)
         except BaseException as problem:
-            theirs.send(FailedReport(application_traceback(problem)))
+            theirs.send(FailedReport(logs.application_traceback(problem)))
             return
         args = WorkerArgs(
             **asdict(context), slot=slot, channel=theirs, foreign=(self._channel.fileno(),)

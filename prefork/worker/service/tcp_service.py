@@ -243,7 +243,7 @@ class TcpService:
                 "error",
                 "handler failed",
                 peer=connection.peer,
-                traceback=logs.traceback_of(failure),
+                traceback=logs.application_traceback(failure),
             )
         if self._forked:
             exit_child(failure)

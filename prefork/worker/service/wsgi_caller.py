@@ -131,7 +131,7 @@ class WsgiCaller:
             request=line,
             peer=_text(request.environ.get("REMOTE_ADDR", "")),
             request_id=request.id or None,
-            traceback=logs.traceback_of(problem),
+            traceback=logs.application_traceback(problem),
         )
         if self.forked:
             exit_child(problem)
