@@ -27,6 +27,7 @@ from prefork.worker.boot.fork_protection import (
     protect_from_forks,
 )
 from prefork.worker.boot.hooks import Hooks, WorkerInfo
+from prefork.worker.boot.leftovers import report_what_is_waited_for
 from prefork.worker.boot.resource_limits import bind_to_cpus
 from prefork.worker.boot.service_factory import ServiceFactory, ServiceParts, load_service
 from prefork.worker.boot.stack_writer import start_stack_writer
@@ -129,6 +130,7 @@ def _exit(status: int) -> NoReturn:
     """Ends as an interpreter would, with the callbacks that the application registered."""
     try:
         if status == 0:
+            report_what_is_waited_for()
             threading._shutdown()  # type: ignore[attr-defined]
             atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):

@@ -27,6 +27,7 @@ from prefork.worker.boot.application_setup import set_up_application
 from prefork.worker.boot.boot_failure import FAILED_TO_BOOT, describe
 from prefork.worker.boot.fork_protection import drop_master_state, fork, protect_from_forks
 from prefork.worker.boot.hooks import WorkerInfo
+from prefork.worker.boot.leftovers import open_descriptors, warn_of_connections
 from prefork.worker.boot.process import LoadedApplication, run_worker
 from prefork.worker.boot.service_factory import load_service
 from prefork.worker.boot.worker_args import WorkerArgs, WorkerContext
@@ -76,6 +77,7 @@ def _serve(args: ZygoteArgs) -> int:
         [*(listener.sock for listener in context.listeners), channel],
         lambda: not forks.under_way,
     )
+    descriptors = open_descriptors()
     try:
         hooks = set_up_application(context)
         loaded = LoadedApplication(hooks, load_service(context.config))
@@ -83,7 +85,8 @@ def _serve(args: ZygoteArgs) -> int:
         channel.send(FailedReport(describe(problem)))
         return FAILED_TO_BOOT
     _warn_of_threads()
-    gc.collect()
+    gc.collect()  # a connection that nobody holds any more is closed
+    warn_of_connections(descriptors)
     gc.freeze()
     channel.block()
     channel.send(ReadyReport())

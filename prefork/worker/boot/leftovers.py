@@ -1,0 +1,89 @@
+"""What an application leaves behind that harms or delays, named for its developer."""
+
+import contextlib
+import os
+import socket
+import sys
+import threading
+
+from prefork import logs
+
+_PATIENCE = 1.0
+"""Seconds that a worker may take for its end until it is logged what it waits for."""
+
+
+def open_descriptors() -> set[int]:
+    """All descriptors of this process; empty if there is no /proc."""
+    try:
+        names = os.listdir("/proc/self/fd")
+        # Without the one of the list itself, whose number is soon used again.
+        return {int(name) for name in names if os.path.lexists(f"/proc/self/fd/{name}")}
+    except OSError:
+        return set()
+
+
+def warn_of_connections(before: set[int]) -> None:
+    """Logs the connections that were opened since `before` (`open_descriptors`).
+
+    To be called in a zygote.  Only streams: datagrams of several processes do not mix.
+    """
+    peers = [peer for fd in sorted(open_descriptors() - before) if (peer := _peer(fd))]
+    if peers:
+        logs.event(
+            "warning",
+            "connections are shared by the workers",
+            peers=", ".join(peers),
+            reason="the application opened them when it was imported, and after the forks all"
+            " workers read and write the same ones; open them in the hook after_fork, or at the"
+            " first request",
+        )
+
+
+def _peer(fd: int) -> str:
+    """The other end of a connected stream socket; "" for all else."""
+    try:
+        sock = socket.socket(fileno=fd)
+    except OSError:  # not a socket, or closed meanwhile
+        return ""
+    try:
+        if sock.type not in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET):
+            return ""
+        name = sock.getpeername()
+    except OSError:  # it listens, or is not connected
+        return ""
+    finally:
+        sock.detach()
+    if isinstance(name, tuple):
+        return f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
+    return f"unix:{os.fsdecode(name)}" if name else f"a socket pair (descriptor {fd})"
+
+
+def report_what_is_waited_for() -> None:
+    """Logs the threads and children that the interpreter waits for, if its end takes long.
+
+    To be called by the main thread of a worker that is about to end.
+    """
+    timer = threading.Timer(_PATIENCE, _report)
+    timer.daemon = True
+    with contextlib.suppress(RuntimeError):  # no room for a thread
+        timer.start()
+
+
+def _report() -> None:
+    threads = [
+        thread.name
+        for thread in threading.enumerate()
+        if not thread.daemon and thread is not threading.main_thread()
+    ]
+    children = []
+    if (multiprocessing := sys.modules.get("multiprocessing.process")) is not None:
+        children = [f"{child.name} (pid {child.pid})" for child in list(multiprocessing._children)]
+    if threads or children:
+        logs.event(
+            "warning",
+            "worker waits for its end",
+            threads=", ".join(threads) or None,
+            children=", ".join(children) or None,
+            reason="the application started them and has not ended them; end them in the hook"
+            " before_exit, or make them daemons",
+        )
