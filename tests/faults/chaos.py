@@ -141,13 +141,21 @@ class Faults:
         """Each way in turn; it must say why, and is repaired."""
         ways = list(FAILING)
         configure(self._place, self._taken, **FAILING[ways[int(pick * len(ways))]])
+        self._must_fail("reload")
+
+    def _must_fail(self, name: str) -> None:
         try:
-            answer = self._command("reload")
+            answer = self._command(name)
         except ControlError:
             return
         finally:
             configure(self._place, self._taken)
-        raise Problem(f"a reload that cannot work did: {answer}")
+        raise Problem(f"a {name} that cannot work did: {answer}")
+
+    def thread_limit(self, pick: float) -> None:
+        """A reload whose workers get no threads: it must fail, and the old ones serve on."""
+        configure(self._place, self._taken, app="tests.apps.no_threads:app")
+        self._must_fail("reload")
 
     def upgrade(self, pick: float) -> None:
         """To the code that is there, waited for."""
@@ -241,6 +249,7 @@ ROWS = {
     "retire_worker": 2,
     "stop_master": 1,
     "frozen_worker": 2,
+    "thread_limit": 1,
     "rotate": 1,
 }
 """The faults and how often each comes, compared with the others."""

@@ -23,6 +23,7 @@ BASIC = "tests.apps.basic:app"
 
 ACCEPT4 = 288
 POLL = 7
+FUTEX = 202
 EPOLL_WAIT = {232, 281, 441}  # epoll_wait, epoll_pwait, epoll_pwait2
 
 x86_64 = pytest.mark.skipif(
@@ -31,10 +32,10 @@ x86_64 = pytest.mark.skipif(
 
 
 def places_of(pid: int) -> list[int]:
-    """Where a worker's threads wait, the main one's first, without those that wait in poll: the
-    watcher, and the one that writes the stacks."""
+    """Where a worker's threads wait, the main one's first, without those that wait in poll (the
+    watcher, and the one that writes the stacks) or for their turn (acceptors)."""
     main, *others = system_calls(pid)
-    return [main, *(call for call in others if call != POLL)]
+    return [main, *(call for call in others if call not in (POLL, FUTEX))]
 
 
 def in_accept4(pid: int) -> bool:

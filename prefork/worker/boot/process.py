@@ -18,6 +18,7 @@ import setproctitle
 from msgspec import Struct
 
 from prefork import linux, logs
+from prefork.apps.application_loader import LoadError
 from prefork.channel import FailedReport
 from prefork.worker.boot.application_setup import set_up_application
 from prefork.worker.boot.boot_failure import FAILED_TO_BOOT, describe
@@ -100,15 +101,16 @@ def _serve(args: WorkerArgs, loaded: LoadedApplication | None) -> int:
         hooks.call("after_fork", worker)
         create_service = load_service(config) if loaded is None else loaded.create_service
         service = create_service(ServiceParts(args, threads, handover))
+        loop = WorkerLoop(
+            *(service, listeners, args.channel, args.logs.replace, handover, threads),
+            *(records[0], wakeup),
+            master=args.master,
+        )
+        _create_threads(loop)
         hooks.call("ready", worker)
     except BaseException as problem:  # an application may call sys.exit when it is imported
         args.channel.send(FailedReport(describe(problem)))
         return FAILED_TO_BOOT
-    loop = WorkerLoop(
-        *(service, listeners, args.channel, args.logs.replace, handover, threads),
-        *(records[0], wakeup),
-        master=args.master,
-    )
     os.register_at_fork(after_in_child=service.after_fork_in_child)
     os.register_at_fork(after_in_child=handover.after_fork_in_child)
     signal.signal(signal.SIGQUIT, lambda *_: _quit(service))
@@ -118,6 +120,17 @@ def _serve(args: WorkerArgs, loaded: LoadedApplication | None) -> int:
     service.flush()  # a last request may have come after the last wait
     hooks.call_last("before_exit", worker)
     return 0
+
+
+def _create_threads(loop: WorkerLoop) -> None:
+    try:
+        loop.create_threads()
+    except RuntimeError as problem:
+        raise LoadError(
+            f"the worker cannot have its threads: {problem}; raise the limit of processes"
+            " (ulimit -u, pids.max, systemd's TasksMax), or let a container's seccomp profile allow"
+            " clone3"
+        ) from None
 
 
 def _quit(service: Service) -> NoReturn:

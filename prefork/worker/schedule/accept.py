@@ -143,30 +143,17 @@ class AcceptorThread:
         self._stopped = False
         self._thread: threading.Thread | None = None
 
-    def start(self) -> bool:
-        """Starts the thread; returns False, and sets `problem`, if there is no room for it."""
+    def start(self) -> None:
+        """Starts the thread, which waits for `resume`; see `start_without_signals`."""
         thread = threading.Thread(target=self._run, name="acceptor", daemon=True)
-        try:
-            start_without_signals(thread)
-        except RuntimeError as problem:  # pthread_create(3)
-            self.problem = OSError(errno.ENOMEM, str(problem))
-            return False
+        start_without_signals(thread)
         self._thread = thread
-        return True
 
     def resume(self) -> None:
-        """Lets the thread accept; starts it first if that was not done, or failed.
-
-        In a worker of several threads one of the others may start it then, and so the thread may
-        be given a signal (see `start_without_signals`): the master repeats its orders, but a TERM
-        from elsewhere may be seen late.
-        """
+        """Lets the thread accept."""
         if self.accepting or self._stopped:
             return
         self.accepting = True
-        if self._thread is None and not self.start():
-            self.accepting = False
-            return
         self._open_gate()
 
     def stop(self) -> None:

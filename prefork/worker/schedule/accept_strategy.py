@@ -71,10 +71,10 @@ class AcceptStrategy:
     # Several threads, or something parked: acceptor threads.
 
     def start_acceptors(self) -> None:
-        """Starts all acceptor threads (main thread).
+        """Starts all acceptor threads, which wait to be resumed (main thread: only that can start a
+        thread without signals).
 
-        If a worker has several threads, any of them may call `resume` first, and only the main
-        thread can start a thread without signals.
+        Raises RuntimeError if the kernel has no room for another thread.
         """
         for acceptor in self.acceptors:
             acceptor.start()

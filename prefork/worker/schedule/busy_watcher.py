@@ -84,6 +84,8 @@ class Watcher:
         self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._main = threading.get_ident()
         self._thread: threading.Thread | None = None
+        self._started = threading.Lock()
+        self._started.acquire()
         self._quiet = 0
         self._stopped = False
         self._forward_at = 0.0
@@ -92,12 +94,20 @@ class Watcher:
         self._window_ends = 0.0
         self._work: tuple[tuple[int, float], dict[int, tuple[int, float]]] | None = None
 
+    def create(self) -> None:
+        """Creates the thread, which waits for `start` (main thread).
+
+        Raises RuntimeError if the kernel has no room for another thread."""
+        thread = threading.Thread(target=self._run, name="watcher", daemon=True)
+        start_without_signals(thread)
+        self._thread = thread
+
     def start(self) -> None:
-        """Begins to watch, if there can be anything to do (main thread)."""
+        """Begins to watch, or ends the thread if there can never be anything to do (main
+        thread)."""
         if self._threads is None and self._handover.inbox is None:
-            return
-        self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
-        start_without_signals(self._thread)
+            self._stopped = True
+        self._started.release()
 
     def wake(self) -> None:
         """Wakes it (any thread, or a signal handler)."""
@@ -112,6 +122,7 @@ class Watcher:
             self._thread = None
 
     def _run(self) -> None:
+        self._started.acquire()
         try:
             self._watch()
         except BaseException as problem:

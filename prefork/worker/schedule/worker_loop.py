@@ -78,6 +78,17 @@ class WorkerLoop:
         self._new_first = False
         self._shutting_down = False
 
+    def create_threads(self) -> None:
+        """Creates all threads that the worker will ever need; they wait until it serves.
+
+        A worker that could not have them later would say that it is ready and could not serve.
+        Raises RuntimeError if the kernel has no room for another thread (pthread_create(3)).
+        """
+        self.accepting.start_acceptors()
+        if self._threads is not None:
+            self._threads.start(lambda record: self._wait(None, record))
+        self._watcher.create()
+
     def run(self) -> None:
         """Serves until the worker was ordered to stop and has nothing left to do."""
         orders, pending, accepting = self._orders, self._pending, self.accepting
@@ -87,7 +98,9 @@ class WorkerLoop:
         orders.install_handlers()
         self._channel.send(ReadyReport())
         self._wait_for_order_to_serve()
-        self._start_threads()
+        self._watcher.start()
+        if not pending.stopping:
+            self._handover.start_receiving()
         threads, record, handler = self._threads, self._record, orders.terminate_handler
         while True:
             if _getsignal(signal.SIGTERM) is not handler:
@@ -115,15 +128,6 @@ class WorkerLoop:
         while not (self._orders.serving or self._pending.stopping):
             self._poller.wait(monotonic())
             self._orders.read()
-
-    def _start_threads(self) -> None:
-        """Our threads start when only an order can end the worker any more."""
-        if self._threads is not None:
-            self.accepting.start_acceptors()
-            self._threads.start(lambda record: self._wait(None, record))
-        self._watcher.start()
-        if not self._pending.stopping:
-            self._handover.start_receiving()
 
     def _check_orders(self) -> None:
         self._pending.check_orders = False
