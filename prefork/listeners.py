@@ -73,10 +73,12 @@ class Listener:
     address: the configured address, by which a reload finds it again.
     inherited: another process bound it (`fd:N`, systemd) and may have it open, too.
     inode: the file of a Unix socket that was bound here.
+    nonblocking: whether an inherited one was non-blocking, and will be again at the end: the
+        process that passed it on has the same open file description.
     name: the real address: `127.0.0.1:43211`, `[::]:8000`, `unix:/path`, `unix:@name`.
     """
 
-    __slots__ = ("address", "inherited", "inode", "name", "sock")
+    __slots__ = ("address", "inherited", "inode", "name", "nonblocking", "sock")
 
     def __init__(
         self,
@@ -84,11 +86,13 @@ class Listener:
         sock: socket.socket,
         inherited: bool = False,
         inode: unix_socket.Inode | None = None,
+        nonblocking: bool = False,
     ) -> None:
         self.address = address
         self.sock = sock
         self.inherited = inherited
         self.inode = inode
+        self.nonblocking = nonblocking
         self.name = _name(sock)
 
     @property
@@ -142,7 +146,12 @@ class Listener:
             with contextlib.suppress(OSError):
                 unix_socket.unlink(self.address.path, self.inode)
         self.inode = None
+        self._restore_mode()
         self.sock.close()
+
+    def _restore_mode(self) -> None:
+        if self.nonblocking and not self.closed:
+            self.sock.setblocking(False)
 
     def release(self) -> None:
         """Undoes the opening, so that a reload that fails has changed nothing.
@@ -151,6 +160,7 @@ class Listener:
         for a later attempt.
         """
         if self.inherited:
+            self._restore_mode()
             os.set_inheritable(self.sock.detach(), True)
         else:
             self.close(unlink=True)
@@ -303,9 +313,11 @@ def _inherit(address: Address, fd: int, options: ListenOptions) -> Listener:
         raise Refusal(
             f"descriptor {fd} is not a listening TCP or Unix stream socket; pass such a socket"
         )
+    nonblocking = not os.get_blocking(fd)
     sock.setblocking(True)
     os.set_inheritable(fd, False)
-    return _listening(Listener(address, sock, inherited=True), options)
+    listener = Listener(address, sock, inherited=True, nonblocking=nonblocking)
+    return _listening(listener, options)
 
 
 def _is_stream_listener(sock: socket.socket) -> bool:

@@ -32,6 +32,7 @@ class ListenerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     fd: int
     inherited: bool
     inode: Inode | None
+    nonblocking: bool = False
 
 
 class GenerationSnapshot(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,6 +16,7 @@ from prefork.master.pool.ledger import Ledger, begin
 from prefork.master.processes.generation import Generation, prepare
 from prefork.master.rollout.reload import Reloads
 from prefork.master.snapshot import SnapshotError
+from prefork.master.start_state import known_state
 from prefork.master.upgrade.exec import ExecArgs, adopt, exec_args, receive
 from prefork.scoreboard import ScoreboardError
 
@@ -41,6 +42,16 @@ def serve(
     handover = exec_args()
     if handover is not None:
         return _replace_master(source, handover, watch)
+    with known_state():
+        return _serve(source, watch, announce, detached)
+
+
+def _serve(
+    source: Source,
+    watch: bool,
+    announce: Callable[[Generation], None],
+    detached: Callable[[int], None],
+) -> int:
     try:
         process = load(source).config.process
     except ConfigError as error:

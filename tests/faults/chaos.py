@@ -32,6 +32,7 @@ import psutil
 
 from prefork.control import ControlError
 from tests.support.changing_app import rewrite
+from tests.support.closed_descriptors import serve_once
 from tests.support.commands import ROOT
 from tests.support.load import Connection, Cut, Killed, Load, ask, explained
 from tests.support.processes import peers_of, stopped
@@ -157,6 +158,11 @@ class Faults:
         configure(self._place, self._taken, app="tests.apps.no_threads:app")
         self._must_fail("reload")
 
+    def closed_descriptors(self, pick: float) -> None:
+        """Another server beside it is started with descriptors closed: it serves, and stops."""
+        with tempfile.TemporaryDirectory(prefix="prefork-chaos-") as place:
+            serve_once(Path(place), [(0,), (1,), (2,), (0, 1, 2)][int(pick * 4)])
+
     def upgrade(self, pick: float) -> None:
         """To the code that is there, waited for."""
         self._command("upgrade")
@@ -250,6 +256,7 @@ ROWS = {
     "stop_master": 1,
     "frozen_worker": 2,
     "thread_limit": 1,
+    "closed_descriptors": 1,
     "rotate": 1,
 }
 """The faults and how often each comes, compared with the others."""

@@ -142,6 +142,7 @@ def listener_state(listener: Listener) -> ListenerSnapshot:
         fd=CLOSED if listener.closed else listener.fileno(),
         inherited=listener.inherited,
         inode=listener.inode,
+        nonblocking=listener.nonblocking,
     )
 
 
@@ -236,7 +237,9 @@ def adopt_listener(state: ListenerSnapshot, fd: int) -> Listener:
         return gone
     os.set_inheritable(fd, False)
     sock = socket.socket(fileno=fd)
-    return Listener(address.parse(state.address), sock, state.inherited, state.inode)
+    return Listener(
+        address.parse(state.address), sock, state.inherited, state.inode, state.nonblocking
+    )
 
 
 def _generation(state: GenerationSnapshot, listeners: Sequence[Listener]) -> Generation:

@@ -151,7 +151,9 @@ class _ForkServer:
             return
         finally:
             self.under_way = False
-        os.waitpid(between, 0)
+        # If the application ignores SIGCHLD, this waits all the same, and finds no child after it.
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(between, 0)
 
 
 def _fork_worker(args: WorkerArgs, loaded: LoadedApplication) -> NoReturn:
