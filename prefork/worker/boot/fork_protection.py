@@ -57,6 +57,8 @@ def drop_master_state(foreign: Iterable[int]) -> None:
     atexit._clear()
     if "logging" in sys.modules:  # of a program that called prefork.serve()
         atexit.register(sys.modules["logging"].shutdown)
+    if "multiprocessing.util" in sys.modules:  # it would not register its callback again
+        atexit.register(sys.modules["multiprocessing.util"]._exit_function)
 
 
 def close_descriptors(fds: Iterable[int]) -> None:

@@ -136,7 +136,21 @@ def _create_threads(loop: WorkerLoop) -> None:
 def _quit(service: Service) -> NoReturn:
     """SIGQUIT: the server stops now."""
     service.flush()
+    _end_children()
     os._exit(0)
+
+
+def _end_children() -> None:
+    """Ends the processes of the application's `multiprocessing`, such as those of a Pool.
+
+    At an ordinary exit its own callback does so.  That one also waits for tasks, which a server
+    that stops at once does not.
+    """
+    processes = sys.modules.get("multiprocessing.process")
+    if processes is not None:
+        for child in processes.active_children():
+            with contextlib.suppress(Exception):  # it may have ended, or be another's by now
+                child.terminate()
 
 
 def _exit(status: int) -> NoReturn:
