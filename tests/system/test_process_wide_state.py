@@ -1,13 +1,17 @@
 """Nothing that the server holds depends on what an application may change in its process."""
 
+import os
 import signal
 from pathlib import Path
 from time import monotonic
 
+import psutil
 import pytest
 
+from tests.support.passable import passable
 from tests.support.raw_http import request, talk
 from tests.support.server import Server, Start
+from tests.support.waiting import PATIENCE
 
 CHANGES = "tests.apps.process_wide:app"
 
@@ -52,3 +56,23 @@ def test_it_stops_and_reloads_as_ever(changed: Server) -> None:
     changed.signal(signal.SIGHUP)
     changed.wait_settled(2)
     assert changed.get("/pid")[0] == 200
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.parametrize("preload", ["true", "false"])
+def test_workers_that_drop_rights_by_themselves_end_with_the_master(
+    start: Start, preload: str
+) -> None:
+    """A change of credentials clears the signal that the kernel sends at a parent's death."""
+    server = start(
+        *("tests.apps.drops_rights:app", "--workers", "2"),
+        *("--set", f"workers.preload={preload}"),
+        wrapper=passable(),
+    ).wait_ready(2)
+    workers = [psutil.Process(event["pid"]) for event in server.find("worker ready")]
+    server.signal(signal.SIGKILL)
+    server.process.wait()
+    _, alive = psutil.wait_procs(workers, PATIENCE)
+    for worker in alive:
+        worker.kill()
+    assert not alive

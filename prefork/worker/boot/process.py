@@ -72,12 +72,17 @@ def _become_worker(args: WorkerArgs) -> None:
     """Takes a worker's name, signals and slot; makes sure that it does not outlive the master."""
     logs.set_role("worker", slot=args.slot, generation=args.generation)
     setproctitle.setproctitle(f"prefork: worker {args.slot} [{args.name}]")
-    linux.set_parent_death_signal(signal.SIGTERM)
-    if os.getppid() != args.master:
-        os._exit(0)  # it died before the kernel was asked for the signal
+    _end_with_master(args.master)
     args.scoreboard.confine(args.slot)
     start_stack_writer(args.channel)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _end_with_master(master: int) -> None:
+    """Asks the kernel for SIGTERM when the master dies; exits if it is dead already."""
+    linux.set_parent_death_signal(signal.SIGTERM)
+    if os.getppid() != master:
+        os._exit(0)
 
 
 def _serve(args: WorkerArgs, loaded: LoadedApplication | None) -> int:
@@ -108,6 +113,8 @@ def _serve(args: WorkerArgs, loaded: LoadedApplication | None) -> int:
         )
         _create_threads(loop)
         hooks.call("ready", worker)
+        # An application that has dropped rights by itself has cleared the signal (prctl(2)).
+        _end_with_master(args.master)
     except BaseException as problem:  # an application may call sys.exit when it is imported
         args.channel.send(FailedReport(describe(problem)))
         return FAILED_TO_BOOT
