@@ -6,12 +6,11 @@ once.  Nothing here touches a socket; the connection feeds bytes and takes reque
 """
 
 from io import BufferedReader, BytesIO
-from typing import Any, NamedTuple
+from typing import Any
 
 import httptools
 
 from prefork.http.body_framing import CHUNKED, ChunkedFraming, body_length
-from prefork.http.disk_budget import DiskBudget
 from prefork.http.gathered_body import GatheredBody
 from prefork.http.head_cache import CachedHead, CachedSection, HeadCache
 from prefork.http.head_rules import (
@@ -25,7 +24,7 @@ from prefork.http.head_rules import (
     rejection,
     split_target,
 )
-from prefork.http.memory_budget import MemoryBudget
+from prefork.http.limits import RequestLimits as RequestLimits
 from prefork.http.request import Environ, Request
 from prefork.http.streamed_body import BUFFER, StreamedBody
 from prefork.http.untrusted_proxy import untrusted_proxies
@@ -41,22 +40,6 @@ Peer = tuple[str, str]
 
 _START = 16 * 1024
 """Bytes kept of a head that comes in pieces, to look at its first line."""
-
-
-class RequestLimits(NamedTuple):
-    """Limits of a request, in bytes; 0 for no limit."""
-
-    request_line: int
-    header_count: int
-    header_size: int
-    body: int
-    body_memory: int
-    budget: MemoryBudget = MemoryBudget()
-    """The memory that all bodies of a worker may take together."""
-    disk: DiskBudget = DiskBudget()
-    """And of the disk."""
-    stream: bool = False
-    """The application is called before the body is complete."""
 
 
 class RequestParser:
