@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: serve test test-all test-lowest test-newest lint lock system-packages bench bench-quick bench-packages chaos clean
+.PHONY: serve test test-all test-lowest test-newest lint lock system-packages bench bench-quick bench-packages chaos fuzz clean
 
 # A terminal is shown how far pip is; a log is not.
 PIP := $(BIN)/python -m pip --disable-pip-version-check $(if $(MAKE_TERMOUT),,--quiet)
@@ -89,6 +89,10 @@ bench-quick: bench/.venv/.installed
 SECONDS ?= 60
 chaos: $(VENV)/.test
 	$(BIN)/python -m tests.faults.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
+# Our reading of HTTP against that of other parsers, on random inputs: make fuzz SECONDS=600 SEED=2
+fuzz: $(VENV)/.test
+	$(BIN)/python -m tests.fuzz.http --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 clean:
 	rm -rf $(VENV) bench/.venv bench/build
