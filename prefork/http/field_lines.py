@@ -80,7 +80,7 @@ class FieldLines(dict[bytes, tuple[str, str]]):
 
     def __init__(self, believed: dict[bytes, str] | None = None) -> None:
         """believed: the keys of fields in which a trusted proxy speaks for its client, by their
-        names in lower case; see `prefork.http.proxied.keys`."""
+        names in lower case; see `prefork.http.proxied_reader.keys`."""
         super().__init__()
         self._names = _Names(believed or {})
         self.believed = tuple((believed or {}).values())

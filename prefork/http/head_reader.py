@@ -13,6 +13,7 @@ from prefork.http.field_lines import FieldLines, has_control
 from prefork.http.head_rules import Reject, check_authority, known_authorities, split_target
 from prefork.http.limits import RequestLimits
 from prefork.http.request import Environ
+from prefork.http.untrusted_proxy import untrusted_proxies
 
 CHUNKED = -1
 """In place of a body's length: it comes in chunks."""
@@ -84,9 +85,6 @@ def read_request_line(line: bytes) -> RequestLine:
     if method == b"CONNECT":  # its target has a form of its own (RFC 9112 section 3.2.3)
         raise Reject(501, "CONNECT is for proxies")
     path, query, host = split_target(target, method)
-    if target == b"*":
-        # RFC 3875 section 4.1.5: a path begins with a slash.  RAW_URI tells the difference.
-        path = "/"
     return RequestLine(
         *(method.decode(), protocol, path, query, target.decode(), host), method + b" " + target
     )
@@ -128,6 +126,8 @@ def read_head(
         environ = _with_repeated(base, pairs)
     if "" in environ:
         del environ[""]
+        if not gateway:
+            untrusted_proxies.inspect(peer[0], data)
 
     # The request line. What is usual is read here, and all else by `read_request_line`.
     text = first.decode("latin-1")

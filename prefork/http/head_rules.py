@@ -1,12 +1,6 @@
-"""Rules for a request's head.
-
-There is one reading of HTTP here, the parser's (llhttp, by httptools). What stands in this module
-only names things for CGI (RFC 3875, PEP 3333) or rejects a head; it never reinterprets one.
-"""
+"""Rules for parts of a request's head: names for CGI (RFC 3875, PEP 3333), targets, authorities."""
 
 import re
-from itertools import pairwise
-from typing import Any
 from urllib.parse import unquote_to_bytes
 
 TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -44,7 +38,7 @@ def cgi_name(name: bytes) -> str:
 
     `X_Forwarded_For` and `X-Forwarded-For` would share a key, so that a client could spoof the
     header that a proxy sets: names with an underscore are dropped.  What a proxy may say of its
-    client is dropped too: from who is trusted, prefork.http.proxied_request takes it.
+    client is dropped too: prefork.http.proxied_reader takes it from a peer that is trusted.
     """
     key = _names.get(name)
     if key is None:
@@ -60,24 +54,6 @@ def cgi_name(name: bytes) -> str:
     return key
 
 
-_TARGETS_KEPT = 1024
-_targets: dict[bytes, tuple[str, str, str]] = {}
-
-
-def path_of(target: bytes) -> tuple[str, str, str] | None:
-    """(PATH_INFO, QUERY_STRING, RAW_URI) of a target that is a path, else None.
-
-    Clients ask for the same few paths again and again; the cache is bounded, since they choose.
-    """
-    found = _targets.get(target)
-    if found is None and target.startswith(b"/"):
-        path, query, _ = split_target(target, b"GET")
-        found = (path, query, target.decode("latin-1"))
-        if len(_targets) < _TARGETS_KEPT and len(target) <= 64:
-            _targets[target] = found
-    return found
-
-
 def split_target(target: bytes, method: bytes) -> tuple[str, str, str | None]:
     """Request target to (PATH_INFO, QUERY_STRING, host of an absolute form or None).
 
@@ -89,7 +65,7 @@ def split_target(target: bytes, method: bytes) -> tuple[str, str, str | None]:
         raise Reject(400, "a request target has no fragment")
     if not target.startswith(b"/"):
         if target == b"*" and method == b"OPTIONS":
-            return "*", "", None
+            return "/", "", None  # RFC 3875 section 4.1.5: a path begins with a slash
         absolute = _ABSOLUTE.fullmatch(target)
         if absolute is None or absolute[1].partition(b":")[0] == b"":
             raise Reject(400, "request target is neither a path nor an http URL")
@@ -118,42 +94,3 @@ def check_authority(value: str) -> None:
         raise Reject(400, "Host is not a host and port")
     if len(known_authorities) < _AUTHORITIES_KEPT and len(value) <= 64:
         known_authorities.add(value)
-
-
-def check_size(environ: dict[str, Any], base: dict[str, Any], limit: int) -> None:
-    """Raises Reject(431) where the headers in an environ, beside its base, are more than `limit`
-    bytes."""
-    new = [name for name in environ if name not in base]
-    size = sum(len(name.removeprefix("HTTP_")) + len(environ[name]) + 4 for name in new)
-    if size > limit:
-        raise Reject(431, f"headers are larger than {limit} bytes")
-
-
-def foreign_targets(received: bytes) -> frozenset[bytes]:
-    """The targets in all that looks like a request line of RTSP or ICE.
-
-    `received`: what came from a request's beginning on, or from further before, or, where that was
-    in the packet that ended another request, from the end of the method on.
-    """
-    found = set()
-    if b"RTSP/" in received or b"ICE/" in received:
-        for line in received.split(b"\n"):
-            words = line.split(None, 3)
-            for target, protocol in pairwise(words[:3]):
-                if protocol.startswith((b"RTSP/", b"ICE/")):
-                    found.add(target)
-    return frozenset(found)
-
-
-def rejection(error: Exception, received: bytes) -> Reject:
-    """The answer to a parser's error; `received` is what it was reading, if that is known."""
-    text = str(error)
-    if "HTTP version" in text or " PRI" in text:  # PRI begins HTTP/2 (RFC 9113 section 3.4)
-        return Reject(505, "this server speaks HTTP/1.0 and HTTP/1.1")
-    # A well-formed method that nobody here knows is 501 (RFC 9110 section 9.1).  The parser gives
-    # up at its first wrong letter, so the rest of it may not have come yet.
-    if "method" in text and TOKEN.fullmatch(received.lstrip(b"\r\n").partition(b" ")[0]):
-        return Reject(501, "unknown method")
-    if "Transfer-Encoding" in text and "Content-Length" not in text:
-        return Reject(501, "unknown transfer coding")
-    return Reject(400, text or "malformed request")

@@ -1,5 +1,7 @@
 """The reading side of a connection from a trusted proxy, which speaks for its client."""
 
+from collections.abc import Iterable
+
 from prefork.http import forwarded
 from prefork.http.field_lines import FieldLines
 from prefork.http.head_reader import Head, read_head
@@ -23,8 +25,8 @@ class ProxiedReader(RequestReader):
         trusts: forwarded.Trusts,
         lines: FieldLines,
     ) -> None:
-        """lines: made with the fields that are believed, and shared by all such readers of a
-        listener."""
+        """lines: made with the `keys` of the fields that are believed, and shared by all such
+        readers of a listener."""
         super().__init__(base, limits, peer, lines)
         self._trusts = trusts
 
@@ -36,3 +38,8 @@ class ProxiedReader(RequestReader):
         if headers:
             forwarded.apply(environ, forwarded.read(headers, self._trusts))
         return head
+
+
+def keys(headers: Iterable[str]) -> dict[bytes, str]:
+    """The environ's key of each header, by its name in lower case."""
+    return {name.lower().encode(): "HTTP_" + name.upper().replace("-", "_") for name in headers}

@@ -26,7 +26,7 @@ from prefork.http.head_rules import Reject
 from prefork.http.limits import RequestLimits
 from prefork.http.request import Environ, Request
 from prefork.http.streamed_body import BUFFER, StreamedBody
-from prefork.http.whole_heads import KnownHead, WholeHeads
+from prefork.http.whole_heads import WholeHeads
 
 Peer = tuple[str, str]
 """Address and port, empty if there is none."""
@@ -78,8 +78,8 @@ class RequestReader:
         "_empty",
         "_left",
         "_limits",
+        "_line",
         "_lines",
-        "_method",
         "_partial",
         "_request",
         "_rest",
@@ -112,7 +112,7 @@ class RequestReader:
         self._at = 0  # where in it
         self._partial: _Partial | None = None
         self._request: Request | None = None  # whose body is being read
-        self._method = ""  # of a request that was refused
+        self._line = b""  # the first one of a request that was refused
         self._decoder: ChunkedDecoder | None = None
         self._left = 0  # bytes of a body of known length that have not come
         self._empty = 0  # bytes of empty lines before the next request
@@ -148,6 +148,11 @@ class RequestReader:
         return self.state is _LENGTH or self.state is _CHUNKED
 
     @property
+    def partial(self) -> bytearray | None:
+        """What has come of a head that is not complete; more of it is added to this object."""
+        return None if self._partial is None else self._partial.data
+
+    @property
     def held(self) -> int:
         """Bytes that are kept of what has come, beside those of a body.
 
@@ -164,11 +169,17 @@ class RequestReader:
     @property
     def method(self) -> str:
         """Of the request that is being read, or was refused; "GET" if that is not known."""
-        if self._request is not None:
-            return self._request.method
-        if self._partial is not None:
-            return _method_of(bytes(self._partial.data))
-        return self._method or "GET"
+        match = _METHOD(self.line)
+        return match[1].decode() if match is not None else "GET"
+
+    @property
+    def line(self) -> bytes:
+        """The request line of what is being read or was refused, as far as it has come; it may be
+        malformed."""
+        request = self._request
+        if request is not None:
+            return request.line + (b" HTTP/1.1" if request.http11 else b" HTTP/1.0")
+        return self._line if self._partial is None else _first_line(self._partial.data)
 
     def extend(self, more: Environ) -> None:
         """What is known now of this connection alone, for the environ of each of its requests."""
@@ -176,6 +187,8 @@ class RequestReader:
 
     def finish(self) -> None:
         """The connection ends with the response that was just sent: no request is read any more."""
+        if self.last and self.state is _END:
+            return
         self.surplus = self.surplus or not (self.idle or self.last)
         self._end()
         self.last = True
@@ -209,10 +222,18 @@ class RequestReader:
                 self.keep(data)
                 return self.next()
             heads = self.heads
-            if heads is not None and (known := heads.get(data)) is not None:
+            if (
+                heads is not None
+                and len(data) in heads.sizes
+                and (known := heads.by_bytes.get(data)) is not None
+            ):
+                environ = known.environ.copy()
+                environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = self.peer
+                environ["wsgi.input"] = BytesIO()
                 if not known.keep_alive:
-                    self._complete(data, len(data), keep_alive=False)
-                return self.again(known)
+                    self.state = _END
+                    self.last = True
+                return Request(environ, known.line, known.http11, known.keep_alive, None, known)
             end = data.find(b"\r\n\r\n")
             if end > 0 and data[0] > 32:
                 return self._read_head(data, 0, end)
@@ -224,13 +245,6 @@ class RequestReader:
             return None
         self.wants_continue = False
         return self._read_body(data, 0)
-
-    def again(self, head: KnownHead) -> Request:
-        """A request of this connection's with a head that was read before."""
-        environ = head.environ.copy()
-        environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = self.peer
-        environ["wsgi.input"] = BytesIO()
-        return Request(environ, head.line, head.http11, head.keep_alive, None, head)
 
     # Heads.
 
@@ -411,7 +425,7 @@ class RequestReader:
 
     def _refuse(self, problem: Reject, head: bytes | bytearray = b"") -> None:
         problem.__traceback__ = None  # it refers to frames, and so to what they hold
-        self._method = _method_of(bytes(head)) if head else self.method
+        self._line = _first_line(head) if head else self.line
         self.error = problem
         self._end()
 
@@ -423,6 +437,5 @@ class RequestReader:
         self.wants_continue = False
 
 
-def _method_of(head: bytes) -> str:
-    match = _METHOD(head)
-    return match[1].decode() if match is not None else "GET"
+def _first_line(head: bytes | bytearray) -> bytes:
+    return bytes(head).partition(b"\n")[0].rstrip(b"\r")

@@ -36,6 +36,8 @@ _MONTHS: Final = (
 )
 _KEPT = 1024
 
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
 JOINED: Final = 16 * 1024
 """Bytes up to which a body is copied behind its head: one send(2) costs more than the copy."""
 

@@ -404,7 +404,7 @@ SETTINGS: dict[str, GunicornSetting] = {
     "asgi_lifespan": GunicornSetting("any", _UNNEEDED, _ASGI, "auto"),
     "asgi_disconnect_grace_period": GunicornSetting("integer", _UNNEEDED, _ASGI, 3),
     "websocket_max_message_size": GunicornSetting("integer", _UNNEEDED, _ASGI, 16777216),
-    "http_parser": GunicornSetting("any", _UNNEEDED, "the parser is llhttp, in C", "auto"),
+    "http_parser": GunicornSetting("any", _UNNEEDED, "there is one reader of HTTP", "auto"),
     "root_path": GunicornSetting("string", _UNNEEDED, _ASGI, ""),
     "dirty_apps": GunicornSetting("strings", _LOST, _DIRTY, [], ("--dirty-app",)),
     "dirty_workers": GunicornSetting("integer", _LOST, _DIRTY, 0),

@@ -7,14 +7,14 @@ from random import Random
 
 from tests.support.framings import corpus
 from tests.unit.http_pieces import PIECES, WHOLE
+from tests.unit.http_rules import REFUSED, SERVED
 from tests.unit.real_requests import REQUESTS
-from tests.unit.test_reader_rules import REFUSED_TOO, SERVED_TOO
 
 SEEDS = (
     *WHOLE,
     *corpus().values(),
-    *(data for _, data in SERVED_TOO.values()),
-    *(data for _, data in REFUSED_TOO.values()),
+    *(data for _, data in SERVED.values()),
+    *(data for _, data in REFUSED.values()),
     *REQUESTS.values(),
 )
 # Long ones take long, and mutations of them are no better than those of short ones.

@@ -3,8 +3,8 @@
 from typing import Any
 
 from prefork.http.disk_budget import DiskBudget
+from prefork.http.limits import RequestLimits
 from prefork.http.memory_budget import MemoryBudget
-from prefork.http.request_parser import RequestLimits
 from prefork.worker.transport.client_limits import ClientLimits
 
 START = 1000.0

@@ -6,7 +6,7 @@ Each is what goes over one connection, before a last request that every connecti
 from collections.abc import Iterator
 from itertools import product
 
-from tests.unit.test_request_parser_strict import REFUSED, SERVED
+from tests.unit.http_rules import REFUSED, SERVED
 
 INNER = b"GET /smuggled HTTP/1.1\r\nHost: test\r\n\r\n"
 LAST = b"GET /last HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"

@@ -251,7 +251,44 @@ def test_targets(server: Server, target: str, path: str, query: str, host: str) 
 
 def test_options_of_the_whole_server_reach_the_application(server: Server) -> None:
     with talk(server) as client:
-        assert client.ask(request("*", method="OPTIONS")).status == 404
+        answer = client.ask(request("*", method="OPTIONS"))
+        assert (answer.status, answer.body) == (200, client.ask(request("/")).body)
+
+
+@pytest.mark.parametrize("method", ["VERSION-CONTROL", "LABEL", "BAN", "QUERY", "get", "X_Y~1"])
+def test_a_method_of_any_name_reaches_the_application(server: Server, method: str) -> None:
+    with talk(server) as client:
+        body = b"for a method that nobody knows"
+        environ = environ_of(client.ask(request("/environ", method=method, body=body)))
+        assert environ["REQUEST_METHOD"] == method
+        assert client.ask(request("/echo", method=method, body=body)).body == body
+
+
+UPGRADES = {
+    "HTTP/2": ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk"),
+    "WebSocket": ("Connection: upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: AAAA"),
+    "an upgrade without a Connection": ("Upgrade: h2c",),
+}
+
+
+@pytest.mark.parametrize("name", UPGRADES)
+def test_an_upgrade_is_ignored_and_the_next_request_is_read_right(
+    server: Server, name: str
+) -> None:
+    """RFC 9110 section 7.8."""
+    lines = UPGRADES[name]
+    coding = "Transfer-Encoding: chunked"
+    inner = request("/smuggled")
+    with talk(server) as client:
+        for sent, body in (
+            (request("/echo", *lines), b""),
+            (request("/echo", *lines, method="POST", body=inner), inner),
+            (request("/echo", *lines, coding, method="POST") + chunked(inner, b"x"), inner + b"x"),
+        ):
+            client.send(sent + request("/nolength"))
+            answer = client.answer()
+            assert (answer.status, answer.body, answer.closes) == (200, body, False)
+            assert client.answer().body == b"no length given"
 
 
 def test_a_chunked_body_is_a_plain_one_for_the_application(server: Server) -> None:
@@ -333,7 +370,7 @@ REFUSED = {
     "a long target": (414, request("/" + "a" * 1000)),
     "many headers": (431, request("/pid", *(f"X-{number}: 1" for number in range(50)))),
     "long headers": (431, request("/pid", "X: " + "a" * 8000)),
-    "an unknown method": (501, request("/pid", method="BREW")),
+    "a method that is no token": (400, request("/pid", method="BR@W")),
     "CONNECT": (501, request("test:443", method="CONNECT")),
     "an unknown coding": (501, request("/echo", "Transfer-Encoding: gzip", method="POST")),
     "HTTP/2.0": (505, request("/pid", version="HTTP/2.0")),

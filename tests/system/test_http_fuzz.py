@@ -1,6 +1,6 @@
 """Streams of pieces of HTTP and of nonsense to a real worker, which has to survive them all.
 
-What they are read as is held by tests/unit/test_request_parser_properties.py, without a socket.
+What they are read as is held by tests/unit/test_reader_properties.py, without a socket.
 """
 
 import random
@@ -16,7 +16,7 @@ from tests.support.server import Server, servers
 from tests.support.sockets import read_all
 from tests.support.waiting import PATIENCE
 from tests.system.test_http import APP, settings
-from tests.unit.test_request_parser_properties import PIECES, WHOLE
+from tests.unit.http_pieces import PIECES, WHOLE
 
 STREAMS = 320
 AT_ONCE = 40

@@ -92,6 +92,155 @@ def test_curl_keeps_its_connection_and_goes_on_with_a_download(
     assert run("curl", "-sS", "-0", url(server, "/stream?n=2")) == b"piece 0\npiece 1\n"
 
 
+@pytest.mark.parametrize("data", [["-d", "x" * 100], ["-T", "-"]], ids=["length", "chunks"])
+def test_curl_that_would_rather_speak_http2_sends_a_body(server: Server, data: list[str]) -> None:
+    """It asks for an upgrade, which RFC 9110 section 7.8 lets a server ignore."""
+    told = run(
+        *("curl", "-sS", "-v", "--stderr", "-", "--http2", "-X", "POST", *data),
+        *("-w", " %{http_version} %{num_connects}", url(server, "/digest"), url(server, "/digest")),
+        input=b"x" * 100,
+    )
+    if b"Upgrade: h2c" not in told:
+        pytest.skip("this curl was built without HTTP/2")
+    assert b" 1.1 1" in told  # HTTP/1.1, a new connection
+    assert b" 1.1 0" in told  # HTTP/1.1, the same one
+    assert told.count(hashlib.sha256(b"x" * 100).hexdigest().encode()) >= 1
+    assert b"HTTP/1.1 400" not in told
+
+
+# Java, Node, Go
+
+
+def test_java_with_its_defaults(server: Server, tmp_path: Path) -> None:
+    """Over http each of its requests asks for an upgrade to h2c, also one with a body."""
+    source = tmp_path / "Client.java"
+    source.write_text(JAVA)
+    told = run("java", "-Xshare:auto", "-XX:TieredStopAtLevel=1", str(source), url(server, "/echo"))
+    assert told.decode().split("\n")[:-1] == [
+        "200 HTTP_1_1 0",
+        "200 HTTP_1_1 5",
+        "200 HTTP_1_1 100000",
+        "200 HTTP_1_1 100000",
+        "200 HTTP_1_1 5",
+    ]
+
+
+JAVA = """
+import java.io.ByteArrayInputStream;
+import java.net.URI;
+import java.net.http.HttpClient;
+import java.net.http.HttpRequest;
+import java.net.http.HttpRequest.BodyPublisher;
+import java.net.http.HttpRequest.BodyPublishers;
+import java.net.http.HttpResponse.BodyHandlers;
+
+public class Client {
+    public static void main(String[] given) throws Exception {
+        var client = HttpClient.newHttpClient();
+        var large = new byte[100_000];
+        var requests = new BodyPublisher[] {
+            BodyPublishers.noBody(),
+            BodyPublishers.ofString("hello"),
+            BodyPublishers.ofByteArray(large),
+            BodyPublishers.ofInputStream(() -> new ByteArrayInputStream(large)),
+            BodyPublishers.ofString("again"),
+        };
+        for (var body : requests) {
+            var request = HttpRequest.newBuilder(URI.create(given[0])).POST(body).build();
+            var answer = client.send(request, BodyHandlers.ofByteArray());
+            System.out.println(
+                answer.statusCode() + " " + answer.version() + " " + answer.body().length);
+        }
+    }
+}
+"""
+
+
+def test_fetch_of_node(server: Server, tmp_path: Path) -> None:
+    source = tmp_path / "client.mjs"
+    source.write_text(NODE)
+    told = run("node", str(source), url(server, "")).decode().split("\n")[:-1]
+    if told == ["too old"]:
+        pytest.skip("this Node has no fetch, or no streams that can be sent by it")
+    assert told == ["1 120", "2 120", "done"]
+
+
+NODE = """
+const base = process.argv[2];
+if (typeof fetch === "undefined" || ReadableStream.from === undefined) {
+  console.log("too old");
+  process.exit(0);
+}
+const large = new Uint8Array(1_000_000);
+async function size(options) {
+  const answer = await fetch(base + "/echo", options);
+  if (answer.status !== 200) throw new Error(String(answer.status));
+  return (await answer.arrayBuffer()).byteLength;
+}
+async function* pieces() {
+  for (let at = 0; at < 10; at++) yield large.subarray(at * 100_000, (at + 1) * 100_000);
+}
+for (const round of [1, 2]) {
+  const all = [];
+  for (let number = 0; number < 40; number++) {
+    all.push(size({ method: "POST", body: "x".repeat(number) }));
+    all.push(size({ method: "POST", body: large }));
+    all.push(size({ method: "POST", body: ReadableStream.from(pieces()), duplex: "half" }));
+  }
+  const sizes = await Promise.all(all);
+  for (let number = 0; number < 40; number++) {
+    const [small, whole, streamed] = sizes.slice(number * 3, number * 3 + 3);
+    if (small !== number || whole !== 1_000_000 || streamed !== 1_000_000) {
+      throw new Error(`${small} ${whole} ${streamed}`);
+    }
+  }
+  console.log(round, sizes.length);
+}
+console.log("done");
+"""
+
+
+def test_the_client_of_go(server: Server, tmp_path: Path) -> None:
+    source = tmp_path / "client.go"
+    source.write_text(GO)
+    told = run("go", "run", str(source), url(server, "/echo"))
+    assert told.decode().split("\n")[:-1] == ["200 0", "200 5", "200 100000", "200 100000"]
+
+
+GO = """
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+)
+
+func main() {
+	large := make([]byte, 100000)
+	for _, body := range []io.Reader{
+		nil,
+		strings.NewReader("hello"),
+		bytes.NewReader(large),
+		io.MultiReader(bytes.NewReader(large)), // of a length that is not known
+	} {
+		answer, problem := http.Post(os.Args[1], "text/plain", body)
+		if problem != nil {
+			panic(problem)
+		}
+		data, problem := io.ReadAll(answer.Body)
+		if problem != nil {
+			panic(problem)
+		}
+		fmt.Println(answer.StatusCode, len(data))
+	}
+}
+"""
+
+
 # requests, httpx, aiohttp
 
 

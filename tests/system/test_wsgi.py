@@ -66,6 +66,15 @@ def failures(server: Server) -> int:
     return len(server.find("application failed"))
 
 
+def test_options_of_the_whole_server_has_the_path_that_the_validator_wants(
+    server: Server,
+) -> None:
+    """RFC 3875 section 4.1.5: a path begins with a slash."""
+    with talk(server) as client:
+        answer = client.ask(request("*", method="OPTIONS"))
+        assert (answer.status, answer.body) == (200, client.ask(request("/")).body)
+
+
 ROUTES: list[tuple[str, int, bytes]] = [
     ("/big?n=1", 200, b"x"),
     ("/big?n=1000000", 200, b"x" * 1_000_000),

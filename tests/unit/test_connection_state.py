@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from prefork import logs
 from prefork.apps.wsgi import StartResponse
 from prefork.http import forwarded
+from prefork.http.field_lines import FieldLines
 from prefork.http.request import Environ
 from prefork.scoreboard import Scoreboard
 from prefork.worker.protocol import http_connection
@@ -174,7 +175,7 @@ def expected_deadline(c: HttpConnection, state: ConnectionState, now: float, lea
     elif kind is TimeLimit.KEEPALIVE:
         at = after(now, limits.keepalive)
     elif kind is TimeLimit.BODY:
-        body = c.parser.body
+        body = c.reader.body
         assert body is not None
         at = due(
             now,
@@ -212,7 +213,7 @@ class World:
                 HANDSHAKE_TIMEOUT,
                 "proxy" in kind,
                 forwarded.trust(["127.0.0.1"]),
-                {},
+                FieldLines(),
             )
             profile = ListenerProfile(BASE, security.converse, None)
         stats = board.stats_writer(0)
@@ -326,7 +327,8 @@ class World:
             assert message is not None
             assert message.data == b""
         else:
-            assert (message is not None) == (c._unfinished is not None)
+            unread = c.reader.partial if c.state is S.HEAD else c._unfinished
+            assert (message is not None) == (unread is not None)
             assert message is None or message.data
 
     def _stop(self) -> None:

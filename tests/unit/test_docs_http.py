@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from tests.unit.test_request_parser_strict import REFUSED, SERVED
+from tests.unit.http_rules import REFUSED, SERVED
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "http.md").read_text()
@@ -20,7 +20,7 @@ def test_each_test_that_is_named_is_there() -> None:
     """In the file that stands before it, where one does."""
     count = 0
     for row in ROWS:
-        path = "tests/unit/test_request_parser_strict.py"
+        path = "tests/unit/test_reader_rules.py"
         for word in re.findall(r"`([\w/.]+)`", row):
             if word.endswith(".py"):
                 path = word if "/" in word else f"tests/unit/{word}"

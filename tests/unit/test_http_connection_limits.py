@@ -47,7 +47,7 @@ class Client:
 
     def answered(self) -> bool:
         """Answers the next request; whether the connection stays."""
-        request, self.request = self.request or self.connection.take(), None
+        request, self.request = self.request or self.connection.take(START), None
         assert request is not None
         self.connection.answer(request, PlainCaller(nothing, failed).call, RECORD, START)
         return self.connection.advance(START) is not ConnectionState.CLOSED
@@ -202,7 +202,7 @@ def test_others_get_their_turn_before_more_of_a_body_is_read() -> None:
 
 
 def rolled(client: Client) -> bool:
-    body = client.connection.parser.body
+    body = client.connection.reader.body
     assert isinstance(body, GatheredBody)
     return body.on_disk
 

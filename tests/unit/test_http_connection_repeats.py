@@ -10,8 +10,8 @@ import pytest
 from prefork.apps import wsgi
 from prefork.apps.wsgi import Application, StartResponse
 from prefork.http import response_head
-from prefork.http.head_cache import HeadCache
 from prefork.http.request import Environ, Request
+from prefork.http.whole_heads import WholeHeads
 from prefork.worker.protocol.http_connection import CallOutcome, HttpConnection
 from tests.support.client_limits import BASE, START, client_limits
 from tests.support.wsgi_calls import RECORD, PlainCaller
@@ -81,11 +81,11 @@ WAYS: dict[str, Application] = {
 class Client:
     """A connection whose requests come again, and the other end of its socket."""
 
-    def __init__(self, recall: HeadCache | None) -> None:
+    def __init__(self, heads: WholeHeads | None) -> None:
         ours, self._sock = socket.socketpair()
         self._sock.setblocking(False)
         self.connection = HttpConnection(ours, BASE, ("", ""), client_limits(), START)
-        self.connection.parser.recall = recall
+        self.connection.reader.heads = heads
         self.failures: list[str] = []
 
     def asks(self, app: Application, id_line: bytes = b"") -> bytes:
@@ -122,14 +122,14 @@ class Client:
         self._sock.close()
 
 
-Clients = Callable[[HeadCache | None], Client]
+Clients = Callable[[WholeHeads | None], Client]
 
 
 @pytest.fixture
 def clients() -> Iterator[Clients]:
     made: list[Client] = []
 
-    def make(recall: HeadCache | None) -> Client:
+    def make(recall: WholeHeads | None) -> Client:
         made.append(Client(recall))
         return made[-1]
 
@@ -139,11 +139,11 @@ def clients() -> Iterator[Clients]:
 
 
 @pytest.fixture
-def recall(clients: Clients, monkeypatch: pytest.MonkeyPatch) -> HeadCache:
+def recall(clients: Clients, monkeypatch: pytest.MonkeyPatch) -> WholeHeads:
     """It knows the request."""
     # Where other tests have composed many heads in this second, there is room for none of ours.
     monkeypatch.setattr(response_head, "_heads", {})
-    recall = HeadCache()
+    recall = WholeHeads()
     client = clients(recall)
     for _ in range(4):
         client.asks(WAYS["plain"])
@@ -153,7 +153,7 @@ def recall(clients: Clients, monkeypatch: pytest.MonkeyPatch) -> HeadCache:
 
 @pytest.mark.parametrize("before", WAYS)
 def test_an_answer_is_the_same_whatever_the_last_one_was(
-    clients: Clients, recall: HeadCache, before: str, monkeypatch: pytest.MonkeyPatch
+    clients: Clients, recall: WholeHeads, before: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for way, closing in product(WAYS, (False, True)):
         for _ in range(3):
@@ -166,11 +166,11 @@ def test_an_answer_is_the_same_whatever_the_last_one_was(
         assert again.asks(WAYS[way]) == fresh.asks(WAYS[way])
         assert (again.repeated, fresh.repeated) == (True, False)
         assert again.failures == fresh.failures
-        assert again.connection.parser.last == fresh.connection.parser.last
+        assert again.connection.reader.last == fresh.connection.reader.last
         assert again.connection.response_size == fresh.connection.response_size
 
 
-def test_each_answer_has_the_id_of_its_request(clients: Clients, recall: HeadCache) -> None:
+def test_each_answer_has_the_id_of_its_request(clients: Clients, recall: WholeHeads) -> None:
     client = clients(recall)
     for number in ("1", "2", "", "3"):
         line = f"X-Request-ID: {number}\r\n".encode() if number else b""
@@ -180,7 +180,7 @@ def test_each_answer_has_the_id_of_its_request(clients: Clients, recall: HeadCac
 
 
 def test_each_answer_has_the_date_of_its_second(
-    clients: Clients, recall: HeadCache, monkeypatch: pytest.MonkeyPatch
+    clients: Clients, recall: WholeHeads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]
     for module in (response_head, wsgi):

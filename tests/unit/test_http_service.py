@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from prefork.apps.wsgi import StartResponse
-from prefork.http.head_cache import HeadCache
 from prefork.http.request import Environ
 from prefork.http.request_id import RequestIds
+from prefork.http.whole_heads import WholeHeads
 from prefork.scoreboard import Scoreboard, ThreadRecord
 from prefork.worker.protocol.http_connection import HttpConnection
 from prefork.worker.schedule.worker_listener import WorkerListener
@@ -89,7 +89,7 @@ def serve() -> Iterator[Serve]:
         threads, stats = given.pop("threads"), board.stats_writer(0)
         service = HttpService(
             *(WsgiCaller(app, threads, stats, **given), client_limits(), threads, siblings, stats),
-            [ListenerProfile(BASE, HttpConnection, HeadCache())],
+            [ListenerProfile(BASE, HttpConnection, WholeHeads())],
             admission=admission,
             refusals=Refusals(None),
             request_timeout=0.0,

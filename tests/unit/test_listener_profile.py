@@ -65,7 +65,7 @@ def profile(listener: Listener, http: Http | None = None) -> ListenerProfile:
 def test_a_plain_listener_has_plain_connections_and_a_cache(listener: Listener) -> None:
     made = profile(listener)
     assert made.connect is HttpConnection
-    assert made.head_cache is not None
+    assert made.heads is not None
     assert not made.tls
     assert made.sharing_address(("127.0.0.1", "1")) == "127.0.0.1"
     port = str(listener.sock.getsockname()[1])
@@ -83,7 +83,7 @@ def test_a_unix_listener_has_a_name_and_a_port_for_cgi() -> None:
 
 def test_behind_a_trusted_proxy_heads_are_not_kept_and_it_has_no_share(listener: Listener) -> None:
     made = profile(listener, Http(trusted_proxies=("127.0.0.0/8",)))
-    assert made.head_cache is None
+    assert made.heads is None
     assert made.connect is not HttpConnection
     assert made.sharing_address(("127.0.0.1", "1")) == ""
     assert made.sharing_address(("192.0.2.1", "1")) == "192.0.2.1"

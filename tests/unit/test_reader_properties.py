@@ -7,10 +7,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from prefork.http.limits import RequestLimits
+from prefork.http.reader import RequestReader
 from prefork.http.streamed_body import BodyError
 from prefork.http.whole_heads import WholeHeads
 from tests.unit.http_pieces import PIECES, WHOLE
-from tests.unit.reading import BASE, LIMITS, RequestReader, cut, pieces_of, reading, taken
+from tests.unit.reading import BASE, LIMITS, cut, pieces_of, reading, taken
 
 # So small that generated streams meet each of them.
 SMALL = RequestLimits(40, 3, 90, 40, 10)

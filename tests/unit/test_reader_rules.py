@@ -1,118 +1,29 @@
-"""The rules of tests/unit/test_request_parser_strict.py, as the reader of our own holds them."""
+"""What is a request and what is not, as the reader holds it (tests/unit/http_rules.py)."""
 
 import pytest
 
-from prefork.http.reader import State
-from tests.unit import test_request_parser
-from tests.unit.reading import BASE, LIMITS, Reading, RequestReader, pieces_of, reading, taken
-from tests.unit.test_request_parser_strict import (
+from prefork.http.limits import RequestLimits
+from prefork.http.reader import RequestReader, State
+from tests.unit.http_rules import (
     END,
     NEXT,
     REFUSED,
     SERVED,
     TIGHT,
     chunks,
-    coding,
     get,
     host,
     length,
     target,
     trailers,
 )
-
-# What llhttp refuses, or can't read, and RFC 9110 lets a server take: any method that is a token
-# (section 9.1), and Upgrade, which may be ignored (section 7.8).
-OPENED = {
-    "a method in small letters",
-    "a method that nobody knows",
-    "an upgrade with a body",
-    "an upgrade with chunks",
-}
-
-SERVED_TOO = {
-    **{name: (2, REFUSED[name][1]) for name in sorted(OPENED)},
-    **SERVED,
-    # Methods (RFC 9110 section 9.1).
-    "a method of WebDAV": (2, target(b"/", b"VERSION-CONTROL")),
-    "a method of a cache": (2, target(b"/", b"BAN")),
-    "a method of each character": (2, target(b"/", b"!#$%&'*+-.^_`|~09azAZ")),
-    "a method that begins with that of HTTP/2": (2, target(b"/", b"PRI")),
-    "an absolute target for OPTIONS": (2, target(b"http://test", b"OPTIONS")),
-    # Optional white space (RFC 9110 section 5.6.3).
-    "a tab before chunked": (2, get(b"Transfer-Encoding:\tchunked") + END),
-    "tabs and spaces around chunked": (2, get(b"Transfer-Encoding: \t chunked \t") + END),
-    "no white space before chunked": (2, get(b"Transfer-Encoding:chunked") + END),
-    "a tab before Host": (2, get(host=b"Host:\ttest\t")),
-    "tabs in Connection": (1, get(b"Connection:\tx\t,\tclose\t")),
-    "a tab around an expectation": (2, get(b"Expect:\t100-Continue\t")),
-    # Bad white space in extensions (RFC 9112 section 7.1.1).
-    "white space around an extension": (2, chunks(b"1 ; a = b\r\nx\r\n0 ; a\r\n\r\n")),
-    "tabs around an extension": (2, chunks(b'1\t;\ta\t=\t"b\tc"\t;d\r\nx\r\n' + END)),
-    "an escape in an extension": (2, chunks(b'1;a="\\"\\\\\\\t";b\r\nx\r\n' + END)),
-    "obs-text in an extension": (2, chunks(b'1;a="\x80\xff"\r\nx\r\n' + END)),
-    "an empty extension in quotes": (2, chunks(b'1;a=""\r\nx\r\n' + END)),
-    "an extension of each token character": (
-        2,
-        chunks(b"1;!#$%&'*+-.^_`|~09azAZ=!#$%&'*+-.^_`|~09azAZ\r\nx\r\n" + END),
-    ),
-    "zeros before a size of 16 digits": (
-        2,
-        chunks(b"0000000000000000000a\r\n0123456789\r\n" + END),
-    ),
-    "an upgrade and a body": (2, length(b"1\r\nUpgrade: h2c\r\nHTTP2-Settings: AAA")),
-    "an upgrade and chunks": (2, coding(b"chunked\r\nConnection: Upgrade\r\nUpgrade: h2c")),
-    "a list of expectations": (2, get(b"Expect: 100-continue, 100-Continue")),
-    "a length of many zeros": (2, length(b"0" * 5000 + b"1")),
-    "a trailer with an empty value": (2, chunks(b"0\r\nX:\r\n\r\n")),
-}
-
-REFUSED_TOO = {
-    **{name: case for name, case in REFUSED.items() if name not in OPENED},
-    "a method with a colon": (400, target(b"/", b"GET:")),
-    "a method with a slash": (400, target(b"/", b"GET/")),
-    "a NUL in the method": (400, target(b"/", b"G\0T")),
-    "a method beyond ASCII": (400, target(b"/", b"G\xc9T")),
-    "a tab behind the version": (400, get(first=b"GET / HTTP/1.1\t")),
-    "a form feed between method and target": (400, get(first=b"GET\x0c/ HTTP/1.1")),
-    "four words": (400, get(first=b"GET / x HTTP/1.1")),
-    "one word": (400, get(first=b"GET")),
-    "an asterisk with a path": (400, target(b"*/a", b"OPTIONS")),
-    "CONNECT of a later version": (505, get(first=b"CONNECT test:443 HTTP/2.0")),
-    "the preface of HTTP/2": (505, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
-    "RTSP without a number": (505, get(first=b"PLAY / RTSP/")),
-    "a bare CR before a colon": (400, get(b"X\r: 1")),
-    "a bare CR before a line's end": (400, get(b"X: 1\r\r\n").removesuffix(b"\r\n")),
-    "a bare LF at the end of a value": (400, get(b"X: 1\n")),
-    "a field line of a colon alone": (400, get(b":")),
-    "a space alone": (400, get(b" ")),
-    "a name in two words": (400, get(b"X Y: 1")),
-    "a line feed before white space": (400, get(b"X: 1\n 2")),
-    "a length with white space inside": (400, length(b"1\t1")),
-    "a length beyond ASCII": (400, length(b"\xb2")),
-    "a length with a comma": (400, length(b"1,")),
-    "a coding with an empty element": (501, coding(b"chunked,")),
-    "a coding behind a vertical tab": (400, coding(b"\x0bchunked")),
-    "a coding before a no-break space": (501, coding(b"chunked\xa0")),
-    "a chunk size of 17 digits": (400, chunks(b"10000000000000000\r\n")),
-    "a large chunk size": (413, chunks(b"ffffffffffffffff\r\n")),
-    "white space alone before the end of a size line": (400, chunks(b"1;a \r\nx\r\n" + END)),
-    "an extension without a value": (400, chunks(b"1;a=\r\nx\r\n" + END)),
-    "an extension with an open quote": (400, chunks(b'1;a="\r\nx\r\n' + END)),
-    "an extension with an escape at its end": (400, chunks(b'1;a="\\"\r\nx\r\n' + END)),
-    "an extension with an escaped control": (400, chunks(b'1;a="\\\x01"\r\nx\r\n' + END)),
-    "two semicolons": (400, chunks(b"1;;a\r\nx\r\n" + END)),
-    "a chunk size in fullwidth": (400, chunks("１".encode() + b"\r\nx\r\n" + END)),
-    "a bare CR in a trailer": (400, chunks(b"0\r\nX: a\rb\r\n\r\n")),
-    "a trailer without a colon": (400, chunks(b"0\r\nX\r\n\r\n")),
-    "white space before a trailer": (400, chunks(b"0\r\n X: 1\r\n\r\n")),
-    "another expectation in a list": (417, get(b"Expect: 100-continue, magic")),
-}
+from tests.unit.reading import BASE, LIMITS, Reading, pieces_of, reading, taken
 
 
 @pytest.mark.parametrize("size", [0, 1, 7])
-@pytest.mark.parametrize("name", REFUSED_TOO)
+@pytest.mark.parametrize("name", REFUSED)
 def test_refused(name: str, size: int) -> None:
-    status, data = REFUSED_TOO[name]
+    status, data = REFUSED[name]
     stream = data + NEXT
     found = reading(pieces_of(stream, size or len(stream)))
     assert found.requests == []
@@ -120,26 +31,26 @@ def test_refused(name: str, size: int) -> None:
     assert found.reason
 
 
-@pytest.mark.parametrize("name", REFUSED_TOO)
+@pytest.mark.parametrize("name", REFUSED)
 def test_refused_behind_another_request(name: str) -> None:
-    status, data = REFUSED_TOO[name]
+    status, data = REFUSED[name]
     found = reading([NEXT + data + NEXT])
     assert len(found.requests) == 1
     assert found.status == status
 
 
-@pytest.mark.parametrize("name", REFUSED_TOO)
+@pytest.mark.parametrize("name", REFUSED)
 def test_why_it_is_refused_does_not_depend_on_the_pieces(name: str) -> None:
-    _, data = REFUSED_TOO[name]
+    _, data = REFUSED[name]
     whole = reading([data])
     for place in range(1, len(data), max(len(data) // 200, 1)):
         assert reading([data[:place], data[place:]]) == whole, place
 
 
 @pytest.mark.parametrize("size", [0, 1, 7])
-@pytest.mark.parametrize("name", SERVED_TOO)
+@pytest.mark.parametrize("name", SERVED)
 def test_served(name: str, size: int) -> None:
-    count, data = SERVED_TOO[name]
+    count, data = SERVED[name]
     stream = data + NEXT
     reader = RequestReader(BASE, LIMITS)
     requests = [
@@ -149,36 +60,6 @@ def test_served(name: str, size: int) -> None:
     assert len(requests) == count
     assert reader.surplus is (count == 1)
     assert reader.state is (State.START if count == 2 else State.END)
-
-
-MOVED = {
-    # These are served now.
-    "a body with an upgrade",
-    "an unknown method",
-    "a method that begins like another",
-    "a method of a newer protocol",
-}
-
-
-@pytest.mark.parametrize("name", sorted(test_request_parser.REJECTED.keys() - MOVED))
-@pytest.mark.parametrize("size", [0, 1])
-def test_a_request_is_refused_as_soon_as_that_is_known(name: str, size: int) -> None:
-    """Without the end of a head, in some cases."""
-    status, data = test_request_parser.REJECTED[name]
-    found = reading(pieces_of(data, size or len(data)), test_request_parser.LIMITS)
-    assert not found.requests
-    assert found.status == status, found.reason
-
-
-@pytest.mark.parametrize("name", test_request_parser.STREAMS)
-def test_requests_cut_at_any_byte_are_the_same_requests(name: str) -> None:
-    stream = test_request_parser.STREAMS[name]
-    whole = reading([stream])
-    assert whole.requests
-    assert not whole.status
-    for position in range(1, len(stream)):
-        assert reading([stream[:position], stream[position:]]) == whole, position
-    assert reading(pieces_of(stream, 1)) == whole
 
 
 def test_an_https_target_is_for_a_connection_with_tls() -> None:
@@ -288,7 +169,7 @@ def test_a_request_at_each_limit_is_served_and_one_over_it_is_not(size: int) -> 
 
 def test_without_limits_everything_is_taken() -> None:
     long = b"a" * 100_000
-    unlimited = test_request_parser.UNLIMITED
+    unlimited = RequestLimits(0, 0, 0, 0, 0)
     head = get(*[b"X-%d: %b" % (n, long) for n in range(300)], first=b"GET /%b HTTP/1.1" % long)
     assert len(reading([b"\r\n" * 100_000 + head], unlimited).requests) == 1
     assert len(reading(pieces_of(head, 5000), unlimited).requests) == 1
@@ -299,3 +180,16 @@ def test_without_limits_everything_is_taken() -> None:
 def test_a_bad_host_is_refused_whatever_was_read_before() -> None:
     for _ in range(3):
         assert reading([host(b"a b")]).status == 400
+
+
+def test_fields_that_a_name_with_an_underscore_would_spoof_are_not_there() -> None:
+    lines = get(b"Transfer_Encoding: chunked", b"Content_Length: 5")
+    (environ, *_), _ = reading([lines + NEXT]).requests
+    assert not [key for key in environ if "ENCODING" in key or "LENGTH" in key]
+
+
+def test_a_client_of_1_0_that_wants_its_proxy_to_stay_is_still_one_of_1_0() -> None:
+    data = get(b"Proxy-Connection: keep-alive", first=b"GET / HTTP/1.0")
+    ((environ, *_, keep_alive),) = reading([data]).requests
+    assert environ["SERVER_PROTOCOL"] == "HTTP/1.0"
+    assert not keep_alive

@@ -7,8 +7,9 @@ has to wait for that.  An application that can be imported but cannot answer fai
 from collections.abc import Iterable
 
 from prefork.apps.wsgi import Application, WsgiResponse
+from prefork.http.limits import RequestLimits
+from prefork.http.reader import RequestReader
 from prefork.http.request import Environ
-from prefork.http.request_parser import RequestLimits, RequestParser
 
 _NO_LIMITS = RequestLimits(0, 0, 0, 0, 0)
 
@@ -54,11 +55,10 @@ def warm_up(application: Application, paths: Iterable[str], base: Environ) -> No
             host, _, target = rest.partition("/")
             target = f"/{target}"
             environ = {**base, "wsgi.url_scheme": scheme}
-        connection = RequestParser(environ, _NO_LIMITS)
-        connection.feed(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode("ascii"))
-        if not connection.requests:
-            raise WarmupError(f"warmup: {path} is no request target: {connection.error}")
-        request = connection.requests.pop(0)
+        reader = RequestReader(environ, _NO_LIMITS)
+        request = reader.feed(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode("ascii"))
+        if request is None:
+            raise WarmupError(f"warmup: {path} is no request target: {reader.error}")
         response = WsgiResponse(request, _Discard())
         response.take(application(request.environ, response.start))
         assert response.head is not None

@@ -9,7 +9,8 @@ from time import monotonic
 from typing import Protocol
 
 from prefork.http.head_rules import Reject
-from prefork.http.request_parser import CONTINUE, RequestParser
+from prefork.http.reader import RequestReader
+from prefork.http.response_head import CONTINUE
 from prefork.http.streamed_body import StreamedBody
 
 
@@ -17,7 +18,7 @@ class StreamingClient(Protocol):
     """The part of a connection that is needed here."""
 
     fd: int
-    parser: RequestParser
+    reader: RequestReader
     broken: bool
 
     @property
@@ -38,12 +39,12 @@ _OVER = Reject(400, "the request is over")
 
 
 def pull(client: StreamingClient, timeout: float, body: StreamedBody) -> None:
-    """Waits for more of a body, and feeds it to the parser.
+    """Waits for more of a body, and feeds it to the reader.
 
     `timeout`: seconds of silence, 0 for no limit.
     """
-    parser = client.parser
-    if parser.body is not body:
+    reader = client.reader
+    if reader.body is not body:
         body.fail(_OVER)
         return
     body.pulling = True
@@ -54,15 +55,15 @@ def pull(client: StreamingClient, timeout: float, body: StreamedBody) -> None:
 
 
 def _pull(client: StreamingClient, timeout: float, body: StreamedBody) -> None:
-    parser = client.parser
-    if parser.wants_continue:
-        parser.wants_continue = body.awaited = False
+    reader = client.reader
+    if reader.wants_continue:
+        reader.wants_continue = body.awaited = False
         client.send_interim(CONTINUE)
     try:
         data = b"" if client.broken else _await_data(client, timeout)
     except TimeoutError:
         body.fail(Reject(408, "the request did not come in time"))
-        parser.finish()
+        reader.finish()
         return
     except OSError:
         data = b""
@@ -71,7 +72,7 @@ def _pull(client: StreamingClient, timeout: float, body: StreamedBody) -> None:
         # that (`abandon_body`), so these bytes are of no more use.
         body.fail(_OVER)
     elif data:
-        parser.feed(data)
+        reader.feed(data)
     else:
         client.broken = True
         body.fail(Reject(400, "the client is gone"))
@@ -96,18 +97,18 @@ def _await_data(client: StreamingClient, timeout: float) -> bytes:
                 raise ConnectionError
 
 
-def abandon_body(parser: RequestParser, body: StreamedBody) -> None:
+def abandon_body(reader: RequestReader, body: StreamedBody) -> None:
     """The application has answered, and may have left some of the body unread.
 
     The connection ends with the response if the rest of the body can't be drained, or if a thread
     of the application's is reading: what that gets may be part of the next request.
     """
     body.abandon()
-    if parser.body is body and (body.pulling or not body.drainable):
-        parser.wants_continue = False
-        parser.finish()
+    if reader.body is body and (body.pulling or not body.drainable):
+        reader.wants_continue = False
+        reader.finish()
 
 
-def is_draining(parser: RequestParser) -> bool:
+def is_draining(reader: RequestReader) -> bool:
     """Whether the bytes that come now are the rest of a body that nobody reads."""
-    return type(parser.body) is StreamedBody and parser.body.unwanted
+    return type(reader.body) is StreamedBody and reader.body.unwanted

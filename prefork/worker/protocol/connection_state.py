@@ -5,7 +5,7 @@ when it is given up and what is done then, whether it may move to a sibling, and
 worker does to it.  All of that stands in `TABLE`, one row for each state, and nowhere else.  The
 parts of the server that have to know it (the poller's registration and deadline, the handover, the
 stop, the admission of new connections) read the row of the connection's state; they do not look
-into its buffers and its parser.
+into its buffers and its reader.
 
 The life of a connection:
 
@@ -16,9 +16,9 @@ The life of a connection:
 - Few connections see all of it.  A listener without TLS, trusted proxies or the PROXY protocol
   makes its connections NEW, and a request that comes in one piece goes from NEW or IDLE to CALL at
   once, and from there back to IDLE if the client takes the response at once.
-- QUEUED is a complete request that waits: the connection has a pipeline (RFC 9112 section 9.3.2)
-  and had the worker for a while, so others come first.  It waits to be writable, which it is, so it
-  comes back at once, behind all that is ready by then.
+- QUEUED means that bytes of further requests have come and are not read yet: the connection has a
+  pipeline (RFC 9112 section 9.3.2) and had the worker for a while, so others come first.  It waits
+  to be writable, which it is, so it comes back at once, behind all that is ready by then.
 - DRAIN is the rest of a request's body that the application has left unread: it is read and thrown
   away, so that the connection can be used again.
 - LINGER is the end of a connection whose client may still be sending (RFC 9112 section 9.6).
@@ -66,7 +66,7 @@ class ConnectionState(Enum):
     DRAIN = "drain"
     """The rest of a body that nobody wants is read and thrown away."""
     QUEUED = "queued"
-    """A complete request waits until others had their turn."""
+    """What has come of further requests waits until others had their turn."""
     CALL = "call"
     """The application has a request."""
     WRITE = "write"
@@ -181,7 +181,7 @@ def _table() -> dict[ConnectionState, StateRow]:
         "HEAD":            "BODY QUEUED CALL WRITE LINGER CLOSED",
         "BODY":            "QUEUED CALL WRITE LINGER CLOSED",
         "DRAIN":           "IDLE HEAD BODY QUEUED CALL WRITE LINGER CLOSED",
-        "QUEUED":          "CALL WRITE CLOSED",
+        "QUEUED":          "IDLE HEAD BODY CALL WRITE LINGER CLOSED",
         "CALL":            "IDLE HEAD BODY DRAIN QUEUED WRITE LINGER CLOSED",
         "WRITE":           "IDLE HEAD BODY DRAIN QUEUED CALL LINGER CLOSED",
         "LINGER":          "CLOSED",

@@ -18,9 +18,9 @@ from typing import NamedTuple, Protocol
 
 from prefork import linux, logs
 from prefork.http.head_rules import Reject
+from prefork.http.reader import Peer, RequestReader
 from prefork.http.request import Environ, Request
-from prefork.http.request_parser import CONTINUE, Peer, RequestParser
-from prefork.http.response_head import error
+from prefork.http.response_head import CONTINUE, error
 from prefork.http.streamed_body import DRAIN, StreamedBody
 from prefork.scoreboard import ThreadRecord
 from prefork.worker.protocol.body_pull import abandon_body, is_draining, pull
@@ -97,6 +97,7 @@ class HttpConnection(ResponseWriter):
     __slots__ = (
         "_continued",
         "_discarded",
+        "_held",
         "_lingering",
         "_since",
         "_unfinished",
@@ -106,7 +107,7 @@ class HttpConnection(ResponseWriter):
         "events",
         "expired",
         "listener",
-        "parser",
+        "reader",
         "refusal",
         "served",
         "serving",
@@ -120,10 +121,12 @@ class HttpConnection(ResponseWriter):
         """`now`: monotonic seconds at which it was accepted."""
         super().__init__(sock, rules)
         self.state = _NEW
-        self.parser = RequestParser(base, rules.limits, peer)
+        self.reader = RequestReader(base, rules.limits, peer)
         self._since = now
         self._continued = False
         self._unfinished: bytes | bytearray | None = None
+        """What was read of a request whose body is not complete, if that may move."""
+        self._held = 0  # bytes that are counted in the budget: the reader's, and these
         self._lingering: LingeringClose | None = None
         self._discarded = 0
         self.served = 0
@@ -159,58 +162,67 @@ class HttpConnection(ResponseWriter):
         self.state = state
 
     @property
+    def _ended_unseen(self) -> bool:
+        """The end of what the client sends was read, and the epoll will not report it."""
+        return False
+
+    @property
     def idle(self) -> bool:
         """No request has begun."""
         return TABLE[self.state].idle
 
     # An event, and all that can be done then.
 
-    def proceed(self, call: Call, record: ThreadRecord, now: float, leave_at: float = 0.0) -> float:
+    def proceed(
+        self,
+        call: Call,
+        record: ThreadRecord,
+        now: float,
+        leave_at: float = 0.0,
+        request: Request | None = None,
+    ) -> float:
         """Goes on after an event, until the connection has to wait; returns when that was over.
 
         `now`: monotonic seconds, as of a moment ago.  `leave_at`: those at which a worker that is
-        on its way out ends its idle connections; 0 if it is not on its way out.
+        on its way out ends its idle connections; 0 if it is not on its way out.  `request`: one
+        that is to be answered before anything is read.
         """
         began = now
         state = self.state
-        parser = self.parser
-        known = None
-        if state is _IDLE and (cache := parser.recall) is not None and self.response_size <= AHEAD:
-            # The short way for the most frequent case: a head that came before, byte for byte.
+        reader = self.reader
+        if request is not None:
+            pass
+        elif (state is _IDLE or state is _NEW) and self.response_size <= AHEAD:
+            # The short way for the most frequent case.
             try:
                 data = self.sock.recv(_HEAD_SIZE, _DONTWAIT)
             except OSError:
                 data = b""
-            known = cache.heads.get(data)
-            if known is not None:
-                parser.last = not known.keep_alive
-                request: Request | None = parser.again(known)
-            else:
-                # If nothing came, it is asked once more, for the reason.
-                request = self._parse(data, now) if data else self.receive(now)
+            # If nothing came, it is asked once more, for the reason.
+            request = self._read(data, now) if data else self.receive(now)
         elif state is _QUEUED:
-            request, now = self.take(), monotonic()
+            now = monotonic()
+            request = self.take(now)
         elif TABLE[state].waits_for is _WRITABLE:
             self.flush()
             request, now = None, monotonic()
         else:
             request = self.receive(now)
-            parser = self.parser  # a PROXY header may have brought another one
+            reader = self.reader  # a PROXY header may have brought another one
             if request is None:
                 now = monotonic()
         while True:
             if request is not None:
                 now = self.answer(request, call, record, now)
-                if known is not None and not (parser.last or leave_at or self.unsent is not None):
+                if reader.idle and self.unsent is None and not (leave_at or self._ended_unseen):
                     # The outcome of `advance`, by a shorter way.
                     keepalive = self._rules.keepalive
                     self.deadline = now + keepalive if keepalive else 0.0
                     self.state = _IDLE
                     return now
-                known = None
             if self.advance(now, leave_at) is not _QUEUED or now - began > _TIME_SLICE:
                 return now
-            request = self.take()
+            request = self.take(now)
 
     def answer(self, request: Request, call: Call, record: ThreadRecord, now: float) -> float:
         """Has a request answered; returns when that was over."""
@@ -232,10 +244,19 @@ class HttpConnection(ResponseWriter):
         self.serving = None
         if body is not None and type(body) is StreamedBody:
             self._discarded = 0
-            abandon_body(self.parser, body)
+            abandon_body(self.reader, body)
+            if not self._count_held():
+                self._finish()
         if outcome.last or self.broken:
-            self.parser.finish()
+            self._finish()
         return outcome.ended
+
+    def _finish(self) -> None:
+        """No request is read any more."""
+        self.reader.finish()
+        if self._held:
+            self._unfinished = None
+            self._count_held()
 
     # Reading.
 
@@ -245,68 +266,109 @@ class HttpConnection(ResponseWriter):
             assert self._lingering is not None
             self._lingering.discard()
             return None
-        size = _BODY_SIZE if self.parser.in_body else _HEAD_SIZE
+        reader = self.reader
+        if self.response_size > AHEAD and reader.idle and self._look_ahead():
+            return None  # what it sends can stay in the kernel until it has taken more
+        size = _BODY_SIZE if reader.in_body else _HEAD_SIZE
         try:
             data = self.sock.recv(size, _DONTWAIT)
         except BlockingIOError:
-            return self.take()
+            return None
         except OSError:  # reset, or gone in another way
             data = b""
         if not data:
             self.broken = True
             return None
-        return self._parse(data, now)
+        return self._read(data, now)
 
-    def _parse(self, data: bytes, now: float) -> Request | None:
-        parser = self.parser
-        begins = parser.idle
+    def _read(self, data: bytes, now: float) -> Request | None:
+        """Has bytes read; returns a request that is to be answered now."""
+        reader = self.reader
+        begins = reader.idle
+        partial = None
         if begins:
             self._since = now
-        elif parser.in_body:
+            self._continued = False
+        elif (partial := reader.partial) is None:
             self._since = now
-            if is_draining(parser):
+            if is_draining(reader):
                 self._discarded += len(data)
                 if self._discarded > DRAIN:
-                    parser.finish()
-        request = None
+                    reader.finish()
         try:
-            request = parser.read(data)
+            request = reader.feed(data)
         except OSError as problem:
             self._refuse_body(problem)
-        if request is not None:
-            if self.response_size <= AHEAD and self.unsent is None:
-                return request
-            parser.requests.append(request)
-        if parser.requests:
-            # The beginning of another request may follow, and the parser does not say at which
-            # byte.
+            return None
+        if request is not None and request.repeated is not None:
+            return request  # it was all that came: nothing is kept
+        if request is None and reader.in_body:
+            self._keep_unfinished(data if begins else partial, data)
+        else:
             self._unfinished = None
-            if self.response_size > AHEAD:
-                self._look_ahead()
-            return self.take()
-        self._keep_unfinished(data, begins)
-        if begins and len(data) == _HEAD_SIZE and parser.in_body:
+        if not self._count_held():
+            if request is None:
+                reader.error = Reject(
+                    503, "http.buffer_memory is used up: no more of the request can be kept"
+                )
+                return None
+            self.closing = True  # what it has sent beyond is dropped, as with any last response
+        if begins and len(data) == _HEAD_SIZE and reader.in_body and request is None:
             return self.receive(now)  # there is more, most likely
-        return None
+        return request
 
     def receive_body(self) -> bytes:
         """More bytes of a body; raises OSError as a recv(2) that does not wait."""
         return self.sock.recv(_BODY_SIZE, _DONTWAIT)
 
     def _refuse_body(self, problem: OSError) -> None:
-        self.parser.error = Reject(507, f"the body can't be kept: {problem.strerror}")
+        self.reader.error = Reject(507, f"the body can't be kept: {problem.strerror}")
 
-    def take(self) -> Request | None:
-        """The next complete request, if nothing has to be sent before."""
-        if self.unsent is not None or self.broken or not self.parser.requests:
+    def take(self, now: float) -> Request | None:
+        """The next request of what has come, if it is complete and nothing has to be sent before.
+
+        `now`: monotonic seconds, at which the time of one that is not complete begins.
+        """
+        if self.unsent is not None or self.broken:
             return None
-        return self.parser.requests.pop(0)
+        self._since = now
+        self._continued = False
+        self._unfinished = None
+        try:
+            request = self.reader.next()
+        except OSError as problem:
+            self._refuse_body(problem)
+            request = None
+        self._count_held()
+        return request
 
-    def _keep_unfinished(self, data: bytes, begins: bool) -> None:
-        """Keeps the bytes of an unfinished request: another worker may have to read them."""
-        if begins:
-            self._unfinished = data if len(data) <= UNREAD else None
-            self._continued = False
+    def _count_held(self) -> bool:
+        """Counts what is kept of the client's bytes in the worker's budget.
+
+        Returns False if that has no room for what was added.
+        """
+        unfinished = self._unfinished
+        held = self.reader.held + (0 if unfinished is None else len(unfinished))
+        more = held - self._held
+        if more <= 0:
+            if more:
+                self._rules.budget.give_back(-more)
+        elif not self._rules.budget.take(more):
+            if unfinished is None:
+                return False
+            self._unfinished = None  # then it can't move
+            return self._count_held()
+        self._held = held
+        return True
+
+    def _keep_unfinished(self, begun: bytes | bytearray | None, data: bytes) -> None:
+        """Keeps the bytes of a request whose body is not complete: another worker may have to read
+        them.
+
+        `begun`: its bytes up to now, if its head became complete with `data`.
+        """
+        if begun is not None:
+            self._unfinished = begun if len(begun) <= UNREAD else None
         elif self._unfinished is not None:
             if len(self._unfinished) + len(data) > UNREAD:
                 self._unfinished = None
@@ -323,33 +385,37 @@ class HttpConnection(ResponseWriter):
         listener, movable = self.listener, TABLE[self.state].movable
         if listener is None or movable is Movable.NO:
             return None
+        reader = self.reader
         data, deadline = b"", 0.0
         if movable is Movable.EMPTY:
             deadline = self.deadline
-        elif self._unfinished is None:
-            return None
         else:
-            data = bytes(self._unfinished)
+            unfinished = self._unfinished if reader.partial is None else reader.partial
+            if unfinished is None or len(unfinished) > UNREAD:
+                return None
+            data = bytes(unfinished)
         return HandoverMessage(
-            *(listener, None, self.parser.peer, data, self._since, deadline),
+            *(listener, None, reader.peer, data, self._since, deadline),
             *(self.state is _IDLE, self._continued, self.served),
         )
 
-    def resume(self, message: HandoverMessage) -> None:
-        """Brings a new connection to the point at which another worker has sent it."""
-        self._since = message.since
+    def resume(self, message: HandoverMessage) -> Request | None:
+        """Brings a new connection to the point at which another worker has sent it.
+
+        Returns a request that is to be answered now: this worker may stream bodies, and the other
+        one not.
+        """
+        request = None
         self.served = message.served
         if message.answered:
             self.state = _IDLE  # it was NEW there
         if message.data:
-            try:
-                self.parser.feed(message.data)
-            except OSError as problem:
-                self._refuse_body(problem)
-            self._keep_unfinished(message.data, True)
+            request = self._read(message.data, message.since)
             self._continued = message.continued
             if message.continued:
-                self.parser.wants_continue = False
+                self.reader.wants_continue = False
+        self._since = message.since
+        return request
 
     # During a call.
 
@@ -390,31 +456,31 @@ class HttpConnection(ResponseWriter):
         return self.state
 
     def _next_state(self, now: float) -> ConnectionState:
-        """The one place that looks at the parser and the buffers together."""
+        """The one place that looks at the reader and the buffers together."""
         if self.broken:
             return _CLOSED
         if self.unsent is not None:
             return _WRITE
-        parser = self.parser
-        if parser.requests:
+        reader = self.reader
+        if reader.pending:
             if self.response_size > AHEAD and self._look_ahead():
                 return _WRITE
             return _QUEUED
-        if parser.error is not None:
-            self._reject(parser.error)
+        if reader.error is not None:
+            self._reject(reader.error)
             return self._next_state(now)
-        if parser.last:
+        if reader.last:
             return self._linger(now)
-        if parser.idle:
+        if reader.idle:
             return _NEW if self.state is _NEW else _IDLE
-        if not parser.in_body:
+        if not reader.in_body:
             return _HEAD
-        if parser.wants_continue:
-            parser.wants_continue = False
+        if reader.wants_continue:
+            reader.wants_continue = False
             self._continued = True
             self.send(CONTINUE)
             return self._next_state(now)
-        return _DRAIN if is_draining(parser) else _BODY
+        return _DRAIN if is_draining(reader) else _BODY
 
     def _set_deadline(self, now: float, leave_at: float) -> None:
         row = TABLE[self.state]
@@ -434,7 +500,7 @@ class HttpConnection(ResponseWriter):
             # A byte now and then gains no time.
             return self._since + rules.header_timeout if rules.header_timeout else 0.0
         if limit is TimeLimit.BODY:
-            body = self.parser.body
+            body = self.reader.body
             assert body is not None
             body.since = body.since or now
             return due(
@@ -453,31 +519,29 @@ class HttpConnection(ResponseWriter):
         return 0.0
 
     def _reject(self, problem: Reject) -> None:
-        parser = self.parser
+        reader = self.reader
         if problem.status == 507 and _no_room.due():
             logs.event("warning", "body refused", reason=problem.reason)
         reason = problem.reason
         if problem.status == 413:
             reason += " (http.max_body)"
-        answer = error(problem.status, reason, method=parser.method, headers=problem.headers)
+        answer = error(problem.status, reason, method=reader.method, headers=problem.headers)
         self._note_refusal(problem.status, problem.reason, answer)
-        parser.error = None
-        parser.body = None  # its memory is for others, however long this client lingers
-        parser.finish()
-        parser.surplus = True
+        # However long this client lingers, the memory is for others.
+        reader.error = None
+        self._finish()
+        reader.surplus = True
         self.send(answer)
 
     def _note_refusal(self, status: int, reason: str, answer: bytes) -> None:
-        # The bytes of a request that begins in the middle of what was read are not kept.
-        line = bytes(self._unfinished or b"").lstrip(b"\r\n").partition(b"\n")[0]
         size = len(answer) - answer.index(b"\r\n\r\n") - 4
-        self.refusal = RefusedRequest(status, reason, size, line)
+        self.refusal = RefusedRequest(status, reason, size, self.reader.line)
 
     def _linger(self, now: float) -> ConnectionState:
         """The last response is sent; a client that still sends must not be reset by our close."""
         if self._lingering is None:
             self.allow_close()
-            if not self.parser.surplus:
+            if not self.reader.surplus:
                 return _CLOSED
             try:
                 self._lingering = LingeringClose(self.sock, now)
@@ -503,7 +567,7 @@ class HttpConnection(ResponseWriter):
             self._gave_up()
         elif action is OnDeadline.ANSWER_408:
             reason = "the request did not come in time"
-            answer = error(408, reason, method=self.parser.method)
+            answer = error(408, reason, method=self.reader.method)
             self._note_refusal(408, reason, answer)
             self.send(answer)
         self.broken = True
@@ -517,5 +581,7 @@ class HttpConnection(ResponseWriter):
         if self.unsent is not None:
             self.unsent.close()
             self.unsent = None
-        self.parser.close()
+        if self._held:
+            self._rules.budget.give_back(self._held)
+            self._held = 0
         self.sock.close()

@@ -18,11 +18,12 @@ from msgspec import Struct
 from prefork import logs
 from prefork.config import Config
 from prefork.http import forwarded
+from prefork.http.field_lines import FieldLines
 from prefork.http.head_rules import Reject
-from prefork.http.proxied_request import ProxiedRequestParser, keys
+from prefork.http.proxied_reader import ProxiedReader, keys
 from prefork.http.proxy_protocol import ProxyError
+from prefork.http.reader import Peer
 from prefork.http.request import Environ, Request
-from prefork.http.request_parser import Peer
 from prefork.worker.protocol.connection_state import (
     TABLE,
     ConnectionState,
@@ -72,7 +73,7 @@ def security(
         settings.handshake_timeout,
         http.proxy_protocol,
         forwarded.trust(http.trusted_proxies),
-        keys(http.trusted_headers) if http.trusted_proxies else {},
+        FieldLines(keys(http.trusted_headers) if http.trusted_proxies else {}),
         admit,
     )
 
@@ -86,9 +87,8 @@ class ListenerSecurity(Struct, frozen=True):
     """Seconds, 0 for no limit."""
     proxy_protocol: bool
     trusts: forwarded.Trusts
-    headers: dict[bytes, str]
-    """The headers that are believed if a trusted proxy sends them, as
-    prefork.http.proxied_request.keys returns them."""
+    lines: FieldLines
+    """Of trusted proxies: made with the headers that are believed if one of them sends them."""
     admit: AdmitProxied | None = None
 
     def converse(
@@ -125,12 +125,12 @@ class SecuredConnection(HttpConnection):
     # The PROXY header.
 
     def _refuse(self, reason: str) -> None:
-        logs.event("warning", "connection refused", peer=self.parser.peer[0], reason=reason)
+        logs.event("warning", "connection refused", peer=self.reader.peer[0], reason=reason)
         self.broken = True
 
     def _read_proxy_header(self, now: float) -> None:
         """Leaves the state PROXY_HEADER if the header is complete: TLS or HTTP follows."""
-        if not self._security.trusts(self.parser.peer[0]):
+        if not self._security.trusts(self.reader.peer[0]):
             self._refuse("the peer is not one of http.trusted_proxies")
             return
         try:
@@ -144,7 +144,7 @@ class SecuredConnection(HttpConnection):
         if header is None:
             return
         if header.source is not None:
-            self.parser.peer = header.source
+            self.reader.peer = header.source
             refusal = self._refusal(header.source[0])
             if refusal is not None:
                 if self._security.seal is None:
@@ -163,11 +163,10 @@ class SecuredConnection(HttpConnection):
     def _peer_known(self, now: float) -> None:
         """From now on, only the peer's own headers can say that it speaks for another one."""
         security = self._security
-        peer = self.parser.peer
+        peer = self.reader.peer
         if security.trusts(peer[0]):
-            self.parser.close()
-            self.parser = ProxiedRequestParser(
-                self._base, self._rules.limits, peer, security.trusts, security.headers
+            self.reader = ProxiedReader(
+                self._base, self._rules.limits, peer, security.trusts, security.lines
             )
         if security.seal is None:
             self.enter(_NEW)
@@ -190,23 +189,23 @@ class SecuredConnection(HttpConnection):
             return
         except OSError as problem:
             reason = str(getattr(problem, "reason", None) or problem)
-            peer = self.parser.peer[0]
+            peer = self.reader.peer[0]
             logs.event("debug", "handshake failed", peer=peer, reason=reason)
             self._end_unencrypted(None)
             return
         self.enter(_NEW)
         self.sock = tls  # type: ignore[assignment]  # it has what a connection uses of a socket
         self._encrypted = tls
-        self.parser.extend(tls.environ())
+        self.reader.extend(tls.environ())
 
     def _end_unencrypted(self, problem: Reject | None) -> None:
         """The connection ends without TLS: with an answer to a client that can read it."""
         self.enter(_NEW)
         self._tls = None
-        self.parser.finish()
-        self.parser.surplus = True
+        self.reader.finish()
+        self.reader.surplus = True
         if problem is not None:
-            self.parser.error = problem
+            self.reader.error = problem
 
     # The differences from a plain connection.
 
@@ -225,10 +224,10 @@ class SecuredConnection(HttpConnection):
         """None also with TLS: the state of a session can't be sent."""
         return None if self._security.seal is not None else super().handover_message()
 
-    def resume(self, message: HandoverMessage) -> None:
+    def resume(self, message: HandoverMessage) -> Request | None:
         if self.state is _PROXY_HEADER:  # the other worker has read it, and sends whom it named
             self._peer_known(message.since)
-        super().resume(message)
+        return super().resume(message)
 
     def flush(self) -> None:
         if self.state is _HANDSHAKE_WRITE:
@@ -252,10 +251,13 @@ class SecuredConnection(HttpConnection):
             tls = self._tls
             return _HANDSHAKE_WRITE if tls is not None and tls.unsent else _HANDSHAKE
         state = super()._next_state(now)
-        tls = self._encrypted
         waits = TABLE[state].waits_for is Readiness.READABLE and state is not _LINGER
-        # The epoll would not report the end that is known already.
-        return _CLOSED if waits and tls is not None and tls.ended else state
+        return _CLOSED if waits and self._ended_unseen else state
+
+    @property
+    def _ended_unseen(self) -> bool:
+        tls = self._encrypted
+        return tls is not None and tls.ended
 
     def _time_limit(self, limit: TimeLimit, now: float) -> float:
         if limit is TimeLimit.HANDSHAKE:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from time import monotonic
 
 from prefork.http.head_rules import Reject
-from prefork.http.request_parser import Peer
+from prefork.http.reader import Peer
 from prefork.scoreboard import ThreadRecord, WorkerStatsWriter
 from prefork.worker.protocol.connection_state import (
     READING,
@@ -117,8 +117,8 @@ class HttpService:
         now = monotonic()
         # The worker from which it comes has admitted it.
         connection = self._add(socket_of(fd), message.client, listener, now)
-        connection.resume(message)
-        connection.proceed(self._call, record, now, self._leave_at)
+        request = connection.resume(message)
+        connection.proceed(self._call, record, now, self._leave_at, request)
         idle = TABLE[connection.state].movable is Movable.EMPTY
         if idle and connection.served == message.served and message.deadline and not self._leave_at:
             # Nothing has come. One reload after another must not keep it for ever.
@@ -131,7 +131,7 @@ class HttpService:
         profile = self._profiles[listener.number]
         connection = profile.connect(sock, profile.environ, peer, self._rules, now)
         connection.listener = listener.inode
-        connection.parser.recall = profile.head_cache
+        connection.reader.heads = profile.heads
         connection.closing = self._last
         self._open.add(connection)
         self._admission.note(profile.sharing_address(peer), connection)
@@ -235,7 +235,7 @@ class HttpService:
         refusal = connection.refusal
         if refusal is not None:
             connection.refusal = None
-            self._refusals.note(connection.parser.peer[0], refusal, record)
+            self._refusals.note(connection.reader.peer[0], refusal, record)
         if state is not before:
             self._count(before, state)
         if state is _CLOSED:

@@ -8,10 +8,10 @@ from msgspec import Struct
 
 from prefork.config import Config
 from prefork.http.forwarded import Trusts
-from prefork.http.head_cache import HeadCache
 from prefork.http.head_rules import Reject
+from prefork.http.reader import Peer
 from prefork.http.request import Environ
-from prefork.http.request_parser import Peer
+from prefork.http.whole_heads import WholeHeads
 from prefork.listeners import Listener
 from prefork.worker.protocol.http_connection import HttpConnection
 from prefork.worker.transport.client_limits import ClientLimits
@@ -29,8 +29,8 @@ class ListenerProfile(Struct, frozen=True):
     environ: Environ
     """What the environ of each request at this listener begins with."""
     connect: Connect
-    head_cache: HeadCache | None
-    """None if heads are not looked for: with TLS, PROXY protocol or trusted proxies."""
+    heads: WholeHeads | None
+    """None with TLS, PROXY protocol or trusted proxies: heads are not read alike there."""
     trusts: Trusts | None = None
     """Which peers are proxies that speak for many clients."""
     tls: bool = False
@@ -58,17 +58,17 @@ def listener_profile(
     """
     server = _server_address(listener)
     if config.tls.certificate is None and not config.http.trusted_proxies:
-        return ListenerProfile(base_environ(server, environ), HttpConnection, HeadCache())
+        return ListenerProfile(base_environ(server, environ), HttpConnection, WholeHeads())
     from prefork.worker.protocol.secured_connection import security
 
     secured = security(config, str(listener.address), tls, admit)
     if secured is None:
-        return ListenerProfile(base_environ(server, environ), HttpConnection, HeadCache())
+        return ListenerProfile(base_environ(server, environ), HttpConnection, WholeHeads())
     sealed = secured.seal is not None
     return ListenerProfile(
         base_environ(server, environ, tls=sealed),
         secured.converse,
-        head_cache=None,
+        heads=None,
         trusts=secured.trusts,
         tls=sealed,
     )

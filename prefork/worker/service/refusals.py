@@ -24,7 +24,7 @@ _KEYS = {
     414: "http.max_request_line",
     429: "http.max_connections_per_address",
     431: "http.max_header_size, http.max_header_count",
-    503: "http.max_connections",
+    503: "http.max_connections, http.buffer_memory",
     507: "http.buffer_memory, http.buffer_disk",
 }
 """The limits behind a status."""

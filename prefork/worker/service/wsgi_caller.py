@@ -103,7 +103,7 @@ class WsgiCaller:
         environ = request.environ
         if self._ids is not None:
             self._ids.give(request)
-        if "HTTP_X_REQUEST_START" in environ and connection.parser.proxied:
+        if "HTTP_X_REQUEST_START" in environ and connection.reader.proxied:
             seconds = waited(environ["HTTP_X_REQUEST_START"], time())
             if seconds is not None:
                 record.add_queue_time(seconds)

@@ -4,8 +4,8 @@ from msgspec import Struct
 
 from prefork.config import Http
 from prefork.http.disk_budget import DiskBudget
+from prefork.http.limits import RequestLimits
 from prefork.http.memory_budget import MemoryBudget
-from prefork.http.request_parser import RequestLimits
 
 _GRACE = 30.0
 """Seconds before a rate is looked at if silence has no limit."""

@@ -1,16 +1,10 @@
 """What is a request and what is not: RFC 9110 and 9112 rule by rule, each named by what came.
 
-The parser decides the most of this; the tests hold it, and our own checks, to the letter, so that
-a new version of either that reads more, or less, is seen. `docs/http.md` refers to the names.
+`docs/http.md` refers to the names.  tests/unit/test_reader_rules.py holds the reader to them.
 """
 
-import pytest
+from prefork.http.limits import RequestLimits
 
-from prefork.http.head_cache import HeadCache
-from prefork.http.request_parser import RequestLimits, RequestParser
-
-BASE = {"wsgi.url_scheme": "http", "REMOTE_ADDR": "", "REMOTE_PORT": ""}
-LIMITS = RequestLimits(8192, 100, 65536, 1 << 20, 65536)
 NEXT = b"GET /next HTTP/1.1\r\nHost: test\r\n\r\n"
 
 
@@ -73,8 +67,6 @@ REFUSED = {
     "an asterisk as target of GET": (400, target(b"*")),
     "CONNECT": (501, target(b"test:443", b"CONNECT")),
     "a method that is no token": (400, target(b"/", b"G@T")),
-    "a method in small letters": (501, target(b"/", b"get")),
-    "a method that nobody knows": (501, target(b"/", b"BREW")),
     # The version (RFC 9112 section 2.3).
     "HTTP/1.2": (505, get(first=b"GET / HTTP/1.2")),
     "HTTP/2.0": (505, get(first=b"GET / HTTP/2.0")),
@@ -200,8 +192,45 @@ REFUSED = {
     "a coding as trailer": (501, chunks(b"0\r\nTransfer-Encoding: chunked\r\n\r\n")),
     # Semantics.
     "an unknown expectation": (417, get(b"Expect: magic")),
-    "an upgrade with a body": (400, length(b"1\r\nConnection: upgrade\r\nUpgrade: x")),
-    "an upgrade with chunks": (400, coding(b"chunked\r\nConnection: upgrade\r\nUpgrade: x")),
+    # More of the same.
+    "a method with a colon": (400, target(b"/", b"GET:")),
+    "a method with a slash": (400, target(b"/", b"GET/")),
+    "a NUL in the method": (400, target(b"/", b"G\0T")),
+    "a method beyond ASCII": (400, target(b"/", b"G\xc9T")),
+    "a tab behind the version": (400, get(first=b"GET / HTTP/1.1\t")),
+    "a form feed between method and target": (400, get(first=b"GET\x0c/ HTTP/1.1")),
+    "four words": (400, get(first=b"GET / x HTTP/1.1")),
+    "one word": (400, get(first=b"GET")),
+    "an asterisk with a path": (400, target(b"*/a", b"OPTIONS")),
+    "CONNECT of a later version": (505, get(first=b"CONNECT test:443 HTTP/2.0")),
+    "the preface of HTTP/2": (505, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+    "RTSP without a number": (505, get(first=b"PLAY / RTSP/")),
+    "a bare CR before a colon": (400, get(b"X\r: 1")),
+    "a bare CR before a line's end": (400, get(b"X: 1\r\r\n").removesuffix(b"\r\n")),
+    "a bare LF at the end of a value": (400, get(b"X: 1\n")),
+    "a field line of a colon alone": (400, get(b":")),
+    "a space alone": (400, get(b" ")),
+    "a name in two words": (400, get(b"X Y: 1")),
+    "a line feed before white space": (400, get(b"X: 1\n 2")),
+    "a length with white space inside": (400, length(b"1\t1")),
+    "a length beyond ASCII": (400, length(b"\xb2")),
+    "a length with a comma": (400, length(b"1,")),
+    "a coding with an empty element": (501, coding(b"chunked,")),
+    "a coding behind a vertical tab": (400, coding(b"\x0bchunked")),
+    "a coding before a no-break space": (501, coding(b"chunked\xa0")),
+    "a chunk size of 17 digits": (400, chunks(b"10000000000000000\r\n")),
+    "a large chunk size": (413, chunks(b"ffffffffffffffff\r\n")),
+    "white space alone before the end of a size line": (400, chunks(b"1;a \r\nx\r\n" + END)),
+    "an extension without a value": (400, chunks(b"1;a=\r\nx\r\n" + END)),
+    "an extension with an open quote": (400, chunks(b'1;a="\r\nx\r\n' + END)),
+    "an extension with an escape at its end": (400, chunks(b'1;a="\\"\r\nx\r\n' + END)),
+    "an extension with an escaped control": (400, chunks(b'1;a="\\\x01"\r\nx\r\n' + END)),
+    "two semicolons": (400, chunks(b"1;;a\r\nx\r\n" + END)),
+    "a chunk size in fullwidth": (400, chunks("１".encode() + b"\r\nx\r\n" + END)),
+    "a bare CR in a trailer": (400, chunks(b"0\r\nX: a\rb\r\n\r\n")),
+    "a trailer without a colon": (400, chunks(b"0\r\nX\r\n\r\n")),
+    "white space before a trailer": (400, chunks(b"0\r\n X: 1\r\n\r\n")),
+    "another expectation in a list": (417, get(b"Expect: 100-continue, magic")),
 }
 
 # How many of two requests are served: the first may be the last of its connection.
@@ -259,74 +288,43 @@ SERVED = {
     "a trailer": (2, chunks(b"1\r\na\r\n0\r\nX: 1\r\nY:2\r\n\r\n")),
     "an expectation without a body": (2, get(b"Expect: 100-continue")),
     "an upgrade": (2, get(b"Connection: upgrade", b"Upgrade: websocket")),
+    "a method in small letters": (2, target(b"/", b"get")),
+    "a method that nobody knows": (2, target(b"/", b"BREW")),
+    "an upgrade with a body": (2, length(b"1\r\nConnection: upgrade\r\nUpgrade: x")),
+    "an upgrade with chunks": (2, coding(b"chunked\r\nConnection: upgrade\r\nUpgrade: x")),
+    # Methods (RFC 9110 section 9.1).
+    "a method of WebDAV": (2, target(b"/", b"VERSION-CONTROL")),
+    "a method of a cache": (2, target(b"/", b"BAN")),
+    "a method of each character": (2, target(b"/", b"!#$%&'*+-.^_`|~09azAZ")),
+    "a method that begins with that of HTTP/2": (2, target(b"/", b"PRI")),
+    "an absolute target for OPTIONS": (2, target(b"http://test", b"OPTIONS")),
+    # Optional white space (RFC 9110 section 5.6.3).
+    "a tab before chunked": (2, get(b"Transfer-Encoding:\tchunked") + END),
+    "tabs and spaces around chunked": (2, get(b"Transfer-Encoding: \t chunked \t") + END),
+    "no white space before chunked": (2, get(b"Transfer-Encoding:chunked") + END),
+    "a tab before Host": (2, get(host=b"Host:\ttest\t")),
+    "tabs in Connection": (1, get(b"Connection:\tx\t,\tclose\t")),
+    "a tab around an expectation": (2, get(b"Expect:\t100-Continue\t")),
+    # Bad white space in extensions (RFC 9112 section 7.1.1).
+    "white space around an extension": (2, chunks(b"1 ; a = b\r\nx\r\n0 ; a\r\n\r\n")),
+    "tabs around an extension": (2, chunks(b'1\t;\ta\t=\t"b\tc"\t;d\r\nx\r\n' + END)),
+    "an escape in an extension": (2, chunks(b'1;a="\\"\\\\\\\t";b\r\nx\r\n' + END)),
+    "obs-text in an extension": (2, chunks(b'1;a="\x80\xff"\r\nx\r\n' + END)),
+    "an empty extension in quotes": (2, chunks(b'1;a=""\r\nx\r\n' + END)),
+    "an extension of each token character": (
+        2,
+        chunks(b"1;!#$%&'*+-.^_`|~09azAZ=!#$%&'*+-.^_`|~09azAZ\r\nx\r\n" + END),
+    ),
+    "zeros before a size of 16 digits": (
+        2,
+        chunks(b"0000000000000000000a\r\n0123456789\r\n" + END),
+    ),
+    "an upgrade and a body": (2, length(b"1\r\nUpgrade: h2c\r\nHTTP2-Settings: AAA")),
+    "an upgrade and chunks": (2, coding(b"chunked\r\nConnection: Upgrade\r\nUpgrade: h2c")),
+    "a list of expectations": (2, get(b"Expect: 100-continue, 100-Continue")),
+    "a length of many zeros": (2, length(b"0" * 5000 + b"1")),
+    "a trailer with an empty value": (2, chunks(b"0\r\nX:\r\n\r\n")),
 }
-
-
-def read(stream: bytes, size: int = 0) -> RequestParser:
-    """A connection that got a stream at once, or in pieces of some size.
-
-    It is not the first that did: what is kept of heads makes no difference.
-    """
-    recall = HeadCache()
-    for _ in range(5):
-        connection = RequestParser(BASE, LIMITS)
-        connection.recall = recall
-        for at in range(0, len(stream), size or len(stream)):
-            connection.feed(stream[at : at + (size or len(stream))])
-    return connection
-
-
-@pytest.mark.parametrize("size", [0, 1, 7])
-@pytest.mark.parametrize("name", REFUSED)
-def test_refused(name: str, size: int) -> None:
-    status, data = REFUSED[name]
-    connection = read(data + NEXT, size)
-    assert not connection.requests
-    assert connection.error is not None
-    assert (connection.error.status, name) == (status, name), connection.error.reason
-    assert connection.error.reason
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_refused_behind_another_request(name: str) -> None:
-    """In the same packet: the first is served, nothing else."""
-    _, data = REFUSED[name]
-    connection = read(NEXT + data + NEXT)
-    assert len(connection.requests) == 1
-    assert connection.error is not None
-
-
-@pytest.mark.parametrize("size", [0, 1, 7])
-@pytest.mark.parametrize("name", SERVED)
-def test_served(name: str, size: int) -> None:
-    count, data = SERVED[name]
-    connection = read(data + NEXT, size)
-    assert connection.error is None
-    assert len(connection.requests) == count
-    assert connection.surplus is (count == 1)
-
-
-def test_an_https_target_is_for_a_connection_with_tls() -> None:
-    """RFC 9110 section 7.4."""
-    data = target(b"HTTPS://test/")
-    connection = read(data)
-    assert connection.error is not None
-    assert connection.error.status == 421
-    secured = RequestParser({**BASE, "wsgi.url_scheme": "https"}, LIMITS)
-    secured.feed(data)
-    assert secured.error is None
-    assert secured.requests[0].environ["HTTP_HOST"] == "test"
-
-
-def test_an_absolute_target_overrides_host() -> None:
-    """RFC 9112 section 3.2.2."""
-    (request, _) = read(get(first=b"GET http://other:81/ HTTP/1.1") + NEXT).requests
-    assert request.environ["HTTP_HOST"] == "other:81"
-
-
-def test_fields_that_a_name_with_an_underscore_would_spoof_are_not_there() -> None:
-    (request, _) = read(get(b"Transfer_Encoding: chunked", b"Content_Length: 5") + NEXT).requests
-    assert not [key for key in request.environ if "ENCODING" in key or "LENGTH" in key]
 
 
 # Limits of what is neither head nor body.
@@ -336,51 +334,3 @@ TIGHT = RequestLimits(1000, 10, 1000, 1 << 20, 1 << 20)
 
 def trailers(*lines: bytes) -> bytes:
     return chunks(b"1\r\na\r\n0\r\n" + b"".join(line + b"\r\n" for line in lines) + b"\r\n")
-
-
-def tight(data: bytes, size: int = 0) -> RequestParser:
-    connection = RequestParser(BASE, TIGHT)
-    for at in range(0, len(data), size or len(data)):
-        connection.feed(data[at : at + (size or len(data))])
-    return connection
-
-
-@pytest.mark.parametrize("size", [0, 1])
-def test_trailers_have_the_limits_of_headers(size: int) -> None:
-    room = 1000 - len(b"X: \r\n")
-    assert tight(trailers(b"X: " + b"a" * room), size).error is None
-    assert len(tight(trailers(*[b"X: 1"] * 10), size).requests) == 1
-    for over in (trailers(b"X: " + b"a" * (room + 1)), trailers(*[b"X: 1"] * 11)):
-        connection = tight(over, size)
-        assert not connection.requests
-        assert connection.error is not None
-        assert connection.error.status == 431
-    # Each request has them anew.
-    assert len(tight(trailers(*[b"X: 1"] * 10) * 3, size).requests) == 3
-
-
-@pytest.mark.parametrize(
-    "framing", [b"1;" + b"a" * 40_000, b"0" * 40_000, b"0\r\nX: " + b"a" * 40_000]
-)
-def test_framing_without_an_end_is_refused(framing: bytes) -> None:
-    connection = tight(chunks(b"1\r\na\r\n" + framing), 1000)
-    assert connection.error is not None
-    assert connection.error.status == 431
-
-
-def test_chunks_of_one_byte_are_legal_in_any_number() -> None:
-    connection = tight(chunks(b"1;a\r\nx\r\n" * 50_000 + END), 1000)
-    assert connection.error is None
-    assert connection.requests[0].environ["CONTENT_LENGTH"] == "50000"
-
-
-def test_empty_lines_before_a_request_are_bounded() -> None:
-    connection = tight(b"\r\n" * 20_000, 1000)
-    assert connection.error is not None
-    assert connection.error.status == 414
-
-
-def test_a_client_of_1_0_that_wants_its_proxy_to_stay_is_still_one_of_1_0() -> None:
-    """llhttp reads Proxy-Connection as it reads Connection."""
-    data = get(b"Proxy-Connection: keep-alive", first=b"GET / HTTP/1.0")
-    assert read(data).requests[0].environ["SERVER_PROTOCOL"] == "HTTP/1.0"
