@@ -65,6 +65,8 @@ SITE = """
     }}
 """
 
+# A variable that is set to the sample `method` becomes OPTIONS for each method that HAProxy does
+# not know (that is the first of its numbers), so the log takes the captured one.
 HAPROXY = """
 global
     log stderr format raw local0
@@ -77,12 +79,11 @@ defaults
     timeout http-request 300ms
 frontend f
     bind unix@{root}/haproxy.sock accept-proxy
-    http-request set-var(txn.method) method
     http-request set-var(txn.uri) url
     http-request set-header X-Origin %[src_port]
     http-response set-var(txn.status) status
     http-response set-var(txn.seen) res.fhdr(X-Seen)
-    log-format '{{"id": "%[src_port]", "method": "%[var(txn.method)]", \
+    log-format '{{"id": "%[src_port]", "method": "%[capture.req.method]", \
 "uri": "%[var(txn.uri),json(utf8s)]", "status": "%[var(txn.status)]", \
 "seen": "%[var(txn.seen),json(utf8s)]"}}'
     default_backend b
