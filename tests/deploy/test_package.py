@@ -67,7 +67,7 @@ def installed(built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     site = place / "lib" / version / "site-packages"
     ours = Path(sys.prefix) / "lib" / version / "site-packages"
-    for name in ("click", "msgspec", "httptools", "psutil", "setproctitle"):
+    for name in ("click", "msgspec", "psutil", "setproctitle"):
         for found in ours.glob(f"{name}*"):
             if not found.name.startswith(f"{name}-") or found.suffix == ".dist-info":
                 (site / found.name).symlink_to(found)
@@ -125,7 +125,7 @@ def test_the_version_names_python_and_the_libraries(installed: Path) -> None:
     told = dict(line.split(" ", 1) for line in lines[1:])
     assert told["Python"].startswith(".".join(map(str, sys.version_info[:3])))
     assert told["Linux"].startswith(os.uname().release)
-    for library in ("click", "httptools", "msgspec", "psutil", "setproctitle"):
+    for library in ("click", "msgspec", "psutil", "setproctitle"):
         assert told[library][0].isdigit()
     assert "not installed" in told["scapy"]  # of an extra
 

@@ -41,7 +41,10 @@ def failure(server: Server, **options: Any) -> str:
         (b"SSH-2.0-OpenSSH_9.6\r\n", "receive: not HTTP: Expected HTTP/"),
         (b"\0\xff" * 500, "receive: not HTTP: Expected HTTP/"),
         (OK + b"X: " + b"a" * 300_000, "receive: not HTTP: more than 262144 bytes of head"),
-        (OK + b"Transfer-Encoding: chunked\r\n\r\n-1\r\n", "receive: not HTTP: Invalid char"),
+        (
+            OK + b"Transfer-Encoding: chunked\r\n\r\n-1\r\n",
+            "receive: not HTTP: a chunk has no valid size",
+        ),
     ],
 )
 def test_an_answer_that_is_not_http(sent: bytes, message: str) -> None:

@@ -33,7 +33,9 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
     for start in servers(tmp_path):
         yield start(
             *(APP, "--workers", "1", "--threads", request.param.split()[0]),
-            *settings("http", buffer_memory=BUDGET, header_timeout=120, body_timeout=120),
+            *settings(
+                "http", buffer_memory=BUDGET, header_timeout=120, body_timeout=120, keepalive=120
+            ),
             *settings("http", write_timeout=120, response_memory="64KiB", min_body_rate=0),
             *settings("http", max_header_size="64KiB", body_memory="64KiB"),
         ).wait_ready(1)

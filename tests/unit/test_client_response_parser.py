@@ -52,6 +52,20 @@ def test_the_same_byte_by_byte(data: bytes) -> None:
     assert not dripped.excess
 
 
+def test_a_folded_header_is_one_line() -> None:
+    """RFC 9112 section 5.2."""
+    parser = fed(OK + b"X: a\r\n  b\r\n\t \r\nContent-Length: 0\r\n\r\n")
+    assert parser.headers == [("X", "a b"), ("Content-Length", "0")]
+    assert parser.complete
+
+
+def test_equal_lengths_in_a_list_are_one() -> None:
+    """RFC 9110 section 8.6."""
+    for lines in (b"Content-Length: 3, 3\r\n", b"Content-Length: 3\r\nContent-Length: 3\r\n"):
+        parser = fed(OK + lines + b"\r\nabc")
+        assert (parser.length, body(parser), parser.excess) == (3, b"abc", False)
+
+
 def test_no_reason() -> None:
     assert fed(b"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n").reason == ""
 
@@ -133,10 +147,21 @@ def test_more_than_the_answer(connection: bytes, more: bytes) -> None:
         (b"HTTP/2.0 200 OK\r\n\r\n", "HTTP/2.0"),
         (b"HTTP/1.1 99 Low\r\n\r\n", "status"),
         (OK + b"Content-Length: -1\r\n\r\n", "Content-Length"),
+        (OK + b"Content-Length:\r\n\r\n", "Content-Length"),
+        (OK + b"Content-Length: \xb2\r\n\r\n", "Content-Length"),
+        (OK + b"Content-Length: 3, 4\r\n\r\n", "Content-Length"),
+        (OK + b"X: a\x01\r\n\r\n", "header"),
+        (OK + b"X: a\rb\r\n\r\n", "header"),
+        (OK + b"X: a\nb\r\n\r\n", "header"),
+        (OK + b"X\r\n\r\n", "header"),
+        (b"HTTP/1.1 200 OK\nX: 1\n\n", "line feed"),
+        (b"HTTP/1.1 200 O\nK\r\n\r\n", "status line"),
+        (b"HTTP/1.1  200 OK\r\n\r\n", "status line"),
+        (b"HTTP/1.1 2000 OK\r\n\r\n", "status line"),
         (OK + b"Content-Length: 99999999999999999999999\r\n\r\n", "overflow"),
         (OK + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\n", "Content-Length"),
         (OK + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", "Transfer-Encoding"),
-        (OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", "chunk size"),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", "chunk has no valid size"),
         (OK + b"A B: c\r\n\r\n", "header"),
         (b"HTTP/1.1 101 Switch\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n", "another protocol"),
     ],
