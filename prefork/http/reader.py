@@ -221,19 +221,8 @@ class RequestReader:
             if self._rest:
                 self.keep(data)
                 return self.next()
-            heads = self.heads
-            if (
-                heads is not None
-                and len(data) in heads.sizes
-                and (known := heads.by_bytes.get(data)) is not None
-            ):
-                environ = known.environ.copy()
-                environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = self.peer
-                environ["wsgi.input"] = BytesIO()
-                if not known.keep_alive:
-                    self.state = _END
-                    self.last = True
-                return Request(environ, known.line, known.http11, known.keep_alive, None, known)
+            if (request := self.repeat(data)) is not None:
+                return request
             end = data.find(b"\r\n\r\n")
             if end > 0 and data[0] > 32:
                 return self._read_head(data, 0, end)
@@ -247,6 +236,20 @@ class RequestReader:
         return self._read_body(data, 0)
 
     # Heads.
+
+    def repeat(self, data: bytes) -> Request | None:
+        """The request that `data` is, if its head is kept; to be called by an owner whose reader is
+        idle, and that wants to know it without the steps of `feed`."""
+        heads = self.heads
+        if heads is None or (known := heads.get(data)) is None:
+            return None
+        environ = known.environ.copy()
+        environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = self.peer
+        environ["wsgi.input"] = BytesIO()
+        if not known.keep_alive:
+            self.state = _END
+            self.last = True
+        return Request(environ, known.line, known.http11, known.keep_alive, None, known)
 
     def _start(self, data: bytes, at: int) -> Request | None:
         """Reads what begins with a request, or with empty lines."""

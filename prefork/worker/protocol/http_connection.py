@@ -190,16 +190,21 @@ class HttpConnection(ResponseWriter):
         began = now
         state = self.state
         reader = self.reader
-        if request is not None:
-            pass
-        elif (state is _IDLE or state is _NEW) and self.response_size <= AHEAD:
+        repeats = False
+        if (state is _IDLE or state is _NEW) and self.response_size <= AHEAD and request is None:
             # The short way for the most frequent case.
             try:
                 data = self.sock.recv(_HEAD_SIZE, _DONTWAIT)
             except OSError:
                 data = b""
-            # If nothing came, it is asked once more, for the reason.
-            request = self._read(data, now) if data else self.receive(now)
+            request = reader.repeat(data)
+            if request is not None:
+                repeats = True
+            else:
+                # If nothing came, it is asked once more, for the reason.
+                request = self._read(data, now) if data else self.receive(now)
+        elif request is not None:
+            pass
         elif state is _QUEUED:
             now = monotonic()
             request = self.take(now)
@@ -214,7 +219,11 @@ class HttpConnection(ResponseWriter):
         while True:
             if request is not None:
                 now = self.answer(request, call, record, now)
-                if reader.idle and self.unsent is None and not (leave_at or self._ended_unseen):
+                if (
+                    self.unsent is None
+                    and not leave_at
+                    and (not reader.last if repeats else reader.idle and not self._ended_unseen)
+                ):
                     # The outcome of `advance`, by a shorter way.
                     keepalive = self._rules.keepalive
                     self.deadline = now + keepalive if keepalive else 0.0
