@@ -7,15 +7,20 @@ The tag in a message names its type.
 
 import array
 import contextlib
-import os
 import socket
+from typing import Annotated
 
 import msgspec
+
+from prefork import linux
 
 LIMIT = 64 * 1024
 """Bytes of one message; a longer reason is cut to fit."""
 
 _REASON = LIMIT // 6 - 100
+
+_MAX_DESCRIPTORS = 253
+"""Beside one packet: SCM_MAX_FD, unix(7)."""
 
 
 # Reports, from a worker or a zygote to the master.
@@ -24,17 +29,7 @@ _REASON = LIMIT // 6 - 100
 class BornReport(msgspec.Struct, tag="born", frozen=True):
     """A worker that a zygote has forked is the master's child now."""
 
-    pid: int
-
-
-class StacksReport(msgspec.Struct, tag="stacks", frozen=True):
-    """The worker writes its stacks into a memfd when an eventfd asks for them (prefork.stack_dump).
-
-    Both come beside the message.  The fields are the receiver's descriptors, -1 if it had none to
-    spare."""
-
-    memfd: int = -1
-    ask: int = -1
+    pid: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]  # pid_t
 
 
 class ReadyReport(msgspec.Struct, tag="ready", frozen=True):
@@ -65,7 +60,11 @@ class FailedReport(msgspec.Struct, tag="failed", frozen=True):
 
 
 class ForkOrder(msgspec.Struct, tag="fork", frozen=True):
-    """Fork a worker; its end of a new channel is the descriptor beside the message."""
+    """Fork a worker.
+
+    Beside the message come its end of a new channel, and the descriptors of its stacks
+    (prefork.stack_dump.WorkerStacks) if the master had some to spare.
+    """
 
     slot: int
 
@@ -121,12 +120,16 @@ class InboxesOrder(msgspec.Struct, tag="inboxes", frozen=True):
     kind: int = 0
 
 
-Report = BornReport | StacksReport | ReadyReport | LeavingReport | InboxStuckReport | FailedReport
+Report = BornReport | ReadyReport | LeavingReport | InboxStuckReport | FailedReport
 Order = ForkOrder | ServeOrder | RetireOrder | StopOrder | ExpireOrder | ReopenOrder | InboxesOrder
 
 _encode = msgspec.json.Encoder().encode
 _decode_report: msgspec.json.Decoder[Report] = msgspec.json.Decoder(Report)
 _decode_order: msgspec.json.Decoder[Order] = msgspec.json.Decoder(Order)
+
+
+class InvalidReportError(Exception):
+    """A worker or a zygote has sent a packet that is no report; the text is one line."""
 
 
 class Channel:
@@ -140,6 +143,7 @@ class Channel:
     def pair() -> tuple["Channel", "Channel"]:
         """The master's end and the worker's."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        linux.refuse_descriptors(ours)
         return Channel(ours), Channel(theirs)
 
     @staticmethod
@@ -179,7 +183,7 @@ class Channel:
         fds = array.array("i")
         try:
             data, ancillary, _, _ = self._sock.recvmsg(
-                LIMIT, socket.CMSG_SPACE(4 * 8), socket.MSG_CMSG_CLOEXEC
+                LIMIT, socket.CMSG_SPACE(4 * _MAX_DESCRIPTORS), socket.MSG_CMSG_CLOEXEC
             )
         except BlockingIOError:
             return None
@@ -194,23 +198,25 @@ class Channel:
     def receive_report(self) -> Report | None:
         """The next report (master's side), None if there is none now.
 
-        Raises EOFError if the worker's end is closed, or sends nonsense: its application may write
-        to our descriptor.
+        Raises EOFError if the worker's end is closed, and InvalidReportError for any packet that
+        is no report: the application of a worker can write to our descriptor.  Descriptors belong
+        to no report.  If the kernel lets them through, they are closed.
         """
-        packet = self._receive()
-        if packet is None:
-            return None
-        data, fds = packet
-        report: Report | None = None
-        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
-            report = _decode_report.decode(data)
-        if isinstance(report, StacksReport):
-            report = StacksReport(fds.pop(0), fds.pop(0)) if len(fds) > 1 else StacksReport()
-        for fd in fds:
-            os.close(fd)
-        if report is None:
-            raise EOFError
-        return report
+        try:
+            packet = self._receive()
+            if packet is None:
+                return None
+            data, fds = packet
+            for fd in fds:
+                linux.close_received(fd)
+            if data:
+                return _decode_report.decode(data)
+        except Exception as problem:
+            # Which exceptions bytes of a stranger can raise in a decoder is not for us to list:
+            # DecodeError, UnicodeDecodeError, and for deep nesting RecursionError.
+            text = str(problem).partition("\n")[0][:200]
+            raise InvalidReportError(f"{type(problem).__name__}: {text}") from None
+        raise EOFError
 
     def receive_order(self) -> tuple[Order, list[int]] | None:
         """The next order and its descriptors (worker's side), None if there is none now.

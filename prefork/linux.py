@@ -1,11 +1,13 @@
 """Kernel calls for which Python has no function, each with its man page."""
 
+import contextlib
 import ctypes
 import errno
 import fcntl
 import os
 import select
 import socket
+import stat
 import struct
 import sys
 from collections.abc import Sequence
@@ -94,6 +96,34 @@ def reset_connection(fd: int) -> None:
     if _libc.connect(fd, nobody, len(nobody)) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+_SO_PASSRIGHTS = 83  # asm-generic/socket.h, Linux 6.16
+
+
+def refuse_descriptors(sock: socket.socket) -> None:
+    """Makes the kernel refuse descriptors (SCM_RIGHTS) for this Unix socket, if it can.
+
+    SO_PASSRIGHTS, Linux 6.16: the sender gets EPERM.  An older kernel passes them on as before.
+    """
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
+
+
+def close_received(fd: int) -> None:
+    """Closes a descriptor that came from an untrusted process, without waiting for a peer.
+
+    close(2) of a TCP socket waits for its unsent data if the sender has set SO_LINGER, whether the
+    socket is non-blocking or not (socket(7)).  Still racy: a sender that keeps a copy may set the
+    option again in between; and a file of a FUSE or network file system is flushed by close(2).
+    """
+    if stat.S_ISSOCK(os.fstat(fd).st_mode):
+        # With a family given, the module does not ask which it is, and takes any.
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=fd)
+        with sock, contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 0, 0))
+    else:
+        os.close(fd)
 
 
 _SO_ATTACH_FILTER = 26  # asm-generic/socket.h

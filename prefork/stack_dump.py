@@ -1,5 +1,8 @@
 """The Python stacks of a process's threads, as `faulthandler` writes them into a memfd.
 
+The master makes the memfd, and the pipe by which it asks, before it forks the worker: what it reads
+and writes itself is never a file that a worker has chosen, which might block it.
+
 A thread of the worker waits for a request and writes them under the GIL, while all others stand
 still (prefork.worker.boot.stack_writer).  If it does not get the GIL, some thread holds that in C
 code.  Then a signal is sent, and its handler writes the stacks in C, without the GIL
@@ -15,18 +18,97 @@ but call functions, and at none of 65,000 in a loop without calls; Debian's 3.11
 signal when it runs Python code again.
 """
 
+import contextlib
+import fcntl
 import os
 import re
 import signal
+import sys
+import termios
+
+from msgspec import Struct
 
 from prefork import frames
 
 SIGNAL = signal.SIGRTMIN + 2
 """Real-time, since libraries use the others."""
 
-PROBE = 1 << 32
-"""Added to the eventfd that asks for stacks, it asks only whether the worker runs: the eventfd is 0
-again when a thread of the worker got the GIL."""
+DUMP = b"?"
+"""Asks for the stacks; any other byte is a probe, and is only read."""
+
+
+class WorkerStacks(Struct, frozen=True):
+    """The descriptors of a worker: where it writes its stacks, and the pipe that asks for them."""
+
+    memfd: int
+    request: int
+
+    def close(self) -> None:
+        os.close(self.memfd)
+        os.close(self.request)
+
+
+class MasterStacks(Struct, frozen=True):
+    """The master's descriptors, for one worker."""
+
+    memfd: int
+    request: int
+    """The end of a pipe, non-blocking.  Unlike an eventfd it shares no file status flags with the
+    worker's end, so that the worker cannot make it block."""
+
+    @staticmethod
+    def create() -> "tuple[MasterStacks, WorkerStacks] | None":
+        """The master's descriptors and the worker's, or None if there are none to spare."""
+        with contextlib.suppress(OSError), contextlib.ExitStack() as undo:
+            memfd = os.memfd_create("prefork-stacks")
+            undo.callback(os.close, memfd)
+            # The master truncates it, and the worker's offset does not follow.
+            fcntl.fcntl(memfd, fcntl.F_SETFL, os.O_APPEND)
+            copy = os.dup(memfd)
+            undo.callback(os.close, copy)
+            reader, writer = os.pipe2(os.O_CLOEXEC)
+            os.set_blocking(writer, False)
+            undo.pop_all()
+            return MasterStacks(memfd, writer), WorkerStacks(copy, reader)
+        return None
+
+    def descriptors(self) -> tuple[int, int]:
+        return self.memfd, self.request
+
+    def close(self) -> None:
+        os.close(self.memfd)
+        os.close(self.request)
+
+    def ask(self) -> None:
+        """Asks for the stacks, in place of those that were written before.
+
+        Raises OSError if the worker has closed its end.
+        """
+        os.ftruncate(self.memfd, 0)
+        with contextlib.suppress(BlockingIOError):  # full of requests that it does not answer
+            os.write(self.request, DUMP)
+
+    def probe(self) -> None:
+        """Asks only whether the worker runs.  Raises OSError if it has closed its end."""
+        with contextlib.suppress(BlockingIOError):
+            os.write(self.request, b".")
+
+    @property
+    def has_answered(self) -> bool:
+        """A thread of the worker got the GIL, and has read all that was asked."""
+        waiting = fcntl.ioctl(self.request, termios.FIONREAD, bytes(4))
+        return not int.from_bytes(waiting, sys.byteorder)
+
+    def read(self) -> str:
+        """What the worker has written so far, 64 KiB at most: a hundred threads of a hundred frames
+        would be more.  It may be anything: code of the application can write to the memfd."""
+        try:
+            return os.pread(self.memfd, _LIMIT, 0).decode(errors="replace")
+        except OSError:  # the worker has set flags of the open file that do not go with pread(2)
+            return ""
+
+
+_LIMIT = 64 * 1024
 
 _HERE = re.escape(os.path.dirname(__file__))
 _ENTRY = re.compile(rf'  File "{_HERE}/worker/boot/process\.py", line \d+ in run_worker')

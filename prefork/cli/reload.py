@@ -2,7 +2,7 @@
 
 import click
 
-from prefork.cli.running_server import ServerCommand, connect, server_options
+from prefork.cli.running_server import ServerCommand, connect, server_options, show
 
 
 @click.command("reload", cls=ServerCommand)
@@ -15,5 +15,5 @@ def command(target: str | None, control: str | None) -> None:
     with connect(target, control, timeout=None) as client:
         answer = client.call("reload")
     for change in answer.get("changes", []):
-        click.echo(change)
-    click.echo(f"reloaded: generation {answer.get('generation')} serves")
+        show(change)
+    show(f"reloaded: generation {answer.get('generation')} serves")

@@ -8,6 +8,7 @@ import click
 
 from prefork.cli.file_completion import files
 from prefork.control import TIMEOUT, ControlClient, ControlError, find_socket
+from prefork.logs import printable_lines
 
 
 def server_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -41,7 +42,7 @@ def socket_of(target: str | None, control: str | None) -> Path:
 
 def connect_to(path: Path, timeout: float | None = TIMEOUT) -> ControlClient:
     """A connection to the server at a control socket, as `connect` makes it."""
-    return ControlClient(path, timeout, lambda text: click.echo(text, err=True))
+    return ControlClient(path, timeout, lambda text: show(text, err=True))
 
 
 def for_each(paths: Iterable[Path], action: Callable[[Path], object]) -> None:
@@ -56,7 +57,16 @@ def for_each(paths: Iterable[Path], action: Callable[[Path], object]) -> None:
         except ControlError as error:
             errors.append(str(error))
     if errors:
-        raise click.ClickException("\n".join(errors))
+        raise click.ClickException(printable_lines("\n".join(errors)))
+
+
+def show(text: str, *, err: bool = False) -> None:
+    """Prints text that came from a server.
+
+    Stacks, error summaries and reasons of failures come from workers, so from code that the user
+    of the command need not trust with the terminal: control characters are escaped.
+    """
+    click.echo(printable_lines(text), err=err)
 
 
 class ServerCommand(click.Command):
@@ -66,4 +76,4 @@ class ServerCommand(click.Command):
         try:
             return super().invoke(ctx)
         except ControlError as error:
-            raise click.ClickException(str(error)) from None
+            raise click.ClickException(printable_lines(str(error))) from None

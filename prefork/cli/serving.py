@@ -10,6 +10,7 @@ from msgspec import Struct
 from prefork import StartError, __version__
 from prefork.config import Config, Override, Source, parse_set
 from prefork.listeners import Listener
+from prefork.logs import printable
 from prefork.master.processes.generation import Generation
 from prefork.master.start import serve
 
@@ -131,7 +132,7 @@ def run(source: Source, *, watch: bool) -> int:
         return serve(source, watch=watch, announce=_announce, detached=_report_started)
     except StartError as error:
         for line in str(error).splitlines():
-            print(f"prefork: {line}", file=sys.stderr)
+            print(f"prefork: {printable(line)}", file=sys.stderr)
         return error.status
 
 

@@ -1,10 +1,10 @@
 """`prefork status`: the server and its workers, as text or as JSON."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 
 from prefork.cli.running_server import (
     ServerCommand,
@@ -12,6 +12,7 @@ from prefork.cli.running_server import (
     connect_to,
     for_each,
     server_options,
+    show,
     socket_of,
 )
 from prefork.control import (
@@ -41,26 +42,26 @@ def command(target: str | None, control: str | None, as_json: bool, slot: int | 
     if slot is not None:
         with connect(target, control) as client:
             answer = client.call("stack", slot=slot)
-        return click.echo(msgspec.json.encode(answer) if as_json else str(answer.get("stack")))
+        return show(json.dumps(answer) if as_json else str(answer.get("stack")))
     paths = running_servers() if target is None and control is None else []
     if len(paths) < 2:
         paths = [socket_of(target, control)]
     answers: list[dict[str, Any]] = []
 
-    def show(path: Path) -> None:
+    def show_status(path: Path) -> None:
         with connect_to(path) as client:
             answer = client.call("status")
         if not as_json:
             text = "\n".join(_status_lines(decode_status(answer)))
-            click.echo(f"\n{text}" if answers else text)
+            show(f"\n{text}" if answers else text)
         answers.append(answer)
 
     try:
-        for_each(paths, show)
+        for_each(paths, show_status)
     finally:
         if as_json and answers:
             shown = answers if len(paths) > 1 else answers[0]
-            click.echo(msgspec.json.format(msgspec.json.encode(shown), indent=2))
+            show(json.dumps(shown, indent=2))  # in ASCII: JSON itself escapes no C1 controls
 
 
 def _status_lines(server: ServerStatus) -> list[str]:

@@ -2,7 +2,7 @@
 
 import click
 
-from prefork.cli.running_server import ServerCommand, connect, server_options
+from prefork.cli.running_server import ServerCommand, connect, server_options, show
 
 
 @click.command("upgrade", cls=ServerCommand)
@@ -16,6 +16,6 @@ def command(target: str | None, control: str | None) -> None:
     with connect(target, control, timeout=None) as client:
         answer = client.call("upgrade")
     for change in answer.get("changes", []):
-        click.echo(change)
+        show(change)
     versions = f"prefork {answer.get('was')} -> {answer.get('version')}"
-    click.echo(f"upgraded: {versions}, generation {answer.get('generation')} serves")
+    show(f"upgraded: {versions}, generation {answer.get('generation')} serves")

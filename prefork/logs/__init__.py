@@ -11,6 +11,7 @@ from prefork.logs.events import configure, event, set_role
 from prefork.logs.line_format import (
     application_traceback,
     printable,
+    printable_lines,
     summary_of,
     traceback_of,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "configure_application",
     "event",
     "printable",
+    "printable_lines",
     "set_role",
     "summary_of",
     "traceback_of",

@@ -63,6 +63,11 @@ def printable(text: str) -> str:
     )
 
 
+def printable_lines(text: str) -> str:
+    """As `printable`, but lines stay lines."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
 def traceback_of(problem: BaseException) -> str:
     """An exception as Python prints it, with its causes.
 

@@ -11,7 +11,7 @@ from prefork.config import Config
 from prefork.pool_bounds import PoolBounds
 from prefork.unix_socket import Inode
 
-VERSION = 5
+VERSION = 6
 """The version of the snapshot.  It rises with every change that the other side would misread: in
 these structs, and in the messages of prefork.channel, since workers of the old code report to the
 new master.  A new key of the configuration is no such change: an unknown key is skipped, and a
@@ -48,7 +48,7 @@ class GenerationSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 class ChildSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """A worker's process: its channel, when it was forked, and the descriptors by which its stacks
-    come (a memfd) and are requested (an eventfd); both CLOSED if it offers none."""
+    come (a memfd) and are requested (a pipe); both CLOSED if it has none."""
 
     pid: int
     slot: int

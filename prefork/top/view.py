@@ -158,11 +158,11 @@ def _stack(model: Model, room: int) -> list[Text]:
 def _foot(model: Model) -> Text:
     line = Text(no_wrap=True, overflow="ellipsis")
     if model.question:
-        line.append(f"{model.question} (y/n)", "bold yellow")
+        line.append(f"{printable(model.question)} (y/n)", "bold yellow")
         return line
     for key, does in _KEYS:
         line.append(key, "bold")
         line.append(f" {does}{f' ({model.order})' if does == 'sort' else ''}  ")
     if model.message:
-        line = Text(model.message, "yellow", no_wrap=True, overflow="ellipsis")
+        line = Text(printable(model.message), "yellow", no_wrap=True, overflow="ellipsis")
     return line

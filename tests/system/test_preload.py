@@ -465,7 +465,7 @@ class Zygote:
     def read_reports(self) -> None:
         report = self.channel.receive_report()
         assert isinstance(report, BornReport)
-        self.children.add(report.pid, 7, self.generation, self.channel)
+        self.children.add(report.pid, 7, self.generation, self.channel, None)
 
     def died(self, pid: int, how: str, *, sigkill: bool) -> None:
         self.dead.append(pid)

@@ -1,16 +1,22 @@
 """The worker channel: whole messages, an end, and nobody who blocks."""
 
+import array
+import contextlib
 import os
 import socket
+import struct
+import threading
 from collections.abc import Iterator
 
 import pytest
 
+from prefork import linux
 from prefork.channel import (
     LIMIT,
     Channel,
     ExpireOrder,
     FailedReport,
+    InvalidReportError,
     LeavingReport,
     Order,
     ReadyReport,
@@ -31,6 +37,25 @@ def pair() -> Iterator[tuple[Channel, Channel]]:
 
 
 Pair = tuple[Channel, Channel]
+
+GARBAGE = (
+    b"hello",
+    b'{"type":"nothing"}',
+    b'{"type":"failed"}',
+    b'{"type":"failed","why":"\\ud800"}',
+    b'{"type":"failed","why":"\xff"}',
+    b"\xff" * 70_000,
+    b"[" * 60_000,
+    b'{"type":"ready","more":' + b"[" * 60_000,
+    b'{"a":' * 10_000,
+    b'{"type":"born","pid":0}',
+    b'{"type":"born","pid":-1}',
+    b'{"type":"born","pid":2147483648}',
+    b'{"type":"born","pid":1099511627776}',
+    b'{"type":"born","pid":' + b"9" * 60_000 + b"}",
+    b'{"type":"born","pid":1e999}',
+)
+"""Packets that are no reports, each in a way of its own."""
 
 
 @pytest.mark.parametrize(
@@ -142,10 +167,69 @@ def test_garbage_is_the_end_of_a_channel() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         master = Channel(ours)
-        for garbage in (b"hello", b'{"type":"nothing"}', b'{"type":"failed"}', b"\xff" * 70_000):
+        for garbage in GARBAGE:
             theirs.send(garbage)
-            with pytest.raises(EOFError):
+            with pytest.raises(InvalidReportError) as problem:
                 master.receive_report()
+            assert "\n" not in str(problem.value)
+            assert len(str(problem.value)) < 300
+
+
+@pytest.mark.parametrize("refusing", [True, False])
+def test_descriptors_never_stay_in_the_master(
+    refusing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the kernel can refuse them (Linux 6.16) or not."""
+    if not refusing:
+        monkeypatch.setattr("prefork.linux.refuse_descriptors", lambda sock: None)
+    ours, theirs = Channel.pair()
+    end = socket.socket(fileno=os.dup(theirs.fileno()))
+    before = set(os.listdir("/proc/self/fd"))
+    for count in (1, 8, 9, 100, 253):
+        rights = array.array("i", [0] * count)
+        for packet in (b'{"type":"ready"}', b"nonsense"):
+            with contextlib.suppress(PermissionError):
+                end.sendmsg([packet], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+            with contextlib.suppress(InvalidReportError):
+                assert ours.receive_report() in (ReadyReport(), None)
+            assert set(os.listdir("/proc/self/fd")) == before
+    end.close()
+    ours.close()
+    theirs.close()
+
+
+def test_a_socket_that_lingers_is_closed_at_once() -> None:
+    """close(2) of a TCP socket with SO_LINGER waits for data that its peer never takes."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        sender = socket.create_connection(listener.getsockname())
+        with listener.accept()[0]:
+            sender.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    sender.send(bytes(65536))
+            sender.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 3600))
+            closer = threading.Thread(
+                target=linux.close_received, args=(sender.detach(),), daemon=True
+            )
+            closer.start()
+            closer.join(60)
+            assert not closer.is_alive()
+
+
+def test_files_and_sockets_of_any_kind_are_closed() -> None:
+    fds = [
+        *os.pipe(),
+        os.eventfd(0),
+        os.memfd_create("x"),
+        socket.socket(socket.AF_NETLINK, socket.SOCK_RAW).detach(),
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).detach(),
+        os.open("/", os.O_PATH),
+        os.open("/dev/null", os.O_RDWR),
+    ]
+    for fd in fds:
+        linux.close_received(fd)
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
 
 
 def test_nothing_there_is_none(pair: Pair) -> None:

@@ -1,6 +1,8 @@
 """Stacks of a worker: asked for, and read once they are whole."""
 
 import errno
+import faulthandler
+import fcntl
 import os
 import threading
 from time import monotonic
@@ -9,8 +11,6 @@ import pytest
 
 import prefork
 from prefork import stack_dump
-from prefork.channel import Channel, FailedReport, ReadyReport
-from prefork.channel import StacksReport as StacksAt
 from prefork.master.processes import stack_requests as master
 from prefork.worker.boot import stack_writer as worker
 
@@ -102,56 +102,73 @@ def test_one_that_is_too_deep_ends_in_dots() -> None:
     assert stack_dump.is_whole('  File "x", line 1 in deeper\n  ...\n')
 
 
-def test_the_descriptors_come_with_the_message_and_others_are_closed() -> None:
-    ours, theirs = Channel.pair()
-    fds = [os.memfd_create("a"), os.memfd_create("b")]
-    for fd, text in zip(fds, (b"hello", b"world"), strict=True):
-        os.write(fd, text)
-    theirs.send(StacksAt(), (fds[0], fds[1]))
-    theirs.send(ReadyReport(), (fds[1],))
-    theirs.send(StacksAt())
-    theirs.send(StacksAt(), (fds[0],))
-    before = len(os.listdir("/proc/self/fd"))
-    told = ours.receive_report()
-    assert isinstance(told, StacksAt)
-    assert [os.pread(fd, 10, 0) for fd in (told.memfd, told.ask)] == [b"hello", b"world"]
-    assert ours.receive_report() == ReadyReport()
-    assert ours.receive_report() == StacksAt(-1, -1)
-    assert ours.receive_report() == StacksAt(-1, -1)
-    assert len(os.listdir("/proc/self/fd")) == before + 2
-    for fd in (*fds, told.memfd, told.ask):
-        os.close(fd)
-    assert ours.receive_report() is None
-    theirs.send(FailedReport("why"))
-    assert ours.receive_report() == FailedReport("why")
-
-
 def _none_left(*_: object, **__: object) -> None:
     raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+@pytest.mark.parametrize("name", ["memfd_create", "dup", "pipe2"])
+def test_where_there_is_no_room_nothing_is_left_open(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    before = os.listdir("/proc/self/fd")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, name, _none_left)
+        assert stack_dump.MasterStacks.create() is None
+    assert os.listdir("/proc/self/fd") == before
 
 
 def _no_thread(*_: object) -> None:
     raise RuntimeError("can't start new thread")
 
 
-@pytest.mark.parametrize(
-    ("owner", "name", "fails"),
-    [
-        (os, "memfd_create", _none_left),
-        (os, "eventfd", _none_left),
-        (threading.Thread, "start", _no_thread),
-    ],
-)
-def test_where_there_is_no_room_nothing_is_offered_nor_left_open(
-    monkeypatch: pytest.MonkeyPatch, owner: object, name: str, fails: object
-) -> None:
-    ours, theirs = Channel.pair()
-    before = os.listdir("/proc/self/fd")
+def test_without_a_thread_the_signal_still_writes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = stack_dump.MasterStacks.create()
+    assert pair is not None
+    masters, workers = pair
     with monkeypatch.context() as patched:
-        patched.setattr(owner, name, fails)
-        worker.start_stack_writer(theirs)
-    assert os.listdir("/proc/self/fd") == before
-    assert ours.receive_report() is None
+        patched.setattr(threading.Thread, "start", _no_thread)
+        worker.start_stack_writer(workers)
+    try:
+        os.kill(os.getpid(), stack_dump.SIGNAL)
+        assert "test_without_a_thread" in masters.read()
+    finally:
+        faulthandler.unregister(stack_dump.SIGNAL)
+        masters.close()
+        workers.close()
+
+
+def _invalid(*_: object) -> bytes:
+    raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+
+def test_nothing_that_the_worker_does_to_its_ends_blocks_the_master_or_ends_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pair = stack_dump.MasterStacks.create()
+    assert pair is not None
+    masters, workers = pair
+    # Neither the flags of its own end nor a pipe that it never empties.
+    os.set_blocking(workers.request, True)
+    for _ in range(70_000):
+        masters.ask()
+    fcntl.fcntl(workers.memfd, fcntl.F_SETFL, os.O_NONBLOCK)
+    os.ftruncate(workers.memfd, 1 << 40)
+    assert len(masters.read()) <= 1 << 16
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pread", _invalid)  # O_DIRECT, on kernels that allow it there
+        assert masters.read() == ""
+    masters.ask()
+    assert masters.read() == ""
+    os.close(workers.request)
+    with pytest.raises(BrokenPipeError):
+        masters.ask()
+    table, told = master.StackRequests(), list[str]()
+    subject = Subject()
+    subject.stacks = masters
+    table.request(subject, told.append)
+    assert (told, table.due) == ([""], None)
+    os.close(workers.memfd)
+    masters.close()
 
 
 class Subject:
@@ -159,9 +176,10 @@ class Subject:
 
     def __init__(self) -> None:
         self.pid = os.getpid()
-        self.stacks = StacksAt(
-            os.memfd_create("stacks"), os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        )
+        pair = stack_dump.MasterStacks.create()
+        assert pair is not None
+        self.stacks: stack_dump.MasterStacks | None = pair[0]
+        self.ends = pair[1]
 
 
 @pytest.fixture
@@ -176,8 +194,8 @@ def test_they_are_asked_for_once_and_given_to_all(signals: list[int]) -> None:
     subject, table, told = Subject(), master.StackRequests(), list[str]()
     table.request(subject, told.append)
     table.request(subject, told.append)
-    assert os.eventfd_read(subject.stacks.ask) == 1
-    os.write(subject.stacks.memfd, b'Thread 1:\n  File "x", line 1 in <module>\n')
+    assert len(os.read(subject.ends.request, 10)) == 1
+    os.write(subject.ends.memfd, b'Thread 1:\n  File "x", line 1 in <module>\n')
     while not told:
         table.run(monotonic())
     assert told == ['Thread 1:\n  File "x", line 1 in <module>'] * 2
@@ -195,7 +213,7 @@ def test_one_that_does_not_answer_is_sent_a_signal_once(signals: list[int]) -> N
 def test_what_a_dead_one_has_written_is_all(signals: list[int]) -> None:
     subject, table, told = Subject(), master.StackRequests(), list[str]()
     table.request(subject, told.append)
-    os.write(subject.stacks.memfd, b"Thread 1:\n")
+    os.write(subject.ends.memfd, b"Thread 1:\n")
     table.worker_gone(subject)
     table.worker_gone(subject)
     assert (told, signals) == (["Thread 1:"], [])
@@ -203,6 +221,6 @@ def test_what_a_dead_one_has_written_is_all(signals: list[int]) -> None:
 
 def test_one_that_offers_none_is_not_asked(signals: list[int]) -> None:
     subject, table, told = Subject(), master.StackRequests(), list[str]()
-    subject.stacks = StacksAt()
+    subject.stacks = None
     table.request(subject, told.append)
     assert (told, signals) == ([""], [])

@@ -164,7 +164,7 @@ def test_the_first_spawn_starts_a_zygote_and_waits_for_it(master: Master) -> Non
     master.say(ReadyReport())
     ((order, fds),) = master.orders()
     assert order == ForkOrder(0)
-    assert len(fds) == 1
+    assert len(fds) == 3  # its channel, and two for its stacks
 
 
 def test_workers_are_asked_for_one_at_a_time(master: Master) -> None:
@@ -220,7 +220,9 @@ def test_a_fork_that_fails_is_reported_on_the_worker_s_channel(master: Master) -
     assert not master.processes.killed
 
 
-@pytest.mark.parametrize("pid", [1, 0, -1, FIRST, pytest.param(os.getpid(), id="ours"), WORKER])
+@pytest.mark.parametrize(
+    "pid", [1, 0, -1, 2**40, FIRST, pytest.param(os.getpid(), id="ours"), WORKER]
+)
 def test_a_process_id_that_is_no_new_child_s_is_not_believed(master: Master, pid: int) -> None:
     """It would get our signals: the application's code has run in whoever says so."""
     here = generation()
@@ -231,7 +233,7 @@ def test_a_process_id_that_is_no_new_child_s_is_not_believed(master: Master, pid
     master.deliver(pid)
     assert master.born == [(0, WORKER)]
     assert master.failed[0][:2] == (1, [1])
-    assert str(pid) in master.failed[0][2]
+    assert str(pid) in master.failed[0][2] or "Expected `int`" in master.failed[0][2]
 
 
 def test_a_failed_import_fails_all_that_wait_and_the_next_spawn_tries_again(
@@ -419,7 +421,7 @@ def test_all_channels_are_closed_in_other_children(master: Master) -> None:
     master.zygotes.spawn(0, generation(1))
     master.say(ReadyReport())
     first = set(master.zygotes.descriptors())
-    assert len(first) == 2  # the zygote's and the unborn worker's
+    assert len(first) == 4  # the zygote's channel, and of the unborn worker three
     master.zygotes.spawn(1, generation(2))
     assert first < set(master.processes.conceived[1].foreign)
 

@@ -9,13 +9,11 @@ suspected
 - at a look each ten seconds, if a debugger holds it; or if it has answered no request
   since the last look while others did, or clients wait, or it used a CPU.
 
-Only a suspect is asked to answer: with an eventfd that a thread of its own reads under the GIL
+Only a suspect is asked to answer: with a pipe that a thread of its own reads under the GIL
 (prefork.stack_dump).  So an idle server has no wake-ups for this, but for the master's look.
 """
 
 import contextlib
-import os
-import select
 from collections.abc import Callable, Iterable
 from functools import partial
 from time import monotonic
@@ -32,7 +30,6 @@ from prefork.master.pool.plan import WorkerState
 from prefork.master.pool.pool import Pool
 from prefork.master.processes.children import Child, Children
 from prefork.master.processes.inboxes import Inboxes
-from prefork.stack_dump import PROBE
 from prefork.worker.schedule.accept import WAKE
 
 _LOOK = 10.0
@@ -87,8 +84,10 @@ class Liveness(Periodic):
         if child in self._suspects or child.worker.state is not WorkerState.READY:
             return
         self._inboxes.mark_silent(child)
-        with contextlib.suppress(OSError):  # it offers no stacks, so that it can't be asked
-            os.eventfd_write(child.stacks.ask, PROBE)
+        if child.stacks is None:
+            return  # it can't be asked
+        with contextlib.suppress(OSError):  # nor can one that has closed its end
+            child.stacks.probe()
             self._suspects[child] = _Suspect(monotonic())
             self.due = min(self._look_at, monotonic() + _CHECK)
 
@@ -179,9 +178,7 @@ class Liveness(Periodic):
 
 
 def _has_answered(child: Child) -> bool:
-    poll = select.poll()
-    poll.register(child.stacks.ask, select.POLLIN)
-    return not poll.poll(0)
+    return child.stacks is None or child.stacks.has_answered
 
 
 def _report_frozen(fields: dict[str, Any], stacks: str) -> None:

@@ -85,7 +85,8 @@ class Notify(Periodic):
         if self._starter is not None:
             self._starter.failed(status, reason)
         if self._manager is not None:
-            self._manager.send(STATUS=f"first boot failed: {reason.splitlines()[-1]}")
+            last = (reason.splitlines() or [""])[-1]  # a worker may give no reason at all
+            self._manager.send(STATUS=f"first boot failed: {logs.printable(last)}")
 
     def run(self, now: float) -> None:
         """Sends what is new."""

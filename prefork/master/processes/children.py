@@ -9,16 +9,17 @@ from functools import partial
 from time import monotonic
 from typing import Protocol
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import asdict
 
 from prefork import logs
-from prefork.channel import Channel, Order, Report, StacksReport
+from prefork.channel import Channel, InboxStuckReport, InvalidReportError, Order, Report
 from prefork.master.pool.plan import Worker
 from prefork.master.processes.generation import Generation
 from prefork.master.processes.stack_requests import StackRequests
-from prefork.master.snapshot import ChildSnapshot
+from prefork.master.snapshot import CLOSED, ChildSnapshot
 from prefork.scoreboard import CallRecord, Counters, Scoreboard, WorkerStats
+from prefork.stack_dump import MasterStacks
 from prefork.worker.boot.fork_protection import fork
 from prefork.worker.boot.process import run_worker
 from prefork.worker.boot.worker_args import WorkerArgs, WorkerContext
@@ -34,8 +35,12 @@ class Child(Struct, eq=False, weakref=True):
     channel: Channel
     forked_at: float
     """Monotonic seconds."""
-    stacks: StacksReport = StacksReport()
-    """Where its stacks are asked for and come, once the worker has reported that."""
+    stacks: MasterStacks | None = None
+    """Where its stacks are asked for and come, None if there was no descriptor to spare."""
+    reported: set[type[Report]] = field(default_factory=set)
+    """The types of its reports so far, of those that are sent once."""
+    faulty: bool = False
+    """It was killed for a report that could not be read."""
 
     @property
     def pid(self) -> int:
@@ -45,6 +50,10 @@ class Child(Struct, eq=False, weakref=True):
     def slot(self) -> int:
         return self.worker.slot
 
+
+_BATCH = 64
+"""Reports of one child that are read at once: one that never ends would keep the master from all
+else.  A child that is dead cannot have sent more than a few."""
 
 ReportHandler = Callable[[Child, Report], None]
 
@@ -147,7 +156,12 @@ class Children:
     def foreign(self, generation: Generation) -> tuple[int, ...]:
         """Descriptors that a process of this generation has to close."""
         channels = (child.channel.fileno() for child in self._by_pid.values())
-        stacks = (fd for child in self._by_pid.values() for fd in _open(child.stacks))
+        stacks = (
+            fd
+            for child in self._by_pid.values()
+            if child.stacks is not None
+            for fd in child.stacks.descriptors()
+        )
         return (*self._foreign(generation), *channels, *stacks)
 
     def clear_slot(self, slot: int, generation: Generation) -> None:
@@ -158,25 +172,39 @@ class Children:
         """Forks a worker.  Raises OSError if the kernel has no room for another process."""
         self.clear_slot(slot, generation)
         ours, theirs = Channel.pair()
+        stacks, its_stacks = MasterStacks.create() or (None, None)
+        own = (ours.fileno(), *(stacks.descriptors() if stacks else ()))
         try:
             args = WorkerArgs(
                 **asdict(self.worker_context(generation)),
                 slot=slot,
                 channel=theirs,
-                foreign=(*self.foreign(generation), ours.fileno()),
+                stacks=its_stacks,
+                foreign=(*self.foreign(generation), *own),
             )
             pid = fork(lambda: run_worker(args))
         except OSError:
             ours.close()
+            if stacks:
+                stacks.close()
             raise
         finally:
             theirs.close()
-        self.add(pid, slot, generation, ours)
+            if its_stacks:
+                its_stacks.close()
+        self.add(pid, slot, generation, ours, stacks)
 
-    def add(self, pid: int, slot: int, generation: Generation, channel: Channel) -> None:
+    def add(
+        self,
+        pid: int,
+        slot: int,
+        generation: Generation,
+        channel: Channel,
+        stacks: MasterStacks | None,
+    ) -> None:
         """Adds a worker that was forked, and takes its reports from this channel."""
         worker = self._forked(pid, slot, generation)
-        self._watch(Child(worker, generation, channel, monotonic()))
+        self._watch(Child(worker, generation, channel, monotonic(), stacks))
         self._scoreboard.only_worker = len(self._by_pid) == 1
 
     def _watch(self, child: Child) -> None:
@@ -192,8 +220,8 @@ class Children:
                 generation=child.generation.number,
                 fd=child.channel.fileno(),
                 forked_at=child.forked_at,
-                stacks=child.stacks.memfd,
-                ask=child.stacks.ask,
+                stacks=child.stacks.memfd if child.stacks else CLOSED,
+                ask=child.stacks.request if child.stacks else CLOSED,
             )
             for child in self
         )
@@ -202,10 +230,10 @@ class Children:
         """A worker of the master before; what it reported meanwhile waits in its channel."""
         os.set_inheritable(state.fd, False)
         channel = Channel.from_fd(state.fd)
-        stacks = StacksReport(state.stacks, state.ask)
-        child = Child(worker, generation, channel, state.forked_at, stacks)
-        for fd in _open(stacks):
+        stacks = None if state.stacks == CLOSED else MasterStacks(state.stacks, state.ask)
+        for fd in stacks.descriptors() if stacks else ():
             os.set_inheritable(fd, False)
+        child = Child(worker, generation, channel, state.forked_at, stacks)
         self._watch(child)
         return child
 
@@ -227,21 +255,43 @@ class Children:
         self._read(child, self._report)
 
     def _read(self, child: Child, report_to: ReportHandler) -> None:
-        try:
-            while (report := child.channel.receive_report()) is not None:
-                if isinstance(report, StacksReport):
-                    self._keep_stacks(child, report)
-                else:
-                    report_to(child, report)
-        except EOFError:
-            # It is dying, or has closed its end; reaping shows which.
-            with contextlib.suppress(KeyError):
-                self._selector.unregister(child.channel)
+        for _ in range(_BATCH):
+            try:
+                report = child.channel.receive_report()
+            except EOFError:
+                return self._unwatch(child)  # it is dying, or has closed its end: reaping shows it
+            except InvalidReportError as problem:
+                self._unwatch(child)
+                return self._kill_faulty(child, str(problem))
+            if report is None:
+                return
+            if self._is_news(child, report):
+                report_to(child, report)
 
-    def _keep_stacks(self, child: Child, stacks: StacksReport) -> None:
-        for fd in _open(child.stacks):  # the application can use the channel, too
-            os.close(fd)
-        child.stacks = stacks
+    def _is_news(self, child: Child, report: Report) -> bool:
+        """Most reports are sent once; each that is repeated would be a line in the log."""
+        if type(report) in child.reported:
+            return False
+        if not isinstance(report, InboxStuckReport):
+            child.reported.add(type(report))
+        return True
+
+    def _unwatch(self, child: Child) -> None:
+        with contextlib.suppress(KeyError):
+            self._selector.unregister(child.channel)
+
+    def _kill_faulty(self, child: Child, problem: str) -> None:
+        """What a worker sends that is no report is the end of that worker, and of nothing else."""
+        child.faulty = True
+        logs.event(
+            "error",
+            "worker killed",
+            slot=child.slot,
+            pid=child.pid,
+            generation=child.generation.number,
+            reason=f"it sent a report that cannot be read: {problem}",
+        )
+        self.signal(child, signal.SIGKILL)
 
     def read_reports(self, child: Child, report: ReportHandler | None = None) -> None:
         """Reads what a child has sent before now; `report` takes it in place of the usual one."""
@@ -264,19 +314,18 @@ class Children:
                 continue
             self.read_reports(child)
             del self._by_pid[pid]
-            with contextlib.suppress(KeyError):
-                self._selector.unregister(child.channel)
+            self._unwatch(child)
             child.channel.close()
             self.stacks.worker_gone(child)
-            self._keep_stacks(child, StacksReport())
-            deaths.append(Death(child, _how(status), _is_sigkill(status)))
+            if child.stacks is not None:
+                child.stacks.close()
+                child.stacks = None
+            # SIGKILL is no fault of the application (out of memory, by hand), unless it is ours.
+            sigkill = _is_sigkill(status) and not child.faulty
+            deaths.append(Death(child, _how(status), sigkill))
         if deaths:
             self._scoreboard.only_worker = len(self._by_pid) == 1
         return deaths
-
-
-def _open(stacks: StacksReport) -> tuple[int, ...]:
-    return (stacks.memfd, stacks.ask) if stacks.memfd >= 0 else ()
 
 
 def _dead() -> int | None:

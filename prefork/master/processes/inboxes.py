@@ -12,14 +12,16 @@ for each of them, and in a pool of hundreds these would be more than a process m
 
 import contextlib
 import os
+import select
 import selectors
 import socket
+import stat
 from collections.abc import Callable, Iterable
 from functools import partial
 from time import monotonic
 from weakref import WeakKeyDictionary
 
-from prefork import logs
+from prefork import linux, logs
 from prefork.channel import InboxesOrder
 from prefork.master.periodic import Periodic
 from prefork.master.processes.children import Child, Children
@@ -33,6 +35,7 @@ from prefork.worker.schedule.handover import (
     is_read,
     kind_of,
     receive,
+    report_lost,
     send,
     send_probe,
 )
@@ -43,6 +46,9 @@ NEIGHBOURHOOD = 64
 _ANY_SIBLING = 1.0
 """Seconds for which what a silent worker was sent waits for an idle sibling, before a busy one gets
 it: the worker may only be short of CPU."""
+
+_BATCH = 64
+"""Connections that are forwarded at once."""
 
 Pair = tuple[socket.socket, socket.socket]
 """The end that connections come out of, and the end that they go into."""
@@ -77,14 +83,16 @@ class Inboxes(Periodic):
         if not child.generation.config.workers.handover:
             return
         slot = child.slot
+        kind = _kind(child.generation)
+        if self._kinds.get(slot, kind) != kind:
+            self._forward(slot)  # these were sent to a worker with other listeners
+        if slot in self._pairs and _is_shut_down(self._pairs[slot][0]):
+            self._discard(slot)
         try:
             pair = self._pairs.get(slot) or self._make(slot)
         except OSError as error:
             logs.event("warning", "no hand-over", slot=slot, reason=error.strerror)
             return
-        kind = _kind(child.generation)
-        if self._kinds.get(slot, kind) != kind:
-            self._forward(slot)  # these were sent to a worker with other listeners
         self._unwatch(slot)
         self._kinds[slot] = kind
         slots = tuple(each for each in self._pairs if each != slot and _near(each, slot))
@@ -195,24 +203,45 @@ class Inboxes(Periodic):
             return
         if not self._forward_to(self._targets(slot), slot):
             self._unwatch(slot)
+        elif _is_shut_down(self._pairs[slot][0]):
+            self._discard(slot)
 
     def _forward_to(self, targets: Iterable[int], slot: int) -> bool:
         """Forwards what is in the inbox of a slot; returns whether all of it found room."""
         source = self._pairs[slot][0]
+        left = _BATCH  # then the master looks at all else; the inbox stays readable
         for each in targets:
             target = self._pairs[each][1]
             # Only while the target has room: a connection that was taken out can't be put back.
             while _has_room(target):
-                packet = receive(source)
+                packet = receive(source) if left else None
+                left -= 1
                 if packet is None:
                     return True
                 self._look_soon()
                 data, fd = packet
-                sent = send(target, data, fd)
-                os.close(fd)
+                is_socket = stat.S_ISSOCK(os.fstat(fd).st_mode)
+                sent = is_socket and send(target, data, fd)
+                linux.close_received(fd)
                 if not sent:
-                    logs.event("error", "connection lost", slot=slot, reason="not passed on")
+                    report_lost("not passed on" if is_socket else "the descriptor is no socket")
         return False
+
+    def _discard(self, slot: int) -> None:
+        """A worker has shut the inbox down, and it would be readable for ever.
+
+        The slot's next worker gets a new one; workers that know the old one only can't reach it.
+        """
+        logs.event("warning", "no hand-over", slot=slot, reason="a worker has shut the inbox down")
+        self._unwatch(slot)
+        reader, writer = self._pairs.pop(slot)
+        self._kinds.pop(slot, None)
+        for known in self._known.values():
+            known.discard(slot)
+        while (packet := receive(reader)) is not None:  # what is in it is bounded: it is shut down
+            linux.close_received(packet[1])
+        reader.close()
+        writer.close()
 
     def _targets(self, slot: int) -> list[int]:
         """The slots of other workers that serve this kind of connection: those that are shown to
@@ -274,6 +303,12 @@ def _kind(generation: Generation) -> int:
     # A connection that began in one of these ways can't go on in another.
     began = (config.tls.certificate is not None, config.tls.bind, config.http.proxy_protocol)
     return kind_of(repr((config.server.protocol, began)), socks)
+
+
+def _is_shut_down(inbox: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(inbox, select.POLLRDHUP)
+    return bool(poll.poll(0))
 
 
 def _has_room(inbox: socket.socket) -> bool:

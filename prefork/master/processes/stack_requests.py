@@ -10,7 +10,6 @@ from time import monotonic
 from typing import Protocol
 
 from prefork import stack_dump
-from prefork.channel import StacksReport
 from prefork.master.periodic import Periodic
 
 PATIENCE = 1.0
@@ -26,9 +25,6 @@ GIL within 5 ms if another thread runs Python code."""
 _QUIET = 0.2
 """Seconds without growth after which any text is taken for whole."""
 
-_LIMIT = 64 * 1024
-"""Bytes of stacks that are read; a hundred threads of a hundred frames would be more."""
-
 Done = Callable[[str], None]
 """Takes the stacks, "" if none came."""
 
@@ -40,7 +36,7 @@ class StackOwner(Protocol):
     def pid(self) -> int: ...
 
     @property
-    def stacks(self) -> StacksReport: ...
+    def stacks(self) -> stack_dump.MasterStacks | None: ...
 
 
 class _Asked:
@@ -64,14 +60,15 @@ class StackRequests(Periodic):
     def request(self, owner: StackOwner, done: Done) -> None:
         """Requests the stacks of a worker that is not reaped yet.
 
-        `done` is called in a later round of the loop, or at once if the worker offers no stacks.
+        `done` is called in a later round of the loop, or at once if the worker writes no stacks.
         """
         now = monotonic()
         if owner not in self._asked:
             try:
-                os.ftruncate(owner.stacks.memfd, 0)
-                os.eventfd_write(owner.stacks.ask, 1)
-            except OSError:  # the worker offered nothing, or other descriptors
+                if owner.stacks is None:
+                    return done("")
+                owner.stacks.ask()
+            except OSError:  # the worker has closed its end
                 return done("")
             self._asked[owner] = _Asked(now)
             self.due = now + _LOOK
@@ -113,9 +110,7 @@ class StackRequests(Periodic):
 
 
 def _read(owner: StackOwner) -> str:
-    if owner.stacks.memfd < 0:
-        return ""
-    return os.pread(owner.stacks.memfd, _LIMIT, 0).decode(errors="replace")
+    return owner.stacks.read() if owner.stacks is not None else ""
 
 
 def _is_stopped(pid: int) -> bool:

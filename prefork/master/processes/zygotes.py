@@ -20,14 +20,26 @@ from time import monotonic
 from msgspec import Struct, field
 
 from prefork import linux, logs
-from prefork.channel import BornReport, Channel, FailedReport, ForkOrder, ReadyReport, ReopenOrder
+from prefork.channel import (
+    BornReport,
+    Channel,
+    FailedReport,
+    ForkOrder,
+    InvalidReportError,
+    ReadyReport,
+    ReopenOrder,
+)
 from prefork.master.periodic import Periodic
 from prefork.master.pool.roster import PROBATION
 from prefork.master.processes.children import Children
 from prefork.master.processes.generation import Generation
 from prefork.master.snapshot import ZygoteSnapshot
+from prefork.stack_dump import MasterStacks
 from prefork.worker.boot.fork_protection import fork
 from prefork.worker.boot.zygote import ZygoteArgs, run_zygote
+
+_BATCH = 64
+"""Reports of one zygote that are read at once; it sends two in its life."""
 
 NotSpawned = Callable[[Generation, list[int], str], None]
 
@@ -38,6 +50,7 @@ class PendingWorker(Struct, eq=False):
     slot: int
     zygote: "Zygote"
     channel: Channel
+    stacks: MasterStacks | None
     deadline: float | None
 
 
@@ -55,6 +68,8 @@ class Zygote(Struct, eq=False):
     pending: PendingWorker | None = None
     ending: bool = False
     """It is no longer wanted or is dead, so that its death is no news."""
+    faulty: bool = False
+    """It was killed for a report that could not be read."""
 
 
 class Zygotes(Periodic):
@@ -77,7 +92,9 @@ class Zygotes(Periodic):
 
     def descriptors(self) -> list[int]:
         """All that are open here, for a forked child to close."""
-        return [each.channel.fileno() for each in self._all()]
+        channels = [each.channel.fileno() for each in self._all()]
+        stacks = [each.stacks.descriptors() for each in self._pending.values() if each.stacks]
+        return [*channels, *(fd for pair in stacks for fd in pair)]
 
     def _all(self) -> list[Zygote | PendingWorker]:
         return [*self._by_pid.values(), *self._pending.values()]
@@ -181,7 +198,7 @@ class Zygotes(Periodic):
         logs.event("error", "zygote died", pid=pid, generation=number, how=how)
         zygote.ending = True
         del self._in_service[number]
-        self._replace(zygote, how, sigkill)
+        self._replace(zygote, how, sigkill and not zygote.faulty)
 
     def _replace(self, zygote: Zygote, how: str, sigkill: bool) -> None:
         """As in the pool, SIGKILL proves nothing against an application that could be imported."""
@@ -222,8 +239,11 @@ class Zygotes(Periodic):
     def _read(self, zygote: Zygote) -> None:
         number = zygote.generation.number
         try:
-            while (report := zygote.channel.receive_report()) is not None:
-                if isinstance(report, ReadyReport):
+            for _ in range(_BATCH):
+                report = zygote.channel.receive_report()
+                if report is None:
+                    return
+                if isinstance(report, ReadyReport) and zygote.ready_at is None:
                     logs.event("info", "zygote ready", pid=zygote.pid, generation=number)
                     zygote.ready_at, zygote.deadline = monotonic(), None
                     self._ask_next(zygote)
@@ -233,6 +253,10 @@ class Zygotes(Periodic):
             # It is dying; if it is not, it is of no use any more.
             self._unwatch(zygote.channel)
             os.kill(zygote.pid, signal.SIGKILL)
+        except InvalidReportError as problem:
+            zygote.faulty = True
+            self._unwatch(zygote.channel)
+            self._kill(zygote, f"it sent a report that cannot be read: {problem}")
 
     def _end(self, zygote: Zygote, reason: str) -> None:
         """Ends a zygote that was in service; the spawns that wait for it fail."""
@@ -264,19 +288,25 @@ class Zygotes(Periodic):
             self._not_spawned(zygote.generation, [slot], _fork_failed(error))
             return
         self._children.clear_slot(slot, zygote.generation)
-        pending = PendingWorker(slot, zygote, ours, _deadline(zygote.generation))
+        stacks, its_stacks = MasterStacks.create() or (None, None)
+        pending = PendingWorker(slot, zygote, ours, stacks, _deadline(zygote.generation))
         zygote.pending = self._pending[slot] = pending
         self._selector.register(ours, selectors.EVENT_READ, lambda _: self._read_pending(pending))
         # If it can't be sent, the last copy of their end is closed here, and ours shows it.
+        its_fds = (its_stacks.memfd, its_stacks.request) if its_stacks else ()
         with contextlib.suppress(OSError):
-            zygote.channel.send(ForkOrder(slot), (theirs.fileno(),))
+            zygote.channel.send(ForkOrder(slot), (theirs.fileno(), *its_fds))
         theirs.close()
+        if its_stacks:
+            its_stacks.close()
 
     def _read_pending(self, pending: PendingWorker) -> None:
         try:
             report = pending.channel.receive_report()
         except EOFError:
             report = FailedReport("the worker died before it had reported its process id")
+        except InvalidReportError as problem:
+            report = FailedReport(f"the worker sent a report that cannot be read: {problem}")
         if isinstance(report, BornReport):
             self._forked(pending, report.pid)
         elif isinstance(report, FailedReport):
@@ -289,7 +319,8 @@ class Zygotes(Periodic):
             return
         self._forget(pending)
         self._unwatch(pending.channel)
-        self._children.add(pid, pending.slot, pending.zygote.generation, pending.channel)
+        generation = pending.zygote.generation
+        self._children.add(pid, pending.slot, generation, pending.channel, pending.stacks)
 
     def _is_new_child(self, pid: int) -> bool:
         """Whether a reported process id may be trusted: code of the application has run in the
@@ -305,6 +336,8 @@ class Zygotes(Periodic):
     def _fail(self, pending: PendingWorker, reason: str) -> None:
         self._forget(pending)
         self._close(pending.channel)
+        if pending.stacks:
+            pending.stacks.close()
         self._not_spawned(pending.zygote.generation, [pending.slot], reason)
 
     def _forget(self, pending: PendingWorker) -> None:

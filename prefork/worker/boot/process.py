@@ -74,7 +74,8 @@ def _become_worker(args: WorkerArgs) -> None:
     setproctitle.setproctitle(f"prefork: worker {args.slot} [{args.name}]")
     _end_with_master(args.master)
     args.scoreboard.confine(args.slot)
-    start_stack_writer(args.channel)
+    if args.stacks is not None:
+        start_stack_writer(args.stacks)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 

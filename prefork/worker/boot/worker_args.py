@@ -9,6 +9,7 @@ from prefork.channel import Channel
 from prefork.config import Config
 from prefork.listeners import Listener
 from prefork.scoreboard import Scoreboard
+from prefork.stack_dump import WorkerStacks
 
 if TYPE_CHECKING:
     from ssl import SSLContext  # OpenSSL costs each process megabytes that few servers need
@@ -34,5 +35,7 @@ class WorkerArgs(WorkerContext, frozen=True):
 
     slot: int
     channel: Channel
+    stacks: WorkerStacks | None
+    """None if the master had no descriptors to spare."""
     foreign: tuple[int, ...]
     """Descriptors that are the parent's alone."""

@@ -23,6 +23,7 @@ from msgspec.structs import asdict
 
 from prefork import linux, logs
 from prefork.channel import BornReport, Channel, FailedReport, ForkOrder, ReadyReport, ReopenOrder
+from prefork.stack_dump import WorkerStacks
 from prefork.worker.boot.application_setup import set_up_application
 from prefork.worker.boot.boot_failure import FAILED_TO_BOOT, describe
 from prefork.worker.boot.fork_protection import drop_master_state, fork, protect_from_forks
@@ -127,12 +128,17 @@ class _ForkServer:
             elif isinstance(order, ForkOrder) and fds:
                 # Without a descriptor, recvmsg(2) has dropped it: it would be over the limit.
                 theirs = Channel.from_fd(fds[0])
+                stacks = WorkerStacks(*fds[1:]) if len(fds) == 3 else None
                 try:
-                    self._fork(order.slot, theirs, loaded)
+                    self._fork(order.slot, theirs, stacks, loaded)
                 finally:
                     theirs.close()
+                    for fd in fds[1:]:
+                        os.close(fd)
 
-    def _fork(self, slot: int, theirs: Channel, loaded: LoadedApplication) -> None:
+    def _fork(
+        self, slot: int, theirs: Channel, stacks: WorkerStacks | None, loaded: LoadedApplication
+    ) -> None:
         context = self._context
         worker = WorkerInfo(slot, context.generation, os.getpid(), context.name)
         try:
@@ -141,7 +147,11 @@ class _ForkServer:
             theirs.send(FailedReport(logs.application_traceback(problem)))
             return
         args = WorkerArgs(
-            **asdict(context), slot=slot, channel=theirs, foreign=(self._channel.fileno(),)
+            **asdict(context),
+            slot=slot,
+            channel=theirs,
+            stacks=stacks,
+            foreign=(self._channel.fileno(),),
         )
         self.under_way = True
         try:

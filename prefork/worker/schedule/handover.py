@@ -39,6 +39,7 @@ import array
 import contextlib
 import os
 import socket
+import stat
 from binascii import crc32
 from collections.abc import Iterable, Sequence
 from time import monotonic
@@ -47,6 +48,7 @@ from typing import Any
 import msgspec
 
 from prefork import linux, logs
+from prefork.logs.rate_limit import RateLimit
 from prefork.scoreboard import Scoreboard, SlotReader
 from prefork.worker.schedule.descriptor_limit import descriptor_limit
 
@@ -71,6 +73,11 @@ _PROBE = b"?"
 _PACKET_MAX = UNREAD + 16 * 1024
 
 _NO_LIMIT = 1 << 31
+
+_BATCH = 64
+"""Packets that are read at once and are no connections."""
+
+_LOST = RateLimit(1.0)
 
 
 PeerAddress = Any
@@ -153,7 +160,7 @@ def is_read(scoreboard: SlotReader, slot: int, inbox: socket.socket) -> bool:
 
 def receive(inbox: socket.socket) -> tuple[bytes, int] | None:
     """(packet, descriptor) of the next connection in an inbox, None if it is empty."""
-    while True:
+    for _ in range(_BATCH):
         try:
             data, ancillary, _, _ = inbox.recvmsg(
                 _PACKET_MAX, socket.CMSG_SPACE(4), socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
@@ -168,7 +175,15 @@ def receive(inbox: socket.socket) -> tuple[bytes, int] | None:
         if data == _PROBE:
             continue
         # The spare descriptors are there to prevent this.
-        logs.event("error", "connection lost", reason="no descriptor left to receive it")
+        report_lost("no descriptor left to receive it")
+    return None  # for now: one who sends packets without descriptors does not keep us here
+
+
+def report_lost(reason: str) -> None:
+    """Logs that a connection was lost; once a second, since the application of a worker may write
+    to the inboxes of its neighbours."""
+    if _LOST.due():
+        logs.event("error", "connection lost", reason=reason)
 
 
 class Handover:
@@ -386,16 +401,21 @@ class Handover:
         """The next connection from the inbox; None if that is empty, or `no_descriptor_left`."""
         assert self.inbox is not None
         self._scoreboard.inbox_read(self._slot, monotonic())
-        while self._has_descriptor() and (received := receive(self.inbox)) is not None:
+        for _ in range(_BATCH):
+            if not self._has_descriptor() or (received := receive(self.inbox)) is None:
+                return None
             packet, fd = received
             if fd >= self.fd_limit:
                 self.pause_receiving()
             try:
                 message = _decode(packet)
-            except (msgspec.DecodeError, UnicodeDecodeError) as problem:
-                # No worker of ours writes such a message, but its application might.
-                os.close(fd)
-                logs.event("error", "connection lost", reason=f"unreadable: {problem}")
+                if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+                    raise ValueError("the descriptor is no socket")
+            except Exception as problem:
+                # No worker of ours writes such a message, but its application might: bytes that
+                # end in any exception of a decoder (RecursionError, too), or another file.
+                linux.close_received(fd)
+                report_lost(f"unreadable: {type(problem).__name__}")
                 continue
             if isinstance(message.peer, list):
                 message.peer = tuple(message.peer)
