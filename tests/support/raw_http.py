@@ -79,6 +79,17 @@ class Raw:
         self._kept = b""
         return b"".join(parts)
 
+    def rest_until_reset(self) -> bytes:
+        """Everything until the server resets the connection; fails if it closes it properly."""
+        parts = [self._kept]
+        self._kept = b""
+        try:
+            while data := self.sock.recv(256 * 1024):
+                parts.append(data)
+        except ConnectionResetError:
+            return b"".join(parts)
+        raise AssertionError(f"closed properly after {b''.join(parts)!r}")
+
     def head(self) -> Answer:
         """Reads status and headers, and nothing of the body."""
         first = self.line()
