@@ -8,9 +8,10 @@ No socket is touched here.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
+from itertools import islice
 from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -21,6 +22,12 @@ UNIX = "unix"
 
 _KNOWN_PEERS = 4096
 """Addresses whose trust is remembered."""
+
+_MAX_HOPS = 64
+"""Proxies in a row; a client can send a list of trusted addresses of any length."""
+
+_MAX_PAIRS = 512
+"""Parameters in one Forwarded, which is read from the left because of its quotes."""
 
 Trusts = Callable[[str], bool]
 """Whether an address is a trusted proxy's; "" is the peer of a Unix socket."""
@@ -81,20 +88,22 @@ def _hop(text: str) -> _Hop:
     return _Hop(str(mapped or address), port if port is None or int(port) < 65536 else None)
 
 
-def _walk(hops: list[_Hop], trusts: Trusts) -> int:
-    """The index of the client in a list that is not empty; -1 if its last entry is no address.
+def _client(nodes: Iterable[str], trusts: Trusts) -> tuple[_Hop, int]:
+    """The client among the entries of a list, the right-most one first, and its place from 1.
 
-    An entry that is no address, such as "unknown", ends the search: it hides the entries before it.
+    An entry that is no address, such as "unknown", ends the search: it hides the entries that
+    follow.  If already the first is none, no client is known, and its place is 0.  What stands
+    left of the client is never looked at, so that its length costs nothing.
     """
-    found = -1
-    for index in range(len(hops) - 1, -1, -1):
-        host = hops[index].host
-        if host is None:
+    client, place = _Hop(None, None), 0
+    for node in islice(nodes, _MAX_HOPS):
+        hop = _hop(node)
+        if hop.host is None:
             break
-        found = index
-        if not trusts(host):
+        client, place = hop, place + 1
+        if not trusts(hop.host):
             break
-    return found
+    return client, place
 
 
 def read(headers: Mapping[str, str], trusts: Trusts) -> Forwarding:
@@ -115,20 +124,26 @@ def read(headers: Mapping[str, str], trusts: Trusts) -> Forwarding:
     )
 
 
-def _items(text: str | None) -> list[str]:
-    return [item.strip() for item in text.split(",")] if text else []
+def _from_right(text: str) -> Iterator[str]:
+    """The items of a list, the right-most one first; nothing for an empty text."""
+    end = len(text)
+    while end > 0:
+        comma = text.rfind(",", 0, end)
+        yield text[comma + 1 : end].strip()
+        end = comma
+    if end == 0:
+        yield ""  # the text begins with a comma
 
 
 def _read_x_forwarded(headers: Mapping[str, str], trusts: Trusts) -> Forwarding:
-    hops = [_hop(item) for item in _items(headers.get("HTTP_X_FORWARDED_FOR")) if item]
-    index = _walk(hops, trusts) if hops else -1
-    client = hops[index] if index >= 0 else _Hop(None, None)
+    text = headers.get("HTTP_X_FORWARDED_FOR", "")
+    client, place = _client(filter(None, _from_right(text)), trusts)
     # How many proxies have added to the lists: of another list, the same one's entry counts.
-    depth = len(hops) - index if index >= 0 else 1
+    depth = place or 1
 
     def said(name: str) -> str | None:
-        items = _items(headers.get(f"HTTP_X_FORWARDED_{name}"))
-        return items[-min(depth, len(items))] if items else None
+        items = list(islice(_from_right(headers.get(f"HTTP_X_FORWARDED_{name}", "")), depth))
+        return items[-1] if items else None
 
     port = said("PORT")
     return Forwarding(
@@ -155,6 +170,8 @@ def _elements(text: str) -> list[dict[str, str]]:
 
     Raises Reject(400).  Colons and brackets are taken without quotes, as some proxies send them.
     """
+    if text.count(",") + text.count(";") >= _MAX_PAIRS:
+        raise Reject(400, f"Forwarded has more than {_MAX_PAIRS} parameters")
     elements: list[dict[str, str]] = []
     pairs: dict[str, str] = {}
     at = 0
@@ -182,11 +199,10 @@ def _read_forwarded(text: str, trusts: Trusts) -> Forwarding:
     elements = _elements(text)
     if not elements:
         return Forwarding()
-    hops = [_hop(element.get("for", "")) for element in elements]
-    index = _walk(hops, trusts)
+    nodes = (element.get("for", "") for element in reversed(elements))
+    client, place = _client(nodes, trusts)
     # One that names no address is still the last proxy's word on the rest.
-    said = elements[index]
-    client = hops[index] if index >= 0 else _Hop(None, None)
+    said = elements[-(place or 1)]
     return Forwarding(client.host, client.port, _scheme(said.get("proto")), _host(said.get("host")))
 
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefork.config.values import FORWARDING_HEADERS
+from prefork.http import forwarded as module
 from prefork.http.field_lines import FieldLines
 from prefork.http.forwarded import Forwarding, apply, read, trust
 from prefork.http.head_rules import Reject
@@ -290,3 +291,36 @@ def test_what_a_client_invents_changes_nothing(hops: list[str], invented: str) -
     spoofed = x(**{"for": ", ".join([invented, *hops, *chain])})
     assert honest == spoofed
     assert honest.address == "203.0.113.99"
+
+
+@pytest.mark.parametrize(
+    "entry", ["10.0.0.1", "192.0.2.7", "unknown", "", " ", "[::1]:80", "x" * 50]
+)
+def test_a_list_of_any_length_costs_as_much_as_a_short_one(
+    entry: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the entries that the trusted proxies have added are looked at, 64 at most."""
+    looked_at: list[str] = []
+    hop = module._hop
+
+    def counted(text: str) -> module._Hop:
+        looked_at.append(text)
+        return hop(text)
+
+    monkeypatch.setattr(module, "_hop", counted)
+    text = ",".join([entry] * 20_000) + ", 192.0.2.1, 10.0.0.2"
+    said = read({"HTTP_X_FORWARDED_FOR": text}, trust(["10.0.0.0/8"]))
+    assert said.address == "192.0.2.1"
+    assert len(looked_at) == 2
+    text = ",".join([entry] * 20_000)
+    read({"HTTP_X_FORWARDED_FOR": text}, trust(["10.0.0.0/8", "::1"]))
+    assert len(looked_at) <= 2 + 64
+
+
+def test_a_forwarded_of_very_many_parameters_is_refused() -> None:
+    trusts = trust(["10.0.0.0/8"])
+    text = ", ".join(["for=10.0.0.1"] * 512)
+    assert read({"HTTP_FORWARDED": text}, trusts).address == "10.0.0.1"
+    for more in (", for=10.0.0.1", ";", ","):
+        with pytest.raises(Reject):
+            read({"HTTP_FORWARDED": text + more}, trusts)
