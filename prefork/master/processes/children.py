@@ -19,7 +19,7 @@ from prefork.master.processes.generation import Generation
 from prefork.master.processes.stack_requests import StackRequests
 from prefork.master.snapshot import CLOSED, ChildSnapshot
 from prefork.scoreboard import CallRecord, Counters, Scoreboard, WorkerStats
-from prefork.stack_dump import MasterStacks
+from prefork.stack_dump import MasterStacks, WorkerStacks
 from prefork.worker.boot.fork_protection import fork
 from prefork.worker.boot.process import run_worker
 from prefork.worker.boot.worker_args import WorkerArgs, WorkerContext
@@ -184,14 +184,10 @@ class Children:
             )
             pid = fork(lambda: run_worker(args))
         except OSError:
-            ours.close()
-            if stacks:
-                stacks.close()
+            _close(ours, stacks)
             raise
         finally:
-            theirs.close()
-            if its_stacks:
-                its_stacks.close()
+            _close(theirs, its_stacks)
         self.add(pid, slot, generation, ours, stacks)
 
     def add(
@@ -280,6 +276,13 @@ class Children:
         with contextlib.suppress(KeyError):
             self._selector.unregister(child.channel)
 
+    def _release(self, child: Child) -> None:
+        """Closes all descriptors of a dead worker."""
+        self._unwatch(child)
+        self.stacks.worker_gone(child)
+        _close(child.channel, child.stacks)
+        child.stacks = None
+
     def _kill_faulty(self, child: Child, problem: str) -> None:
         """What a worker sends that is no report is the end of that worker, and of nothing else."""
         child.faulty = True
@@ -314,18 +317,19 @@ class Children:
                 continue
             self.read_reports(child)
             del self._by_pid[pid]
-            self._unwatch(child)
-            child.channel.close()
-            self.stacks.worker_gone(child)
-            if child.stacks is not None:
-                child.stacks.close()
-                child.stacks = None
+            self._release(child)
             # SIGKILL is no fault of the application (out of memory, by hand), unless it is ours.
             sigkill = _is_sigkill(status) and not child.faulty
             deaths.append(Death(child, _how(status), sigkill))
         if deaths:
             self._scoreboard.only_worker = len(self._by_pid) == 1
         return deaths
+
+
+def _close(channel: Channel, stacks: MasterStacks | WorkerStacks | None) -> None:
+    channel.close()
+    if stacks is not None:
+        stacks.close()
 
 
 def _dead() -> int | None:
