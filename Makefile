@@ -1,10 +1,10 @@
-# Two commands do everything: `make serve` and `make test`. Both make .venv first.
+# Two commands do everything: `make serve` and `make test`. Both make .venv first. `make help` lists all.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: serve test test-all test-lowest test-newest lint lock system-packages bench bench-quick bench-packages chaos fuzz clean
+.PHONY: serve test test-all test-lowest test-newest lint lock system-packages bench bench-quick bench-packages chaos fuzz share release coverage help clean
 
 # A terminal is shown how far pip is; a log is not.
 PIP := $(BIN)/python -m pip --disable-pip-version-check $(if $(MAKE_TERMOUT),,--quiet)
@@ -21,14 +21,18 @@ $(VENV)/.test: $(VENV)/.serve requirements/test.txt
 	$(PIP) install --require-hashes -r requirements/test.txt
 	touch $@
 
+$(VENV)/.release: $(VENV)/.test requirements/release.txt
+	$(PIP) install --require-hashes -r requirements/release.txt
+	touch $@
+
 # A real application on http://127.0.0.1:8000, with the embedded default configuration.
-serve: $(VENV)/.serve
+serve: $(VENV)/.serve  ## a real application on http://127.0.0.1:8000
 	$(BIN)/prefork serve examples.demo:app
 
 # Most tests wait for a process: four at a time keep two cores busy. Compiled before, where Python
 # is told to write no bytecode: else each of some thousand processes would do it for itself.
 # Lint comes last, and whether it fails or not, the result of the tests is shown.
-test: $(VENV)/.test system-packages
+test: $(VENV)/.test system-packages  ## all tests, then lint
 	$(BIN)/python -m compileall -q prefork tests examples
 	@status=0; \
 	$(BIN)/python -m pytest -n 4 --dist loadfile || status=$$?; \
@@ -36,17 +40,17 @@ test: $(VENV)/.test system-packages
 	exit $$status
 
 # Each Python from 3.11 on that is on this machine; those that are missing are named.
-test-all: $(VENV)/.test
+test-all: $(VENV)/.test  ## the tests on each Python that is on this machine
 	$(BIN)/nox -s tests
 
 # The ranges of pyproject.toml, from below and from above.
-test-lowest: $(VENV)/.test
+test-lowest: $(VENV)/.test  ## the tests with the lowest versions that pyproject.toml promises
 	$(BIN)/nox -s lowest
 
-test-newest: $(VENV)/.test
+test-newest: $(VENV)/.test  ## the tests with the newest versions of everything
 	$(BIN)/nox -s newest
 
-lint: $(VENV)/.test
+lint: $(VENV)/.test  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -54,15 +58,16 @@ lint: $(VENV)/.test
 # The newest releases within the ranges of pyproject.toml, for every platform and Python.
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
     --no-annotate --custom-compile-command "make lock" pyproject.toml --group build
-lock: $(VENV)/.test
+lock: $(VENV)/.test  ## the newest releases into requirements/
 	$(PIP) install uv
 	$(LOCK) --upgrade -o requirements/serve.txt
 	$(LOCK) --upgrade --constraint requirements/serve.txt \
 	    --extra reload --extra wire --extra top --extra metrics --extra zstd --group test \
 	    -o requirements/test.txt
+	$(LOCK) --upgrade --constraint requirements/test.txt --group release -o requirements/release.txt
 
 # What some tests talk to (nginx, tshark); a test skips where it can't be had, but not in CI.
-system-packages:
+system-packages:  ## the programs that some tests talk to
 	sh tests/install-system-packages.sh
 
 bench/.venv/.installed: bench/requirements.txt pyproject.toml | bench-packages
@@ -74,25 +79,44 @@ bench/.venv/.installed: bench/requirements.txt pyproject.toml | bench-packages
 	touch $@
 
 # What the peers need of the system: nginx, libev for bjoern, a C compiler.
-bench-packages:
+bench-packages:  ## the programs that the bench talks to
 	sh bench/install-system-packages.sh
 
 # Side by side with other servers, about ten minutes: writes docs/performance/ and the tables made of it.
-bench: bench/.venv/.installed
+bench: bench/.venv/.installed  ## side by side with other servers, ten minutes
 	bench/.venv/bin/python -m bench --write
 
 # The rows that matter most, in under two minutes; prints only.
-bench-quick: bench/.venv/.installed
+bench-quick: bench/.venv/.installed  ## the rows of it that matter most, two minutes
 	bench/.venv/bin/python -m bench --quick
 
 # A server under load and under faults by a seeded schedule: make chaos SECONDS=60 SEED=1
 SECONDS ?= 60
-chaos: $(VENV)/.test
+chaos: $(VENV)/.test  ## a server under load and faults: SECONDS=60 SEED=1
 	$(BIN)/python -m tests.faults.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 # Our reading of HTTP against that of other parsers, on random inputs: make fuzz SECONDS=600 SEED=2
-fuzz: $(VENV)/.test
+fuzz: $(VENV)/.test  ## our reading of HTTP against other parsers: SECONDS=600 SEED=2
 	$(BIN)/python -m tests.fuzz.http --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
-clean:
-	rm -rf $(VENV) bench/.venv bench/build
+# What an installation has below share/: man pages and completion, made from the code.
+share: $(VENV)/.test  ## man pages and completion, made from the code
+	$(BIN)/python -m tools.share
+
+# Builds dist/, checks it, and runs what is installed of it; with TAG=1 the commit is tagged.
+release: $(VENV)/.release  ## dist/, built, checked, installed and run; TAG=1 tags it
+	$(BIN)/python -m tools.release $(if $(TAG),--tag)
+
+# Coverage over all processes that the tests start and fork, as text and as coverage/index.html.
+COVERAGE = COVERAGE_FILE=$(CURDIR)/coverage/data $(BIN)/coverage
+coverage: $(VENV)/.test  ## coverage over processes: TESTS=tests/system/test_signals.py
+	rm -rf coverage && mkdir coverage
+	status=0; $(COVERAGE) run -m pytest -n 4 --dist loadfile $(TESTS) || status=$$?; \
+	$(COVERAGE) combine --quiet && $(COVERAGE) html --quiet -d coverage && $(COVERAGE) report; \
+	exit $$status
+
+help:  ## this list
+	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "%-16s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+clean:  ## remove what was made here
+	rm -rf $(VENV) bench/.venv bench/build dist coverage

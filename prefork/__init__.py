@@ -9,7 +9,7 @@ from typing import Any
 
 from prefork.stop_notice import StopNotice
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = ["StartError", "__version__", "serve", "stopping"]
 

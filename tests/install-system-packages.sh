@@ -22,6 +22,7 @@ need ab apache2-utils
 need slowhttptest slowhttptest
 need chromium chromium
 need logrotate logrotate
+need groff groff-base
 need systemd-sysusers systemd
 need systemd-tmpfiles systemd
 

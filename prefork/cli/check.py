@@ -5,7 +5,7 @@ import sys
 import click
 
 from prefork.cli.file_completion import files
-from prefork.config import Config, ConfigError, Source, describe, load
+from prefork.config import Config, ConfigError, Source, describe, interpreter, load
 
 
 @click.command("check")
@@ -25,6 +25,8 @@ def command(config: str, show: bool, imported: bool, tcp: bool) -> None:
     except ConfigError as error:
         click.echo(str(error))
         sys.exit(1)
+    for warning in interpreter.warnings():
+        click.echo(f"warning: {warning}", err=True)
     for line in describe(loaded) if show else ():
         click.echo(line)
     if imported and (problem := _import(loaded.config)):

@@ -11,6 +11,7 @@ from prefork.control import ControlError, default_path
 from prefork.listeners import ListenError
 from prefork.master.daemon import Detached, Starter, detach
 from prefork.master.main_loop import Master
+from prefork.master.observe.threads_at_fork import warn_of_threads
 from prefork.master.pidfile import PidFile, PidFileError
 from prefork.master.pool.ledger import Ledger, begin
 from prefork.master.processes.generation import Generation, prepare
@@ -110,6 +111,7 @@ def _start(
             pidfile.close()
         raise StartError(str(error)) from None
     announce(generation)
+    warn_of_threads()
     return master.run()
 
 
@@ -137,4 +139,5 @@ def _replace_master(source: Source, handover: ExecArgs, watch: bool) -> int:
         source, log, pidfile, adopted.serving, ledger, adopted.held, state.number
     )
     place = Path(state.control.path)
+    warn_of_threads()
     return Master(reloads, ledger, log, place, watch=watch, adopted=adopted).run()

@@ -1,9 +1,11 @@
 """What is installed: the wheel and the sdist, in an empty environment of their own."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import venv
 import zipfile
 from pathlib import Path
@@ -13,7 +15,9 @@ import pytest
 
 from prefork import __version__
 from tests.support.commands import ROOT
+from tests.support.programs import find
 from tests.support.waiting import PATIENCE, until
+from tools import share
 
 
 def run(*command: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -44,7 +48,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     # Not in the checkout: setuptools leaves its own files where it works.
     source = place / "source"
     source.mkdir()
-    for name in ("prefork", "conf", "pyproject.toml", "README.md", "LICENSE"):
+    for name in ("prefork", "conf", "share", "pyproject.toml", "README.md", "LICENSE"):
         run("cp", "-r", ROOT / name, source)
     sdist = build("sdist", source)
     with tarfile.open(sdist) as archive:
@@ -79,12 +83,13 @@ def test_both_have_all_that_is_needed_and_nothing_else(built: tuple[Path, Path])
         "prefork/py.typed",
         "prefork/config/prefork.toml",
     }
+    data = {f"prefork-{__version__}.data/data/{name}" for name in share.files()}
     with zipfile.ZipFile(built[1]) as wheel:
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    assert names == sources
+    assert names == sources | data
     with tarfile.open(built[0]) as sdist:
         inside = {name.partition("/")[2] for name in sdist.getnames()}
-    assert sources | {"LICENSE", "README.md", "pyproject.toml"} <= inside
+    assert sources | {"LICENSE", "README.md", "pyproject.toml", *share.files()} <= inside
 
 
 def test_it_runs_in_an_empty_environment(installed: Path, tmp_path: Path) -> None:
@@ -117,6 +122,59 @@ def test_it_runs_in_an_empty_environment(installed: Path, tmp_path: Path) -> Non
             assert server.wait(PATIENCE) == 0
         finally:
             server.kill()
+
+
+def test_an_ordinary_user_gets_manual_configuration_and_a_server(
+    installed: Path, tmp_path: Path
+) -> None:
+    """As nobody if we are root, with a HOME that cannot be written."""
+    home = tmp_path / "home"
+    home.mkdir(mode=0o555)
+    work = tmp_path / "work"
+    work.mkdir()
+    environ = {"PATH": f"{installed}:/usr/bin:/bin", "HOME": str(home), "LC_ALL": "C.UTF-8"}
+    wrapper: tuple[str, ...] = ()
+    if os.geteuid() == 0:
+        wrapper = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+        os.chown(work, 65534, 65534)
+        # pytest's directories, and the environment below them, are for us only.
+        for place in (installed, tmp_path):
+            for directory in (place, *place.parents):
+                if directory.owner() == "root" and str(directory).startswith(tempfile.gettempdir()):
+                    directory.chmod(directory.stat().st_mode | 0o055)
+    options: dict[str, Any] = {"cwd": work, "env": environ}
+
+    if man := shutil.which("man"):
+        page = run(*wrapper, man, "-P", "cat", "prefork", **options).stdout
+        assert "a pre-fork server with a supervisor" in page
+        assert "cpu_affinity" in run(*wrapper, man, "-P", "cat", "prefork.toml", **options).stdout
+    assert "thread-safe" in run(*wrapper, "prefork", "explain", "threads", **options).stdout
+    run(*wrapper, "prefork", "init", "site.toml", **options)
+    (work / "index.html").write_text("hello")
+    site = work / "site.toml"
+    site.write_text(site.read_text().replace("\n[static]\n", '\n[static]\nroot = "."\n'))
+    url = f"http+unix://{str(work / 's').replace('/', '%2F')}/"
+    with subprocess.Popen(
+        [*wrapper, "prefork", "serve", "site.toml", "--bind", f"unix:{work}/s"], **options
+    ) as server:
+        try:
+            until((work / "s").exists, "its socket")
+            assert run(*wrapper, "prefork", "get", url, **options).stdout == "hello"
+            run(*wrapper, "prefork", "stop", "site.toml", **options)
+            assert server.wait(PATIENCE) == 0
+        finally:
+            server.kill()
+    assert not list(home.iterdir())
+
+
+def test_bash_completes_with_the_installed_file(installed: Path) -> None:
+    script = installed.parent / "share" / "bash-completion" / "completions" / "prefork"
+    program = (
+        f"source {script}; COMP_WORDS=(prefork re); COMP_CWORD=1; "
+        '_prefork_completion prefork; echo "${COMPREPLY[@]}"'
+    )
+    environ = {**os.environ, "PATH": f"{installed}:{os.environ['PATH']}"}
+    assert run(find("bash"), "-c", program, env=environ).stdout.split() == ["reload", "reopen"]
 
 
 def test_the_version_names_python_and_the_libraries(installed: Path) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 import psutil
 import pytest
 
+from prefork import __version__
 from prefork.control import ControlClient, ControlError
 from prefork.master.snapshot import VERSION as STATE
 from prefork.scoreboard import VERSION as BOARD
@@ -471,7 +472,8 @@ def torn_release(install: Install) -> str:
 
 def other_state(install: Install) -> str:
     install.edit("prefork/master/snapshot.py", f"VERSION = {STATE}", f"VERSION = {STATE + 1}")
-    return f"in version {STATE}, and prefork 0.1.0 reads version {STATE + 1}: restart the server"
+    other = f"prefork {__version__} reads version {STATE + 1}"
+    return f"in version {STATE}, and {other}: restart the server"
 
 
 def other_scoreboard(install: Install) -> str:

@@ -132,7 +132,7 @@ def test_what_cannot_be_opened_is_named_in_one_line(
 
 
 def test_a_nul_in_a_path_is_an_error_like_others(open_sink: Callable[[object], LogSink]) -> None:
-    with pytest.raises(LogError, match=r"cannot open '/tmp/a\\x00b': embedded null byte"):
+    with pytest.raises(LogError, match=r"cannot open '/tmp/a\\x00b': .*embedded null"):
         open_sink("/tmp/a\0b")
 
 

@@ -1,0 +1,77 @@
+"""The files for those who carry on: workflows, templates, hooks of git, targets of make."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support.commands import ROOT
+from tests.support.programs import run
+
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+@pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.name)
+def test_a_workflow_is_valid_and_may_only_read(file: Path) -> None:
+    run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", file)
+    assert yaml.safe_load(file.read_text())["permissions"] == {"contents": "read"}
+
+
+def test_each_target_and_session_of_a_workflow_exists() -> None:
+    texts = "".join(file.read_text() for file in WORKFLOWS)
+    makefile = (ROOT / "Makefile").read_text()
+    targets = re.findall(r"make ([a-z-]+)", texts)
+    assert {"test", "release"} <= set(targets)
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    test = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text())
+    sessions = test["jobs"]["versions"]["strategy"]["matrix"]["session"]
+    found = runpy.run_path(str(ROOT / "noxfile.py"))
+    for session in sessions:
+        assert session.partition("-")[0] in found
+
+
+def test_only_the_upload_may_ask_for_an_identity() -> None:
+    """Trusted publishing: an identity token in place of a password, and attestations."""
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text())["jobs"]
+    assert "permissions" not in jobs["build"]
+    assert jobs["publish"]["permissions"] == {"id-token": "write", "attestations": "write"}
+    assert jobs["publish"]["environment"] == "release"
+    upload = jobs["publish"]["steps"][-1]
+    assert upload["uses"].startswith("pypa/gh-action-pypi-publish@")
+    assert upload["with"] == {"attestations": True}
+
+
+@pytest.mark.parametrize("name", ["bug.yml", "feature.yml", "config.yml"])
+def test_a_template_of_issues_is_valid(name: str) -> None:
+    schema = "issue-config" if name == "config.yml" else "issue-forms"
+    file = ROOT / ".github" / "ISSUE_TEMPLATE" / name
+    run("check-jsonschema", "--builtin-schema", f"vendor.github-{schema}", file)
+
+
+def test_help_lists_each_target_of_make() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    phony = re.search(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)
+    assert phony is not None
+    done = run("make", "--no-print-directory", "-C", ROOT, "help")
+    assert sorted(line.split()[0] for line in done.stdout.splitlines()) == sorted(phony[1].split())
+
+
+@pytest.mark.parametrize(
+    ("message", "good"),
+    [
+        ("Refuse a port above 65535\n\nThe kernel would wrap it.\n", True),
+        ("Refuse a port above 65535\n", True),
+        ("Refuse a port above 65535\nThe kernel would wrap it.\n", False),
+        ("x" * 71 + "\n", True),
+        ("x" * 72 + "\n", False),
+    ],
+)
+def test_the_hook_for_messages_wants_a_short_subject(message: str, good: bool) -> None:
+    """pygrep with --negate --multiline: a message that the pattern does not match is refused."""
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    (hook,) = [hook for hook in config["repos"][0]["hooks"] if hook["id"] == "subject"]
+    assert hook["args"] == ["--multiline", "--negate"]
+    assert bool(re.search(hook["entry"], message, re.MULTILINE)) == good

@@ -1,0 +1,1 @@
+"""What makes the files of share/ and of the documentation site from the code."""
