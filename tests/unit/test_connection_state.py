@@ -384,7 +384,8 @@ KINDS = st.sampled_from(["plain", "plain", "tls", "proxy", "proxy tls"])
 def test_a_connection_does_what_the_table_says(
     kind: str, stream: bool, requests: list[bytes], steps: list[tuple[str, int]]
 ) -> None:
-    limits = client_limits(min_body_rate=3, min_write_rate=3)
+    # An application that reads a body whose rest has not come waits for so long.
+    limits = client_limits(body_timeout=0.02, min_body_rate=3, min_write_rate=3)
     world = World(kind, _streaming(limits, stream))
     with contextlib.closing(world):
         world.peer.says(b"".join(requests))
