@@ -573,7 +573,8 @@ def test_process_titles_name_the_role_the_slot_and_the_server(start: Start) -> N
 
 def test_a_worker_holds_nothing_of_the_masters(start: Start) -> None:
     """Of sockets and pipes, master and workers share the listener and what they were started
-    with, and no more: control socket, signal pipe, other channels are where they belong."""
+    with, and no more: control socket, signal pipe, other channels are where they belong.  A worker
+    has one pipe from the master, for itself alone."""
     # Inboxes are held by all (prefork.worker.schedule.handover).
     server = start(BASIC, "--workers", "3", "--set", "workers.handover=false").wait_ready(3)
     server.expected_errors.add("worker died")
@@ -596,9 +597,14 @@ def test_a_worker_holds_nothing_of_the_masters(start: Start) -> None:
     assert len(processes) == 4
     for one in processes:
         assert listener in held(one)
-        for other in processes:
-            if one != other:
-                assert held(one) & held(other) == {listener}
+        for other in processes[1:]:
+            if one == other:
+                continue
+            common = held(one) & held(other) - {listener}
+            if one == server.pid:  # the pipe by which the master asks for the worker's stacks
+                assert [link.partition(":")[0] for link in common] == ["pipe"]
+            else:
+                assert not common
     control = [
         line.split()[6]
         for line in Path("/proc/net/unix").read_text().splitlines()
@@ -607,7 +613,7 @@ def test_a_worker_holds_nothing_of_the_masters(start: Start) -> None:
     assert set(control) <= sockets(server.pid)
     assert control
     for pid in server.ready_pids():
-        assert len(held(pid)) == 2, "the listener and its channel"
+        assert len(held(pid)) == 3, "the listener, its channel, and the pipe for its stacks"
 
 
 def test_reloads_leak_no_descriptor(start: Start) -> None:
