@@ -269,6 +269,7 @@ def run(location: str, paths: list[str], report: int) -> None:
     finder = install(watch)
     names: dict[str, Any] = {}
     problem = None
+    sys.dont_write_bytecode = True  # the migration leaves nothing beside the file
     watch.active = True
     try:
         if is_module:

@@ -245,14 +245,16 @@ class Server:
         assert not errors, f"unexpected errors in the log: {errors}\n{self.log()}"
 
     def kill(self) -> None:
-        """Kills all processes that are left, whatever became of the test."""
+        """Kills all processes that are left, the master first: it must not log their deaths."""
+        children: list[psutil.Process] = []
         with contextlib.suppress(psutil.NoSuchProcess):
-            for process in psutil.Process(self.pid).children(recursive=True):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
+            children = psutil.Process(self.pid).children(recursive=True)
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+        for process in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         for pid in {event["pid"] for event in self.find("worker ready")}:
             with contextlib.suppress(psutil.NoSuchProcess):
                 left = psutil.Process(pid)

@@ -75,7 +75,7 @@ def run(
 
 
 def test_each_file_is_tried() -> None:
-    found = {path.name for path in (CORPUS / "gunicorn").iterdir()}
+    found = {path.name for path in (CORPUS / "gunicorn").iterdir() if path.is_file()}
     assert found == {*GUNICORN, *REFUSED}
 
 
@@ -123,7 +123,7 @@ UWSGI_REFUSED = {
 
 
 def test_each_uwsgi_file_is_tried() -> None:
-    found = {path.name for path in (CORPUS / "uwsgi").iterdir()}
+    found = {path.name for path in (CORPUS / "uwsgi").iterdir() if path.is_file()}
     assert found == {*UWSGI, *UWSGI_REFUSED}
 
 
