@@ -62,7 +62,7 @@ lock: $(VENV)/.test  ## the newest releases into requirements/
 	$(PIP) install uv
 	$(LOCK) --upgrade -o requirements/serve.txt
 	$(LOCK) --upgrade --constraint requirements/serve.txt \
-	    --extra reload --extra wire --extra top --extra metrics --extra zstd --group test \
+	    --extra reload --extra wire --extra top --extra metrics --extra zstd --extra uvloop --group test \
 	    -o requirements/test.txt
 	$(LOCK) --upgrade --constraint requirements/test.txt --group release -o requirements/release.txt
 
