@@ -4,8 +4,8 @@ import prefork
 prefork.serve("shop.wsgi:application", bind=":8000", workers=4)
 """
 
+# Nothing else is imported here: `python -m prefork` would find it in the working directory.
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from prefork.stop_notice import StopNotice
 
@@ -26,14 +26,14 @@ class StartError(Exception):
 
 
 def serve(
-    target: Any,
+    target: object,
     *,
     bind: str | Sequence[str] | None = None,
     workers: int | str | None = None,
     threads: int | None = None,
     tcp: bool = False,
     reload: bool = False,
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, object] | None = None,
 ) -> int:
     """Runs a server until it is stopped, as `prefork serve` does; returns its exit status.
 

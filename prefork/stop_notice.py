@@ -1,7 +1,7 @@
 """How an application learns that its worker stops: `prefork.stopping`."""
 
 import os
-import threading
+from _thread import allocate_lock  # not threading: see prefork/__main__.py
 
 
 class StopNotice:
@@ -13,7 +13,7 @@ class StopNotice:
 
     def __init__(self) -> None:
         self._set = False
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
         self._fd = -1
         self._owner = 0
 

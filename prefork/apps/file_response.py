@@ -75,8 +75,16 @@ def plain(status: HTTPStatus, *headers: tuple[str, str]) -> FileResponse:
 
 
 def described(kind: str, length: int) -> list[tuple[str, str]]:
-    """The headers of a body, whose length is in bytes."""
-    return [("Content-Type", kind), ("Content-Length", str(length))]
+    """The headers of a body, whose length is in bytes.
+
+    A browser must take the type at its word, and not look into the file for another: an upload that
+    is served as a picture would be run as a script (https://fetch.spec.whatwg.org/#x-content-type-options-header).
+    """
+    return [
+        ("Content-Type", kind),
+        ("Content-Length", str(length)),
+        ("X-Content-Type-Options", "nosniff"),
+    ]
 
 
 def from_file(
@@ -92,7 +100,7 @@ def from_file(
         stack.callback(os.close, fd)
         if not stat.S_ISREG(status.st_mode):
             return plain(HTTPStatus.NOT_FOUND)
-        answer, part = _represent(environ, status, path)
+        answer, part = _represent(environ, status, path, coding)
         if coding is not None and answer.status is not HTTPStatus.PRECONDITION_FAILED:
             answer.headers.append(("Vary", "Accept-Encoding"))
             if coding and answer.status is not HTTPStatus.NOT_MODIFIED:
@@ -107,16 +115,19 @@ def from_file(
 
 
 def _represent(
-    environ: Environ, status: os.stat_result, path: bytes
+    environ: Environ, status: os.stat_result, path: bytes, coding: str | None
 ) -> tuple[FileResponse, Range | MultipartRanges | None]:
     """The head of the response to a request for a file, and the part of the file in its body.
 
     The entity tag is a strong one: it changes with each write, as far as the clock of the file
-    system ticks between two of them, and with each rename of another file into this one's place.
+    system ticks between two of them, and if a file of another time or size takes this one's place.
+    An inode would tell apart two files with the same time and size; but it differs between machines
+    that serve the same files, and is no client's business.  Two codings of one file may have the
+    same time and size, so a tag names its coding.
     """
     size = status.st_size
     modified = modified_at(status)
-    etag = f'"{status.st_mtime_ns:x}-{size:x}-{status.st_ino:x}"'
+    etag = f'"{status.st_mtime_ns:x}-{size:x}{f"-{coding}" if coding else ""}"'
     headers = [("ETag", etag), ("Last-Modified", formatdate(modified, usegmt=True))]
     outcome = conditions.outcome(environ, etag, modified)
     if outcome is HTTPStatus.PRECONDITION_FAILED:

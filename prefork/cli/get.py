@@ -99,6 +99,9 @@ def command(
     URLs may be http://, https:// or http+unix://%2Fpath%2Fof%2Fsocket/.  URLs of one server share
     one connection.  Bodies may have any size in both directions.
 
+    With -L, another scheme, host or port gets none of your headers that may hold a secret, which
+    are all but those known to be harmless.  Standard error names them.
+
     Exits with 0; with 1 if a URL failed (standard error names the step); with 2 for bad usage.
     """
     if len(outputs) > len(urls):
@@ -119,6 +122,9 @@ def command(
         for text, request, path in zip(urls, requests, _paths(outputs, urls), strict=True):
             try:
                 response = client.request(request, redirects)
+                if response.request.withheld:
+                    names = ", ".join(response.request.withheld)
+                    _report(text, f"redirect: to another origin, without your headers: {names}")
                 if fail and response.status >= 400:
                     response.discard()
                     _report(text, f"{response.status} {ascii(response.reason)[1:-1]}")

@@ -13,6 +13,17 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # Safe to send again if it is not known whether the first one arrived (RFC 9110 section 9.2.2).
 _IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"})
 
+# Of the headers that a user gives, those that hold no secret, whatever their value.  Any other name
+# may be that of a key or a token.
+_HARMLESS = frozenset(
+    {
+        *("accept", "accept-charset", "accept-encoding", "accept-language", "user-agent"),
+        *("cache-control", "pragma", "connection", "te", "range", "transfer-encoding"),
+        *("if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range"),
+        *("content-type", "content-encoding", "content-language", "expect", "dnt"),
+    }
+)
+
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
@@ -24,6 +35,8 @@ class ClientRequest(msgspec.Struct, frozen=True):
     method: str = "GET"
     headers: tuple[tuple[str, str | None], ...] = ()
     body: RequestContent | None = None
+    withheld: tuple[str, ...] = ()
+    """Names of the user's headers that were dropped since a redirect led to another origin."""
 
     @property
     def chunked(self) -> bool:
@@ -109,8 +122,9 @@ def redirected(request: ClientRequest, status: int, location: str) -> ClientRequ
     """The request that follows a response with this status and Location.
 
     After 303, and after 301 and 302 to a POST, it is a GET, as with browsers; otherwise method and
-    body stay (RFC 9110 section 15.4).  Credentials, cookies and a Host header of the user are not
-    sent to another origin.  Raises ValueError if the redirect cannot be followed.
+    body stay (RFC 9110 section 15.4).  Of the user's headers another origin (scheme, host or port)
+    gets those that are known to hold no secret; the names of the others are in `withheld`.  Raises
+    ValueError if the redirect cannot be followed.
     """
     url = resolve(request.url, location)
     method, body, headers = request.method, request.body, request.headers
@@ -119,9 +133,14 @@ def redirected(request: ClientRequest, status: int, location: str) -> ClientRequ
         headers = _without(headers, "content-type", "content-encoding", "transfer-encoding")
     if body is not None and not body.replayable:
         raise ValueError("the body came from a pipe and cannot be sent again")
+    withheld = request.withheld
     if url.origin != request.url.origin:
-        headers = _without(headers, "authorization", "cookie", "host")
-    return ClientRequest(url, method, headers, body)
+        secret = {name for name, value in headers if value is not None} - {
+            name for name, _ in headers if name.lower() in _HARMLESS
+        }
+        withheld += tuple(sorted(name for name in secret if name.lower() != "host"))
+        headers = _without(headers, *(name.lower() for name in secret))
+    return ClientRequest(url, method, headers, body, withheld)
 
 
 def _names(headers: tuple[tuple[str, str | None], ...]) -> set[str]:

@@ -261,12 +261,12 @@ def run(location: str, paths: list[str], report: int) -> None:
     descriptor `report`."""
     leave, process = os._exit, os.getpid()
     directory = os.getcwd()
-    sys.path[:0] = [directory, *paths]
     is_module = location.startswith("python:")
     name = location.removeprefix("python:") if is_module else "__config__"
     file = "" if is_module else os.path.abspath(location)
     watch = Watch(file, directory)
     finder = install(watch)
+    sys.path[:0] = [directory, *paths]  # from here on for the file alone: all of ours is imported
     names: dict[str, Any] = {}
     problem = None
     sys.dont_write_bytecode = True  # the migration leaves nothing beside the file

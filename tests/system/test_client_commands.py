@@ -177,6 +177,17 @@ def test_redirects_are_followed_when_asked_for() -> None:
     assert done.err == f"prefork get: {server.url}: redirect: more than 0 in a row\n"
 
 
+def test_headers_of_the_users_that_another_origin_does_not_get_are_named() -> None:
+    with serving(Recorder()) as there:
+        moved = answers(answer(b"", f"Location: {there.url}", status="302 Found"))
+        with serving(moved) as server:
+            done = get("-L", "-H", "X-Token: s3cret", "-H", "Accept: text/plain", server.url)
+    assert (done.code, done.out) == (0, b"ok")
+    assert done.err == (
+        f"prefork get: {server.url}: redirect: to another origin, without your headers: X-Token\n"
+    )
+
+
 def test_a_status_that_fails() -> None:
     missing = answers(answer(b"body", status="404 Not Found"))
     with serving(missing, missing, answers(answer(b"ok"))) as server:
