@@ -82,12 +82,12 @@ bench/.venv/.installed: bench/requirements.txt pyproject.toml | bench-packages
 bench-packages:  ## the programs that the bench talks to
 	sh bench/install-system-packages.sh
 
-# Side by side with other servers, about ten minutes: writes docs/performance/ and the tables made of it.
-bench: bench/.venv/.installed  ## side by side with other servers, ten minutes
+# Side by side with other servers, about fifteen minutes: writes docs/performance/ and the tables made of it.
+bench: bench/.venv/.installed  ## side by side with other servers, fifteen minutes
 	bench/.venv/bin/python -m bench --write
 
-# The rows that matter most, in under two minutes; prints only.
-bench-quick: bench/.venv/.installed  ## the rows of it that matter most, two minutes
+# The rows that matter most, in about a minute; prints only.
+bench-quick: bench/.venv/.installed  ## the rows of it that matter most, a minute
 	bench/.venv/bin/python -m bench --quick
 
 # A server under load and under faults by a seeded schedule: make chaos SECONDS=60 SEED=1

@@ -22,12 +22,12 @@ from bench.report import machine
 from bench.servers import ROOT, BenchError, prepare
 
 PARTS = (
-    *("hello", "threads", "neighbour", "balance"),
-    *("idle", "transfer", "frameworks", "memory", "respawn"),
+    *("traffic", "transfer", "frameworks", "growth", "threads", "neighbour", "balance"),
+    *("idle", "memory", "respawn", "hello"),
 )
 DOCUMENTS = ROOT
 """Where README.md and docs/ are."""
-QUICK = ("hello", "threads", "neighbour", "balance")
+QUICK = ("traffic", "hello")
 
 
 def arguments(given: list[str]) -> argparse.Namespace:
@@ -35,7 +35,7 @@ def arguments(given: list[str]) -> argparse.Namespace:
         prog="python -m bench", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}")
-    parser.add_argument("--quick", action="store_true", help="in under two minutes, roughly")
+    parser.add_argument("--quick", action="store_true", help="in about a minute")
     parser.add_argument("--write", action="store_true", help="into the documents; a whole run only")
     options = parser.parse_args(given)
     if options.write and (options.parts or options.quick):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from bench import figures
 from bench.figures import Measure, Section
-from bench.parts import balance, frameworks, hello, idle, neighbour
+from bench.parts import balance, frameworks, growth, hello, idle, neighbour
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,30 @@ _EIGHT = "prefork, 8 threads"
 _KEPT_32, _KEPT_1, _CLOSE = "keepalive-32", "keepalive-1", "close-32"
 
 AIMS = (
+    Aim("a browser's GET: CPU ÷ bjoern's", "browser", 1.9, "bjoern", starred=True),
+    Aim("POST of 1 KB: CPU ÷ bjoern's", "post-1k", 2.3, "bjoern", starred=True),
+    *(
+        Aim(f"{title}: CPU ÷ granian's", key, 1.0, "granian", starred=True)
+        for title, key in (
+            ("a browser's GET", "browser"),
+            ("POST of 1 KB", "post-1k"),
+            ("GET of an API", "api"),
+            ("form of 10 KB", "form-10k"),
+            ("GET with 4 KB of cookies", "cookies-4k"),
+            ("POST of 1 MB", "post-1m"),
+            ("upload of 10 MB", "upload-10m"),
+            ("hello over TLS", "tls-8"),
+        )
+    ),
+    *(
+        Aim(f"growth with {what}: power", f"growth-{key}", 1.1, measure=growth.POWER, starred=True)
+        for what, key in (
+            ("kept connections", "connections"),
+            ("fields", "fields"),
+            ("bytes of body", "body"),
+            ("workers", "workers"),
+        )
+    ),
     Aim("keep-alive, 32 connections: CPU ÷ bjoern's", _KEPT_32, 1.0, "bjoern", starred=True),
     Aim(
         "keep-alive, 32 connections: CPU ÷ gunicorn gthread's, 8 threads",
@@ -125,7 +149,7 @@ AIMS = (
         measure=balance.VARIATION,
         starred=True,
     ),
-    Aim("static 1 KB: CPU ÷ nginx's", "static-1k", 2.5, "nginx"),
+    Aim("static 1 KB: CPU ÷ nginx's", "static-1k", 1.15, "nginx"),
     Aim("static 100 MB: CPU ÷ nginx's", "static-100m", 1.1, "nginx"),
     Aim("POST of 1 MB: CPU ÷ gunicorn gthread's", "post-1m", 1 / 3, "gunicorn gthread"),
     Aim("Flask: CPU beyond the framework's ÷ bjoern's", "flask", 1.0, "bjoern", frameworks.BEYOND),

@@ -1,4 +1,4 @@
-"""Charts of the sections, as SVG: medians as bars, with the least and the most."""
+"""Charts of the sections, as SVG: medians, as bars with the least and the most, or as lines."""
 
 from pathlib import Path
 
@@ -11,6 +11,7 @@ matplotlib.rcParams["svg.hashsalt"] = "prefork"  # the same picture is the same 
 matplotlib.rcParams["svg.fonttype"] = "none"
 
 from matplotlib import pyplot  # noqa: E402 - the backend comes first
+from matplotlib.figure import Figure  # noqa: E402
 
 OURS, OTHERS = "#2a6f4e", "#9aa5b1"
 SKEWED = 30.0
@@ -19,6 +20,40 @@ SKEWED = 30.0
 
 def draw(section: Section, directory: Path) -> None:
     """Writes `directory`/KEY.svg."""
+    directory.mkdir(parents=True, exist_ok=True)
+    figure = _lines(section) if section.axis else _bars(section)
+    figure.savefig(directory / f"{section.key}.svg", bbox_inches="tight", metadata={"Date": None})
+    pyplot.close(figure)
+
+
+def _lines(section: Section) -> Figure:
+    """A line for each server over the section's points."""
+    figure, axes = pyplot.subplots(figsize=(7.5, 3.2))
+    costs: list[float] = []
+    for name, style in zip(section.servers, ("-", "--", "-.", ":"), strict=False):
+        middles = (section.middle(name, measure) for measure in section.measures)
+        line = [cost for cost in middles if cost is not None][: len(section.points)]
+        if not line:
+            continue
+        costs += line
+        color = OURS if name.startswith("prefork") else OTHERS
+        axes.plot(section.points, line, style, color=color, marker="o", markersize=3, label=name)
+    axes.set_xscale("symlog", linthresh=max(min(filter(None, section.points)), 1))
+    axes.set_xticks(section.points, [f"{point:,}" for point in section.points])
+    axes.minorticks_off()
+    if costs and max(costs) > SKEWED * min(costs):
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)
+    axes.set_xlabel(section.axis, fontsize=9)
+    axes.legend(fontsize=8, frameon=False)
+    axes.set_title(f"{section.title}\nCPU a request, us (less is better)", fontsize=10, loc="left")
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    return figure
+
+
+def _bars(section: Section) -> Figure:
     measure = section.measures[0]
     bars = [
         (name, middle, figures.values[measure.title])
@@ -43,6 +78,4 @@ def draw(section: Section, directory: Path) -> None:
     axes.set_title(f"{section.title}\n{measure.title} ({better})", fontsize=10, loc="left")
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    directory.mkdir(parents=True, exist_ok=True)
-    figure.savefig(directory / f"{section.key}.svg", bbox_inches="tight", metadata={"Date": None})
-    pyplot.close(figure)
+    return figure

@@ -6,10 +6,11 @@ does to one of them, for a tenth of a second or for minutes, it does to all.
 
 import contextlib
 import json
+import socket
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
@@ -27,6 +28,8 @@ TURN = 0.1
 
 MOST = 10_000_000
 
+_REQUEST = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+
 
 @dataclass(frozen=True)
 class Ask:
@@ -39,6 +42,10 @@ class Ask:
     """Bytes of body; 0 asks with GET."""
     body: str = BODY.decode()
     """What must come back: a text, or "@" and the path of a file."""
+    request: str = ""
+    """What is sent in place of a plain GET or POST: head and body.  Each run of four # or more is
+    another number in each request."""
+    tls: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,8 @@ class Row:
     ask: Ask
     servers: tuple[str, ...] = ()
     """Names of those that take part; empty: all of the group."""
+    idle: int = 0
+    """Connections to each server that are open besides, and do nothing."""
 
     def asks(self, server: str) -> bool:
         return not self.servers or server in self.servers
@@ -56,6 +65,10 @@ class Row:
 
 def load_command(ask: Ask, port: int, seconds: float = 0.0, requests: int = MOST) -> list[str]:
     command = [str(BUILD / "load"), "-p", ask.path, "-u", str(ask.upload), "-t", str(seconds)]
+    if ask.request:
+        command += ["-r", ask.request]
+    if ask.tls:
+        command.append("-s")
     return [*command, ask.mode, "127.0.0.1", str(port), *map(str, (ask.connections, requests)),
             ask.body]  # fmt: skip
 
@@ -80,6 +93,27 @@ def load(ask: Ask, port: int, seconds: float = 0.0, requests: int = MOST) -> dic
     return told(done.stdout, done.stderr, done.returncode)
 
 
+@contextlib.contextmanager
+def kept_open(port: int, count: int) -> Iterator[list[socket.socket]]:
+    """Connections that have each had one answer, and wait.
+
+    Raises OSError where one can't be made, BenchError where one is answered wrongly.
+    """
+    with contextlib.ExitStack() as stack:
+        opened: list[socket.socket] = []
+        for _ in range(count):
+            sock = stack.enter_context(socket.create_connection(("127.0.0.1", port), 10))
+            sock.sendall(_REQUEST)
+            answer = b""
+            while not answer.endswith(b"hello world\n"):
+                piece = sock.recv(4096)
+                if not piece:
+                    raise BenchError(f"a connection was closed after {answer[:60]!r}")
+                answer += piece
+            opened.append(sock)
+        yield opened
+
+
 class _Tally:
     """What the turns of one server come to, in one round of one row."""
 
@@ -92,6 +126,13 @@ class _Tally:
         self._ok = 0
         self._p50s: list[float] = []
         self._p99s: list[float] = []
+
+    def keep(self, idle: int, stack: contextlib.ExitStack) -> None:
+        """Opens connections that stay until the end of `stack`."""
+        try:
+            stack.enter_context(kept_open(self._running.port, idle))
+        except OSError as problem:
+            raise BenchError(f"{self.name}: {problem}") from None
 
     def warm_up(self, seconds: float) -> None:
         self.errors += Counter(load(self._ask, self._running.port, seconds)["errors"])
@@ -121,12 +162,15 @@ def play(row: Row, running: list[Running], seconds: float, turn: float) -> None:
     section = row.section
     tallies = [_Tally(each, row.ask) for each in running if row.asks(each.name)]
     turns = max(round(seconds / turn), 1)
-    for tally in tallies:
-        attempt([section], tally.name, partial(tally.warm_up, seconds * WARM_UP))
-    for number in range(turns):
-        first = number % max(len(tallies), 1)
-        for tally in tallies[first:] + tallies[:first]:
-            attempt([section], tally.name, partial(tally.turn, seconds / turns))
+    with contextlib.ExitStack() as stack:
+        for tally in tallies:
+            if row.idle:
+                attempt([section], tally.name, partial(tally.keep, row.idle, stack))
+            attempt([section], tally.name, partial(tally.warm_up, seconds * WARM_UP))
+        for number in range(turns):
+            first = number % max(len(tallies), 1)
+            for tally in tallies[first:] + tallies[:first]:
+                attempt([section], tally.name, partial(tally.turn, seconds / turns))
     for tally in tallies:
         if section.of(tally.name).problem:
             continue

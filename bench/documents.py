@@ -63,6 +63,7 @@ def load(directory: Path) -> Run:
     sections = []
     for section in raw["sections"]:
         section["measures"] = tuple(Measure(**measure) for measure in section["measures"])
+        section["points"] = tuple(section.get("points", ()))
         for name, figures in section["servers"].items():
             errors = Counter(figures.pop("errors"))
             section["servers"][name] = Figures(errors=errors, **figures)

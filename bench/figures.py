@@ -60,6 +60,10 @@ class Section:
     reference: str = "prefork"
     """The server whose first measure is 1.00 in the table."""
     servers: dict[str, Figures] = field(default_factory=dict)
+    axis: str = ""
+    """What `points` are the numbers of: the chart has lines in place of bars."""
+    points: tuple[float, ...] = ()
+    """One for each of the first measures."""
 
     def of(self, server: str) -> Figures:
         return self.servers.setdefault(server, Figures())

@@ -7,6 +7,8 @@ packages=""
 command -v cc >/dev/null 2>&1 || packages="$packages gcc"
 command -v nginx >/dev/null 2>&1 || packages="$packages nginx-light"
 [ -e /usr/include/ev.h ] || packages="$packages libev-dev"
+[ -e /usr/include/openssl/ssl.h ] || packages="$packages libssl-dev"
+command -v openssl >/dev/null 2>&1 || packages="$packages openssl"
 
 [ -n "$packages" ] || exit 0
 

@@ -1,6 +1,7 @@
 /* load: a load generator that believes nothing.
  *
- *     load [-p PATH] [-t SECONDS] [-u BYTES] keepalive|close HOST PORT CONNECTIONS REQUESTS BODY
+ *     load [-p PATH] [-r REQUEST] [-s] [-t SECONDS] [-u BYTES]
+ *         keepalive|close HOST PORT CONNECTIONS REQUESTS BODY
  *
  * Sends REQUESTS times "GET PATH" (default /) over CONNECTIONS connections at a time, in a closed
  * loop (a connection asks again when it has its answer), and holds every answer against what it has
@@ -9,6 +10,10 @@
  * and is left out of the latencies.  One thread and one epoll(7), so that it takes little of the
  * machine.  BODY may be @FILE: the file's bytes.
  *
+ * -r: sends these bytes in place of that request, head and body.  Each run of four # or more is
+ *     replaced by digits of a number that is another one for each request: a cookie, an id, a path
+ *     that no server has seen before.
+ * -s: speaks TLS, and believes any certificate; only if it was compiled with -DTLS and OpenSSL.
  * -t: begins no more requests after so many seconds, even if REQUESTS are not sent by then.
  * -u: "POST PATH" instead, with so many bytes of body.
  *
@@ -27,6 +32,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,8 +44,12 @@
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+#ifdef TLS
+#include <openssl/ssl.h>
+#endif
 
-enum { ROOM = 16384, EVENTS = 256, PIECE = 262144, MOST = 10000000 };
+enum { ROOM = 16384, EVENTS = 256, PIECE = 262144, MOST = 10000000,
+       REQUEST = 65536, MARKS = 64, FEWEST = 4 };
 
 #ifndef SILENCE_MS
 #define SILENCE_MS 10000 /* a test has less patience */
@@ -52,6 +62,11 @@ static const char *const names[OUTCOMES] = {"ok",     "connect", "reset",  "shor
 
 struct connection {
     int fd; /* -1: none */
+#ifdef TLS
+    SSL *tls;
+#endif
+    uint32_t wants; /* the event without which the last send could not go on */
+    unsigned long long serial; /* in place of the marks in its request */
     uint32_t watched; /* the events that it is registered for; 0: none */
     size_t sent; /* bytes of the request that are on their way */
     int closing; /* the answer is whole: only the end of the connection is to come */
@@ -65,8 +80,11 @@ struct connection {
 
 static int one_shot;
 static struct sockaddr_in server;
-static char request[512];
+static char request[REQUEST];
 static size_t request_size, upload;
+static struct mark { size_t at, size; } marks[MARKS]; /* what differs in each request */
+static int marked;
+static unsigned long long serial;
 static char piece[PIECE]; /* what is uploaded, and where large answers are read to */
 static const char *body;
 static size_t body_size;
@@ -99,8 +117,62 @@ static void watch(struct connection *c, uint32_t events)
     c->watched = events;
 }
 
+/* TLS is spoken if the program was called so: the two functions below are send(2) and recv(2) with
+ * or without it.  A handshake is done by the first send. */
+#ifdef TLS
+static SSL_CTX *context;
+
+static ssize_t spoken(struct connection *c, int done)
+{
+    if (done > 0)
+        return done;
+    int problem = SSL_get_error(c->tls, done);
+    if (problem == SSL_ERROR_ZERO_RETURN)
+        return 0;
+    c->wants = problem == SSL_ERROR_WANT_READ ? EPOLLIN : EPOLLOUT;
+    if (problem == SSL_ERROR_WANT_READ || problem == SSL_ERROR_WANT_WRITE)
+        errno = EAGAIN;
+    else if (problem != SSL_ERROR_SYSCALL || !errno)
+        errno = ECONNRESET;
+    return -1;
+}
+
+static void seal(struct connection *c)
+{
+    c->tls = SSL_new(context);
+    if (!c->tls || !SSL_set_fd(c->tls, c->fd))
+        fail("SSL_new");
+    SSL_set_connect_state(c->tls);
+}
+#endif
+
+static ssize_t give(struct connection *c, const char *from, size_t size, int flags)
+{
+    c->wants = EPOLLOUT;
+#ifdef TLS
+    errno = 0;
+    if (context)
+        return spoken(c, SSL_write(c->tls, from, size));
+#endif
+    return send(c->fd, from, size, flags);
+}
+
+static ssize_t take(struct connection *c, char *room, size_t size)
+{
+#ifdef TLS
+    errno = 0;
+    if (context)
+        return spoken(c, SSL_read(c->tls, room, size));
+#endif
+    return recv(c->fd, room, size, 0);
+}
+
 static void drop(struct connection *c)
 {
+#ifdef TLS
+    SSL_free(c->tls);
+    c->tls = NULL;
+#endif
     if (c->fd >= 0)
         close(c->fd);
     c->fd = -1;
@@ -115,10 +187,25 @@ static void count(struct connection *c, enum outcome outcome)
     done++;
 }
 
+/* Writes the number of this request into the marks.  Its digits are mixed, so that no two requests
+ * begin alike. */
+static void number(const struct connection *c)
+{
+    unsigned long long digits = c->serial * 0x9e3779b97f4a7c15ULL;
+    for (int i = 0; i < marked; i++) {
+        char *to = request + marks[i].at;
+        for (size_t j = 0; j < marks[i].size; j++) {
+            to[j] = "0123456789abcdef"[digits >> 60];
+            digits = digits << 4 | digits >> 60;
+        }
+    }
+}
+
 /* Sends the request, as much as is taken now; 0 where there is more to send, -1 for an error. */
 static int ask(struct connection *c)
 {
     static char zeros[PIECE];
+    number(c);
     while (c->sent < request_size + upload) {
         const char *from = request + c->sent;
         size_t size = request_size - c->sent;
@@ -129,7 +216,7 @@ static int ask(struct connection *c)
                 size = PIECE;
         }
         int more = upload && c->sent < request_size ? MSG_MORE : 0;
-        ssize_t n = send(c->fd, from, size, MSG_NOSIGNAL | more);
+        ssize_t n = give(c, from, size, MSG_NOSIGNAL | more);
         if (n < 0)
             return errno == EAGAIN ? 0 : -1;
         c->sent += n;
@@ -149,6 +236,7 @@ static void next(struct connection *c)
     while (begun < total && !(deadline && now() > deadline)) {
         int reused = c->fd >= 0;
         begun++;
+        c->serial = ++serial;
         c->have = c->sent = c->body = 0;
         c->headed = c->closing = 0;
         c->last = one_shot;
@@ -166,6 +254,10 @@ static void next(struct connection *c)
                 drop(c);
                 continue;
             }
+#ifdef TLS
+            if (context)
+                seal(c);
+#endif
         }
         int sent = ask(c);
         if (sent < 0) {
@@ -173,7 +265,7 @@ static void next(struct connection *c)
             drop(c);
             continue;
         }
-        watch(c, sent ? EPOLLIN : EPOLLIN | EPOLLOUT);
+        watch(c, sent ? EPOLLIN : EPOLLIN | c->wants);
         return;
     }
     drop(c);
@@ -236,7 +328,7 @@ static void hear(struct connection *c)
 {
     for (;;) {
         char *room = c->headed ? piece : c->buffer + c->have;
-        ssize_t n = recv(c->fd, room, c->headed ? PIECE : ROOM - c->have, 0);
+        ssize_t n = take(c, room, c->headed ? PIECE : ROOM - c->have);
         if (n < 0 && errno == EAGAIN)
             return;
         if (n < 0)
@@ -268,28 +360,23 @@ static void hear(struct connection *c)
 
 static void turn(struct connection *c, uint32_t events)
 {
-    if (c->sent) {
-        if (events & EPOLLOUT) {
-            int sent = ask(c);
-            if (sent < 0)
-                return end(c, reason(), 0);
-            if (sent)
-                watch(c, EPOLLIN);
-        }
-        if (events & ~EPOLLOUT)
-            hear(c);
-        return;
+    if (!c->sent) {
+        int error = 0;
+        socklen_t size = sizeof error;
+        getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &size);
+        if (error || !(events & (c->wants | EPOLLOUT)))
+            return end(c, CONNECT, 0);
     }
-    int error = 0;
-    socklen_t size = sizeof error;
-    getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &size);
-    if (error || !(events & EPOLLOUT))
-        return end(c, CONNECT, 0);
-    int sent = ask(c);
-    if (sent < 0)
-        return end(c, reason(), 0);
-    if (sent)
-        watch(c, EPOLLIN);
+    if (events & c->wants && c->sent < request_size + upload) {
+        int sent = ask(c);
+        if (sent < 0)
+            return end(c, reason(), 0);
+        watch(c, sent ? EPOLLIN : EPOLLIN | c->wants);
+        if (!c->sent)
+            return;
+    }
+    if (events & ~EPOLLOUT)
+        hear(c);
 }
 
 static int by_size(const void *a, const void *b)
@@ -345,10 +432,10 @@ static void run(struct connection *all, int connections)
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: load [-p PATH] [-t SECONDS] [-u BYTES] keepalive|close HOST PORT "
-                    "CONNECTIONS REQUESTS BODY\n"
+    fprintf(stderr, "usage: load [-p PATH] [-r REQUEST] [-s] [-t SECONDS] [-u BYTES] "
+                    "keepalive|close HOST PORT CONNECTIONS REQUESTS BODY\n"
                     "       HOST an IPv4 address, CONNECTIONS 1 to 1000, REQUESTS 1 to 10000000,\n"
-                    "       SECONDS up to 600, BODY may be @FILE\n");
+                    "       SECONDS up to 600, BODY may be @FILE, -s needs OpenSSL\n");
     return 2;
 }
 
@@ -369,13 +456,48 @@ static void expect(const char *text)
     close(fd);
 }
 
+/* Finds the marks in the request. */
+static int mark(void)
+{
+    for (size_t at = 0, size; at < request_size; at += size + 1) {
+        at += strcspn(request + at, "#");
+        size = strspn(request + at, "#");
+        if (size < FEWEST)
+            continue;
+        if (marked == MARKS)
+            return 0;
+        marks[marked++] = (struct mark){at, size};
+    }
+    return 1;
+}
+
+static int speak_tls(void)
+{
+#ifdef TLS
+    context = SSL_CTX_new(TLS_client_method());
+    if (!context)
+        fail("SSL_CTX_new");
+    SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    signal(SIGPIPE, SIG_IGN);
+    return 1;
+#else
+    return 0;
+#endif
+}
+
 int main(int argc, char **argv)
 {
-    const char *path = "/";
+    const char *path = "/", *given = NULL;
     double seconds = 0;
-    for (int option; (option = getopt(argc, argv, "p:t:u:")) != -1;) {
+    for (int option; (option = getopt(argc, argv, "p:r:st:u:")) != -1;) {
         if (option == 'p')
             path = optarg;
+        else if (option == 'r')
+            given = optarg;
+        else if (option == 's') {
+            if (!speak_tls())
+                return usage();
+        }
         else if (option == 't')
             seconds = atof(optarg);
         else if (option == 'u')
@@ -397,15 +519,19 @@ int main(int argc, char **argv)
         seconds > 600)
         return usage();
     expect(argv[5]);
+    serial = now(); /* so that no two runs ask for the same */
     char length[64] = "";
     if (upload)
         snprintf(length, sizeof length, "Content-Length: %zu\r\n", upload);
-    request_size = snprintf(request, sizeof request,
-                            "%s %s HTTP/1.1\r\nHost: %s:%d\r\nUser-Agent: load\r\n"
-                            "Accept: */*\r\n%s%s\r\n",
+    if (given)
+        request_size = snprintf(request, sizeof request, "%s", given);
+    else
+        request_size = snprintf(request, sizeof request,
+                                "%s %s HTTP/1.1\r\nHost: %s:%d\r\nUser-Agent: load\r\n"
+                                "Accept: */*\r\n%s%s\r\n",
                             upload ? "POST" : "GET", path, argv[1], port, length,
                             one_shot ? "Connection: close\r\n" : "");
-    if (request_size >= sizeof request)
+    if (request_size >= sizeof request || (given && upload) || !mark())
         return usage();
     struct connection *all = calloc(connections, sizeof *all);
     latencies = calloc(total, sizeof *latencies);

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from bench.servers import BUILD, PEERS, Server
+from bench.servers import BUILD, CERTIFICATE, KEY, PEERS, Server
 
 BIND = ("--bind", "127.0.0.1:{port}")
 MANY = "20000"
@@ -63,8 +63,15 @@ def c_loop(mode: str) -> tuple[str, ...]:
     return (str(BUILD / "accept_loop"), mode, "{port}")
 
 
-def nginx(name: str, location: str, probe: str = "/") -> Server:
-    """One worker of nginx that serves `location { ... }`; it keeps a connection for ever."""
+def nginx(
+    name: str, location: str, probe: str = "/", more: str = "", *, tls: bool = False
+) -> Server:
+    """One worker of nginx that serves `location { ... }`; it keeps a connection for ever.
+
+    `more`: what else is in its `server { ... }`.  A brace in the texts is written twice.
+    """
+    if tls:
+        more += f"ssl_certificate {CERTIFICATE}; ssl_certificate_key {KEY};"
     config = f"""
         daemon off; worker_processes 1; pid {{directory}}/pid; error_log stderr error;
         worker_rlimit_nofile 20000;
@@ -74,7 +81,10 @@ def nginx(name: str, location: str, probe: str = "/") -> Server:
             client_body_temp_path {{directory}}/body; proxy_temp_path {{directory}}/proxy;
             fastcgi_temp_path {{directory}}/fastcgi; uwsgi_temp_path {{directory}}/uwsgi;
             scgi_temp_path {{directory}}/scgi; default_type text/plain;
-            server {{{{ listen 127.0.0.1:{{port}} backlog=4096; location / {{{{ {location} }}}} }}}}
+            server {{{{
+                listen 127.0.0.1:{{port}} backlog=4096{" ssl" * tls}; {more}
+                location / {{{{ {location} }}}}
+            }}}}
         }}}}
     """
-    return Server(name, ("nginx", "-e", "stderr", "-c", "{config}"), probe, config)
+    return Server(name, ("nginx", "-e", "stderr", "-c", "{config}"), probe, config, tls=tls)

@@ -22,6 +22,7 @@ COLUMNS = (
     ("prefork", ("prefork",)),
     ("bjoern", ("bjoern",)),
     ("granian", ("granian",)),
+    ("uWSGI", ("uWSGI, keep-alive", "uWSGI, closing", "uWSGI")),
     ("gunicorn gthread", ("gunicorn gthread, 8 threads", "gunicorn gthread")),
     ("gunicorn sync", ("gunicorn sync",)),
     ("nginx", ("nginx, return 200", "nginx")),
@@ -29,14 +30,21 @@ COLUMNS = (
 """The servers of the headline table, each with its names in the sections."""
 
 HEADLINE = (
-    ("kept-alive request: CPU, us", "keepalive-32", CPU),
-    ("connection of one request: CPU, us", "close-32", CPU),
-    ("Django: CPU beyond the framework's, us", "django", frameworks.BEYOND),
-    ("POST of 1 MB: CPU, us", "post-1m", CPU),
-    ("file of 1 KB: CPU, us", "static-1k", CPU),
+    ("a browser's GET", "browser", CPU),
+    ("POST of 1 KB", "post-1k", CPU),
+    ("GET of an API, 2 KB", "api", CPU),
+    ("form of 10 KB", "form-10k", CPU),
+    ("GET with 4 KB of cookies", "cookies-4k", CPU),
+    ("POST of 1 MB", "post-1m", CPU),
+    ("upload of 10 MB", "upload-10m", CPU),
+    ("file of 1 KB", "static-1k", CPU),
+    ("Django, beyond the framework", "django", frameworks.BEYOND),
     ("p99 beside a slow neighbour, ms", "neighbour-sleep", neighbour.P99),
     ("memory of 4 idle workers, MB", "idle-server", idle.PSS),
     ("start to first answer, 8 workers, ms", "idle-server", idle.START),
+    ("hello over TLS, kept connections", "tls-8", CPU),
+    ("hello, a connection for each", "close-32", CPU),
+    ("hello that repeats, kept connections", "keepalive-32", CPU),
 )
 """The rows of the headline table: title, section and measure."""
 
@@ -63,13 +71,13 @@ def ratio(section: Section, server: str, measure: Measure) -> str:
 
 def line(section: Section, name: str, figures: Figures) -> str:
     if not figures.valid:
-        dashes = " | –" * len(section.measures)
+        dashes = " | –" * (len(section.measures) - bool(section.axis))
         return f"| {name} | {figures.complaint.replace('|', '/')}{dashes} |"
     first, *rest = section.measures
     cells = [
         name,
         cell(figures.values.get(first.title, []), first.digits),
-        ratio(section, name, first),
+        *([] if section.axis else [ratio(section, name, first)]),
         *(cell(figures.values.get(measure.title, []), measure.digits) for measure in rest),
     ]
     return f"| {' | '.join(cells)} |"
@@ -77,7 +85,9 @@ def line(section: Section, name: str, figures: Figures) -> str:
 
 def table(section: Section) -> str:
     first, *rest = section.measures
-    titles = ["server", first.title, f"÷ {section.reference}", *(each.title for each in rest)]
+    # What stands at the points of a line is compared along the line.
+    ratios = [] if section.axis else [f"÷ {section.reference}"]
+    titles = ["server", first.title, *ratios, *(each.title for each in rest)]
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     lines += [line(section, name, figures) for name, figures in section.servers.items()]
     return "\n".join(lines)
@@ -85,7 +95,7 @@ def table(section: Section) -> str:
 
 def headline(sections: dict[str, Section]) -> str:
     """The medians that matter most, a line each; those that this run has measured."""
-    titles = ["", *(title for title, _ in COLUMNS)]
+    titles = ["CPU of a request in us, or what is said", *(title for title, _ in COLUMNS)]
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for title, key, measure in HEADLINE:
         if key not in sections:

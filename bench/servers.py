@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
@@ -27,6 +28,9 @@ from bench.hello import BODY
 ROOT = Path(__file__).resolve().parent.parent
 PEERS = ROOT / "bench/.venv/bin"
 BUILD = ROOT / "bench/build"
+OPENSSL = Path("/usr/include/openssl/ssl.h")
+"""Without it the load generator does not speak TLS."""
+CERTIFICATE, KEY = BUILD / "certificate.pem", BUILD / "key.pem"
 
 BOOT_TIMEOUT = 20.0
 STOP_TIMEOUT = 10.0
@@ -47,6 +51,8 @@ class Server:
     """What it answers like `bench.hello` once it is up."""
     config: str = ""
     """A configuration file; `{port}` as above, `{directory}` is one of its own to write in."""
+    tls: bool = False
+    """It speaks TLS, with the certificate and key that `certificate` has made."""
 
 
 def prepare() -> None:
@@ -73,13 +79,31 @@ def compile_programs() -> None:
     BUILD.mkdir(exist_ok=True)
     for name in ("load", "accept_loop"):
         source, binary = f"{ROOT}/bench/{name}.c", f"{BUILD}/{name}"
-        command = ["cc", "-O2", "-Wall", "-Wextra", "-o", binary, source]
+        tls = ("-DTLS", "-lssl", "-lcrypto") if OPENSSL.exists() and name == "load" else ()
+        command = ["cc", "-O2", "-Wall", "-Wextra", "-o", binary, source, *tls]
         try:
             subprocess.run(command, check=True)
         except FileNotFoundError:
             raise BenchError("cc not found: install a C compiler (Debian: gcc)") from None
         except subprocess.CalledProcessError:
             raise BenchError(f"cc could not compile bench/{name}.c") from None
+
+
+def certificate() -> None:
+    """Makes CERTIFICATE and KEY, for 127.0.0.1 (ECDSA, P-256).
+
+    Raises BenchError where openssl(1) is missing, or the load generator does not speak TLS.
+    """
+    if not OPENSSL.exists():
+        raise BenchError(f"{OPENSSL} is missing (Debian: libssl-dev): no load over TLS")
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    files = ["-nodes", "-days", "30", "-keyout", str(KEY), "-out", str(CERTIFICATE)]
+    try:
+        subprocess.run(
+            [*command, *files, "-subj", "/CN=127.0.0.1"], check=True, capture_output=True
+        )
+    except (OSError, subprocess.CalledProcessError) as problem:
+        raise BenchError(f"openssl could not make a certificate: {problem}") from None
 
 
 def free_port() -> int:
@@ -146,7 +170,7 @@ def started(server: Server) -> Iterator[Running]:
             raise BenchError(f"{server.name}: {command[0]}: {error.strerror}") from None
         running = Running(server.name, process, port)
         try:
-            if not _answers(running, server.probe):
+            if not _answers(running, server.probe, tls=server.tls):
                 output.seek(0)
                 said = output.read().decode(errors="replace").strip()[-2000:]
                 raise BenchError(f"{server.name} did not start: {said or 'it printed nothing'}")
@@ -155,10 +179,18 @@ def started(server: Server) -> Iterator[Running]:
             _stop(running)
 
 
-def _answers(running: Running, path: str) -> bool:
+def _connection(port: int, *, tls: bool) -> http.client.HTTPConnection:
+    if not tls:
+        return http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    context = ssl.create_default_context(cafile=CERTIFICATE)
+    context.check_hostname = False
+    return http.client.HTTPSConnection("127.0.0.1", port, timeout=2, context=context)
+
+
+def _answers(running: Running, path: str, *, tls: bool) -> bool:
     deadline = time.monotonic() + BOOT_TIMEOUT
     while time.monotonic() < deadline and running.process.poll() is None:
-        connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=2)
+        connection = _connection(running.port, tls=tls)
         try:
             # a server that does not keep connections may close after its answer, and it may be C
             connection.request("GET", path, headers={"Connection": "close"})

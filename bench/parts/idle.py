@@ -1,25 +1,22 @@
 """What a server costs that has nothing to do: idle connections, wake-ups, memory, its start."""
 
-import contextlib
 import re
 import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 
 from bench import peers
 from bench.apps import PROBE
-from bench.closed_loop import Ask, load
+from bench.closed_loop import Ask, kept_open, load
 from bench.figures import Measure, Section, attempt
 from bench.parts.balance import wait_for_all
 from bench.servers import BenchError, Running, Server, started
 
 APP = "bench.hello:app"
-REQUEST = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
 BYTES = Measure("bytes a connection")
 P50, P99 = Measure("another's p50, us"), Measure("another's p99, us")
@@ -46,27 +43,6 @@ def switches(running: Running) -> int:
             found = re.search(r"^voluntary_ctxt_switches:\s*(\d+)", status.read_text(), re.M)
             total += int(found[1]) if found else 0
     return total
-
-
-@contextlib.contextmanager
-def kept_open(port: int, count: int) -> Iterator[list[socket.socket]]:
-    """Connections that have each had one answer, and wait.
-
-    Raises OSError where one can't be made, BenchError where one is answered wrongly.
-    """
-    with contextlib.ExitStack() as stack:
-        opened: list[socket.socket] = []
-        for _ in range(count):
-            sock = stack.enter_context(socket.create_connection(("127.0.0.1", port), 10))
-            sock.sendall(REQUEST)
-            answer = b""
-            while not answer.endswith(b"hello world\n"):
-                piece = sock.recv(4096)
-                if not piece:
-                    raise BenchError(f"a connection was closed after {answer[:60]!r}")
-                answer += piece
-            opened.append(sock)
-        yield opened
 
 
 def still_open(socks: list[socket.socket]) -> int:

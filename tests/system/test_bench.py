@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import shutil
 import socket
 import struct
@@ -322,7 +323,7 @@ def test_write_puts_the_figures_between_the_words_of_the_documents(
     for name in ("README.md", "docs/performance.md"):
         text = (tmp_path / name).read_text()
         assert text.startswith((ROOT / name).read_text()[:100])
-        assert "kept-alive request" not in text.partition("<!-- end of the headline -->")[0]
+        assert "hello that repeats" not in text.partition("<!-- end of the headline -->")[0]
     (raw,) = json.loads((figures / "figures.json").read_text())["sections"]
     (median, _) = raw["servers"]["prefork"]["values"]["CPU a request, us"]
     assert f"{median:,.1f}" in capsys.readouterr().out
@@ -374,6 +375,31 @@ def test_a_large_body_and_an_upload_are_held_against_what_they_have_to_be(
     assert (right["ok"], right["errors"]) == (8, {})
     assert [len(body) for body in bodies[:8]] == [300_000] * 8
     assert (wrong["ok"], wrong["errors"]) == (0, {"body": 8})
+
+
+def test_marks_in_a_request_are_other_digits_in_each(binary: str) -> None:
+    heads: list[bytes] = []
+
+    def answer(sock: socket.socket) -> None:
+        while head := sock.recv(4096):
+            heads.append(head)
+            sock.sendall(GOOD)
+
+    request = "POST /#### HTTP/1.1\r\nX: #-########################\r\nContent-Length: 2\r\n\r\nhi"
+    with serving(answer) as port:
+        told = load(binary, "keepalive", port, 40, BODY, "-r", request)
+    assert (told["ok"], told["errors"]) == (40, {})
+    sent = [re.fullmatch(rb"POST /(\w{4}) H.*: #-(\w{24})\r\n.*\r\n\r\nhi", each, re.DOTALL)
+            for each in heads]  # fmt: skip
+    assert None not in sent
+    assert len({match[2] for match in sent if match}) == 40
+
+
+def test_a_request_that_is_given_has_no_room_for_an_upload(binary: str) -> None:
+    command = [binary, "-r", "GET / HTTP/1.1\r\n\r\n", "-u", "1"]
+    command += ["keepalive", "127.0.0.1", "1", "1", "1", BODY]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr[:11]) == (2, "usage: load")
 
 
 def test_a_time_ends_the_run_before_the_requests_do(binary: str) -> None:
@@ -458,7 +484,7 @@ def test_an_unknown_part_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         command.main(["hallo"])
     assert left.value.code == 2
-    assert "'hallo' is not one of hello, threads" in capsys.readouterr().err
+    assert "'hallo' is not one of traffic, transfer" in capsys.readouterr().err
 
 
 def test_the_c_loop_answers_right_in_both_ways(binary: str, tmp_path: Path) -> None:

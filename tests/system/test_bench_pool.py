@@ -4,14 +4,16 @@ import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from bench import apps
+from bench import apps, peers
+from bench.closed_loop import Row, compare, kept_open
 from bench.figures import Section
-from bench.parts import balance, idle, memory, neighbour, respawn
+from bench.parts import balance, growth, idle, memory, neighbour, respawn, traffic
 from bench.peers import prefork
-from bench.servers import Server, compile_programs
+from bench.servers import OPENSSL, Server, compile_programs
 from tests.support.server import Start
 
 HELLO = prefork("bench.hello:app", "--workers", "2")
@@ -86,9 +88,51 @@ def test_a_slow_neighbour_and_its_fast_clients_are_all_answered(
     assert set(figures.values) == {measure.title for measure in neighbour.MEASURES}
 
 
+@needs_cc
+def test_what_browsers_and_clients_of_an_api_send_is_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    command = prefork(traffic.APP, "--workers", "1")
+    monkeypatch.setattr(traffic, "servers", lambda quick: [Server("prefork", command)])
+    monkeypatch.setattr(traffic, "secured", lambda quick: Section("tls", "TLS", "Not now.", ()))
+    *sections, _ = traffic.measure(True)
+    assert [section.servers["prefork"].complaint for section in sections] == ["invalid: "] * 6
+
+
+@needs_cc
+@pytest.mark.skipif(not OPENSSL.exists(), reason="needs the headers of OpenSSL")
+def test_a_hello_over_tls_is_asked_and_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[Server] = []
+
+    def ours(servers: list[Server], rows: list[Row], *rest: Any, **options: Any) -> None:
+        compared.extend(servers)
+        compare(servers[:1], rows, *rest, **options)
+
+    monkeypatch.setattr(traffic, "compare", ours)
+    section = traffic.secured(True)
+    assert len(compared) == 4
+    assert all(server.tls for server in compared)
+    assert section.servers["prefork"].valid, section.servers["prefork"].complaint
+
+
+@needs_cc
+def test_growth_is_a_line_for_each_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CONNECTIONS", "FIELDS", "BODIES", "WORKERS"):
+        monkeypatch.setattr(growth, name, (1, 40))
+    monkeypatch.setattr(growth, "WORKERS", (1, 2))
+    command = prefork(growth.APP, "--workers", "1")
+    monkeypatch.setattr(growth, "one_worker", lambda: [Server("prefork", command)])
+    monkeypatch.setattr(peers, "granian", lambda app, threads, *more: prefork(app, *more))
+    for section in growth.measure(True):
+        for figures in section.servers.values():
+            assert figures.valid, figures.complaint
+            assert list(figures.values) == [measure.title for measure in section.measures]
+        assert len(section.points) == 2
+
+
 def test_idle_connections_are_kept_and_counted(start: Start) -> None:
     server = start("bench.hello:app", "--workers", "1").wait_ready(1)
-    with idle.kept_open(server.port, 20) as socks:
+    with kept_open(server.port, 20) as socks:
         assert idle.still_open(socks) == 20
         server.process.kill()
         server.process.wait()

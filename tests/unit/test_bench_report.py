@@ -9,6 +9,7 @@ from bench import aims, report
 from bench.aims import Aim
 from bench.documents import Run, load, save
 from bench.figures import CPU, RATE, Section, attempt
+from bench.parts import growth
 from bench.report import cell, line, put_into, ratio, table
 from bench.servers import BenchError
 
@@ -97,8 +98,31 @@ def test_the_headline_has_the_medians_of_each_server() -> None:
         kept.add(name, {CPU: cpu})
     kept.of("bjoern").problem = "gone"
     head, _, *rows = report.headline({"keepalive-32": kept}).splitlines()
-    assert head == "|  | prefork | bjoern | granian | gunicorn gthread | gunicorn sync | nginx |"
-    assert rows == ["| kept-alive request: CPU, us | 9.0 | – | – | 206.0 | – | – |"]
+    assert head.partition(" | ")[2] == (
+        "prefork | bjoern | granian | uWSGI | gunicorn gthread | gunicorn sync | nginx |"
+    )
+    assert rows == ["| hello that repeats, kept connections | 9.0 | – | – | – | 206.0 | – | – |"]
+
+
+def test_a_line_is_not_compared_with_another_at_its_first_point() -> None:
+    made = section(prefork=[10.0], other=[20.0])
+    made.axis, made.points = "bytes", (1.0, 2.0)
+    made.of("third").problem = "gone"
+    assert table(made).splitlines()[0] == "| server | CPU a request, us | requests a second |"
+    assert line(made, "other", made.servers["other"]) == "| other | 20.0 | 1,000 |"
+    assert len({one.count("|") for one in table(made).splitlines()}) == 1
+
+
+def test_the_growth_of_a_line_is_that_of_its_last_step() -> None:
+    rows = []
+    for point, cost in ((1, 5.0), (10, 6.0), (100, 60.0)):
+        each = Section("row", "A row", "", (CPU,))
+        each.add("prefork", {CPU: cost}, Counter(reset=1))
+        rows.append((point, each))
+    joined = growth.joined("g", "Growth", "About.", "bytes", rows)
+    figures = joined.servers["prefork"]
+    assert figures.values == {"1": [5.0], "10": [6.0], "100": [60.0], "power": [1.0]}
+    assert figures.errors == Counter(reset=3)
 
 
 def test_the_document_has_a_table_and_a_chart_for_each_section() -> None:
