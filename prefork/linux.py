@@ -10,7 +10,7 @@ import socket
 import stat
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -59,6 +59,48 @@ def _prctl(option: int, value: int) -> None:
     if _libc.prctl(option, *map(ctypes.c_ulong, (value, 0, 0, 0))) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+_SIGSET = struct.Struct("=16Q")  # sigset_t of glibc and musl: bit N - 1 is signal N
+_SIGNALFD_SIGINFO = struct.Struct("=Iiii112x")  # its first members; 128 bytes in all
+
+SI_KERNEL = 0x80
+"""siginfo.si_code: the kernel sent the signal, and no process (sigaction(2))."""
+
+
+class SignalInfo(NamedTuple):
+    """A signal that was sent."""
+
+    number: int
+    code: int
+    """si_code: SI_KERNEL, or 0 or less if a process sent it."""
+    pid: int
+    """The process that sent it; 0 if it is in another pid namespace."""
+
+
+def signal_descriptor(signals: Iterable[int]) -> int:
+    """A descriptor from which signals that this process blocks are read, with their senders.
+
+    signalfd(2), Linux 2.6.27; non-blocking and closed by an exec.  Raises OSError.
+    """
+    mask = sum(1 << number - 1 for number in signals)
+    fd: int = _libc.signalfd(
+        -1, _SIGSET.pack(mask, *(0,) * 15), ctypes.c_int(os.O_NONBLOCK | os.O_CLOEXEC)
+    )
+    if fd < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return fd
+
+
+def read_signals(fd: int) -> list[SignalInfo]:
+    """The signals that have come, the lowest number first.  Several of a number are one signal."""
+    try:
+        data = os.read(fd, _SIGNALFD_SIGINFO.size * 8)
+    except BlockingIOError:
+        return []
+    found = _SIGNALFD_SIGINFO.iter_unpack(data)
+    return [SignalInfo(number, code, pid) for number, _, code, pid in found]
 
 
 _PROT_READ_WRITE = 0x3

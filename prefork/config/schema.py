@@ -46,6 +46,7 @@ WorkersOrNone = Annotated[
 ]
 
 Protocol = Literal["wsgi", "static", "tcp"]
+StandardInput = Literal["null", "inherit"]
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["text", "json"]
 AccessFormat = Literal["common", "combined", "json"]
@@ -247,6 +248,7 @@ class Process(Struct, frozen=True, kw_only=True):
         Annotated[int, Meta(ge=0, le=0o777)] | None,
         ValueKind('an octal mask such as "0027" or 0o027', values.read_mode, values.show_mode),
     ] = None  # as it was inherited
+    stdin: Annotated[StandardInput, _one_of(StandardInput)] = "null"
     daemon: Flag = False
     pidfile: OptionalPath = None
     limits: Annotated[

@@ -101,7 +101,15 @@ def application_traceback(problem: BaseException) -> str:
         )
         chained = (part.__cause__, part.__context__, *(part.exceptions or ()))
         pending += [each for each in chained if each is not None]
-    return "".join(shown.format()).rstrip("\n")
+    return "".join(shown.format()).rstrip("\n") + _hint(problem)
+
+
+def _hint(problem: BaseException) -> str:
+    """What to do about the end of the standard input (of `input()`, `breakpoint()`), as a line."""
+    shown = f"{type(problem).__name__}: {problem}"
+    if shown not in ("EOFError: EOF when reading a line", "EOFError: ", "BdbQuit: "):
+        return ""
+    return '\n(workers have no standard input, unless process.stdin is "inherit")'
 
 
 def summary_of(problem: BaseException) -> str:

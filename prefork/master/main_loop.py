@@ -6,7 +6,6 @@ wait.  Then each part of the master does what is due (prefork.master.periodic).
 
 import gc
 import selectors
-import signal
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -80,6 +79,7 @@ class Master:
             self._selector, scoreboard, log, reloads, self, self._foreign_descriptors
         )
         pool, children, zygotes = supervisor.pool, supervisor.children, supervisor.zygotes
+        self._signals = SignalPipe(self._selector, adopted.state if adopted else None)
         parts = MasterParts(
             started_at=adopted.state.started_at if adopted else monotonic(),
             reloads=reloads,
@@ -91,8 +91,8 @@ class Master:
             scoreboard=scoreboard,
             ledger=ledger,
             daemon=adopted.state.daemon if adopted else starter is not None,
+            ends_with_terminal=self._signals.ends_with_terminal,
         )
-        self._signals = SignalPipe(self._selector)
         self._operations = Operations(self._selector, parts, log, self._signals.take, watch=watch)
         self._control.serve(ControlCommands(self._operations, parts).handle)
         self._reaper = Reaper(pool, children, zygotes, supervisor.inboxes, ledger)
@@ -166,7 +166,7 @@ class Master:
         """After an exec: the processes are ours, and are then replaced as by any reload."""
         state = adopted.state
         self._supervisor.restore(state, adopted.generations)
-        signal.pthread_sigmask(signal.SIG_SETMASK, state.mask)  # pending ones arrive now
+        self._signals.unblock(state.mask)  # pending ones arrive now
         self._ledger.upgraded("success")
         logs.event("info", "upgraded", was=state.prefork, version=__version__)
         for listener in adopted.opened:

@@ -184,6 +184,8 @@ class MasterSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     pidfile: PidFileSnapshot | None = None
     daemon: bool = False
     """The server was started as one."""
+    ends_with_terminal: bool = False
+    """It was started on a terminal, and SIGHUP was not ignored."""
     mask: tuple[int, ...] = ()
     """Signals that were blocked when the server was started."""
 

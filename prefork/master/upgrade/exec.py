@@ -20,6 +20,7 @@ from prefork import address, logs
 from prefork.config import ConfigError, LoadedConfig
 from prefork.listeners import Listener
 from prefork.master.control_server import ControlServer
+from prefork.master.controlling_terminal import TERMINAL_SIGNALS
 from prefork.master.pool.ledger import Ledger
 from prefork.master.pool.pool import Pool
 from prefork.master.processes.children import Children
@@ -92,6 +93,7 @@ class MasterParts(Struct, frozen=True):
     scoreboard: Scoreboard
     ledger: Ledger
     daemon: bool
+    ends_with_terminal: bool
 
 
 def snapshot(
@@ -132,7 +134,8 @@ def snapshot(
         scoreboard=parts.scoreboard.fd,
         pidfile=reloads.pidfile.hand_over(),
         daemon=parts.daemon,
-        mask=tuple(mask),
+        ends_with_terminal=parts.ends_with_terminal,
+        mask=tuple(sorted({*mask} - TERMINAL_SIGNALS)),
     )
 
 

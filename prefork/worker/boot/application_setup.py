@@ -19,11 +19,21 @@ def set_up_application(context: WorkerContext) -> Hooks:
     and whatever the hooks' modules raise when they are imported.
     """
     config = context.config
+    if config.process.stdin == "null":
+        _read_nothing()
     set_limits(config.process.limits)
     context.logs.reconfigure(config.log)
     user = drop_rights(config.process, context.master)
     set_environment(config, user)
     return Hooks(config.workers.hooks)
+
+
+def _read_nothing() -> None:
+    """Replaces the standard input by /dev/null, also what was read ahead of it."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 - it stays open
 
 
 def set_environment(config: Config, user: dict[str, str]) -> None:

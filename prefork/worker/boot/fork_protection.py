@@ -17,6 +17,10 @@ _IGNORED = (
     *(signal.SIGTTIN, signal.SIGTTOU, WAKE),
 )
 
+_BLOCKED = (signal.SIGTTIN, signal.SIGTTOU)
+"""With these blocked, a read from the terminal in the background fails at once (EIO), and a write
+succeeds (termios(3)).  With a handler the interpreter would try again, for ever."""
+
 
 class _Closable(Protocol):
     def close(self) -> None: ...
@@ -37,6 +41,11 @@ def fork(run: Callable[[], NoReturn]) -> int:
         return pid
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, old)
+
+
+def unblock_signals() -> None:
+    """Lets signals arrive, now that this process has handlers of its own."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, _BLOCKED)
 
 
 def flush_output() -> None:

@@ -26,6 +26,7 @@ from prefork.worker.boot.fork_protection import (
     close_descriptors,
     drop_master_state,
     protect_from_forks,
+    unblock_signals,
 )
 from prefork.worker.boot.hooks import Hooks, WorkerInfo
 from prefork.worker.boot.leftovers import report_what_is_waited_for
@@ -76,7 +77,7 @@ def _become_worker(args: WorkerArgs) -> None:
     args.scoreboard.confine(args.slot)
     if args.stacks is not None:
         start_stack_writer(args.stacks)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    unblock_signals()
 
 
 def _end_with_master(master: int) -> None:

@@ -26,7 +26,12 @@ from prefork.channel import BornReport, Channel, FailedReport, ForkOrder, ReadyR
 from prefork.stack_dump import WorkerStacks
 from prefork.worker.boot.application_setup import set_up_application
 from prefork.worker.boot.boot_failure import FAILED_TO_BOOT, describe
-from prefork.worker.boot.fork_protection import drop_master_state, fork, protect_from_forks
+from prefork.worker.boot.fork_protection import (
+    drop_master_state,
+    fork,
+    protect_from_forks,
+    unblock_signals,
+)
 from prefork.worker.boot.hooks import WorkerInfo
 from prefork.worker.boot.leftovers import open_descriptors, warn_of_connections
 from prefork.worker.boot.process import LoadedApplication, run_worker
@@ -67,7 +72,7 @@ def _become_zygote(args: ZygoteArgs) -> None:
     if os.getppid() != context.master:
         os._exit(0)  # it died before the kernel was asked for the signal
     context.scoreboard.confine(None)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    unblock_signals()
 
 
 def _serve(args: ZygoteArgs) -> int:
