@@ -278,9 +278,16 @@ def early_hints(headers: Headers) -> bytes:
 
     Headers of final responses only, such as a length, are left out.
     """
+    return b"HTTP/1.1 103 Early Hints\r\n" + interim_lines(headers) + b"\r\n"
+
+
+def interim_lines(headers: Headers) -> bytes:
+    """The lines of headers in an interim response (RFC 9110 section 15.2).
+
+    Raises and leaves out as `early_hints` does.
+    """
     found = (_lines.get(pair) or _line(pair) for pair in headers)
-    lines = [line for line in found if isinstance(line, bytes)]
-    return b"HTTP/1.1 103 Early Hints\r\n" + b"".join(lines) + b"\r\n"
+    return b"".join(line for line in found if isinstance(line, bytes))
 
 
 def error(status: int, reason: str, *, method: str = "GET", headers: Headers = ()) -> bytes:

@@ -39,6 +39,7 @@ FLOORS = (
     "worker.schedule",
     "worker",
     "apps",
+    "websocket",
     "http",
     "listeners",
     "control",
