@@ -62,7 +62,7 @@ lock: $(VENV)/.test  ## the newest releases into requirements/
 	$(PIP) install uv
 	$(LOCK) --upgrade -o requirements/serve.txt
 	$(LOCK) --upgrade --constraint requirements/serve.txt \
-	    --extra reload --extra wire --extra top --extra metrics --extra zstd --extra uvloop --group test \
+	    --extra reload --extra wire --extra top --extra metrics --extra zstd --extra uvloop --extra websocket --group test \
 	    -o requirements/test.txt
 	$(LOCK) --upgrade --constraint requirements/test.txt --group release -o requirements/release.txt
 
@@ -95,9 +95,10 @@ SECONDS ?= 60
 chaos: $(VENV)/.test  ## a server under load and faults: SECONDS=60 SEED=1
 	$(BIN)/python -m tests.faults.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
-# Our reading of HTTP against that of other parsers, on random inputs: make fuzz SECONDS=600 SEED=2
-fuzz: $(VENV)/.test  ## our reading of HTTP against other parsers: SECONDS=600 SEED=2
+# Our reading of HTTP and WebSocket against that of other parsers, on random inputs: make fuzz SECONDS=600 SEED=2
+fuzz: $(VENV)/.test  ## our reading of HTTP and WebSocket against others: SECONDS=600 SEED=2
 	$(BIN)/python -m tests.fuzz.http --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tests.fuzz.websocket --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 # What an installation has below share/: man pages and completion, made from the code.
 share: $(VENV)/.test  ## man pages and completion, made from the code
