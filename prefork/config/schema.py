@@ -177,7 +177,7 @@ class Http(Struct, frozen=True, kw_only=True):
     ] = ()
     trusted_headers: Annotated[
         tuple[str, ...], ValueKind("a list of header names", values.read_forwarding_headers)
-    ] = values.FORWARDING_HEADERS
+    ] = values.USUAL_FORWARDING_HEADERS
     proxy_protocol: Flag = False
 
 

@@ -36,6 +36,10 @@ FORWARDING_HEADERS = (
 """The headers in which a trusted proxy describes its client; `http.trusted_headers` chooses some.
 """
 
+USUAL_FORWARDING_HEADERS = ("X-Forwarded-For", "X-Forwarded-Proto")
+"""Those that each proxy sets if it is told to forward anything. It lets the others through as a
+client has sent them, unless its configuration names them."""
+
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": KIB, "MIB": MIB, "GIB": GIB}
 _SIZE = re.compile(r"(\d{1,19}) ?([KMG]?i?B)", re.IGNORECASE | re.ASCII)
 _MODE = re.compile(r"(0|0o)?[0-7]{3}")

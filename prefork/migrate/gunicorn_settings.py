@@ -184,7 +184,7 @@ SETTINGS: dict[str, GunicornSetting] = {
     "secure_scheme_headers": GunicornSetting(
         "table",
         _TRANSLATED,
-        "X-Forwarded-Proto (and Forwarded) of http.trusted_proxies",
+        "X-Forwarded-Proto of http.trusted_proxies",
         {
             "X-FORWARDED-PROTOCOL": "ssl",
             "X-FORWARDED-PROTO": "https",
@@ -396,7 +396,8 @@ SETTINGS: dict[str, GunicornSetting] = {
     "forwarder_headers": GunicornSetting(
         "string",
         _LOST,
-        f"{_UNDERSCORES}; for SCRIPT_NAME let the proxy send X-Forwarded-Prefix",
+        f"{_UNDERSCORES}; for SCRIPT_NAME let the proxy send X-Forwarded-Prefix, and name it in"
+        " http.trusted_headers",
         "SCRIPT_NAME,PATH_INFO",
     ),
     "header_map": GunicornSetting("string", _LOST, _UNDERSCORES, "drop"),

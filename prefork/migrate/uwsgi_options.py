@@ -175,10 +175,12 @@ OPTIONS: dict[str, UwsgiOption] = {
     "mount": UwsgiOption(
         _L,
         "one application for each file; dispatch in it (werkzeug's DispatcherMiddleware), or let"
-        " the proxy send X-Forwarded-Prefix",
+        " the proxy send X-Forwarded-Prefix, and name it in http.trusted_headers",
         ("app",),
     ),
-    "manage-script-name": UwsgiOption(_L, "let the proxy send X-Forwarded-Prefix"),
+    "manage-script-name": UwsgiOption(
+        _L, "let the proxy send X-Forwarded-Prefix, and name it in http.trusted_headers"
+    ),
     "route": UwsgiOption(
         _L,
         _PROXY,

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from prefork.config import Config, Override, Source, load
+from prefork.config.values import FORWARDING_HEADERS
 from tests.support.commands import ROOT
 from tests.support.passable import passable
 from tests.support.programs import DEPLOY, find, run
@@ -206,7 +207,25 @@ def test_the_times_of_nginx_agree_with_ours(name: str) -> None:
     ours = in_comments(text)
     assert ours["http"]["keepalive"] > seconds(text, "keepalive_timeout")
     assert seconds(text, "proxy_read_timeout") > Config().workers.request_timeout
-    assert headers_set_by_nginx(text) >= set(ours["http"]["trusted_headers"])
+    assert set(ours["http"]["trusted_headers"]) <= {*FORWARDING_HEADERS}
+
+
+ENDING_AT_A_PROXY = {*FORWARDING_HEADERS, "X-Real-IP", "X-Request-ID", "X-Request-Start"}
+"""Headers that no client may send through a proxy."""
+
+
+@pytest.mark.parametrize("name", ["nginx/prefork.conf", "nginx/tcp.conf", "container/nginx.conf"])
+def test_nginx_sets_or_removes_what_a_client_could_forge(name: str) -> None:
+    text = (DEPLOY / name).read_text()
+    assert headers_set_by_nginx(text) >= ENDING_AT_A_PROXY
+    # One in a location would replace all that are inherited.
+    assert not re.search(r"^ +location [^}]*proxy_set_header", text, re.MULTILINE)
+
+
+def test_haproxy_sets_or_removes_what_a_client_could_forge() -> None:
+    text = (DEPLOY / "haproxy" / "haproxy.cfg").read_text()
+    found = re.findall(r"^ +http-request (?:set|del)-header (\S+)", text, flags=re.MULTILINE)
+    assert {*found} >= ENDING_AT_A_PROXY
 
 
 def test_the_times_of_haproxy_agree_with_ours() -> None:
@@ -240,4 +259,4 @@ def in_comments(text: str) -> dict[str, Any]:
 
 
 def headers_set_by_nginx(text: str) -> set[str]:
-    return set(re.findall(r"proxy_set_header (X-Forwarded-\S+|Forwarded) ", text))
+    return set(re.findall(r"^ +proxy_set_header (\S+) ", text, flags=re.MULTILINE))

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from prefork.config.values import FORWARDING_HEADERS
 from tests.support.certificates import Authority
 from tests.support.nginx import nginx_command
 from tests.support.processes import peers_of
@@ -51,15 +52,30 @@ def environ_of(client: Raw, *headers: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def trusting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Believes 127.0.0.1 and who comes through its Unix socket."""
+    """Believes 127.0.0.1 and the peers of its Unix socket, in each header."""
     tmp = tmp_path_factory.mktemp("trusting")
     for start in servers(tmp):
         yield start(
             *(APP, "--workers", "1", "--set", f"http.trusted_proxies={TRUSTED}"),
             *("--set", "log.access=" + str(tmp / "access.log")),
             *("--set", "http.max_connections_per_address=1"),
+            *("--set", f"http.trusted_headers={json.dumps(FORWARDING_HEADERS)}"),
             bind=("127.0.0.1:0", f"unix:{tmp}/sock"),
         ).wait_ready(1)
+
+
+def test_only_the_client_and_the_scheme_are_believed_by_default(start: Start) -> None:
+    """The other headers go through most proxies as a client has sent them."""
+    server = start(
+        *(APP, "--workers", "1", "--set", f"http.trusted_proxies={TRUSTED}"),
+    ).wait_ready(1)
+    with talk(server) as client:
+        told = environ_of(client, *SPOOFED, "Forwarded: for=203.0.113.8;host=spoofed.example")
+    assert (told["REMOTE_ADDR"], told["wsgi.url_scheme"]) == ("203.0.113.9", "https")
+    assert told["SCRIPT_NAME"] == ""
+    forwarded = [name for name in told if "FORWARDED" in name]
+    assert sorted(forwarded) == ["HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO"]
+    assert "spoofed" not in json.dumps(told)
 
 
 def test_a_trusted_proxy_speaks_for_its_client(trusting: Server) -> None:
