@@ -219,23 +219,26 @@ class HttpConnection(ResponseWriter):
         while True:
             if request is not None:
                 now = self.answer(request, call, record, now)
-                if (
-                    self.unsent is None
-                    and not leave_at
-                    and (not reader.last if repeats else reader.idle and not self._ended_unseen)
-                ):
-                    # The outcome of `advance`, by a shorter way.
-                    keepalive = self._rules.keepalive
-                    self.deadline = now + keepalive if keepalive else 0.0
-                    self.state = _IDLE
-                    return now
+                # The outcome of `advance`, by a shorter way.
+                if self.unsent is None and not leave_at:
+                    if not reader.last if repeats else reader.idle and not self._ended_unseen:
+                        keepalive = self._rules.keepalive
+                        self.deadline = now + keepalive if keepalive else 0.0
+                        self.state = _IDLE
+                        return now
+                    if reader.last and not (reader.error or reader.surplus or self.broken):
+                        self.allow_close()
+                        self.deadline = 0.0
+                        self.state = _CLOSED
+                        return now
             if self.advance(now, leave_at) is not _QUEUED or now - began > _TIME_SLICE:
                 return now
             request = self.take(now)
 
     def answer(self, request: Request, call: Call, record: ThreadRecord, now: float) -> float:
         """Has a request answered; returns when that was over."""
-        if self.state is _IDLE:  # which the table allows, and `enter` would take its time to find
+        state = self.state
+        if state is _IDLE or state is _NEW:  # the table allows it; `enter` would take time to see
             self.state = _CALL
         else:
             self.enter(_CALL)
@@ -500,6 +503,8 @@ class HttpConnection(ResponseWriter):
 
     def _time_limit(self, limit: TimeLimit, now: float) -> float:
         """Monotonic seconds at which a state's time is over; 0 for never."""
+        if limit is TimeLimit.NONE:
+            return 0.0
         rules = self._rules
         if limit is TimeLimit.KEEPALIVE:
             return now + rules.keepalive if rules.keepalive else 0.0

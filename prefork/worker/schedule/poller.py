@@ -129,8 +129,10 @@ class ConnectionPoller(Generic[P]):
         A closed descriptor that another process still shares would leave events behind that can
         no longer be deleted (epoll(7), "Questions and answers" 6).
         """
-        self.unregister(connection)
-        self._wheel.remove(connection)
+        if connection.events:
+            self.unregister(connection)
+        if connection.wheel_time != inf:
+            self._wheel.remove(connection)
 
     def wait(self, now: float, limit: float | None = None) -> list[tuple[int, int]]:
         """(descriptor, events) of what became ready; waits until the next deadline at most.
