@@ -18,6 +18,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 _PR_SET_PDEATHSIG = 1
 _PR_GET_PDEATHSIG = 2
+_PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 
@@ -44,6 +45,16 @@ def forbid_new_privileges() -> None:
     prctl(2), PR_SET_NO_NEW_PRIVS, Linux 3.5; it cannot be undone.  Raises OSError.
     """
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def set_dumpable(dumpable: bool) -> None:
+    """Whether this process may leave a core file, and be traced by others of its user.
+
+    prctl(2), PR_SET_DUMPABLE.  A fork inherits it; a change of credentials sets it to
+    fs.suid_dumpable, and execve(2) to true.  If it is false, the files in /proc/PID belong to root,
+    and only root reads the process's memory (ptrace(2), "access mode checking").  Raises OSError.
+    """
+    _prctl(_PR_SET_DUMPABLE, int(dumpable))
 
 
 def become_subreaper() -> None:
@@ -101,6 +112,24 @@ def read_signals(fd: int) -> list[SignalInfo]:
         return []
     found = _SIGNALFD_SIGINFO.iter_unpack(data)
     return [SignalInfo(number, code, pid) for number, _, code, pid in found]
+
+
+_libc.syscall.restype = ctypes.c_long
+
+
+def system_call(number: int, *arguments: int | bytes | None) -> int:
+    """A system call for which libc has no function, by its number on this architecture.
+
+    syscall(2).  Integers are passed as C longs, bytes as a pointer to them.  Raises OSError.
+    """
+    found: int = _libc.syscall(
+        ctypes.c_long(number),
+        *(ctypes.c_long(each) if isinstance(each, int) else each for each in arguments),
+    )
+    if found < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return found
 
 
 _PROT_READ_WRITE = 0x3

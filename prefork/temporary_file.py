@@ -15,6 +15,13 @@ _NOT_SUPPORTED = frozenset({errno.EOPNOTSUPP, errno.EISDIR})
 """Of file systems, and of kernels before 3.11, that know no O_TMPFILE: open(2)."""
 
 
+VARIABLES = ("TMPDIR", "TEMP", "TMP")
+"""The environment variables that name a directory for temporary files."""
+
+DIRECTORIES = ("/tmp", "/var/tmp", "/usr/tmp")
+"""The directories for them if no variable names one that can be used."""
+
+
 def unnamed_file() -> int:
     """The descriptor of a new file that is nobody else's, and gone when it is closed.
 
@@ -32,9 +39,8 @@ def unnamed_file() -> int:
 
 
 def _directories() -> Iterator[str]:
-    named = (os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
-    yield from (name for name in named if name)
-    yield from ("/tmp", "/var/tmp", "/usr/tmp", os.curdir)
+    yield from (os.environ[name] for name in VARIABLES if os.environ.get(name))
+    yield from (*DIRECTORIES, os.curdir)
 
 
 def _made_in(directory: str) -> int:

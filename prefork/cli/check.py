@@ -5,7 +5,7 @@ import sys
 import click
 
 from prefork.cli.file_completion import files
-from prefork.config import Config, ConfigError, Source, describe, interpreter, load
+from prefork.config import Config, ConfigError, Source, describe, interpreter, load, sandbox
 
 
 @click.command("check")
@@ -25,7 +25,9 @@ def command(config: str, show: bool, imported: bool, tcp: bool) -> None:
     except ConfigError as error:
         click.echo(str(error))
         sys.exit(1)
-    for warning in interpreter.warnings():
+    missing = sandbox.missing(loaded.config.process)
+    incomplete = [f"{key}: {reason}" for key, reason in missing.items()]
+    for warning in (*interpreter.warnings(), *incomplete):
         click.echo(f"warning: {warning}", err=True)
     for line in describe(loaded) if show else ():
         click.echo(line)

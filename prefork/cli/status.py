@@ -81,6 +81,7 @@ def _status_lines(server: ServerStatus) -> list[str]:
         f"{server.name}: {', '.join(header)}",
         *map(_queue, server.queues),
         _counters(server),
+        *([f"sandbox: {', '.join(server.sandbox)}"] if len(server.sandbox) > 1 else []),
         *table,
         *(line for worker in workers for line in _details(worker)),
     ]

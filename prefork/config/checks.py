@@ -12,7 +12,7 @@ import resource
 from collections.abc import Callable, Collection, Iterator, Mapping
 
 from prefork import accounts
-from prefork.config import config_files
+from prefork.config import config_files, sandbox
 from prefork.config.problems import Problem
 from prefork.config.resource_values import LIMITS, UNLIMITED
 from prefork.config.schema import KEYS, Config, Process, Tls, Workers
@@ -64,6 +64,7 @@ def _coherent(config: Config) -> Iterator[Finding]:
         reason = "needs http.trusted_proxies: the PROXY header is accepted only from these"
         yield "http.proxy_protocol", reason, "add the addresses of your proxies"
     yield from _log_destinations(config)
+    yield from _sandbox(config.process)
     if "before_fork" in config.workers.hooks and not config.workers.preload:
         # The master would have to call it, and the master never runs code of the application.
         reason = "the hook before_fork needs the process that preloads"
@@ -123,6 +124,24 @@ def _log_destinations(config: Config) -> Iterator[Finding]:
                 yield key, f"a daemon has no {target}", 'set it to a file, or to "syslog"'
 
 
+def _sandbox(process: Process) -> Iterator[Finding]:
+    for key in ("landlock", "seccomp"):
+        if getattr(process, key) != "off" and not process.no_new_privs:
+            yield f"process.{key}", "needs process.no_new_privs", "remove no_new_privs = false"
+    if process.writable and process.landlock == "off":
+        yield (
+            "process.writable",
+            "has no effect without process.landlock",
+            'set process.landlock = "require", or "best-effort"',
+        )
+    if process.seccomp_allow and process.seccomp == "off":
+        yield (
+            "process.seccomp_allow",
+            "has no effect without process.seccomp",
+            'set process.seccomp = "require", or "best-effort"',
+        )
+
+
 def _pool_size(workers: Workers) -> Iterator[Finding]:
     """Of two keys that contradict each other, the more likely mistake is reported."""
     if workers.spare:
@@ -169,6 +188,12 @@ def _possible(config: Config) -> Iterator[Finding]:
 
 def _process(process: Process) -> Iterator[Finding]:
     yield from _account(process)
+    for path in process.writable:
+        if not os.path.exists(path):
+            yield "process.writable", f"{toml(path)}: no such file or directory", "make it first"
+    for key, reason in sandbox.missing(process).items():
+        if getattr(process, key.removeprefix("process.")) == "require":
+            yield key, reason, 'set it to "best-effort" to serve without it'
     if process.pidfile is not None:
         yield from _directory("process.pidfile", os.path.dirname(process.pidfile))
     usable = os.sched_getaffinity(0)

@@ -49,6 +49,7 @@ Protocol = Literal["wsgi", "static", "tcp"]
 StandardInput = Literal["null", "inherit"]
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["text", "json"]
+Sandbox = Literal["off", "best-effort", "require"]
 AccessFormat = Literal["common", "combined", "json"]
 TlsVersion = Literal["1.2", "1.3"]
 ClientAuth = Literal["none", "optional", "required"]
@@ -244,6 +245,13 @@ class Process(Struct, frozen=True, kw_only=True):
         str | None, ValueKind("the name or number of a group", values.read_account)
     ] = None
     no_new_privs: Flag = True
+    dumpable: Annotated[bool | None, ValueKind("true or false")] = None  # the kernel decides
+    landlock: Annotated[Sandbox, _one_of(Sandbox)] = "off"
+    writable: Annotated[tuple[str, ...], ValueKind("a list of paths", values.read_paths)] = ()
+    seccomp: Annotated[Sandbox, _one_of(Sandbox)] = "off"
+    seccomp_allow: Annotated[
+        tuple[str, ...], ValueKind("a list of system calls", values.read_system_calls)
+    ] = ()
     umask: Annotated[
         Annotated[int, Meta(ge=0, le=0o777)] | None,
         ValueKind('an octal mask such as "0027" or 0o027', values.read_mode, values.show_mode),

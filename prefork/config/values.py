@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from prefork import address
+from prefork import address, seccomp
 from prefork.capacity import WORKERS_MAX
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
@@ -186,6 +186,19 @@ def read_codings(raw: Any, base: str) -> tuple[str, ...]:
     if not isinstance(raw, list | tuple) or not all(item in ("zstd", "gzip") for item in raw):
         raise Mismatch
     return tuple(dict.fromkeys(raw))
+
+
+def read_system_calls(raw: Any, base: str) -> tuple[str, ...]:
+    if not isinstance(raw, list | tuple) or not all(isinstance(name, str) for name in raw):
+        raise Mismatch
+    unknown = [name for name in raw if name not in seccomp.NAMES]
+    if unknown:
+        near = nearest(unknown[0], seccomp.NAMES)
+        hint = (
+            f"did you mean {near[0]}?" if near else f"those are {', '.join(sorted(seccomp.NAMES))}"
+        )
+        raise Invalid(f"{toml(unknown[0])} is not among the calls that are refused; {hint}")
+    return tuple(raw)
 
 
 def read_error_log(raw: Any, base: str) -> str:

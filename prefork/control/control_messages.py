@@ -154,6 +154,7 @@ class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     reloads: the number of reloads that have ended, by result.
     overflows: handshakes that the kernel dropped since the start because a TCP listen queue was
         full, in the whole network namespace.
+    sandbox: what confines the workers, each in a few words.
     queue_time: the mean in seconds, by the X-Request-Start of requests; 0 without that header.
     """
 
@@ -173,6 +174,7 @@ class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     queues: list[QueueStatus] = []
     overflows: int = 0
     queue_time: float = 0.0
+    sandbox: list[str] = []
     workers: list[WorkerStatus]
 
 

@@ -127,7 +127,8 @@ def test_without_a_thread_the_signal_still_writes_them(monkeypatch: pytest.Monke
     masters, workers = pair
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", _no_thread)
-        worker.start_stack_writer(workers)
+        worker.register_stack_signal(workers)
+        worker.start_stack_thread(workers)
     try:
         os.kill(os.getpid(), stack_dump.SIGNAL)
         assert "test_without_a_thread" in masters.read()

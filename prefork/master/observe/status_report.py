@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from prefork import __version__, linux
+from prefork.config import sandbox
 from prefork.control import CallStatus, QueueStatus, ServerStatus, WorkerStatus
 from prefork.listeners import Listener
 from prefork.master.pool.plan import Worker, WorkerState
@@ -42,6 +43,7 @@ def status(parts: MasterParts) -> dict[str, Any]:
         queues=[_queue(listener) for listener in listeners],
         queue_time=round(done.waited / done.queued, 6) if done.queued else 0.0,
         overflows=parts.ledger.overflows(linux.listen_overflows()),
+        sandbox=sandbox.in_force(serving.config.process),
         workers=[
             _worker(child, children, counters[child.pid], now)
             for child in sorted(children, key=lambda child: child.slot)

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from prefork import logs
 from prefork.apps import given_application
-from prefork.config import ConfigError, Source, changes
+from prefork.config import ConfigError, Source, changes, sandbox
 from prefork.listeners import Listener, ListenError
 from prefork.master.periodic import Periodic
 from prefork.master.pidfile import PidFile, PidFileError
@@ -161,6 +161,8 @@ class Reloads(Periodic):
         if number != self._first:
             self._ledger.reloaded("success")
         logs.event("info", "generation settled", generation=number, changes=len(done.changed))
+        for key, reason in sandbox.missing(done.generation.config.process).items():
+            logs.event("warning", "sandbox incomplete", key=key, reason=reason)
         if done.waiting is not None:
             done.waiting.ok(generation=number, changes=done.changed)
 

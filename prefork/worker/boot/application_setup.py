@@ -6,17 +6,18 @@ import sys
 from prefork import logs, systemd
 from prefork.apps.application_loader import LoadError
 from prefork.config import Config
+from prefork.worker.boot.confinement import confine
 from prefork.worker.boot.hooks import Hooks
 from prefork.worker.boot.resource_limits import set_limits
 from prefork.worker.boot.rights import drop_rights
 from prefork.worker.boot.worker_args import WorkerContext
 
 
-def set_up_application(context: WorkerContext) -> Hooks:
-    """Makes the application's surroundings, and finds its hooks.
+def restrict(context: WorkerContext) -> dict[str, str]:
+    """Takes all rights away that the application is not to have, while there is one thread.
 
-    Limits and log files come first, since they may take root's rights.  Raises LoadError, LogError,
-    and whatever the hooks' modules raise when they are imported.
+    Limits and log files come first, since they may take root's rights.  Returns the environment
+    variables of the user.  Raises LoadError, LogError.
     """
     config = context.config
     if config.process.stdin == "null":
@@ -24,6 +25,15 @@ def set_up_application(context: WorkerContext) -> Hooks:
     set_limits(config.process.limits)
     context.logs.reconfigure(config.log)
     user = drop_rights(config.process, context.master)
+    confine(config)
+    return user
+
+
+def set_up_application(config: Config, user: dict[str, str]) -> Hooks:
+    """Makes the application's surroundings, and finds its hooks; `user`: as `restrict` returns it.
+
+    Raises LoadError, LogError, and whatever the hooks' modules raise when they are imported.
+    """
     set_environment(config, user)
     return Hooks(config.workers.hooks)
 

@@ -58,6 +58,19 @@ def _peer(fd: int) -> str:
     return f"unix:{os.fsdecode(name)}" if name else f"a socket pair (descriptor {fd})"
 
 
+def end_children() -> None:
+    """Ends the processes of the application's `multiprocessing`, such as those of a Pool.
+
+    At an ordinary exit its own callback does so.  That one also waits for tasks, which a server
+    that stops at once does not.
+    """
+    processes = sys.modules.get("multiprocessing.process")
+    if processes is not None:
+        for child in processes.active_children():
+            with contextlib.suppress(Exception):  # it may have ended, or be another's by now
+                child.terminate()
+
+
 def report_what_is_waited_for() -> None:
     """Logs the threads and children that the interpreter waits for, if its end takes long.
 

@@ -20,8 +20,9 @@ from msgspec import Struct
 from prefork import linux, logs
 from prefork.apps.application_loader import LoadError
 from prefork.channel import FailedReport
-from prefork.worker.boot.application_setup import set_up_application
+from prefork.worker.boot.application_setup import restrict, set_up_application
 from prefork.worker.boot.boot_failure import FAILED_TO_BOOT, describe
+from prefork.worker.boot.confinement import confine_signals
 from prefork.worker.boot.fork_protection import (
     close_descriptors,
     drop_master_state,
@@ -29,10 +30,10 @@ from prefork.worker.boot.fork_protection import (
     unblock_signals,
 )
 from prefork.worker.boot.hooks import Hooks, WorkerInfo
-from prefork.worker.boot.leftovers import report_what_is_waited_for
+from prefork.worker.boot.leftovers import end_children, report_what_is_waited_for
 from prefork.worker.boot.resource_limits import bind_to_cpus
 from prefork.worker.boot.service_factory import ServiceFactory, ServiceParts, load_service
-from prefork.worker.boot.stack_writer import start_stack_writer
+from prefork.worker.boot.stack_writer import register_stack_signal, start_stack_thread
 from prefork.worker.boot.worker_args import WorkerArgs
 from prefork.worker.schedule.handover import Handover
 from prefork.worker.schedule.service_interface import Service
@@ -76,7 +77,7 @@ def _become_worker(args: WorkerArgs) -> None:
     _end_with_master(args.master)
     args.scoreboard.confine(args.slot)
     if args.stacks is not None:
-        start_stack_writer(args.stacks)
+        register_stack_signal(args.stacks)
     unblock_signals()
 
 
@@ -104,7 +105,12 @@ def _serve(args: WorkerArgs, loaded: LoadedApplication | None) -> int:
     )
     try:
         bind_to_cpus(config.process.cpu_affinity, slot)
-        hooks = set_up_application(args) if loaded is None else loaded.hooks
+        # Before the first thread: most of these rights are those of a thread.
+        user = restrict(args) if loaded is None else {}
+        confine_signals(config)
+        if args.stacks is not None:
+            start_stack_thread(args.stacks)
+        hooks = set_up_application(config, user) if loaded is None else loaded.hooks
         hooks.call("after_fork", worker)
         create_service = load_service(config) if loaded is None else loaded.create_service
         service = create_service(ServiceParts(args, threads, handover))
@@ -145,21 +151,8 @@ def _create_threads(loop: WorkerLoop) -> None:
 def _quit(service: Service) -> NoReturn:
     """SIGQUIT: the server stops now."""
     service.flush()
-    _end_children()
+    end_children()
     os._exit(0)
-
-
-def _end_children() -> None:
-    """Ends the processes of the application's `multiprocessing`, such as those of a Pool.
-
-    At an ordinary exit its own callback does so.  That one also waits for tasks, which a server
-    that stops at once does not.
-    """
-    processes = sys.modules.get("multiprocessing.process")
-    if processes is not None:
-        for child in processes.active_children():
-            with contextlib.suppress(Exception):  # it may have ended, or be another's by now
-                child.terminate()
 
 
 def _exit(status: int) -> NoReturn:

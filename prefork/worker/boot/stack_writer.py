@@ -4,25 +4,35 @@ import contextlib
 import faulthandler
 import os
 import select
+import signal
 import threading
 
 from prefork.stack_dump import DUMP, SIGNAL, WorkerStacks
 
 
-def start_stack_writer(stacks: WorkerStacks) -> None:
-    """From now on the stacks are written into the memfd when the master asks for them.
+def register_stack_signal(stacks: WorkerStacks) -> None:
+    """From now on the stacks are written into the memfd when the master sends the signal for it.
 
-    To be called with all signals blocked, so that the thread never gets one.  If no thread can be
-    started, only the signal for the stacks has an effect.
+    It has an effect also while a thread holds the interpreter.
     """
     faulthandler.register(SIGNAL, file=stacks.memfd, all_threads=True)
-    with contextlib.suppress(RuntimeError):
-        threading.Thread(
-            target=_write_on_request,
-            args=(stacks.request, stacks.memfd),
-            name="stacks",
-            daemon=True,
-        ).start()
+
+
+def start_stack_thread(stacks: WorkerStacks) -> None:
+    """From now on the stacks are written into the memfd when the master writes its request.
+
+    To be called after rights were dropped, since a thread keeps those with which it was started.
+    If no thread can be started, only the signal has an effect.
+    """
+    thread = threading.Thread(
+        target=_write_on_request, args=(stacks.request, stacks.memfd), name="stacks", daemon=True
+    )
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # the thread's for ever
+    try:
+        with contextlib.suppress(RuntimeError):
+            thread.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
 
 
 def _write_on_request(request: int, memfd: int) -> None:

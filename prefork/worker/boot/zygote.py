@@ -24,7 +24,7 @@ from msgspec.structs import asdict
 from prefork import linux, logs
 from prefork.channel import BornReport, Channel, FailedReport, ForkOrder, ReadyReport, ReopenOrder
 from prefork.stack_dump import WorkerStacks
-from prefork.worker.boot.application_setup import set_up_application
+from prefork.worker.boot.application_setup import restrict, set_up_application
 from prefork.worker.boot.boot_failure import FAILED_TO_BOOT, describe
 from prefork.worker.boot.fork_protection import (
     drop_master_state,
@@ -85,7 +85,7 @@ def _serve(args: ZygoteArgs) -> int:
     )
     descriptors = open_descriptors()
     try:
-        hooks = set_up_application(context)
+        hooks = set_up_application(context.config, restrict(context))
         loaded = LoadedApplication(hooks, load_service(context.config))
     except BaseException as problem:  # an application may call sys.exit when it is imported
         channel.send(FailedReport(describe(problem)))
