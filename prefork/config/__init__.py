@@ -21,6 +21,7 @@ from prefork.config.schema import (
     Server,
     Static,
     Tls,
+    Websocket,
     Workers,
 )
 from prefork.config.source import Override, Source, parse_set, parse_value, working_directory
@@ -40,6 +41,7 @@ __all__ = [
     "Source",
     "Static",
     "Tls",
+    "Websocket",
     "Workers",
     "changes",
     "describe",

@@ -182,6 +182,21 @@ class Http(Struct, frozen=True, kw_only=True):
     proxy_protocol: Flag = False
 
 
+class Websocket(Struct, frozen=True, kw_only=True):
+    """[websocket]: limits of WebSockets of ASGI applications, and their compression."""
+
+    max_message: Size = MIB
+    receive_queue: Annotated[
+        int,
+        Meta(ge=1, le=2**63 - 1),
+        ValueKind('a size in bytes or such as "64KiB"', values.read_size, values.show_size),
+    ] = 64 * KIB
+    ping_interval: Seconds = 20.0
+    ping_timeout: Seconds = 20.0
+    max_age: Seconds = 0.0
+    compression: Flag = True
+
+
 class Tls(Struct, frozen=True, kw_only=True):
     """[tls]: HTTPS."""
 
@@ -299,6 +314,7 @@ class Config(Struct, frozen=True, kw_only=True):
     server: Server = field(default_factory=Server)
     workers: Workers = field(default_factory=Workers)
     http: Http = field(default_factory=Http)
+    websocket: Websocket = field(default_factory=Websocket)
     tls: Tls = field(default_factory=Tls)
     static: Static = field(default_factory=Static)
     log: Log = field(default_factory=Log)

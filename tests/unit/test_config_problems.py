@@ -45,7 +45,8 @@ level = "warn"
         'site.toml: log.level: expected "debug", "info", "warning" or "error", got "warn"',
         '--set: workers.count: expected an integer of at least 1 or "auto", got "none"',
         "--set: a: unknown section;"
-        " the sections are server, workers, http, tls, static, log, process, control, metrics",
+        " the sections are server, workers, http, websocket, tls, static, log, process, control,"
+        " metrics",
         f'site.toml: server.pythonpath: "{Path.cwd() / "nope"}": no such file or directory',
     ]
 
