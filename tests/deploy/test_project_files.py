@@ -2,11 +2,14 @@
 
 import re
 import runpy
+import tomllib
+from datetime import date
 from pathlib import Path
 
 import pytest
 import yaml
 
+from prefork import __version__
 from tests.support.commands import ROOT
 from tests.support.programs import run
 
@@ -75,3 +78,26 @@ def test_the_hook_for_messages_wants_a_short_subject(message: str, good: bool) -
     (hook,) = [hook for hook in config["repos"][0]["hooks"] if hook["id"] == "subject"]
     assert hook["args"] == ["--multiline", "--negate"]
     assert bool(re.search(hook["entry"], message, re.MULTILINE)) == good
+
+
+def test_the_changelog_has_a_section_for_each_version() -> None:
+    """What is not released yet, then each version with its day, newest first."""
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    titles = re.findall(r"^## (.+)$", text, re.MULTILINE)
+    if titles[0] == "Unreleased":
+        del titles[0]
+    found = [re.fullmatch(r"(\d+\.\d+\.\d+) \((.+)\)", title) for title in titles]
+    sections = [(each[1], date.fromisoformat(each[2])) for each in found if each]
+    assert len(sections) == len(titles), titles
+    assert sections[0][0] == __version__
+    assert [day for _, day in sections] == sorted((day for _, day in sections), reverse=True)
+    numbers = [tuple(map(int, version.split("."))) for version, _ in sections]
+    assert numbers == sorted(set(numbers), reverse=True)
+
+
+def test_the_package_names_its_addresses() -> None:
+    urls = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
+    assert set(urls) == {"Homepage", "Documentation", "Source", "Issues", "Changelog"}
+    assert all(url.startswith("https://") for url in urls.values())
+    assert urls["Issues"] == f"{urls['Source']}/issues"
+    assert urls["Changelog"] == f"{urls['Source']}/blob/main/CHANGELOG.md"
