@@ -49,6 +49,7 @@ def _site(root: str, config: Config) -> "Site":
     return Site(
         root,
         listing=static.listing,
+        listing_max=static.listing_max,
         index=static.index,
         follow_symlinks=static.follow_symlinks,
         precompressed=static.precompressed,

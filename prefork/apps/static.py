@@ -9,13 +9,13 @@ deployment that swaps the link is seen by the next request, and no request sees 
 """
 
 import errno
-import html
 import os
 import stat
 import string
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from http import HTTPStatus
 from typing import NamedTuple
 from urllib.parse import quote
@@ -23,12 +23,11 @@ from urllib.parse import quote
 from prefork.apps.conditions import is_plain_get
 from prefork.apps.file_response import (
     FileResponse,
-    described,
     from_file,
-    modified_at,
     plain,
 )
 from prefork.apps.file_slice import BLOCK, FileSlice
+from prefork.apps.listing import DirectoryListings
 from prefork.apps.wsgi import Application, StartResponse
 from prefork.http.negotiation import accepted
 from prefork.http.request import Environ
@@ -93,6 +92,7 @@ class Site:
     root: the directory, absolute; it need not be there before the first request.
     listing: a directory without an index shows what is in it; otherwise it is 404, not 403: there
         is nothing at that address, and asking with other rights would not change it.
+    listing_max: entries in a listing, 0 for no limit.
     index: name of the file that answers for its directory; "" for none.
     follow_symlinks: a symbolic link may lead out of the root.  One that stays inside is always
         followed, but by its own name: a link in the open to a hidden file shows it.
@@ -108,12 +108,13 @@ class Site:
         root: str,
         *,
         listing: bool = False,
+        listing_max: int = 0,
         index: str = "index.html",
         follow_symlinks: bool = False,
         precompressed: bool = False,
     ) -> None:
         self._root = os.fsencode(root)
-        self._listing = listing
+        self._listings = DirectoryListings(listing_max) if listing else None
         self._index = os.fsencode(index)
         self._follow_symlinks = follow_symlinks
         self._precompressed = precompressed
@@ -238,35 +239,27 @@ class Site:
                 pass
             else:
                 return self._file(environ, root, index, os.fstat(index), path + self._index)
-        if not self._listing:
+        if self._listings is None:
             return plain(HTTPStatus.NOT_FOUND)
-        return _page(environ, self._entries(root, path))
-
-    def _entries(self, root: int, path: bytes) -> list[tuple[bytes, os.stat_result]]:
-        """The entries of a directory that a client could request, directories first."""
         fd = self._open(root, path or b".", _READ | os.O_DIRECTORY)
         try:
-            names = [os.fsencode(name) for name in os.listdir(fd)]
+            return self._listings.answer(environ, fd, partial(self._entry, root, path))
         finally:
             os.close(fd)
-        found = []
-        for name in sorted(names):
-            if name.startswith(b"."):
-                continue
-            # In the same way as the file itself: no size or date of files outside the root.
-            try:
-                entry = self._open(root, path + name, os.O_PATH)
-            except OSError as problem:
-                if _refusal(problem).status is HTTPStatus.SERVICE_UNAVAILABLE:
-                    raise
-                continue
-            try:
-                status = os.fstat(entry)
-            finally:
-                os.close(entry)
-            if stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode):
-                found.append((name, status))
-        return sorted(found, key=lambda entry: not stat.S_ISDIR(entry[1].st_mode))
+
+    def _entry(self, root: int, path: bytes, name: bytes) -> os.stat_result | None:
+        """What an entry of a directory is; None if no client could request it."""
+        # Opened in the same way as the file itself: no size or date of files outside the root.
+        try:
+            entry = self._open(root, path + name, os.O_PATH)
+        except OSError as problem:
+            if _refusal(problem).status is HTTPStatus.SERVICE_UNAVAILABLE:
+                raise
+            return None
+        try:
+            return os.fstat(entry)
+        finally:
+            os.close(entry)
 
 
 class Mounts:
@@ -343,54 +336,3 @@ def _redirect(environ: Environ) -> FileResponse:
         # As it came, except for characters that a header cannot hold.
         location += "?" + quote(query.encode("latin-1"), safe=string.punctuation)
     return plain(HTTPStatus.MOVED_PERMANENTLY, ("Location", location))
-
-
-_PAGE = """\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>{title}</title>
-<style>
-body {{ font-family: sans-serif; margin: 2em }}
-th, td {{ padding: 0.2em 1.5em 0.2em 0; text-align: left }}
-td:nth-child(n + 2) {{ text-align: right; font-variant-numeric: tabular-nums }}
-</style>
-</head>
-<body>
-<h1>{title}</h1>
-<table>
-<tr><th>Name</th><th>Bytes</th><th>Modified (UTC)</th></tr>
-{rows}
-</table>
-</body>
-</html>
-"""
-_ROW = '<tr><td><a href="{href}">{name}</a></td><td>{size}</td><td>{date}</td></tr>'
-
-
-def _page(environ: Environ, entries: Iterable[tuple[bytes, os.stat_result]]) -> FileResponse:
-    """A directory to look at."""
-    rows = [_row(name, status) for name, status in entries]
-    if environ["PATH_INFO"] != "/":
-        rows.insert(0, _ROW.format(href="../", name="../", size="", date=""))
-    path = environ.get("SCRIPT_NAME", "") + environ["PATH_INFO"]
-    title = f"Index of {_shown(path.encode('latin-1'))}"
-    body = _PAGE.format(title=title, rows="\n".join(rows)).encode()
-    return FileResponse(HTTPStatus.OK, described("text/html; charset=utf-8", len(body)), body)
-
-
-def _row(name: bytes, status: os.stat_result) -> str:
-    directory = stat.S_ISDIR(status.st_mode)
-    slash = "/" if directory else ""
-    return _ROW.format(
-        href=quote(name) + slash,  # with its colons: "a:b" would be read as a scheme
-        name=_shown(name) + slash,
-        size="" if directory else f"{status.st_size:,}",
-        date=time.strftime("%Y-%m-%d %H:%M", time.gmtime(modified_at(status))),
-    )
-
-
-def _shown(name: bytes) -> str:
-    return html.escape(name.decode("utf-8", "replace"))

@@ -228,6 +228,7 @@ class Static(Struct, frozen=True, kw_only=True):
         ValueKind('a table such as { "/static/" = "directory" }', values.read_mounts),
     ] = field(default_factory=dict)
     listing: Flag = False
+    listing_max: Count = 1_000
     index: Annotated[
         str, ValueKind('a file\'s name without "/" or a leading "."', values.read_index)
     ] = "index.html"

@@ -1,7 +1,10 @@
 """The server's side of PEP 3333, for tests that call an application themselves."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
+from wsgiref.util import setup_testing_defaults
+from wsgiref.validate import validator
 
 
 class StartResponse:
@@ -20,3 +23,33 @@ class StartResponse:
         self.status, self.headers = status, dict(headers)
         assert len(self.headers) == len(headers), "a header is there twice"
         return self.written.append
+
+
+@dataclass
+class Answer:
+    code: int
+    headers: dict[str, str]
+    body: bytes
+
+
+def environ_for(path: str, method: str = "GET", query: str = "", **headers: str) -> dict[str, Any]:
+    """The environ for a decoded path; `if_range="x"` is the header If-Range."""
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": method,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": path.encode("utf-8", "surrogateescape").decode("latin-1"),
+        "QUERY_STRING": query,
+    }
+    environ |= {f"HTTP_{name.upper()}": value for name, value in headers.items()}
+    setup_testing_defaults(environ)
+    return environ
+
+
+def call(application: Any, environ: dict[str, Any]) -> Answer:
+    started = StartResponse()
+    result: Any = validator(application)(environ, started)  # has close(), as PEP 3333 wants it
+    try:
+        body = b"".join(result)
+    finally:
+        result.close()
+    return Answer(int(started.status[:3]), started.headers, body)

@@ -7,12 +7,9 @@ import resource
 import socket
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from email.utils import formatdate, parsedate_to_datetime
 from pathlib import Path
 from typing import Any
-from wsgiref.util import setup_testing_defaults
-from wsgiref.validate import validator
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -22,41 +19,11 @@ from prefork import linux
 from prefork.apps import static
 from prefork.apps.static import Mounts, Site
 from prefork.apps.wsgi import FileWrapper
-from tests.support.wsgi import StartResponse
+from tests.support.wsgi import Answer, StartResponse, call, environ_for
 
 TEXT = b"0123456789"
 SECRET = b"the secret outside"
 MODIFIED = 1_700_000_000  # Tue, 14 Nov 2023 22:13:20 GMT
-
-
-@dataclass
-class Answer:
-    code: int
-    headers: dict[str, str]
-    body: bytes
-
-
-def environ_for(path: str, method: str = "GET", query: str = "", **headers: str) -> dict[str, Any]:
-    """The environ for a decoded path; `if_range="x"` is the header If-Range."""
-    environ: dict[str, Any] = {
-        "REQUEST_METHOD": method,
-        "SCRIPT_NAME": "",
-        "PATH_INFO": path.encode("utf-8", "surrogateescape").decode("latin-1"),
-        "QUERY_STRING": query,
-    }
-    environ |= {f"HTTP_{name.upper()}": value for name, value in headers.items()}
-    setup_testing_defaults(environ)
-    return environ
-
-
-def call(application: Any, environ: dict[str, Any]) -> Answer:
-    started = StartResponse()
-    result: Any = validator(application)(environ, started)  # has close(), as PEP 3333 wants it
-    try:
-        body = b"".join(result)
-    finally:
-        result.close()
-    return Answer(int(started.status[:3]), started.headers, body)
 
 
 def get(
