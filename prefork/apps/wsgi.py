@@ -44,6 +44,9 @@ class ResponseSink(Protocol):
 
     def send(self, data: bytes) -> None: ...
 
+    def send_piece(self, data: bytes) -> None:
+        """Sends a part of a body of which the application has to make the rest."""
+
     def send_file(self, head: bytes, fd: int, offset: int, count: int) -> None: ...
 
     def send_interim(self, data: bytes) -> None: ...
@@ -289,7 +292,7 @@ class WsgiResponse:
             return
         if framing is _CHUNKED:
             self.sent += len(data)
-            self._out.send(b"%b%x\r\n%b\r\n" % (prefix, len(data), data))
+            self._out.send_piece(b"%b%x\r\n%b\r\n" % (prefix, len(data), data))
             return
         if framing is _LENGTH:
             if len(data) > self._left:
@@ -302,7 +305,7 @@ class WsgiResponse:
                 )
             self._left -= len(data)
         self.sent += len(data)
-        self._out.send(prefix + data if prefix else data)
+        self._out.send_piece(prefix + data if prefix else data)
 
     def _begin(self, known: int) -> ResponseHead:
         """Composes the head; `known`: bytes of the body, -1 if that is not known."""

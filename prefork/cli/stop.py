@@ -51,11 +51,19 @@ def _reasons(server: ServerStatus) -> Iterator[tuple[object, str]]:
         name = f"waiting for worker {worker.slot} (pid {worker.pid})"
         for call in worker.calls:
             yield (worker.pid, call.request, call.peer), f"{name}: {call_line(call)}"
-        if worker.parked:
-            clients = "1 client" if worker.parked == 1 else f"{worker.parked} clients"
+        if worker.writing:
             yield (
-                (worker.pid, worker.parked),
-                f"{name}: {clients} connected, which may send a request",
+                (worker.pid, "writing", worker.writing),
+                f"{name}: {_clients(worker.writing)} with a response to take",
+            )
+        if idle := max(worker.parked - worker.writing, 0):
+            yield (
+                (worker.pid, idle),
+                f"{name}: {_clients(idle)} connected, which may send a request",
             )
         if not worker.calls and not worker.parked:
             yield worker.pid, f"{name}: no request is left; its exit hooks or threads go on"
+
+
+def _clients(number: int) -> str:
+    return "1 client" if number == 1 else f"{number} clients"

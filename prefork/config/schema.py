@@ -119,6 +119,7 @@ class Workers(Struct, frozen=True, kw_only=True):
         float, Meta(ge=0, le=SECONDS_MAX), ValueKind(f"seconds from 0 (off) to {SECONDS_MAX}")
     ] = 0.0
     graceful_timeout: Seconds = 30.0
+    drain_timeout: Seconds = 3600.0
     drain_delay: Annotated[
         float, Meta(ge=0, le=SECONDS_MAX), ValueKind(f"seconds from 0 to {SECONDS_MAX}")
     ] = 0.0

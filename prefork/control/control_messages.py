@@ -94,6 +94,7 @@ class CallStatus(msgspec.Struct, frozen=True, kw_only=True):
     request, peer, request_id: cut to the length that the scoreboard holds; any character may be in
         them.
     elapsed: seconds since the call began.
+    waiting: seconds for which it has waited for its client, 0.0 if it does not wait.
     """
 
     thread: int
@@ -101,6 +102,7 @@ class CallStatus(msgspec.Struct, frozen=True, kw_only=True):
     peer: str
     request_id: str = ""
     elapsed: float
+    waiting: float = 0.0
 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,6 +114,7 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     since: time in this state.
     bytes: sent by it.
     held, parked: its connections, and those of them that wait for their client.
+    writing: those of the latter whose client has not taken its whole response.
     mean: the mean time of a call of the application.
     error, error_age: the last failure of the application, and the time since then.
     age: time since its fork.
@@ -126,6 +129,7 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int = 0
     held: int = 0
     parked: int = 0
+    writing: int = 0
     mean: float = 0.0
     error: str = ""
     error_age: float = 0.0

@@ -27,6 +27,8 @@ def milliseconds(seconds: float) -> str:
 
 
 def call_line(call: CallStatus) -> str:
-    """A running call, in one line: `GET /report for 10.0.0.7, 3.2 s`."""
+    """A running call, in one line: `GET /report for 10.0.0.7, 3.2 s`, and whether it waits for its
+    client."""
     peer = f" for {printable(call.peer)}" if call.peer else ""
-    return f"{printable(call.request)}{peer}, {milliseconds(call.elapsed)}"
+    waits = ", waits for its client" if call.waiting else ""
+    return f"{printable(call.request)}{peer}, {milliseconds(call.elapsed)}{waits}"

@@ -40,6 +40,8 @@ class StreamedBody(RawIOBase):
         """Bytes that have come."""
         self.since = 0.0
         """Monotonic seconds at which somebody began to look at its rate."""
+        self.waited = 0.0
+        """Seconds for which the application has waited for it."""
         self.more: Callable[[], None] | None = None
         """Waits for bytes, an end or a failure; set while the application has the request."""
         self.unwanted = False

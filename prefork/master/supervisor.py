@@ -24,6 +24,7 @@ from prefork.master.processes.inboxes import Inboxes
 from prefork.master.processes.zygotes import Zygotes
 from prefork.master.rollout.draining import Drains
 from prefork.master.rollout.reload import Reloads
+from prefork.master.rollout.slow_clients import SlowClients
 from prefork.master.snapshot import MasterSnapshot
 from prefork.scoreboard import Scoreboard
 
@@ -78,6 +79,7 @@ class Supervisor(Periodic):
         self.inboxes = Inboxes(selector, scoreboard, self.children, events.worker_silent)
         self.stopped = False
         """The pool has stopped, and no worker is left."""
+        self._slow_clients = SlowClients(self.pool, self.children)
         self._drains = Drains()
         self._settling: list[int] = []
 
@@ -98,6 +100,7 @@ class Supervisor(Periodic):
 
     def run(self, now: float) -> None:
         """Carries out the plan of the pool."""
+        self._slow_clients.run(now)
         todo = self.pool.advance(now)
         in_use = self._listeners_in_use()
         for action in todo.actions:

@@ -51,7 +51,7 @@ ROWS = (*range(0, CELLS, ROW), 0, 0, 0, 0)
 """The first cell of a status, by the first digit of that."""
 
 # A thread's record, in words of eight bytes from its beginning.
-ENDED, BYTES, SECONDS, QUEUED, QUEUE_SECONDS = range(5)
+ENDED, BYTES, SECONDS, QUEUED, QUEUE_SECONDS, RESUMED, WAITING, WAITED = range(8)
 COUNTS = 8
 _TEXT_WORD = COUNTS + CELLS
 
@@ -88,7 +88,7 @@ this layout, which a master of other code has to understand when it takes the me
 DRAINING_AT = 0
 ONLY_WORKER_AT = 1
 
-VERSION = 3
+VERSION = 4
 """Rises with every change of meaning; a change of size shows by itself."""
 
 LAYOUT_AT = 16

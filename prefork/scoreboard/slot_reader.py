@@ -6,6 +6,7 @@ reader takes only values that make sense: nonsense neither crashes the reader no
 
 import mmap
 from collections.abc import Iterable
+from math import inf
 from time import monotonic
 from typing import NamedTuple
 
@@ -26,12 +27,15 @@ from prefork.scoreboard.slot_layout import (
     NUMBER_MAX,
     QUEUE_SECONDS,
     QUEUED,
+    RESUMED,
     ROW,
     SECONDS,
     STARTED,
     TEXT_AT,
     TEXT_FIELDS,
     THREADS,
+    WAITED,
+    WAITING,
     record_offset,
     slot_offset,
 )
@@ -56,6 +60,18 @@ class CallRecord(NamedTuple):
     id: str
     ended: float = 0.0
     """When the last call ended; 0.0 if there was none."""
+    resumed: float = 0.0
+    """Since when the application has been at work on the next piece of its response; 0.0 if that is
+    the first one, and the client was never waited for."""
+    waiting: float = 0.0
+    """Since when the call has waited for its client, 0.0 if it does not wait."""
+    waited: float = 0.0
+    """Seconds that the call has waited for its client before."""
+
+    def at_work_since(self, earliest: float = 0.0) -> float:
+        """Since when `request_timeout` and `slow_request` count, `earliest` at least; infinity
+        while the call waits for its client."""
+        return inf if self.waiting else max(self.started, self.resumed, earliest)
 
 
 class WorkerStats(NamedTuple):
@@ -135,9 +151,17 @@ class SlotReader:
         text = self._consistent(offset + TEXT_AT, TEXT_FIELDS.size, word + STARTED)
         peer, request_id, line, since = TEXT_FIELDS.unpack(text)
         started = _time(since)
-        running = started > ended
-        return CallRecord(
-            thread, started if running else 0.0, _text(line), _text(peer), _text(request_id), ended
+        if started <= ended:
+            return CallRecord(thread, 0.0, _text(line), _text(peer), _text(request_id), ended)
+        # The order of these reads is that in which `ThreadRecord` does not write.
+        waiting = _time(self._reals[word + WAITING])
+        waited = _seconds(self._reals[word + WAITED])
+        resumed = _time(self._reals[word + RESUMED])
+        call = CallRecord(thread, started, _text(line), _text(peer), _text(request_id), ended)
+        if resumed <= started:  # of another call
+            return call
+        return call._replace(
+            resumed=resumed, waiting=waiting if waiting > started else 0.0, waited=waited
         )
 
     def _consistent(self, start: int, size: int, sequence: int) -> bytes:

@@ -26,12 +26,15 @@ from prefork.scoreboard.slot_layout import (
     QUEUED,
     READING,
     RECORD_SIZE,
+    RESUMED,
     ROWS,
     SECONDS,
     START_AT,
     START_FIELDS,
     STARTED,
     TEXT_AT,
+    WAITED,
+    WAITING,
     WRITING,
 )
 
@@ -52,7 +55,7 @@ class ThreadRecord:
 
     __slots__ = (
         *("_bytes", "_counts", "_id", "_line", "_memory", "_offset", "_peer", "_reals"),
-        *("_seconds", "_started", "_words"),
+        *("_resumed", "_seconds", "_started", "_waited", "_waiting", "_words"),
     )
 
     def __init__(self, own: SlotMemory, offset: int) -> None:
@@ -68,6 +71,7 @@ class ThreadRecord:
         self._seconds = 0.0
         self._bytes = 0
         self._started = 0.0
+        self._resumed = self._waiting = self._waited = 0.0
         self._peer = ""
         self._id = ""
         self._line = b""
@@ -100,6 +104,35 @@ class ThreadRecord:
         self._seconds = reals[SECONDS] = self._seconds + elapsed
         self._bytes = words[BYTES] = self._bytes + size
         reals[ENDED] = now
+
+    # What the time limit of a call is measured from: `request_timeout` bounds the work of the
+    # application on the next piece of its response, and no time that its client takes.  A time that
+    # is before the start of the call was left by another one, so `start` has nothing to reset.
+
+    def resume(self, now: float) -> None:
+        """A piece of the response is out, or the client is no longer waited for: from now on the
+        application is at work again."""
+        if self._waiting > self._started:
+            self._waited += now - self._waiting
+        elif self._resumed < self._started:
+            self._waited = 0.0
+        reals = self._reals
+        reals[WAITED] = self._waited
+        # The last step: until then a reader sees a call that waits, or the moment before.
+        self._resumed = reals[RESUMED] = now
+        if self._waiting:
+            self._waiting = reals[WAITING] = 0.0
+
+    def wait(self, now: float) -> None:
+        """From now on the call waits for its client."""
+        self.resume(now)
+        self._waiting = self._reals[WAITING] = now
+
+    def overdue(self, now: float, limit: float) -> bool:
+        """Whether the application has been at work on the next piece for `limit` seconds."""
+        if self._waiting > self._started:
+            return False
+        return now - max(self._started, self._resumed) >= limit
 
     def count_refused(self, status: int, size: int) -> None:
         """A request was answered without the application, by this thread: it is counted with the

@@ -454,7 +454,8 @@ class Quiet:
     def hand_over(self, fd: int, slot: int | None = None) -> bool:
         return False
 
-    def hand_over_all(self) -> None: ...
+    def hand_over_all(self) -> bool:
+        return False
 
     def begin_shutdown(self, seconds: float | None = None) -> None:
         self.on_shutdown()

@@ -35,7 +35,8 @@ class Service:
         self.given.append(fd)
         return True
 
-    def hand_over_all(self) -> None: ...
+    def hand_over_all(self) -> bool:
+        return False
 
 
 class Handover:

@@ -296,14 +296,16 @@ def test_what_outgrows_all_limits_waits_for_the_client(
         ours, partial(os.sendfile, ours.fileno()), little_room(write_timeout=0.01, **limits)
     )
     unsent.add(memoryview(b"a" * 100))
+    rest = unsent.add(memoryview(b"b" * 100))
     with pytest.raises(TimeoutError):
-        unsent.add(memoryview(b"b" * 100))
+        unsent.wait_for_reader(rest)
     had = 40 if pwrite is nearly_full else 0
     theirs.setblocking(False)
     with contextlib.suppress(BlockingIOError):
         while theirs.recv(1 << 20):
             pass
-    unsent.add(memoryview(b"c" * 100))
+    rest = unsent.wait_for_reader(memoryview(b"c" * 100))
+    assert not rest
     assert not unsent
     assert theirs.recv(1 << 20) == b"a" * 100 + b"b" * had + b"c" * 100
     disk = limits.get("disk")
@@ -318,6 +320,7 @@ def test_a_client_that_leaves_while_it_is_waited_for_is_gone(
     unsent = OutputBuffer(ours, os.sendfile, little_room(response_spill=1))  # type: ignore[arg-type]
     unsent.add(memoryview(b"a" * 100))
     theirs.close()
+    rest = unsent.add(memoryview(b"b" * 100))
     with pytest.raises(OSError, match=r"."):
-        unsent.add(memoryview(b"b" * 100))
+        unsent.wait_for_reader(rest)
     unsent.close()

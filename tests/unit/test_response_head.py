@@ -322,6 +322,9 @@ class Sink:
     def send(self, data: bytes) -> None:
         self.sent.append(data)
 
+    def send_piece(self, data: bytes) -> None:
+        raise NotImplementedError
+
     def send_file(self, head: bytes, fd: int, offset: int, count: int) -> None:
         raise NotImplementedError
 

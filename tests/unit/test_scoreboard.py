@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import struct
 from collections.abc import Callable
+from math import inf
 from time import monotonic
 
 import pytest
@@ -377,3 +378,41 @@ def test_whatever_a_worker_writes_is_read_as_something_that_makes_sense(data: by
 
 
 SCRIBBLED = Scoreboard()
+
+
+def test_the_time_of_a_call_is_that_of_the_application_at_work(board: Scoreboard) -> None:
+    record = board.record(3, 0)
+
+    def call() -> CallRecord:
+        return board.calls(3, 1)[0]
+
+    record.start(10.0, b"GET /a")
+    assert call().at_work_since() == 10.0
+    assert (record.overdue(11.9, 2.0), record.overdue(12.0, 2.0)) == (False, True)
+    record.resume(11.0)  # a piece of the response is out
+    assert (call().resumed, call().at_work_since(), call().waited) == (11.0, 11.0, 0.0)
+    assert not record.overdue(12.0, 2.0)
+    record.wait(12.0)
+    assert (call().waiting, call().at_work_since()) == (12.0, inf)
+    assert not record.overdue(99.0, 2.0)
+    record.resume(15.0)
+    record.wait(15.5)
+    record.resume(16.5)
+    assert (call().waiting, call().waited, call().at_work_since()) == (0.0, 4.0, 16.5)
+    assert record.overdue(18.5, 2.0)
+    record.end(17.0, 200)
+    assert call().started == 0.0
+
+
+def test_what_a_call_has_waited_is_no_other_calls(board: Scoreboard) -> None:
+    record = board.record(3, 0)
+    record.start(10.0, b"GET /a")
+    record.wait(11.0)
+    record.end(12.0, 200)  # a thread of the application's still waits for the client
+    record.start(13.0, b"GET /b")
+    (call,) = board.calls(3, 1)
+    assert (call.resumed, call.waiting, call.waited, call.at_work_since()) == (0.0, 0.0, 0.0, 13.0)
+    assert record.overdue(15.0, 2.0)
+    record.resume(16.0)
+    (call,) = board.calls(3, 1)
+    assert (call.waiting, call.waited, call.at_work_since(20.0)) == (0.0, 0.0, 20.0)

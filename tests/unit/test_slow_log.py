@@ -149,3 +149,22 @@ def test_a_boot_without_a_limit_may_take_its_time() -> None:
     log = slow_log(Worker(0.0, boot_timeout=0.0), WorkerState.BOOTING)
     log.run(1e6)
     assert log.due is None
+
+
+def test_a_call_with_several_slow_pieces_is_reported_once(told: list[tuple[str, float]]) -> None:
+    worker = Worker(1.0, [call("GET /a", 98.5)])
+    log = slow_log(worker)
+    log.run(100.0)
+    begun = worker.running[0]
+    for now, resumed, waiting in ((101.0, 100.5, 0.0), (103.0, 100.5, 0.0), (110.0, 103.0, 104.0)):
+        worker.running = [begun._replace(resumed=resumed, waiting=waiting)]
+        log.due = 0.0
+        log.run(now)
+    assert told == [("GET /a", 1.5)]
+
+
+def test_a_call_that_waits_for_its_client_is_not_slow(told: list[tuple[str, float]]) -> None:
+    worker = Worker(1.0, [call("GET /a", 90.0)._replace(resumed=95.0, waiting=95.0)])
+    log = slow_log(worker)
+    log.run(100.0)
+    assert (told, log.due) == ([], 101.0)

@@ -53,13 +53,15 @@ class SlowLog(Periodic):
             limit = child.generation.config.workers.slow_request
             if not limit:
                 continue
-            slow, look = late_calls(self._children.calls(child), limit, now, self._awake_since)
+            calls = self._children.calls(child)
+            slow, look = late_calls(calls, limit, now, self._awake_since)
             looks.append(look)
             before = self._logged.get(child, set())
             fresh = [call for call in slow if _mark(call) not in before]
             if fresh:
                 self._children.stacks.request(child, partial(_report, child, fresh, now))
-            logged[child] = {_mark(call) for call in slow}
+            # Those of each call that still runs: a response may have several slow pieces.
+            logged[child] = {_mark(call) for call in calls} & (before | {*map(_mark, slow)})
         self._logged = logged
         self.due = min(looks, default=None)
 

@@ -72,6 +72,7 @@ def _worker(child: Child, children: Children, counters: Counters, now: float) ->
         bytes=counters.bytes,
         held=stats.held,
         parked=stats.parked,
+        writing=stats.writing,
         mean=round(counters.seconds / requests, 6) if requests else 0.0,
         error=stats.error,
         error_age=_ago(stats.failed, now) if stats.failed else 0.0,
@@ -100,6 +101,7 @@ def _call(call: CallRecord, now: float) -> CallStatus:
         peer=call.peer,
         request_id=call.id,
         elapsed=_ago(call.started, now),
+        waiting=_ago(call.waiting, now) if call.waiting else 0.0,
     )
 
 

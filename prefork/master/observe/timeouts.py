@@ -24,18 +24,19 @@ def late_calls(
 ) -> tuple[list[CallRecord], float]:
     """(calls over the timeout, monotonic seconds at which to look again).
 
-    A call that begins after this look can't be late before `now + timeout`.  One that began before
-    `since` is taken to have begun then.
+    The time of a call is that of the application at work on the next piece of its response; while
+    it waits for its client it has none.  One that begins after this look can't be late before
+    `now + timeout`.  One that began before `since` is taken to have begun then.
     """
     late = []
     look = now + timeout
     for call in calls:
         if call.started:
-            started = max(call.started, since)
-            if now - started >= timeout:
+            begun = call.at_work_since(since)
+            if now - begun >= timeout:
                 late.append(call)
             else:
-                look = min(look, started + timeout)
+                look = min(look, begun + timeout)
     return late, look
 
 
@@ -58,7 +59,8 @@ def call_fields(child: Child, call: CallRecord, now: float) -> dict[str, Any]:
         "request": call.line,
         "peer": call.peer or None,
         "request_id": call.id or None,
-        "elapsed": round(now - call.started, 3),
+        "elapsed": round(max(now - call.at_work_since(), 0.0), 3),
+        **({"total": round(now - call.started, 3)} if call.resumed else {}),
     }
 
 

@@ -21,6 +21,7 @@ class GenerationSettings(Struct, frozen=True):
 
     With `bounds`, a dynamic pool, `count` is not used.  `at_once`: the number of workers that may
     boot at the same time, 0 for all of them; see `prefork.master.pool.reconcile.PACE`.
+    `drain_timeout`: see `prefork.master.rollout.slow_clients`.
     """
 
     count: int
@@ -28,6 +29,7 @@ class GenerationSettings(Struct, frozen=True):
     graceful_timeout: float
     bounds: PoolBounds | None = None
     at_once: int = 0
+    drain_timeout: float = 0.0
 
 
 class SpawnAction(Struct, frozen=True):
@@ -154,6 +156,7 @@ class Worker(Struct):
     repeat_at: when an order that was not confirmed is given again.
     kill_reason: what the log says if it is killed at its deadline.
     due_for_recycling: since when it is to be replaced, None if it is not.
+    postponed: its clients keep it for longer than `graceful_timeout`.
     """
 
     slot: int
@@ -170,6 +173,7 @@ class Worker(Struct):
     repeat_at: float = 0.0
     kill_reason: str = ""
     due_for_recycling: float | None = None
+    postponed: bool = False
 
 
 class Plan(Struct):

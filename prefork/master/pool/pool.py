@@ -37,6 +37,7 @@ from prefork.master.pool.plan import (
     Plan,
     QuitAction,
     RestartReason,
+    RetireAction,
     StopAction,
     Superseded,
     Worker,
@@ -225,6 +226,10 @@ class Pool:
             for worker in roster.workers.values():
                 if worker.order and not worker.killed:
                     roster.force_quit(worker, now)
+            return
+        for worker in roster.workers.values():
+            if worker.postponed and not worker.killed:  # like the others from now on
+                roster.expect_end(worker, now)
 
     # What happened.
 
@@ -321,6 +326,25 @@ class Pool:
             restart = "reload"
         reported = worker.killed or worker.generation == self.candidate
         return DeathVerdict(expected, reported, restart)
+
+    def overdue(self, now: float) -> list[Worker]:
+        """The retiring workers whose time is over, and that may get more of it by `postpone`."""
+        return [
+            worker
+            for worker in self._roster.workers.values()
+            if worker.order is RetireAction
+            and worker.leaving
+            and not (worker.killed or self.stopping)
+            and worker.deadline is not None
+            and worker.deadline <= now
+        ]
+
+    def postpone(self, worker: Worker, until: float) -> None:
+        """The clients of a retiring worker keep it: it is killed at `until`, and not before."""
+        worker.deadline, worker.postponed = until, True
+        left = until - worker.since
+        bound = " (workers.drain_timeout)" if left == worker.settings.drain_timeout else ""
+        worker.kill_reason = f"still there {left:.4g} s after the order to leave{bound}"
 
     def request_timed_out(self, pid: int, now: float) -> None:
         """A request of a worker passed the request timeout: the worker is replaced now.

@@ -99,13 +99,15 @@ class _Step:
         """Of the workers that are due for recycling, chooses those that may be replaced now.
 
         At most a tenth of the pool is replaced at one time, from the boot of the new worker to the
-        end of the old one; an old one without a deadline is not waited for.
+        end of the old one; an old one is not waited for if it has no deadline, or if its clients
+        keep it for longer.
         """
         roster = self._roster
         under_way = sum(
             worker.due_for_recycling is not None
             and worker.state is WorkerState.RETIRING
             and worker.deadline is not None
+            and not worker.postponed
             for worker in roster.workers.values()
         )
         recycled = [worker for worker in self._serving if worker.due_for_recycling is not None]

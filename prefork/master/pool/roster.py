@@ -177,13 +177,18 @@ class Roster:
 
     def retire(self, worker: Worker, now: float) -> None:
         """Orders a worker to leave in the current stop mode, within `graceful_timeout`."""
+        self.expect_end(worker, now)
+        worker.order, worker.repeat_at = self.stop_mode, now
+        worker.leaving = worker.killed = False
+
+    def expect_end(self, worker: Worker, now: float) -> None:
+        """A worker that leaves has from now on the time for it that the stop mode gives."""
         limit = EXIT_GRACE if self.stop_mode is QuitAction else worker.settings.graceful_timeout
         deadline = now + limit if limit else None
         self.schedule_kill(
             worker, deadline, f"still there {limit:g} s after the order to leave", now
         )
-        worker.order, worker.repeat_at = self.stop_mode, now
-        worker.leaving = worker.killed = False
+        worker.postponed = False
 
     def force_quit(self, worker: Worker, now: float) -> None:
         """Orders a worker to quit that was leaving gracefully; its deadline never moves back."""

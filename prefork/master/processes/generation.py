@@ -44,6 +44,7 @@ class Generation(Struct, eq=False):
             bounds=PoolBounds(workers.min, workers.max, workers.spare) if workers.spare else None,
             # What a zygote forks has nothing left to import.
             at_once=0 if workers.preload else cpus.available(),
+            drain_timeout=workers.drain_timeout,
         )
 
     @property

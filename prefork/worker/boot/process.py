@@ -5,13 +5,9 @@ the application, and runs its loop.  It never returns into the master's code.  A
 zygote has forked finds the application loaded.
 """
 
-import atexit
-import contextlib
 import gc
 import os
 import signal
-import sys
-import threading
 from typing import NoReturn
 
 import setproctitle
@@ -30,13 +26,12 @@ from prefork.worker.boot.fork_protection import (
     unblock_signals,
 )
 from prefork.worker.boot.hooks import Hooks, WorkerInfo
-from prefork.worker.boot.leftovers import end_children, report_what_is_waited_for
 from prefork.worker.boot.resource_limits import bind_to_cpus
 from prefork.worker.boot.service_factory import ServiceFactory, ServiceParts, load_service
 from prefork.worker.boot.stack_writer import register_stack_signal, start_stack_thread
 from prefork.worker.boot.worker_args import WorkerArgs
+from prefork.worker.boot.worker_end import end, quit_now
 from prefork.worker.schedule.handover import Handover
-from prefork.worker.schedule.service_interface import Service
 from prefork.worker.schedule.threads import LeaderFollowers
 from prefork.worker.schedule.wakeup import Wakeup
 from prefork.worker.schedule.worker_listener import worker_listeners
@@ -67,7 +62,7 @@ def run_worker(args: WorkerArgs, loaded: LoadedApplication | None = None) -> NoR
         # No exception may reach the master's stack.
         logs.event("error", "worker failed", traceback=logs.traceback_of(problem))
     finally:
-        _exit(status)
+        end(status)
 
 
 def _become_worker(args: WorkerArgs) -> None:
@@ -128,7 +123,7 @@ def _serve(args: WorkerArgs, loaded: LoadedApplication | None) -> int:
         return FAILED_TO_BOOT
     os.register_at_fork(after_in_child=service.after_fork_in_child)
     os.register_at_fork(after_in_child=handover.after_fork_in_child)
-    signal.signal(signal.SIGQUIT, lambda *_: _quit(service))
+    signal.signal(signal.SIGQUIT, lambda *_: quit_now(service))
     # What the import left behind is not looked at again by each collection.
     gc.freeze()
     loop.run()
@@ -146,24 +141,3 @@ def _create_threads(loop: WorkerLoop) -> None:
             " (ulimit -u, pids.max, systemd's TasksMax), or let a container's seccomp profile allow"
             " clone3"
         ) from None
-
-
-def _quit(service: Service) -> NoReturn:
-    """SIGQUIT: the server stops now."""
-    service.flush()
-    end_children()
-    os._exit(0)
-
-
-def _exit(status: int) -> NoReturn:
-    """Ends as an interpreter would, with the callbacks that the application registered."""
-    try:
-        if status == 0:
-            report_what_is_waited_for()
-            threading._shutdown()  # type: ignore[attr-defined]
-            atexit._run_exitfuncs()
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
-    finally:
-        os._exit(status)

@@ -27,6 +27,9 @@ class _Discard:
     def send(self, data: bytes) -> None:
         pass
 
+    def send_piece(self, data: bytes) -> None:
+        pass
+
     def send_file(self, head: bytes, fd: int, offset: int, count: int) -> None:
         pass
 

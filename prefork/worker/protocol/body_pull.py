@@ -5,6 +5,7 @@ If the application asks for more than has come, its own thread waits for the cli
 
 import contextlib
 import select
+from contextlib import AbstractContextManager
 from time import monotonic
 from typing import Protocol
 
@@ -12,6 +13,7 @@ from prefork.http.head_rules import Reject
 from prefork.http.reader import RequestReader
 from prefork.http.response_head import CONTINUE
 from prefork.http.streamed_body import StreamedBody
+from prefork.worker.transport.client_limits import ClientLimits, due
 
 
 class StreamingClient(Protocol):
@@ -34,33 +36,33 @@ class StreamingClient(Protocol):
     def send_interim(self, data: bytes) -> None:
         """Sends an interim response."""
 
+    def awaiting_client(self) -> AbstractContextManager[None]:
+        """Entered while a thread waits for the client: that is not the application's time."""
+
 
 _OVER = Reject(400, "the request is over")
 
 
-def pull(client: StreamingClient, timeout: float, body: StreamedBody) -> None:
-    """Waits for more of a body, and feeds it to the reader.
-
-    `timeout`: seconds of silence, 0 for no limit.
-    """
+def pull(client: StreamingClient, rules: ClientLimits, body: StreamedBody) -> None:
+    """Waits for more of a body, and feeds it to the reader."""
     reader = client.reader
     if reader.body is not body:
         body.fail(_OVER)
         return
     body.pulling = True
     try:
-        _pull(client, timeout, body)
+        _pull(client, rules, body)
     finally:
         body.pulling = False
 
 
-def _pull(client: StreamingClient, timeout: float, body: StreamedBody) -> None:
+def _pull(client: StreamingClient, rules: ClientLimits, body: StreamedBody) -> None:
     reader = client.reader
     if reader.wants_continue:
         reader.wants_continue = body.awaited = False
         client.send_interim(CONTINUE)
     try:
-        data = b"" if client.broken else _await_data(client, timeout)
+        data = b"" if client.broken else _await_data(client, rules, body)
     except TimeoutError:
         body.fail(Reject(408, "the request did not come in time"))
         reader.finish()
@@ -78,23 +80,37 @@ def _pull(client: StreamingClient, timeout: float, body: StreamedBody) -> None:
         body.fail(Reject(400, "the client is gone"))
 
 
-def _await_data(client: StreamingClient, timeout: float) -> bytes:
-    """Raises TimeoutError after `timeout`, and other OSErrors of a broken connection."""
-    due = monotonic() + timeout
+def _await_data(client: StreamingClient, rules: ClientLimits, body: StreamedBody) -> bytes:
+    """Raises TimeoutError if the client takes too long, other OSErrors if the connection fails."""
+    with contextlib.suppress(BlockingIOError):
+        return client.receive_body()
+    began = monotonic()
+    # The rate is that of the time in which it was waited for: the application may read slowly.
+    until = due(
+        began,
+        silence=rules.body_timeout,
+        rate=rules.min_body_rate,
+        since=began - body.waited,
+        done=body.size,
+    )
     poll = select.poll()
-    while True:
-        with contextlib.suppress(BlockingIOError):
-            return client.receive_body()
-        # A client may want its answer read before it sends on.
-        poll.register(client.fd, select.POLLIN | (select.POLLOUT if client.lagging else 0))
-        left = max(due - monotonic(), 0.0) * 1000 if timeout else None
-        events = poll.poll(left)
-        if not events:
-            raise TimeoutError
-        if events[0][1] & select.POLLOUT:
-            client.flush()
-            if client.broken:
-                raise ConnectionError
+    try:
+        with client.awaiting_client():
+            while True:
+                # A client may want its answer read before it sends on.
+                poll.register(client.fd, select.POLLIN | (select.POLLOUT if client.lagging else 0))
+                left = max(until - monotonic(), 0.0) * 1000 if until else None
+                events = poll.poll(left)
+                if not events:
+                    raise TimeoutError
+                if events[0][1] & select.POLLOUT:
+                    client.flush()
+                    if client.broken:
+                        raise ConnectionError
+                with contextlib.suppress(BlockingIOError):
+                    return client.receive_body()
+    finally:
+        body.waited += monotonic() - began
 
 
 def abandon_body(reader: RequestReader, body: StreamedBody) -> None:

@@ -101,7 +101,6 @@ class HttpConnection(ResponseWriter):
         "_lingering",
         "_since",
         "_unfinished",
-        "began",
         "closing",
         "deadline",
         "events",
@@ -139,8 +138,6 @@ class HttpConnection(ResponseWriter):
         """The next response is the last."""
         self.serving: Request | None = None
         """The request that the application has now."""
-        self.began = 0.0
-        """Monotonic seconds at which it got that."""
         self.listener: int | None = None
         """Inode of the listener at which it was accepted, if it may move to another worker."""
         # For prefork.worker.schedule.poller.
@@ -243,11 +240,11 @@ class HttpConnection(ResponseWriter):
         else:
             self.enter(_CALL)
         self._started = False
-        self.began = now
+        self._record = record
         self.serving = request
         body = request.body
         if body is not None and type(body) is StreamedBody:
-            body.more = partial(pull, self, self._rules.body_timeout, body)
+            body.more = partial(pull, self, self._rules, body)
         self.served = served = self.served + 1
         if served == self._rules.keepalive_requests:
             self.closing = True
@@ -430,6 +427,11 @@ class HttpConnection(ResponseWriter):
         return request
 
     # During a call.
+
+    def overdue(self, now: float, limit: float) -> bool:
+        """Whether the application has been at work on the next piece of a response for so long."""
+        record = self._record
+        return self.serving is not None and record is not None and record.overdue(now, limit)
 
     def expire(self) -> Request | None:
         """Answers 504 for the application if nothing was sent yet, and ends the connection.

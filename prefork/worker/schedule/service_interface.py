@@ -40,8 +40,10 @@ class Service(Protocol):
         """Hands a parked connection over, to an idle sibling or to the one in a slot; returns
         False if it stays."""
 
-    def hand_over_all(self) -> None:
-        """Hands over all parked connections that can move, to any sibling that receives them."""
+    def hand_over_all(self) -> bool:
+        """Hands over all parked connections that can move, to any sibling that receives them.
+
+        Returns whether one of them stays for which no sibling has room."""
 
     def begin_shutdown(self, seconds: float | None = None) -> None:
         """The requests that run now are the last of their connections.

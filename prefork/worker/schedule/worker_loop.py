@@ -143,7 +143,8 @@ class WorkerLoop:
         if not self._poller.parked:
             return None
         if self._handover.has_receiver:
-            self._service.hand_over_all()
+            if not self._service.hand_over_all():
+                return None if self._poller.parked else 0.0
         elif not self._handover.expects_receiver:
             return None
         return _OFFER_AGAIN

@@ -167,9 +167,12 @@ class HttpService:
         connection = self.poller.parked.get(fd)
         return connection is not None and self._move(connection, only_idle=True, slot=slot)
 
-    def hand_over_all(self) -> None:
+    def hand_over_all(self) -> bool:
+        stays = False
         for connection in list(self.poller.parked.values()):
-            self._move(connection, only_idle=False)
+            if connection.handover_message() is not None:
+                stays = not self._move(connection, only_idle=False) or stays
+        return stays
 
     def begin_shutdown(self, seconds: float | None = None) -> None:
         if self._handover.expects_receiver:
@@ -192,8 +195,8 @@ class HttpService:
 
     def expire_requests(self, now: float) -> None:
         for connection in list(self._open):
-            if now - connection.began >= self._request_timeout:
-                connection.expire()  # if it is being served
+            if connection.overdue(now, self._request_timeout):
+                connection.expire()
 
     def flush(self) -> None:
         parked = len(self.poller.parked)

@@ -127,9 +127,12 @@ class TcpService:
         connection = self.poller.parked.get(fd)
         return connection is not None and self._move(connection, only_idle=True, slot=slot)
 
-    def hand_over_all(self) -> None:
+    def hand_over_all(self) -> bool:
+        stays = False
         for connection in list(self.poller.parked.values()):
-            self._move(connection, only_idle=False)
+            if TABLE[connection.state].movable is Movable.EMPTY:
+                stays = not self._move(connection, only_idle=False) or stays
+        return stays
 
     def _move(self, connection: TcpConnection, *, only_idle: bool, slot: int | None = None) -> bool:
         """Hands over a connection of which nothing was read; False if it stays, or another thread

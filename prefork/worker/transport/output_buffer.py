@@ -1,7 +1,7 @@
 """Bytes that a client has not taken yet: in memory, past a size on disk, or in a given file.
 
 They are sent in order, whenever the client takes more. Only if they outgrow all limits, the thread
-that has more to send waits for the client.
+that has more to send has to wait for the client.
 """
 
 import contextlib
@@ -138,23 +138,18 @@ class OutputBuffer:
 
     # Adding bytes.
 
-    def add(self, data: memoryview) -> None:
-        """Keeps bytes behind all that is kept, or waits until the client takes them.
-
-        Raises OSError if the client is gone or too slow: the connection is of no more use.
-        """
+    def add(self, data: memoryview) -> memoryview:
+        """Keeps bytes behind all that is kept; returns those for which there is no room."""
         rules = self._rules
-        while data:
-            size = len(data)
-            room = not rules.response_memory or self._memory + size <= rules.response_memory
-            if room and rules.budget.take(size):
-                self._memory += size
-                self._keep(data)
-                return
-            if not rules.response_spill or self._spilled + size <= rules.response_spill:
-                data = self._spill_over(data)
-            if data:
-                data = self._wait_for_reader(data)
+        size = len(data)
+        room = not rules.response_memory or self._memory + size <= rules.response_memory
+        if room and rules.budget.take(size):
+            self._memory += size
+            self._keep(data)
+            return data[size:]
+        if not rules.response_spill or self._spilled + size <= rules.response_spill:
+            return self._spill_over(data)
+        return data
 
     def add_file(self, fd: int, offset: int, count: int) -> None:
         """Keeps bytes of a file; the application may close its own before the client has them."""
@@ -195,8 +190,11 @@ class OutputBuffer:
         disk.give_back(len(data))
         return data
 
-    def _wait_for_reader(self, data: memoryview) -> memoryview:
-        """Waits until the client takes something; returns what is left of `data`."""
+    def wait_for_reader(self, data: memoryview) -> memoryview:
+        """Waits until the client takes something; returns what is left of `data`.
+
+        Raises OSError if the client is gone or too slow: the connection is of no more use.
+        """
         poll = select.poll()
         poll.register(self._sock, select.POLLOUT)
         now = monotonic()

@@ -5,9 +5,12 @@ import os
 import signal
 import socket
 import struct
+from collections.abc import Iterator
 from functools import partial
+from time import monotonic
 
 from prefork import logs
+from prefork.scoreboard import ThreadRecord
 from prefork.worker.transport.client_limits import ClientLimits
 from prefork.worker.transport.output_buffer import (
     SHRUNK,
@@ -35,6 +38,7 @@ class ResponseWriter:
 
     __slots__ = (
         "_ends_with_close",
+        "_record",
         "_rules",
         "_started",
         "broken",
@@ -51,6 +55,8 @@ class ResponseWriter:
         self.unsent: OutputBuffer | None = None
         """There while the client lags behind."""
         self._started = False
+        self._record: ThreadRecord | None = None
+        """Of the thread that has the request, or had the last one."""
         self._ends_with_close = False
         self.response_size = 0
         """Bytes of body of the last response."""
@@ -79,6 +85,26 @@ class ResponseWriter:
             return
         if sent != len(data):
             self._keep(memoryview(data)[sent:])
+
+    def send_piece(self, data: bytes) -> None:
+        """The same for a part of a response of which the application has to make the rest: its time
+        for the next part begins now (`[workers] request_timeout`)."""
+        self.send(data)
+        if self._record is not None:
+            self._record.resume(monotonic())
+
+    @contextlib.contextmanager
+    def awaiting_client(self) -> Iterator[None]:
+        """A thread waits for the client: that is not the application's time."""
+        record = self._record
+        if record is None:
+            yield
+            return
+        record.wait(monotonic())
+        try:
+            yield
+        finally:
+            record.resume(monotonic())
 
     def send_file(self, head: bytes, fd: int, offset: int, count: int) -> None:
         """Sends a head and `count` bytes of a file from `offset`."""
@@ -121,7 +147,11 @@ class ResponseWriter:
     def _keep(self, data: memoryview) -> None:
         try:
             unsent = self._lag()
-            unsent.add(data)
+            while data:
+                data = unsent.add(data)
+                if data:
+                    with self.awaiting_client():
+                        data = unsent.wait_for_reader(data)
             if not unsent:  # the client has taken all of it meanwhile
                 self.unsent = None
         except TimeoutError:
