@@ -8,3 +8,11 @@ WORKERS_MAX = WORKER_SLOTS - 1
 
 THREADS_MAX = 255
 """The largest `workers.threads`: thread records in a slot."""
+
+CALL_RECORDS = 32
+"""Thread records that a worker with an event loop uses: so many of its calls are shown at once."""
+
+
+def records_of(protocol: str, threads: int) -> int:
+    """Thread records of a worker, by `server.protocol` and `workers.threads`."""
+    return CALL_RECORDS if protocol == "asgi" else threads

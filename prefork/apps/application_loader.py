@@ -10,7 +10,7 @@ from prefork.config import Config
 from prefork.config.values import nearest
 
 if TYPE_CHECKING:
-    from prefork.apps.static import Site
+    from prefork.apps.static import Mounts, Site
 
 
 class LoadError(Exception):
@@ -31,14 +31,32 @@ def load_application(config: Config) -> Application:
         application = find(config.server.app)
         _check_application(config.server.app, application)
     if static.mounts:
-        from prefork.apps.static import Mounts
+        application = load_mounts(config, application)
+    return compressed(config, application)
 
-        mounts = {prefix: _site(root, config) for prefix, root in static.mounts.items()}
-        application = Mounts(application, mounts)
-    if config.http.compress:
-        from prefork.apps.compress import Compress
 
-        application = Compress(application, config.http.compress, config.http.compress_min_size)
+def load_mounts(config: Config, application: Application) -> "Mounts":
+    """The sites of `static.mounts`, and an application for all other paths."""
+    from prefork.apps.static import Mounts
+
+    mounts = {prefix: _site(root, config) for prefix, root in config.static.mounts.items()}
+    return Mounts(application, mounts)
+
+
+def compressed(config: Config, application: Application) -> Application:
+    """An application with `http.compress` around it, if that is set."""
+    if not config.http.compress:
+        return application
+    from prefork.apps.compress import Compress
+
+    return Compress(application, config.http.compress, config.http.compress_min_size)
+
+
+def load_asgi_application(config: Config) -> Callable[..., Any]:
+    """The ASGI application.  Raises as `load_application` does."""
+    assert config.server.app is not None
+    application: Callable[..., Any] = find(config.server.app)
+    _check_asgi_application(config.server.app, application)
     return application
 
 
@@ -64,6 +82,8 @@ def import_parts(config: Config) -> None:
     """
     if config.server.protocol == "static" or config.static.mounts:
         import prefork.apps.static
+    if config.server.protocol == "asgi":
+        import prefork.apps.asgi_compress
     if config.http.compress:
         import prefork.apps.compress  # noqa: F401
 
@@ -110,8 +130,8 @@ def _check_application(target: str, application: Callable[..., object]) -> None:
     asynchronous = inspect.iscoroutinefunction(inner) or inspect.isasyncgenfunction(inner)
     if takes(3) and (asynchronous or not takes(2)):
         raise LoadError(
-            f"{target}: this is an ASGI application, and prefork serves WSGI; name the WSGI "
-            "application of your framework, or wrap this one (a2wsgi.ASGIMiddleware)"
+            f'{target}: this is an ASGI application: set server.protocol = "asgi", or name the '
+            "WSGI application of your framework"
         )
     if asynchronous:
         raise LoadError(
@@ -125,6 +145,39 @@ def _check_application(target: str, application: Callable[..., object]) -> None:
         )
     raise LoadError(
         f"{target}: a WSGI application is called with (environ, start_response), and this takes "
+        f"{signature}"
+    )
+
+
+def _check_asgi_application(target: str, application: Callable[..., object]) -> None:
+    """Raises LoadError for what cannot be an ASGI application: the first request would show it."""
+    import inspect
+
+    try:
+        signature = inspect.signature(application, follow_wrapped=False)
+    except (TypeError, ValueError):  # a builtin without a signature
+        return
+
+    def takes(count: int) -> bool:
+        try:
+            signature.bind(*[None] * count)
+        except TypeError:
+            return False
+        return True
+
+    if takes(3):
+        return
+    if takes(2):
+        raise LoadError(
+            f'{target}: this is a WSGI application: set server.protocol = "wsgi", or name the ASGI '
+            "application of your framework"
+        )
+    if takes(0) and not target.endswith("()"):
+        raise LoadError(
+            f"{target}: this is a factory, which takes {signature}: write {target}() to call it"
+        )
+    raise LoadError(
+        f"{target}: an ASGI application is called with (scope, receive, send), and this takes "
         f"{signature}"
     )
 

@@ -9,7 +9,7 @@ as it is. A strong entity tag becomes a weak one: the bytes are not those that i
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from prefork.apps.wsgi import Application, ExcInfo, StartResponse
 from prefork.http.negotiation import accepted
@@ -61,6 +61,51 @@ def is_compressible(content_type: str) -> bool:
     )
 
 
+class EncodedHead(NamedTuple):
+    """A head whose body is compressed, or not."""
+
+    headers: Headers
+    compressor: Compressor | None
+    """None if the body stays as it is."""
+    flush: int
+    """The flush that lets a client read all that was written so far."""
+    streamed: bool
+    """The application has given no length: it sends piece by piece, each to arrive before the
+    next."""
+
+
+def encode_head(
+    status: str, headers: Headers, coding: str | None, least: int, method: str
+) -> EncodedHead:
+    """Decides whether a response is compressed, and changes its headers to say so.
+
+    coding: of `CODINGS`; None if the client takes none.  least: as in `Compress`.
+    """
+    headers = list(headers)
+    fields = {name.lower(): value for name, value in headers}
+    streamed = True
+    if _suits(status, fields, least):
+        _vary(headers, fields)
+        if coding is not None:
+            streamed = "content-length" not in fields
+            headers = [_recoded(*pair) for pair in headers if pair[0].lower() not in _UNTRUE]
+            headers.append(("Content-Encoding", coding))
+            if method != "HEAD":
+                return EncodedHead(headers, *CODINGS[coding](), streamed)
+    return EncodedHead(headers, None, 0, streamed)
+
+
+def _suits(status: str, fields: dict[str, str], least: int) -> bool:
+    length = fields.get("content-length", "")
+    return (
+        (status[:1] in ("4", "5") or status[:3] in ("200", "201", "203"))
+        and "content-encoding" not in fields
+        and "no-transform" not in fields.get("cache-control", "").lower()
+        and is_compressible(fields.get("content-type", ""))
+        and not (length.isdecimal() and int(length) < least)
+    )
+
+
 class Compress:
     """An application whose answers are compressed.
 
@@ -99,17 +144,8 @@ class _Answer:
         self, status: str, headers: Headers, exc_info: ExcInfo | None = None
     ) -> Callable[[bytes], None]:
         self._started = True
-        self._compressor = None
-        headers = list(headers)
-        fields = {name.lower(): value for name, value in headers}
-        if self._suits(status, fields):
-            _vary(headers, fields)
-            if self._coding is not None:
-                self._streamed = "content-length" not in fields
-                headers = [_recoded(*pair) for pair in headers if pair[0].lower() not in _UNTRUE]
-                headers.append(("Content-Encoding", self._coding))
-                if self._method != "HEAD":
-                    self._compressor, self._flush = CODINGS[self._coding]()
+        encoded = encode_head(status, headers, self._coding, self._least, self._method)
+        headers, self._compressor, self._flush, self._streamed = encoded
         if exc_info is None:
             write = self._start_response(status, headers)
         else:
@@ -118,16 +154,6 @@ class _Answer:
         if compressor is None:
             return write
         return lambda data: write(compressor.compress(data) + compressor.flush(self._flush))
-
-    def _suits(self, status: str, fields: dict[str, str]) -> bool:
-        length = fields.get("content-length", "")
-        return (
-            (status[:1] in ("4", "5") or status[:3] in ("200", "201", "203"))
-            and "content-encoding" not in fields
-            and "no-transform" not in fields.get("cache-control", "").lower()
-            and is_compressible(fields.get("content-type", ""))
-            and not (length.isdecimal() and int(length) < self._least)
-        )
 
     def body(self, result: Iterable[bytes]) -> Iterable[bytes]:
         """The iterable for the server in place of the application's."""

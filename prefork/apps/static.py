@@ -280,16 +280,24 @@ class Mounts:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
+        found = self.find(path)
+        if found is None:
+            return self._app(environ, start_response)
+        prefix, site = found
+        # A copy: the server logs its own, which keeps the path of the request.
+        shifted = {
+            **environ,
+            "SCRIPT_NAME": environ.get("SCRIPT_NAME", "") + prefix,
+            "PATH_INFO": path[len(prefix) :],
+        }
+        return site(shifted, start_response)
+
+    def find(self, path: str) -> tuple[str, Site] | None:
+        """The prefix and the site that answer for a path; None if the application does."""
         for prefix, site in self._mounts:
             if path.startswith(prefix) and path[len(prefix) :][:1] in ("", "/"):
-                # A copy: the server logs its own, which keeps the path of the request.
-                shifted = {
-                    **environ,
-                    "SCRIPT_NAME": environ.get("SCRIPT_NAME", "") + prefix,
-                    "PATH_INFO": path[len(prefix) :],
-                }
-                return site(shifted, start_response)
-        return self._app(environ, start_response)
+                return prefix, site
+        return None
 
 
 def _stamp(status: os.stat_result) -> _Stamp:

@@ -90,6 +90,21 @@ def _application(config: Config) -> Iterator[Finding]:
     if root is not None:
         hint = "" if protocol == "tcp" else "to serve it beside the application, use static.mounts"
         yield "static.root", f'not used with protocol "{protocol}"', hint
+    if protocol == "asgi":
+        if config.workers.threads > 1:
+            reason = 'not used with protocol "asgi": one event loop serves all calls of a worker'
+            yield "workers.threads", reason, "set workers.count"
+        if config.http.stream_body:
+            reason = 'not used with protocol "asgi": it always reads a body as it is asked for'
+            yield "http.stream_body", reason, "remove it"
+    else:
+        for section, key in (("server", "lifespan"), ("workers", "loop")):
+            value = getattr(getattr(config, section), key)
+            if value != "auto":
+                yield f"{section}.{key}", f'not used with protocol "{protocol}"', "remove it"
+        if config.workers.max_concurrency:
+            hint = "set workers.threads"
+            yield "workers.max_concurrency", f'not used with protocol "{protocol}"', hint
     if protocol == "tcp" and config.static.mounts:
         yield "static.mounts", 'not used with protocol "tcp"', ""
 
@@ -175,6 +190,8 @@ def _possible(config: Config) -> Iterator[Finding]:
             yield from _directory(key, os.path.dirname(destination))
     if "zstd" in config.http.compress and importlib.util.find_spec("zstandard") is None:
         yield "http.compress", '"zstd" needs the package zstandard', "pip install 'prefork[zstd]'"
+    if config.workers.loop == "uvloop" and importlib.util.find_spec("uvloop") is None:
+        yield "workers.loop", '"uvloop" needs the package uvloop', "pip install 'prefork[uvloop]'"
     yield from _metrics(config)
     if config.tls.certificate is not None:
         yield from _tls_files(config.tls)

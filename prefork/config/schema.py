@@ -45,7 +45,8 @@ WorkersOrNone = Annotated[
     int, Meta(ge=0, le=WORKERS_MAX), ValueKind(f"an integer from 0 to {WORKERS_MAX}")
 ]
 
-Protocol = Literal["wsgi", "static", "tcp"]
+Protocol = Literal["wsgi", "asgi", "static", "tcp"]
+Lifespan = Literal["auto", "on", "off"]
 StandardInput = Literal["null", "inherit"]
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["text", "json"]
@@ -62,6 +63,7 @@ class Server(Struct, frozen=True, kw_only=True):
         str | None, ValueKind('"module:callable" or "module:factory()"', values.read_app)
     ] = None
     protocol: Annotated[Protocol, _one_of(Protocol)] = "wsgi"  # guessed if it is not given
+    lifespan: Annotated[Lifespan, _one_of(Lifespan)] = "auto"
     bind: Annotated[
         tuple[str, ...], ValueKind("an address or a list of them", values.read_bind)
     ] = ("127.0.0.1:8000",)
@@ -102,6 +104,10 @@ class Workers(Struct, frozen=True, kw_only=True):
     threads: Annotated[
         int, Meta(ge=1, le=THREADS_MAX), ValueKind(f"an integer from 1 to {THREADS_MAX}")
     ] = 1
+    loop: Annotated[
+        str, ValueKind('"auto", "asyncio", "uvloop" or "module:factory"', values.read_loop)
+    ] = "auto"
+    max_concurrency: Count = 0
     preload: Flag = False
     warmup: Annotated[
         tuple[str, ...],

@@ -237,6 +237,14 @@ def read_app(raw: Any, base: str) -> str:
     return text
 
 
+def read_loop(raw: Any, base: str) -> str:
+    """The event loop: a known one, or `module:factory`."""
+    text = _text(raw)
+    if text in ("auto", "asyncio", "uvloop"):
+        return text
+    return read_app(text.removesuffix("()"), base)
+
+
 _OTHER_MEANING = re.compile(
     r"(?i)host|cookie|connection|date|server|via|te|trailer|upgrade|range|expect|accept.*|content-.*"
     r"|transfer-.*|authorization|proxy-.*|forwarded|x-forwarded-.*|if-.*|set-cookie|keep-alive"

@@ -138,6 +138,11 @@ class RequestReader:
         return self.state is _START and not self._rest
 
     @property
+    def lines(self) -> FieldLines:
+        """How the field lines of its heads are read."""
+        return self._lines
+
+    @property
     def pending(self) -> bool:
         """Bytes have come that `next` reads."""
         return bool(self._rest)
@@ -249,7 +254,10 @@ class RequestReader:
         if not known.keep_alive:
             self.state = _END
             self.last = True
-        return Request(environ, known.line, known.http11, known.keep_alive, None, known)
+        return Request(
+            *(environ, known.line, known.http11, known.keep_alive, None, known),
+            fields=known.fields,
+        )
 
     def _start(self, data: bytes, at: int) -> Request | None:
         """Reads what begins with a request, or with empty lines."""
@@ -298,13 +306,14 @@ class RequestReader:
         """Reads a whole head, and of its body what has come."""
         limits = self._limits
         problem: Reject | None = None
+        fields = data[at:end]
         try:
-            head = self._parse(data[at:end])
+            head = self._parse(fields)
         except Reject as refused:
             refused.__traceback__ = None
             problem = refused
         if problem is not None:
-            self._refuse(self._first_problem(data[at : end + 4]) or problem, data[at:end])
+            self._refuse(self._first_problem(data[at : end + 4]) or problem, fields)
             return None
         environ, line, http11, keep_alive, length, expects = head
         self._empty = 0
@@ -317,7 +326,7 @@ class RequestReader:
                 self._complete(data, after, keep_alive=keep_alive)
             else:
                 self.state = _START
-            return Request(environ, line, http11, keep_alive, None)
+            return Request(environ, line, http11, keep_alive, None, fields=fields)
         if length > 0:
             stop = after + length
             if stop <= len(data) and (length <= limits.body_memory or not limits.body_memory):
@@ -327,13 +336,14 @@ class RequestReader:
                     self._complete(data, stop, keep_alive=keep_alive)
                 else:
                     self.state = _START
-                return Request(environ, line, http11, keep_alive, None)
+                return Request(environ, line, http11, keep_alive, None, fields=fields)
             self._left = length
             self.state = _LENGTH
         else:
             self._decoder = ChunkedDecoder(self._lines, limits)
             self.state = _CHUNKED
-        request = self._request = Request(environ, line, http11, keep_alive, None)
+        request = Request(environ, line, http11, keep_alive, None, fields=fields)
+        self._request = request
         self.wants_continue = expects and after == len(data)
         if not limits.stream:
             return self._read_body(data, after)

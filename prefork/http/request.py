@@ -14,11 +14,13 @@ Environ = dict[str, Any]
 class RepeatedRequest:
     """A request that came before, byte for byte; others share it."""
 
-    __slots__ = ("answered",)
+    __slots__ = ("answered", "pairs")
 
     def __init__(self) -> None:
         self.answered: RepeatedResponse | None = None
         """What the answer to it probably begins with."""
+        self.pairs: list[tuple[bytes, bytes]] | None = None
+        """Its headers as an ASGI scope has them, once they were asked for; to be copied."""
 
 
 class Request(Struct, eq=False):
@@ -35,6 +37,8 @@ class Request(Struct, eq=False):
     repeated: RepeatedRequest | None = None
     """The request that it repeats, if that is known."""
     id: str = ""
+    fields: bytes = b""
+    """The head as it came: request line and field lines, without the empty line."""
     id_line: bytes = b""
     """The header line with its id for the client; see `prefork.http.request_id`."""
 

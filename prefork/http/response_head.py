@@ -290,6 +290,12 @@ def interim_lines(headers: Headers) -> bytes:
     return b"".join(line for line in found if isinstance(line, bytes))
 
 
+def field_line(pair: tuple[str, str]) -> bytes:
+    """A field line of a trailer section.  Raises TypeError or ValueError as `compose` does."""
+    found = _lines.get(pair) or _line(pair)
+    return found if isinstance(found, bytes) else found.line
+
+
 def error(status: int, reason: str, *, method: str = "GET", headers: Headers = ()) -> bytes:
     """A whole plain response that ends the connection."""
     body = f"{status} {HTTPStatus(status).phrase}: {reason}\n".encode()

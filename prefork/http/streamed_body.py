@@ -88,6 +88,30 @@ class StreamedBody(RawIOBase):
         self.unwanted = True
         self._pieces.clear()
 
+    # The side of an application that awaits its body: nothing here waits.
+
+    @property
+    def unread(self) -> int:
+        """Bytes that have come and were not taken."""
+        return sum(map(len, self._pieces))
+
+    @property
+    def whole(self) -> bool:
+        """The last byte has come."""
+        return self._complete
+
+    @property
+    def problem(self) -> Reject | None:
+        """Why no more will come."""
+        return self._problem
+
+    def take(self) -> bytes:
+        """All that has come and was not taken yet."""
+        pieces = self._pieces
+        data = bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        return data
+
     # The side of the application.
 
     def readable(self) -> bool:

@@ -17,10 +17,12 @@ _MARKS_KEPT = 1024
 class KnownHead(RepeatedRequest):
     """A head that was read before."""
 
-    __slots__ = ("environ", "http11", "keep_alive", "line")
+    __slots__ = ("environ", "fields", "http11", "keep_alive", "line")
 
-    def __init__(self, head: Head) -> None:
+    def __init__(self, head: Head, fields: bytes) -> None:
+        """`fields`: as in a Request."""
         super().__init__()
+        self.fields = fields
         environ, self.line, self.http11, self.keep_alive, _, _ = head
         self.environ: Environ = environ.copy()
         """To be copied; the peer and `wsgi.input` are to be put in."""
@@ -52,4 +54,4 @@ class WholeHeads(dict[bytes, KnownHead]):
         elif all(line in lines for line in data.split(b"\r\n")[1:-2]):
             if len(self) >= _HEADS_KEPT:
                 self.clear()
-            self[data] = KnownHead(head)
+            self[data] = KnownHead(head, data[:-4])

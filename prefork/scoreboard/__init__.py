@@ -7,6 +7,7 @@ and `board` owns the memory.
 """
 
 from prefork.scoreboard.board import Scoreboard, ScoreboardError
+from prefork.scoreboard.call_records import CallRecords
 from prefork.scoreboard.slot_layout import (
     CELLS,
     DURATION_BOUNDS,
@@ -31,6 +32,7 @@ __all__ = [
     "VERSION",
     "AcceptFlags",
     "CallRecord",
+    "CallRecords",
     "Counters",
     "Scoreboard",
     "ScoreboardError",

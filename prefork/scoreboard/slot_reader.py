@@ -215,6 +215,10 @@ class SlotReader:
 
     # What a worker asks about its siblings before it hands a connection over.
 
+    def held(self, slot: int) -> int:
+        """Open connections of the worker of a slot."""
+        return _number(self._words[slot_offset(slot) // 8 + HELD])
+
     def handover_kind(self, slot: int) -> int:
         """The kind of connections that the worker of a slot receives; 0 if it receives none.
 

@@ -113,15 +113,15 @@ class Children:
 
     def calls(self, child: Child) -> list[CallRecord]:
         """What each thread of a worker is doing, from the scoreboard."""
-        return self._scoreboard.calls(child.slot, child.generation.config.workers.threads)
+        return self._scoreboard.calls(child.slot, child.generation.records)
 
     def requests(self, child: Child) -> int:
         """The number of calls of the application that have ended in a worker."""
-        return self._scoreboard.requests(child.slot, child.generation.config.workers.threads)
+        return self._scoreboard.requests(child.slot, child.generation.records)
 
     def counters(self, child: Child) -> Counters:
         """What a worker has done, alive or dead, until its slot is cleared for the next."""
-        return self._scoreboard.counters(child.slot, child.generation.config.workers.threads)
+        return self._scoreboard.counters(child.slot, child.generation.records)
 
     def stats(self, child: Child) -> WorkerStats:
         """What a worker has written about itself as a whole."""
@@ -166,7 +166,7 @@ class Children:
 
     def clear_slot(self, slot: int, generation: Generation) -> None:
         """Makes a slot ready for its next worker."""
-        self._scoreboard.clear(slot, generation.config.workers.threads)
+        self._scoreboard.clear(slot, generation.records)
 
     def spawn(self, slot: int, generation: Generation) -> None:
         """Forks a worker.  Raises OSError if the kernel has no room for another process."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from prefork import address
+from prefork.capacity import records_of
 from prefork.config import Config, ConfigError, LoadedConfig, Problem, Source, cpus, load
 from prefork.listeners import Listener, ListenOptions, open_listeners
 from prefork.master.pool.plan import GenerationSettings
@@ -28,6 +29,11 @@ class Generation(Struct, eq=False):
     @property
     def config(self) -> Config:
         return self.loaded.config
+
+    @property
+    def records(self) -> int:
+        """Thread records of each of its workers."""
+        return records_of(self.config.server.protocol, self.config.workers.threads)
 
     @property
     def held(self) -> list[Listener]:

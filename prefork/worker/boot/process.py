@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from prefork import linux, logs
 from prefork.apps.application_loader import LoadError
+from prefork.capacity import records_of
 from prefork.channel import FailedReport
 from prefork.worker.boot.application_setup import restrict, set_up_application
 from prefork.worker.boot.boot_failure import FAILED_TO_BOOT, describe
@@ -31,11 +32,11 @@ from prefork.worker.boot.service_factory import ServiceFactory, ServiceParts, lo
 from prefork.worker.boot.stack_writer import register_stack_signal, start_stack_thread
 from prefork.worker.boot.worker_args import WorkerArgs
 from prefork.worker.boot.worker_end import end, quit_now
+from prefork.worker.boot.worker_loops import RunningLoop, worker_loop
 from prefork.worker.schedule.handover import Handover
 from prefork.worker.schedule.threads import LeaderFollowers
 from prefork.worker.schedule.wakeup import Wakeup
 from prefork.worker.schedule.worker_listener import worker_listeners
-from prefork.worker.schedule.worker_loop import WorkerLoop
 
 
 class LoadedApplication(Struct, frozen=True):
@@ -89,10 +90,11 @@ def _serve(args: WorkerArgs, loaded: LoadedApplication | None) -> int:
     protect_from_forks([*(listener.sock for listener in args.listeners), args.channel])
     worker = WorkerInfo(slot, args.generation, os.getpid(), args.name)
     wakeup = Wakeup()
-    handover = Handover(scoreboard, slot, config.workers.threads)
-    records = [scoreboard.record(slot, thread) for thread in range(config.workers.threads)]
+    count = records_of(config.server.protocol, config.workers.threads)
+    handover = Handover(scoreboard, slot, count)
+    records = [scoreboard.record(slot, thread) for thread in range(count)]
     threads = None
-    if len(records) > 1:
+    if config.workers.threads > 1:
         # A protocol of a handler's own may keep its connections.
         threads = LeaderFollowers(records, wakeup.set, slow=config.server.protocol == "tcp")
     listeners = worker_listeners(
@@ -108,12 +110,8 @@ def _serve(args: WorkerArgs, loaded: LoadedApplication | None) -> int:
         hooks = set_up_application(config, user) if loaded is None else loaded.hooks
         hooks.call("after_fork", worker)
         create_service = load_service(config) if loaded is None else loaded.create_service
-        service = create_service(ServiceParts(args, threads, handover))
-        loop = WorkerLoop(
-            *(service, listeners, args.channel, args.logs.replace, handover, threads),
-            *(records[0], wakeup),
-            master=args.master,
-        )
+        service = create_service(ServiceParts(args, threads, handover, count))
+        loop = worker_loop(service, listeners, args, handover, threads, records[0], wakeup)
         _create_threads(loop)
         hooks.call("ready", worker)
         # An application that has dropped rights by itself has cleared the signal (prctl(2)).
@@ -132,7 +130,7 @@ def _serve(args: WorkerArgs, loaded: LoadedApplication | None) -> int:
     return 0
 
 
-def _create_threads(loop: WorkerLoop) -> None:
+def _create_threads(loop: RunningLoop) -> None:
     try:
         loop.create_threads()
     except RuntimeError as problem:

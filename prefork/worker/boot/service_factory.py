@@ -7,7 +7,12 @@ from msgspec import Struct
 
 from prefork import __version__
 from prefork.apps import application_loader
-from prefork.apps.application_loader import LoadError, load_application, load_handler
+from prefork.apps.application_loader import (
+    LoadError,
+    load_application,
+    load_asgi_application,
+    load_handler,
+)
 from prefork.apps.health import Health
 from prefork.apps.wsgi import Application, FileWrapper, errors_stream
 from prefork.config import Config
@@ -36,6 +41,8 @@ class ServiceParts(Struct, frozen=True):
     args: WorkerArgs
     threads: LeaderFollowers | None
     handover: Handover
+    records: int
+    """Thread records of the worker."""
 
 
 ServiceFactory = Callable[[ServiceParts], Service]
@@ -47,6 +54,11 @@ def import_parts(config: Config) -> None:
     application_loader.import_parts(config)
     if config.server.protocol == "tcp":
         import prefork.worker.service.tcp_service
+    if config.server.protocol == "asgi":
+        import prefork.worker.boot.asgi_factory
+        from prefork.worker.schedule.event_loop import import_loop
+
+        import_loop(config.workers.loop)
     if config.tls.certificate is not None or config.http.trusted_proxies:
         import prefork.worker.protocol.secured_connection
     if config.tls.certificate is not None:
@@ -60,6 +72,10 @@ def load_service(config: Config) -> ServiceFactory:
     """
     if config.server.protocol == "tcp":
         return partial(_tcp_service, load_handler(config))
+    if config.server.protocol == "asgi":
+        from prefork.worker.boot.asgi_factory import asgi_service
+
+        return partial(asgi_service, load_asgi_application(config))
     return partial(_http_service, load_application(config))
 
 
@@ -82,6 +98,53 @@ def _http_service(application: Application, parts: ServiceParts) -> Service:
     args = parts.args
     config, scoreboard = args.config, args.scoreboard
     workers, http = config.workers, config.http
+    surroundings = http_surroundings(args, multithread=workers.threads > 1)
+    profiles = [
+        listener_profile(
+            *(listener, config, args.tls, surroundings.environ),
+            surroundings.admission.admit_proxied,
+        )
+        for listener in args.listeners
+    ]
+    warm_up(application, workers.warmup, profiles[0].environ if profiles else {})
+    if http.health_path is not None:
+        application = Health(application, http.health_path, surroundings.draining)
+    stats = scoreboard.stats_writer(args.slot)
+    access = args.logs.access_log(report_unreadable)
+    caller = WsgiCaller(
+        *(application, parts.threads, stats),
+        access=access,
+        ids=surroundings.ids,
+        proxies=bool(http.trusted_proxies),
+        draining=surroundings.draining if workers.drain_delay else None,
+    )
+    return HttpService(
+        *(caller, ClientLimits.of(http), parts.threads, parts.handover, stats, profiles),
+        admission=surroundings.admission,
+        refusals=Refusals(access),
+        request_timeout=workers.request_timeout,
+        graceful_timeout=workers.graceful_timeout,
+    )
+
+
+class HttpSurroundings(Struct, frozen=True):
+    """What services of HTTP have in common, whatever the kind of the application."""
+
+    admission: Admission[HttpConnection]
+    ids: RequestIds | None
+    environ: dict[str, object]
+    """What the environ of each request begins with, whichever the listener."""
+    draining: Callable[[], bool]
+    """The server is about to stop, though it serves on."""
+
+
+def http_surroundings(args: WorkerArgs, *, multithread: bool) -> HttpSurroundings:
+    """Sets what holds for the process, and makes what a service needs.
+
+    Raises LoadError if the certificate is missing.
+    """
+    config, scoreboard = args.config, args.scoreboard
+    http = config.http
     if config.tls.certificate is not None and args.tls is None:
         raise LoadError("the certificate could not be read again at the upgrade: reload")
     _keep_freed_memory()
@@ -93,39 +156,14 @@ def _http_service(application: Application, parts: ServiceParts) -> Service:
     environ = {
         "SERVER_SOFTWARE": f"prefork/{__version__}",
         "wsgi.errors": errors_stream(),
-        "wsgi.multithread": workers.threads > 1,
+        "wsgi.multithread": multithread,
         "wsgi.multiprocess": True,
         "wsgi.file_wrapper": FileWrapper,
         "prefork.slot": args.slot,
         "prefork.generation": args.generation,
     }
-    profiles = [
-        listener_profile(listener, config, args.tls, environ, admission.admit_proxied)
-        for listener in args.listeners
-    ]
-    warm_up(application, workers.warmup, profiles[0].environ if profiles else {})
-
-    def draining() -> bool:
-        return scoreboard.draining
-
-    if http.health_path is not None:
-        application = Health(application, http.health_path, draining)
-    stats = scoreboard.stats_writer(args.slot)
-    access = args.logs.access_log(report_unreadable)
-    caller = WsgiCaller(
-        *(application, parts.threads, stats),
-        access=access,
-        ids=RequestIds(http.request_id_header) if http.request_id_header is not None else None,
-        proxies=bool(http.trusted_proxies),
-        draining=draining if workers.drain_delay else None,
-    )
-    return HttpService(
-        *(caller, ClientLimits.of(http), parts.threads, parts.handover, stats, profiles),
-        admission=admission,
-        refusals=Refusals(access),
-        request_timeout=workers.request_timeout,
-        graceful_timeout=workers.graceful_timeout,
-    )
+    ids = RequestIds(http.request_id_header) if http.request_id_header is not None else None
+    return HttpSurroundings(admission, ids, environ, lambda: scoreboard.draining)
 
 
 def _keep_freed_memory() -> None:

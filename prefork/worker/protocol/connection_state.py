@@ -21,6 +21,11 @@ The life of a connection:
   to be writable, which it is, so it comes back at once, behind all that is ready by then.
 - DRAIN is the rest of a request's body that the application has left unread: it is read and thrown
   away, so that the connection can be used again.
+- RECEIVE and SEND are parts of CALL in a worker with an event loop: the application awaits more of
+  the body, or the client has bytes to take.  A response that is complete takes the connection out
+  of CALL, whatever its task still does.
+- UPGRADED is a connection that has left HTTP (RFC 9110 section 7.8): what is read, when it is given
+  up and how it ends is the other protocol's.
 - LINGER is the end of a connection whose client may still be sending (RFC 9112 section 9.6).
 - Any state can end in CLOSED at once: the client may be gone at any moment.
 
@@ -69,6 +74,12 @@ class ConnectionState(Enum):
     """What has come of further requests waits until others had their turn."""
     CALL = "call"
     """The application has a request."""
+    RECEIVE = "receive"
+    """The application has a request, and awaits more of its body."""
+    SEND = "send"
+    """The application has a request, and the client has bytes of its response to take."""
+    UPGRADED = "upgraded"
+    """Another protocol has the connection."""
     WRITE = "write"
     """The client has bytes to take before anything else happens."""
     LINGER = "linger"
@@ -98,6 +109,7 @@ class TimeLimit(Enum):
     BODY = "body_timeout, from the last byte on, and min_body_rate"
     WRITE = "write_timeout, from now on, and min_write_rate"
     LINGER = "the limits of a lingering close"
+    UPGRADED = "the other protocol's"
 
 
 class Movable(Enum):
@@ -115,6 +127,8 @@ class OnStop(Enum):
     """It may still send a request until the worker's leave deadline."""
     FINISH = "finish"
     """The response to its request is the last."""
+    TELL = "tell"
+    """The other protocol says goodbye in its own way."""
     NOTHING = "nothing"
     """It is about to end anyway."""
 
@@ -126,6 +140,7 @@ class OnDeadline(Enum):
     ANSWER_408 = "answer 408 and close"
     """The client has begun a request, so it gets an answer (RFC 9110 section 15.5.9)."""
     CHECK_PROGRESS = "close a client that takes too little"
+    TELL = "the other protocol decides"
     NOTHING = "nothing"
     """There is no deadline."""
 
@@ -154,6 +169,7 @@ def _table() -> dict[ConnectionState, StateRow]:
     answer, never = OnDeadline.ANSWER_408, OnDeadline.NOTHING
     stays, empty, unread = Movable.NO, Movable.EMPTY, Movable.UNREAD
     chance, finish, ends = OnStop.LAST_CHANCE, OnStop.FINISH, OnStop.NOTHING
+    tell, says = OnDeadline.TELL, OnStop.TELL
     due = TimeLimit
     # fmt: off
     rows = {
@@ -168,6 +184,9 @@ def _table() -> dict[ConnectionState, StateRow]:
         "DRAIN":           (readable, due.BODY,         close,        stays,  finish),
         "QUEUED":          (writable, due.NONE,         never,        stays,  finish),
         "CALL":            (nothing,  due.NONE,         never,        stays,  finish),
+        "RECEIVE":         (readable, due.BODY,         answer,       stays,  finish),
+        "SEND":            (writable, due.WRITE,        check,        stays,  finish),
+        "UPGRADED":        (readable, due.UPGRADED,     tell,         stays,  says),
         "WRITE":           (writable, due.WRITE,        check,        stays,  finish),
         "LINGER":          (readable, due.LINGER,       close,        stays,  ends),
         "CLOSED":          (nothing,  due.NONE,         never,        stays,  ends),
@@ -182,7 +201,10 @@ def _table() -> dict[ConnectionState, StateRow]:
         "BODY":            "QUEUED CALL WRITE LINGER CLOSED",
         "DRAIN":           "IDLE HEAD BODY QUEUED CALL WRITE LINGER CLOSED",
         "QUEUED":          "IDLE HEAD BODY CALL WRITE LINGER CLOSED",
-        "CALL":            "IDLE HEAD BODY DRAIN QUEUED WRITE LINGER CLOSED",
+        "CALL":            "IDLE HEAD BODY DRAIN QUEUED RECEIVE SEND UPGRADED WRITE LINGER CLOSED",
+        "RECEIVE":         "IDLE HEAD BODY DRAIN QUEUED CALL SEND UPGRADED WRITE LINGER CLOSED",
+        "SEND":            "IDLE HEAD BODY DRAIN QUEUED CALL RECEIVE UPGRADED WRITE LINGER CLOSED",
+        "UPGRADED":        "WRITE LINGER CLOSED",
         "WRITE":           "IDLE HEAD BODY DRAIN QUEUED CALL LINGER CLOSED",
         "LINGER":          "CLOSED",
         "CLOSED":          "",
@@ -201,9 +223,11 @@ TABLE = _table()
 READING = frozenset(
     state
     for state, row in TABLE.items()
-    if row.waits_for is Readiness.READABLE and row.movable is not Movable.EMPTY
+    if row.waits_for is Readiness.READABLE
+    and row.movable is not Movable.EMPTY
+    and row.time_limit is not TimeLimit.UPGRADED
 )
 """States in which the rest of something that has begun has to come from the client."""
 
-WRITING = frozenset({ConnectionState.HANDSHAKE_WRITE, ConnectionState.WRITE})
+WRITING = frozenset({ConnectionState.HANDSHAKE_WRITE, ConnectionState.SEND, ConnectionState.WRITE})
 """States in which the client has bytes to take."""

@@ -24,6 +24,7 @@ from prefork.http.response_head import CONTINUE, error
 from prefork.http.streamed_body import DRAIN, StreamedBody
 from prefork.scoreboard import ThreadRecord
 from prefork.worker.protocol.body_pull import abandon_body, is_draining, pull
+from prefork.worker.protocol.connection_exchange import Exchange
 from prefork.worker.protocol.connection_state import (
     TABLE,
     ConnectionState,
@@ -87,8 +88,9 @@ class RefusedRequest(NamedTuple):
     """The first line of the request, as far as it is known."""
 
 
-Call = Callable[["HttpConnection", Request, ThreadRecord, float], CallOutcome]
-"""Answers a request: (connection, request, the thread's record, monotonic seconds by now)."""
+Call = Callable[["HttpConnection", Request, ThreadRecord, float], CallOutcome | None]
+"""Answers a request: (connection, request, the thread's record, monotonic seconds by now).  None if
+the answer comes later (prefork.worker.protocol.asgi_connection)."""
 
 
 class HttpConnection(ResponseWriter):
@@ -104,8 +106,11 @@ class HttpConnection(ResponseWriter):
         "closing",
         "deadline",
         "events",
+        "exchange",
         "expired",
+        "left",
         "listener",
+        "proceeding",
         "reader",
         "refusal",
         "served",
@@ -140,6 +145,13 @@ class HttpConnection(ResponseWriter):
         """The request that the application has now."""
         self.listener: int | None = None
         """Inode of the listener at which it was accepted, if it may move to another worker."""
+        # For prefork.worker.protocol.asgi_connection.
+        self.exchange: Exchange | None = None
+        """What has the connection while its application does, in a worker with an event loop."""
+        self.left = False
+        """The client has sent its last byte while an exchange had the connection."""
+        self.proceeding = False
+        """An event is being dealt with: the next state is found at its end."""
         # For prefork.worker.schedule.poller.
         self.events = 0
         self.deadline = 0.0
@@ -234,6 +246,17 @@ class HttpConnection(ResponseWriter):
 
     def answer(self, request: Request, call: Call, record: ThreadRecord, now: float) -> float:
         """Has a request answered; returns when that was over."""
+        self._begin_call(request, record)
+        body = request.body
+        if body is not None and type(body) is StreamedBody:
+            body.more = partial(pull, self, self._rules, body)
+        outcome = call(self, request, record, now)
+        assert outcome is not None
+        self._end_call(request, outcome.sent, last=outcome.last)
+        return outcome.ended
+
+    def _begin_call(self, request: Request, record: ThreadRecord) -> None:
+        """The application is about to get a request."""
         state = self.state
         if state is _IDLE or state is _NEW:  # the table allows it; `enter` would take time to see
             self.state = _CALL
@@ -242,23 +265,24 @@ class HttpConnection(ResponseWriter):
         self._started = False
         self._record = record
         self.serving = request
-        body = request.body
-        if body is not None and type(body) is StreamedBody:
-            body.more = partial(pull, self, self._rules, body)
         self.served = served = self.served + 1
         if served == self._rules.keepalive_requests:
             self.closing = True
-        outcome = call(self, request, record, now)
-        self.response_size = outcome.sent
+
+    def _end_call(self, request: Request, sent: int, *, last: bool) -> None:
+        """The response to a request is complete, with that many bytes of body.
+
+        `last`: the connection ends with it."""
+        self.response_size = sent
         self.serving = None
+        body = request.body
         if body is not None and type(body) is StreamedBody:
             self._discarded = 0
             abandon_body(self.reader, body)
             if not self._count_held():
                 self._finish()
-        if outcome.last or self.broken:
+        if last or self.broken:
             self._finish()
-        return outcome.ended
 
     def _finish(self) -> None:
         """No request is read any more."""

@@ -309,6 +309,11 @@ class Handover:
         siblings = [slot for slot in self._siblings if slot != self._slot]
         return self._scoreboard.count_waiting(siblings, kind, listener)
 
+    def least_held(self) -> int | None:
+        """The number of connections of the sibling that holds the fewest; None if none is known."""
+        board = self._scoreboard
+        return min((board.held(slot) for slot in self._receivers()), default=None)
+
     def work_done(self) -> tuple[tuple[int, float], dict[int, tuple[int, float]]]:
         """(requests, seconds in the application) so far, of this worker and of its siblings."""
         board, kind = self._scoreboard, self._kind

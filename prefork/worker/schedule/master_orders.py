@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Callable
 from time import monotonic
+from typing import Protocol
 
 from prefork import stopping
 from prefork.channel import (
@@ -22,12 +23,27 @@ from prefork.channel import (
     StopOrder,
 )
 from prefork.worker.schedule.accept import WAKE, MainAcceptor
-from prefork.worker.schedule.accept_strategy import AcceptStrategy
-from prefork.worker.schedule.busy_watcher import Watcher
 from prefork.worker.schedule.handover import Handover
 from prefork.worker.schedule.pending_work import PendingWork
 from prefork.worker.schedule.service_interface import Service
 from prefork.worker.schedule.wakeup import Wakeup
+
+
+class StoppableAccepting(Protocol):
+    """What accepts the worker's connections."""
+
+    def replace_listeners(self, drained: tuple[int, ...]) -> None:
+        """Stops accepting at all listeners but those that are to be drained, by their number."""
+
+    def stop_acceptors(self) -> None:
+        """Ends the acceptor threads."""
+
+
+class InboxWatcher(Protocol):
+    """What has to know that there is an inbox."""
+
+    def wake(self) -> None: ...
+
 
 ReplaceLogs = Callable[[tuple[str, ...], list[int]], None]
 """Takes the paths of log files and their new descriptors."""
@@ -44,9 +60,9 @@ class MasterOrders:
         replace_logs: ReplaceLogs,
         pending: PendingWork,
         main: MainAcceptor,
-        accepting: AcceptStrategy,
+        accepting: StoppableAccepting,
         handover: Handover,
-        watcher: Watcher,
+        watcher: InboxWatcher,
         wakeup: Wakeup,
     ) -> None:
         """`master`: its process id."""
@@ -62,7 +78,8 @@ class MasterOrders:
         self._handover = handover
         self._watcher = watcher
         self._wakeup = wakeup
-        self._closed = False
+        self.closed = False
+        """The channel has ended: the master is gone."""
         self.terminate_handler = self._on_terminate  # one object, to be compared
 
     def install_handlers(self) -> None:
@@ -92,11 +109,11 @@ class MasterOrders:
     def read(self) -> None:
         """Carries out all orders that are in the channel."""
         try:
-            while not self._closed and (packet := self._channel.receive_order()) is not None:
+            while not self.closed and (packet := self._channel.receive_order()) is not None:
                 order, fds = packet
                 self._obey(order, fds)
         except EOFError:
-            self._closed = True
+            self.closed = True
             self._handover.master_gone()
             self._stop(())
 

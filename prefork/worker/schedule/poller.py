@@ -45,7 +45,7 @@ class EventPoller(Protocol):
     def fileno(self) -> int:
         """See `ConnectionPoller.fileno`."""
 
-    def wait(self, now: float, limit: float | None = None) -> list[tuple[int, int]]:
+    def wait(self, now: float, limit: float | None = None, most: int = 0) -> list[tuple[int, int]]:
         """See `ConnectionPoller.wait`."""
 
 
@@ -134,17 +134,17 @@ class ConnectionPoller(Generic[P]):
         if connection.wheel_time != inf:
             self._wheel.remove(connection)
 
-    def wait(self, now: float, limit: float | None = None) -> list[tuple[int, int]]:
+    def wait(self, now: float, limit: float | None = None, most: int = 0) -> list[tuple[int, int]]:
         """(descriptor, events) of what became ready; waits until the next deadline at most.
 
-        `limit`: seconds after which to return in any case; None for no limit.
+        `limit`: seconds after which to return in any case; None for no limit.  `most`: of them; 0
+        for all, since a connection without an event has nothing to be read before its deadline.
         """
         next_tick = self._wheel.next_tick
         if next_tick != inf:
             until = max(next_tick - now, 0.0)
             limit = until if limit is None else min(until, limit)
-        # All events: a connection without one has nothing to be read before its deadline.
-        return self._epoll.poll(limit, len(self.parked) + _WATCHED)
+        return self._epoll.poll(limit, most or len(self.parked) + _WATCHED)
 
     def claim_expired(self, now: float) -> list[P]:
         """Claims the connections whose deadline has passed."""

@@ -12,3 +12,5 @@ class Wakeup:
     def set(self) -> None:
         """Brings the thread that waits in the epoll out of it; one thread, if there are two."""
         os.eventfd_write(self.fd, 1)
+
+    wake = set

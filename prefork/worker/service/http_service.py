@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from time import monotonic
+from typing import Protocol
 
 from prefork.http.head_rules import Reject
 from prefork.http.reader import Peer
@@ -22,7 +23,7 @@ from prefork.worker.protocol.connection_state import (
     Movable,
     Readiness,
 )
-from prefork.worker.protocol.http_connection import HttpConnection, RefusedRequest
+from prefork.worker.protocol.http_connection import Call, HttpConnection, RefusedRequest
 from prefork.worker.schedule.handover import Handover, HandoverMessage
 from prefork.worker.schedule.poller import (
     EPOLLIN,
@@ -35,7 +36,6 @@ from prefork.worker.schedule.worker_listener import AcceptedSocket, WorkerListen
 from prefork.worker.service.admission import Admission, refuse
 from prefork.worker.service.listener_profile import ListenerProfile
 from prefork.worker.service.refusals import Refusals
-from prefork.worker.service.wsgi_caller import WsgiCaller
 from prefork.worker.transport.accepted_socket import peer_name, socket_of
 from prefork.worker.transport.client_limits import ClientLimits
 
@@ -46,12 +46,25 @@ _LAST_CHANCE = 5.0
 """Seconds that an idle connection gets at the end if no limit is configured."""
 
 
+class RequestCaller(Protocol):
+    """What answers the requests."""
+
+    forked: bool
+    """This is a child that the application has forked."""
+
+    @property
+    def call(self) -> Call: ...
+
+    def flush(self) -> None:
+        """Writes the lines that were kept for a batch."""
+
+
 class HttpService:
     """All HTTP connections of one worker."""
 
     def __init__(
         self,
-        caller: WsgiCaller,
+        caller: RequestCaller,
         rules: ClientLimits,
         threads: LeaderFollowers | None,
         handover: Handover,

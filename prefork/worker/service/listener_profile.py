@@ -2,7 +2,8 @@
 
 import socket
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import Struct
 
@@ -18,6 +19,16 @@ from prefork.worker.transport.client_limits import ClientLimits
 
 if TYPE_CHECKING:
     from ssl import SSLContext
+
+
+class ConnectionKinds(NamedTuple):
+    """The classes of connections of a service."""
+
+    plain: type[HttpConnection]
+    secured: Callable[..., HttpConnection]
+    """With a PROXY header, TLS, or a peer that is a trusted proxy: takes a `security` beside the
+    arguments of `plain`."""
+
 
 Connect = Callable[[socket.SocketType, Environ, Peer, ClientLimits, float], HttpConnection]
 """Creates the connection object of an accepted socket."""
@@ -50,24 +61,26 @@ def listener_profile(
     tls: "SSLContext | None",
     environ: Mapping[str, object],
     admit: Callable[[HttpConnection, str], Reject | None],
+    kinds: ConnectionKinds | None = None,
 ) -> ListenerProfile:
     """The profile of a listener.
 
     `environ`: what does not depend on the listener.  `admit`: why a client is refused that a PROXY
-    header has named, or None; see `Admission.admit_proxied`.
+    header has named, or None; see `Admission.admit_proxied`.  `kinds`: None for those of WSGI.
     """
+    plain = HttpConnection if kinds is None else kinds.plain
     server = _server_address(listener)
     if config.tls.certificate is None and not config.http.trusted_proxies:
-        return ListenerProfile(base_environ(server, environ), HttpConnection, WholeHeads())
+        return ListenerProfile(base_environ(server, environ), plain, WholeHeads())
     from prefork.worker.protocol.secured_connection import security
 
     secured = security(config, str(listener.address), tls, admit)
     if secured is None:
-        return ListenerProfile(base_environ(server, environ), HttpConnection, WholeHeads())
+        return ListenerProfile(base_environ(server, environ), plain, WholeHeads())
     sealed = secured.seal is not None
     return ListenerProfile(
         base_environ(server, environ, tls=sealed),
-        secured.converse,
+        secured.converse if kinds is None else partial(kinds.secured, security=secured),
         heads=None,
         trusts=secured.trusts,
         tls=sealed,

@@ -12,6 +12,7 @@ from prefork.http.request_id import RequestIds
 from prefork.scoreboard import ThreadRecord, WorkerStatsWriter
 from prefork.worker.protocol.http_connection import HttpConnection
 from prefork.worker.schedule.threads import LeaderFollowers
+from prefork.worker.service.call_failure import report_failure
 from prefork.worker.service.forked_child import exit_child
 
 _unreadable = logs.RateLimit(5.0)
@@ -123,23 +124,6 @@ class WsgiCaller:
         """The application has raised an exception, or its iterable has."""
         if self.forked and isinstance(problem, SystemExit):
             exit_child(problem)
-        line = request.line.decode("latin-1")
-        self._stats.set_error(f"{line}: {logs.summary_of(problem)}")
-        logs.event(
-            "error",
-            "application failed",
-            request=line,
-            peer=_text(request.environ.get("REMOTE_ADDR", "")),
-            request_id=request.id or None,
-            traceback=logs.application_traceback(problem),
-        )
+        report_failure(request, problem, self._stats)
         if self.forked:
             exit_child(problem)
-
-
-def _text(value: object) -> str:
-    """An object of the application's as a text."""
-    try:
-        return str.__str__(str(value))
-    except BaseException as problem:
-        return f"({type(problem).__name__})"

@@ -33,8 +33,11 @@ class ClientLimits(Struct, frozen=True):
     """And of the disk, in temporary files."""
 
     @classmethod
-    def of(cls, http: Http) -> "ClientLimits":
-        """The limits of [http], with budgets of their own for memory and disk."""
+    def of(cls, http: Http, *, stream: bool | None = None) -> "ClientLimits":
+        """The limits of [http], with budgets of their own for memory and disk.
+
+        `stream`: in place of `http.stream_body`.
+        """
         budget, disk = MemoryBudget(http.buffer_memory), DiskBudget(http.buffer_disk)
         return cls(
             limits=RequestLimits(
@@ -45,7 +48,7 @@ class ClientLimits(Struct, frozen=True):
                 body_memory=http.body_memory,
                 budget=budget,
                 disk=disk,
-                stream=http.stream_body,
+                stream=http.stream_body if stream is None else stream,
             ),
             keepalive=http.keepalive,
             keepalive_requests=http.keepalive_requests,

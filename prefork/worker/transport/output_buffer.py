@@ -151,6 +151,20 @@ class OutputBuffer:
             return self._spill_over(data)
         return data
 
+    def keep(self, data: memoryview, most: int) -> int:
+        """Keeps bytes behind all that is kept, in memory, and no more than `most` in all.
+
+        Returns how many; 0 also if the budget of the worker has no room for them.
+        """
+        if self._rules.response_memory:
+            most = min(most, self._rules.response_memory)
+        size = min(len(data), most - self._memory)
+        if size <= 0 or not self._rules.budget.take(size):
+            return 0
+        self._memory += size
+        self._keep(data[:size])
+        return size
+
     def add_file(self, fd: int, offset: int, count: int) -> None:
         """Keeps bytes of a file; the application may close its own before the client has them."""
         self._append_file(FilePart(os.dup(fd), offset, count))

@@ -13,6 +13,7 @@ from prefork import logs
 from prefork.scoreboard import ThreadRecord
 from prefork.worker.transport.client_limits import ClientLimits
 from prefork.worker.transport.output_buffer import (
+    AHEAD,
     SHRUNK,
     OutputBuffer,
     SendFile,
@@ -41,6 +42,7 @@ class ResponseWriter:
         "_record",
         "_rules",
         "_started",
+        "ahead_limited",
         "broken",
         "fd",
         "response_size",
@@ -58,6 +60,8 @@ class ResponseWriter:
         self._record: ThreadRecord | None = None
         """Of the thread that has the request, or had the last one."""
         self._ends_with_close = False
+        self.ahead_limited = False
+        """The kernel was told not to keep more than AHEAD bytes for this client."""
         self.response_size = 0
         """Bytes of body of the last response."""
         self.broken = False
@@ -105,6 +109,30 @@ class ResponseWriter:
             yield
         finally:
             record.resume(monotonic())
+
+    def offer(self, data: bytes | memoryview, most: int) -> int:
+        """Sends as many bytes as the client takes now, and keeps some more in memory, as long as
+        that is no more than `most` in all.
+
+        Returns how many bytes it has taken; the others have to be offered again when the client
+        has taken what is kept (`unsent`).  Never waits, and never writes to disk.
+        """
+        size = len(data)
+        if self.broken:
+            return size
+        self._started = True
+        sent = 0
+        if self.unsent is None:
+            try:
+                sent = self.sock.send(data, _DONTWAIT)
+            except BlockingIOError:
+                pass
+            except OSError:
+                self.broken = True
+                return size
+            if sent == size:
+                return size
+        return sent + self._lag().keep(memoryview(data)[sent:], most)
 
     def send_file(self, head: bytes, fd: int, offset: int, count: int) -> None:
         """Sends a head and `count` bytes of a file from `offset`."""
@@ -179,6 +207,14 @@ class ResponseWriter:
         else:
             self.response_size = 0
         return behind
+
+    def limit_ahead(self) -> None:
+        """From now on the kernel keeps no more than AHEAD bytes for this client."""
+        if self.ahead_limited:
+            return
+        self.ahead_limited = True
+        with contextlib.suppress(OSError):  # a Unix socket, for which the kernel keeps little
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, AHEAD)
 
     def flush(self) -> None:
         """Sends kept bytes: as many as the client takes now, within one turn."""

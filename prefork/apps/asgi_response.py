@@ -1,0 +1,199 @@
+"""The response of an ASGI application: its messages to bytes.
+
+Nothing here waits or sends.  The framing is that of WSGI (prefork.apps.wsgi): a body that is
+complete with its first message has a length, another one is chunked, and for a client of HTTP/1.0
+the end of the connection ends it.
+"""
+
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from prefork.http.composed_head import ResponseFraming, ResponseHead
+from prefork.http.request import Request
+from prefork.http.response_head import compose, early_hints, field_line
+
+Message = Mapping[str, Any]
+
+_NONE, _LENGTH = ResponseFraming.NONE, ResponseFraming.LENGTH
+_CHUNKED, _CLOSE = ResponseFraming.CHUNKED, ResponseFraming.CLOSE
+
+_STATUSES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
+
+# Not in trailers: framing, routing, and what controls the request or the response (RFC 9110
+# section 6.5.1).
+_NO_TRAILERS = frozenset(
+    {
+        *("transfer-encoding", "content-length", "host", "trailer", "te", "connection"),
+        *("content-encoding", "content-type", "content-range", "set-cookie", "authorization"),
+    }
+)
+
+
+class MisusedProtocol(RuntimeError):
+    """The application violated the specification of ASGI, in the way that the text describes."""
+
+
+class AsgiResponse:
+    """One response under way."""
+
+    __slots__ = (
+        *("_left", "_trailers", "complete", "ending", "head", "headers", "request", "sent"),
+        *("status",),
+    )
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.status: str | None = None
+        self.headers: list[tuple[str, str]] = []
+        self.head: ResponseHead | None = None
+        """The head, once it is sent."""
+        self.sent = 0
+        """Bytes of body given to the client, without framing."""
+        self.complete = False
+        """The last byte was given out."""
+        self.ending = False
+        """The body is complete; trailers may follow."""
+        self._left = 0
+        self._trailers = False
+
+    def start(self, message: Message) -> None:
+        """`http.response.start`: nothing is sent before the first message of the body.
+
+        Raises MisusedProtocol, TypeError or ValueError.
+        """
+        if self.status is not None:
+            raise MisusedProtocol("http.response.start was sent twice")
+        status = message["status"]
+        if type(status) is not int and not isinstance(status, int):
+            raise TypeError(f"status must be an int, not {type(status).__name__}")
+        headers = message.get("headers")
+        self.headers = [] if headers is None else text_pairs(headers)
+        self.status = _STATUSES.get(status) or f"{int(status)} "
+        self._trailers = bool(message.get("trailers"))
+
+    def body(self, data: bytes, *, more: bool, closing: bool) -> bytes:
+        """The bytes to send for a piece of the body.
+
+        `closing`: the connection ends with this response.  Raises MisusedProtocol if the body is
+        longer or shorter than its Content-Length, or has ended.
+        """
+        if self.ending:
+            raise MisusedProtocol("http.response.body was sent after the end of the body")
+        prefix, head = b"", self.head
+        if head is None:
+            head = self.begin(-1 if more or self._trailers else len(data), closing=closing)
+            prefix = head.data
+        if not more:
+            self.ending = True
+            self.complete = not self._trailers or head.framing is not _CHUNKED
+        framing = head.framing
+        if framing is _NONE:
+            return prefix
+        if framing is _CHUNKED:
+            self.sent += len(data)
+            if data:
+                prefix = b"%b%x\r\n%b\r\n" % (prefix, len(data), data)
+            if more:
+                return prefix
+            return prefix + (b"0\r\n" if self._trailers else b"0\r\n\r\n")
+        if framing is _LENGTH:
+            self._take(len(data), more=more)
+        self.sent += len(data)
+        return prefix + data if prefix else data
+
+    def begin(self, known: int, *, closing: bool) -> ResponseHead:
+        """Composes the head; `known`: bytes of the body, -1 if that is not known."""
+        if self.status is None:
+            raise MisusedProtocol("http.response.start was not sent before the body")
+        # A body with trailers is chunked (RFC 9112 section 7.1.2).
+        self.head = compose(self.status, self.headers, self.request, closing, known)
+        self._left = self.head.length
+        return self.head
+
+    @property
+    def ends_with_close(self) -> bool:
+        """Only the end of the connection shows the end of the body."""
+        return self.head is not None and self.head.framing is _CLOSE
+
+    def _take(self, size: int, *, more: bool) -> None:
+        """Counts a piece of a body whose length was promised."""
+        assert self.head is not None
+        if size > self._left:
+            raise MisusedProtocol(
+                f"the body is longer than its Content-Length of {self.head.length}"
+            )
+        self._left -= size
+        if not more and self._left:
+            raise MisusedProtocol(
+                f"the body ended {self._left} bytes short of its Content-Length of"
+                f" {self.head.length}"
+            )
+
+    def file(self, size: int, *, more: bool, closing: bool) -> bytes | None:
+        """As `body`, for that many bytes of a file; the caller sends them behind what this returns.
+
+        None if the bytes have to be framed (`body`).
+        """
+        if self.ending:
+            raise MisusedProtocol("a file was sent after the end of the body")
+        prefix, head = b"", self.head
+        if head is None:
+            head = self.begin(-1 if more or self._trailers else size, closing=closing)
+            prefix = head.data
+        if head.framing is _CHUNKED:
+            # The head was not sent: it goes with the first chunk.
+            if prefix:
+                self.head = None
+            return None
+        if not more:
+            self.ending = self.complete = True
+        if head.framing is _LENGTH:
+            self._take(size, more=more)
+        if head.framing is not _NONE:
+            self.sent += size
+        return prefix
+
+    @property
+    def has_body(self) -> bool:
+        """Bytes of the body reach the client; not with HEAD, 204 or 304."""
+        return self.head is None or self.head.framing is not _NONE
+
+    def trailers(self, message: Message) -> bytes:
+        """`http.response.trailers`; they reach a client that takes them (RFC 9110 section 6.5)."""
+        if not self._trailers or not self.ending:
+            raise MisusedProtocol("http.response.trailers was sent without a start that says so")
+        if self.complete:
+            assert self.head is not None
+            if self.head.framing is _CHUNKED:
+                raise MisusedProtocol("http.response.trailers was sent after the last of them")
+            return b""
+        lines = b""
+        if self._takes_trailers():
+            pairs = text_pairs(message.get("headers") or ())
+            for pair in pairs:
+                if pair[0].lower() in _NO_TRAILERS:
+                    raise ValueError(f"{pair[0]} can not be a trailer")
+                lines += field_line(pair)
+        if not message.get("more_trailers"):
+            self.complete = True
+            lines += b"\r\n"
+        return lines
+
+    def _takes_trailers(self) -> bool:
+        accepted = self.request.environ.get("HTTP_TE", "")
+        return any(part.split(";")[0].strip().lower() == "trailers" for part in accepted.split(","))
+
+
+def early_hint(message: Message) -> bytes:
+    """`http.response.early_hint`: an interim response 103 (RFC 8297) with the links."""
+    links = message.get("links") or ()
+    return early_hints([("Link", link.decode("latin-1")) for link in links])
+
+
+def text_pairs(headers: Iterable[Any]) -> list[tuple[str, str]]:
+    """Headers of a message, which are pairs of bytes.  Raises TypeError for anything else."""
+    try:
+        return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+    except (AttributeError, ValueError, TypeError):
+        raise TypeError("headers must be pairs of bytes, (name, value)") from None

@@ -1,0 +1,143 @@
+"""The scope of an ASGI application, from the same request that a WSGI application gets.
+
+The HTTP specification of ASGI 3, version 2.5.  A scope is made of the environ of the request and of
+its field lines: what a proxy was believed, or refused, is the same for both kinds of application.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from prefork.http.field_lines import FieldLines
+from prefork.http.request import Environ, Request
+
+Scope = dict[str, Any]
+Pair = tuple[bytes, bytes]
+
+SPEC_VERSION = "2.5"
+
+_NAMES_KEPT = 1024
+_names: dict[str, bytes] = {}
+
+_TLS_VERSIONS = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
+
+HTTP_EXTENSIONS = (
+    *("http.response.early_hint", "http.response.trailers"),
+    *("http.response.pathsend", "http.response.zerocopysend"),
+)
+"""What an application may send beside the messages of each version."""
+
+
+def _name(key: str) -> bytes:
+    """The name of a header in lower case, from its key in the environ."""
+    name = _names.get(key)
+    if name is None:
+        name = key.removeprefix("HTTP_").lower().replace("_", "-").encode("latin-1")
+        if len(_names) < _NAMES_KEPT and len(key) <= 64:  # clients choose names
+            _names[key] = name
+    return name
+
+
+def header_pairs(request: Request, lines: FieldLines) -> list[Pair]:
+    """The headers of a request in the order in which they came, each with its name in lower case.
+
+    `lines`: of its reader.  Headers that the environ does not have are left out, and a host that a
+    proxy or an absolute target gives takes the place of the client's.
+    """
+    repeated = request.repeated
+    if repeated is not None and repeated.pairs is not None:
+        return repeated.pairs.copy()
+    environ = request.environ
+    pairs = []
+    for line in request.fields.split(b"\r\n")[1:]:
+        key, value = lines[line]
+        if key:
+            pairs.append((_name(key), value.encode("latin-1")))
+    host = environ.get("HTTP_HOST")
+    if host is not None:
+        given = (b"host", host.encode("latin-1"))
+        if given not in pairs:
+            pairs = [given, *(pair for pair in pairs if pair[0] != b"host")]
+    if repeated is not None:
+        repeated.pairs = pairs.copy()
+    return pairs
+
+
+def http_scope(
+    request: Request,
+    lines: FieldLines,
+    *,
+    unix: str | None = None,
+    state: Mapping[str, Any] | None = None,
+) -> Scope:
+    """The scope of a request (`type` is "http").
+
+    `unix`: the path of the Unix socket at which it came, "" for an abstract one.  `state`: what the
+    lifespan has left there; each request gets a copy.
+    """
+    environ = request.environ
+    root = environ["SCRIPT_NAME"]
+    scope: Scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": SPEC_VERSION},
+        "http_version": "1.1" if request.http11 else "1.0",
+        "method": environ["REQUEST_METHOD"],
+        "scheme": environ["wsgi.url_scheme"],
+        "path": _decoded(root + environ["PATH_INFO"]),
+        "raw_path": root.encode("latin-1") + raw_path(environ["RAW_URI"]),
+        "query_string": environ["QUERY_STRING"].encode("latin-1"),
+        "root_path": _decoded(root),
+        "headers": header_pairs(request, lines),
+        "client": _client(environ),
+        "server": _server(environ) if unix is None else (unix, None),
+        "extensions": extensions(environ),
+    }
+    if state is not None:
+        scope["state"] = dict(state)
+    return scope
+
+
+def extensions(environ: Environ) -> dict[str, dict[str, Any]]:
+    """`extensions` of the scope of a request."""
+    found: dict[str, dict[str, Any]] = {name: {} for name in HTTP_EXTENSIONS}
+    if "SSL_PROTOCOL" in environ:
+        found["tls"] = _tls(environ)
+    return found
+
+
+def raw_path(target: str) -> bytes:
+    """The path of a request target as it came, without the query."""
+    path = target.partition("?")[0]
+    if not path.startswith("/"):  # the absolute form, or "*" (RFC 9112 section 3.2)
+        _, _, rest = path.partition("://")
+        slash = rest.find("/")
+        path = rest[slash:] if slash >= 0 else "/"
+    return path.encode("latin-1")
+
+
+def _decoded(path: str) -> str:
+    """A path of the environ, which has each byte as a character; as UTF-8."""
+    return path if path.isascii() else path.encode("latin-1").decode("utf-8", "replace")
+
+
+def _client(environ: Environ) -> tuple[str, int] | None:
+    address = environ["REMOTE_ADDR"]
+    port = environ["REMOTE_PORT"]
+    return (address, int(port) if port.isdecimal() else 0) if address else None
+
+
+def _server(environ: Environ) -> tuple[str, int]:
+    port = environ["SERVER_PORT"]
+    return environ["SERVER_NAME"], int(port) if port.isdecimal() else 0
+
+
+def _tls(environ: Environ) -> dict[str, Any]:
+    """The extension `tls`; values that are not known here are None, as it allows."""
+    certificate = environ.get("SSL_CLIENT_CERT")
+    return {
+        "server_cert": None,
+        "client_cert_chain": [certificate] if certificate else [],
+        "client_cert_name": environ.get("SSL_CLIENT_S_DN"),
+        "client_cert_error": None,
+        "tls_version": _TLS_VERSIONS.get(environ["SSL_PROTOCOL"]),
+        "cipher_suite": None,
+    }

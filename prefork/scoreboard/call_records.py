@@ -1,0 +1,30 @@
+"""The records of a worker whose calls run side by side in one thread."""
+
+from collections.abc import Sequence
+
+from prefork.scoreboard.slot_writer import ThreadRecord
+
+
+class CallRecords:
+    """Gives each call a record of its own; beyond their number calls are counted, and not shown."""
+
+    def __init__(self, records: Sequence[ThreadRecord]) -> None:
+        self._records = records
+        # The first one is used first: a worker with few calls at a time touches few pages.
+        self._free = list(range(len(records) - 1, -1, -1))
+
+    def start(self, now: float, line: bytes, peer: str, request_id: str) -> int:
+        """A call begins: see `ThreadRecord.start`.  Returns the number of its record, or -1."""
+        if not self._free:
+            return -1
+        number = self._free.pop()
+        self._records[number].start(now, line, peer, request_id)
+        return number
+
+    def end(self, number: int, began: float, now: float, status: int, size: int) -> None:
+        """A call has ended: see `ThreadRecord.end`."""
+        if number < 0:
+            self._records[0].count(now - began, status, size)
+            return
+        self._records[number].end(now, status, size)
+        self._free.append(number)

@@ -1,0 +1,109 @@
+"""From the configuration to the service that answers with an ASGI application, and its loop."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from prefork.apps.application_loader import compressed, load_mounts
+from prefork.apps.health import Health
+from prefork.apps.wsgi import Application, StartResponse
+from prefork.http.request import Environ
+from prefork.scoreboard import CallRecords
+from prefork.worker.boot.service_factory import ServiceParts, http_surroundings
+from prefork.worker.boot.worker_args import WorkerArgs
+from prefork.worker.protocol.asgi_connection import AsgiConnection, SecuredAsgiConnection
+from prefork.worker.schedule.event_loop import create_loop
+from prefork.worker.service.asgi_caller import AsgiCaller
+from prefork.worker.service.asgi_service import AsgiService
+from prefork.worker.service.listener_profile import ConnectionKinds, listener_profile
+from prefork.worker.service.refusals import Refusals
+from prefork.worker.service.wsgi_caller import WsgiCaller, report_unreadable
+from prefork.worker.transport.client_limits import ClientLimits
+
+_KINDS = ConnectionKinds(AsgiConnection, SecuredAsgiConnection)
+
+
+def asgi_service(application: Callable[..., Any], parts: ServiceParts) -> AsgiService:
+    """The service of a worker with an event loop, which is made here, after the fork.
+
+    Raises LoadError, and whatever a factory of the user's raises.
+    """
+    args = parts.args
+    config, scoreboard = args.config, args.scoreboard
+    workers, http = config.workers, config.http
+    surroundings = http_surroundings(args, multithread=False)
+    profiles = [
+        listener_profile(
+            *(listener, config, args.tls, surroundings.environ),
+            *(surroundings.admission.admit_proxied, _KINDS),
+        )
+        for listener in args.listeners
+    ]
+    stats = scoreboard.stats_writer(args.slot)
+    access = args.logs.access_log(report_unreadable)
+    draining = surroundings.draining if workers.drain_delay else None
+    beside = _beside(args, surroundings.draining)
+    records = [scoreboard.record(args.slot, number) for number in range(parts.records)]
+    caller = AsgiCaller(
+        *(application, create_loop(workers.loop), CallRecords(records), stats),
+        access=access,
+        ids=surroundings.ids,
+        draining=draining,
+        beside=None
+        if beside is None
+        else WsgiCaller(
+            *(beside[0], None, stats),
+            access=access,
+            ids=surroundings.ids,
+            proxies=bool(http.trusted_proxies),
+            draining=draining,
+        ),
+        served_beside=None if beside is None else beside[1],
+        codings=http.compress,
+        compress_min_size=http.compress_min_size,
+        unix={
+            os.fstat(listener.sock.fileno()).st_ino: _path(listener.sock.getsockname())
+            for listener in args.listeners
+            if not listener.is_tcp
+        },
+    )
+    rules = ClientLimits.of(http, stream=True)
+    return AsgiService(
+        *(caller, rules, parts.handover, stats, profiles, records[0]),
+        admission=surroundings.admission,
+        refusals=Refusals(access),
+        request_timeout=workers.request_timeout,
+        graceful_timeout=workers.graceful_timeout,
+    )
+
+
+def _path(name: str | bytes) -> str:
+    """The path of a Unix socket, "" if it has none (unix(7))."""
+    return "" if isinstance(name, bytes) else name
+
+
+def _beside(
+    args: WorkerArgs, draining: Callable[[], bool]
+) -> tuple[Application, Callable[[str], bool]] | None:
+    """What is answered without the ASGI application, and the question whether a path is."""
+    config = args.config
+    health = config.http.health_path
+    if health is None and not config.static.mounts:
+        return None
+    application: Application = _nothing
+    find: Callable[[str], object] | None = None
+    if config.static.mounts:
+        mounts = load_mounts(config, _nothing)
+        find = mounts.find
+        application = compressed(config, mounts)
+    if health is not None:
+        application = Health(application, health, draining)
+
+    def served(path: str) -> bool:
+        return path == health or (find is not None and find(path) is not None)
+
+    return application, served
+
+
+def _nothing(environ: Environ, start_response: StartResponse) -> list[bytes]:
+    raise AssertionError("a path of the ASGI application")

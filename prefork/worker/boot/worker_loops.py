@@ -1,0 +1,53 @@
+"""Which loop a worker runs: by the protocol of its application."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from prefork.scoreboard import ThreadRecord
+from prefork.worker.boot.worker_args import WorkerArgs
+from prefork.worker.schedule.handover import Handover
+from prefork.worker.schedule.service_interface import Service
+from prefork.worker.schedule.threads import LeaderFollowers
+from prefork.worker.schedule.wakeup import Wakeup
+from prefork.worker.schedule.worker_listener import WorkerListener
+from prefork.worker.schedule.worker_loop import WorkerLoop
+
+
+class RunningLoop(Protocol):
+    """The loop of a worker."""
+
+    def create_threads(self) -> None:
+        """Creates all threads that the worker will ever need.
+
+        Raises RuntimeError if the kernel has no room for another thread.
+        """
+
+    def run(self) -> None:
+        """Serves until the worker was ordered to stop and has nothing left to do."""
+
+
+def worker_loop(
+    service: Service,
+    listeners: Sequence[WorkerListener],
+    args: WorkerArgs,
+    handover: Handover,
+    threads: LeaderFollowers | None,
+    record: ThreadRecord,
+    wakeup: Wakeup,
+) -> RunningLoop:
+    """The loop for a service; `record`: the main thread's."""
+    if args.config.server.protocol == "asgi":
+        from prefork.worker.schedule.async_worker_loop import AsyncWorkerLoop
+        from prefork.worker.service.asgi_service import AsgiService
+
+        assert isinstance(service, AsgiService)
+        return AsyncWorkerLoop(
+            *(service, service.caller.loop, listeners, args.channel, args.logs.replace, handover),
+            *(record, wakeup),
+            master=args.master,
+        )
+    return WorkerLoop(
+        *(service, listeners, args.channel, args.logs.replace, handover, threads),
+        *(record, wakeup),
+        master=args.master,
+    )

@@ -1,0 +1,213 @@
+"""An HTTP connection whose requests are answered by tasks of an event loop.
+
+Reading, writing, the states and the limits are those of every HTTP connection.  What differs: a
+call returns before its response is complete.  Until then the connection's events are those of its
+exchange (prefork.worker.protocol.connection_exchange).
+"""
+
+from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLRDHUP
+from socket import MSG_DONTWAIT
+from time import monotonic
+
+from prefork.http.request import Request
+from prefork.http.response_head import CONTINUE
+from prefork.http.streamed_body import StreamedBody
+from prefork.scoreboard import ThreadRecord
+from prefork.worker.protocol.connection_exchange import Exchange
+from prefork.worker.protocol.connection_state import TABLE, ConnectionState, Readiness, TimeLimit
+from prefork.worker.protocol.http_connection import Call, HttpConnection
+from prefork.worker.protocol.secured_connection import SecuredConnection
+from prefork.worker.transport.output_buffer import AHEAD
+
+_HEAD_SIZE = 16 * 1024
+"""Bytes read at one time while a head is awaited, and of further requests during a call."""
+
+_TIME_SLICE = 0.001
+"""Seconds after which a connection with more requests in its pipeline waits behind others."""
+
+_DONTWAIT = int(MSG_DONTWAIT)
+_LOST = EPOLLERR | EPOLLHUP
+
+_NEW, _IDLE, _QUEUED = ConnectionState.NEW, ConnectionState.IDLE, ConnectionState.QUEUED
+
+
+class AsgiConnection(HttpConnection):
+    """One accepted HTTP connection of a worker with an event loop."""
+
+    __slots__ = ()
+
+    def proceed(
+        self,
+        call: Call,
+        record: ThreadRecord,
+        now: float,
+        leave_at: float = 0.0,
+        request: Request | None = None,
+    ) -> float:
+        """As for each HTTP connection; returns also while the application has a request."""
+        self.proceeding = True
+        try:
+            return self._proceed(call, record, now, leave_at, request)
+        finally:
+            self.proceeding = False
+
+    def _proceed(
+        self,
+        call: Call,
+        record: ThreadRecord,
+        now: float,
+        leave_at: float,
+        request: Request | None,
+    ) -> float:
+        began = now
+        exchange = self.exchange
+        if exchange is not None:
+            exchange.ready(now)
+            if self.exchange is None:
+                now = monotonic()
+        elif request is None:
+            request = self._next_request(now)
+            if request is None:
+                now = monotonic()
+        while True:
+            if request is not None:
+                now = self.answer(request, call, record, now)
+            state = self.advance(now, leave_at)
+            if state is not _QUEUED or now - began > _TIME_SLICE:
+                return now
+            request = self.take(now)
+
+    def _next_request(self, now: float) -> Request | None:
+        """Goes on after an event outside of a call; returns a request that is complete by now."""
+        state = self.state
+        if (state is _IDLE or state is _NEW) and self.response_size <= AHEAD:
+            # The short way for the most frequent case.
+            try:
+                data = self.sock.recv(_HEAD_SIZE, _DONTWAIT)
+            except OSError:
+                data = b""
+            request = self.reader.repeat(data)
+            if request is None:
+                # If nothing came, it is asked once more, for the reason.
+                request = self._read(data, now) if data else self.receive(now)
+            return request
+        if state is _QUEUED:
+            return self.take(monotonic())
+        if TABLE[state].waits_for is Readiness.WRITABLE:
+            self.flush()
+            return None
+        return self.receive(now)
+
+    def answer(self, request: Request, call: Call, record: ThreadRecord, now: float) -> float:
+        """Begins to have a request answered; returns when that was over.
+
+        `call` makes an exchange that has the connection until `end_exchange`, or answers at once.
+        """
+        self._begin_call(request, record)
+        self.left = False
+        outcome = call(self, request, record, now)
+        if outcome is None:
+            return monotonic() if self.exchange is None else now
+        self._end_call(request, outcome.sent, last=outcome.last)
+        return outcome.ended
+
+    def begin_exchange(self, exchange: Exchange) -> None:
+        """From now on the connection's events are those of an exchange."""
+        self.exchange = exchange
+
+    def end_exchange(self, request: Request, sent: int, *, last: bool) -> None:
+        """The response is complete, with that many bytes of body; `last`: it is the last one."""
+        self.exchange = None
+        self._end_call(request, sent, last=last or self.left)
+
+    # During a call.
+
+    @property
+    def wanted(self) -> int:
+        """The events of epoll(7) to wait for during an exchange."""
+        exchange = self.exchange
+        assert exchange is not None
+        events = exchange.events
+        reader = self.reader
+        if not (self.left or reader.in_body):
+            # The end is read, or seen by the kernel behind bytes that are not read yet.
+            paused = events or reader.pending or reader.surplus or reader.last
+            events |= EPOLLRDHUP if paused else EPOLLIN
+        return events or EPOLLHUP
+
+    def noticed(self, events: int) -> None:
+        """What epoll(7) has reported during an exchange, beside that the socket is ready."""
+        exchange = self.exchange
+        if exchange is None:
+            return
+        if events & _LOST:
+            self.broken = True
+        if events & (_LOST | EPOLLRDHUP):
+            self.left = True
+            exchange.client_left()
+
+    def read_ahead(self) -> None:
+        """Reads once while the application has a request: more of its body, or of what follows."""
+        reader = self.reader
+        try:
+            data = self.sock.recv(_HEAD_SIZE if not reader.in_body else 4 * _HEAD_SIZE, _DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+            self.broken = True
+        if not data or self._ended_unseen:
+            self.left = True
+        if data:
+            if reader.in_body:
+                reader.feed(data)
+            else:
+                reader.keep(data)
+            if not self._count_held():
+                self._finish()
+        if self.left and self.exchange is not None:
+            self.exchange.client_left()
+
+    def continue_body(self) -> None:
+        """The application asks for the body: a client that waits for 100 gets it."""
+        reader = self.reader
+        if reader.wants_continue:
+            reader.wants_continue = False
+            body = reader.body
+            if type(body) is StreamedBody:
+                body.awaited = False
+            self._continued = True
+            self.send_interim(CONTINUE)
+
+    def fail_body(self) -> None:
+        """The client takes too long over the body: nothing more is read."""
+        self.reader.finish()
+
+    def _next_state(self, now: float) -> ConnectionState:
+        exchange = self.exchange
+        if exchange is None:
+            return super()._next_state(now)
+        return exchange.state  # also of a connection that is lost: the application still has it
+
+    def _time_limit(self, limit: TimeLimit, now: float) -> float:
+        if limit is TimeLimit.UPGRADED:
+            assert self.exchange is not None
+            return self.exchange.deadline(now)
+        return super()._time_limit(limit, now)
+
+    def on_deadline(self) -> None:
+        exchange = self.exchange
+        if exchange is None:
+            super().on_deadline()
+            return
+        if self.unsent is not None and self.state is ConnectionState.SEND:
+            if not self.unsent.given_up():
+                return
+            self._gave_up()
+        exchange.overdue(monotonic())
+
+
+class SecuredAsgiConnection(AsgiConnection, SecuredConnection):
+    """The same with a PROXY header, TLS, or a peer that is a trusted proxy."""
+
+    __slots__ = ()

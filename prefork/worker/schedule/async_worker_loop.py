@@ -1,0 +1,253 @@
+"""The loop of a worker whose application is asynchronous: an event loop in which all of it runs.
+
+The engine is that of every worker: connections are parked in an epoll of ours, each with a
+deadline.  That epoll is one descriptor in the event loop, and readable while it has events
+(epoll(7)).  So the engine runs on any loop that knows `add_reader`, and costs the loop one callback
+for all connections that are ready.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from math import inf
+from time import monotonic
+
+from prefork.channel import Channel, InboxStuckReport, ReadyReport
+from prefork.scoreboard import ThreadRecord
+from prefork.worker.schedule.accept import MainAcceptor
+from prefork.worker.schedule.async_service import AsyncService
+from prefork.worker.schedule.handover import ANSWER, Handover, HandoverMessage
+from prefork.worker.schedule.loop_accept import LoopAcceptor
+from prefork.worker.schedule.master_orders import MasterOrders, ReplaceLogs
+from prefork.worker.schedule.pending_work import PendingWork
+from prefork.worker.schedule.wakeup import Wakeup
+from prefork.worker.schedule.worker_listener import AcceptedSocket, WorkerListener
+
+# Without the enum that signal.getsignal makes of its answer, or tries to.
+_getsignal: Callable[[int], object] = sys.modules["_signal"].getsignal
+
+_EVENTS = 64
+"""Events of one turn: the loop's own timers and callbacks come in between."""
+
+_TURN = 0.001
+"""Seconds after which a turn ends; what is ready stays so."""
+
+_OFFER_AGAIN = 0.05
+"""Seconds until a worker that stops offers again the connections for which no sibling had room."""
+
+_RETRY_INBOX = 0.1
+"""Seconds until the inbox is read again if there was no descriptor for what is in it."""
+
+_CHECK_DESCRIPTORS = 1.0
+"""Seconds between two checks for free descriptors while there were none."""
+
+
+class AsyncWorkerLoop:
+    """Runs until the worker has stopped."""
+
+    def __init__(
+        self,
+        service: AsyncService,
+        loop: asyncio.AbstractEventLoop,
+        listeners: Sequence[WorkerListener],
+        channel: Channel,
+        replace_logs: ReplaceLogs,
+        handover: Handover,
+        record: ThreadRecord,
+        wakeup: Wakeup,
+        *,
+        master: int,
+    ) -> None:
+        """`record`: for what is no call of the application.  `master`: its process id."""
+        self._service = service
+        self._loop = loop
+        self._listeners = listeners
+        self._channel = channel
+        self._handover = handover
+        self._record = record
+        self._wakeup = wakeup
+        self._poller = service.poller
+        self._pending = pending = PendingWork(wakeup.fd, channel.fileno())
+        self._accepting = LoopAcceptor(
+            *(loop, listeners, handover, self._serve_accepted, wakeup.set),
+            lambda: service.held,
+        )
+        self._orders = MasterOrders(
+            *(channel, master, service, replace_logs, pending, MainAcceptor(), self._accepting),
+            *(handover, wakeup, wakeup),
+        )
+        service.changed = self._changed
+        self._scheduled = False
+        self._serving = False
+        self._shutting_down = False
+        self._inbox_watched = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = inf
+
+    def create_threads(self) -> None:
+        """Creates all threads that the worker will ever need.
+
+        Raises RuntimeError if the kernel has no room for another thread.
+        """
+        self._accepting.create_threads()
+
+    def run(self) -> None:
+        """Serves until the worker was ordered to stop and has nothing left to do."""
+        loop = self._loop
+        asyncio.set_event_loop(loop)
+        self._orders.install_handlers()
+        loop.add_reader(self._wakeup.fd, self._woken)
+        loop.add_reader(self._channel.fileno(), self._ordered)
+        loop.add_reader(self._poller.fileno(), self._turn)
+        self._channel.send(ReadyReport())
+        loop.call_soon(self._after)
+        loop.run_forever()
+        loop.remove_reader(self._poller.fileno())
+
+    # Callbacks of the loop.
+
+    def _turn(self) -> None:
+        """Connections are ready."""
+        service, record = self._service, self._record
+        began = now = monotonic()
+        for fd, events in self._poller.wait(now, 0.0, _EVENTS):
+            now = service.serve_ready(fd, events, record, now)
+            if now - began > _TURN:
+                break
+        self._after()
+
+    def _woken(self) -> None:
+        """A signal handler or a thread has something for us."""
+        os.eventfd_read(self._wakeup.fd)
+        self._orders.read()
+        self._accepting.serve_accepted()
+        self._after()
+
+    def _ordered(self) -> None:
+        """The master has sent an order, or is gone."""
+        self._orders.read()
+        if self._orders.closed:
+            self._loop.remove_reader(self._channel.fileno())
+        self._after()
+
+    def _changed(self) -> None:
+        """Something has happened outside of a turn: `_after` follows soon, once for all of it."""
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._after)
+
+    def _after(self) -> None:
+        """What is to be done after each piece of work."""
+        self._scheduled = False
+        orders, pending = self._orders, self._pending
+        if _getsignal(signal.SIGTERM) is not orders.terminate_handler:
+            orders.install_handlers()  # the application, or its event loop, has replaced it
+        if orders.serving and not self._serving and not pending.stopping:
+            self._serving = True
+            self._accepting.start()
+            self._handover.start_receiving()
+        if self._handover.inbox is not None and not self._inbox_watched:
+            self._inbox_watched = True
+            self._loop.add_reader(self._handover.inbox.fileno(), self._empty_inbox)
+        if pending.stopping:
+            self._stop()
+        self._service.flush()
+        self._arm()
+
+    def _serve_accepted(self, accepted: AcceptedSocket, listener: WorkerListener) -> None:
+        self._service.serve_accepted(accepted, listener, self._record)
+        self._changed()
+
+    # Deadlines.
+
+    def _arm(self) -> None:
+        """Sees to it that the loop comes back for the next deadline."""
+        next_tick = self._poller.next_tick
+        if next_tick >= self._timer_at:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = next_tick
+        self._timer = self._loop.call_later(max(next_tick - monotonic(), 0.0), self._close_overdue)
+
+    def _close_overdue(self) -> None:
+        self._timer, self._timer_at = None, inf
+        self._service.close_overdue(monotonic(), self._record)
+        self._after()
+
+    # The inbox.
+
+    def _empty_inbox(self) -> None:
+        handover = self._handover
+        while (received := handover.receive()) is not None:
+            self._serve_received(*received)
+        if handover.no_descriptor_left:
+            # Reported until the master has taken it. The inbox stays readable: no spinning.
+            self._channel.send(InboxStuckReport())
+            assert handover.inbox is not None
+            self._loop.remove_reader(handover.inbox.fileno())
+            self._loop.call_later(_RETRY_INBOX, self._watch_inbox)
+        elif handover.receiving_paused:
+            self._loop.call_later(_CHECK_DESCRIPTORS, self._check_descriptors)
+        self._after()
+
+    def _watch_inbox(self) -> None:
+        self._inbox_watched = False
+        self._after()
+
+    def _check_descriptors(self) -> None:
+        if self._handover.receiving_paused:
+            self._handover.check_descriptors()
+            if self._handover.receiving_paused:
+                self._loop.call_later(_CHECK_DESCRIPTORS, self._check_descriptors)
+
+    def _serve_received(self, message: HandoverMessage, fd: int) -> None:
+        for listener in self._listeners:
+            if listener.inode == message.listener:
+                self._service.serve_received(message, fd, listener, self._record)
+                return
+        os.close(fd)
+
+    def _check_answers(self) -> None:
+        """Has the master take back what siblings do not take out of their inboxes."""
+        handover = self._handover
+        for slot in handover.silent_siblings(monotonic()):
+            if self._channel.send(InboxStuckReport(slot)):
+                handover.silence_reported(slot)
+        if handover.awaits_answer:
+            self._loop.call_later(ANSWER, self._check_answers)
+
+    # The end.
+
+    def _stop(self) -> None:
+        accepting, handover = self._accepting, self._handover
+        if not self._shutting_down:
+            self._shutting_down = True
+            accepting.forget_listeners()
+            self._service.shut_down_idle()
+            self._loop.call_later(_OFFER_AGAIN, self._offer_again)
+        if accepting.draining:
+            accepting.drain()
+            self._changed()
+        if handover.awaits_answer:
+            self._loop.call_later(ANSWER, self._check_answers)
+        if self._nothing_left():
+            self._loop.stop()
+
+    def _nothing_left(self) -> bool:
+        return not (
+            self._accepting.draining
+            or self._accepting.accepted
+            or self._service.held
+            or self._service.calls
+        )
+
+    def _offer_again(self) -> None:
+        """Offers siblings what they had no room for."""
+        if self._poller.parked and self._handover.expects_receiver:
+            if self._handover.has_receiver:
+                self._service.hand_over_all()
+            self._loop.call_later(_OFFER_AGAIN, self._offer_again)
+        self._after()

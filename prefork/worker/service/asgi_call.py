@@ -1,0 +1,420 @@
+"""One call of an ASGI application: its `receive` and `send`, and the task that runs it.
+
+The contract, beside the specification (HTTP 2.5):
+
+- `send` returns at once while no more than 64 KiB wait for the client, and waits otherwise.
+  Nothing is written to disk, and the event loop is never blocked for a client.
+- The body is read as it is asked for: 64 KiB ahead, no more.
+- If the client leaves, `receive` returns `http.disconnect` and `send` raises OSError.  The task is
+  not cancelled for that, and CancelledError passes through both.
+- The response is complete with its last message, not with the end of the task: the connection goes
+  on at once, and what the task still does is background work.
+"""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from select import EPOLLIN, EPOLLOUT
+from typing import Protocol
+
+from prefork.apps.asgi_compress import MessageCompressor
+from prefork.apps.asgi_response import AsgiResponse, Message, MisusedProtocol, early_hint
+from prefork.http.asgi_scope import Scope
+from prefork.http.head_rules import Reject
+from prefork.http.request import Request
+from prefork.http.response_head import error
+from prefork.http.streamed_body import StreamedBody
+from prefork.worker.protocol.asgi_connection import AsgiConnection
+from prefork.worker.protocol.connection_state import ConnectionState
+from prefork.worker.transport.output_buffer import AHEAD
+
+AsgiReceive = Callable[[], Awaitable[Message]]
+AsgiSend = Callable[[Message], Awaitable[None]]
+AsgiApplication = Callable[[Scope, AsgiReceive, AsgiSend], Awaitable[object]]
+
+UNSENT = 64 * 1024
+"""Bytes that may wait for the client before `send` waits."""
+
+UNREAD = 64 * 1024
+"""Bytes of a body that are read before the application asks for them."""
+
+_PIECE = 64 * 1024
+
+_CALL, _RECEIVE, _SEND = ConnectionState.CALL, ConnectionState.RECEIVE, ConnectionState.SEND
+
+
+class ClientDisconnectedError(ConnectionError):
+    """The client has left before the response was complete."""
+
+
+class CallOwner(Protocol):
+    """What a call needs of its worker."""
+
+    loop: asyncio.AbstractEventLoop
+
+    def settle(self, connection: AsgiConnection) -> None:
+        """The connection may have another state now."""
+
+    def answered(self, call: "AsgiCall") -> None:
+        """The response is complete, or was given up."""
+
+    def ended(self, call: "AsgiCall") -> None:
+        """The task has ended."""
+
+    def failed(self, request: Request, problem: BaseException) -> None:
+        """The application has raised an exception."""
+
+
+class AsgiCall:
+    """One request in the application (prefork.worker.protocol.connection_exchange.Exchange)."""
+
+    __slots__ = (
+        *("_arrived", "_body", "_compressor", "_cut", "_drained", "_given", "_owner"),
+        *("_response", "_started", "connection", "began", "expired", "over", "request", "status"),
+        *("slot", "task"),
+    )
+
+    def __init__(
+        self,
+        owner: CallOwner,
+        connection: AsgiConnection,
+        request: Request,
+        now: float,
+        compressor: MessageCompressor | None,
+    ) -> None:
+        self._owner = owner
+        self.connection = connection
+        self.request = request
+        self.began = now
+        """Monotonic seconds."""
+        self.slot = 0
+        """Its record on the scoreboard."""
+        self.task: asyncio.Task[None] | None = None
+        self.over = False
+        """Nothing more is sent: the response is complete, or was given up."""
+        self.expired = False
+        """The request took too long."""
+        self.status = 500
+        """Of the response, once it has begun; else that of the error in its place."""
+        self._response = AsgiResponse(request)
+        self._compressor = compressor
+        body = request.body
+        self._body = body if type(body) is StreamedBody else None
+        self._given = False  # the last byte of the body was received
+        self._started = False  # bytes of the response were sent
+        self._cut = False  # a message was sent by half
+        self._arrived: list[asyncio.Future[None]] = []
+        self._drained: list[asyncio.Future[None]] = []
+
+    @property
+    def sent(self) -> int:
+        """Bytes of body given to the client."""
+        return self._response.sent
+
+    async def run(self, application: AsgiApplication, scope: Scope) -> None:
+        """The task: calls the application, and sees to it that the client gets an answer."""
+        try:
+            await application(scope, self.receive, self.send)
+        except BaseException as problem:  # SystemExit too: it ends the request, not the worker
+            self._fail(problem)
+        else:
+            if not self.over:
+                what = "without a response" if not self._started else "before its response did"
+                self._fail(MisusedProtocol(f"the application ended {what}"))
+        finally:
+            self._owner.ended(self)
+
+    # prefork.worker.protocol.connection_exchange.Exchange
+
+    @property
+    def state(self) -> ConnectionState:
+        connection = self.connection
+        if connection.unsent is not None:
+            return _SEND
+        return _RECEIVE if self._arrived and connection.reader.in_body else _CALL
+
+    @property
+    def events(self) -> int:
+        connection, body = self.connection, self._body
+        events = EPOLLOUT if connection.unsent is not None else 0
+        reading = body is not None and connection.reader.body is body
+        if reading and body is not None and body.problem is None and body.unread < UNREAD:
+            # The client that waits for 100 has nothing to be read.
+            events |= EPOLLIN
+        return events
+
+    def deadline(self, now: float) -> float:
+        return 0.0
+
+    def ready(self, now: float) -> None:
+        connection = self.connection
+        if connection.unsent is not None:
+            connection.flush()
+            if connection.unsent is None or connection.broken:
+                _wake(self._drained)
+        if connection.left or connection.broken:
+            _wake(self._arrived)
+            return
+        body = self._body
+        if body is None or connection.reader.body is not body or body.unread < UNREAD:
+            connection.read_ahead()
+        if body is not None and self._arrived and (body.unread or body.whole or body.problem):
+            self._look_at_body(body)
+
+    def client_left(self) -> None:
+        _wake(self._arrived)
+        if self.connection.broken:
+            _wake(self._drained)
+
+    def overdue(self, now: float) -> None:
+        body = self._body
+        if self.connection.broken:
+            _wake(self._drained)
+        elif body is not None and self._arrived:
+            body.fail(Reject(408, "the request did not come in time"))
+            self.connection.fail_body()
+            self._look_at_body(body)
+
+    def stop(self, by: float, *, reload: bool) -> None:
+        """It has its time: see the owner."""
+
+    def _look_at_body(self, body: StreamedBody) -> None:
+        problem = body.problem
+        if problem is not None and not self._started and not self.over:
+            # The server answers, whatever the application makes of it.
+            request = self.request
+            answer = error(problem.status, problem.reason, method=request.method)
+            self.connection.send(request.marked(answer))
+            self.give_up(problem.status)
+        _wake(self._arrived)
+
+    def give_up(self, status: int) -> None:
+        """The request was answered, or cut, by the server: the application sends nothing more."""
+        self.status = status
+        self._end(last=True)
+
+    # The application's side.
+
+    async def receive(self) -> Message:
+        """The `receive` of ASGI."""
+        body, connection = self._body, self.connection
+        while not (self._given or self.over):
+            if body is None:
+                self._given = True
+                data = self.request.environ["wsgi.input"].read()
+                return {"type": "http.request", "body": data, "more_body": False}
+            was_full = body.unread >= UNREAD
+            data = body.take()
+            if body.whole:
+                self._given = True
+                return {"type": "http.request", "body": data, "more_body": False}
+            if data:
+                if was_full:
+                    self._owner.settle(connection)
+                return {"type": "http.request", "body": data, "more_body": True}
+            if connection.left or connection.broken:
+                break
+            if body.problem is not None:
+                self._look_at_body(body)
+                break
+            connection.continue_body()
+            await self._wait(self._arrived)
+        while not (self.over or connection.left or connection.broken):
+            await self._wait(self._arrived)
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        """The `send` of ASGI.  Raises ClientDisconnectedError, and MisusedProtocol, TypeError or
+        ValueError for a message that may not be sent."""
+        kind = message["type"]
+        response, connection = self._response, self.connection
+        if response.complete:
+            raise MisusedProtocol(f"{kind} was sent after the end of the response")
+        if self.over or connection.broken or self._cut:
+            raise ClientDisconnectedError("the client has left")
+        while self._drained:
+            # Of several tasks that send, the first one goes on first.
+            await self._wait(self._drained)
+            if self.over or connection.broken:
+                raise ClientDisconnectedError("the client has left")
+        if kind == "http.response.body":
+            data = message.get("body", b"")
+            await self._send_body(
+                data if type(data) is bytes else _as_bytes(data),
+                more=bool(message.get("more_body", False)),
+            )
+        elif kind == "http.response.start":
+            response.start(message)
+        elif kind == "http.response.early_hint":
+            if not self._started and self.request.http11:
+                connection.send_interim(early_hint(message))
+        elif kind == "http.response.trailers":
+            await self._transmit(response.trailers(message))
+        elif kind == "http.response.pathsend":
+            fd = os.open(message["path"], os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                await self._send_file(fd, 0, os.fstat(fd).st_size, more=False)
+            finally:
+                os.close(fd)
+        elif kind == "http.response.zerocopysend":
+            await self._zero_copy(message)
+        else:
+            raise MisusedProtocol(f"the message {kind!r} is unknown, or not one of a response")
+        if response.complete and not self.over:
+            self._end(last=response.head is None or not response.head.keep_alive)
+
+    async def _send_body(self, data: bytes, *, more: bool) -> None:
+        response, compressor = self._response, self._compressor
+        if compressor is not None:
+            if response.head is None and response.status is not None:
+                response.headers = compressor.start(response.status, response.headers)
+            data = compressor.body(data, more=more)
+        if more and not data and response.head is not None:
+            return
+        piece = response.body(data, more=more, closing=self.connection.closing)
+        await self._transmit(piece)
+
+    async def _zero_copy(self, message: Message) -> None:
+        """`http.response.zerocopysend`: part of an open file, from its own position if no other is
+        given."""
+        fd = message["file"]
+        fd = fd if isinstance(fd, int) else fd.fileno()
+        offset, count = message.get("offset"), message.get("count")
+        begin = os.lseek(fd, 0, os.SEEK_CUR) if offset is None else offset
+        size = max(os.fstat(fd).st_size - begin, 0)
+        count = size if count is None else min(count, size)
+        if offset is None:
+            os.lseek(fd, begin + count, os.SEEK_SET)
+        await self._send_file(fd, begin, count, more=bool(message.get("more_body", False)))
+
+    async def _send_file(self, fd: int, offset: int, count: int, *, more: bool) -> None:
+        """Sends part of a file; the descriptor is the caller's."""
+        response, connection = self._response, self.connection
+        prefix = response.file(count, more=more, closing=connection.closing)
+        if prefix is None:
+            while count > _PIECE:
+                data = os.pread(fd, _PIECE, offset)
+                if not data:
+                    break
+                await self._transmit(response.body(data, more=True, closing=connection.closing))
+                offset, count = offset + len(data), count - len(data)
+            data = os.pread(fd, count, offset)
+            await self._transmit(response.body(data, more=more, closing=connection.closing))
+            return
+        self._begin()
+        if response.has_body and count:
+            connection.send_file(prefix, fd, offset, count)
+            if connection.unsent is not None and more:
+                await self._wait(self._drained)
+        elif prefix:
+            connection.send(prefix)
+
+    def _begin(self) -> None:
+        """Bytes of the response are about to be sent."""
+        if not self._started:
+            self._started = True
+            response = self._response
+            assert response.head is not None
+            self.status = response.head.code
+            if response.ends_with_close:
+                self.connection.ends_with_close()
+
+    async def _transmit(self, data: bytes) -> None:
+        """Sends bytes; returns when no more than UNSENT of them wait for the client."""
+        if not data:
+            return
+        self._begin()
+        connection = self.connection
+        if self.sent > AHEAD:
+            connection.limit_ahead()
+        view: bytes | memoryview = data
+        while (taken := connection.offer(view, UNSENT)) != len(view):
+            view = memoryview(view)[taken:]
+            try:
+                await self._wait(self._drained)
+            except BaseException:
+                self._cut = True
+                raise
+            if self.over:
+                break
+        if self.over or connection.broken:
+            raise ClientDisconnectedError("the client has left")
+        if connection.unsent is not None and not self._response.complete:
+            self._owner.settle(connection)  # it is to be sent from the epoll
+
+    async def _wait(self, waiters: "list[asyncio.Future[None]]") -> None:
+        """Waits for an event of the connection."""
+        waiter = self._owner.loop.create_future()
+        waiters.append(waiter)
+        try:
+            self._owner.settle(self.connection)
+            await waiter
+        finally:
+            if waiter in waiters:
+                waiters.remove(waiter)
+
+    # The end.
+
+    def _end(self, *, last: bool) -> None:
+        """Nothing more is sent by the application; the connection goes on."""
+        self.over = True
+        self._owner.answered(self)
+        connection = self.connection
+        connection.end_exchange(self.request, self.sent, last=last)
+        _wake(self._arrived)
+        _wake(self._drained)
+        self._owner.settle(connection)
+
+    def _fail(self, problem: BaseException) -> None:
+        """The application has raised an exception, in whatever state its response is."""
+        connection, request = self.connection, self.request
+        gave_up = connection.broken or connection.left or (self.over and not self.complete)
+        if not (gave_up and came_of_the_client(problem)) and not (
+            self.expired and isinstance(problem, asyncio.CancelledError)
+        ):
+            self._owner.failed(request, problem)
+        BaseException.with_traceback(problem, None)  # whatever its class makes of it
+        if self.over:
+            return
+        if not self._started and not connection.broken:
+            answer = error(500, "the application failed", method=request.method)
+            connection.send(request.marked(answer))
+        else:
+            connection.break_off()
+        self._end(last=True)
+
+    @property
+    def complete(self) -> bool:
+        """The application has sent all of its response."""
+        return self._response.complete
+
+
+def _wake(waiters: "list[asyncio.Future[None]]") -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(None)
+    waiters.clear()
+
+
+def _as_bytes(data: object) -> bytes:
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        return bytes(data)
+    raise TypeError(f"the body must be bytes, not {type(data).__name__}")
+
+
+def came_of_the_client(problem: BaseException) -> bool:
+    """Whether an exception is the application's answer to a client that has left."""
+    seen = set()
+    todo = [problem]
+    while todo:
+        each = todo.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        # Starlette's own has no cause of ours if it comes of `http.disconnect`.
+        if isinstance(each, ConnectionError) or type(each).__name__ == "ClientDisconnect":
+            return True
+        if isinstance(each, BaseExceptionGroup):
+            todo += each.exceptions
+        todo += [cause for cause in (each.__cause__, each.__context__) if cause is not None]
+    return False

@@ -1,0 +1,146 @@
+"""The calls of an ASGI application: the work before and after each, and what runs at present."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from time import monotonic, time
+from typing import Any
+
+from prefork.apps.asgi_compress import MessageCompressor
+from prefork.apps.wsgi import WsgiResponse
+from prefork.http.asgi_scope import http_scope
+from prefork.http.queue_time import waited
+from prefork.http.request import Request
+from prefork.http.request_id import RequestIds
+from prefork.scoreboard import CallRecords, ThreadRecord, WorkerStatsWriter
+from prefork.worker.protocol.asgi_connection import AsgiConnection
+from prefork.worker.protocol.http_connection import HttpConnection
+from prefork.worker.service.asgi_call import AsgiApplication, AsgiCall
+from prefork.worker.service.call_failure import report_failure
+from prefork.worker.service.forked_child import exit_child
+from prefork.worker.service.wsgi_caller import AccessLogWriter, WsgiCaller
+
+
+def start_task(
+    loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]
+) -> "asyncio.Task[None]":
+    """A task that begins to run at once if the interpreter can do so (3.12)."""
+    if sys.version_info >= (3, 12):
+        return asyncio.Task(coroutine, loop=loop, eager_start=True)
+    return loop.create_task(coroutine)
+
+
+class AsgiCaller:
+    """Answers the requests of one worker (prefork.worker.service.asgi_call.CallOwner)."""
+
+    def __init__(
+        self,
+        application: AsgiApplication,
+        loop: asyncio.AbstractEventLoop,
+        records: CallRecords,
+        stats: WorkerStatsWriter,
+        *,
+        access: AccessLogWriter | None,
+        ids: RequestIds | None,
+        draining: Callable[[], bool] | None,
+        beside: WsgiCaller | None,
+        served_beside: Callable[[str], bool] | None,
+        codings: Sequence[str],
+        compress_min_size: int,
+        unix: Mapping[int, str],
+    ) -> None:
+        """`beside`: answers the paths for which `served_beside` is true.  `unix`: the paths
+        of Unix sockets, by the inode of the listener.  For others see `WsgiCaller`, `Compress`."""
+        self.loop = loop
+        self.calls: set[AsgiCall] = set()
+        """Those whose task runs, also if the response is complete."""
+        self.under_way = 0
+        """Those whose response is not complete."""
+        self.forked = False
+        self.state: dict[str, Any] | None = None
+        """Of the lifespan; None if the application does not support that."""
+        self.connection_changed: Callable[[AsgiConnection], None] = lambda connection: None
+        """Set by the service: a connection may have another state now."""
+        self.call_ended: Callable[[], None] = lambda: None
+        """Set by the service: a task has ended."""
+        self._application = application
+        self._records = records
+        self._stats = stats
+        self._access = access
+        self._ids = ids
+        self._draining = draining
+        self._beside = beside
+        self._served_beside = served_beside
+        self._codings = codings
+        self._compress_min_size = compress_min_size
+        self._unix = unix
+
+    def call(
+        self, connection: HttpConnection, request: Request, record: ThreadRecord, now: float
+    ) -> WsgiResponse | None:
+        """Begins to answer a request; returns a response only if that was given at once."""
+        assert isinstance(connection, AsgiConnection)
+        environ = request.environ
+        served_beside, beside = self._served_beside, self._beside
+        if served_beside is not None and beside is not None and served_beside(environ["PATH_INFO"]):
+            return beside.call(connection, request, record, now)
+        if self._ids is not None:
+            self._ids.give(request)
+        if "HTTP_X_REQUEST_START" in environ and connection.reader.proxied:
+            seconds = waited(environ["HTTP_X_REQUEST_START"], time())
+            if seconds is not None:
+                record.add_queue_time(seconds)
+        if self._draining is not None and self._draining():
+            connection.closing = True
+        compressor = None
+        if self._codings:
+            compressor = MessageCompressor(environ, self._codings, self._compress_min_size)
+        call = AsgiCall(self, connection, request, now, compressor)
+        call.slot = self._records.start(now, request.line, environ["REMOTE_ADDR"], request.id)
+        self.calls.add(call)
+        self.under_way += 1
+        connection.begin_exchange(call)
+        scope = http_scope(
+            request,
+            connection.reader.lines,
+            unix=self._unix.get(connection.listener or 0) if self._unix else None,
+            state=self.state,
+        )
+        call.task = start_task(self.loop, call.run(self._application, scope))
+        return None
+
+    def flush(self) -> None:
+        """Writes the lines that were kept for a batch."""
+        if self._access is not None:
+            self._access.flush()
+
+    # prefork.worker.service.asgi_call.CallOwner
+
+    def settle(self, connection: AsgiConnection) -> None:
+        """A connection may have another state now."""
+        self.connection_changed(connection)
+
+    def answered(self, call: AsgiCall) -> None:
+        """A response is complete, or was given up."""
+        self.under_way -= 1
+        status, sent = call.status, call.sent
+        now = monotonic()
+        self._records.end(call.slot, call.began, now, status, sent)
+        if self._access is not None:
+            elapsed = now - call.began
+            self._access.add(call.request.environ, status, sent, time() - elapsed, elapsed)
+
+    def ended(self, call: AsgiCall) -> None:
+        """A task has ended."""
+        if self.forked:
+            exit_child(None)
+        self.calls.discard(call)
+        self.call_ended()
+
+    def failed(self, request: Request, problem: BaseException) -> None:
+        """The application has raised an exception."""
+        if self.forked and isinstance(problem, SystemExit):
+            exit_child(problem)
+        report_failure(request, problem, self._stats)
+        if self.forked:
+            exit_child(problem)

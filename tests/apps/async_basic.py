@@ -1,0 +1,162 @@
+"""One ASGI application with a path for each thing that a test asks of a server."""
+
+import asyncio
+import hashlib
+import json
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import parse_qs
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+PIECE = 64 * 1024
+
+
+async def answer(
+    send: Send, body: bytes, kind: str = "text/plain", status: int = 200, length: bool = True
+) -> None:
+    headers = [(b"content-type", kind.encode())]
+    if length:
+        headers.append((b"content-length", str(len(body)).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def whole_body(receive: Receive) -> bytes:
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ConnectionError("the client has left")
+        body += message["body"]
+        if not message["more_body"]:
+            return bytes(body)
+
+
+def query(scope: Scope, name: str, default: str) -> str:
+    values: dict[str, list[str]] = parse_qs(scope["query_string"].decode())
+    return values.get(name, [default])[0]
+
+
+async def hello(scope: Scope, receive: Receive, send: Send) -> None:
+    await answer(send, json.dumps({"hello": "world", "pid": os.getpid()}).encode())
+
+
+async def pid(scope: Scope, receive: Receive, send: Send) -> None:
+    await answer(send, str(os.getpid()).encode())
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    await answer(send, await whole_body(receive))
+
+
+async def digest(scope: Scope, receive: Receive, send: Send) -> None:
+    """SHA-256 of the body, read piece by piece, and the largest piece."""
+    digest, largest = hashlib.sha256(), 0
+    while True:
+        message = await receive()
+        digest.update(message["body"])
+        largest = max(largest, len(message["body"]))
+        if not message["more_body"]:
+            break
+    await answer(send, f"{digest.hexdigest()} {largest}".encode())
+
+
+async def scope_of(scope: Scope, receive: Receive, send: Send) -> None:
+    """The scope as JSON; bytes as latin-1."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, bytes):
+            return value.decode("latin-1")
+        if isinstance(value, (list, tuple)):
+            return [plain(each) for each in value]
+        if isinstance(value, dict):
+            return {name: plain(each) for name, each in value.items()}
+        return value
+
+    await answer(send, json.dumps(plain(scope)).encode(), "application/json")
+
+
+async def sleep(scope: Scope, receive: Receive, send: Send) -> None:
+    await asyncio.sleep(float(query(scope, "s", "1")))
+    await pid(scope, receive, send)
+
+
+async def large(scope: Scope, receive: Receive, send: Send) -> None:
+    """?n= bytes in pieces, without a length."""
+    left = int(query(scope, "n", "1000000"))
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    while left:
+        size = min(left, PIECE)
+        left -= size
+        body = {"type": "http.response.body", "body": b"x" * size, "more_body": True}
+        await send(body)
+    await send({"type": "http.response.body"})
+
+
+async def fail(scope: Scope, receive: Receive, send: Send) -> None:
+    raise RuntimeError("as the test wants it")
+
+
+async def fail_late(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"some", "more_body": True})
+    raise RuntimeError("as the test wants it")
+
+
+async def silent(scope: Scope, receive: Receive, send: Send) -> None:
+    """Ends without a response."""
+
+
+async def background(scope: Scope, receive: Receive, send: Send) -> None:
+    """Goes on after its response, until the file ?path= is there."""
+    await pid(scope, receive, send)
+    while not os.path.exists(query(scope, "path", "")):
+        await asyncio.sleep(0.005)
+
+
+async def trailers(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [], "trailers": True})
+    await send({"type": "http.response.body", "body": b"some"})
+    await send({"type": "http.response.trailers", "headers": [(b"x-sum", b"1")]})
+
+
+async def hints(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.early_hint", "links": [b"</a.css>; rel=preload"]})
+    await answer(send, b"hinted")
+
+
+async def path_send(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.pathsend", "path": query(scope, "path", "")})
+
+
+PATHS = {
+    "/": hello,
+    "/pid": pid,
+    "/echo": echo,
+    "/digest": digest,
+    "/scope": scope_of,
+    "/sleep": sleep,
+    "/large": large,
+    "/fail": fail,
+    "/fail-late": fail_late,
+    "/silent": silent,
+    "/background": background,
+    "/trailers": trailers,
+    "/hints": hints,
+    "/file": path_send,
+}
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] != "http":
+        raise ValueError(f"{scope['type']} is not served here")
+    found = PATHS.get(scope["path"])
+    if found is None:
+        await answer(send, b"not found\n", status=404)
+    else:
+        await found(scope, receive, send)
