@@ -102,6 +102,9 @@ def _row(worker: WorkerStatus) -> tuple[str, ...]:
 def _details(worker: WorkerStatus) -> list[str]:
     """The lines about a worker that do not fit into its row."""
     lines = [f"slot {worker.slot}: {call_line(call)}" for call in worker.calls[1:]]
+    if worker.websockets:
+        plural = "" if worker.websockets == 1 else "s"
+        lines.append(f"slot {worker.slot}: {worker.websockets} WebSocket{plural}")
     if worker.error:
         age = duration(worker.error_age)
         lines.append(f"slot {worker.slot}, last error {age} ago: {printable(worker.error)}")

@@ -115,6 +115,7 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     bytes: sent by it.
     held, parked: its connections, and those of them that wait for their client.
     writing: those of the latter whose client has not taken its whole response.
+    websockets: its open WebSockets.
     mean: the mean time of a call of the application.
     error, error_age: the last failure of the application, and the time since then.
     age: time since its fork.
@@ -130,6 +131,7 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     held: int = 0
     parked: int = 0
     writing: int = 0
+    websockets: int = 0
     mean: float = 0.0
     error: str = ""
     error_age: float = 0.0

@@ -148,6 +148,11 @@ class RequestReader:
         return bool(self._rest)
 
     @property
+    def rest(self) -> bytes:
+        """Bytes that have come behind the last request."""
+        return self._rest[self._at :]
+
+    @property
     def in_body(self) -> bool:
         """A head is complete and its body is not."""
         return self.state is _LENGTH or self.state is _CHUNKED

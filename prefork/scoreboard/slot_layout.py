@@ -79,6 +79,7 @@ ACCEPT_FLAGS = 8
 ERROR_FIELD = struct.Struct(f"<{ERROR}s")
 ERROR_AT = 128
 INBOX_READ = (ERROR_AT + ERROR) // 8 + 1
+WEBSOCKETS = INBOX_READ + 1
 STATS_SIZE = 512
 
 HEADER = mmap.PAGESIZE
@@ -88,7 +89,7 @@ this layout, which a master of other code has to understand when it takes the me
 DRAINING_AT = 0
 ONLY_WORKER_AT = 1
 
-VERSION = 4
+VERSION = 5
 """Rises with every change of meaning; a change of size shows by itself."""
 
 LAYOUT_AT = 16
@@ -106,7 +107,7 @@ NUMBER_MAX = 1 << 40
 
 assert START_AT + START_FIELDS.size <= RECORD_SIZE
 assert (ACCEPT_FLAGS + LISTENERS) * 8 <= ERROR_AT
-assert ERROR_AT + ERROR <= INBOX_READ * 8 <= STATS_SIZE - 8
+assert ERROR_AT + ERROR <= INBOX_READ * 8 < WEBSOCKETS * 8 <= STATS_SIZE - 8
 
 
 def slot_offset(slot: int) -> int:

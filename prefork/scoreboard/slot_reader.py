@@ -36,6 +36,7 @@ from prefork.scoreboard.slot_layout import (
     THREADS,
     WAITED,
     WAITING,
+    WEBSOCKETS,
     record_offset,
     slot_offset,
 )
@@ -90,6 +91,8 @@ class WorkerStats(NamedTuple):
     error: str
     failed: float
     """When the last error was."""
+    websockets: int = 0
+    """Open WebSockets."""
 
 
 class Counters(NamedTuple):
@@ -185,6 +188,7 @@ class SlotReader:
         return WorkerStats(
             *(held, parked, reading, writing, _time(self._reals[word + CHANGED])),
             *(_text(error), _time(self._reals[word + FAILED])),
+            websockets=_number(self._words[word + WEBSOCKETS]),
         )
 
     def requests(self, slot: int, threads: int) -> int:

@@ -35,6 +35,7 @@ from prefork.scoreboard.slot_layout import (
     TEXT_AT,
     WAITED,
     WAITING,
+    WEBSOCKETS,
     WRITING,
 )
 
@@ -137,6 +138,14 @@ class ThreadRecord:
             return False
         return now - max(self._started, self._resumed) >= limit
 
+    def end_upgraded(self, now: float) -> None:
+        """The call that was upgraded has ended, and counts as an answer 101.
+
+        How long it took is no measure of the application.
+        """
+        self.count_refused(101, 0)
+        self._reals[ENDED] = now
+
     def count_refused(self, status: int, size: int) -> None:
         """A request was answered without the application, by this thread: it is counted with the
         others, and took no time in the application."""
@@ -190,6 +199,10 @@ class WorkerStatsWriter:
                 words[word + WRITING],
             ) = numbers
             self._reals[word + CHANGED] = monotonic()
+
+    def set_websockets(self, count: int) -> None:
+        """The number of open WebSockets."""
+        self._words[self._word + WEBSOCKETS] = count
 
     def set_error(self, text: str) -> None:
         """An error that happened now; two threads that fail at one time may mix their texts."""

@@ -175,12 +175,13 @@ def _workers(parts: MasterParts) -> Iterator["Metric"]:
     from prometheus_client.metrics_core import GaugeMetricFamily
 
     states = dict.fromkeys(STATES, 0)
-    held = parked = 0
+    held = parked = websockets = 0
     for child in parts.children:
         stats = parts.children.stats(child)
         states[state_of(child.worker, parts.children.calls(child), stats)[0]] += 1
         held += stats.held
         parked += stats.parked
+        websockets += stats.websockets
     workers = GaugeMetricFamily("prefork_workers", "Workers by state.", labels=["state"])
     for state, count in states.items():
         workers.add_metric([state], count)
@@ -190,6 +191,7 @@ def _workers(parts: MasterParts) -> Iterator["Metric"]:
     yield GaugeMetricFamily(
         "prefork_connections_parked", "Those that wait for their client.", parked
     )
+    yield GaugeMetricFamily("prefork_websockets", "Open WebSockets.", websockets)
 
 
 def _processes(figures: Iterable[ProcessFigures]) -> Iterator["Metric"]:

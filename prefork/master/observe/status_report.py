@@ -73,6 +73,7 @@ def _worker(child: Child, children: Children, counters: Counters, now: float) ->
         held=stats.held,
         parked=stats.parked,
         writing=stats.writing,
+        websockets=stats.websockets,
         mean=round(counters.seconds / requests, 6) if requests else 0.0,
         error=stats.error,
         error_age=_ago(stats.failed, now) if stats.failed else 0.0,

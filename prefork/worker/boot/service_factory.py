@@ -59,6 +59,8 @@ def import_parts(config: Config) -> None:
         from prefork.worker.schedule.event_loop import import_loop
 
         import_loop(config.workers.loop)
+    if config.server.protocol == "wsgi" and config.workers.threads > 1:
+        import prefork.worker.service.wsgi_websockets
     if config.tls.certificate is not None or config.http.trusted_proxies:
         import prefork.worker.protocol.secured_connection
     if config.tls.certificate is not None:
@@ -111,12 +113,18 @@ def _http_service(application: Application, parts: ServiceParts) -> Service:
         application = Health(application, http.health_path, surroundings.draining)
     stats = scoreboard.stats_writer(args.slot)
     access = args.logs.access_log(report_unreadable)
+    websockets = None
+    if workers.threads > 1:
+        from prefork.worker.service.wsgi_websockets import WsgiWebsockets
+
+        websockets = WsgiWebsockets(workers.graceful_timeout)
     caller = WsgiCaller(
         *(application, parts.threads, stats),
         access=access,
         ids=surroundings.ids,
         proxies=bool(http.trusted_proxies),
         draining=surroundings.draining if workers.drain_delay else None,
+        websockets=websockets,
     )
     return HttpService(
         *(caller, ClientLimits.of(http), parts.threads, parts.handover, stats, profiles),
@@ -124,6 +132,7 @@ def _http_service(application: Application, parts: ServiceParts) -> Service:
         refusals=Refusals(access),
         request_timeout=workers.request_timeout,
         graceful_timeout=workers.graceful_timeout,
+        websockets=websockets,
     )
 
 

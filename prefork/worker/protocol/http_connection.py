@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from math import inf
 from time import monotonic
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from prefork import linux, logs
 from prefork.http.head_rules import Reject
@@ -39,6 +39,9 @@ from prefork.worker.transport.client_limits import ClientLimits, due
 from prefork.worker.transport.lingering_close import LingeringClose
 from prefork.worker.transport.output_buffer import AHEAD
 from prefork.worker.transport.response_writer import ResponseWriter
+
+if TYPE_CHECKING:
+    from prefork.worker.transport.upgraded_socket import UpgradedSocket
 
 _HEAD_SIZE = 16 * 1024
 """Bytes read at one time while a head is awaited."""
@@ -116,6 +119,7 @@ class HttpConnection(ResponseWriter):
         "served",
         "serving",
         "state",
+        "upgraded",
         "wheel_time",
     )
 
@@ -143,6 +147,8 @@ class HttpConnection(ResponseWriter):
         """The next response is the last."""
         self.serving: Request | None = None
         """The request that the application has now."""
+        self.upgraded: UpgradedSocket | None = None
+        """What its request was given to speak another protocol on."""
         self.listener: int | None = None
         """Inode of the listener at which it was accepted, if it may move to another worker."""
         # For prefork.worker.protocol.asgi_connection.
@@ -173,6 +179,11 @@ class HttpConnection(ResponseWriter):
     @property
     def _ended_unseen(self) -> bool:
         """The end of what the client sends was read, and the epoll will not report it."""
+        return False
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether what goes over the socket is TLS."""
         return False
 
     @property
@@ -624,4 +635,6 @@ class HttpConnection(ResponseWriter):
         if self._held:
             self._rules.budget.give_back(self._held)
             self._held = 0
+        if self.upgraded is not None:
+            self.upgraded.cut()
         self.sock.close()

@@ -255,6 +255,10 @@ class SecuredConnection(HttpConnection):
         return _CLOSED if waits and self._ended_unseen else state
 
     @property
+    def encrypted(self) -> bool:
+        return self._encrypted is not None
+
+    @property
     def _ended_unseen(self) -> bool:
         tls = self._encrypted
         return tls is not None and tls.ended

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from time import monotonic
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from prefork.http.head_rules import Reject
 from prefork.http.reader import Peer
@@ -38,6 +38,9 @@ from prefork.worker.service.listener_profile import ListenerProfile
 from prefork.worker.service.refusals import Refusals
 from prefork.worker.transport.accepted_socket import peer_name, socket_of
 from prefork.worker.transport.client_limits import ClientLimits
+
+if TYPE_CHECKING:
+    from prefork.worker.service.wsgi_websockets import WsgiWebsockets
 
 # An enum's member is looked up by a descriptor, at 80 ns each time in CPython 3.11.
 _IDLE, _CLOSED = ConnectionState.IDLE, ConnectionState.CLOSED
@@ -75,6 +78,7 @@ class HttpService:
         refusals: Refusals,
         request_timeout: float,
         graceful_timeout: float,
+        websockets: "WsgiWebsockets | None" = None,
     ) -> None:
         """`threads`: of a worker that has several.  `profiles`: of the listeners, by number."""
         self.poller: ConnectionPoller[HttpConnection] = (
@@ -93,6 +97,7 @@ class HttpService:
         self._admission = admission
         self._refusals = refusals
         self._request_timeout = request_timeout
+        self._websockets = websockets
         limits = [limit for limit in (rules.keepalive, graceful_timeout) if limit]
         self._last_chance = min(limits, default=_LAST_CHANCE)
         self._open = admission.members
@@ -188,6 +193,8 @@ class HttpService:
         return stays
 
     def begin_shutdown(self, seconds: float | None = None) -> None:
+        if self._websockets is not None:
+            self._websockets.close_all(seconds, restarts=self._handover.expects_receiver)
         if self._handover.expects_receiver:
             # Idle connections go to a sibling, even before the main thread calls `shut_down_idle`.
             self._leave_at = monotonic() + self._last_chance
@@ -214,6 +221,8 @@ class HttpService:
     def flush(self) -> None:
         parked = len(self.poller.parked)
         self._stats.set_connections(len(self._open), parked, self._reading, self._writing)
+        if self._websockets is not None:
+            self._stats.set_websockets(len(self._websockets))
         self._refusals.report(finally_=self._last or self._leave_at > 0.0)
         self._caller.flush()
 

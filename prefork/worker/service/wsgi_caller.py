@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from time import monotonic, time
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from prefork import logs
-from prefork.apps.wsgi import Application, WsgiResponse
+from prefork.apps.wsgi import Application, MisbehavedApplication, WsgiResponse
+from prefork.http.head_rules import Reject
 from prefork.http.queue_time import waited
 from prefork.http.request import Environ, Request
 from prefork.http.request_id import RequestIds
@@ -14,6 +15,9 @@ from prefork.worker.protocol.http_connection import HttpConnection
 from prefork.worker.schedule.threads import LeaderFollowers
 from prefork.worker.service.call_failure import report_failure
 from prefork.worker.service.forked_child import exit_child
+
+if TYPE_CHECKING:
+    from prefork.worker.service.wsgi_websockets import WsgiWebsockets
 
 _unreadable = logs.RateLimit(5.0)
 
@@ -47,15 +51,18 @@ class WsgiCaller:
         ids: RequestIds | None,
         proxies: bool,
         draining: Callable[[], bool] | None,
+        websockets: "WsgiWebsockets | None" = None,
     ) -> None:
-        """`threads`: of a worker that has several.  `proxies`: some are trusted.  `draining`:
-        whether the server is about to stop, though it serves on; None if it never does both."""
+        """`threads`: of a worker that has several; `websockets` as well.  `proxies`: some are
+        trusted.  `draining`: whether the server is about to stop, though it serves on; None if it
+        never does both."""
         self._application = application
         self._threads = threads
         self._stats = stats
         self._access = access
         self._ids = ids
         self._draining = draining
+        self._websockets = websockets
         # If nothing of this is configured, a call is the application's alone.
         self._attended = proxies or any(
             each is not None for each in (threads, ids, draining, access)
@@ -73,14 +80,19 @@ class WsgiCaller:
         attended = self._attended
         environ = request.environ
         if attended:
-            self._before(connection, request, record)
+            problem = self._before(connection, request, record)
+            if problem is not None:
+                return self._refuse_upgrade(connection, request, problem, record, now)
         record.start(now, request.line, environ["REMOTE_ADDR"], request.id)
         response = WsgiResponse(request, connection)
         environ["wsgi.early_hints"] = response.early_hints
         try:
             response.take(self._application(environ, response.start))
-        except BaseException as problem:  # SystemExit too: it ends the request, not the worker
-            response.fail(problem, self.failed)
+        except BaseException as raised:  # SystemExit too: it ends the request, not the worker
+            upgraded = connection.upgraded
+            # flask-sock returns a response that nobody gets, and others none at all.
+            if not (upgraded and upgraded.taken and isinstance(raised, MisbehavedApplication)):
+                response.fail(raised, self.failed)
         if self.forked:
             exit_child(None)
         del response.request
@@ -89,7 +101,11 @@ class WsgiCaller:
         status = head.code if head is not None else response.failure
         if connection.expired:
             status = 504
-        record.end(ended, status, sent)
+        if attended and connection.upgraded is not None and self._upgraded(connection):
+            status, sent, response.last = 101, 0, True
+            record.end_upgraded(ended)
+        else:
+            record.end(ended, status, sent)
         if attended:
             self._after(request, status, sent, ended - now)
         return response
@@ -99,8 +115,12 @@ class WsgiCaller:
         if self._access is not None:
             self._access.flush()
 
-    def _before(self, connection: HttpConnection, request: Request, record: ThreadRecord) -> None:
-        """The work before a call that not every configuration needs."""
+    def _before(
+        self, connection: HttpConnection, request: Request, record: ThreadRecord
+    ) -> Reject | None:
+        """The work before a call that not every configuration needs.
+
+        Returns a problem if the request asks for a WebSocket and may not have it."""
         environ = request.environ
         if self._ids is not None:
             self._ids.give(request)
@@ -110,8 +130,50 @@ class WsgiCaller:
                 record.add_queue_time(seconds)
         if self._draining is not None and self._draining():
             connection.closing = True
+        if self._websockets is not None and "HTTP_UPGRADE" in environ:
+            problem = self._websockets.offer(connection, request, record)
+            if problem is not None:
+                return problem
         if self._threads is not None:
             self._threads.before_call(record)
+        return None
+
+    def _refuse_upgrade(
+        self,
+        connection: HttpConnection,
+        request: Request,
+        problem: Reject,
+        record: ThreadRecord,
+        now: float,
+    ) -> WsgiResponse:
+        """Answers 400 or 426 without the application."""
+        from prefork.websocket.opening_handshake import refusing_response
+
+        answer = refusing_response(problem)
+        response = WsgiResponse(request, connection)
+        connection.send(request.marked(answer))
+        record.count_refused(problem.status, 0)
+        del response.request
+        response.ended = now
+        if self._access is not None:
+            self._access.add(request.environ, problem.status, 0, time(), 0.0)
+        return response
+
+    def _upgraded(self, connection: HttpConnection) -> bool:
+        """Whether the application has taken the connection over; the call is over."""
+        sock = connection.upgraded
+        assert sock is not None
+        assert self._websockets is not None
+        if not sock.taken:
+            sock.close()
+            connection.upgraded = None
+            return False
+        self._websockets.release(sock)
+        # What the client still sends is thrown away, so that no reset destroys a close frame; then
+        # the connection ends, also for a thread of the application that still reads from it.
+        connection.broken = False
+        connection.reader.surplus = True
+        return True
 
     def _after(self, request: Request, status: int, sent: int, elapsed: float) -> None:
         """The same after a call, which took `elapsed` seconds."""
