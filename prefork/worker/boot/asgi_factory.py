@@ -9,12 +9,14 @@ from prefork.apps.health import Health
 from prefork.apps.wsgi import Application, StartResponse
 from prefork.http.request import Environ
 from prefork.scoreboard import CallRecords
+from prefork.worker.boot.asgi_warmup import warm_up_asgi
 from prefork.worker.boot.service_factory import ServiceParts, http_surroundings
 from prefork.worker.boot.worker_args import WorkerArgs
 from prefork.worker.protocol.asgi_connection import AsgiConnection, SecuredAsgiConnection
 from prefork.worker.schedule.event_loop import create_loop
 from prefork.worker.service.asgi_caller import AsgiCaller
 from prefork.worker.service.asgi_service import AsgiService
+from prefork.worker.service.lifespan import Lifespan
 from prefork.worker.service.listener_profile import ConnectionKinds, listener_profile
 from prefork.worker.service.refusals import Refusals
 from prefork.worker.service.wsgi_caller import WsgiCaller, report_unreadable
@@ -26,7 +28,9 @@ _KINDS = ConnectionKinds(AsgiConnection, SecuredAsgiConnection)
 def asgi_service(application: Callable[..., Any], parts: ServiceParts) -> AsgiService:
     """The service of a worker with an event loop, which is made here, after the fork.
 
-    Raises LoadError, and whatever a factory of the user's raises.
+    The application has started when this returns (prefork.worker.service.lifespan).
+
+    Raises LoadError, WarmupError, and whatever a factory of the user's raises.
     """
     args = parts.args
     config, scoreboard = args.config, args.scoreboard
@@ -44,8 +48,10 @@ def asgi_service(application: Callable[..., Any], parts: ServiceParts) -> AsgiSe
     draining = surroundings.draining if workers.drain_delay else None
     beside = _beside(args, surroundings.draining)
     records = [scoreboard.record(args.slot, number) for number in range(parts.records)]
+    loop = create_loop(workers.loop)
+    lifespan = Lifespan(application, loop, config.server.lifespan)
     caller = AsgiCaller(
-        *(application, create_loop(workers.loop), CallRecords(records), stats),
+        *(application, loop, CallRecords(records), stats),
         access=access,
         ids=surroundings.ids,
         draining=draining,
@@ -68,8 +74,17 @@ def asgi_service(application: Callable[..., Any], parts: ServiceParts) -> AsgiSe
         },
     )
     rules = ClientLimits.of(http, stream=True)
+
+    async def start() -> None:
+        await lifespan.start()
+        caller.state = lifespan.state
+        if workers.warmup and profiles:
+            base = profiles[0].environ
+            await warm_up_asgi(application, workers.warmup, base, lifespan.state)
+
+    loop.run_until_complete(start())
     return AsgiService(
-        *(caller, rules, parts.handover, stats, profiles, records[0]),
+        *(caller, lifespan, rules, parts.handover, stats, profiles, records[0]),
         admission=surroundings.admission,
         refusals=Refusals(access),
         request_timeout=workers.request_timeout,

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from prefork.apps.wsgi import Application, WsgiResponse
 from prefork.http.limits import RequestLimits
 from prefork.http.reader import RequestReader
-from prefork.http.request import Environ
+from prefork.http.request import Environ, Request
 
 _NO_LIMITS = RequestLimits(0, 0, 0, 0, 0)
 
@@ -52,25 +52,36 @@ def warm_up(application: Application, paths: Iterable[str], base: Environ) -> No
     Raises WarmupError for an answer of 4xx or 5xx, and what the application raises.
     """
     for path in paths:
-        scheme, separator, rest = path.partition("://")
-        host, target, environ = "localhost", path, base
-        if separator and not path.startswith("/"):
-            host, _, target = rest.partition("/")
-            target = f"/{target}"
-            environ = {**base, "wsgi.url_scheme": scheme}
-        reader = RequestReader(environ, _NO_LIMITS)
-        request = reader.feed(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode("ascii"))
-        if request is None:
-            raise WarmupError(f"warmup: {path} is no request target: {reader.error}")
+        request, host = warmup_request(path, base)
         response = WsgiResponse(request, _Discard())
         response.take(application(request.environ, response.start))
         assert response.head is not None
-        status = response.head.code
-        if status >= 400:
-            hint = ""
-            if status == 400 and host == "localhost":
-                hint = (
-                    "; if the application serves certain hosts only (ALLOWED_HOSTS), give a URL "
-                    f'with one: workers.warmup = ["http://HOST{target}"]'
-                )
-            raise WarmupError(f"warmup: {path} answered {status}; expected 2xx or 3xx{hint}")
+        check_answer(path, host, response.head.code)
+
+
+def warmup_request(path: str, base: Environ) -> tuple[Request, str]:
+    """The request for a path or URL, and its host.  Raises WarmupError."""
+    scheme, separator, rest = path.partition("://")
+    host, target, environ = "localhost", path, base
+    if separator and not path.startswith("/"):
+        host, _, target = rest.partition("/")
+        target = f"/{target}"
+        environ = {**base, "wsgi.url_scheme": scheme}
+    reader = RequestReader(environ, _NO_LIMITS)
+    request = reader.feed(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode("ascii"))
+    if request is None:
+        raise WarmupError(f"warmup: {path} is no request target: {reader.error}")
+    return request, host
+
+
+def check_answer(path: str, host: str, status: int) -> None:
+    """Raises WarmupError for an answer of 4xx or 5xx."""
+    if status < 400:
+        return
+    hint = ""
+    if status == 400 and host == "localhost":
+        hint = (
+            "; if the application serves certain hosts only (ALLOWED_HOSTS), give a URL "
+            f'with one: workers.warmup = ["http://HOST{path}"]'
+        )
+    raise WarmupError(f"warmup: {path} answered {status}; expected 2xx or 3xx{hint}")

@@ -16,6 +16,9 @@ class AsyncService(Service, Protocol):
     def held(self) -> int:
         """Open connections."""
 
+    async def shut_down(self) -> None:
+        """The last call has ended: the application shuts down."""
+
     @property
     def calls(self) -> int:
         """Calls whose task runs."""

@@ -18,6 +18,7 @@ from prefork.channel import Channel, InboxStuckReport, ReadyReport
 from prefork.scoreboard import ThreadRecord
 from prefork.worker.schedule.accept import MainAcceptor
 from prefork.worker.schedule.async_service import AsyncService
+from prefork.worker.schedule.event_loop import close_loop
 from prefork.worker.schedule.handover import ANSWER, Handover, HandoverMessage
 from prefork.worker.schedule.loop_accept import LoopAcceptor
 from prefork.worker.schedule.master_orders import MasterOrders, ReplaceLogs
@@ -79,6 +80,7 @@ class AsyncWorkerLoop:
             *(handover, wakeup, wakeup),
         )
         service.changed = self._changed
+        self._over: asyncio.Future[None] = loop.create_future()
         self._scheduled = False
         self._serving = False
         self._shutting_down = False
@@ -96,15 +98,16 @@ class AsyncWorkerLoop:
     def run(self) -> None:
         """Serves until the worker was ordered to stop and has nothing left to do."""
         loop = self._loop
-        asyncio.set_event_loop(loop)
         self._orders.install_handlers()
         loop.add_reader(self._wakeup.fd, self._woken)
         loop.add_reader(self._channel.fileno(), self._ordered)
         loop.add_reader(self._poller.fileno(), self._turn)
         self._channel.send(ReadyReport())
         loop.call_soon(self._after)
-        loop.run_forever()
-        loop.remove_reader(self._poller.fileno())
+        loop.run_until_complete(self._over)
+        loop.run_until_complete(self._service.shut_down())
+        self._service.flush()
+        close_loop(loop)
 
     # Callbacks of the loop.
 
@@ -233,8 +236,8 @@ class AsyncWorkerLoop:
             self._changed()
         if handover.awaits_answer:
             self._loop.call_later(ANSWER, self._check_answers)
-        if self._nothing_left():
-            self._loop.stop()
+        if self._nothing_left() and not self._over.done():
+            self._over.set_result(None)
 
     def _nothing_left(self) -> bool:
         return not (

@@ -43,7 +43,20 @@ def create_loop(name: str) -> asyncio.AbstractEventLoop:
         raise LoadError(
             f"workers.loop: {name} returned {type(loop).__name__}, which is no event loop"
         )
+    asyncio.set_event_loop(loop)
     return loop
+
+
+def close_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Ends what the application has left running, as asyncio.run() does, and closes the loop."""
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.run_until_complete(loop.shutdown_default_executor())
+    asyncio.set_event_loop(None)
+    loop.close()
 
 
 def backend_descriptor(loop: asyncio.AbstractEventLoop) -> int | None:

@@ -16,6 +16,7 @@ from prefork.worker.schedule.handover import Handover
 from prefork.worker.service.admission import Admission
 from prefork.worker.service.asgi_caller import AsgiCaller
 from prefork.worker.service.http_service import HttpService
+from prefork.worker.service.lifespan import Lifespan
 from prefork.worker.service.listener_profile import ListenerProfile
 from prefork.worker.service.refusals import Refusals
 from prefork.worker.transport.client_limits import ClientLimits
@@ -29,6 +30,7 @@ class AsgiService(HttpService):
     def __init__(
         self,
         caller: AsgiCaller,
+        lifespan: Lifespan,
         rules: ClientLimits,
         handover: Handover,
         stats: WorkerStatsWriter,
@@ -49,6 +51,7 @@ class AsgiService(HttpService):
             graceful_timeout=graceful_timeout,
         )
         self.caller = caller
+        self._lifespan = lifespan
         self.changed: Callable[[], None] = lambda: None
         """Set by the loop: something has happened between two of its turns."""
         self._record = record
@@ -100,6 +103,10 @@ class AsgiService(HttpService):
             self.poller.remove(connection)
         else:
             self.poller.park(connection, connection.wanted)
+
+    async def shut_down(self) -> None:
+        """The last call has ended: the application shuts down."""
+        await self._lifespan.shut_down()
 
     def _call_ended(self) -> None:
         self.changed()

@@ -1,0 +1,68 @@
+"""Requests to an ASGI application inside a new worker before it is ready."""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from prefork.apps.asgi_response import AsgiResponse, Message, MisusedProtocol
+from prefork.http.asgi_scope import http_scope
+from prefork.http.reader import FIELD_LINES
+from prefork.http.request import Environ, Request
+from prefork.worker.boot.warmup import check_answer, warmup_request
+from prefork.worker.service.asgi_call import AsgiApplication
+
+_EXTENSIONS = frozenset({"http.response.early_hint", "http.response.trailers"})
+
+
+async def warm_up_asgi(
+    application: AsgiApplication,
+    paths: Iterable[str],
+    base: Environ,
+    state: Mapping[str, Any] | None,
+) -> None:
+    """As `warm_up`; `state`: of the lifespan."""
+    for path in paths:
+        request, host = warmup_request(path, base)
+        call = _WarmupCall(request)
+        await application(http_scope(request, FIELD_LINES, state=state), call.receive, call.send)
+        check_answer(path, host, call.status)
+
+
+class _WarmupCall:
+    """Takes the answer, and drops it."""
+
+    def __init__(self, request: Request) -> None:
+        self._response = AsgiResponse(request)
+        self._asked = False
+        self._over = asyncio.Event()
+
+    @property
+    def status(self) -> int:
+        head = self._response.head
+        if head is None or not self._response.ending:
+            raise MisusedProtocol("the application ended before its response did")
+        return head.code
+
+    async def receive(self) -> Message:
+        if not self._asked:
+            self._asked = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        await self._over.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        kind, response = message["type"], self._response
+        if kind == "http.response.start":
+            response.start(message)
+        elif kind == "http.response.body":
+            more = bool(message.get("more_body", False))
+            response.body(bytes(message.get("body", b"")), more=more, closing=True)
+        elif kind in ("http.response.pathsend", "http.response.zerocopysend"):
+            more = bool(message.get("more_body", False))
+            if response.head is None:
+                response.begin(-1, closing=True)
+            response.ending = not more
+        elif kind not in _EXTENSIONS:
+            raise MisusedProtocol(f"the message {kind!r} is unknown, or not one of a response")
+        if response.ending:
+            self._over.set()

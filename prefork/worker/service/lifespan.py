@@ -1,0 +1,124 @@
+"""The lifespan of an ASGI application: its start before the worker is ready, and its shutdown.
+
+The Lifespan specification of ASGI, version 2.0.  The worker is ready after `startup.complete`.  An
+application does not support the protocol if it raises an exception, or returns, before it has
+called `receive` at all; anything that goes wrong later is a failure of its start, and fails the
+boot.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal
+
+from prefork import logs
+from prefork.apps.application_loader import LoadError
+from prefork.apps.asgi_response import Message, MisusedProtocol
+
+_SPEC_VERSION = "2.0"
+
+_Application = Callable[[dict[str, Any], Any, Any], Awaitable[object]]
+
+
+class Lifespan:
+    """The lifespan of one worker's application."""
+
+    def __init__(
+        self,
+        application: _Application,
+        loop: asyncio.AbstractEventLoop,
+        mode: Literal["auto", "on", "off"],
+    ) -> None:
+        """`mode`: `server.lifespan`."""
+        self.state: dict[str, Any] | None = None
+        """What the application has put there; None if it has no lifespan."""
+        self._application = application
+        self._loop = loop
+        self._mode = mode
+        self._asked = 0  # calls of `receive`
+        self._task: asyncio.Task[None] | None = None
+        self._started: asyncio.Future[None] = loop.create_future()
+        self._shutting_down: asyncio.Future[None] = loop.create_future()
+        self._ended: asyncio.Future[None] = loop.create_future()
+
+    async def start(self) -> None:
+        """Returns when the application is ready, or does not support the protocol.
+
+        Raises LoadError if it says that it cannot start, and what it raises.
+        """
+        if self._mode == "off":
+            return
+        self.state = {}
+        self._task = self._loop.create_task(self._run(self.state))
+        await self._started
+        if self.state is None and self._mode == "on":
+            raise LoadError(
+                "server.lifespan: the application does not support the lifespan protocol; "
+                'set "auto"'
+            )
+
+    async def shut_down(self) -> None:
+        """Has the application shut down, and waits for that."""
+        if self._task is None or self._task.done():
+            return
+        self._shutting_down.set_result(None)
+        await self._ended
+
+    async def _run(self, state: dict[str, Any]) -> None:
+        scope = {
+            "type": "lifespan",
+            "asgi": {"version": "3.0", "spec_version": _SPEC_VERSION},
+            "state": state,
+        }
+        problem: BaseException | None = None
+        try:
+            await self._application(scope, self._receive, self._send)
+        except BaseException as raised:
+            problem = raised
+        if not self._started.done():
+            if not self._asked:
+                self.state = None
+                self._started.set_result(None)
+            elif problem is None:
+                reason = "the application has left its lifespan before lifespan.startup.complete"
+                self._started.set_exception(LoadError(f"server.lifespan: {reason}"))
+            elif isinstance(problem, StopIteration):  # which no future takes
+                self._started.set_exception(RuntimeError(f"StopIteration: {problem}"))
+            else:
+                self._started.set_exception(problem)
+        elif problem is not None and not isinstance(problem, asyncio.CancelledError):
+            self._report(logs.application_traceback(problem))
+        if not self._ended.done():
+            self._ended.set_result(None)
+        problem = None  # its traceback holds this frame
+
+    async def _receive(self) -> Message:
+        self._asked += 1
+        if self._asked == 1:
+            return {"type": "lifespan.startup"}
+        await asyncio.shield(self._shutting_down)
+        if self._asked > 2:
+            await asyncio.Event().wait()  # there is no third message
+        return {"type": "lifespan.shutdown"}
+
+    async def _send(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "lifespan.startup.complete":
+            if self._started.done():
+                raise MisusedProtocol("the application has started already")
+            self._started.set_result(None)
+        elif kind == "lifespan.startup.failed":
+            if not self._started.done():
+                text = str(message.get("message", "")).strip()
+                reason = f": {text}" if text else ""
+                self._started.set_exception(LoadError(f"the application cannot start{reason}"))
+        elif kind in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
+            if kind == "lifespan.shutdown.failed":
+                self._report(str(message.get("message", "")))
+            if not self._ended.done():
+                self._ended.set_result(None)
+        else:
+            raise MisusedProtocol(f"the message {kind!r} is unknown, or not one of a lifespan")
+
+    def _report(self, reason: str) -> None:
+        what = "shutdown" if self._shutting_down.done() else "serving"
+        logs.event("error", "lifespan failed", phase=what, traceback=reason)

@@ -1,0 +1,122 @@
+"""The lifespan of ASGI applications: start, failure, state, reload, shutdown."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.support.server import Server, Start
+from tests.support.waiting import until
+
+ARGS = ("tests.apps.lifespans:app", "--set", "server.protocol=asgi", "--set", "workers.count=1")
+
+
+@pytest.fixture
+def mode(tmp_path: Path) -> Path:
+    """The file that says what the application does."""
+    file = tmp_path / "mode"
+    file.write_text("ok")
+    return file
+
+
+def serve(start: Start, mode: Path, *args: str) -> Server:
+    return start(*ARGS, *args, env={"LIFESPAN": str(mode)})
+
+
+def notes(mode: Path) -> list[str]:
+    file = Path(f"{mode}.notes")
+    return file.read_text().split() if file.exists() else []
+
+
+@pytest.mark.parametrize("preload", ["false", "true"])
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_start_state_and_shutdown(start: Start, mode: Path, preload: str, loop: str) -> None:
+    server = serve(
+        start, mode, "--set", f"workers.preload={preload}", "--set", f"workers.loop={loop}"
+    ).wait_ready(1)
+    assert notes(mode) == ["startup"]
+    for _ in range(2):
+        assert json.loads(server.get("/")[1]) == {"number": 7, "list": []}
+    server.stop()
+    assert notes(mode) == ["startup", "shutdown"]
+
+
+def test_shutdown_comes_after_the_last_call(start: Start, mode: Path) -> None:
+    server = serve(start, mode).wait_ready(1)
+    with server.connect() as sock:
+        sock.sendall(b"GET /sleep HTTP/1.1\r\nHost: x\r\n\r\n")
+        until(lambda: "begun" in notes(mode))
+        server.stop()
+        assert sock.recv(100).startswith(b"HTTP/1.1 200 ")
+    assert notes(mode) == ["startup", "begun", "ended", "shutdown"]
+
+
+@pytest.mark.parametrize("kind", ["unsupported", "return"])
+def test_an_application_without_a_lifespan(start: Start, mode: Path, kind: str) -> None:
+    mode.write_text(kind)
+    assert serve(start, mode).wait_ready(1).get("/") == (200, b"null")
+
+
+def test_a_lifespan_that_is_off(start: Start, mode: Path) -> None:
+    server = serve(start, mode, "--set", "server.lifespan=off").wait_ready(1)
+    assert server.get("/") == (200, b"null")
+    assert notes(mode) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "lifespan", "reason"),
+    [
+        ("unsupported", "on", "does not support the lifespan protocol"),
+        ("raise", "auto", "RuntimeError: no database"),
+        ("fail", "auto", "the application cannot start: no database"),
+        ("leave", "auto", "left its lifespan before lifespan.startup.complete"),
+    ],
+)
+def test_a_start_that_fails(
+    start: Start, mode: Path, kind: str, lifespan: str, reason: str
+) -> None:
+    mode.write_text(kind)
+    server = serve(start, mode, "--set", f"server.lifespan={lifespan}")
+    server.expected_errors |= {"worker failed to boot", "first boot failed"}
+    assert server.wait_exit() == 3
+    assert reason in server.find("first boot failed")[0]["traceback"]
+
+
+@pytest.mark.parametrize("kind", ["raise", "fail", "hang"])
+def test_a_reload_whose_start_fails_keeps_the_old_generation(
+    start: Start, mode: Path, kind: str
+) -> None:
+    server = serve(start, mode, "--set", "workers.boot_timeout=2").wait_ready(1)
+    server.expected_errors |= {"worker failed to boot", "reload failed", "worker boots slowly"}
+    mode.write_text(kind)
+    assert server.command("reload", check=False).returncode != 0
+    server.wait("reload failed")
+    assert json.loads(server.get("/")[1])["number"] == 7
+
+
+def test_a_reload_starts_the_new_one_before_the_old_one_shuts_down(
+    start: Start, mode: Path
+) -> None:
+    server = serve(start, mode).wait_ready(1)
+    server.command("reload")
+    server.wait("worker exited")
+    assert notes(mode) == ["startup", "startup", "shutdown"]
+
+
+@pytest.mark.parametrize("kind", ["die", "fail shutdown"])
+def test_a_lifespan_that_fails_later_is_logged(start: Start, mode: Path, kind: str) -> None:
+    mode.write_text(kind)
+    server = serve(start, mode).wait_ready(1)
+    server.expected_errors.add("lifespan failed")
+    assert server.get("/")[0] == 200
+    server.stop()
+    event = server.find("lifespan failed")[0]
+    assert event["phase"] == ("serving" if kind == "die" else "shutdown")
+
+
+def test_warm_up(start: Start, mode: Path) -> None:
+    serve(start, mode, "--set", 'workers.warmup=["/"]').wait_ready(1)
+    server = serve(start, mode, "--set", 'workers.warmup=["/fail"]')
+    server.expected_errors |= {"worker failed to boot", "first boot failed"}
+    assert server.wait_exit() == 3
+    assert "/fail answered 500" in server.find("first boot failed")[0]["traceback"]
