@@ -6,7 +6,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from io import BufferedReader, FileIO
-from time import monotonic
 from types import TracebackType
 from typing import IO, Any, Protocol
 
@@ -206,18 +205,7 @@ class WsgiResponse:
         if status is None:
             raise MisbehavedApplication(_TOO_EARLY)
         out, size = self._out, len(body)
-        request = self.request
-        repeated = request.repeated
-        if (  # `compose` would find the same: this saves most responses a call
-            repeated is not None
-            and (answered := repeated.answered) is not None
-            and answered.given == (status, self.headers, out.closing, size)
-            and monotonic() < answered.until
-            and not request.id_line
-        ):
-            head = answered.head
-        else:
-            head = compose(status, self.headers, request, out.closing, size)
+        head = compose(status, self.headers, self.request, out.closing, size)
         if head.length == size:
             self.head = head
             self.sent = size

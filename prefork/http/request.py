@@ -4,7 +4,6 @@ from typing import Any
 
 from msgspec import Struct
 
-from prefork.http.composed_head import RepeatedResponse
 from prefork.http.gathered_body import GatheredBody
 from prefork.http.streamed_body import StreamedBody
 
@@ -14,11 +13,9 @@ Environ = dict[str, Any]
 class RepeatedRequest:
     """A request that came before, byte for byte; others share it."""
 
-    __slots__ = ("answered", "pairs")
+    __slots__ = ("pairs",)
 
     def __init__(self) -> None:
-        self.answered: RepeatedResponse | None = None
-        """What the answer to it probably begins with."""
         self.pairs: list[tuple[bytes, bytes]] | None = None
         """Its headers as an ASGI scope has them, once they were asked for; to be copied."""
 

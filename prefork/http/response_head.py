@@ -7,7 +7,9 @@ from http import HTTPStatus
 from time import gmtime, monotonic, time
 from typing import Final
 
-from prefork.http.composed_head import RepeatedResponse, ResponseFraming, ResponseHead
+from msgspec import Struct
+
+from prefork.http.composed_head import ResponseFraming, ResponseHead
 from prefork.http.head_rules import TOKEN
 from prefork.http.request import Request
 from prefork.http.streamed_body import StreamedBody
@@ -26,15 +28,18 @@ _HOP_BY_HOP: Final = frozenset(
         "upgrade",
     }
 )
+_BODILESS: Final = frozenset({204, 205, 304})
 _STATUS = re.compile(r"[2-9][0-9]{2}(?: [\t\x20-\x7e\x80-\xff]*)?")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110 section 5.5
-_LENGTH = re.compile(r"[0-9]{1,18}")
+_LENGTH_DIGITS = 18
 _DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS: Final = (
     *("Jan", "Feb", "Mar", "Apr", "May", "Jun"),
     *("Jul", "Aug", "Sep", "Oct", "Nov", "Dec"),
 )
 _KEPT = 1024
+_VALUE_KEPT = 256
+"""Characters of a value up to which its line is kept."""
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -43,28 +48,50 @@ JOINED: Final = 16 * 1024
 
 
 class HeaderKind(Enum):
-    """Headers that the server has to understand."""
+    """What a header is to the server."""
 
+    PLAIN = "plain"
+    SECRET = "secret"
+    """Plain, and its value is not kept."""
     LENGTH = "length"
     DATE = "date"
     SERVER = "server"
+    CONNECTION = "connection"
     CLOSE = "close"
     DROPPED = "dropped"
 
 
-class _Special:
-    __slots__ = ("kind", "line", "number")
+# Bound once: an enum's member is looked up by a descriptor, at 80 ns each time in CPython 3.11.
+_PLAIN, _SECRET = HeaderKind.PLAIN, HeaderKind.SECRET
+_IS_LENGTH, _IS_CLOSE, _IS_DROPPED = HeaderKind.LENGTH, HeaderKind.CLOSE, HeaderKind.DROPPED
+_NONE, _LENGTH_FRAMED = ResponseFraming.NONE, ResponseFraming.LENGTH
+_CHUNKED, _CLOSE_FRAMED = ResponseFraming.CHUNKED, ResponseFraming.CLOSE
 
-    def __init__(self, kind: HeaderKind, line: bytes, number: int = 0) -> None:
-        self.kind = kind
-        self.line = line
-        self.number = number
+_KINDS: Final = {
+    "content-length": HeaderKind.LENGTH,
+    "date": HeaderKind.DATE,
+    "server": HeaderKind.SERVER,
+    "connection": HeaderKind.CONNECTION,
+    "set-cookie": _SECRET,
+    **dict.fromkeys(_HOP_BY_HOP, _IS_DROPPED),
+}
 
 
-# Applications send the same few pairs again and again; to check and encode one takes over a
-# microsecond, to find it a tenth.
+class _Special(Struct, frozen=True):
+    """A header that the server has to understand, other than a length."""
+
+    kind: HeaderKind
+    line: bytes
+
+
+_Entry = bytes | int | _Special
+"""A header: its line, or the number of a Content-Length, or what is neither."""
+
+# Applications send the same few statuses, names and pairs again and again.  A name or a pair that
+# is in here was checked; what is not is checked each time.
 _statuses: dict[str, tuple[bytes, int]] = {}
-_lines: dict[tuple[str, str], bytes | _Special] = {}
+_names: dict[str, tuple[bytes, HeaderKind]] = {}
+_lines: dict[tuple[str, str], _Entry] = {}
 
 
 def _status(status: str) -> tuple[bytes, int]:
@@ -74,58 +101,84 @@ def _status(status: str) -> tuple[bytes, int]:
         raise ValueError(f"status must be three digits from 200 and a reason, not {status!r}")
     reason = status if len(status) > 3 else status + " "
     found = (b"HTTP/1.1 " + reason.encode("latin-1") + b"\r\n", int(status[:3]))
-    if len(_statuses) < _KEPT:
-        _statuses[status] = found
+    if len(_statuses) >= _KEPT:
+        _statuses.clear()
+    _statuses[status] = found
     return found
 
 
-def _line(pair: tuple[str, str]) -> bytes | _Special:
-    name, value = pair
-    if not isinstance(name, str) or not isinstance(value, str):
-        raise TypeError(f"header name and value must be str, not {pair!r}")
+def _name(name: str) -> tuple[bytes, HeaderKind]:
+    """How the line of a header begins, and its kind."""
     try:
         plain = name.encode("ascii")
     except UnicodeEncodeError:
         plain = b""
     if not TOKEN.fullmatch(plain):
         raise ValueError(f"header name is not a token: {name!r}")
-    if not _VALUE.fullmatch(value):
+    found = plain + b": ", _KINDS.get(name.lower(), _PLAIN)
+    if len(_names) >= _KEPT:
+        _names.clear()
+    _names[name] = found
+    return found
+
+
+def _line(pair: tuple[str, str]) -> _Entry:
+    name, value = pair
+    if not isinstance(name, str) or not isinstance(value, str):
+        raise TypeError(f"header name and value must be str, not {pair!r}")
+    start, kind = _names.get(name) or _name(name)
+    # What is printable ASCII needs no regular expression, and most is.
+    if not (value.isascii() and value.isprintable()) and not _VALUE.fullmatch(value):
         raise ValueError(f"header {name} has a control or non-latin-1 character: {value!r}")
-    found = _classify(name.lower(), value, plain + b": " + value.encode("latin-1") + b"\r\n")
-    if len(_lines) < _KEPT and len(value) <= 256:
+    found: _Entry
+    if kind is _PLAIN or kind is _SECRET:
+        found = start + value.encode("latin-1") + b"\r\n"
+    elif kind is _IS_LENGTH:
+        found = _length(value)
+    else:
+        found = _special(kind, start, value)
+    if kind is not _SECRET and len(value) <= _VALUE_KEPT:
+        if len(_lines) >= _KEPT:
+            _lines.clear()
         _lines[pair] = found
     return found
 
 
-def _classify(name: str, value: str, line: bytes) -> bytes | _Special:
-    if name == "content-length":
-        if not _LENGTH.fullmatch(value):
-            raise ValueError(f"Content-Length is not a number: {value!r}")
-        return _Special(HeaderKind.LENGTH, line, int(value))
-    if name == "date":
-        return _Special(HeaderKind.DATE, line)
-    if name == "server":
-        return _Special(HeaderKind.SERVER, line)
-    if name == "connection":
+def _length(value: str) -> int:
+    if not (value.isascii() and value.isdecimal() and len(value) <= _LENGTH_DIGITS):
+        raise ValueError(f"Content-Length is not a number: {value!r}")
+    return int(value)
+
+
+def _special(kind: HeaderKind, start: bytes, value: str) -> _Special:
+    if kind is HeaderKind.CONNECTION:
         # An application may want the connection closed; the rest of the header is ours.
         tokens = {token.strip() for token in value.lower().split(",")}
-        return _Special(HeaderKind.CLOSE if "close" in tokens else HeaderKind.DROPPED, b"")
-    if name in _HOP_BY_HOP:
-        return _Special(HeaderKind.DROPPED, b"")
-    return line
+        return _Special(_IS_CLOSE if "close" in tokens else _IS_DROPPED, b"")
+    if kind is _IS_DROPPED:
+        return _Special(kind, b"")
+    return _Special(kind, start + value.encode("latin-1") + b"\r\n")
 
 
 _server = b"Server: prefork\r\n"
 _until = 0.0
 """Monotonic seconds at which the second of `_date` is over."""
 _date = b""
+_stock = b""
+"""Date and server together."""
+
+_Given = tuple[str, Headers, bool, bool, bool]
+_recent: dict[int, tuple[_Given, ResponseHead]] = {}
+"""The last response of this second with a body of that size: what it was made of, and its head.
+The next one is most often the same."""
+_RECENT = 256
 
 
 def name_server(named: bool) -> None:
     """Whether this process's responses have a `Server` of ours (RFC 9110 section 10.2.4)."""
-    global _server, _heads
+    global _server, _until
     _server = b"Server: prefork\r\n" if named else b""
-    _heads = {}
+    _until = 0.0
 
 
 def _begin_second() -> None:
@@ -133,7 +186,7 @@ def _begin_second() -> None:
 
     Should the clock be set meanwhile, that shows when this second is over.
     """
-    global _until, _date, _heads
+    global _until, _date, _stock, _recent
     began, now = monotonic(), time()
     t = gmtime(now)
     # Not strftime: its names follow the locale.
@@ -141,26 +194,16 @@ def _begin_second() -> None:
         f"Date: {_DAYS[t.tm_wday]}, {t.tm_mday:02} {_MONTHS[t.tm_mon - 1]} {t.tm_year} "
         f"{t.tm_hour:02}:{t.tm_min:02}:{t.tm_sec:02} GMT\r\n"
     ).encode()
+    _stock = _date + _server
     # A new dict, not the old one emptied: another thread may yet put a head into the old one.
-    _heads = {}
+    _recent = {}
     _until = began + 1.0 - now % 1.0
-
-
-# Bound once: an enum's member is looked up by a descriptor, at 80 ns each time in CPython 3.11.
-_NONE, _LENGTH_FRAMED = ResponseFraming.NONE, ResponseFraming.LENGTH
-_CHUNKED, _CLOSE_FRAMED = ResponseFraming.CHUNKED, ResponseFraming.CLOSE
-_IS_LENGTH, _IS_CLOSE, _IS_DROPPED = HeaderKind.LENGTH, HeaderKind.CLOSE, HeaderKind.DROPPED
-
-
-_heads: dict[tuple[object, ...], ResponseHead] = {}
-"""Those composed in this second, by all that went into them."""
-_HEADS_KEPT = 256
 
 
 def compose(
     status: str, headers: Headers, request: Request, closing: bool = False, known: int = -1
 ) -> ResponseHead:
-    """The head of a response, which others may share.
+    """The head of a response.
 
     `closing`: the connection ends with it, whatever its client has asked for.  `known` is the size
     of the body in bytes if it is complete, else -1.  Without a Content-Length of the
@@ -168,93 +211,78 @@ def compose(
     the connection.  Raises TypeError or ValueError for a status or a header that an application may
     not send; none of it then reached the client.
     """
-    repeated = request.repeated
-    answered = None if repeated is None else repeated.answered
-    if (
-        answered is not None
-        and answered.given == (status, headers, closing, known)
-        and monotonic() < answered.until
-    ):
-        head = answered.head
-    else:
-        head = _looked_up(status, headers, request, closing, known)
-    if request.id_line:
-        # Not one of the headers: each is another one, and they are kept for the next response.
-        return head.replaced(request.marked(head.data))
-    return head
-
-
-def _looked_up(
-    status: str, headers: Headers, request: Request, closing: bool, known: int
-) -> ResponseHead:
     keep_alive = request.keep_alive and not closing
     body = request.body
     if body is not None and type(body) is StreamedBody and not body.drainable:
         keep_alive = False
-    method, http11 = request.method, request.http11
     if monotonic() >= _until:
         _begin_second()
-    # Both of one second: _begin_second has them in reverse.
-    until, heads = _until, _heads
-    pairs = tuple(headers)
-    key = (status, pairs, method == "HEAD", http11, keep_alive, known)
-    head = heads.get(key)
-    if head is None:
-        head = _composed(status, pairs, method, http11, keep_alive, known)
-        if len(heads) < _HEADS_KEPT:
-            heads[key] = head
-    elif request.repeated is not None:
-        given = (status, list(pairs), closing, known)
-        request.repeated.answered = RepeatedResponse(given, head, until)
+    recent = _recent
+    given = (status, headers, request.http11, request.line[:5] == b"HEAD ", keep_alive)
+    last = recent.get(known)
+    id_line = request.id_line
+    if last is not None and last[0] == given and not id_line:
+        return last[1]
+    head = _composed(*given, known, id_line)
+    if not id_line and len(recent) < _RECENT and type(headers) is list:
+        recent[known] = (status, headers.copy(), *given[2:]), head
     return head
 
 
 def _composed(
-    status: str, headers: Headers, method: str, http11: bool, keep_alive: bool, known: int
+    status: str,
+    headers: Headers,
+    http11: bool,
+    headless: bool,
+    keep_alive: bool,
+    known: int,
+    id_line: bytes = b"",
 ) -> ResponseHead:
-    found = _statuses.get(status)
-    line, code = found if found is not None else _status(status)
-    lines = [line]
+    """`headless`: the request is HEAD."""
+    line, code = _statuses.get(status) or _status(status)
+    lines = [line, id_line]
     length = -1
     dated = named = False
     for pair in headers:
         entry = _lines.get(pair)
         if entry is None:
             entry = _line(pair)
-        if isinstance(entry, bytes):
+        if type(entry) is bytes:
             lines.append(entry)
-            continue
-        kind = entry.kind
-        if kind is _IS_LENGTH:
-            if length >= 0 and length != entry.number:
+        elif type(entry) is int:
+            if length >= 0 and length != entry:
                 raise ValueError("two different Content-Length headers")
-            length = entry.number
-        elif kind is _IS_CLOSE:
-            keep_alive = False
-        elif kind is not _IS_DROPPED:
-            lines.append(entry.line)
-            dated = dated or kind is HeaderKind.DATE
-            named = named or kind is HeaderKind.SERVER
-    if not dated:
+            length = entry
+        elif type(entry) is _Special:
+            kind = entry.kind
+            if kind is _IS_CLOSE:
+                keep_alive = False
+            elif kind is not _IS_DROPPED:
+                lines.append(entry.line)
+                dated = dated or kind is HeaderKind.DATE
+                named = named or kind is HeaderKind.SERVER
+    if not (dated or named):
+        lines.append(_stock)
+    elif not dated:
         lines.append(_date)
-    if not named:
+    elif not named:
         lines.append(_server)
-    if code == 204 or code == 304 or method == "HEAD":
-        # RFC 9110 section 8.6: no Content-Length with 204, and with the two others only the one
-        # that a GET would have had, so that an empty body here tells nothing.
+    if headless or code in _BODILESS:
         framing = _NONE
-        if length < 0 and known > 0 and method == "HEAD":
+        if code == 205:
+            # RFC 9110 section 15.3.6: no content, which the length has to show.
+            length = 0
+        elif code == 204:
+            length = -1
+        elif length < 0 and known > 0 and headless:
+            # Section 8.6: with HEAD and 304 the length that a GET would have had, if it is known;
+            # an empty body here tells nothing.
             length = known
-        if code != 204 and length >= 0:
+        if length >= 0:
             lines.append(b"Content-Length: %d\r\n" % length)
         length = -1
-    elif code == 205:
-        # Section 15.3.6: no content, which the length has to show.
-        lines.append(b"Content-Length: 0\r\n")
-        framing = _NONE
-        length = -1
     else:
-        if length < 0 and known >= 0:
+        if length < 0:
             length = known
         if length >= 0:
             lines.append(b"Content-Length: %d\r\n" % length)
@@ -266,10 +294,11 @@ def _composed(
             framing = _CLOSE_FRAMED
             keep_alive = False
     if not keep_alive:
-        lines.append(b"Connection: close\r\n")
-    elif not http11:
-        lines.append(b"Connection: keep-alive\r\n")
-    lines.append(b"\r\n")
+        lines.append(b"Connection: close\r\n\r\n")
+    elif http11:
+        lines.append(b"\r\n")
+    else:
+        lines.append(b"Connection: keep-alive\r\n\r\n")
     return ResponseHead(b"".join(lines), code, framing, length, keep_alive)
 
 
@@ -293,7 +322,7 @@ def interim_lines(headers: Headers) -> bytes:
 def field_line(pair: tuple[str, str]) -> bytes:
     """A field line of a trailer section.  Raises TypeError or ValueError as `compose` does."""
     found = _lines.get(pair) or _line(pair)
-    return found if isinstance(found, bytes) else found.line
+    return found if isinstance(found, bytes) else b""
 
 
 def error(status: int, reason: str, *, method: str = "GET", headers: Headers = ()) -> bytes:
@@ -303,5 +332,5 @@ def error(status: int, reason: str, *, method: str = "GET", headers: Headers = (
     headers = [("Content-Type", "text/plain; charset=utf-8"), *headers]
     if monotonic() >= _until:
         _begin_second()
-    head = _composed(line, headers, method, True, False, len(body))
+    head = _composed(line, headers, True, method == "HEAD", False, len(body))
     return head.data if method == "HEAD" else head.data + body

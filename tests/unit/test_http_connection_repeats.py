@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from prefork.apps import wsgi
 from prefork.apps.wsgi import Application, StartResponse
 from prefork.http import response_head
 from prefork.http.request import Environ, Request
@@ -139,10 +138,8 @@ def clients() -> Iterator[Clients]:
 
 
 @pytest.fixture
-def recall(clients: Clients, monkeypatch: pytest.MonkeyPatch) -> WholeHeads:
+def recall(clients: Clients) -> WholeHeads:
     """It knows the request."""
-    # Where other tests have composed many heads in this second, there is room for none of ours.
-    monkeypatch.setattr(response_head, "_heads", {})
     recall = WholeHeads()
     client = clients(recall)
     for _ in range(4):
@@ -153,14 +150,12 @@ def recall(clients: Clients, monkeypatch: pytest.MonkeyPatch) -> WholeHeads:
 
 @pytest.mark.parametrize("before", WAYS)
 def test_an_answer_is_the_same_whatever_the_last_one_was(
-    clients: Clients, recall: WholeHeads, before: str, monkeypatch: pytest.MonkeyPatch
+    clients: Clients, recall: WholeHeads, before: str
 ) -> None:
     for way, closing in product(WAYS, (False, True)):
         for _ in range(3):
             clients(recall).asks(WAYS[before])
         again, fresh = clients(recall), clients(None)
-        # What the answer begins with is not in there yet: else that is what is noted last.
-        monkeypatch.setattr(response_head, "_heads", {})
         for client in (again, fresh):
             client.connection.closing = closing
         assert again.asks(WAYS[way]) == fresh.asks(WAYS[way])
@@ -183,8 +178,7 @@ def test_each_answer_has_the_date_of_its_second(
     clients: Clients, recall: WholeHeads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]
-    for module in (response_head, wsgi):
-        monkeypatch.setattr(module, "monotonic", lambda: START * 1000 + clock[0])
+    monkeypatch.setattr(response_head, "monotonic", lambda: START * 1000 + clock[0])
     monkeypatch.setattr(response_head, "time", lambda: clock[0])
     monkeypatch.setattr(response_head, "_until", 0.0)
     client = clients(recall)

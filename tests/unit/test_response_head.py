@@ -9,7 +9,7 @@ import pytest
 from prefork.apps.wsgi import WsgiResponse
 from prefork.http import response_head
 from prefork.http.composed_head import ResponseFraming, ResponseHead
-from prefork.http.request import RepeatedRequest, Request
+from prefork.http.request import Request
 from prefork.http.response_head import JOINED, compose, error
 
 Pairs = list[tuple[str, str]]
@@ -24,10 +24,9 @@ def composed(
     keep_alive: bool = True,
     closing: bool = False,
     known: int = -1,
-    repeated: RepeatedRequest | None = None,
     id_line: bytes = b"",
 ) -> ResponseHead:
-    request = Request({}, f"{method} /".encode(), http11, keep_alive, None, repeated)
+    request = Request({}, f"{method} /".encode(), http11, keep_alive, None)
     request.id_line = id_line
     return compose(status, headers or [], request, closing, known)
 
@@ -67,10 +66,9 @@ def test_date_and_server_are_added_once() -> None:
 
 
 def test_the_date_follows_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("_until", "_date", "_heads"):  # put back behind the test: its year is not ours
+    for name in ("_until", "_date", "_stock", "_recent"):  # put back: its year is not ours
         monkeypatch.setattr(response_head, name, getattr(response_head, name))
     monkeypatch.setattr(response_head, "_until", 0.0)
-    repeated = RepeatedRequest()
     for since, now, text in [
         (0.0, 951_827_696.5, "Tue, 29 Feb 2000 12:34:56 GMT"),
         (0.4, 951_827_696.9, "Tue, 29 Feb 2000 12:34:56 GMT"),
@@ -81,8 +79,8 @@ def test_the_date_follows_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     ]:
         monkeypatch.setattr(response_head, "time", lambda now=now: now)
         monkeypatch.setattr(response_head, "monotonic", lambda since=since: 1e9 + since)
-        for asked in (None, repeated) * 3:
-            assert values(composed(known=0, repeated=asked), "Date") == [text]
+        for _ in range(3):
+            assert values(composed(known=0), "Date") == [text]
         assert text.encode() in error(404, "no such page")
 
 
@@ -255,10 +253,38 @@ def test_applications_cannot_fill_the_memory_with_headers() -> None:
         composed(status=f"200 {number}", known=0)
     assert len(response_head._lines) <= response_head._KEPT
     assert len(response_head._statuses) <= response_head._KEPT
-    assert len(response_head._heads) <= response_head._HEADS_KEPT
+    assert len(response_head._names) <= response_head._KEPT
+    assert len(response_head._recent) <= response_head._RECENT
 
 
-def test_a_head_is_shared_by_responses_that_differ_in_nothing() -> None:
+def test_what_is_common_is_kept_again_when_there_was_no_room() -> None:
+    for number in range(2 * response_head._KEPT):
+        composed([("X-N", str(number))], known=0)
+        composed([(f"X-{number}", "x")], f"200 {number}", known=0)
+    composed([("X-Common", "1")], "207 Common", known=0)
+    assert ("X-Common", "1") in response_head._lines
+    assert "X-Common" in response_head._names
+    assert "207 Common" in response_head._statuses
+
+
+def test_no_cookie_is_kept_in_memory() -> None:
+    for name in ("Set-Cookie", "set-cookie"):
+        head = composed([(name, "session=of-one-user")], known=0)
+        assert values(head, name) == ["session=of-one-user"]
+    assert not any("of-one-user" in value for _, value in response_head._lines)
+
+
+@pytest.mark.parametrize("value", ["x\r\nB: injected", "x\ny", "x\0", "☃"])
+@pytest.mark.parametrize("name", ["Set-Cookie", "Date", "Server", "Connection", "Upgrade", "X-A"])
+def test_each_new_value_is_checked_whatever_its_header_is(name: str, value: str) -> None:
+    composed([(name, "x")], known=0)  # the name is known
+    with pytest.raises(ValueError, match="control or non-latin-1"):
+        composed([(name, value)], known=0)
+    with pytest.raises(ValueError, match="control or non-latin-1"):
+        composed([(name, "x"), (name, value)], known=0)
+
+
+def test_a_head_is_that_of_its_response_whatever_the_last_one_was() -> None:
     pairs = [("Content-Type", "text/plain"), ("X-A", "1")]
     for keep_alive in (True, False):
         for http11 in (True, False):
@@ -267,7 +293,7 @@ def test_a_head_is_shared_by_responses_that_differ_in_nothing() -> None:
                     how: Any = {"http11": http11, "keep_alive": keep_alive, "method": method}
                     head = composed(list(pairs), known=known, **how)
                     fresh = response_head._composed(
-                        "200 OK", pairs, method, http11, keep_alive, known
+                        "200 OK", pairs, http11, method == "HEAD", keep_alive, known
                     )
                     assert told(head) == told(fresh)
                     assert values(head, "X-A") == ["1"]
@@ -276,14 +302,7 @@ def test_a_head_is_shared_by_responses_that_differ_in_nothing() -> None:
     assert values(composed(pairs, known=12), "X-B") == ["2"]
 
 
-@pytest.fixture
-def no_heads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """None is kept of what other tests have composed in this second: there may be no room left."""
-    monkeypatch.setattr(response_head, "_heads", {})
-
-
-@pytest.mark.usefixtures("no_heads")
-def test_an_answer_to_a_request_that_comes_again_is_found_by_all_that_it_depends_on() -> None:
+def test_a_repeated_response_is_found_by_all_that_it_depends_on() -> None:
     ways: list[dict[str, Any]] = [
         {"status": status, "headers": headers, "closing": closing, "known": known}
         for status in ("200 OK", "404 Not Found")
@@ -292,11 +311,10 @@ def test_an_answer_to_a_request_that_comes_again_is_found_by_all_that_it_depends
         for known in (-1, 0, 12)
     ]
     fresh = [composed(**way) for way in ways]
-    repeated = RepeatedRequest()
     for before in ways:
         for way, as_ever in zip(ways, fresh, strict=True):
-            for each in (before, before, way):  # the second time it is noted
-                head = composed(repeated=repeated, **each)
+            for each in (before, way):
+                head = composed(**each)
             assert told(head) == told(as_ever)
             said, said_ever = (
                 [line for line in lines(one) if not line.startswith("Date: ")]
@@ -306,9 +324,9 @@ def test_an_answer_to_a_request_that_comes_again_is_found_by_all_that_it_depends
     # The list may be the application's own, which it changes.
     pairs = [("X-A", "1")]
     for _ in range(3):
-        composed(pairs, known=12, repeated=repeated)
+        composed(pairs, known=12)
     pairs.append(("X-B", "2"))
-    assert values(composed(pairs, known=12, repeated=repeated), "X-B") == ["2"]
+    assert values(composed(pairs, known=12), "X-B") == ["2"]
 
 
 class Sink:
@@ -338,27 +356,22 @@ class Sink:
         raise NotImplementedError
 
 
-@pytest.mark.usefixtures("no_heads")
 @pytest.mark.parametrize(("size", "calls"), [(0, 1), (JOINED, 1), (JOINED + 1, 2)])
 def test_a_long_body_is_not_copied_behind_its_head(size: int, calls: int) -> None:
     """Also of a response that is repeated."""
-    repeated = RepeatedRequest()
-    for _ in range(4):
+    for _ in range(3):
         sink = Sink()
-        response = WsgiResponse(Request({}, b"GET /", True, True, None, repeated), sink)
+        response = WsgiResponse(Request({}, b"GET /", True, True, None), sink)
         response.start("200 OK", [])
         response.take([bytes(size)])
         assert len(sink.sent) == calls
         assert b"".join(sink.sent).endswith(b"\r\n\r\n" + bytes(size))
-    assert repeated.answered is not None
 
 
-@pytest.mark.usefixtures("no_heads")
 def test_an_id_is_of_one_answer_alone() -> None:
-    repeated = RepeatedRequest()
     for number in ("", "1", "2", "", "3"):
         line = f"X-Request-ID: {number}\r\n".encode() if number else b""
-        head = composed(known=0, repeated=repeated, id_line=line)
+        head = composed(known=0, id_line=line)
         assert values(head, "X-Request-ID") == [number] * bool(number)
 
 
