@@ -16,7 +16,7 @@ socket or a clock: the owner feeds bytes and takes requests.
 
 import re
 from enum import Enum
-from io import BufferedReader, BytesIO
+from io import BytesIO
 
 from prefork.http.chunked import ChunkedDecoder
 from prefork.http.field_lines import FieldLines
@@ -25,7 +25,7 @@ from prefork.http.head_reader import Head, HeadScan, read_head
 from prefork.http.head_rules import Reject
 from prefork.http.limits import RequestLimits
 from prefork.http.request import Environ, Request
-from prefork.http.streamed_body import BUFFER, StreamedBody
+from prefork.http.streamed_body import BodyReader, StreamedBody
 from prefork.http.whole_heads import WholeHeads
 
 Peer = tuple[str, str]
@@ -354,7 +354,7 @@ class RequestReader:
             return self._read_body(data, after)
         stream = StreamedBody(limits.body, length, awaited=self.wants_continue)
         self.body = request.body = stream
-        environ["wsgi.input"] = BufferedReader(stream, BUFFER)
+        environ["wsgi.input"] = BodyReader(stream)
         if after < len(data):
             self._read_body(data, after)
         return request

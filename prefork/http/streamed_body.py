@@ -1,17 +1,20 @@
 """A request's body that the application reads while it comes (`[http] stream_body`).
 
-`wsgi.input` is a buffered reader over a `StreamedBody`. When that has nothing left it asks for
-more, and the connection then waits for the client, in the thread that called the application."""
+`wsgi.input` is a `BodyReader` over a `StreamedBody`. When that has nothing left it asks for more,
+and the connection then waits for the client, in the thread that called the application.
+"""
 
 from collections import deque
 from collections.abc import Callable
-from io import RawIOBase
+from io import BufferedReader, RawIOBase
 from typing import Any, final
 
 from prefork.http.head_rules import Reject
 
 DRAIN = 256 * 1024
-"""Bytes of a body that the application did not read, up to which the connection is kept."""
+"""Bytes of a body that the application did not read, up to which the connection is kept if they are
+known to come.  The length of a chunked body is not known when the response says whether the
+connection is kept: all of it is drained."""
 
 BUFFER = 64 * 1024
 """Bytes that a reader asks for at one time."""
@@ -117,17 +120,21 @@ class StreamedBody(RawIOBase):
     def readable(self) -> bool:
         return True
 
+    def put_back(self, data: bytes) -> None:
+        """What was read last is to be read again."""
+        if data and not self.unwanted:
+            self._pieces.appendleft(memoryview(data))
+
     def readinto(self, buffer: Any) -> int:
-        """Raises BodyError if the body does not come to its end."""
+        """Returns 0 at the end, also if the body has a problem."""
         pieces = self._pieces
         while not pieces:
-            if self._complete:
+            if self._complete or self._problem is not None:
                 return 0
-            if self._problem is not None:
-                raise BodyError(self._problem)
             more = self.more  # another thread may end the request in between
             if more is None:
-                raise BodyError(Reject(400, "the request is over"))
+                self.fail(Reject(400, "the request is over"))
+                return 0
             more()
         piece = pieces[0]
         size = min(len(piece), len(buffer))
@@ -137,3 +144,67 @@ class StreamedBody(RawIOBase):
         else:
             pieces[0] = piece[size:]
         return size
+
+
+@final
+class BodyReader(BufferedReader):
+    """`wsgi.input`: a body that may break off.
+
+    The application gets all bytes that have come before it gets the error (a plain BufferedReader
+    drops what it has read when the stream below it raises).  A call that asks for a number of bytes
+    or for a line returns the fewer that there are, and the next call raises BodyError.  A call that
+    asks for everything raises it at once, since it can't return a part as if it were the whole; the
+    bytes stay, for `read(n)`.
+    """
+
+    _body: StreamedBody
+
+    def __init__(self, body: StreamedBody) -> None:
+        super().__init__(body, BUFFER)
+        self._body = body
+
+    def _checked(self, data: bytes) -> bytes:
+        """What was read; raises BodyError if that is nothing, and not because of the end."""
+        if not data and self._body.problem is not None:
+            raise BodyError(self._body.problem)
+        return data
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or size < 0:
+            data = super().read()
+            if self._body.problem is not None:
+                self._body.put_back(data)
+                raise BodyError(self._body.problem)
+            return data
+        return self._checked(super().read(size)) if size else b""
+
+    def read1(self, size: int = -1, /) -> bytes:
+        return self._checked(super().read1(size)) if size else b""
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        return self._checked(super().readline(size)) if size != 0 else b""
+
+    def readlines(self, hint: int | None = -1, /) -> list[bytes]:
+        lines: list[bytes] = []
+        size = 0
+        try:
+            for line in self:
+                lines.append(line)
+                size += len(line)
+                if hint is not None and 0 < hint <= size:
+                    break
+        except BodyError:
+            self._body.put_back(b"".join(lines))
+            raise
+        return lines
+
+    def readinto(self, buffer: Any, /) -> int:
+        return self._counted(super().readinto(buffer), buffer)
+
+    def readinto1(self, buffer: Any, /) -> int:
+        return self._counted(super().readinto1(buffer), buffer)
+
+    def _counted(self, count: int, buffer: Any) -> int:
+        if not count and len(memoryview(buffer)):
+            self._checked(b"")
+        return count

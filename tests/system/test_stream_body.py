@@ -4,12 +4,18 @@ import hashlib
 import random
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
+from prefork import linux
+from tests.support.certificates import Authority, talk_tls
+from tests.support.load import Gate
 from tests.support.raw_http import chunked, request, talk
 from tests.support.server import Server, Start, servers
+from tests.support.waiting import until
 from tests.system.test_http import settings
 
 APP = "tests.apps.streaming:app"
@@ -93,21 +99,43 @@ def test_a_little_that_is_left_unread_is_not_the_next_request(server: Server, pa
                 assert client.answer().body == b"after"
 
 
-@pytest.mark.parametrize("coding", ["length", "chunked"])
 def test_much_that_is_left_unread_ends_the_connection_and_no_reset_eats_the_answer(
-    server: Server, coding: str
+    server: Server,
 ) -> None:
     piece = b"x" * 1_000_000
     with talk(server) as client:
-        if coding == "length":
-            client.send(post("/first", "Content-Length: 10000000") + piece)
-        else:
-            client.send(post("/first", CHUNKED) + chunked(piece).removesuffix(b"0\r\n\r\n"))
+        client.send(post("/first", "Content-Length: 10000000") + piece)
         for _ in range(9):
-            client.send(piece if coding == "length" else b"f4240\r\n%b\r\n" % piece)
+            client.send(piece)
         answer = client.answer()
-        assert answer.body == b"xxxxx"
-        assert answer.closes is (coding == "length")
+        assert (answer.body, answer.closes) == (b"xxxxx", True)
+        assert client.at_end()
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_connection_that_is_said_to_be_kept_is_kept(server: Server, early: bool) -> None:
+    """The response says so before the end of a chunked body is known, and all of it is drained."""
+    piece = chunked(b"x" * 1_000_000).removesuffix(b"0\r\n\r\n")
+    with talk(server) as client:
+        for _ in range(2):
+            client.send(post("/first", CHUNKED) + piece)
+            if early:
+                assert client.answer().body == b"xxxxx"
+            for _ in range(9):
+                client.send(piece)
+            client.send(b"0\r\n\r\n")
+            if not early:
+                answer = client.answer()
+                assert (answer.body, answer.closes) == (b"xxxxx", False)
+        assert client.ask(post("/first", body=b"after it")).body == b"after"
+
+
+def test_a_body_that_is_drained_has_the_limits_of_a_body(server: Server) -> None:
+    """Nobody answers a client that has its answer: the connection ends."""
+    with talk(server) as client:
+        client.send(post("/first", CHUNKED) + b"5\r\nhello\r\n")
+        assert client.answer().body == b"hello"
+        client.send(b"1c9c381\r\n" + b"x" * 30_000_001)
         assert client.at_end()
 
 
@@ -160,6 +188,113 @@ def test_a_client_that_sends_nothing_more_gets_408(start: Start) -> None:
         client.send(post("/ignore", "Content-Length: 100") + b"some")
         assert client.answer().status == 200
         assert client.at_end()
+
+
+METHODS = (
+    *("read(n)", "read(more than there is)", "read1", "readline", "readline(n)", "readinto"),
+    *("iteration", "read()", "readlines"),
+)
+
+
+def half_of(coding: str) -> tuple[bytes, bytes]:
+    """Lines, and a request that ends in the middle of one, after less than it has promised."""
+    sent = b"".join(b"%06d\n" % number for number in range(20_000)) + b"half a l"
+    if coding == "length":
+        return sent, b"Content-Length: 300000\r\n\r\n" + sent
+    data = chunked(sent[:50_000], sent[50_000:]).removesuffix(b"0\r\n\r\n")
+    return sent, b"Transfer-Encoding: chunked\r\n\r\n" + data
+
+
+def target_of(tmp_path: Path, by: str, gate: Gate | None = None) -> tuple[Path, bytes]:
+    """The file in which the application keeps what it gets, and the first lines of a request."""
+    file = tmp_path / "kept"
+    query = urlencode({"file": file, "by": by, "gate": gate.path if gate else ""})
+    return file, f"POST /kept?{query} HTTP/1.1\r\nHost: t\r\n".encode()
+
+
+@pytest.mark.parametrize("by", METHODS)
+@pytest.mark.parametrize("coding", ["length", "chunked"])
+def test_the_application_gets_all_that_has_come_before_it_gets_the_error(
+    server: Server, tmp_path: Path, coding: str, by: str
+) -> None:
+    file, head = target_of(tmp_path, by)
+    sent, rest = half_of(coding)
+    with talk(server) as client:
+        client.send(head + rest)
+    until(file.exists, "the application has kept what has come")
+    end, _, kept = file.read_bytes().partition(b"\n")
+    assert (end, len(kept)) == (b"the client is gone", len(sent))
+    assert kept == sent
+
+
+@pytest.mark.parametrize("by", METHODS)
+def test_a_body_that_comes_whole_is_read_to_its_end(
+    server: Server, tmp_path: Path, by: str
+) -> None:
+    file, head = target_of(tmp_path, by)
+    sent = b"".join(b"%06d\n" % number for number in range(20_000))
+    for framed in (
+        b"Content-Length: %d\r\n\r\n%b" % (len(sent), sent),
+        b"Transfer-Encoding: chunked\r\n\r\n" + chunked(sent[:99_999], sent[99_999:]),
+    ):
+        with talk(server) as client:
+            assert client.ask(head + framed).status == 200
+        assert file.read_bytes() == b"whole\n" + sent
+        file.unlink()
+
+
+def test_also_after_a_reset(server: Server, tmp_path: Path) -> None:
+    gate = Gate(tmp_path / "gate")
+    file, head = target_of(tmp_path, "read(n)", gate)
+    sent, rest = half_of("length")
+    with talk(server) as client:
+        client.send(head + rest[: -len(sent) + 50_000])
+        gate.arrived()
+        until(lambda: linux.not_acknowledged(client.sock.fileno()) == 0, "all has arrived")
+        linux.reset_connection(client.sock.fileno())
+    gate.open()
+    until(file.exists, "the application has kept what has come")
+    end, _, kept = file.read_bytes().partition(b"\n")
+    assert end == b"the client is gone"
+    assert kept == sent[:50_000]
+
+
+@pytest.mark.parametrize(
+    ("more", "end"),
+    [(b"zz\r\n", b"chunk"), (b"", b"the request did not come in time")],
+    ids=["a bad chunk", "silence"],
+)
+def test_also_if_the_client_is_wrong_or_silent(
+    start: Start, tmp_path: Path, more: bytes, end: bytes
+) -> None:
+    server = start(
+        *(APP, "--workers", "1"), *settings("http", stream_body="true", body_timeout=0.3)
+    ).wait_ready(1)
+    file, head = target_of(tmp_path, "read(n)")
+    sent, rest = half_of("chunked")
+    with talk(server) as client:
+        client.send(head + rest + more)
+        assert client.answer().status == 200
+    told, _, kept = file.read_bytes().partition(b"\n")
+    assert end in told
+    assert kept == sent
+
+
+def test_also_over_tls(start: Start, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    certificate = authority.issue("server.pem", "localhost")
+    server = start(
+        *(APP, "--workers", "1"),
+        *settings("http", stream_body="true"),
+        *settings("tls", certificate=str(certificate)),
+    ).wait_ready(1)
+    file, head = target_of(tmp_path, "read(n)")
+    sent, rest = half_of("chunked")
+    with talk_tls(server, authority.client()) as client:
+        client.send(head + rest)
+        client.sock.shutdown(socket.SHUT_WR)
+        until(file.exists, "the application has kept what has come")
+    assert file.read_bytes() == b"the client is gone\n" + sent
 
 
 def test_early_hints_come_before_the_response_and_not_to_1_0(server: Server) -> None:

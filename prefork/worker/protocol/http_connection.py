@@ -21,7 +21,7 @@ from prefork.http.head_rules import Reject
 from prefork.http.reader import Peer, RequestReader
 from prefork.http.request import Environ, Request
 from prefork.http.response_head import CONTINUE, error
-from prefork.http.streamed_body import DRAIN, StreamedBody
+from prefork.http.streamed_body import StreamedBody
 from prefork.scoreboard import ThreadRecord
 from prefork.worker.protocol.body_pull import abandon_body, is_draining, pull
 from prefork.worker.protocol.connection_exchange import Exchange
@@ -101,7 +101,6 @@ class HttpConnection(ResponseWriter):
 
     __slots__ = (
         "_continued",
-        "_discarded",
         "_held",
         "_lingering",
         "_since",
@@ -136,7 +135,6 @@ class HttpConnection(ResponseWriter):
         """What was read of a request whose body is not complete, if that may move."""
         self._held = 0  # bytes that are counted in the budget: the reader's, and these
         self._lingering: LingeringClose | None = None
-        self._discarded = 0
         self.served = 0
         """Requests that were answered, or are being."""
         self.expired = False
@@ -288,7 +286,6 @@ class HttpConnection(ResponseWriter):
         self.serving = None
         body = request.body
         if body is not None and type(body) is StreamedBody:
-            self._discarded = 0
             abandon_body(self.reader, body)
             if not self._count_held():
                 self._finish()
@@ -335,10 +332,6 @@ class HttpConnection(ResponseWriter):
             self._continued = False
         elif (partial := reader.partial) is None:
             self._since = now
-            if is_draining(reader):
-                self._discarded += len(data)
-                if self._discarded > DRAIN:
-                    reader.finish()
         try:
             request = reader.feed(data)
         except OSError as problem:
