@@ -37,7 +37,8 @@ _MIDDLEWARE = "wrap the application in WSGI middleware"
 _STRICT = "malformed requests are refused, because two servers that read one request differently"
 _STRICT += " let clients smuggle requests past the proxy"
 _HTTP2 = "let the proxy in front (nginx, HAProxy) speak HTTP/2; it speaks HTTP/1.1 to prefork"
-_ASGI = "it is for ASGI applications, and prefork does not serve ASGI yet"
+_GRACE = "an application that is told that its client has gone may take its time"
+_PREFIX = "let the proxy send X-Forwarded-Prefix, and name it in http.trusted_headers"
 _DIRTY = "long work belongs in a task queue (Celery, RQ, dramatiq) or in workers.threads"
 _STATSD = "there is no statsd client; Prometheus reads [metrics]"
 _UNDERSCORES = "headers with underscores in their names are always dropped"
@@ -67,7 +68,7 @@ SETTINGS: dict[str, GunicornSetting] = {
     "worker_class": GunicornSetting(
         "class",
         _TRANSLATED,
-        "workers.threads; there is one kind of worker, and gevent and eventlet become threads",
+        "workers.threads, for gevent and eventlet, too; server.protocol for a worker for ASGI",
         "sync",
         ("-k", "--worker-class"),
     ),
@@ -401,12 +402,14 @@ SETTINGS: dict[str, GunicornSetting] = {
         "SCRIPT_NAME,PATH_INFO",
     ),
     "header_map": GunicornSetting("string", _LOST, _UNDERSCORES, "drop"),
-    "asgi_loop": GunicornSetting("any", _UNNEEDED, _ASGI, "auto"),
-    "asgi_lifespan": GunicornSetting("any", _UNNEEDED, _ASGI, "auto"),
-    "asgi_disconnect_grace_period": GunicornSetting("integer", _UNNEEDED, _ASGI, 3),
-    "websocket_max_message_size": GunicornSetting("integer", _UNNEEDED, _ASGI, 16777216),
+    "asgi_loop": GunicornSetting("any", _TRANSLATED, "workers.loop", "auto"),
+    "asgi_lifespan": GunicornSetting("any", _TRANSLATED, "server.lifespan", "auto"),
+    "asgi_disconnect_grace_period": GunicornSetting("integer", _UNNEEDED, _GRACE, 3),
+    "websocket_max_message_size": GunicornSetting(
+        "integer", _TRANSLATED, "websocket.max_message", 16777216
+    ),
     "http_parser": GunicornSetting("any", _UNNEEDED, "there is one reader of HTTP", "auto"),
-    "root_path": GunicornSetting("string", _UNNEEDED, _ASGI, ""),
+    "root_path": GunicornSetting("string", _LOST, _PREFIX, ""),
     "dirty_apps": GunicornSetting("strings", _LOST, _DIRTY, [], ("--dirty-app",)),
     "dirty_workers": GunicornSetting("integer", _LOST, _DIRTY, 0),
     "dirty_timeout": GunicornSetting("integer", _UNNEEDED, _DIRTY, 300),

@@ -3,19 +3,21 @@
 from collections.abc import Callable
 from typing import Any
 
-from prefork.config.values import KIB
+from prefork.config.values import KIB, MIB
 from prefork.migrate.data_flow import CPUS
 from prefork.migrate.gunicorn_move import GunicornMove
 from prefork.migrate.python_file import SourceError
 
-_ASGI = ("uvicorn", "asgi", "aiohttp", "hypercorn")
+_ASGI = ("uvicorn", "asgi", "hypercorn")
 _GREEN = ("gevent", "eventlet", "meinheld")
 _GREEN_THREADS = 64
 
 
 def kind_of(move: GunicornMove) -> str:
-    """The kind of worker: "sync", "threads", "green", "tornado", "asgi" or "other"."""
+    """The kind of worker: "sync", "threads", "green", "tornado", "aiohttp", "asgi" or "other"."""
     name = str(move.get("worker_class")).lower()
+    if "aiohttp" in name:
+        return "aiohttp"
     if any(word in name for word in _ASGI):
         return "asgi"
     if any(word in name for word in _GREEN):
@@ -66,11 +68,15 @@ def _workers(move: GunicornMove, value: int | None) -> None:
 def _worker_class(move: GunicornMove, value: str | None) -> None:
     document, kind = move.document, kind_of(move)
     what = f"worker_class = {value!r}"
-    if kind == "asgi":
+    if kind == "aiohttp":
         raise SourceError(
-            f"{move.ran.shown}: {what}: it serves ASGI applications, and prefork does not serve"
-            " ASGI yet; stay with this worker until it does, or serve a WSGI application"
+            f"{move.ran.shown}: {what}: an aiohttp.web.Application is neither a WSGI nor an ASGI"
+            " application, which is what prefork serves; stay with this worker, or let nginx or"
+            " HAProxy balance over processes that call aiohttp.web.run_app"
         )
+    if kind == "asgi":
+        _asgi(move)
+        return
     if kind == "green":
         connections = move.get("worker_connections")
         count = max(1, min(connections, _GREEN_THREADS))
@@ -97,11 +103,31 @@ def _worker_class(move: GunicornMove, value: str | None) -> None:
         document.unneeded(what, "workers.threads is enough")
 
 
+def _asgi(move: GunicornMove) -> None:
+    document = move.document
+    document.set("server.protocol", "asgi", f"worker_class was {move.get('worker_class')}.")
+    loop = str(move.get("asgi_loop") or "auto")
+    if loop in ("asyncio", "uvloop") or ":" in loop:
+        document.set("workers.loop", loop)
+    if (lifespan := move.get("asgi_lifespan")) in ("on", "off"):
+        document.set("server.lifespan", lifespan)
+    size = move.get("websocket_max_message_size")
+    document.set(
+        "websocket.max_message",
+        size,
+        "The default of gunicorn and uvicorn." if size == 16 * MIB else "",
+    )
+
+
+def _nothing(move: GunicornMove, value: object) -> None:
+    """For settings that the translation of another one reads."""
+
+
 def _threads(move: GunicornMove, value: int | None) -> None:
     document, kind = move.document, kind_of(move)
     if kind == "threads":
         document.set("workers.threads", move.get("threads"))
-    elif kind == "green" and value not in (None, 1):
+    elif kind in ("green", "asgi") and value not in (None, 1):
         document.unneeded(f"threads = {value}", "this worker class ignores it")
     if kind == "threads" and (value or 0) > 255:
         document.changed(f"threads = {value}", "a worker has at most 255")
@@ -209,6 +235,9 @@ def _field_size(move: GunicornMove, value: int | None) -> None:
 
 TRANSLATIONS: dict[str, Callable[[GunicornMove, Any], None]] = {
     "worker_class": _worker_class,
+    "asgi_loop": _nothing,
+    "asgi_lifespan": _nothing,
+    "websocket_max_message_size": _nothing,
     "workers": _workers,
     "threads": _threads,
     "timeout": _timeout,

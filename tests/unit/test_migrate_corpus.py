@@ -38,6 +38,8 @@ GUNICORN = {
     "syslog.py": ['error = "syslog"', "there is no statsd client"],
     "tls.py": ["tls.client_ca", "ciphers"],
     "trust_everybody.py": ['trusted_proxies = ["0.0.0.0/0", "::/0", "unix"]'],
+    "uvicorn_class.py": ['protocol = "asgi"', "request_timeout = 0"],
+    "uvicorn_worker.py": ['protocol = "asgi"', "max_message = 16777216"],
     "typos.py": ["did you mean workers?", "did you mean accesslog?", "count = 2"],
     "websocket.py": ["WebSockets", "threads = 64"],
     "zero.py": ["backlog = 1", "count = 1", "request_timeout = 0", "there is no max_requests"],
@@ -48,8 +50,6 @@ REFUSED = {
     "exits.py": "it calls os._exit(7)",
     "host_names.py": "forwarded_allow_ips: 'nginx'",
     "missing_variable.py": "set LISTEN_PORT",
-    "uvicorn_class.py": "does not serve ASGI yet",
-    "uvicorn_worker.py": "does not serve ASGI yet",
 }
 
 

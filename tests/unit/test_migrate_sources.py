@@ -343,7 +343,6 @@ def test_variables_of_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--no-such-option", "a:b"], "unrecognized arguments"),
         (["-w", "x", "a:b"], "workers: expected an integer"),
         (["-w", "4"], "no application is named; add it, as in prefork migrate gunicorn -w 4"),
-        (["-k", "uvicorn.workers.UvicornWorker", "a:b"], "does not serve ASGI yet"),
     ],
 )
 def test_what_is_refused(words: list[str], problem: str) -> None:
