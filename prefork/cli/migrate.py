@@ -6,11 +6,14 @@ from collections.abc import Iterable
 import click
 
 from prefork.cli.file_completion import files
+from prefork.migrate.asgi import migrate as migrate_start_line
+from prefork.migrate.asgi_command import gather as gather_asgi
 from prefork.migrate.document import Document, check
 from prefork.migrate.gunicorn import migrate as migrate_gunicorn
-from prefork.migrate.gunicorn_command import gather, gather_file, shown_words
+from prefork.migrate.gunicorn_command import gather, gather_file
 from prefork.migrate.migration_report import itemized, printable
 from prefork.migrate.python_file import SourceError
+from prefork.migrate.start_line import shown_words
 from prefork.migrate.uwsgi import migrate as migrate_uwsgi
 
 
@@ -90,6 +93,48 @@ def uwsgi(file: str) -> None:
         text = str(error) if file in str(error) else f"{file}: {error}"
         raise click.ClickException(printable(text, keep="\n")) from None
     _finish(document)
+
+
+def _add_asgi(server: str, example: str) -> None:
+    """`prefork migrate SERVER` for a server whose configuration is its command line."""
+
+    @command.command(
+        server,
+        context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+        short_help=f"Print the TOML for a command line of {server}.",
+        help=f"""Print the TOML for ARGUMENTS of {server}, or for COMMAND, a start line of it.
+
+        Run this command where {server} is started: in its directory and its environment.
+
+        \b
+          prefork migrate {server} {example} > site.toml
+          prefork migrate {server} -- {server} {example} > site.toml
+        """,
+    )
+    @click.argument(
+        "arguments",
+        metavar="ARGUMENTS... | -- COMMAND...",
+        nargs=-1,
+        required=True,
+        type=click.UNPROCESSED,
+        shell_complete=files,
+    )
+    def migrate_asgi(arguments: tuple[str, ...]) -> None:
+        try:
+            document = migrate_start_line(gather_asgi(server, arguments, os.environ))
+            if not document.holds("server.app"):
+                raise SourceError(
+                    f"no application is named; add it, as in prefork migrate {server}"
+                    f" {shown_words(arguments)} shop.asgi:application"
+                )
+        except SourceError as error:
+            raise click.ClickException(printable(str(error), keep="\n")) from None
+        _finish(document)
+
+
+_add_asgi("uvicorn", "shop.main:app --port 8000 --workers 4")
+_add_asgi("hypercorn", "shop.main:app --bind :8000 --workers 4")
+_add_asgi("daphne", "-b 0.0.0.0 -p 8000 shop.asgi:application")
 
 
 def _is_file(word: str) -> bool:

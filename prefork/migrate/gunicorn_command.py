@@ -1,9 +1,7 @@
 """gunicorn's command line, and the order in which it reads file, environment and options."""
 
 import argparse
-import json
 import os
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,14 +9,18 @@ from typing import Any, NoReturn
 
 from prefork.migrate.gunicorn_settings import SETTINGS, options
 from prefork.migrate.python_file import Ran, SourceError, run_file
-from prefork.migrate.secrets import is_secret
+from prefork.migrate.start_line import (
+    assignments,
+    expanded,
+    programs_before,
+    shown_words,
+    split_line,
+    variables_in,
+)
 
 DEFAULT_FILE = "gunicorn.conf.py"
 """Read from the working directory if no other file is named."""
 
-_VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?::?-([^}]*))?\})")
-_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
-_SECRET = re.compile(r"([A-Za-z_]\w*)=(.+)", re.DOTALL)
 _PROGRAMS = ("gunicorn", "gunicorn3")
 _READ_BY_GUNICORN = ("PORT", "WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS", "GUNICORN_CMD_ARGS")
 
@@ -44,8 +46,8 @@ def gather(words: Sequence[str], environ: Mapping[str, str]) -> Gathered:
 
     Raises SourceError.
     """
-    before, words = _split(words)
-    assigned = dict(word.split("=", 1) for word in before if _ASSIGNMENT.match(word))
+    before, words = split_line(words, _PROGRAMS)
+    assigned = assignments(before)
     environ = {**environ, **assigned}
     given, origins = _options(words, environ)
     said: dict[str, Any] = {}
@@ -83,46 +85,6 @@ def gather_file(location: str, app: str | None, environ: Mapping[str, str]) -> G
     return gathered
 
 
-def shown_words(words: Sequence[str]) -> str:
-    """A command line without the secrets in it."""
-    return shlex.join(_SECRET.sub(_hidden, word) for word in words)
-
-
-def _hidden(match: re.Match[str]) -> str:
-    return f"{match[1]}=***" if is_secret(match[1], match[2]) else match[0]
-
-
-def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The words before gunicorn, such as `exec env A=1` or `python -m`, and gunicorn's arguments.
-
-    A command line may be one word, in quotes, or a JSON array as in a Dockerfile.
-    """
-    rest = list(words)
-    if len(rest) == 1 and " " in rest[0]:
-        rest = _array(rest[0])
-        try:
-            rest = rest or shlex.split(words[0])
-        except ValueError as error:
-            raise SourceError(f"this is no command line: {error}") from None
-    if rest and rest[0].startswith("-"):
-        return [], rest
-    for index, word in enumerate(rest):
-        if os.path.basename(word) in _PROGRAMS:
-            option = rest[index - 1] if index else ""
-            if not option.startswith("-") or option in ("-m", "--"):  # else it is a value
-                return rest[:index], rest[index + 1 :]
-    return [], rest
-
-
-def _array(text: str) -> list[str]:
-    """The strings of a JSON array; none for any other text."""
-    try:
-        found = json.loads(text)
-    except ValueError:
-        return []
-    return list(map(str, found)) if isinstance(found, list) else []
-
-
 def _note_before(gathered: Gathered, before: list[str], assigned: Mapping[str, str]) -> None:
     """What a command line has before gunicorn: variables for the application, and programs."""
     own = [f"{name}={value}" for name, value in assigned.items() if name not in _READ_BY_GUNICORN]
@@ -131,15 +93,8 @@ def _note_before(gathered: Gathered, before: list[str], assigned: Mapping[str, s
         gathered.settings["raw_env"] = [*own, *([given] if isinstance(given, str) else given)]
     gathered.before = [
         *(f"{name}={value}" for name, value in assigned.items() if name in _READ_BY_GUNICORN),
-        *(word for word in before if not _ASSIGNMENT.match(word) and not _is_usual(word)),
+        *programs_before(before),
     ]
-
-
-def _is_usual(word: str) -> bool:
-    """Whether a word before gunicorn is of no interest: it only finds or starts it."""
-    name = os.path.basename(word)
-    usual = ("exec", "env", "poetry", "pipenv", "uv", "pdm", "run", "-m", "--", "web:", "")
-    return name in usual or name.startswith(("python", "ExecStart="))
 
 
 def _options(
@@ -152,36 +107,13 @@ def _options(
         if value is None:
             continue
         texts = value if isinstance(value, list) else [value]
-        variables = [
-            match[1] or match[2]
-            for text in texts
-            if isinstance(text, str)
-            for match in _VARIABLE.finditer(text)
-        ]
+        variables = [name for text in texts if isinstance(text, str) for name in variables_in(text)]
         if variables:
             origins[name] = tuple(variables)
-            expanded = [_expanded(name, text, environ) for text in texts]
-            value = expanded if isinstance(value, list) else expanded[0]
+            full = [expanded(name, text, environ, "gunicorn") for text in texts]
+            value = full if isinstance(value, list) else full[0]
         given[name] = value
     return given, origins
-
-
-def _expanded(name: str, text: str, environ: Mapping[str, str]) -> str:
-    """The text with its shell variables; PORT and WEB_CONCURRENCY, which prefork reads itself, may
-    be unset."""
-
-    def value_of(match: re.Match[str]) -> str:
-        variable = match[1] or match[2]
-        known = {"PORT": "8000", "WEB_CONCURRENCY": "1"}
-        value = environ.get(variable) or match[3] or known.get(variable)
-        if value is None:
-            raise SourceError(
-                f"the option for {name} names the variable {variable}, which is not set here; set"
-                f" {variable} as it is on the server, as in {variable}=... prefork migrate gunicorn"
-            )
-        return value
-
-    return _VARIABLE.sub(value_of, text)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -15,6 +15,7 @@ import pytest
 from prefork.cli.group import group
 from prefork.config import KEYS
 from prefork.config.schema import SECTIONS
+from prefork.migrate.asgi_options import SERVERS, strings
 from prefork.migrate.gunicorn_settings import SETTINGS, options
 from prefork.migrate.migration_report import Fate
 from prefork.migrate.uwsgi_options import OPTIONS
@@ -53,8 +54,16 @@ def _uwsgi() -> Iterator[str]:
         yield f"| {names} | {_words(option.fate, here)} |"
 
 
+def _asgi(server: str) -> Iterator[str]:
+    yield f"| {server} | prefork |\n|---|---|"
+    for name, option in SERVERS[server].items():
+        names = ", ".join(f"`{each}`" for each in strings(name, option) or (name,))
+        yield f"| {names} | {_words(option.fate, option.here)} |"
+
+
 def _written() -> str:
     made = {"gunicorn": "\n".join(_gunicorn()), "uwsgi": "\n".join(_uwsgi())}
+    made |= {server: "\n".join(_asgi(server)) for server in SERVERS}
     return _TABLE.sub(lambda match: f"{match[1]}{made[match[2]]}\n{match[3]}", TEXT)
 
 
@@ -62,7 +71,7 @@ def test_the_tables_are_those_of_the_code() -> None:
     if os.environ.get("PREFORK_WRITE_DOCS") == "1":
         PAGE.write_text(_written())
     assert PAGE.read_text() == _written()
-    assert len(_TABLE.findall(TEXT)) == 2
+    assert len(_TABLE.findall(TEXT)) == 5
 
 
 def test_every_signal_is_one_that_the_master_obeys() -> None:
