@@ -149,6 +149,9 @@ class Http(Struct, frozen=True, kw_only=True):
 
     max_connections: Count = 10_000
     max_connections_per_address: Count = 0
+    address_share: Annotated[
+        float, Meta(ge=0, le=1), ValueKind("a share of max_connections from 0 to 1 (off)")
+    ] = 0.25
     keepalive: Seconds = 5.0
     keepalive_requests: Count = 0
     header_timeout: Seconds = 10.0

@@ -8,7 +8,8 @@ import pytest
 
 from prefork.http.head_rules import Reject
 from prefork.worker.schedule.descriptor_limit import descriptor_limit
-from prefork.worker.service.admission import Admission, refuse
+from prefork.worker.service.admission import Admission, holder_of, refuse
+from prefork.worker.transport.client_limits import Pace
 
 PLENTY = 1 << 20
 
@@ -17,6 +18,12 @@ PLENTY = 1 << 20
 class Member:
     idle: bool = True
     free: bool = True
+    holder: str = ""
+    since: float = 0.0
+
+    def pace(self, now: float) -> Pace | None:
+        """One that is not idle is being served."""
+        return Pace(0.0, self.since) if self.idle else None
 
 
 class Worker:
@@ -26,6 +33,7 @@ class Worker:
         self.admission: Admission[Member] = Admission(limit, per_address, descriptors=PLENTY)
         self.order: list[Member] = []
         self.ended: list[Member] = []
+        self.now = 1000.0
 
     def end(self, member: Member) -> bool:
         if member.free:
@@ -38,10 +46,12 @@ class Worker:
         self.admission.members.remove(member)
 
     def comes(self, address: str = "a", member: Member | None = None) -> int:
-        problem = self.admission.refusal(address, list(self.order), self.end)
+        self.now += 10.0
+        problem = self.admission.refusal(address, self.now, list(self.order), self.end)
         if problem is not None:
             return problem.status
         member = member or Member()
+        member.since = self.now
         self.order.append(member)
         self.admission.members.add(member)
         self.admission.note(address, member)
@@ -81,6 +91,22 @@ def test_429_for_an_address_that_has_its_share_whatever_the_others_have() -> Non
     worker.close(worker.order[0])
     assert [worker.comes("a") for _ in range(2)] == [0, 429]
     assert [worker.comes("") for _ in range(9)] == [0] * 9  # a Unix socket has no addresses
+
+
+@pytest.mark.parametrize(
+    ("address", "holder"),
+    [
+        ("", ""),
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::1", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::1%eth0"),
+        ("nonsense: of a proxy", "nonsense: of a proxy"),
+    ],
+)
+def test_a_client_of_ipv6_is_a_network(address: str, holder: str) -> None:
+    assert holder_of(address) == holder
 
 
 def test_addresses_that_are_gone_are_forgotten() -> None:

@@ -160,7 +160,10 @@ def http_surroundings(args: WorkerArgs, *, multithread: bool) -> HttpSurrounding
     name_server(http.server_header)
     untrusted_proxies.report = untrusted_proxy_warning.warn
     admission: Admission[HttpConnection] = Admission(
-        http.max_connections, http.max_connections_per_address, descriptors=descriptor_limit()
+        http.max_connections,
+        http.max_connections_per_address,
+        descriptors=descriptor_limit(),
+        share=http.address_share,
     )
     environ = {
         "SERVER_SOFTWARE": f"prefork/{__version__}",

@@ -35,7 +35,7 @@ from prefork.worker.protocol.connection_state import (
     TimeLimit,
 )
 from prefork.worker.schedule.handover import UNREAD, HandoverMessage
-from prefork.worker.transport.client_limits import ClientLimits, due
+from prefork.worker.transport.client_limits import ClientLimits, Pace, due
 from prefork.worker.transport.lingering_close import LingeringClose
 from prefork.worker.transport.output_buffer import AHEAD
 from prefork.worker.transport.response_writer import ResponseWriter
@@ -110,6 +110,7 @@ class HttpConnection(ResponseWriter):
         "events",
         "exchange",
         "expired",
+        "holder",
         "left",
         "listener",
         "proceeding",
@@ -149,6 +150,8 @@ class HttpConnection(ResponseWriter):
         """What its request was given to speak another protocol on."""
         self.listener: int | None = None
         """Inode of the listener at which it was accepted, if it may move to another worker."""
+        self.holder = ""
+        """Whom it counts for; see prefork.worker.service.admission."""
         # For prefork.worker.protocol.asgi_connection.
         self.exchange: Exchange | None = None
         """What has the connection while its application does, in a worker with an event loop."""
@@ -188,6 +191,38 @@ class HttpConnection(ResponseWriter):
     def idle(self) -> bool:
         """No request has begun."""
         return TABLE[self.state].idle
+
+    def pace(self, now: float) -> Pace | None:
+        """How much the client gives or takes; None while the worker is at work for it.
+
+        Asked by any thread, of a connection that another one may just have taken.
+        """
+        state = self.state
+        if TABLE[state].idle:
+            # The last request left no other time than that at which the patience ends.
+            idle_since = self.deadline - self._rules.keepalive
+            return Pace(0.0, idle_since if state is _IDLE else self._since)
+        if state is _HEAD:
+            return Pace.of(len(self.reader.partial or b""), self._since, now)
+        if state is _BODY:
+            body = self.reader.body
+            return None if body is None else Pace.of(body.size, body.since or now, now)
+        if state is _WRITE:
+            unsent = self.unsent
+            with contextlib.suppress(OSError):
+                return None if unsent is None else unsent.pace(now)
+        # In these the client's request is over, or was given up.
+        return Pace(0.0, self._since) if state is _DRAIN or state is _LINGER else None
+
+    def give_way(self) -> None:
+        """The connection ends for another one; its client is told if it has begun a request."""
+        if TABLE[self.state].on_deadline is OnDeadline.ANSWER_408:
+            reason = "too many connections"
+            retry = ("Retry-After", "1")
+            answer = error(503, reason, method=self.reader.method, headers=(retry,))
+            self._note_refusal(503, reason, answer)
+            self.send(answer)
+        self.broken = True
 
     # An event, and all that can be done then.
 

@@ -1,18 +1,25 @@
 """How many connections one worker holds: in all, and of one client's address.
 
-A worker that is full ends the connection that has been idle for longest, which a client of HTTP
-has to expect at any time (RFC 9112 section 9.5). If none is idle, or the address has as many as it
-may have, the new connection is refused with a status and Retry-After.
+A worker that is full ends another connection to make room for a new one
+(prefork.worker.service.displacement), which a client of HTTP has to expect at any time (RFC 9112
+section 9.5).  If all are being served, or the address has as many as it may have, the new one is
+refused with a status and Retry-After.
+
+Addresses of IPv6 are counted by their network of 64 bits, which is what one client gets at least.
 """
 
 import contextlib
 import socket
 from collections.abc import Callable, Iterable
-from typing import Generic, Protocol, TypeVar
+from functools import lru_cache
+from ipaddress import IPv6Address
+from time import monotonic
+from typing import Generic, TypeVar
 
 from prefork import logs
 from prefork.http.head_rules import Reject
 from prefork.http.response_head import error
+from prefork.worker.service.displacement import Displacement, HeldConnection
 
 _LEAST = 16
 """Connections that a worker takes however few descriptors there are."""
@@ -25,24 +32,39 @@ _FULL = 503, "too many connections"
 _ADDRESS_FULL = 429, "too many connections from this address"
 
 _LOG_EVERY = 5.0
-"""Seconds between two lines in the log about connections that were refused."""
+"""Seconds between two lines in the log about connections that were refused, or ended for others."""
+
+M = TypeVar("M", bound=HeldConnection)
+
+_KNOWN = 4096
+"""Addresses whose network is remembered."""
 
 
-class AdmittedConnection(Protocol):
-    @property
-    def idle(self) -> bool:
-        """It waits for a request, and nothing of that has come."""
-
-
-M = TypeVar("M", bound=AdmittedConnection)
+@lru_cache(_KNOWN)
+def holder_of(address: str) -> str:
+    """The address or network that a connection of this address counts for; "" for no address."""
+    if ":" not in address:
+        return address
+    try:
+        number = IPv6Address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if number.ipv4_mapped is not None:
+        return str(number.ipv4_mapped)
+    if number.is_link_local:
+        return address  # one network for all machines of a link
+    return f"{IPv6Address(int(number) >> 64 << 64)}/64"
 
 
 class Admission(Generic[M]):
     """The limits of one worker; 0 means none."""
 
-    def __init__(self, limit: int, per_address: int, *, descriptors: int | None) -> None:
+    def __init__(
+        self, limit: int, per_address: int, *, descriptors: int | None, share: float = 1.0
+    ) -> None:
         """`limit`: connections of the worker.  `per_address`: connections of one client's address.
-        `descriptors`: how many connections may use, None for no limit.
+        `descriptors`: how many connections may use, None for no limit.  `share`: of the worker's
+        connections, for each address, while the worker is full.
 
         With fewer descriptors than connections allowed, accept(2) would fail before any limit of
         ours is reached, so the lower one counts.
@@ -56,34 +78,61 @@ class Admission(Generic[M]):
         """All connections that the worker holds."""
         self._by_address: dict[str, list[M]] = {}
         self._log_limit = logs.RateLimit(_LOG_EVERY)
+        self._displacement: Displacement[M] = Displacement(share, self.limit)
+        self._displaced = 0
+        self._displaced_log = logs.RateLimit(_LOG_EVERY)
 
-    def refusal(self, address: str, parked: Iterable[M], end: Callable[[M], bool]) -> Reject | None:
+    def refusal(
+        self, holder: str, now: float, parked: Iterable[M], end: Callable[[M], bool]
+    ) -> Reject | None:
         """Why a new connection is refused, None if it may stay.
 
-        address: the client's, empty if it has none (a Unix socket).  parked: connections that wait
-        for their client, the longest waiting first.  end: closes one of them and makes room;
+        holder: whom it counts for, empty for nobody (a Unix socket).  now: monotonic seconds.
+        parked: connections that wait for their client.  end: closes one of them and makes room;
         returns False if another thread has it.
         """
-        if self._has_share(address):
+        if self._has_share(holder):
             return self._refused(_ADDRESS_FULL)
         if self.limit and len(self.members) >= self.limit:
-            for one in parked:
-                if one.idle and end(one):
-                    return None
-            return self._refused(_FULL)
+            if not self._displacement.make_room(holder, now, self.members, parked, end):
+                return self._refused(_FULL)
+            self._displaced += 1
+            self.report()
         return None
+
+    def report(self, *, finally_: bool = False) -> None:
+        """Logs how many connections were ended for others, once the last event is some seconds old.
+
+        `finally_`: at once, since the worker ends.
+        """
+        if self._displacement.ranked:
+            self._displacement.forget(monotonic())
+        if not self._displaced or not (self._displaced_log.due() or finally_):
+            return
+        count, self._displaced = self._displaced, 0
+        holder, held = self._displacement.largest()
+        logs.event(
+            "warning",
+            "connections displaced",
+            count=count,
+            limit=self.limit,
+            peer=holder or None,
+            held=held or None,
+        )
 
     def admit_proxied(self, member: M, address: str) -> Reject | None:
         """Why a member is refused whose client a PROXY header has named, None if it may stay."""
-        if self._has_share(address):
+        holder = holder_of(address)
+        if self._has_share(holder):
             return self._refused(_ADDRESS_FULL)
-        self.note(address, member)
+        self.note(holder, member)
         return None
 
-    def note(self, address: str, member: M) -> None:
-        """A connection counts for its address from now on, until it is no member any more."""
-        if self.per_address and address:
-            self._by_address.setdefault(address, []).append(member)
+    def note(self, holder: str, member: M) -> None:
+        """A connection counts for its holder from now on, until it is no member any more."""
+        member.holder = holder
+        if self.per_address and holder:
+            self._by_address.setdefault(holder, []).append(member)
 
     def _refused(self, problem: tuple[int, str]) -> Reject:
         status, reason = problem

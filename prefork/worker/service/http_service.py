@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 from collections.abc import Sequence
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
@@ -114,7 +115,7 @@ class HttpService:
         name = peer_name(peer)
         profile = self._profiles[listener.number]
         sock = socket_of(fd)
-        problem = self._refused(profile.sharing_address(name))
+        problem = self._refused(profile.sharing_address(name), record)
         if problem is not None:
             answer = refuse(sock, problem, tls=profile.tls)
             if answer is not None:
@@ -223,7 +224,9 @@ class HttpService:
         self._stats.set_connections(len(self._open), parked, self._reading, self._writing)
         if self._websockets is not None:
             self._stats.set_websockets(len(self._websockets))
-        self._refusals.report(finally_=self._last or self._leave_at > 0.0)
+        finally_ = self._last or self._leave_at > 0.0
+        self._refusals.report(finally_=finally_)
+        self._admission.report(finally_=finally_)
         self._caller.flush()
 
     def after_fork_in_child(self) -> None:
@@ -233,18 +236,22 @@ class HttpService:
 
     # Bounds.
 
-    def _refused(self, address: str) -> Reject | None:
+    def _refused(self, holder: str, record: ThreadRecord) -> Reject | None:
         """Why a new connection may not stay; None if it may."""
         admission = self._admission
         if len(self._open) < (admission.limit or sys.maxsize) and not admission.per_address:
             return None
-        return admission.refusal(address, list(self.poller.parked.values()), self._end_idle)
+        parked = self.poller.parked.values()
+        return admission.refusal(holder, monotonic(), parked, partial(self._displace, record))
 
-    def _end_idle(self, connection: HttpConnection) -> bool:
+    def _displace(self, record: ThreadRecord, connection: HttpConnection) -> bool:
+        """Ends a parked connection for another one; False if another thread has it."""
         if not self.poller.claim_connection(connection):
             return False
-        self._count(connection.state, _CLOSED)
-        self._close(connection)
+        before = connection.state
+        connection.give_way()
+        connection.enter(_CLOSED)
+        self._wait(connection, before, record)
         return True
 
     # One connection, which this thread has.

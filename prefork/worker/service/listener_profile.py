@@ -15,6 +15,7 @@ from prefork.http.request import Environ
 from prefork.http.whole_heads import WholeHeads
 from prefork.listeners import Listener
 from prefork.worker.protocol.http_connection import HttpConnection
+from prefork.worker.service.admission import holder_of
 from prefork.worker.transport.client_limits import ClientLimits
 
 if TYPE_CHECKING:
@@ -47,12 +48,12 @@ class ListenerProfile(Struct, frozen=True):
     tls: bool = False
 
     def sharing_address(self, peer: Peer) -> str:
-        """The address that shares in `max_connections_per_address`; empty for none.
+        """The address or network that a connection of this peer counts for; empty for none.
 
         A proxy has no share of its own: its clients would have to divide it.
         """
         address = peer[0]
-        return "" if self.trusts is not None and self.trusts(address) else address
+        return "" if self.trusts is not None and self.trusts(address) else holder_of(address)
 
 
 def listener_profile(

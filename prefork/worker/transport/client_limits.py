@@ -1,5 +1,7 @@
 """Limits on the time, memory and disk that a client of HTTP may take of a worker."""
 
+from typing import NamedTuple
+
 from msgspec import Struct
 
 from prefork.config import Http
@@ -62,6 +64,20 @@ class ClientLimits(Struct, frozen=True):
             budget=budget,
             disk=disk,
         )
+
+
+class Pace(NamedTuple):
+    """How much a client gives or takes while its connection waits for it."""
+
+    rate: float
+    """Bytes a second, since its request or its response began; 0 between two requests."""
+    since: float
+    """Monotonic seconds at which that was."""
+
+    @classmethod
+    def of(cls, done: int, since: float, now: float) -> "Pace":
+        """`done`: bytes by now."""
+        return cls(done / max(now - since, 0.001), since)
 
 
 def due(now: float, *, silence: float, rate: int, since: float, done: int) -> float:

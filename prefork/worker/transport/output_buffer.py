@@ -15,7 +15,7 @@ from time import monotonic
 
 from prefork import linux
 from prefork.temporary_file import unnamed_file
-from prefork.worker.transport.client_limits import ClientLimits, due
+from prefork.worker.transport.client_limits import ClientLimits, Pace, due
 
 AHEAD = 128 * 1024
 """Bytes of a response that the kernel may still have for the client when its next request is
@@ -106,6 +106,11 @@ class OutputBuffer:
     def memory(self) -> int:
         """Bytes of it that are in memory."""
         return self._memory
+
+    def pace(self, now: float) -> Pace:
+        """How much the client takes; asked by another thread, too, which changes nothing."""
+        in_kernel = linux.not_acknowledged(self._sock.fileno())
+        return Pace.of(self._queued + self._pushed - in_kernel, self._lagging_since, now)
 
     def given_up(self) -> bool:
         """Whether the client has taken nothing since the last look, or too little; to be asked when

@@ -1,0 +1,81 @@
+"""One address that takes all it can get keeps no other client out, with real clients."""
+
+import socket
+from contextlib import ExitStack
+
+import pytest
+
+from tests.support.raw_http import Raw, request
+from tests.support.server import Server, Start
+from tests.support.waiting import PATIENCE
+from tests.system.test_http import APP, settings
+
+ROOM = 40
+
+ATTACKS = {
+    "unfinished heads": b"GET /pid HTTP/1.1\r\nHost: test\r\n",
+    "unfinished bodies": b"POST /pid HTTP/1.1\r\nHost: test\r\nContent-Length: 9000\r\n\r\nx",
+    "nothing of a request": b"\r\n",
+    "responses that are not taken": b"GET /big?n=4000000 HTTP/1.1\r\nHost: test\r\n\r\n",
+}
+
+
+class Clients(ExitStack):
+    def __init__(self, server: Server) -> None:
+        super().__init__()
+        self._port = server.port
+
+    def connect(self, number: int) -> Raw:
+        """From 127.0.0.NUMBER."""
+        sock = self.enter_context(socket.socket())
+        sock.settimeout(PATIENCE)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.bind((f"127.0.0.{number}", 0))
+        sock.connect(("127.0.0.1", self._port))
+        return Raw(sock)
+
+
+def full_server(start: Start, *more: str) -> Server:
+    return start(
+        *(APP, "--workers", "1", *settings("http", max_connections=ROOM, header_timeout=60)),
+        *settings("http", body_timeout=60, write_timeout=60),
+        *more,
+    ).wait_ready(1)
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize("threads", ["1", "3"])
+def test_another_address_is_served(start: Start, attack: str, threads: str) -> None:
+    server = full_server(start, "--threads", threads)
+    with Clients(server) as clients:
+        for _ in range(ROOM + 20):
+            clients.connect(9).send(ATTACKS[attack])
+        for number in (2, 3, 4):
+            good = clients.connect(number)
+            for _ in range(3):
+                assert good.ask(request("/pid")).status == 200
+    event = server.wait("connections displaced")
+    assert (event["peer"], event["limit"]) == ("127.0.0.9", ROOM)
+
+
+def test_a_client_that_sends_stays_while_others_of_its_address_do_not(start: Start) -> None:
+    server = full_server(start)
+    with Clients(server) as clients:
+        upload = clients.connect(9)
+        head = f"POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: {ROOM * 1000}\r\n\r\n"
+        upload.send(head.encode())
+        for _ in range(ROOM):
+            upload.send(b"x" * 1000)
+            clients.connect(9).send(ATTACKS["unfinished bodies"])
+        assert upload.answer().status == 200
+
+
+def test_one_that_gives_way_is_told(start: Start) -> None:
+    server = full_server(start)
+    with Clients(server) as clients:
+        first = clients.connect(9)
+        first.send(ATTACKS["unfinished bodies"])
+        for _ in range(ROOM):
+            clients.connect(9).send(ATTACKS["unfinished bodies"])
+        answer = first.answer()
+        assert (answer.status, answer["Retry-After"], answer.closes) == (503, "1", True)
