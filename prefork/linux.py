@@ -7,7 +7,6 @@ import fcntl
 import os
 import select
 import socket
-import stat
 import struct
 import sys
 from collections.abc import Iterable, Sequence
@@ -188,13 +187,38 @@ def close_received(fd: int) -> None:
     socket is non-blocking or not (socket(7)).  Still racy: a sender that keeps a copy may set the
     option again in between; and a file of a FUSE or network file system is flushed by close(2).
     """
-    if stat.S_ISSOCK(os.fstat(fd).st_mode):
-        # With a family given, the module does not ask which it is, and takes any.
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=fd)
-        with sock, contextlib.suppress(OSError):
+    sock = _socket_behind(fd)
+    if sock is not None:
+        with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 0, 0))
-    else:
+        sock.detach()
+    with contextlib.suppress(OSError):  # what was not written is the sender's loss
         os.close(fd)
+
+
+def is_stream_socket(fd: int) -> bool:
+    """Whether a descriptor is a stream socket that can be used.
+
+    That of a socket's file opened with O_PATH is none, though fstat(2) says so.
+    """
+    sock = _socket_behind(fd)
+    if sock is None:
+        return False
+    try:
+        return sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_STREAM
+    finally:
+        sock.detach()
+
+
+def _socket_behind(fd: int) -> socket.SocketType | None:
+    """An object for a descriptor, to be detached from it; None if it is no socket.
+
+    With a family given, the module takes any.
+    """
+    try:
+        return socket.SocketType(socket.AF_UNIX, socket.SOCK_STREAM, 0, fd)
+    except OSError:  # ENOTSOCK; EBADF for one that was opened with O_PATH
+        return None
 
 
 _SO_ATTACH_FILTER = 26  # asm-generic/socket.h

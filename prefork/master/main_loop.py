@@ -119,6 +119,7 @@ class Master:
             self._timeouts,
             self._liveness,
             self._slow_log,
+            children,
             children.stacks,
             self._metrics,
             self._queues,

@@ -21,6 +21,10 @@ class Reaper(Periodic):
         self._inboxes = inboxes
         self._ledger = ledger
 
+    @property
+    def due(self) -> float | None:
+        return 0.0 if self._children.more_dead else None
+
     def run(self, now: float) -> None:
         for death in self._children.reap(self._zygotes):
             self._report(death, now)

@@ -1,5 +1,6 @@
 """The scoreboard's memory: made by the master, inherited by workers, confined to a slot in each."""
 
+import fcntl
 import mmap
 import os
 
@@ -14,6 +15,8 @@ from prefork.scoreboard.slot_writer import (
     WorkerStatsWriter,
 )
 
+_SIZE_STAYS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+
 
 class ScoreboardError(Exception):
     """The scoreboard that was handed over has another layout; one line."""
@@ -27,16 +30,21 @@ class Scoreboard(SlotReader):
 
         Raises ScoreboardError if that has another version.
         """
-        self.fd = os.memfd_create("prefork-scoreboard") if fd is None else fd
-        os.set_inheritable(self.fd, False)
         if fd is None:
+            self.fd = os.memfd_create("prefork-scoreboard", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             os.ftruncate(self.fd, layout.SIZE)
             os.pwrite(self.fd, layout.LAYOUT, layout.LAYOUT_AT)
+            # A zygote, which runs code of the application, holds the descriptor: the master would
+            # die of SIGBUS beyond the end of a file that was truncated.
+            fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, _SIZE_STAYS)
         elif os.pread(fd, len(layout.LAYOUT), layout.LAYOUT_AT) != layout.LAYOUT:
             raise ScoreboardError(
                 "the scoreboard that was handed over is of another version: restart the server"
                 " instead"
             )
+        else:
+            self.fd = fd
+        os.set_inheritable(self.fd, False)
         # No other user may open what /proc shows of a worker's descriptors.
         os.fchmod(self.fd, 0o600)
         self._readable = os.open(f"/proc/self/fd/{self.fd}", os.O_RDONLY | os.O_CLOEXEC)

@@ -42,6 +42,7 @@ from prefork.scoreboard.slot_layout import (
 )
 
 _BYTES_MAX = 1 << 50
+_SUM_MAX = 1 << 62
 
 _AHEAD = 1.0
 """Seconds that a time may be in the future: it may be written after the reader read the clock."""
@@ -122,9 +123,10 @@ class Counters(NamedTuple):
         return [sum(self.cells[column::ROW]) for column in range(ROW)]
 
     def plus(self, other: "Counters") -> "Counters":
+        """The sums, which do not outgrow what status and snapshot can hold."""
         return Counters(
             tuple(map(int.__add__, self.cells, other.cells)),
-            self.bytes + other.bytes,
+            min(self.bytes + other.bytes, _SUM_MAX),
             self.seconds + other.seconds,
             self.queued + other.queued,
             self.waited + other.waited,

@@ -3,14 +3,20 @@
 import array
 import contextlib
 import fcntl
+import math
 import os
+import random
 import select
 import socket
 import struct
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
+from typing import Any
 from urllib.parse import parse_qsl
 from wsgiref.types import StartResponse, WSGIEnvironment
+
+import msgspec
 
 PACKETS = {
     "deep": b"[" * 60_000,
@@ -47,11 +53,15 @@ def packet_sockets() -> Iterator[socket.socket]:
 
 def channel() -> socket.socket:
     """A copy of this worker's end of its channel, found as its own code has it."""
+    return socket.socket(fileno=os.dup(_args().channel.fileno()))
+
+
+def _args() -> Any:
     frame = sys._getframe()
     while frame.f_code.co_name != "run_worker":
         assert frame.f_back is not None
         frame = frame.f_back
-    return socket.socket(fileno=os.dup(frame.f_locals["args"].channel.fileno()))
+    return frame.f_locals["args"]
 
 
 def lingering_socket() -> int:
@@ -102,6 +112,61 @@ def break_stacks() -> None:
             continue
 
 
+def truncate_scoreboard() -> None:
+    """Does what it can to make the master read beyond the end of shared memory."""
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if "prefork-scoreboard" in os.readlink(f"/proc/self/fd/{name}"):
+                os.ftruncate(int(name), 0)
+
+
+truncate_scoreboard()
+
+
+def path_of_a_socket() -> int:
+    """A descriptor of a Unix socket's file, opened with O_PATH: fstat(2) takes it for a socket."""
+    with tempfile.TemporaryDirectory() as place, socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(f"{place}/s")
+        return os.open(f"{place}/s", os.O_PATH)
+
+
+STRANGE: tuple[object, ...] = (
+    *(None, True, 0, -1, 2**63 - 1, 2**64 - 1, -(2**63), math.nan, math.inf, -math.inf, 1e308),
+    *("", "x" * 1000, "\x1b[2J", b"", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\xff" * 1000),
+    *([], [1], ["a", 5], ["a", 5, 6], [1, 2, 3, 4], ["::1", 1, 2, 3], {}, {"a": 1}, [[[[]]]]),
+)
+
+
+def strange_messages(seed: int) -> Iterator[bytes]:
+    """Messages of a handover with values that no worker would write."""
+    generator = random.Random(seed)
+    with listeners()[0] as listener:
+        inode = os.fstat(listener.fileno()).st_ino
+    while True:
+        message: list[object] = [inode, ["127.0.0.1", 1], ["", ""], b"", 1.0, 0.0]
+        message += [generator.random() < 0.5, False, 0, 0]
+        for _ in range(generator.randrange(1, 4)):
+            message[generator.randrange(1, 10)] = generator.choice(STRANGE)
+        yield msgspec.msgpack.encode(message)
+
+
+SOCKETS = (
+    lambda: socket.socketpair()[0],
+    lambda: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM),
+    lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM),
+    lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM),
+    lambda: socket.create_server(("127.0.0.1", 0)),
+    lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)[0],
+    lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW),
+)
+"""Sockets of all kinds, few of which are connections."""
+
+
+def listeners() -> list[socket.socket]:
+    """Copies of this worker's listeners."""
+    return [sock.dup() for sock in (each.sock for each in _args().listeners)]
+
+
 def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     query = dict(parse_qsl(environ["QUERY_STRING"]))
     if "packet" in query:
@@ -126,8 +191,16 @@ def spoil(inbox: socket.socket, how: str) -> None:
     try:
         if how == "shutdown":
             inbox.shutdown(socket.SHUT_RDWR)
-        for _ in range(1000):
-            if how == "empty":
+        strange = strange_messages(os.getpid())
+        for number in range(1000):
+            if how == "path":
+                send_descriptors(inbox, b"a path", [path_of_a_socket()])
+            elif how == "strange":
+                send_descriptors(inbox, next(strange), [SOCKETS[0]().detach()])
+            elif how == "kinds":
+                whole = msgspec.msgpack.encode([_inode(), None, ["", ""], b"", 1, 0, True, False])
+                send_descriptors(inbox, whole, [SOCKETS[number % len(SOCKETS)]().detach()])
+            elif how == "empty":
                 inbox.send(b"nothing comes with it")
             elif how == "files":
                 send_descriptors(inbox, b"a file", [os.open(os.devnull, os.O_WRONLY)])
@@ -135,6 +208,11 @@ def spoil(inbox: socket.socket, how: str) -> None:
                 send_descriptors(inbox, b"\x91" * 60_000, [os.dup(_any_socket().fileno())])
     except OSError as problem:
         print(problem, file=sys.stderr)  # it is full, or it is the end from which one reads
+
+
+def _inode() -> int:
+    with listeners()[0] as listener:
+        return os.fstat(listener.fileno()).st_ino
 
 
 def _any_socket() -> socket.socket:

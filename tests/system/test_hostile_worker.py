@@ -57,10 +57,20 @@ def test_reports_at_the_wrong_time_are_no_flood_of_the_log(start: Start, preload
     server = start(APP, "--workers", "2", "--set", f"workers.preload={preload}").wait_ready(2)
     server.expected_errors = {"worker failed to boot"}
     for report in ("ready", "failed", "crowded"):
-        attack(server, f"report={report}&count=20000")
+        attack(server, f"report={report}&count=1000")
         serves(server)
     assert len(server.find("worker ready")) == 2
     assert len(server.find("worker failed to boot")) <= 2
+
+
+def test_a_zygote_that_is_taken_over_cannot_shrink_the_memory_that_the_master_reads(
+    start: Start,
+) -> None:
+    """The application tries when it is imported; the master would die of SIGBUS."""
+    server = start(APP, "--workers", "2", "--set", "workers.preload=true").wait_ready(2)
+    serves(server)
+    server.command("reload")
+    serves(server)
 
 
 def test_descriptors_do_not_reach_the_master(start: Start) -> None:
@@ -89,7 +99,7 @@ def test_stacks_are_text_and_nothing_that_a_worker_does_blocks_them(
     serves(server)
 
 
-@pytest.mark.parametrize("how", ["empty", "files", "deep", "shutdown"])
+@pytest.mark.parametrize("how", ["empty", "files", "deep", "shutdown", "path", "strange", "kinds"])
 def test_what_a_worker_puts_into_inboxes_harms_neither_siblings_nor_the_master(
     start: Start, how: str
 ) -> None:

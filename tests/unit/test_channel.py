@@ -7,6 +7,7 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -236,3 +237,32 @@ def test_nothing_there_is_none(pair: Pair) -> None:
     master, worker = pair
     assert master.receive_report() is None
     assert worker.receive_order() is None
+
+
+def test_the_file_of_a_socket_is_closed_and_is_no_connection(tmp_path: Path) -> None:
+    """With O_PATH, fstat(2) says that it is a socket, and each call for sockets fails."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(tmp_path / "s"))
+    fd = os.open(tmp_path / "s", os.O_PATH)
+    assert not linux.is_stream_socket(fd)
+    linux.close_received(fd)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+
+
+@pytest.mark.parametrize(
+    ("family", "kind", "expected"),
+    [
+        (socket.AF_UNIX, socket.SOCK_STREAM, True),
+        (socket.AF_INET6, socket.SOCK_STREAM, True),
+        (socket.AF_UNIX, socket.SOCK_DGRAM, False),
+        (socket.AF_UNIX, socket.SOCK_SEQPACKET, False),
+        (socket.AF_NETLINK, socket.SOCK_RAW, False),
+    ],
+)
+def test_a_connection_is_a_stream(family: int, kind: int, expected: bool) -> None:
+    with socket.socket(family, kind) as sock:
+        assert linux.is_stream_socket(sock.fileno()) == expected
+        assert sock.fileno() >= 0
+    with open(os.devnull, "rb") as null:
+        assert not linux.is_stream_socket(null.fileno())

@@ -1,5 +1,7 @@
 """The ledger: what is told outside never goes back."""
 
+import msgspec
+
 from prefork.master.pool.ledger import Ledger
 from prefork.scoreboard import CELLS, Counters
 
@@ -28,3 +30,12 @@ def test_it_is_handed_over_whole() -> None:
     again = Ledger.restore(ledger.snapshot())
     assert again == ledger
     assert again.restarts == {"crashed": 2}
+
+
+def test_sums_stay_within_what_can_be_handed_over() -> None:
+    """A worker may claim 2**50 bytes before each of its deaths; msgspec has integers of 64 bits."""
+    ledger = Ledger()
+    for _ in range(10_000):
+        ledger.add_dead(Counters(bytes=1 << 50))
+    assert 1 << 60 < ledger.done.bytes < 1 << 63
+    assert msgspec.json.decode(msgspec.json.encode(ledger.snapshot()))["bytes"] > 0

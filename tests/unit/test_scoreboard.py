@@ -240,6 +240,13 @@ def test_what_a_writer_left_half_written_is_no_call(board: Scoreboard) -> None:
     assert board.calls(0, 1) == [idle()]
 
 
+def test_its_size_stays(board: Scoreboard) -> None:
+    """The master would get SIGBUS beyond the end of a file that a zygote has truncated."""
+    for size in (0, 4096, 1 << 40):
+        with pytest.raises(PermissionError):
+            os.ftruncate(board.fd, size)
+
+
 def test_it_is_shared_by_its_descriptor(board: Scoreboard) -> None:
     """As a process that was given the descriptor sees it."""
     size = os.fstat(board.fd).st_size

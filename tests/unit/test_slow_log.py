@@ -67,6 +67,16 @@ def call(line: str, started: float, thread: int = 0) -> CallRecord:
     return CallRecord(thread, started, line, "peer", "")
 
 
+def test_a_worker_that_writes_what_is_about_to_be_late_makes_the_master_look_no_more_often(
+    told: list[tuple[str, float]],
+) -> None:
+    worker = Worker(2.0, [call("GET /a", 98.0 + 1e-9)])
+    log = slow_log(worker)
+    log.run(100.0)
+    assert log.due is not None
+    assert log.due >= 100.02
+
+
 def test_each_call_is_reported_once_also_of_two_in_one_worker(
     told: list[tuple[str, float]],
 ) -> None:

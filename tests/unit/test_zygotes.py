@@ -19,6 +19,7 @@ from prefork.channel import (
     Channel,
     FailedReport,
     ForkOrder,
+    InboxStuckReport,
     LeavingReport,
     Order,
     ReadyReport,
@@ -234,6 +235,50 @@ def test_a_process_id_that_is_no_new_child_s_is_not_believed(master: Master, pid
     assert master.born == [(0, WORKER)]
     assert master.failed[0][:2] == (1, [1])
     assert str(pid) in master.failed[0][2] or "Expected `int`" in master.failed[0][2]
+
+
+def test_a_worker_that_sends_another_report_before_it_is_born_is_none(master: Master) -> None:
+    """The master does not wait for the right one: there may be no end of the others."""
+    master.zygotes.spawn(0, generation())
+    master.say(ReadyReport())
+    ((_, channel),) = master.forks()
+    channel.send(ReadyReport())
+    master.turn()
+    assert master.born == []
+    assert master.failed == [
+        (1, [0], "the worker sent another report before its process id"),
+    ]
+
+
+def test_a_zygote_whose_reports_have_no_end_is_killed(master: Master) -> None:
+    master.zygotes.spawn(0, generation())
+    end = master.processes.ends[FIRST]
+    for _ in range(100):
+        assert end.send(ReadyReport())
+    master.turn()
+    assert master.processes.killed == [FIRST]
+
+
+def test_a_flood_of_reports_is_read_at_leisure(master: Master) -> None:
+    """64 of them, and then nothing for a tenth of a second: whatever a worker sends."""
+    master.zygotes.spawn(0, generation())
+    master.say(ReadyReport())
+    channel = master.deliver(WORKER)
+    sent = 0
+    while channel.send(InboxStuckReport(1)):
+        sent += 1
+    assert sent > 128
+    master.turn()
+    assert len(master.heard) == 64
+    due = master.children.due
+    assert due is not None
+    assert due > monotonic()
+    master.children.run(due - 0.01)
+    master.turn()
+    assert len(master.heard) == 64
+    master.children.run(due)
+    master.turn()
+    assert len(master.heard) == 128
 
 
 def test_a_failed_import_fails_all_that_wait_and_the_next_spawn_tries_again(

@@ -15,6 +15,9 @@ from prefork.master.pool.pool import Pool
 from prefork.master.processes.children import Child, Children
 from prefork.scoreboard import CallRecord
 
+_PAUSE = 0.02
+"""Seconds between two looks, at least."""
+
 _RESPITE = 1.0
 """Seconds that calls get to end, after all processes of the server stood still."""
 
@@ -26,7 +29,8 @@ def late_calls(
 
     The time of a call is that of the application at work on the next piece of its response; while
     it waits for its client it has none.  One that begins after this look can't be late before
-    `now + timeout`.  One that began before `since` is taken to have begun then.
+    `now + timeout`.  One that began before `since` is taken to have begun then.  There is a pause
+    between two looks, whatever a worker writes into its slot.
     """
     late = []
     look = now + timeout
@@ -37,7 +41,7 @@ def late_calls(
                 late.append(call)
             else:
                 look = min(look, begun + timeout)
-    return late, look
+    return late, max(look, now + _PAUSE)
 
 
 def _report(child: Child, late: list[CallRecord], now: float, stacks: str) -> None:

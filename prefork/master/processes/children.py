@@ -14,6 +14,7 @@ from msgspec.structs import asdict
 
 from prefork import logs
 from prefork.channel import Channel, InboxStuckReport, InvalidReportError, Order, Report
+from prefork.master.periodic import Periodic
 from prefork.master.pool.plan import Worker
 from prefork.master.processes.generation import Generation
 from prefork.master.processes.stack_requests import StackRequests
@@ -55,6 +56,14 @@ _BATCH = 64
 """Reports of one child that are read at once: one that never ends would keep the master from all
 else.  A child that is dead cannot have sent more than a few."""
 
+_PAUSE = 0.1
+"""Seconds for which a child is not listened to after a whole batch: no worker has so much to say,
+and a flood would cost the master as much CPU as the worker."""
+
+_AT_ONCE = 256
+"""Children that are reaped, or were stopped, and are looked at in one round: an application may
+fork as fast as the master reaps, and stop and resume its own worker."""
+
 ReportHandler = Callable[[Child, Report], None]
 
 
@@ -76,7 +85,7 @@ class OtherChildren(Protocol):
         """A child was reaped that was no worker."""
 
 
-class Children:
+class Children(Periodic):
     """All workers alive, by process id."""
 
     def __init__(
@@ -102,6 +111,9 @@ class Children:
         self._report = report
         self._foreign = foreign
         self._by_pid: dict[int, Child] = {}
+        self._paused: dict[Child, float] = {}  # until when, in monotonic seconds
+        self.more_dead = False
+        """More children may be dead than were reaped at once."""
         self.stacks = StackRequests()
         """Requests for the stacks of the workers' threads."""
 
@@ -135,7 +147,10 @@ class Children:
         """The workers that a signal has stopped since the last call: SIGCHLD reports that, too."""
         found = []
         with contextlib.suppress(ChildProcessError):
-            while stop := os.waitid(os.P_ALL, 0, os.WSTOPPED | os.WNOHANG):
+            for _ in range(_AT_ONCE):
+                stop = os.waitid(os.P_ALL, 0, os.WSTOPPED | os.WNOHANG)
+                if stop is None:
+                    break
                 if child := self._by_pid.get(stop.si_pid):
                     found.append(child)
         return found
@@ -205,6 +220,9 @@ class Children:
 
     def _watch(self, child: Child) -> None:
         self._by_pid[child.pid] = child
+        self._listen(child)
+
+    def _listen(self, child: Child) -> None:
         self._selector.register(child.channel, selectors.EVENT_READ, partial(self._readable, child))
 
     def snapshot(self) -> tuple[ChildSnapshot, ...]:
@@ -248,21 +266,38 @@ class Children:
             os.kill(child.pid, number)
 
     def _readable(self, child: Child, _: int) -> None:
-        self._read(child, self._report)
+        if not self._read(child, self._report):
+            self._unwatch(child)
+            self._paused[child] = monotonic() + _PAUSE
 
-    def _read(self, child: Child, report_to: ReportHandler) -> None:
+    @property
+    def due(self) -> float | None:
+        return min(self._paused.values(), default=None)
+
+    def run(self, now: float) -> None:
+        """Listens again to the children whose pause is over."""
+        for child, until in list(self._paused.items()):
+            if until <= now:
+                del self._paused[child]
+                self._listen(child)
+
+    def _read(self, child: Child, report_to: ReportHandler) -> bool:
+        """Whether all that has come was read."""
         for _ in range(_BATCH):
             try:
                 report = child.channel.receive_report()
             except EOFError:
-                return self._unwatch(child)  # it is dying, or has closed its end: reaping shows it
+                self._unwatch(child)  # it is dying, or has closed its end: reaping shows it
+                return True
             except InvalidReportError as problem:
                 self._unwatch(child)
-                return self._kill_faulty(child, str(problem))
+                self._kill_faulty(child, str(problem))
+                return True
             if report is None:
-                return
+                return True
             if self._is_news(child, report):
                 report_to(child, report)
+        return False
 
     def _is_news(self, child: Child, report: Report) -> bool:
         """Most reports are sent once; each that is repeated would be a line in the log."""
@@ -279,6 +314,7 @@ class Children:
     def _release(self, child: Child) -> None:
         """Closes all descriptors of a dead worker."""
         self._unwatch(child)
+        self._paused.pop(child, None)
         self.stacks.worker_gone(child)
         _close(child.channel, child.stacks)
         child.stacks = None
@@ -301,13 +337,16 @@ class Children:
         self._read(child, report or self._report)
 
     def reap(self, others: OtherChildren) -> list[Death]:
-        """Reaps all dead children: SIGCHLD comes once for several (waitpid(2)).
+        """Reaps the dead children, up to `_AT_ONCE`: SIGCHLD comes once for several (waitpid(2)).
 
         The last reports of a child are read before it is reaped: until then no other process can
         get its process id.
         """
         deaths = []
-        while (pid := _dead()) is not None:
+        for _ in range(_AT_ONCE):
+            if (pid := _dead()) is None:
+                self.more_dead = False
+                break
             if pid not in self._by_pid:
                 others.read_reports()
             _, status = os.waitpid(pid, 0)
@@ -321,6 +360,8 @@ class Children:
             # SIGKILL is no fault of the application (out of memory, by hand), unless it is ours.
             sigkill = _is_sigkill(status) and not child.faulty
             deaths.append(Death(child, _how(status), sigkill))
+        else:
+            self.more_dead = True
         if deaths:
             self._scoreboard.only_worker = len(self._by_pid) == 1
         return deaths

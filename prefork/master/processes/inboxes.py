@@ -15,7 +15,6 @@ import os
 import select
 import selectors
 import socket
-import stat
 from collections.abc import Callable, Iterable
 from functools import partial
 from time import monotonic
@@ -220,11 +219,13 @@ class Inboxes(Periodic):
                     return True
                 self._look_soon()
                 data, fd = packet
-                is_socket = stat.S_ISSOCK(os.fstat(fd).st_mode)
+                is_socket = linux.is_stream_socket(fd)
                 sent = is_socket and send(target, data, fd)
                 linux.close_received(fd)
                 if not sent:
-                    report_lost("not passed on" if is_socket else "the descriptor is no socket")
+                    report_lost(
+                        "not passed on" if is_socket else "the descriptor is no stream socket"
+                    )
         return False
 
     def _discard(self, slot: int) -> None:

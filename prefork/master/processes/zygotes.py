@@ -41,6 +41,8 @@ from prefork.worker.boot.zygote import ZygoteArgs, run_zygote
 _BATCH = 64
 """Reports of one zygote that are read at once; it sends two in its life."""
 
+_UNEXPECTED = "the worker sent another report before its process id"
+
 NotSpawned = Callable[[Generation, list[int], str], None]
 
 
@@ -249,6 +251,7 @@ class Zygotes(Periodic):
                     self._ask_next(zygote)
                 elif isinstance(report, FailedReport):
                     self._end(zygote, report.reason)
+            raise InvalidReportError("there is no end of its reports")
         except EOFError:
             # It is dying; if it is not, it is of no use any more.
             self._unwatch(zygote.channel)
@@ -309,8 +312,9 @@ class Zygotes(Periodic):
             report = FailedReport(f"the worker sent a report that cannot be read: {problem}")
         if isinstance(report, BornReport):
             self._forked(pending, report.pid)
-        elif isinstance(report, FailedReport):
-            self._fail(pending, report.reason)
+        elif report is not None:
+            reason = report.reason if isinstance(report, FailedReport) else _UNEXPECTED
+            self._fail(pending, reason)
         self._ask_next(pending.zygote)
 
     def _forked(self, pending: PendingWorker, pid: int) -> None:

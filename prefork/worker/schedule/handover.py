@@ -39,11 +39,10 @@ import array
 import contextlib
 import os
 import socket
-import stat
 from binascii import crc32
 from collections.abc import Iterable, Sequence
 from time import monotonic
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -80,6 +79,9 @@ _BATCH = 64
 _LOST = RateLimit(1.0)
 
 
+_Seconds = Annotated[float, msgspec.Meta(ge=0, le=1 << 40)]
+_Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
+
 PeerAddress = Any
 """The peer's address as accept(2) gave it: the socket module has no type for it."""
 
@@ -95,18 +97,35 @@ class HandoverMessage(msgspec.Struct, array_like=True):
     """Address and port of the client, possibly as a proxy gave them; empty before a read."""
     data: bytes
     """What was read of an unfinished request."""
-    since: float
+    since: _Seconds
     """Monotonic seconds at which that request began."""
-    deadline: float
+    deadline: _Seconds
     """Monotonic seconds, 0 for none: of an idle connection."""
     answered: bool
     """A request on it was answered before."""
     continued: bool
     """100 (Continue) was sent for the unfinished request."""
-    served: int = 0
+    served: _Count = 0
     """Requests that were answered on it."""
-    hops: int = 0
+    hops: _Count = 0
     """How often it was handed over."""
+
+    def __post_init__(self) -> None:
+        """Makes a peer what it was before it was encoded.
+
+        Raises ValueError for what is none: the application of a sibling may have written it.
+        """
+        if isinstance(self.peer, list):
+            host, *numbers = self.peer
+            if (
+                len(numbers) not in (1, 3)
+                or not isinstance(host, str)
+                or {*map(type, numbers)} != {int}
+            ):
+                raise ValueError("not an address of IP")
+            self.peer = (host, *numbers)
+        elif not isinstance(self.peer, str | bytes | tuple | None):
+            raise ValueError("not an address")
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -414,16 +433,14 @@ class Handover:
                 self.pause_receiving()
             try:
                 message = _decode(packet)
-                if not stat.S_ISSOCK(os.fstat(fd).st_mode):
-                    raise ValueError("the descriptor is no socket")
+                if not linux.is_stream_socket(fd):
+                    raise ValueError("the descriptor is no stream socket")
             except Exception as problem:
                 # No worker of ours writes such a message, but its application might: bytes that
                 # end in any exception of a decoder (RecursionError, too), or another file.
                 linux.close_received(fd)
                 report_lost(f"unreadable: {type(problem).__name__}")
                 continue
-            if isinstance(message.peer, list):
-                message.peer = tuple(message.peer)
             message.hops += 1
             return message, fd
         return None
