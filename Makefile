@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: serve test test-all test-lowest test-newest lint lock system-packages bench bench-quick bench-packages chaos fuzz share release coverage help clean
+.PHONY: serve test test-all test-lowest test-newest lint docs lock system-packages bench bench-quick bench-packages chaos fuzz share release coverage help clean
 
 # A terminal is shown how far pip is; a log is not.
 PIP := $(BIN)/python -m pip --disable-pip-version-check $(if $(MAKE_TERMOUT),,--quiet)
@@ -21,6 +21,10 @@ $(VENV)/.test: $(VENV)/.serve requirements/test.txt
 	$(PIP) install --require-hashes -r requirements/test.txt
 	touch $@
 
+$(VENV)/.docs: $(VENV)/.serve requirements/docs.txt
+	$(PIP) install --require-hashes -r requirements/docs.txt
+	touch $@
+
 $(VENV)/.release: $(VENV)/.test requirements/release.txt
 	$(PIP) install --require-hashes -r requirements/release.txt
 	touch $@
@@ -31,12 +35,12 @@ serve: $(VENV)/.serve  ## a real application on http://127.0.0.1:8000
 
 # Most tests wait for a process: four at a time keep two cores busy. Compiled before, where Python
 # is told to write no bytecode: else each of some thousand processes would do it for itself.
-# Lint comes last, and whether it fails or not, the result of the tests is shown.
-test: $(VENV)/.test system-packages  ## all tests, then lint
+# Lint and the site come last, and whether they fail or not, the result of the tests is shown.
+test: $(VENV)/.test $(VENV)/.docs system-packages  ## all tests, then lint and the documentation site
 	$(BIN)/python -m compileall -q prefork tests examples
 	@status=0; \
 	$(BIN)/python -m pytest -n 4 --dist loadfile || status=$$?; \
-	$(MAKE) --no-print-directory lint || status=1; \
+	$(MAKE) --no-print-directory lint docs || status=1; \
 	exit $$status
 
 # Each Python from 3.11 on that is on this machine; those that are missing are named.
@@ -55,6 +59,10 @@ lint: $(VENV)/.test  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# The documentation site; a link in it that leads nowhere is an error. It takes some seconds.
+docs: $(VENV)/.docs  ## the documentation site, build/site/html/index.html
+	$(BIN)/python -m tools.site
+
 # The newest releases within the ranges of pyproject.toml, for every platform and Python.
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
     --no-annotate --custom-compile-command "make lock" pyproject.toml --group build
@@ -65,6 +73,7 @@ lock: $(VENV)/.test  ## the newest releases into requirements/
 	    --extra reload --extra wire --extra top --extra metrics --extra zstd --extra uvloop --extra websocket --group test \
 	    -o requirements/test.txt
 	$(LOCK) --upgrade --constraint requirements/test.txt --group release -o requirements/release.txt
+	$(LOCK) --upgrade --constraint requirements/test.txt --group docs -o requirements/docs.txt
 
 # What some tests talk to (nginx, tshark); a test skips where it can't be had, but not in CI.
 system-packages:  ## the programs that some tests talk to
@@ -120,4 +129,4 @@ help:  ## this list
 	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / { printf "%-16s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 clean:  ## remove what was made here
-	rm -rf $(VENV) bench/.venv bench/build dist coverage
+	rm -rf $(VENV) bench/.venv bench/build build dist coverage

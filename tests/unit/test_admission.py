@@ -2,6 +2,7 @@
 
 import socket
 from dataclasses import dataclass
+from resource import RLIM_INFINITY
 from weakref import WeakSet
 
 import pytest
@@ -123,12 +124,18 @@ def test_addresses_that_are_gone_are_forgotten() -> None:
 
 @pytest.mark.parametrize(
     ("limit", "descriptors", "expected"),
-    [(0, 1024, 992), (10_000, 1024, 992), (100, 1024, 100), (0, 20, 16), (7, -1, 7), (0, -1, 0)],
+    [
+        (0, 1024, 992),
+        (10_000, 1024, 992),
+        (100, 1024, 100),
+        (0, 20, 16),
+        (7, RLIM_INFINITY, 7),
+        (0, RLIM_INFINITY, 0),
+    ],
 )
 def test_there_are_no_more_than_descriptors(
     monkeypatch: pytest.MonkeyPatch, limit: int, descriptors: int, expected: int
 ) -> None:
-    """-1 is RLIM_INFINITY."""
     monkeypatch.setattr("resource.getrlimit", lambda _: (descriptors, descriptors))
     assert Admission(limit, 0, descriptors=descriptor_limit()).limit == expected
 

@@ -74,6 +74,8 @@ def test_a_server_has_no_use_for_what_reads_command_lines() -> None:
     code = "import sys, prefork.cli.serving; print(*sys.modules)"
     loaded = run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     heavy = {"click", "dataclasses", "tomllib", "tempfile", "hashlib", "ssl", "subprocess", "email"}
+    if sys.version_info[:2] == (3, 14):
+        heavy.remove("dataclasses")  # by traceback of CPython 3.14, for its colours
     assert not heavy & set(loaded.split())
 
 
