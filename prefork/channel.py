@@ -7,12 +7,12 @@ The tag in a message names its type.
 
 import array
 import contextlib
-import socket
 from typing import Annotated
 
 import msgspec
 
 from prefork import linux
+from prefork.unpatched import socket
 
 LIMIT = 64 * 1024
 """Bytes of one message; a longer reason is cut to fit."""

@@ -4,14 +4,13 @@ import contextlib
 import ctypes
 import errno
 import fcntl
-import os
-import select
-import socket
 import struct
 import sys
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
+
+from prefork.unpatched import os, select, socket
 
 _libc = ctypes.CDLL(None, use_errno=True)
 

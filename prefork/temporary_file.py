@@ -5,8 +5,9 @@ that name of the application's; imported before, it takes memory for which most 
 """
 
 import errno
-import os
 from collections.abc import Iterator
+
+from prefork.unpatched import os
 
 _NO_PLACE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS})
 """Errors that say that no file can be made in a directory, and not that none can be made now."""

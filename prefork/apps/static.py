@@ -9,7 +9,6 @@ deployment that swaps the link is seen by the next request, and no request sees 
 """
 
 import errno
-import os
 import stat
 import string
 import time
@@ -32,6 +31,7 @@ from prefork.apps.wsgi import Application, StartResponse
 from prefork.http.negotiation import accepted
 from prefork.http.request import Environ
 from prefork.linux import open_beneath
+from prefork.unpatched import os
 
 _ALLOW = ("Allow", "GET, HEAD, OPTIONS")
 # A FIFO without a writer would block the worker; a terminal would become its controlling one.

@@ -3,7 +3,6 @@
 import os
 import stat
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from io import BufferedReader, FileIO
 from types import TracebackType
@@ -20,6 +19,7 @@ from prefork.http.response_head import (
     error,
 )
 from prefork.http.streamed_body import BodyError
+from prefork.unpatched import Lock, RLock
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 StartResponse = Callable[..., Callable[[bytes], None]]
@@ -116,7 +116,7 @@ _READING = frozenset({"read", "readinto", "readall", "read1", "fileno", "tell"})
 _TOO_EARLY = "start_response was not called before the body began"
 _TOO_LATE = "write() was called after the end of the response"
 
-_creating_lock = threading.Lock()
+_creating_lock = Lock()
 """Held while a response gets its lock."""
 
 
@@ -147,7 +147,7 @@ class WsgiResponse:
         """Deleted after the call: its environ refers to this object, which would be a cycle."""
         self._out = out
         self._left = 0
-        self._lock: threading.RLock | None = None
+        self._lock: RLock | None = None
         """Serializes the bytes of this response, if other threads may send some of them."""
         self._over = False
         """The last bytes are on their way, and no thread may add to them."""
@@ -244,7 +244,7 @@ class WsgiResponse:
             if not self._over and self.head is None and self.request.http11:
                 self._out.send_interim(data)
 
-    def _serialized(self) -> threading.RLock:
+    def _serialized(self) -> RLock:
         """The lock of this response, made when it is first asked for.
 
         A thread takes it before it looks at `_over`, and `_end_writing` sets that before it looks
@@ -252,7 +252,7 @@ class WsgiResponse:
         """
         with _creating_lock:
             if self._lock is None:
-                self._lock = threading.RLock()
+                self._lock = RLock()
             return self._lock
 
     def _end_writing(self) -> None:

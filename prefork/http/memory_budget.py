@@ -1,6 +1,6 @@
 """A limit on the memory that all clients of a worker may take together."""
 
-from threading import RLock
+from prefork.unpatched import RLock
 
 
 class MemoryBudget:

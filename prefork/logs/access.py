@@ -10,13 +10,13 @@ place, and the worker goes on.
 
 import json
 import re
-import threading
 from collections.abc import Callable, Mapping
 from time import localtime
 from typing import Any, Literal
 
 from prefork.logs.sink import LogSink
 from prefork.logs.syslog import Syslog
+from prefork.unpatched import RLock
 
 BATCH = 64 * 1024
 """Bytes at which a batch is written without waiting for `flush`."""
@@ -60,7 +60,7 @@ class AccessLog:
         self._size = 0
         # An RLock: the handler of SIGQUIT may interrupt a flush, and flush.  A line can then be
         # doubled, but none is lost.
-        self._flushing = threading.RLock()
+        self._flushing = RLock()
         self._clf_second = (-1, "")
         self._iso_second = (-1, "", "")
 

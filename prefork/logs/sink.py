@@ -6,12 +6,11 @@ not split across two writes unless it is longer than that.
 """
 
 import errno
-import os
-import select
 import stat
-import threading
 from collections.abc import Callable
 from time import monotonic
+
+from prefork.unpatched import RLock, os, select
 
 WRITE_TIMEOUT = 5.0
 """Seconds to wait for a reader (of a pipe, a socket, a terminal) that does not read."""
@@ -42,7 +41,7 @@ class LogSink:
         self.is_file = target not in _STANDARD
         self.fd = self.open() if self.is_file else _STANDARD[target]
         self._on_loss = on_loss
-        self._lock = threading.RLock()  # a signal handler may interrupt a write, and write
+        self._lock = RLock()  # a signal handler may interrupt a write, and write
         self._lost = 0
         self._reason = ""
         self._torn = False

@@ -6,14 +6,12 @@ of several processes cannot mix.
 """
 
 import os
-import select
-import socket
-import threading
 import time
 from collections.abc import Callable
 from time import monotonic
 
 from prefork.logs.sink import WRITE_TIMEOUT, LogError
+from prefork.unpatched import RLock, select, socket
 
 PATH = "/dev/log"
 
@@ -39,7 +37,7 @@ class Syslog:
         self.target = target
         self._path = target.removeprefix(TARGET).removeprefix(":") or PATH
         self._on_loss = on_loss
-        self._lock = threading.RLock()  # a signal handler may interrupt a write, and write
+        self._lock = RLock()  # a signal handler may interrupt a write, and write
         self._lost = 0
         self._reason = ""
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)

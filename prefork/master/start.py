@@ -20,6 +20,7 @@ from prefork.master.snapshot import SnapshotError
 from prefork.master.start_state import known_state
 from prefork.master.upgrade.exec import ExecArgs, adopt, exec_args, receive
 from prefork.scoreboard import ScoreboardError
+from prefork.unpatched import is_patched
 
 
 def serve(
@@ -40,6 +41,12 @@ def serve(
 
     Raises StartError; nothing is left behind then.
     """
+    if is_patched():
+        raise StartError(
+            "the threads of Python are replaced in this process (by gevent's patch_all() or"
+            " eventlet's monkey_patch()); call that in the module of the application, which only"
+            " the workers import"
+        )
     handover = exec_args()
     if handover is not None:
         return _replace_master(source, handover, watch)

@@ -1,12 +1,11 @@
-"""An application whose process gets no other thread: each would need a stack of 64 TiB.
+"""An application whose process gets no other thread.
 
 So it is with a limit of processes that is reached, or without clone3(2).
 """
 
-import threading
-
 from tests.apps.basic import app
+from tests.support.seccomp import refuse_threads
 
-threading.stack_size(1 << 46)
+refuse_threads()
 
 __all__ = ["app"]

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import pytest
 
+from prefork import unpatched
 from prefork.logs import AccessLog, LogSink
 
 Format = Literal["common", "combined", "json"]
@@ -306,7 +307,7 @@ def test_a_batch_goes_to_a_file_in_one_write(
         sizes.append(len(data))
         return write(fd, data)
 
-    monkeypatch.setattr(os, "write", counted)
+    monkeypatch.setattr(unpatched.os, "write", counted)
     log.flush()
     sink.close()
     assert sizes == [(tmp_path / "log").stat().st_size]

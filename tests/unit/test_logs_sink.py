@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from prefork import unpatched
 from prefork.logs import LogError, LogSink
 from prefork.logs import sink as sink_module
 
@@ -147,7 +148,7 @@ def test_lines_go_to_a_file_in_one_write(
         sizes.append(len(data))
         return write(fd, data)
 
-    monkeypatch.setattr(os, "write", counted)
+    monkeypatch.setattr(unpatched.os, "write", counted)
     sink.write(b"a line\n" * 20_000)
     assert sizes == [140_000]
 
@@ -157,7 +158,7 @@ def test_short_writes_are_continued(
 ) -> None:
     sink = open_sink(tmp_path / "log")
     write = os.write
-    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:7]))
+    monkeypatch.setattr(unpatched.os, "write", lambda fd, data: write(fd, data[:7]))
     sink.write(b"the first line\nthe second\n")
     assert (tmp_path / "log").read_bytes() == b"the first line\nthe second\n"
 
@@ -268,7 +269,7 @@ def test_patience_is_spent_once_and_comes_back(
             return self._poll.poll(0)
 
     poll = select.poll
-    monkeypatch.setattr(select, "poll", Poll)
+    monkeypatch.setattr(unpatched.select, "poll", Poll)
     path, reader = fifo
     sink = open_sink(path)
     for line in (b"x" * 4095 + b"\n", b"lost\n", b"lost\n"):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from prefork import unpatched
 from prefork.temporary_file import unnamed_file
 
 
@@ -22,7 +23,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
             raise OSError(errno.EOPNOTSUPP, "Operation not supported")
         return actual(path, flags, mode)
 
-    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(unpatched.os, "open", refuse)
 
 
 def test_it_has_no_name_and_no_reader_and_keeps_what_is_written(
@@ -64,7 +65,7 @@ def test_without_a_free_descriptor_no_other_directory_is_tried(
         raise OSError(errno.EMFILE, "Too many open files")
 
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(unpatched.os, "open", refuse)
     with pytest.raises(OSError, match="Too many open files"):
         unnamed_file()
     assert asked == [str(tmp_path)]

@@ -2,12 +2,12 @@
 
 import atexit
 import contextlib
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterable
 from typing import NoReturn, Protocol
 
+from prefork.unpatched import os
 from prefork.worker.schedule.accept import WAKE
 
 # A terminal sends INT, HUP and WINCH to its whole foreground group: the master decides on them.
@@ -68,6 +68,12 @@ def drop_master_state(foreign: Iterable[int]) -> None:
         atexit.register(sys.modules["logging"].shutdown)
     if "multiprocessing.util" in sys.modules:  # it would not register its callback again
         atexit.register(sys.modules["multiprocessing.util"]._exit_function)
+
+
+def renew_event_loop() -> None:
+    """Gives a worker that a zygote has forked an event loop of its own, as gevent asks for."""
+    if (gevent := sys.modules.get("gevent")) is not None:
+        gevent.reinit()
 
 
 def close_descriptors(fds: Iterable[int]) -> None:

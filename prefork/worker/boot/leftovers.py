@@ -2,11 +2,12 @@
 
 import contextlib
 import os
-import socket
 import sys
 import threading
 
 from prefork import logs
+from prefork.unpatched import sleep, socket
+from prefork.worker.schedule.kernel_thread import KernelThread
 
 _PATIENCE = 1.0
 """Seconds that a worker may take for its end until it is logged what it waits for."""
@@ -76,13 +77,12 @@ def report_what_is_waited_for() -> None:
 
     To be called by the main thread of a worker that is about to end.
     """
-    timer = threading.Timer(_PATIENCE, _report)
-    timer.daemon = True
     with contextlib.suppress(RuntimeError):  # no room for a thread
-        timer.start()
+        KernelThread(_report).start()
 
 
 def _report() -> None:
+    sleep(_PATIENCE)
     threads = [
         thread.name
         for thread in threading.enumerate()

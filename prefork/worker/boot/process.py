@@ -24,6 +24,7 @@ from prefork.worker.boot.fork_protection import (
     close_descriptors,
     drop_master_state,
     protect_from_forks,
+    renew_event_loop,
     unblock_signals,
 )
 from prefork.worker.boot.hooks import Hooks, WorkerInfo
@@ -57,6 +58,7 @@ def run_worker(args: WorkerArgs, loaded: LoadedApplication | None = None) -> NoR
             drop_master_state(args.foreign)
         else:
             close_descriptors(args.foreign)
+            renew_event_loop()
         _become_worker(args)
         status = _serve(args, loaded)
     except BaseException as problem:

@@ -2,12 +2,11 @@
 
 import contextlib
 import faulthandler
-import os
-import select
 import signal
-import threading
 
 from prefork.stack_dump import DUMP, SIGNAL, WorkerStacks
+from prefork.unpatched import os, select
+from prefork.worker.schedule.kernel_thread import KernelThread
 
 
 def register_stack_signal(stacks: WorkerStacks) -> None:
@@ -24,9 +23,7 @@ def start_stack_thread(stacks: WorkerStacks) -> None:
     To be called after rights were dropped, since a thread keeps those with which it was started.
     If no thread can be started, only the signal has an effect.
     """
-    thread = threading.Thread(
-        target=_write_on_request, args=(stacks.request, stacks.memfd), name="stacks", daemon=True
-    )
+    thread = KernelThread(lambda: _write_on_request(stacks.request, stacks.memfd))
     old = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # the thread's for ever
     try:
         with contextlib.suppress(RuntimeError):

@@ -12,7 +12,6 @@ parent's death: earlier, it would get the signal of the process between.
 
 import contextlib
 import gc
-import os
 import signal
 import threading
 from typing import NoReturn
@@ -24,6 +23,7 @@ from msgspec.structs import asdict
 from prefork import linux, logs
 from prefork.channel import BornReport, Channel, FailedReport, ForkOrder, ReadyReport, ReopenOrder
 from prefork.stack_dump import WorkerStacks
+from prefork.unpatched import os
 from prefork.worker.boot.application_setup import restrict, set_up_application
 from prefork.worker.boot.boot_failure import FAILED_TO_BOOT, describe
 from prefork.worker.boot.fork_protection import (
@@ -103,7 +103,7 @@ def _serve(args: ZygoteArgs) -> int:
 
 def _warn_of_threads() -> None:
     names = [
-        thread.name for thread in threading.enumerate() if thread is not threading.current_thread()
+        thread.name for thread in threading.enumerate() if thread is not threading.main_thread()
     ]
     if names:
         logs.event(

@@ -4,7 +4,6 @@ If the application asks for more than has come, its own thread waits for the cli
 """
 
 import contextlib
-import select
 from contextlib import AbstractContextManager
 from time import monotonic
 from typing import Protocol
@@ -13,6 +12,7 @@ from prefork.http.head_rules import Reject
 from prefork.http.reader import RequestReader
 from prefork.http.response_head import CONTINUE
 from prefork.http.streamed_body import StreamedBody
+from prefork.unpatched import select
 from prefork.worker.transport.client_limits import ClientLimits, due
 
 

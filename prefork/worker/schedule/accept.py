@@ -16,12 +16,12 @@ next accept4 fails, and the thread is interrupted until it has stopped.
 import contextlib
 import errno
 import signal
-import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
 
+from prefork.unpatched import Lock, sleep
+from prefork.worker.schedule.kernel_thread import KernelThread
 from prefork.worker.schedule.worker_listener import AcceptedSocket, WorkerListener
 
 WAKE = signal.SIGRTMIN + 1
@@ -36,7 +36,7 @@ QUEUE_EMPTY = frozenset({errno.EAGAIN, errno.EINVAL})
 EINVAL comes from a Unix socket that was shut down for reading."""
 
 
-def start_without_signals(thread: threading.Thread) -> None:
+def start_without_signals(thread: KernelThread) -> None:
     """Starts a thread that blocks all signals from its first moment on; main thread only.
 
     A thread that does not block them may be given a signal of the process that has woken the main
@@ -138,14 +138,14 @@ class AcceptorThread:
         self._may_continue = may_continue
         # Released to let the thread accept. A plain lock: a semaphore's own lock would be held
         # when a signal handler comes in the middle of `resume` and calls `stop`.
-        self._gate = threading.Lock()
+        self._gate = Lock()
         self._gate.acquire()
         self._stopped = False
-        self._thread: threading.Thread | None = None
+        self._thread: KernelThread | None = None
 
     def start(self) -> None:
         """Starts the thread, which waits for `resume`; see `start_without_signals`."""
-        thread = threading.Thread(target=self._run, name="acceptor", daemon=True)
+        thread = KernelThread(self._run)
         start_without_signals(thread)
         self._thread = thread
 
@@ -169,7 +169,7 @@ class AcceptorThread:
             # Repeated: the thread may be just outside the system call that is to be interrupted.
             with contextlib.suppress(ProcessLookupError):
                 signal.pthread_kill(thread.ident, WAKE)
-            time.sleep(0.0005)
+            sleep(0.0005)
 
     def _open_gate(self) -> None:
         with contextlib.suppress(RuntimeError):  # it is open, and the thread was not there yet

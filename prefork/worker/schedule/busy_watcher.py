@@ -8,16 +8,16 @@ brings the main thread out of accept4 for what was in there."""
 
 import contextlib
 import os
-import select
 import signal
 import sys
-import threading
 from collections.abc import Callable
-from time import monotonic, sleep
+from time import monotonic
 
 from prefork import logs
+from prefork.unpatched import Lock, get_ident, select, sleep
 from prefork.worker.schedule.accept import WAKE, MainAcceptor, start_without_signals
 from prefork.worker.schedule.handover import HOPS, Handover, HandoverMessage
+from prefork.worker.schedule.kernel_thread import KernelThread
 from prefork.worker.schedule.pending_work import PendingWork
 from prefork.worker.schedule.service_interface import Service
 from prefork.worker.schedule.threads import LeaderFollowers
@@ -82,9 +82,9 @@ class Watcher:
         self._service = service
         self._epoll = service.poller.fileno()
         self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._main = threading.get_ident()
-        self._thread: threading.Thread | None = None
-        self._started = threading.Lock()
+        self._main = get_ident()
+        self._thread: KernelThread | None = None
+        self._started = Lock()
         self._started.acquire()
         self._quiet = 0
         self._stopped = False
@@ -98,7 +98,7 @@ class Watcher:
         """Creates the thread, which waits for `start` (main thread).
 
         Raises RuntimeError if the kernel has no room for another thread."""
-        thread = threading.Thread(target=self._run, name="watcher", daemon=True)
+        thread = KernelThread(self._run)
         start_without_signals(thread)
         self._thread = thread
 

@@ -16,9 +16,10 @@ more, or no sibling waits, the worker goes on: this costs one getsockopt(2).
 import os
 import socket
 import sys
-from time import monotonic, sleep
+from time import monotonic
 
 from prefork.scoreboard import AcceptFlags
+from prefork.unpatched import sleep
 from prefork.worker.schedule.handover import Handover
 
 _YIELDS = 2

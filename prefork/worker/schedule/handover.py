@@ -38,7 +38,6 @@ that it held, and what is in an inbox when the master is killed.
 import array
 import contextlib
 import os
-import socket
 from binascii import crc32
 from collections.abc import Iterable, Sequence
 from time import monotonic
@@ -49,6 +48,7 @@ import msgspec
 from prefork import linux, logs
 from prefork.logs.rate_limit import RateLimit
 from prefork.scoreboard import Scoreboard, SlotReader
+from prefork.unpatched import socket
 from prefork.worker.schedule.descriptor_limit import descriptor_limit
 
 VERSION = 3

@@ -21,11 +21,11 @@ import asyncio
 import contextlib
 import errno
 import os
-import select
 from collections import deque
 from collections.abc import Callable, Sequence
 
 from prefork import logs
+from prefork.unpatched import select
 from prefork.worker.schedule.accept import QUEUE_EMPTY, AcceptorThread
 from prefork.worker.schedule.accept_strategy import PAUSE
 from prefork.worker.schedule.event_loop import backend_descriptor

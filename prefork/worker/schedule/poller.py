@@ -6,12 +6,11 @@ operation, so two threads never serve the same connection.  The deadlines are on
 (prefork.worker.schedule.deadline_wheel).
 """
 
-import select
-import threading
 from collections.abc import Mapping
 from math import inf
 from typing import Generic, Protocol, TypeVar
 
+from prefork.unpatched import RLock, select
 from prefork.worker.schedule.deadline_wheel import DeadlineWheel, Timed
 
 EPOLLIN = select.EPOLLIN
@@ -172,7 +171,7 @@ class SharedConnectionPoller(ConnectionPoller[P]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._unregistered: set[int] = set()
         """Descriptors that were taken out of the epoll while their connection was served."""
         self._watched: set[int] = set()

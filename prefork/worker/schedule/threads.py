@@ -13,9 +13,12 @@ The application is never in more calls than there are threads: only these thread
 import os
 import threading
 from collections.abc import Callable
+from functools import partial
 
 from prefork import logs
 from prefork.scoreboard import ThreadRecord
+from prefork.unpatched import Lock, is_patched
+from prefork.worker.schedule.kernel_thread import KernelThread
 
 _SLOW = 0.001
 """Seconds: if recent calls took longer on average, a follower is promoted before a call. That
@@ -28,9 +31,17 @@ _WEIGHT = 1 / 8
 
 
 def _locked() -> threading.Lock:
-    lock = threading.Lock()
+    lock = Lock()
     lock.acquire()
     return lock
+
+
+def _start(run: Callable[[], None], name: str) -> None:
+    """Starts a thread that calls the application, as one that it finds in `threading`."""
+    if is_patched():  # it would be a greenlet of this thread
+        KernelThread(run).start()
+    else:
+        threading.Thread(target=run, name=name, daemon=True).start()
 
 
 class _Follower:
@@ -67,7 +78,7 @@ class LeaderFollowers:
         self._main_promoted = _locked()
         self._followers = [_Follower(record) for record in records[1:]]
         self._free: list[_Follower] = []
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._wake = wake
         self._mean = _MOST if slow else 0.0
 
@@ -75,9 +86,7 @@ class LeaderFollowers:
         """Starts the threads. `lead` waits in the epoll once, and serves what is there."""
         self._free.extend(self._followers)
         for number, follower in enumerate(self._followers, 1):
-            threading.Thread(
-                target=self._run, args=(follower, lead), name=f"call-{number}", daemon=True
-            ).start()
+            _start(partial(self._run, follower, lead), f"call-{number}")
 
     @property
     def all_free(self) -> bool:

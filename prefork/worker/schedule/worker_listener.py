@@ -1,10 +1,10 @@
 """A listener as one worker has it."""
 
-import os
 import socket
 from collections.abc import Iterable
 
 from prefork.scoreboard import LISTENERS, AcceptFlags
+from prefork.unpatched import os
 from prefork.worker.schedule.fairness import AcceptFairness
 from prefork.worker.schedule.handover import Handover, PeerAddress, inode_of
 

@@ -12,7 +12,6 @@ The contract, beside the specification (HTTP 2.5):
 """
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable
 from select import EPOLLIN, EPOLLOUT
 from typing import Protocol
@@ -24,6 +23,7 @@ from prefork.http.head_rules import Reject
 from prefork.http.request import Request
 from prefork.http.response_head import error
 from prefork.http.streamed_body import StreamedBody
+from prefork.unpatched import os
 from prefork.worker.protocol.asgi_connection import AsgiConnection
 from prefork.worker.protocol.connection_state import ConnectionState
 from prefork.worker.transport.output_buffer import AHEAD

@@ -7,7 +7,6 @@ answers each request (prefork.worker.service.wsgi_caller).
 
 import socket
 import sys
-import threading
 from collections.abc import Sequence
 from functools import partial
 from time import monotonic
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from prefork.http.head_rules import Reject
 from prefork.http.reader import Peer
 from prefork.scoreboard import ThreadRecord, WorkerStatsWriter
+from prefork.unpatched import Lock
 from prefork.worker.protocol.connection_state import (
     READING,
     TABLE,
@@ -94,7 +94,7 @@ class HttpService:
         self._stats = stats
         self._profiles = profiles
         self._reading = self._writing = 0
-        self._counting = threading.Lock()
+        self._counting = Lock()
         self._admission = admission
         self._refusals = refusals
         self._request_timeout = request_timeout

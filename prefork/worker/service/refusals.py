@@ -4,11 +4,11 @@ Each is a line in the access log and counts as an answered request.  Operators w
 it first in the log of their balancer.  One event says every few seconds how many there were.
 """
 
-import threading
 from time import time
 
 from prefork import logs
 from prefork.scoreboard import ThreadRecord
+from prefork.unpatched import Lock
 from prefork.worker.protocol.http_connection import RefusedRequest
 from prefork.worker.service.wsgi_caller import AccessLogWriter
 
@@ -36,7 +36,7 @@ class Refusals:
     def __init__(self, access: AccessLogWriter | None) -> None:
         self._access = access
         self._limit = logs.RateLimit(_LOG_EVERY)
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._counts: dict[int, int] = {}
         self._last = ""
 

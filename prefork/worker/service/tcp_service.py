@@ -9,18 +9,17 @@ A worker that was ordered to leave lets its handlers go on.  They learn of it fr
 input, so that a handler that waits for its client ends in order.
 """
 
-import _thread
 import inspect
 import signal
 import socket
-import threading
 from collections.abc import Callable
-from time import monotonic, sleep
+from time import monotonic
 
 from prefork import logs
 from prefork.http.forwarded import Trusts
 from prefork.http.proxy_protocol import ProxyError
 from prefork.scoreboard import ThreadRecord, WorkerStatsWriter
+from prefork.unpatched import get_ident, sleep, start_new_thread
 from prefork.worker.protocol.connection_state import (
     TABLE,
     ConnectionState,
@@ -161,7 +160,7 @@ class TcpService:
         # interrupted may hold.  Signals are for the main thread, which may wait in the handler.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
-            _thread.start_new_thread(self._end_input, (limit - min(_LAST_WORDS, limit / 5),))
+            start_new_thread(self._end_input, (limit - min(_LAST_WORDS, limit / 5),))
         except RuntimeError:  # no room for a thread
             self._end_input(0.0)
         finally:
@@ -197,7 +196,7 @@ class TcpService:
         self._forked = True
         for connection in self._open:
             # The one whose handler has forked may go on in the child.
-            if connection.thread != threading.get_ident():
+            if connection.thread != get_ident():
                 connection.sock.close()
 
     # One connection, which this thread has.
@@ -230,7 +229,7 @@ class TcpService:
         if threads is not None:
             threads.before_call(record)
         self._running[connection] = now
-        connection.thread = threading.get_ident()
+        connection.thread = get_ident()
         if self._input_ended:
             connection.shut_for_reading()
         failure: BaseException | None = None

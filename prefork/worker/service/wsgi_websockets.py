@@ -7,8 +7,6 @@ sent.  The application speaks the protocol itself.
 """
 
 import signal
-import threading
-from _thread import start_new_thread
 from random import shuffle, uniform
 from time import monotonic, sleep
 
@@ -16,6 +14,7 @@ from prefork import logs
 from prefork.http.head_rules import Reject
 from prefork.http.request import Request
 from prefork.scoreboard import ThreadRecord
+from prefork.unpatched import Lock, start_new_thread
 from prefork.websocket.close_codes import GOING_AWAY, SERVICE_RESTART
 from prefork.websocket.opening_handshake import asks_for_websocket, read_handshake
 from prefork.worker.protocol.http_connection import HttpConnection
@@ -37,7 +36,7 @@ class WsgiWebsockets:
         """`seconds`: graceful_timeout, 0 for no limit."""
         self._seconds = seconds
         self._open: set[UpgradedSocket] = set()
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._code = 0
         """With which they are closed, once the worker is on its way out."""
 

@@ -1,6 +1,6 @@
 """Accepted descriptors as sockets, and the names of their peers."""
 
-import socket
+from prefork.unpatched import socket
 
 _MAPPED = "::ffff:"
 _STREAM = int(socket.SOCK_STREAM)

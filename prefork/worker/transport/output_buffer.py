@@ -6,7 +6,6 @@ that has more to send has to wait for the client.
 
 import contextlib
 import os
-import select
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from time import monotonic
 
 from prefork import linux
 from prefork.temporary_file import unnamed_file
+from prefork.unpatched import select
 from prefork.worker.transport.client_limits import ClientLimits, Pace, due
 
 AHEAD = 128 * 1024
