@@ -8,13 +8,13 @@ sent.  The application speaks the protocol itself.
 
 import signal
 from random import shuffle, uniform
-from time import monotonic, sleep
+from time import monotonic
 
 from prefork import logs
 from prefork.http.head_rules import Reject
 from prefork.http.request import Request
 from prefork.scoreboard import ThreadRecord
-from prefork.unpatched import Lock, start_new_thread
+from prefork.unpatched import Lock, sleep, start_new_thread
 from prefork.websocket.close_codes import GOING_AWAY, SERVICE_RESTART
 from prefork.websocket.opening_handshake import asks_for_websocket, read_handshake
 from prefork.worker.protocol.http_connection import HttpConnection

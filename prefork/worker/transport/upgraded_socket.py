@@ -8,10 +8,10 @@ other, and the application may answer the request instead.
 import contextlib
 import os
 import socket
-import threading
 from collections.abc import Callable
 from typing import Any
 
+from prefork.unpatched import Lock
 from prefork.websocket.frame_writer import close_frame
 
 _SWITCHED = b"HTTP/1.1 101"
@@ -33,7 +33,7 @@ class UpgradedSocket(socket.socket):
         self.taken = False
         """The application has used it."""
         self._open = False
-        self._sending = threading.Lock()
+        self._sending = Lock()
         """Held while the application sends, so that nothing gets into the middle of a frame."""
 
     def _take(self) -> None:
