@@ -35,6 +35,9 @@ class BornReport(msgspec.Struct, tag="born", frozen=True):
 class ReadyReport(msgspec.Struct, tag="ready", frozen=True):
     """The application is loaded, and the worker waits for the order to serve."""
 
+    asgi: bool = False
+    """The application is one of ASGI, which a configuration with protocol "auto" leaves open."""
+
 
 class LeavingReport(msgspec.Struct, tag="leaving", frozen=True):
     """The worker has obeyed an order to stop or to retire: it need not be repeated."""

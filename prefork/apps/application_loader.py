@@ -5,31 +5,60 @@ import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from prefork.apps.wsgi import Application
 from prefork.config import Config
+from prefork.config.checks import protocol_keys
+from prefork.config.schema import Protocol
 from prefork.config.values import nearest
 
 if TYPE_CHECKING:
+    import inspect
+
     from prefork.apps.static import Mounts, Site
+
+
+_NAMED = {"wsgi": "a WSGI application", "asgi": "an ASGI application"}
 
 
 class LoadError(Exception):
     """The application cannot be loaded; one line that says what is wrong and what to do."""
 
 
-def load_application(config: Config) -> Application:
-    """The WSGI application: an imported one, with its mounts, or a static site.
+def load(config: Config) -> tuple[Config, Any]:
+    """What the configuration names, and the configuration with the protocol of that in place of
+    "auto": a WSGI application with its mounts, or a static site; an ASGI application; or a TCP
+    handler.
 
     Raises LoadError, and whatever the application's own code raises when it is imported.
     """
-    static = config.static
-    if config.server.protocol == "static":
-        assert static.root is not None
-        application: Application = _site(static.root, config)
+    protocol, target = config.server.protocol, config.server.app
+    if protocol == "static":
+        return config, _wsgi_application(config, None)
+    assert target is not None
+    found = find(target)
+    if protocol == "auto":
+        protocol = _recognized(target, found)
+        config = replace(config, server=replace(config.server, protocol=protocol))
+        for key, reason, hint in protocol_keys(config):
+            more = f"; {hint}" if hint else ""
+            raise LoadError(f"{target}: this is {_NAMED[protocol]}: {key}: {reason}{more}")
+    if protocol == "tcp":
+        _check_handler(target, found)
+    elif protocol == "asgi":
+        _check_asgi_application(target, found)
     else:
-        assert config.server.app is not None
-        application = find(config.server.app)
-        _check_application(config.server.app, application)
+        _check_application(target, found)
+        found = _wsgi_application(config, found)
+    return config, found
+
+
+def _wsgi_application(config: Config, application: Application | None) -> Application:
+    static = config.static
+    if application is None:
+        assert static.root is not None
+        application = _site(static.root, config)
     if static.mounts:
         application = load_mounts(config, application)
     return compressed(config, application)
@@ -50,14 +79,6 @@ def compressed(config: Config, application: Application) -> Application:
     from prefork.apps.compress import Compress
 
     return Compress(application, config.http.compress, config.http.compress_min_size)
-
-
-def load_asgi_application(config: Config) -> Callable[..., Any]:
-    """The ASGI application.  Raises as `load_application` does."""
-    assert config.server.app is not None
-    application: Callable[..., Any] = find(config.server.app)
-    _check_asgi_application(config.server.app, application)
-    return application
 
 
 def _site(root: str, config: Config) -> "Site":
@@ -88,12 +109,71 @@ def import_parts(config: Config) -> None:
         import prefork.apps.compress  # noqa: F401
 
 
-def load_handler(config: Config) -> Callable[..., object]:
-    """The TCP handler. Raises as `load_application` does."""
-    assert config.server.app is not None
-    handler: Callable[..., object] = find(config.server.app)
-    _check_handler(config.server.app, handler)
-    return handler
+def _recognized(target: str, application: Callable[..., object]) -> Protocol:
+    """The protocol of an application, by its signature.  Raises LoadError if it has none of them.
+
+    A WSGI application is called with two arguments, and one of ASGI 3 with three, for a coroutine.
+    An application that can be called with both, and does not show that it is asynchronous (such as
+    a wrapper with *args), is taken for WSGI.
+    """
+    takes = _arity(application)
+    if takes is None:
+        return "wsgi"
+    if takes(3) and (_is_asynchronous(application) or not takes(2)):
+        return "asgi"
+    if takes(2):
+        return "wsgi"
+    _refuse_factory(target, application, takes)
+    raise LoadError(
+        f"{target}: neither a WSGI application, which is called with (environ, start_response), nor"
+        " one of ASGI 3, an `async def` that is called with (scope, receive, send): this takes "
+        f"{_signature(application)}; for a TCP handler use --tcp, or set server.protocol"
+    )
+
+
+def _signature(application: Callable[..., object]) -> "inspect.Signature | None":
+    """The application's own signature: a wrapper says nothing of what it wraps.  None for a
+    builtin without one."""
+    import inspect
+
+    try:
+        return inspect.signature(application, follow_wrapped=False)
+    except (TypeError, ValueError):
+        return None
+
+
+def _arity(application: Callable[..., object]) -> Callable[[int], bool] | None:
+    """Whether it can be called with so many arguments; None if that is not known."""
+    signature = _signature(application)
+    if signature is None:
+        return None
+
+    def takes(count: int) -> bool:
+        try:
+            signature.bind(*[None] * count)
+        except TypeError:
+            return False
+        return True
+
+    return takes
+
+
+def _is_asynchronous(application: Callable[..., object]) -> bool:
+    import inspect
+
+    inner = _function_of(application)
+    return inspect.iscoroutinefunction(inner) or inspect.isasyncgenfunction(inner)
+
+
+def _refuse_factory(
+    target: str, application: Callable[..., object], takes: Callable[[int], bool]
+) -> None:
+    """Raises LoadError for a factory that the configuration names without its parentheses."""
+    if takes(0) and not target.endswith("()"):
+        raise LoadError(
+            f"{target}: this is a factory, which takes {_signature(application)}: write {target}()"
+            " to call it"
+        )
 
 
 def _function_of(called: Any) -> Any:
@@ -108,26 +188,11 @@ def _function_of(called: Any) -> Any:
 
 
 def _check_application(target: str, application: Callable[..., object]) -> None:
-    """Raises LoadError for what cannot be a WSGI application: the first request would show it.
-
-    By the function and its own signature; a wrapper says nothing of what it wraps.
-    """
-    import inspect
-
-    inner = _function_of(application)
-    try:
-        signature = inspect.signature(application, follow_wrapped=False)
-    except (TypeError, ValueError):  # a builtin without a signature
+    """Raises LoadError for what cannot be a WSGI application: the first request would show it."""
+    takes = _arity(application)
+    if takes is None:
         return
-
-    def takes(count: int) -> bool:
-        try:
-            signature.bind(*[None] * count)
-        except TypeError:
-            return False
-        return True
-
-    asynchronous = inspect.iscoroutinefunction(inner) or inspect.isasyncgenfunction(inner)
+    asynchronous = _is_asynchronous(application)
     if takes(3) and (asynchronous or not takes(2)):
         raise LoadError(
             f'{target}: this is an ASGI application: set server.protocol = "asgi", or name the '
@@ -139,46 +204,27 @@ def _check_application(target: str, application: Callable[..., object]) -> None:
         )
     if takes(2):
         return
-    if takes(0) and not target.endswith("()"):
-        raise LoadError(
-            f"{target}: this is a factory, which takes {signature}: write {target}() to call it"
-        )
+    _refuse_factory(target, application, takes)
     raise LoadError(
         f"{target}: a WSGI application is called with (environ, start_response), and this takes "
-        f"{signature}"
+        f"{_signature(application)}"
     )
 
 
 def _check_asgi_application(target: str, application: Callable[..., object]) -> None:
     """Raises LoadError for what cannot be an ASGI application: the first request would show it."""
-    import inspect
-
-    try:
-        signature = inspect.signature(application, follow_wrapped=False)
-    except (TypeError, ValueError):  # a builtin without a signature
-        return
-
-    def takes(count: int) -> bool:
-        try:
-            signature.bind(*[None] * count)
-        except TypeError:
-            return False
-        return True
-
-    if takes(3):
+    takes = _arity(application)
+    if takes is None or takes(3):
         return
     if takes(2):
         raise LoadError(
             f'{target}: this is a WSGI application: set server.protocol = "wsgi", or name the ASGI '
             "application of your framework"
         )
-    if takes(0) and not target.endswith("()"):
-        raise LoadError(
-            f"{target}: this is a factory, which takes {signature}: write {target}() to call it"
-        )
+    _refuse_factory(target, application, takes)
     raise LoadError(
         f"{target}: an ASGI application is called with (scope, receive, send), and this takes "
-        f"{signature}"
+        f"{_signature(application)}"
     )
 
 

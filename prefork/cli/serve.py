@@ -13,13 +13,11 @@ _OTHERS = {
     "--factory": "write the factory with its parentheses: module:factory()",
     "--uds": "use --bind unix:PATH",
     "--fd": "use --bind fd:N",
-    "--ssl-keyfile": "use --set tls.key=PATH",
-    "--ssl-certfile": "use --set tls.certificate=PATH",
-    "-k": "there is one kind of worker; for an application that waits a lot use --threads N",
+    "-k": "an ASGI application is recognized; a WSGI application that waits a lot has --threads N",
     "-c": "the configuration file is TARGET; `prefork migrate gunicorn FILE` makes one",
     "-D": "use --set process.daemon=true",
 }
-"""Options of other servers, in addition to those in the table of gunicorn's settings."""
+"""Options of other servers, in addition to those in the tables of gunicorn's and uvicorn's."""
 
 
 class _Command(click.Command):
@@ -40,6 +38,7 @@ class _Command(click.Command):
 def _hint(option: str) -> str | None:
     """The counterpart of an option of another server; None if the option is unknown."""
     from prefork.config import KEYS
+    from prefork.migrate.asgi_options import UVICORN, strings
     from prefork.migrate.gunicorn_settings import SETTINGS, options
 
     for name, setting in SETTINGS.items():
@@ -48,6 +47,10 @@ def _hint(option: str) -> str | None:
                 return _OTHERS.get(option, _OTHERS["-k"])
             key = setting.here.partition(";")[0].partition(",")[0].partition(":")[0]
             return f"--set {key}=VALUE" if key in KEYS else setting.here
+    for name, other in UVICORN.items():
+        if option in strings(name, other) and option not in _OTHERS:
+            key = other.here.partition(";")[0].partition(",")[0]
+            return f"--set {key}=VALUE" if key in KEYS else other.here
     return _OTHERS.get(option)
 
 

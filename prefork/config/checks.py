@@ -89,7 +89,20 @@ def _application(config: Config) -> Iterator[Finding]:
         yield "server.app", f'expected "module:function" with protocol "tcp", got {toml(app)}', ""
     if root is not None:
         hint = "" if protocol == "tcp" else "to serve it beside the application, use static.mounts"
-        yield "static.root", f'not used with protocol "{protocol}"', hint
+        yield "static.root", "not used with server.app", hint
+    yield from protocol_keys(config)
+    if protocol == "tcp" and config.static.mounts:
+        yield "static.mounts", 'not used with protocol "tcp"', ""
+
+
+def protocol_keys(config: Config) -> Iterator[Finding]:
+    """Keys that the application's protocol does not use.
+
+    With "auto" that is not known before the application is loaded.
+    """
+    protocol = config.server.protocol
+    if protocol == "auto":
+        return
     if protocol == "asgi":
         if config.workers.threads > 1:
             reason = 'not used with protocol "asgi": one event loop serves all calls of a worker'
@@ -105,8 +118,6 @@ def _application(config: Config) -> Iterator[Finding]:
         if config.workers.max_concurrency:
             hint = "set workers.threads"
             yield "workers.max_concurrency", f'not used with protocol "{protocol}"', hint
-    if protocol == "tcp" and config.static.mounts:
-        yield "static.mounts", 'not used with protocol "tcp"', ""
 
 
 def _tls(config: Config) -> Iterator[Finding]:

@@ -193,12 +193,11 @@ def _resolve(
 ) -> dict[str, Setting]:
     """The setting of every key: given, derived from others, or the default."""
     settled = {name: Setting(key.default, "default") for name, key in KEYS.items()}
-    if "static.root" in given and "server.app" not in given:
-        settled["server.protocol"] = Setting("static", "guessed")
-    elif "server.app" in given:
-        settled["server.protocol"] = Setting("wsgi", "guessed")
     settled["server.chdir"] = Setting(base, "default")
     settled |= given
+    only_root = "static.root" in given and "server.app" not in given
+    if only_root and settled["server.protocol"].value == "auto":
+        settled["server.protocol"] = Setting("static", "static.root")
     if settled["server.protocol"].value == "tcp" and "workers.request_timeout" not in given:
         settled["workers.request_timeout"] = Setting(0.0, "default for tcp")
     if settled["workers.count"].value == AUTO:

@@ -45,7 +45,7 @@ WorkersOrNone = Annotated[
     int, Meta(ge=0, le=WORKERS_MAX), ValueKind(f"an integer from 0 to {WORKERS_MAX}")
 ]
 
-Protocol = Literal["wsgi", "asgi", "static", "tcp"]
+Protocol = Literal["auto", "wsgi", "asgi", "static", "tcp"]
 Lifespan = Literal["auto", "on", "off"]
 StandardInput = Literal["null", "inherit"]
 Level = Literal["debug", "info", "warning", "error"]
@@ -62,7 +62,7 @@ class Server(Struct, frozen=True, kw_only=True):
     app: Annotated[
         str | None, ValueKind('"module:callable" or "module:factory()"', values.read_app)
     ] = None
-    protocol: Annotated[Protocol, _one_of(Protocol)] = "wsgi"  # guessed if it is not given
+    protocol: Annotated[Protocol, _one_of(Protocol)] = "auto"
     lifespan: Annotated[Lifespan, _one_of(Lifespan)] = "auto"
     bind: Annotated[
         tuple[str, ...], ValueKind("an address or a list of them", values.read_bind)

@@ -154,6 +154,8 @@ class Supervisor(Periodic):
         number = child.generation.number
         if isinstance(report, channel.ReadyReport):
             logs.event("info", "worker ready", slot=child.slot, pid=child.pid, generation=number)
+            if report.asgi:
+                child.generation.import_asgi_parts()
             self.pool.ready(child.pid, now)
             if self.pool.current == number:
                 self._reloads.commit(number)

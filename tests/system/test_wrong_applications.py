@@ -19,14 +19,15 @@ WRONG = {
 def test_it_fails_the_boot_and_a_reload(start: Start, tmp_path: Path, problem: str) -> None:
     site = tmp_path / "wrong_site.py"
     site.write_text(WSGI)
-    server = start("wrong_site:app", "--workers", "1", env={"PYTHONPATH": str(tmp_path)})
+    wsgi = ("--set", "server.protocol=wsgi")
+    server = start("wrong_site:app", *wsgi, "--workers", "1", env={"PYTHONPATH": str(tmp_path)})
     server.wait_ready(1)
     server.expected_errors |= {"reload failed", "worker failed to boot"}
     site.write_text(WRONG[problem] + "# longer, so that no old bytecode is taken for it\n")
     server.signal(signal.SIGHUP)
     assert problem in server.wait("reload failed")["reason"]
     assert server.get("/")[1] == b"fine"
-    second = start("wrong_site:app", "--workers", "1", env={"PYTHONPATH": str(tmp_path)})
+    second = start("wrong_site:app", *wsgi, "--workers", "1", env={"PYTHONPATH": str(tmp_path)})
     second.expected_errors |= {"first boot failed", "worker failed to boot"}
     assert second.wait_exit() == 3
     assert problem in second.log()

@@ -134,9 +134,9 @@ def test_arguments_in_the_variable_are_checked_by_click(monkeypatch: pytest.Monk
     [
         (
             ["-k", "gevent"],
-            "there is one kind of worker; for an application that waits a lot use --threads N",
+            "a WSGI application that waits a lot has --threads N",
         ),
-        (["--worker-class", "sync"], "there is one kind of worker"),
+        (["--worker-class", "sync"], "an ASGI application is recognized"),
         (["-D"], "--set process.daemon=true"),
         (["-c", "conf.py"], "prefork migrate gunicorn FILE"),
         (["--preload"], "--set workers.preload=VALUE"),

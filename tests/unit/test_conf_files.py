@@ -11,7 +11,7 @@ from prefork.config.values import read
 
 CONF = Path(__file__).parents[2] / "conf"
 
-DERIVED = {"server.protocol", "server.name", "server.chdir"}
+DERIVED = {"server.name", "server.chdir"}
 """Keys whose default follows from other things: their line is an example, too."""
 
 
@@ -69,7 +69,7 @@ def test_the_manual_can_be_served_once_it_names_an_application() -> None:
 @pytest.mark.parametrize(
     ("name", "protocol", "app"),
     [
-        ("wsgi", "wsgi", "examples.demo:app"),
+        ("wsgi", "auto", "examples.demo:app"),
         ("static", "static", None),
         ("tcp", "tcp", "examples.echo:handle"),
     ],

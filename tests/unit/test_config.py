@@ -86,7 +86,7 @@ def test_every_load_reads_the_file_anew(site: Write) -> None:
 def test_a_target_may_be_an_application() -> None:
     for app in ("a:app", "a.b:c.d", "a:make()"):
         config = loaded(app).config
-        assert (config.server.app, config.server.protocol) == (app, "wsgi")
+        assert (config.server.app, config.server.protocol) == (app, "auto")
 
 
 def test_a_target_may_be_a_directory(site: Write, tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_target_may_be_a_directory(site: Write, tmp_path: Path) -> None:
     result = loaded("public")
     assert result.config.server.protocol == "static"
     assert result.config.static.root == str(tmp_path / "public")
-    assert result.origins["server.protocol"] == "guessed"
+    assert result.origins["server.protocol"] == "static.root"
     assert result.origins["static.root"] == "command line"
     assert result.file is None
 
@@ -161,9 +161,11 @@ def test_a_path_is_relative_to_the_file_or_directory_that_names_it(
 
 
 def test_the_protocol_is_guessed(site: Write, tmp_path: Path) -> None:
-    assert loaded(site(APP)).config.server.protocol == "wsgi"
-    assert loaded(site('[static]\nroot = "."\n')).config.server.protocol == "static"
-    assert loaded(site(APP)).origins["server.protocol"] == "guessed"
+    assert loaded(site(APP)).config.server.protocol == "auto"
+    for more in ("", '[server]\nprotocol = "auto"\n'):
+        result = loaded(site(more + '[static]\nroot = "."\n'))
+        assert result.config.server.protocol == "static"
+        assert result.origins["server.protocol"] == "static.root"
 
 
 def test_tcp_has_no_request_timeout_unless_it_is_set() -> None:
@@ -281,7 +283,7 @@ def test_a_module_alone_is_a_target(tmp_path: Path, text: str, name: str) -> Non
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "wsgi.py").write_text(text)
     config = load(Source("shop.wsgi", directory=str(tmp_path)), {}).config
-    assert (config.server.app, config.server.protocol) == (f"shop.wsgi:{name}", "wsgi")
+    assert (config.server.app, config.server.protocol) == (f"shop.wsgi:{name}", "auto")
     assert load(Source("wsgi", directory=str(tmp_path / "shop")), {}).config.server.app == (
         f"wsgi:{name}"
     )

@@ -111,13 +111,13 @@ def test_an_unreadable_file_hides_no_problem_of_the_command_line(site: Write) ->
         ),
         (
             '[server]\napp = "a:b"\n[static]\nroot = "."',
-            ['static.root: not used with protocol "wsgi"; to serve it beside'],
+            ["static.root: not used with server.app; to serve it beside"],
         ),
         (
             '[server]\napp = "a:b()"\nprotocol = "tcp"\n[static]\nroot="."\nmounts={"/a/"="."}',
             [
                 'server.app: expected "module:function" with protocol "tcp", got "a:b()"',
-                'static.root: not used with protocol "tcp"',
+                "static.root: not used with server.app",
                 'static.mounts: not used with protocol "tcp"',
             ],
         ),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from prefork import address
 from prefork.capacity import records_of
@@ -34,6 +35,16 @@ class Generation(Struct, eq=False):
     def records(self) -> int:
         """Thread records of each of its workers."""
         return records_of(self.config.server.protocol, self.config.workers.threads)
+
+    def import_asgi_parts(self) -> None:
+        """A worker has found that the application is one of ASGI (protocol "auto").
+
+        Workers that are forked later share these modules, and do not mix them with those of
+        another version that is installed meanwhile.
+        """
+        server = self.config.server
+        if server.protocol == "auto":
+            import_parts(replace(self.config, server=replace(server, protocol="asgi")))
 
     @property
     def held(self) -> list[Listener]:

@@ -12,6 +12,7 @@ from typing import NoReturn
 
 import setproctitle
 from msgspec import Struct
+from msgspec.structs import replace
 
 from prefork import linux, logs
 from prefork.apps.application_loader import LoadError
@@ -29,7 +30,7 @@ from prefork.worker.boot.fork_protection import (
 )
 from prefork.worker.boot.hooks import Hooks, WorkerInfo
 from prefork.worker.boot.resource_limits import bind_to_cpus
-from prefork.worker.boot.service_factory import ServiceFactory, ServiceParts, load_service
+from prefork.worker.boot.service_factory import LoadedService, ServiceParts, load_service
 from prefork.worker.boot.stack_writer import register_stack_signal, start_stack_thread
 from prefork.worker.boot.worker_args import WorkerArgs
 from prefork.worker.boot.worker_end import end, quit_now
@@ -44,7 +45,7 @@ class LoadedApplication(Struct, frozen=True):
     """What a zygote has imported for its workers."""
 
     hooks: Hooks
-    create_service: ServiceFactory
+    service: LoadedService
 
 
 def run_worker(args: WorkerArgs, loaded: LoadedApplication | None = None) -> NoReturn:
@@ -91,17 +92,6 @@ def _serve(args: WorkerArgs, loaded: LoadedApplication | None) -> int:
     config, scoreboard, slot = args.config, args.scoreboard, args.slot
     protect_from_forks([*(listener.sock for listener in args.listeners), args.channel])
     worker = WorkerInfo(slot, args.generation, os.getpid(), args.name)
-    wakeup = Wakeup()
-    count = records_of(config.server.protocol, config.workers.threads)
-    handover = Handover(scoreboard, slot, count)
-    records = [scoreboard.record(slot, thread) for thread in range(count)]
-    threads = None
-    if config.workers.threads > 1:
-        # A protocol of a handler's own may keep its connections.
-        threads = LeaderFollowers(records, wakeup.set, slow=config.server.protocol == "tcp")
-    listeners = worker_listeners(
-        (listener.sock for listener in args.listeners), scoreboard.accept_flags(slot), handover
-    )
     try:
         bind_to_cpus(config.process.cpu_affinity, slot)
         # Before the first thread: most of these rights are those of a thread.
@@ -111,8 +101,21 @@ def _serve(args: WorkerArgs, loaded: LoadedApplication | None) -> int:
             start_stack_thread(args.stacks)
         hooks = set_up_application(config, user) if loaded is None else loaded.hooks
         hooks.call("after_fork", worker)
-        create_service = load_service(config) if loaded is None else loaded.create_service
-        service = create_service(ServiceParts(args, threads, handover, count))
+        found = load_service(config) if loaded is None else loaded.service
+        config = found.config
+        args = replace(args, config=config)
+        wakeup = Wakeup()
+        count = records_of(config.server.protocol, config.workers.threads)
+        handover = Handover(scoreboard, slot, count)
+        records = [scoreboard.record(slot, thread) for thread in range(count)]
+        threads = None
+        if config.workers.threads > 1:
+            # A protocol of a handler's own may keep its connections.
+            threads = LeaderFollowers(records, wakeup.set, slow=config.server.protocol == "tcp")
+        listeners = worker_listeners(
+            (listener.sock for listener in args.listeners), scoreboard.accept_flags(slot), handover
+        )
+        service = found.create(ServiceParts(args, threads, handover, count))
         loop = worker_loop(service, listeners, args, handover, threads, records[0], wakeup)
         _create_threads(loop)
         hooks.call("ready", worker)

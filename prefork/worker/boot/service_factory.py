@@ -7,12 +7,7 @@ from msgspec import Struct
 
 from prefork import __version__
 from prefork.apps import application_loader
-from prefork.apps.application_loader import (
-    LoadError,
-    load_application,
-    load_asgi_application,
-    load_handler,
-)
+from prefork.apps.application_loader import LoadError, load
 from prefork.apps.health import Health
 from prefork.apps.wsgi import Application, FileWrapper, errors_stream
 from prefork.config import Config
@@ -59,7 +54,7 @@ def import_parts(config: Config) -> None:
         from prefork.worker.schedule.event_loop import import_loop
 
         import_loop(config.workers.loop)
-    if config.server.protocol == "wsgi" and config.workers.threads > 1:
+    if config.server.protocol in ("auto", "wsgi") and config.workers.threads > 1:
         import prefork.worker.service.wsgi_websockets
     if config.tls.certificate is not None or config.http.trusted_proxies:
         import prefork.worker.protocol.secured_connection
@@ -67,18 +62,27 @@ def import_parts(config: Config) -> None:
         import prefork.worker.transport.tls_transport  # noqa: F401
 
 
-def load_service(config: Config) -> ServiceFactory:
+class LoadedService(Struct, frozen=True):
+    """An application that is imported."""
+
+    config: Config
+    """The worker's, with the protocol of the application."""
+    create: ServiceFactory
+
+
+def load_service(config: Config) -> LoadedService:
     """Imports the application, and returns what creates its service.
 
     Raises LoadError, and whatever the application's own code raises when it is imported.
     """
+    config, application = load(config)
     if config.server.protocol == "tcp":
-        return partial(_tcp_service, load_handler(config))
+        return LoadedService(config, partial(_tcp_service, application))
     if config.server.protocol == "asgi":
         from prefork.worker.boot.asgi_factory import asgi_service
 
-        return partial(asgi_service, load_asgi_application(config))
-    return partial(_http_service, load_application(config))
+        return LoadedService(config, partial(asgi_service, application))
+    return LoadedService(config, partial(_http_service, application))
 
 
 def _tcp_service(handler: Callable[..., object], parts: ServiceParts) -> Service:

@@ -102,7 +102,7 @@ class AsyncWorkerLoop:
         loop.add_reader(self._wakeup.fd, self._woken)
         loop.add_reader(self._channel.fileno(), self._ordered)
         loop.add_reader(self._poller.fileno(), self._turn)
-        self._channel.send(ReadyReport())
+        self._channel.send(ReadyReport(asgi=True))
         loop.call_soon(self._after)
         loop.run_until_complete(self._over)
         loop.run_until_complete(self._service.shut_down())
