@@ -21,6 +21,16 @@ class CallRecords:
         self._records[number].start(now, line, peer, request_id)
         return number
 
+    def wait(self, number: int, now: float) -> None:
+        """A call waits for its client: see `ThreadRecord.wait`."""
+        if number >= 0:
+            self._records[number].wait(now)
+
+    def resume(self, number: int, now: float) -> None:
+        """The application is at work on the next piece: see `ThreadRecord.resume`."""
+        if number >= 0:
+            self._records[number].resume(now)
+
     def end(self, number: int, began: float, now: float, status: int, size: int) -> None:
         """A call has ended: see `ThreadRecord.end`."""
         if number < 0:

@@ -4,7 +4,9 @@ import asyncio
 import hashlib
 import json
 import os
+import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -134,7 +136,81 @@ async def path_send(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.pathsend", "path": query(scope, "path", "")})
 
 
+async def mark(scope: Scope, name: str) -> None:
+    """Leaves a file beside ?path=."""
+    with open(query(scope, "path", "") + name, "w"):
+        pass
+
+
+async def events(scope: Scope, receive: Receive, send: Send) -> None:
+    """A stream of events; ends when its client leaves, and marks that as .left in ?path=."""
+    headers = [(b"content-type", b"text/event-stream")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"data: 1\n\n", "more_body": True})
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    await mark(scope, ".left")
+    await send({"type": "http.response.body", "body": b"data: 2\n\n"})
+
+
+async def endless(scope: Scope, receive: Receive, send: Send) -> None:
+    """Sends until the client has left, and marks that as .left in ?path=, with the bytes sent."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    sent = 0
+    try:
+        while True:
+            await send({"type": "http.response.body", "body": b"x" * PIECE, "more_body": True})
+            sent += PIECE
+            with open(query(scope, "path", "") + ".sent", "w") as file:
+                file.write(str(sent))
+            await asyncio.sleep(0)
+    except OSError:
+        await mark(scope, ".left")
+        raise
+
+
+async def stuck(scope: Scope, receive: Receive, send: Send) -> None:
+    """Sleeps for long; marks its cancellation as .cancelled in ?path=, and may ignore that."""
+    await mark(scope, ".begun")
+    for _ in range(1 if query(scope, "ignore", "") == "" else 1000):
+        try:
+            await asyncio.sleep(1000)
+        except asyncio.CancelledError:
+            await mark(scope, ".cancelled")
+            if query(scope, "ignore", "") == "":
+                raise
+
+
+async def block(scope: Scope, receive: Receive, send: Send) -> None:
+    """Blocks the event loop for ?s= seconds."""
+    time.sleep(float(query(scope, "s", "1")))
+    await pid(scope, receive, send)
+
+
+async def hold(scope: Scope, receive: Receive, send: Send) -> None:
+    """Stays until the file ?path= is gone, which it makes itself."""
+    path = Path(query(scope, "path", ""))
+    path.touch()
+    while path.exists():
+        await asyncio.sleep(0.005)
+    await pid(scope, receive, send)
+
+
+async def await_leaving(scope: Scope, receive: Receive, send: Send) -> None:
+    """Waits before the response until the client has left, and marks that as .left in ?path=."""
+    await mark(scope, ".begun")
+    await whole_body(receive)
+    assert (await receive())["type"] == "http.disconnect"
+    await mark(scope, ".left")
+
+
 PATHS = {
+    "/events": events,
+    "/endless": endless,
+    "/stuck": stuck,
+    "/block": block,
+    "/hold": hold,
+    "/await-leaving": await_leaving,
     "/": hello,
     "/pid": pid,
     "/echo": echo,

@@ -97,7 +97,7 @@ class Timeouts(Periodic):
             return
         looks = []
         for child in self._children:
-            timeout = child.generation.config.workers.request_timeout
+            timeout = child.generation.call_limit
             if timeout:
                 late, look = late_calls(self._children.calls(child), timeout, now)
                 looks.append(look)

@@ -89,6 +89,7 @@ def asgi_service(application: Callable[..., Any], parts: ServiceParts) -> AsgiSe
         refusals=Refusals(access),
         request_timeout=workers.request_timeout,
         graceful_timeout=workers.graceful_timeout,
+        max_concurrency=workers.max_concurrency,
     )
 
 

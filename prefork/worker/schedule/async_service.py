@@ -16,6 +16,20 @@ class AsyncService(Service, Protocol):
     def held(self) -> int:
         """Open connections."""
 
+    @property
+    def full(self) -> bool:
+        """There are as many calls as there may be: no further request is read."""
+
+    def release_held_back(self) -> None:
+        """Reads of connections that were held back as many as there is room for."""
+
+    @property
+    def look_again(self) -> float:
+        """Seconds until `expire_late` is to be called; 0 for never."""
+
+    def expire_late(self, now: float) -> None:
+        """Gives up the calls that take too long."""
+
     async def shut_down(self) -> None:
         """The last call has ended: the application shuts down."""
 

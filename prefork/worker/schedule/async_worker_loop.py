@@ -85,6 +85,8 @@ class AsyncWorkerLoop:
         self._serving = False
         self._shutting_down = False
         self._inbox_watched = False
+        self._full = False
+        self._look: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
 
@@ -156,8 +158,22 @@ class AsyncWorkerLoop:
             self._loop.add_reader(self._handover.inbox.fileno(), self._empty_inbox)
         if pending.stopping:
             self._stop()
-        self._service.flush()
+        service = self._service
+        full = service.full
+        if full is not self._full:
+            self._full = full
+            self._accepting.set_full(full)
+        if not full:
+            service.release_held_back()
+        if self._look is None and (seconds := service.look_again):
+            self._look = self._loop.call_later(seconds, self._look_at_calls)
+        service.flush()
         self._arm()
+
+    def _look_at_calls(self) -> None:
+        self._look = None
+        self._service.expire_late(monotonic())
+        self._after()
 
     def _serve_accepted(self, accepted: AcceptedSocket, listener: WorkerListener) -> None:
         self._service.serve_accepted(accepted, listener, self._record)

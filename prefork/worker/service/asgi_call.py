@@ -13,6 +13,7 @@ The contract, beside the specification (HTTP 2.5):
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from math import inf
 from select import EPOLLIN, EPOLLOUT
 from typing import Protocol
 
@@ -55,6 +56,12 @@ class CallOwner(Protocol):
     def settle(self, connection: AsgiConnection) -> None:
         """The connection may have another state now."""
 
+    def pause(self, call: "AsgiCall") -> None:
+        """The application waits for its client."""
+
+    def resume(self, call: "AsgiCall") -> None:
+        """The application is at work again."""
+
     def answered(self, call: "AsgiCall") -> None:
         """The response is complete, or was given up."""
 
@@ -69,9 +76,9 @@ class AsgiCall:
     """One request in the application (prefork.worker.protocol.connection_exchange.Exchange)."""
 
     __slots__ = (
-        *("_arrived", "_body", "_compressor", "_cut", "_drained", "_given", "_owner"),
-        *("_response", "_started", "connection", "began", "expired", "over", "request", "status"),
-        *("slot", "task"),
+        *("_arrived", "_body", "_compressor", "_cut", "_drained", "_given", "_leaving", "_owner"),
+        *("_response", "_started", "_stream", "at_work_since", "began", "cancelled", "connection"),
+        *("expired", "over", "request", "slot", "status", "task"),
     )
 
     def __init__(
@@ -93,7 +100,12 @@ class AsgiCall:
         self.over = False
         """Nothing more is sent: the response is complete, or was given up."""
         self.expired = False
-        """The request took too long."""
+        """The request took too long, and was answered without the application."""
+        self.cancelled = False
+        """Its task was cancelled, since the worker stops."""
+        self.at_work_since = now
+        """Monotonic seconds since which the application is at work on the next piece of its
+        response; infinity while it waits for its client."""
         self.status = 500
         """Of the response, once it has begun; else that of the error in its place."""
         self._response = AsgiResponse(request)
@@ -103,6 +115,8 @@ class AsgiCall:
         self._given = False  # the last byte of the body was received
         self._started = False  # bytes of the response were sent
         self._cut = False  # a message was sent by half
+        self._leaving = False  # a stream is to end: the worker stops
+        self._stream = False  # of events: silence is no fault of the application
         self._arrived: list[asyncio.Future[None]] = []
         self._drained: list[asyncio.Future[None]] = []
 
@@ -176,7 +190,37 @@ class AsgiCall:
             self._look_at_body(body)
 
     def stop(self, by: float, *, reload: bool) -> None:
-        """It has its time: see the owner."""
+        """Tells an application whose response has begun, and that awaits the end of its client,
+        that the client has left: a stream of events ends, and its client connects anew."""
+        self._leaving = True
+        _wake(self._arrived)
+
+    # The worker's side.
+
+    @property
+    def waits_for_client(self) -> bool:
+        """The application waits until its client takes or sends more."""
+        return self.at_work_since == inf
+
+    def expire(self) -> None:
+        """The application has taken too long: answers 504 if nothing was sent, and cancels it."""
+        connection, request = self.connection, self.request
+        if not self.over:
+            self.expired = True
+            if not self._started and not connection.broken:
+                answer = error(504, "the application took too long", method=request.method)
+                connection.send(request.marked(answer))
+            else:
+                connection.break_off()
+            self.give_up(504)
+        if self.task is not None:
+            self.task.cancel()
+
+    def cancel(self) -> None:
+        """The worker has no more time for it."""
+        self.cancelled = True
+        if self.task is not None:
+            self.task.cancel()
 
     def _look_at_body(self, body: StreamedBody) -> None:
         problem = body.problem
@@ -220,6 +264,8 @@ class AsgiCall:
             connection.continue_body()
             await self._wait(self._arrived)
         while not (self.over or connection.left or connection.broken):
+            if self._leaving and self._started:
+                break
             await self._wait(self._arrived)
         return {"type": "http.disconnect"}
 
@@ -316,6 +362,10 @@ class AsgiCall:
             response = self._response
             assert response.head is not None
             self.status = response.head.code
+            self._stream = any(
+                name.lower() == "content-type" and value.startswith("text/event-stream")
+                for name, value in response.headers
+            )
             if response.ends_with_close:
                 self.connection.ends_with_close()
 
@@ -339,19 +389,35 @@ class AsgiCall:
                 break
         if self.over or connection.broken:
             raise ClientDisconnectedError("the client has left")
-        if connection.unsent is not None and not self._response.complete:
-            self._owner.settle(connection)  # it is to be sent from the epoll
+        if not self._response.complete:
+            self._work_goes_on()
+            if connection.unsent is not None:
+                self._owner.settle(connection)  # it is to be sent from the epoll
 
     async def _wait(self, waiters: "list[asyncio.Future[None]]") -> None:
         """Waits for an event of the connection."""
         waiter = self._owner.loop.create_future()
         waiters.append(waiter)
+        # For more of the body, or until more was taken: but not for the end of the client, which
+        # is awaited beside the work.
+        client = waiters is self._drained or not self._given
+        if client:
+            self._owner.pause(self)
         try:
             self._owner.settle(self.connection)
             await waiter
         finally:
+            if client and not self.over:
+                self._work_goes_on()
             if waiter in waiters:
                 waiters.remove(waiter)
+
+    def _work_goes_on(self) -> None:
+        """The application is at work on the next piece; of a stream of events, it waits for one."""
+        if self._stream:
+            self._owner.pause(self)
+        else:
+            self._owner.resume(self)
 
     # The end.
 
@@ -369,16 +435,20 @@ class AsgiCall:
         """The application has raised an exception, in whatever state its response is."""
         connection, request = self.connection, self.request
         gave_up = connection.broken or connection.left or (self.over and not self.complete)
+        ours = self.expired or self.cancelled
         if not (gave_up and came_of_the_client(problem)) and not (
-            self.expired and isinstance(problem, asyncio.CancelledError)
+            ours and isinstance(problem, asyncio.CancelledError)
         ):
             self._owner.failed(request, problem)
         BaseException.with_traceback(problem, None)  # whatever its class makes of it
         if self.over:
             return
         if not self._started and not connection.broken:
-            answer = error(500, "the application failed", method=request.method)
-            connection.send(request.marked(answer))
+            status, reason = 500, "the application failed"
+            if self.cancelled:
+                status, reason = 503, "the server stops"
+            self.status = status
+            connection.send(request.marked(error(status, reason, method=request.method)))
         else:
             connection.break_off()
         self._end(last=True)

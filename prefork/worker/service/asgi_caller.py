@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from math import inf
 from time import monotonic, time
 from typing import Any
 
@@ -120,12 +121,25 @@ class AsgiCaller:
         """A connection may have another state now."""
         self.connection_changed(connection)
 
+    def pause(self, call: AsgiCall) -> None:
+        """The application waits for its client."""
+        call.at_work_since = inf
+        self._records.wait(call.slot, monotonic())
+
+    def resume(self, call: AsgiCall) -> None:
+        """The application is at work again."""
+        call.at_work_since = now = monotonic()
+        self._records.resume(call.slot, now)
+
     def answered(self, call: AsgiCall) -> None:
         """A response is complete, or was given up."""
         self.under_way -= 1
         status, sent = call.status, call.sent
         now = monotonic()
-        self._records.end(call.slot, call.began, now, status, sent)
+        if not call.expired:
+            # One that is over its time stays on the scoreboard until its task has ended: if it does
+            # not, the master replaces the worker.
+            self._records.end(call.slot, call.began, now, status, sent)
         if self._access is not None:
             elapsed = now - call.began
             self._access.add(call.request.environ, status, sent, time() - elapsed, elapsed)
@@ -135,6 +149,8 @@ class AsgiCaller:
         if self.forked:
             exit_child(None)
         self.calls.discard(call)
+        if call.expired:
+            self._records.end(call.slot, call.began, monotonic(), call.status, call.sent)
         self.call_ended()
 
     def failed(self, request: Request, problem: BaseException) -> None:

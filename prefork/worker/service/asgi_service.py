@@ -5,9 +5,13 @@ connection stays parked while the application has its request, with the events o
 it may get its next state at any moment of the loop, and not only when its socket is ready.
 """
 
+from collections import deque
 from collections.abc import Callable, Sequence
+from random import random
+from select import EPOLLERR, EPOLLHUP
 from time import monotonic
 
+from prefork import logs
 from prefork.scoreboard import ThreadRecord, WorkerStatsWriter
 from prefork.worker.protocol.asgi_connection import AsgiConnection
 from prefork.worker.protocol.connection_state import ConnectionState
@@ -19,9 +23,29 @@ from prefork.worker.service.http_service import HttpService
 from prefork.worker.service.lifespan import Lifespan
 from prefork.worker.service.listener_profile import ListenerProfile
 from prefork.worker.service.refusals import Refusals
+from prefork.worker.service.task_stack import stack_of
 from prefork.worker.transport.client_limits import ClientLimits
 
 _CLOSED = ConnectionState.CLOSED
+_BEFORE_A_CALL = frozenset(
+    {
+        *(ConnectionState.NEW, ConnectionState.IDLE, ConnectionState.HEAD),
+        ConnectionState.QUEUED,
+    }
+)
+_LOST = EPOLLERR | EPOLLHUP
+
+LOOK = 1.0
+"""Seconds between two looks at calls that may take too long."""
+
+_SPREAD = 0.8
+"""The share of `graceful_timeout` over which long streams are told to end."""
+
+_CANCEL = 0.9
+"""The share of `graceful_timeout` after which calls are cancelled: the rest is the lifespan's."""
+
+_SPREAD_WITHOUT_LIMIT = 30.0
+"""In place of `graceful_timeout`, in seconds, if that is 0."""
 
 
 class AsgiService(HttpService):
@@ -41,8 +65,9 @@ class AsgiService(HttpService):
         refusals: Refusals,
         request_timeout: float,
         graceful_timeout: float,
+        max_concurrency: int,
     ) -> None:
-        """`record`: for what is no call of the application."""
+        """`record`: for what is no call of the application.  `max_concurrency`: 0 for no limit."""
         super().__init__(
             *(caller, rules, None, handover, stats, profiles),
             admission=admission,
@@ -55,6 +80,13 @@ class AsgiService(HttpService):
         self.changed: Callable[[], None] = lambda: None
         """Set by the loop: something has happened between two of its turns."""
         self._record = record
+        self._graceful_timeout = graceful_timeout
+        self._max_concurrency = max_concurrency
+        self._held_back: deque[HttpConnection] = deque()
+        """Connections with a request that is not read, since there are as many calls as may be."""
+        self._told: set[HttpConnection] = set()
+        self._stop_ordered = 0.0
+        self._stop_limit = 0.0
         caller.connection_changed = self.settle
         caller.call_ended = self._call_ended
 
@@ -70,10 +102,53 @@ class AsgiService(HttpService):
 
     def serve_ready(self, fd: int, events: int, record: ThreadRecord, now: float) -> float:
         connection = self._parked.get(fd)
-        if connection is not None and connection.exchange is not None:
-            assert isinstance(connection, AsgiConnection)
-            connection.noticed(events)
+        if connection is not None:
+            if connection.exchange is not None:
+                assert isinstance(connection, AsgiConnection)
+                connection.noticed(events)
+            elif self._max_concurrency and self._holds_back(connection, events):
+                return now
         return super().serve_ready(fd, events, record, now)
+
+    def _begin(self, connection: HttpConnection, record: ThreadRecord, now: float) -> None:
+        if self.full:
+            connection.advance(now, self._leave_at)  # it is read when there is room
+        else:
+            super()._begin(connection, record, now)
+
+    # As many calls as may be.
+
+    @property
+    def full(self) -> bool:
+        """There are as many calls as there may be: no further request is read."""
+        most = self._max_concurrency
+        return most > 0 and self.caller.under_way >= most
+
+    def _holds_back(self, connection: HttpConnection, events: int) -> bool:
+        """Whether a connection that is ready has to wait until a call has ended."""
+        if not self.full or connection.state not in _BEFORE_A_CALL or events & _LOST:
+            return False
+        if self.hand_over(connection.fd):
+            return True
+        # Out of the epoll, or it would be reported again and again; and it has no deadline, since
+        # it is the server that lets it wait.
+        connection.deadline = 0.0
+        self.poller.park(connection, EPOLLHUP)
+        self._held_back.append(connection)
+        return True
+
+    def release_held_back(self) -> None:
+        """Calls have ended: as many connections are read as there is room for."""
+        room = self._max_concurrency - self.caller.under_way
+        now = monotonic()
+        while room > 0 and self._held_back:
+            connection = self._held_back.popleft()
+            if self._parked.get(connection.fd) is connection and connection.events == EPOLLHUP:
+                del self._parked[connection.fd]
+                before = connection.state
+                connection.advance(now, self._leave_at)
+                super()._wait(connection, before, self._record)
+                room -= 1
 
     def settle(self, connection: AsgiConnection) -> None:
         """A connection may have another state, and it waits for something else now."""
@@ -103,6 +178,88 @@ class AsgiService(HttpService):
             self.poller.remove(connection)
         else:
             self.poller.park(connection, connection.wanted)
+
+    # The limits of calls.
+
+    def expire_late(self, now: float) -> None:
+        """Gives up the calls whose application is at work on the next piece for too long."""
+        limit = self._request_timeout
+        if not limit:
+            return
+        for call in list(self.caller.calls):
+            if not call.over and now - call.at_work_since >= limit:
+                logs.event(
+                    "error",
+                    "request timed out",
+                    request=call.request.line.decode("latin-1"),
+                    peer=call.request.environ["REMOTE_ADDR"] or None,
+                    request_id=call.request.id or None,
+                    elapsed=round(now - call.began, 3),
+                    traceback=stack_of(call.task),
+                )
+                call.expire()
+
+    def expire_requests(self, now: float) -> None:
+        # Perhaps in a signal handler, in the middle of anything that the loop does: only the client
+        # is answered here.
+        for call in list(self.caller.calls):
+            if not call.over and now - call.at_work_since >= self._request_timeout:
+                call.status = 504
+                call.connection.expire()
+
+    @property
+    def look_again(self) -> float:
+        """Seconds until the next look at calls that may be late; 0 for none."""
+        limit = self._request_timeout
+        return min(limit / 4, LOOK) if limit and self.caller.under_way else 0.0
+
+    # The end.
+
+    def begin_shutdown(self, seconds: float | None = None) -> None:
+        self._stop_ordered = monotonic()
+        self._stop_limit = self._graceful_timeout if seconds is None else seconds
+        super().begin_shutdown(seconds)
+
+    def shut_down_idle(self) -> None:
+        super().shut_down_idle()
+        for connection in self._held_back:
+            connection.deadline = 0.0  # it has a request
+        loop = self.caller.loop
+        limit = self._stop_limit or _SPREAD_WITHOUT_LIMIT
+        passed = monotonic() - self._stop_ordered
+        for connection in list(self._open):
+            if connection.exchange is not None:
+                # Clients that all connect anew at one moment would be a burst of work.
+                delay = max(random() * _SPREAD * limit - passed, 0.0)
+                loop.call_later(delay, self._stop_exchange, connection)
+        loop.call_later(max(_SPREAD * limit - passed, 0.0), self._stop_exchanges)
+        if self._stop_limit:
+            loop.call_later(max(_CANCEL * limit - passed, 0.0), self._cancel_calls)
+
+    def _stop_exchange(self, connection: HttpConnection) -> None:
+        if connection.exchange is not None and connection not in self._told:
+            self._told.add(connection)
+            limit = self._stop_limit or _SPREAD_WITHOUT_LIMIT
+            connection.exchange.stop(
+                self._stop_ordered + _CANCEL * limit, reload=self._handover.expects_receiver
+            )
+
+    def _stop_exchanges(self) -> None:
+        """All that are left: some began after the order."""
+        for connection in list(self._open):
+            self._stop_exchange(connection)
+
+    def _cancel_calls(self) -> None:
+        """The time of the calls is over; what follows is that of the lifespan's shutdown."""
+        left = list(self.caller.calls)
+        late = [call for call in left if not call.waits_for_client]
+        for call in late:
+            call.cancel()
+        if late:
+            logs.event("warning", "calls cancelled", count=len(late), reason="the worker stops")
+        if len(late) < len(left):
+            # They go on while their clients take something (`drain_timeout`).
+            self.caller.loop.call_later(LOOK, self._cancel_calls)
 
     async def shut_down(self) -> None:
         """The last call has ended: the application shuts down."""

@@ -124,8 +124,12 @@ class HttpService:
             return
         now = monotonic()
         connection = self._add(sock, name, listener, now)
-        connection.proceed(self._call, record, now, self._leave_at)
+        self._begin(connection, record, now)
         self._wait(connection, _CLOSED, record)
+
+    def _begin(self, connection: HttpConnection, record: ThreadRecord, now: float) -> None:
+        """Serves a new connection as far as its client has sent something."""
+        connection.proceed(self._call, record, now, self._leave_at)
 
     def serve_received(
         self, message: HandoverMessage, fd: int, listener: WorkerListener, record: ThreadRecord

@@ -1,0 +1,276 @@
+"""ASGI: clients that leave or do not read, calls that take too long, the end of a worker."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.support.raw_http import talk
+from tests.support.server import Server, Start
+from tests.support.sockets import read_all
+from tests.support.waiting import until
+
+APP = "tests.apps.async_basic:app"
+
+
+def serve(start: Start, *settings: str, workers: int = 1) -> Server:
+    each = [part for setting in settings for part in ("--set", setting)]
+    fixed = ("--set", "server.protocol=asgi", "--set", f"workers.count={workers}")
+    return start(APP, *fixed, *each).wait_ready(workers)
+
+
+def get(path: str, *headers: str) -> bytes:
+    lines = "".join(f"{header}\r\n" for header in headers)
+    return f"GET {path} HTTP/1.1\r\nHost: x\r\n{lines}\r\n".encode()
+
+
+def there(path: Path, suffix: str) -> None:
+    until(lambda: os.path.exists(f"{path}{suffix}"), suffix)
+
+
+# Clients.
+
+
+@pytest.mark.parametrize("how", ["close", "reset"])
+def test_a_client_that_leaves_is_noticed_by_receive(start: Start, tmp_path: Path, how: str) -> None:
+    server, file = serve(start), tmp_path / "file"
+    sock = server.connect()
+    if how == "reset":
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    sock.sendall(get(f"/await-leaving?path={file}"))
+    there(file, ".begun")
+    sock.close()
+    there(file, ".left")
+    server.expected_errors.add("application failed")  # it has given no response
+
+
+def test_a_client_that_leaves_behind_its_next_request_is_noticed(
+    start: Start, tmp_path: Path
+) -> None:
+    server, file = serve(start), tmp_path / "file"
+    with server.connect() as sock:
+        sock.sendall(get(f"/await-leaving?path={file}") + get("/pid"))
+        there(file, ".begun")
+    there(file, ".left")
+    server.expected_errors.add("application failed")
+
+
+def test_send_fails_if_the_client_has_left(start: Start, tmp_path: Path) -> None:
+    """And that is no failure of the application."""
+    server, file = serve(start), tmp_path / "file"
+    with server.connect() as sock:
+        sock.sendall(get(f"/endless?path={file}"))
+        assert sock.recv(100)
+    there(file, ".left")
+
+
+def test_a_client_that_does_not_read_stops_the_application(start: Start, tmp_path: Path) -> None:
+    server, file = serve(start), tmp_path / "file"
+    with talk(server, receive_buffer=4096) as raw:
+        raw.send(get(f"/endless?path={file}"))
+        there(file, ".sent")
+        sizes = [0, 1]
+
+        def settled() -> bool:
+            sizes.append(int(Path(f"{file}.sent").read_text() or 0))
+            return len(sizes) > 60 and len(set(sizes[-50:])) == 1
+
+        until(settled)
+        assert sizes[-1] < 3_000_000
+        assert server.get("/pid")[0] == 200
+
+
+def test_a_client_that_half_closes_gets_its_response(start: Start) -> None:
+    server = serve(start)
+    with server.connect() as sock:
+        sock.sendall(get("/sleep?s=0.05"))
+        sock.shutdown(socket.SHUT_WR)
+        assert read_all(sock).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_body_that_stays_away_is_answered_408(start: Start) -> None:
+    server = serve(start, "http.body_timeout=0.3")
+    server.expected_errors.add("application failed")
+    with talk(server) as raw:
+        raw.send(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nsome")
+        assert raw.answer().status == 408
+
+
+def test_a_body_over_the_limit_is_answered_413(start: Start) -> None:
+    server = serve(start, "http.max_body=1KiB")
+    with talk(server) as raw:
+        raw.send(b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        raw.send(b"%x\r\n%b\r\n" % (2000, b"x" * 2000))
+        assert raw.answer().status == 413
+
+
+# Calls that take too long.
+
+
+def test_a_late_call_is_cancelled_and_the_worker_goes_on(start: Start, tmp_path: Path) -> None:
+    server, file = serve(start, "workers.request_timeout=0.4"), tmp_path / "file"
+    server.expected_errors.add("request timed out")
+    pid = server.get("/pid")[1]
+    with talk(server) as raw:
+        raw.send(get(f"/stuck?path={file}"))
+        answer = raw.answer()
+        assert (answer.status, answer.closes) == (504, True)
+    there(file, ".cancelled")
+    event = server.wait("request timed out")
+    assert event["request"] == f"GET /stuck?path={file}"
+    assert "asyncio.sleep" in event["traceback"]
+    assert server.get("/pid") == (200, pid)
+
+
+def test_a_worker_whose_call_ignores_its_cancellation_is_replaced(
+    start: Start, tmp_path: Path
+) -> None:
+    server = serve(start, "workers.request_timeout=0.4", "workers.graceful_timeout=1")
+    file = tmp_path / "file"
+    server.expected_errors |= {"request timed out", "worker died"}
+    pid = server.worker_pids()[0]
+    with talk(server) as raw:
+        raw.send(get(f"/stuck?ignore=1&path={file}"))
+        assert raw.answer().status == 504
+    server.wait("worker ready", 2)
+    server.wait("worker killed", pid=pid)
+
+
+def test_a_blocked_loop_is_replaced(start: Start) -> None:
+    server = serve(start, "workers.request_timeout=0.4", "workers.graceful_timeout=1")
+    server.expected_errors |= {"request timed out", "worker died"}
+    with talk(server) as raw:
+        raw.send(get("/block?s=1000"))
+        assert raw.answer().status == 504
+    server.wait("worker ready", 2)
+    assert server.get("/pid")[0] == 200
+
+
+def test_a_stream_of_events_may_be_silent(start: Start, tmp_path: Path) -> None:
+    server, file = serve(start, "workers.request_timeout=0.2"), tmp_path / "file"
+    server.expected_errors.add("request timed out")
+    with server.connect() as sock:
+        sock.sendall(get(f"/events?path={file}"))
+        assert sock.recv(1000)
+        with talk(server) as raw:  # by then a call that is at work would have been given up
+            raw.send(get(f"/stuck?path={file}"))
+            assert raw.answer().status == 504
+        assert not os.path.exists(f"{file}.left")
+    there(file, ".left")
+
+
+# As many calls as may be.
+
+
+def test_calls_beyond_max_concurrency_wait(start: Start, tmp_path: Path) -> None:
+    server, file = serve(start, "workers.max_concurrency=1"), tmp_path / "file"
+    kept = server.http()
+    kept.request("GET", "/pid")
+    kept.getresponse().read()
+    with talk(server) as first, talk(server) as second:
+        first.send(get(f"/hold?path={file}"))
+        until(file.exists)
+        kept.request("GET", "/pid")
+        second.send(get("/pid"))
+        assert server.status()["workers"][0]["state"] == "busy"
+        file.unlink()
+        assert first.answer().status == 200
+        assert kept.getresponse().read()
+        assert second.answer().status == 200
+    kept.close()
+
+
+def test_another_worker_takes_what_is_beyond_max_concurrency(start: Start, tmp_path: Path) -> None:
+    server = serve(start, "workers.max_concurrency=1", workers=2)
+    file = tmp_path / "file"
+    connections = [server.http() for _ in range(8)]
+    for connection in connections:
+        connection.request("GET", "/pid")
+        connection.getresponse().read()
+    with talk(server) as raw:
+        raw.send(get(f"/hold?path={file}"))
+        until(file.exists)
+        pids = set()
+        for connection in connections:
+            connection.request("GET", "/pid")
+            pids.add(connection.getresponse().read())
+            connection.close()
+        assert len(pids) == 1
+        file.unlink()
+        assert raw.answer().body not in pids
+
+
+# The end of a worker.
+
+
+def test_stop_lets_calls_end(start: Start, tmp_path: Path) -> None:
+    server, file = serve(start), tmp_path / "file"
+    with talk(server) as raw:
+        raw.send(get(f"/hold?path={file}"))
+        until(file.exists)
+        server.signal(15)
+        server.wait("worker leaving")
+        file.unlink()
+        answer = raw.answer()
+        assert (answer.status, answer.closes) == (200, True)
+    assert server.wait_exit() == 0
+
+
+def test_stop_tells_streams_that_their_client_has_left(start: Start, tmp_path: Path) -> None:
+    server, file = serve(start, "workers.graceful_timeout=2"), tmp_path / "file"
+    with talk(server) as raw:
+        raw.send(get(f"/events?path={file}"))
+        assert raw.head().status == 200
+        server.signal(15)
+        assert b"".join(raw.chunks()) == b"data: 1\n\ndata: 2\n\n"
+    assert server.wait_exit() == 0
+    there(file, ".left")
+
+
+def test_stop_cancels_what_does_not_end(start: Start, tmp_path: Path) -> None:
+    server, file = serve(start, "workers.graceful_timeout=1"), tmp_path / "file"
+    with talk(server) as raw:
+        raw.send(get(f"/stuck?path={file}"))
+        there(file, ".begun")
+        server.signal(15)
+        assert raw.answer().status == 503
+    assert server.wait_exit() == 0
+    there(file, ".cancelled")
+    assert server.find("calls cancelled")[0]["count"] == 1
+    assert not server.find("worker killed")
+
+
+def test_a_reload_hands_idle_connections_to_the_new_worker(start: Start) -> None:
+    server = serve(start)
+    connections = [server.http() for _ in range(5)]
+    for connection in connections:
+        connection.request("GET", "/pid")
+        connection.getresponse().read()
+    server.command("reload")
+    server.wait("worker exited")
+    pid = str(server.ready_pids()[0]).encode()
+    for connection in connections:
+        assert connection.sock is not None
+        connection.request("GET", "/pid")
+        assert connection.getresponse().read() == pid
+        connection.close()
+
+
+def test_a_reload_from_wsgi_to_asgi_and_back(start: Start, tmp_path: Path) -> None:
+    config = tmp_path / "site.toml"
+
+    def write(protocol: str, app: str) -> None:
+        config.write_text(
+            f'[server]\napp = "{app}"\nprotocol = "{protocol}"\n[workers]\ncount = 2\n'
+        )
+
+    kinds = {"wsgi": "tests.apps.basic:app", "asgi": APP}
+    write("wsgi", kinds["wsgi"])
+    server = start(str(config), "--set", f"server.chdir={os.getcwd()}").wait_ready(2)
+    for number, protocol in enumerate(("asgi", "wsgi", "asgi"), 2):
+        write(protocol, kinds[protocol])
+        server.command("reload")
+        server.wait_settled(number)
+        for _ in range(20):
+            assert server.get("/pid")[0] == 200
