@@ -4,16 +4,26 @@ from time import monotonic
 
 
 class RateLimit:
-    """Whether an occurrence of an event is to be logged: at most one in `seconds`."""
+    """Whether an occurrence of an event is to be logged.
 
-    def __init__(self, seconds: float) -> None:
+    At most one in `seconds`; a quiet time saves up for `burst` at once.
+    """
+
+    def __init__(self, seconds: float, burst: int = 1) -> None:
         self._seconds = seconds
-        self._silent_until = 0.0
+        self._reserve = seconds * (burst - 1)
+        self._next = 0.0
+        """Monotonic seconds from which on one is due without any saved up."""
+        self._skipped = 0
+        self.skipped = 0
+        """Occurrences that were not logged before the last one that was."""
 
     def due(self) -> bool:
-        """Whether to log it now; if so, not again for the next `seconds`."""
+        """Whether to log it now."""
         now = monotonic()
-        if now < self._silent_until:
+        if now < self._next - self._reserve:
+            self._skipped += 1
             return False
-        self._silent_until = now + self._seconds
+        self._next = max(self._next, now) + self._seconds
+        self.skipped, self._skipped = self._skipped, 0
         return True

@@ -34,7 +34,7 @@ from prefork.worker.protocol.http_connection import HttpConnection
 from prefork.worker.schedule.handover import HandoverMessage
 from prefork.worker.transport.client_limits import ClientLimits
 from prefork.worker.transport.output_buffer import SendFile
-from prefork.worker.transport.proxy_header import ProxyHeaderReader
+from prefork.worker.transport.proxy_header import ProxyHeaderReader, report_refused
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -45,6 +45,7 @@ _PROXY_HEADER, _NEW = ConnectionState.PROXY_HEADER, ConnectionState.NEW
 _HANDSHAKE, _HANDSHAKE_WRITE = ConnectionState.HANDSHAKE, ConnectionState.HANDSHAKE_WRITE
 _LINGER, _CLOSED = ConnectionState.LINGER, ConnectionState.CLOSED
 
+_failed_handshakes = logs.RateLimit(5.0, burst=10)
 
 AdmitProxied = Callable[[HttpConnection, str], Reject | None]
 """Why a connection is refused whose client a PROXY header has named, by the address that shares in
@@ -125,7 +126,7 @@ class SecuredConnection(HttpConnection):
     # The PROXY header.
 
     def _refuse(self, reason: str) -> None:
-        logs.event("warning", "connection refused", peer=self.reader.peer[0], reason=reason)
+        report_refused(self.reader.peer[0], reason)
         self.broken = True
 
     def _read_proxy_header(self, now: float) -> None:
@@ -190,7 +191,9 @@ class SecuredConnection(HttpConnection):
         except OSError as problem:
             reason = str(getattr(problem, "reason", None) or problem)
             peer = self.reader.peer[0]
-            logs.event("debug", "handshake failed", peer=peer, reason=reason)
+            if _failed_handshakes.due():
+                skipped = _failed_handshakes.skipped or None
+                logs.event("debug", "handshake failed", peer=peer, reason=reason, skipped=skipped)
             self._end_unencrypted(None)
             return
         self.enter(_NEW)

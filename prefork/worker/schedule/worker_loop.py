@@ -12,13 +12,12 @@ import sys
 from collections.abc import Callable, Sequence
 from time import monotonic
 
-from prefork import logs
 from prefork.channel import Channel, InboxStuckReport, ReadyReport
 from prefork.scoreboard import ThreadRecord
 from prefork.worker.schedule.accept import MainAcceptor
 from prefork.worker.schedule.accept_strategy import PAUSE, AcceptStrategy
 from prefork.worker.schedule.busy_watcher import Watcher
-from prefork.worker.schedule.handover import Handover, HandoverMessage
+from prefork.worker.schedule.handover import Handover, HandoverMessage, report_lost
 from prefork.worker.schedule.master_orders import MasterOrders, ReplaceLogs
 from prefork.worker.schedule.pending_work import PendingWork
 from prefork.worker.schedule.service_interface import Service
@@ -283,4 +282,4 @@ class WorkerLoop:
         # It was sent to the slot's last worker, which had other listeners: the master's order of
         # steps prevents that.
         os.close(fd)
-        logs.event("error", "connection lost", reason="of a listener that is not ours")
+        report_lost("of a listener that is not ours")

@@ -33,6 +33,7 @@ from prefork.worker.schedule.threads import LeaderFollowers
 from prefork.worker.schedule.worker_listener import AcceptedSocket, WorkerListener
 from prefork.worker.service.forked_child import exit_child
 from prefork.worker.transport.accepted_socket import PeerAddress, peer_name
+from prefork.worker.transport.proxy_header import report_refused
 
 _LAST_CHANCE = 2.0
 """Seconds that a connection gets for its PROXY header when its worker is on its way out."""
@@ -77,6 +78,7 @@ class TcpService:
         self._proxies = proxies
         self._open: set[TcpConnection] = set()
         self._running: dict[TcpConnection, float] = {}
+        self._failed_by_clients = logs.RateLimit(5.0, burst=10)
         self._forked = False
         self._input_ended = False
 
@@ -218,7 +220,7 @@ class TcpService:
             self.poller.park(connection, EPOLLIN)
 
     def _refuse(self, connection: TcpConnection, reason: str) -> None:
-        logs.event("warning", "connection refused", peer=connection.peer, reason=reason)
+        report_refused(connection.peer, reason)
         self._close(connection)
 
     def _call(self, connection: TcpConnection, record: ThreadRecord) -> None:
@@ -241,12 +243,16 @@ class TcpService:
             failure = problem
         if failure is not None and not (self._forked and isinstance(failure, SystemExit)):
             self._stats.set_error(f"{connection.peer}: {logs.summary_of(failure)}")
-            logs.event(
-                "error",
-                "handler failed",
-                peer=connection.peer,
-                traceback=logs.application_traceback(failure),
-            )
+            # A handler that lets errors of its socket through fails whenever a client wants.
+            by_client = isinstance(failure, OSError)
+            if not by_client or self._failed_by_clients.due():
+                logs.event(
+                    "error",
+                    "handler failed",
+                    peer=connection.peer,
+                    traceback=logs.application_traceback(failure),
+                    skipped=(self._failed_by_clients.skipped or None) if by_client else None,
+                )
         if self._forked:
             exit_child(failure)
         failure = None  # its traceback holds this frame

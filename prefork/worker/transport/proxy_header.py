@@ -2,7 +2,20 @@
 
 import socket
 
+from prefork import logs
 from prefork.http import proxy_protocol
+
+_refused = logs.RateLimit(5.0, burst=10)
+
+
+def report_refused(peer: str, reason: str) -> None:
+    """Logs that a connection is closed which does not begin as it has to, or may not begin so.
+
+    A client can make thousands of these a second, each with a packet or two.
+    """
+    if _refused.due():
+        skipped = _refused.skipped or None
+        logs.event("warning", "connection refused", peer=peer, reason=reason, skipped=skipped)
 
 
 class ProxyHeaderReader:
