@@ -26,7 +26,7 @@ from prefork.http.head_rules import Reject
 from prefork.http.limits import RequestLimits
 from prefork.http.request import Environ, Request
 from prefork.http.streamed_body import BodyReader, StreamedBody
-from prefork.http.whole_heads import WholeHeads
+from prefork.http.whole_heads import HEAD_SIZE, WholeHeads
 
 Peer = tuple[str, str]
 """Address and port, empty if there is none."""
@@ -40,6 +40,8 @@ _METHOD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}+) ").match
 
 _LINE_MIN = 8192
 """Bytes of request line that are allowed for where empty lines before it are counted."""
+
+_NOTHING: Environ = {}
 
 FIELD_LINES = FieldLines()
 """Of all connections whose peer is no trusted proxy."""
@@ -80,9 +82,9 @@ class RequestReader:
         "_limits",
         "_line",
         "_lines",
+        "_own",
         "_partial",
         "_request",
-        "_rest",
         "body",
         "error",
         "heads",
@@ -90,6 +92,7 @@ class RequestReader:
         "peer",
         "state",
         "surplus",
+        "unread",
         "wants_continue",
     )
 
@@ -106,10 +109,12 @@ class RequestReader:
         """base: what the environ of each request begins with; others share it.  REMOTE_ADDR and
         REMOTE_PORT in it are replaced by `peer`."""
         self._base = base
+        self._own: Environ = _NOTHING  # what it has beyond that of other connections
         self._limits = limits
         self._lines = lines
-        self._rest = b""  # what has come and is not read
-        self._at = 0  # where in it
+        self.unread = b""
+        """What has come and is not read."""
+        self._at = 0  # where in that
         self._partial: _Partial | None = None
         self._request: Request | None = None  # whose body is being read
         self._line = b""  # the first one of a request that was refused
@@ -119,8 +124,8 @@ class RequestReader:
         self.peer = peer
         self.state = _START
         self.heads: WholeHeads | None = None
-        """Where heads that come again are kept, if they are.  Not for a reader that was extended,
-        or of a trusted proxy: they are not read alike by all readers of a listener."""
+        """Where heads that come again are kept, if they are.  Not for a reader of a trusted proxy:
+        they are not read alike by all readers of a listener."""
         self.body: GatheredBody | StreamedBody | None = None
         """Of the request that is being read."""
         self.error: Reject | None = None
@@ -135,7 +140,7 @@ class RequestReader:
     @property
     def idle(self) -> bool:
         """Between two requests: nothing of the next has come, but for empty lines."""
-        return self.state is _START and not self._rest
+        return self.state is _START and not self.unread
 
     @property
     def lines(self) -> FieldLines:
@@ -145,12 +150,12 @@ class RequestReader:
     @property
     def pending(self) -> bool:
         """Bytes have come that `next` reads."""
-        return bool(self._rest)
+        return bool(self.unread)
 
     @property
     def rest(self) -> bytes:
         """Bytes that have come behind the last request."""
-        return self._rest[self._at :]
+        return self.unread[self._at :]
 
     @property
     def in_body(self) -> bool:
@@ -169,7 +174,7 @@ class RequestReader:
         A `GatheredBody` counts its own in the budget; a `StreamedBody` holds what was fed while the
         application waited for it.
         """
-        held = len(self._rest)
+        held = len(self.unread)
         if self._partial is not None:
             held += len(self._partial.data)
         if self._decoder is not None:
@@ -194,6 +199,7 @@ class RequestReader:
     def extend(self, more: Environ) -> None:
         """What is known now of this connection alone, for the environ of each of its requests."""
         self._base = {**self._base, **more}
+        self._own = more
 
     def finish(self) -> None:
         """The connection ends with the response that was just sent: no request is read any more."""
@@ -209,30 +215,46 @@ class RequestReader:
         if self.state is _END:
             self.surplus = True
         else:
-            self._rest = self._rest[self._at :] + data
+            self.unread = self.unread[self._at :] + data
             self._at = 0
 
     def next(self) -> Request | None:
         """The next request of what is kept, if it is complete."""
-        if self.state is not _START or not self._rest:
+        if self.state is not _START or not self.unread:
             return None
-        data, at = self._rest, self._at
-        self._rest, self._at = b"", 0
+        data, at = self.unread, self._at
+        self.unread, self._at = b"", 0
         return self._start(data, at)
 
     def feed(self, data: bytes) -> Request | None:
         """Reads bytes as they came, cut anywhere; never raises for what a client sent.
 
         Returns a request that is complete now, or that has a body to be read while it comes.  There
-        may be more: see `next`.  Raises OSError if a body can't be kept (disk full).
+        may be more: see `next`.
         """
         state = self.state
         if state is _START:
-            if self._rest:
+            if self.unread:
                 self.keep(data)
                 return self.next()
-            if (request := self.repeat(data)) is not None:
-                return request
+            heads = self.heads
+            if (
+                heads is not None
+                and len(data) <= HEAD_SIZE
+                and (known := heads.get(data)) is not None
+            ):
+                environ = known.environ.copy()
+                environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = self.peer
+                if self._own:
+                    environ.update(self._own)
+                environ["wsgi.input"] = BytesIO()
+                if not known.keep_alive:
+                    self.state = _END
+                    self.last = True
+                return Request(
+                    *(environ, known.line, known.http11, known.keep_alive, None, known),
+                    fields=known.fields,
+                )
             end = data.find(b"\r\n\r\n")
             if end > 0 and data[0] > 32:
                 return self._read_head(data, 0, end)
@@ -246,23 +268,6 @@ class RequestReader:
         return self._read_body(data, 0)
 
     # Heads.
-
-    def repeat(self, data: bytes) -> Request | None:
-        """The request that `data` is, if its head is kept; to be called by an owner whose reader is
-        idle, and that wants to know it without the steps of `feed`."""
-        heads = self.heads
-        if heads is None or (known := heads.get(data)) is None:
-            return None
-        environ = known.environ.copy()
-        environ["REMOTE_ADDR"], environ["REMOTE_PORT"] = self.peer
-        environ["wsgi.input"] = BytesIO()
-        if not known.keep_alive:
-            self.state = _END
-            self.last = True
-        return Request(
-            *(environ, known.line, known.http11, known.keep_alive, None, known),
-            fields=known.fields,
-        )
 
     def _start(self, data: bytes, at: int) -> Request | None:
         """Reads what begins with a request, or with empty lines."""
@@ -325,7 +330,7 @@ class RequestReader:
         after = end + 4
         if not length:
             if self.heads is not None and not at and after == len(data):
-                self.heads.note(data, head, self._lines)
+                self.heads.note(data, head, self._lines, self._own)
             environ["wsgi.input"] = BytesIO()
             if not keep_alive or after != len(data):
                 self._complete(data, after, keep_alive=keep_alive)
@@ -397,12 +402,18 @@ class RequestReader:
             body = self.body = request.body = GatheredBody(
                 memory, limits.body, limits.budget, limits.disk
             )
-        if piece and body is not None:
+        file = None
+        if body is not None:
             try:
-                body.write(piece)
+                if piece:
+                    body.write(piece)
+                if end >= 0 and type(body) is GatheredBody:
+                    file = body.whole()
             except Reject as refused:
                 refused.__traceback__ = None  # it refers to this frame, and so to the body
                 problem = refused
+            except OSError as full:
+                problem = Reject(507, f"the body can't be kept: {full.strerror}")
         if problem is not None:
             if type(body) is StreamedBody:
                 # The application has this request: it, or the answer to it, tells the client.
@@ -421,7 +432,7 @@ class RequestReader:
             body.complete()
             return None
         environ = request.environ
-        environ["wsgi.input"] = BytesIO(piece) if body is None else body.whole()
+        environ["wsgi.input"] = BytesIO(piece) if file is None else file
         if decoder is not None:
             # The coding is undone: the application sees a plain body of known length.
             del environ["HTTP_TRANSFER_ENCODING"]
@@ -435,7 +446,7 @@ class RequestReader:
         if keep_alive:
             self.state = _START
             if at < len(data):
-                self._rest, self._at = data, at
+                self.unread, self._at = data, at
         else:
             self.state = _END
             self.last = True
@@ -449,7 +460,7 @@ class RequestReader:
 
     def _end(self) -> None:
         self.state = _END
-        self._rest, self._at = b"", 0
+        self.unread, self._at = b"", 0
         self._partial = self._request = self._decoder = None
         self.body = None
         self.wants_continue = False

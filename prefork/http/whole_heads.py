@@ -10,7 +10,8 @@ from prefork.http.head_reader import Head
 from prefork.http.request import Environ, RepeatedRequest
 
 _HEADS_KEPT = 256
-_HEAD_SIZE = 2048
+HEAD_SIZE = 2048
+"""Bytes of a head that is kept, at most."""
 _MARKS_KEPT = 1024
 
 
@@ -19,13 +20,15 @@ class KnownHead(RepeatedRequest):
 
     __slots__ = ("environ", "fields", "http11", "keep_alive", "line")
 
-    def __init__(self, head: Head, fields: bytes) -> None:
-        """`fields`: as in a Request."""
+    def __init__(self, head: Head, fields: bytes, own: Environ) -> None:
+        """`fields`: as in a Request.  `own`: what is in the environ for this connection alone."""
         super().__init__()
         self.fields = fields
         environ, self.line, self.http11, self.keep_alive, _, _ = head
         self.environ: Environ = environ.copy()
-        """To be copied; the peer and `wsgi.input` are to be put in."""
+        """To be copied; the peer, `wsgi.input` and what is a connection's own are to be put in."""
+        for key in own:
+            del self.environ[key]
 
 
 class WholeHeads(dict[bytes, KnownHead]):
@@ -39,11 +42,14 @@ class WholeHeads(dict[bytes, KnownHead]):
         # Clients choose what is in here, so each has a bound, and begins anew when it is full.
         self._marks: set[int] = set()
 
-    def note(self, data: bytes, head: Head, lines: FieldLines) -> None:
+    def note(self, data: bytes, head: Head, lines: FieldLines, own: Environ) -> None:
         """A head without a body was read, and `data` is all that had come: it is kept if it comes
-        for the second time."""
+        for the second time.
+
+        `own`: as in a KnownHead.
+        """
         environ = head[0]
-        if "HTTP_COOKIE" in environ or environ["QUERY_STRING"] or len(data) > _HEAD_SIZE:
+        if "HTTP_COOKIE" in environ or environ["QUERY_STRING"] or len(data) > HEAD_SIZE:
             return
         mark = hash(data)
         if mark not in self._marks:
@@ -54,4 +60,4 @@ class WholeHeads(dict[bytes, KnownHead]):
         elif all(line in lines for line in data.split(b"\r\n")[1:-2]):
             if len(self) >= _HEADS_KEPT:
                 self.clear()
-            self[data] = KnownHead(head, data[:-4])
+            self[data] = KnownHead(head, data[:-4], own)

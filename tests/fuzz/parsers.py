@@ -83,7 +83,7 @@ def ours(data: bytes, size: int = 0) -> Outcome:
     body = environ.pop("wsgi.input").read()
     method, _, target = request.line.partition(b" ")
     fields = {k: v for k, v in environ.items() if k.startswith("HTTP_") or k == "CONTENT_TYPE"}
-    end = at - len(reader._rest) + reader._at
+    end = at - len(reader.unread) + reader._at
     if reader.last:
         # What follows the last request of a connection is dropped: it ends there all the same.
         end = _first(1, len(data), lambda size: _completes(data[:size]))

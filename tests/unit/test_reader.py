@@ -245,7 +245,7 @@ def test_a_body_in_pieces_is_counted_in_the_budget_until_it_is_gone() -> None:
     assert budget.used == 0
 
 
-def test_no_room_on_disk_is_507_and_a_full_disk_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_on_disk_and_a_full_disk_are_507(monkeypatch: pytest.MonkeyPatch) -> None:
     limits = LIMITS._replace(body_memory=1, disk=DiskBudget(1))
     read = reader(limits)
     assert read.feed(POST + b"ab") is None
@@ -256,8 +256,11 @@ def test_no_room_on_disk_is_507_and_a_full_disk_an_error(monkeypatch: pytest.Mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("prefork.http.disk_budget.unnamed_file", full)
-    with pytest.raises(OSError, match="No space left"):
-        reader(LIMITS._replace(body_memory=1, disk=DiskBudget())).feed(POST + b"ab")
+    read = reader(LIMITS._replace(body_memory=1, disk=DiskBudget()))
+    assert read.feed(POST + b"ab") is None
+    assert read.error is not None
+    assert (read.error.status, "No space left" in read.error.reason) == (507, True)
+    assert read.state is State.END
 
 
 def test_a_body_that_is_read_while_it_comes() -> None:
@@ -311,6 +314,22 @@ def test_a_head_is_kept_when_it_comes_for_the_second_time() -> None:
         assert request.environ["REMOTE_ADDR"] == "192.0.2.1"
     assert found == [False, False, True, True]
     assert len(heads) == 1
+
+
+def test_what_is_one_connections_own_is_in_no_head_that_is_kept() -> None:
+    """As with TLS: the certificate of one client must not be another's."""
+    heads = WholeHeads()
+    first = {"SSL_CIPHER": "A", "SSL_CLIENT_CERT": "of the first client"}
+    for own in (first, first, first, {"SSL_CIPHER": "B"}, {}):
+        read = RequestReader(BASE, LIMITS, ("192.0.2.1", "1"))
+        read.heads = heads
+        if own:
+            read.extend(own)
+        request = read.feed(GET)
+        assert request is not None
+        assert {key: request.environ[key] for key in request.environ if key[:3] == "SSL"} == own
+    assert request is not None
+    assert request.repeated is not None
 
 
 @pytest.mark.parametrize(

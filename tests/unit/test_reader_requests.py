@@ -326,11 +326,15 @@ def test_a_body_is_on_disk_beyond_what_memory_it_may_take() -> None:
     assert large.read() == b"x" * 101
 
 
-def test_a_full_disk_is_reported_to_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
-    full = os.open("/dev/full", os.O_RDWR)
-    monkeypatch.setattr("prefork.http.disk_budget.unnamed_file", lambda: full)
-    with pytest.raises(OSError, match="No space left"):
-        fed(post(b"x" * 101), limits=LIMITS._replace(disk=DiskBudget()))
+def test_a_full_disk_refuses_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "prefork.http.disk_budget.unnamed_file", lambda: os.open("/dev/full", os.O_RDWR)
+    )
+    connection = fed(post(b"x" * 101), limits=LIMITS._replace(disk=DiskBudget()))
+    error = connection.reader.error
+    assert error is not None
+    assert error.status == 507
+    assert "No space left" in error.reason
 
 
 # Expect: 100-continue (RFC 9110 section 10.1.1).

@@ -86,11 +86,8 @@ class AsgiConnection(HttpConnection):
                 data = self.sock.recv(_HEAD_SIZE, _DONTWAIT)
             except OSError:
                 data = b""
-            request = self.reader.repeat(data)
-            if request is None:
-                # If nothing came, it is asked once more, for the reason.
-                request = self._read(data, now) if data else self.receive(now)
-            return request
+            # If nothing came, it is asked once more, for the reason.
+            return self._read(data, now) if data else self.receive(now)
         if state is _QUEUED:
             return self.take(monotonic())
         if TABLE[state].waits_for is Readiness.WRITABLE:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from prefork import linux, logs
 from prefork.http.head_rules import Reject
-from prefork.http.reader import Peer, RequestReader
+from prefork.http.reader import Peer, RequestReader, State
 from prefork.http.request import Environ, Request
 from prefork.http.response_head import CONTINUE, error
 from prefork.http.streamed_body import StreamedBody
@@ -59,6 +59,7 @@ _DONTWAIT = socket.MSG_DONTWAIT
 
 # An enum's member is looked up by a descriptor, at 80 ns each time in CPython 3.11.
 _WRITABLE = Readiness.WRITABLE
+_START = State.START
 _NEW, _IDLE, _HEAD, _BODY = (
     *(ConnectionState.NEW, ConnectionState.IDLE),
     *(ConnectionState.HEAD, ConnectionState.BODY),
@@ -243,19 +244,18 @@ class HttpConnection(ResponseWriter):
         began = now
         state = self.state
         reader = self.reader
-        repeats = False
         if (state is _IDLE or state is _NEW) and self.response_size <= AHEAD and request is None:
-            # The short way for the most frequent case.
+            # The short way for the most frequent case: all of a request, and no more, has come.
             try:
                 data = self.sock.recv(_HEAD_SIZE, _DONTWAIT)
             except OSError:
                 data = b""
-            request = reader.repeat(data)
-            if request is not None:
-                repeats = True
+            if data:
+                request = reader.feed(data)
+                if request is None or reader.unread or request.body is not None:
+                    request = self._was_read(request, data, now, begins=True)
             else:
-                # If nothing came, it is asked once more, for the reason.
-                request = self._read(data, now) if data else self.receive(now)
+                request = self.receive(now)  # it is asked once more, for the reason
         elif request is not None:
             pass
         elif state is _QUEUED:
@@ -274,7 +274,7 @@ class HttpConnection(ResponseWriter):
                 now = self.answer(request, call, record, now)
                 # The outcome of `advance`, by a shorter way.
                 if self.unsent is None and not leave_at:
-                    if not reader.last if repeats else reader.idle and not self._ended_unseen:
+                    if reader.state is _START and not (reader.unread or self._ended_unseen):
                         keepalive = self._rules.keepalive
                         self.deadline = now + keepalive if keepalive else 0.0
                         self.state = _IDLE
@@ -360,20 +360,29 @@ class HttpConnection(ResponseWriter):
     def _read(self, data: bytes, now: float) -> Request | None:
         """Has bytes read; returns a request that is to be answered now."""
         reader = self.reader
-        begins = reader.idle
-        partial = None
+        begins, partial = reader.idle, reader.partial
+        if not begins and partial is None:
+            self._since = now
+        return self._was_read(reader.feed(data), data, now, partial, begins=begins)
+
+    def _was_read(
+        self,
+        request: Request | None,
+        data: bytes,
+        now: float,
+        partial: bytearray | None = None,
+        *,
+        begins: bool,
+    ) -> Request | None:
+        """Notes what is kept of the client's bytes; returns the request to be answered now.
+
+        request: what the reader has made of `data`.  partial: the head that it had begun, with
+        `data`.  begins: `data` is the beginning of a request.
+        """
+        reader = self.reader
         if begins:
             self._since = now
             self._continued = False
-        elif (partial := reader.partial) is None:
-            self._since = now
-        try:
-            request = reader.feed(data)
-        except OSError as problem:
-            self._refuse_body(problem)
-            return None
-        if request is not None and request.repeated is not None:
-            return request  # it was all that came: nothing is kept
         if request is None and reader.in_body:
             self._keep_unfinished(data if begins else partial, data)
         else:
@@ -393,9 +402,6 @@ class HttpConnection(ResponseWriter):
         """More bytes of a body; raises OSError as a recv(2) that does not wait."""
         return self.sock.recv(_BODY_SIZE, _DONTWAIT)
 
-    def _refuse_body(self, problem: OSError) -> None:
-        self.reader.error = Reject(507, f"the body can't be kept: {problem.strerror}")
-
     def take(self, now: float) -> Request | None:
         """The next request of what has come, if it is complete and nothing has to be sent before.
 
@@ -406,11 +412,7 @@ class HttpConnection(ResponseWriter):
         self._since = now
         self._continued = False
         self._unfinished = None
-        try:
-            request = self.reader.next()
-        except OSError as problem:
-            self._refuse_body(problem)
-            request = None
+        request = self.reader.next()
         self._count_held()
         return request
 

@@ -42,7 +42,7 @@ class ListenerProfile(Struct, frozen=True):
     """What the environ of each request at this listener begins with."""
     connect: Connect
     heads: WholeHeads | None
-    """None with TLS, PROXY protocol or trusted proxies: heads are not read alike there."""
+    """None with trusted proxies: heads are not read alike there."""
     trusts: Trusts | None = None
     """Which peers are proxies that speak for many clients."""
     tls: bool = False
@@ -82,7 +82,7 @@ def listener_profile(
     return ListenerProfile(
         base_environ(server, environ, tls=sealed),
         secured.converse if kinds is None else partial(kinds.secured, security=secured),
-        heads=None,
+        heads=None if config.http.trusted_proxies else WholeHeads(),
         trusts=secured.trusts,
         tls=sealed,
     )

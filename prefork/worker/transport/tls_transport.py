@@ -20,7 +20,9 @@ from prefork.http.head_rules import Reject
 # to be taken by the record: of a slow client the time limits must not miss more.
 _RECORD = 16 * 1024
 _FILE = 64 * 1024  # bytes of a file read and sealed at one time
-_DONTWAIT = socket.MSG_DONTWAIT
+# Plain numbers: to combine two flags of an enum takes longer than the call.
+_DONTWAIT = int(socket.MSG_DONTWAIT)
+_NO_WAIT = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
 
 class TlsTransport:
@@ -107,9 +109,13 @@ class TlsTransport:
     def _open(self) -> bytes:
         """Decrypts all complete records that were read."""
         parts = []
+        incoming, outgoing = self._incoming, self._outgoing
         try:
             while part := self._tls.read(_RECORD):
                 parts.append(part)
+                if not incoming.pending and not outgoing.pending:
+                    # That was the last one.  To be told so by another read takes as long as this.
+                    return part if len(parts) == 1 else b"".join(parts)
             self.ended = True
         except ssl.SSLWantReadError:
             pass
@@ -130,12 +136,12 @@ class TlsTransport:
 
         Raises BlockingIOError if it takes none, OSError if the connection is lost.
         """
-        view = memoryview(data)
-        sent = 0
+        sent, size = 0, len(data)
         try:
-            while sent < len(view):
+            while sent < size:
                 if not self._sealed:
-                    self._sealed = self._tls.write(view[sent : sent + _RECORD])
+                    part = data if size <= _RECORD else memoryview(data)[sent : sent + _RECORD]
+                    self._sealed = self._tls.write(part)
                 self.push()
                 sent += self._sealed
                 self._sealed = 0
@@ -153,10 +159,10 @@ class TlsTransport:
 
     def push(self) -> None:
         """Sends ciphertext that is left; raises BlockingIOError if the client does not take all."""
-        while self._rest or self._outgoing.pending:
-            rest = self._rest or self._outgoing.read()
-            self._rest = rest
-            self._rest = rest[self.plain.send(rest, _DONTWAIT | socket.MSG_NOSIGNAL) :]
+        self._rest = rest = self._rest or self._outgoing.read()
+        while rest:
+            sent = self.plain.send(rest, _NO_WAIT)
+            self._rest = rest = rest[sent:] or self._outgoing.read()
 
     def _push_some(self) -> None:
         """As much as the client takes now; a lost connection shows at the next read."""
