@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: serve test test-all test-lowest test-newest lint docs lock system-packages bench bench-quick bench-packages chaos fuzz share release coverage help clean
+.PHONY: serve test test-all test-lowest test-newest lint docs lock system-packages bench bench-quick bench-packages chaos fuzz share release deb test-deb nightly coverage help clean
 
 # A terminal is shown how far pip is; a log is not.
 PIP := $(BIN)/python -m pip --disable-pip-version-check $(if $(MAKE_TERMOUT),,--quiet)
@@ -116,6 +116,18 @@ share: $(VENV)/.test  ## man pages and completion, made from the code
 # Builds dist/, checks it, and runs what is installed of it; with TAG=1 the commit is tagged.
 release: $(VENV)/.release  ## dist/, built, checked, installed and run; TAG=1 tags it
 	$(BIN)/python -m tools.release $(if $(TAG),--tag)
+
+# A Debian package for the Debian and the Python of this machine; tools/debian.py says how it is made.
+deb: $(VENV)/.release  ## a Debian package in dist/
+	$(BIN)/python -m tools.debian
+
+# The package in an empty Debian that debootstrap makes: install, upgrade, remove, purge. Needs root.
+test-deb: $(VENV)/.release  ## the package in an empty Debian; root, minutes
+	$(BIN)/python -m pytest -m nightly tests/deploy/test_debian.py
+
+# What takes too long for each change: every test that is marked so, and the bounds of the ranges.
+nightly: $(VENV)/.release test-lowest test-newest  ## what takes minutes: test-deb, test-lowest, test-newest
+	$(BIN)/python -m pytest -m nightly
 
 # Coverage over all processes that the tests start and fork, as text and as coverage/index.html.
 COVERAGE = COVERAGE_FILE=$(CURDIR)/coverage/data $(BIN)/coverage
