@@ -4,7 +4,7 @@ The HTTP specification of ASGI 3, version 2.5.  A scope is made of the environ o
 its field lines: what a proxy was believed, or refused, is the same for both kinds of application.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prefork.http.field_lines import FieldLines
@@ -93,6 +93,29 @@ def http_scope(
     }
     if state is not None:
         scope["state"] = dict(state)
+    return scope
+
+
+def websocket_scope(
+    request: Request,
+    lines: FieldLines,
+    subprotocols: Sequence[str],
+    *,
+    unix: str | None = None,
+    state: Mapping[str, Any] | None = None,
+) -> Scope:
+    """The scope of a request for a WebSocket; `subprotocols`: those that the client offers.
+
+    For the rest see `http_scope`.
+    """
+    scope = http_scope(request, lines, unix=unix, state=state)
+    del scope["method"]
+    scope["type"] = "websocket"
+    scope["scheme"] = "wss" if scope["scheme"] == "https" else "ws"
+    scope["subprotocols"] = list(subprotocols)
+    found: dict[str, dict[str, Any]] = {"websocket.http.response": {}}
+    tls = scope["extensions"].get("tls")
+    scope["extensions"] = found if tls is None else found | {"tls": tls}
     return scope
 
 

@@ -2,25 +2,19 @@
 
 import signal
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from tests.support.raw_http import Raw
 from tests.support.server import Server, Start
 from tests.support.waiting import PATIENCE, until
+from tests.support.websocket_client import HANDSHAKE
+from tests.support.websocket_client import websocket as client
 from tests.support.websocket_frames import client_frame
 
 APP = "tests.apps.wsgi_websockets:app"
-HANDSHAKE = (
-    b"GET %s HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-)
 
 
 @pytest.fixture
@@ -31,17 +25,6 @@ def server(start: Start) -> Server:
 def serve(start: Start, *more: str, workers: int = 1) -> Server:
     server = start(APP, "--workers", str(workers), "--threads", "8", *more)
     return server.wait_ready(workers)
-
-
-@contextmanager
-def client(server: Server, path: str, **options: Any) -> Iterator[ClientConnection]:
-    with connect(
-        f"ws://127.0.0.1:{server.port}{path}",
-        open_timeout=PATIENCE,
-        close_timeout=PATIENCE,
-        **options,
-    ) as websocket:
-        yield websocket
 
 
 @pytest.mark.parametrize("path", ["/echo", "/plain"])

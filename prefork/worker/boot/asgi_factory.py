@@ -72,6 +72,7 @@ def asgi_service(application: Callable[..., Any], parts: ServiceParts) -> AsgiSe
             for listener in args.listeners
             if not listener.is_tcp
         },
+        websocket=config.websocket,
     )
     rules = ClientLimits.of(http, stream=True)
 

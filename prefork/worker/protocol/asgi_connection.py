@@ -9,6 +9,7 @@ from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLRDHUP
 from socket import MSG_DONTWAIT
 from time import monotonic
 
+from prefork.http.memory_budget import MemoryBudget
 from prefork.http.request import Request
 from prefork.http.response_head import CONTINUE
 from prefork.http.streamed_body import StreamedBody
@@ -175,6 +176,23 @@ class AsgiConnection(HttpConnection):
                 body.awaited = False
             self._continued = True
             self.send_interim(CONTINUE)
+
+    @property
+    def ended_unseen(self) -> bool:
+        """The end of what the client sends was read, and the epoll will not report it."""
+        return self._ended_unseen
+
+    @property
+    def budget(self) -> MemoryBudget:
+        """That of all clients of the worker."""
+        return self._rules.budget
+
+    def upgrade(self) -> bytes:
+        """Another protocol follows the request; returns what has come of it."""
+        rest = self.reader.rest
+        self._finish()
+        self.reader.surplus = False
+        return rest
 
     def fail_body(self) -> None:
         """The client takes too long over the body: nothing more is read."""

@@ -165,9 +165,9 @@ class AsgiCall:
         if connection.unsent is not None:
             connection.flush()
             if connection.unsent is None or connection.broken:
-                _wake(self._drained)
+                wake_all(self._drained)
         if connection.left or connection.broken:
-            _wake(self._arrived)
+            wake_all(self._arrived)
             return
         body = self._body
         if body is None or connection.reader.body is not body or body.unread < UNREAD:
@@ -176,14 +176,14 @@ class AsgiCall:
             self._look_at_body(body)
 
     def client_left(self) -> None:
-        _wake(self._arrived)
+        wake_all(self._arrived)
         if self.connection.broken:
-            _wake(self._drained)
+            wake_all(self._drained)
 
     def overdue(self, now: float) -> None:
         body = self._body
         if self.connection.broken:
-            _wake(self._drained)
+            wake_all(self._drained)
         elif body is not None and self._arrived:
             body.fail(Reject(408, "the request did not come in time"))
             self.connection.fail_body()
@@ -193,7 +193,7 @@ class AsgiCall:
         """Tells an application whose response has begun, and that awaits the end of its client,
         that the client has left: a stream of events ends, and its client connects anew."""
         self._leaving = True
-        _wake(self._arrived)
+        wake_all(self._arrived)
 
     # The worker's side.
 
@@ -230,7 +230,7 @@ class AsgiCall:
             answer = error(problem.status, problem.reason, method=request.method)
             self.connection.send(request.marked(answer))
             self.give_up(problem.status)
-        _wake(self._arrived)
+        wake_all(self._arrived)
 
     def give_up(self, status: int) -> None:
         """The request was answered, or cut, by the server: the application sends nothing more."""
@@ -427,8 +427,8 @@ class AsgiCall:
         self._owner.answered(self)
         connection = self.connection
         connection.end_exchange(self.request, self.sent, last=last)
-        _wake(self._arrived)
-        _wake(self._drained)
+        wake_all(self._arrived)
+        wake_all(self._drained)
         self._owner.settle(connection)
 
     def _fail(self, problem: BaseException) -> None:
@@ -459,7 +459,8 @@ class AsgiCall:
         return self._response.complete
 
 
-def _wake(waiters: "list[asyncio.Future[None]]") -> None:
+def wake_all(waiters: "list[asyncio.Future[None]]") -> None:
+    """Wakes all that wait, and forgets them."""
     for waiter in waiters:
         if not waiter.done():
             waiter.set_result(None)
@@ -472,6 +473,10 @@ def _as_bytes(data: object) -> bytes:
     raise TypeError(f"the body must be bytes, not {type(data).__name__}")
 
 
+_DISCONNECTS = frozenset({"ClientDisconnect", "WebSocketDisconnect", "WebSocketDisconnected"})
+"""Names of exceptions: of Starlette, FastAPI, Litestar and Falcon."""
+
+
 def came_of_the_client(problem: BaseException) -> bool:
     """Whether an exception is the application's answer to a client that has left."""
     seen = set()
@@ -481,8 +486,8 @@ def came_of_the_client(problem: BaseException) -> bool:
         if id(each) in seen:
             continue
         seen.add(id(each))
-        # Starlette's own has no cause of ours if it comes of `http.disconnect`.
-        if isinstance(each, ConnectionError) or type(each).__name__ == "ClientDisconnect":
+        # Those of frameworks have no cause of ours if they come of `http.disconnect`.
+        if isinstance(each, ConnectionError) or type(each).__name__ in _DISCONNECTS:
             return True
         if isinstance(each, BaseExceptionGroup):
             todo += each.exceptions

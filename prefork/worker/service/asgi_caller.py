@@ -9,16 +9,21 @@ from typing import Any
 
 from prefork.apps.asgi_compress import MessageCompressor
 from prefork.apps.wsgi import WsgiResponse
-from prefork.http.asgi_scope import http_scope
+from prefork.config import Websocket
+from prefork.http.asgi_scope import http_scope, websocket_scope
+from prefork.http.head_rules import Reject
 from prefork.http.queue_time import waited
 from prefork.http.request import Request
 from prefork.http.request_id import RequestIds
 from prefork.scoreboard import CallRecords, ThreadRecord, WorkerStatsWriter
+from prefork.websocket.opening_handshake import asks_for_websocket, read_handshake
 from prefork.worker.protocol.asgi_connection import AsgiConnection
 from prefork.worker.protocol.http_connection import HttpConnection
 from prefork.worker.service.asgi_call import AsgiApplication, AsgiCall
+from prefork.worker.service.asgi_websocket import AsgiWebsocket
 from prefork.worker.service.call_failure import report_failure
 from prefork.worker.service.forked_child import exit_child
+from prefork.worker.service.refused_upgrade import refuse_upgrade
 from prefork.worker.service.wsgi_caller import AccessLogWriter, WsgiCaller
 
 
@@ -49,11 +54,14 @@ class AsgiCaller:
         codings: Sequence[str],
         compress_min_size: int,
         unix: Mapping[int, str],
+        websocket: Websocket,
     ) -> None:
         """`beside`: answers the paths for which `served_beside` is true.  `unix`: the paths
         of Unix sockets, by the inode of the listener.  For others see `WsgiCaller`, `Compress`."""
         self.loop = loop
-        self.calls: set[AsgiCall] = set()
+        self.websockets: set[AsgiWebsocket] = set()
+        """Those that are open."""
+        self.calls: set[AsgiCall | AsgiWebsocket] = set()
         """Those whose task runs, also if the response is complete."""
         self.under_way = 0
         """Those whose response is not complete."""
@@ -75,6 +83,7 @@ class AsgiCaller:
         self._codings = codings
         self._compress_min_size = compress_min_size
         self._unix = unix
+        self._websocket = websocket
 
     def call(
         self, connection: HttpConnection, request: Request, record: ThreadRecord, now: float
@@ -93,6 +102,8 @@ class AsgiCaller:
                 record.add_queue_time(seconds)
         if self._draining is not None and self._draining():
             connection.closing = True
+        if "HTTP_UPGRADE" in environ and asks_for_websocket(environ, http11=request.http11):
+            return self._open_websocket(connection, request, record, now)
         compressor = None
         if self._codings:
             compressor = MessageCompressor(environ, self._codings, self._compress_min_size)
@@ -108,6 +119,31 @@ class AsgiCaller:
             state=self.state,
         )
         call.task = start_task(self.loop, call.run(self._application, scope))
+        return None
+
+    def _open_websocket(
+        self, connection: AsgiConnection, request: Request, record: ThreadRecord, now: float
+    ) -> WsgiResponse | None:
+        """Begins to have a WebSocket accepted; refuses a request for one that is not valid."""
+        try:
+            handshake = read_handshake(request.environ)
+        except Reject as problem:
+            problem.__traceback__ = None
+            return refuse_upgrade(connection, request, problem, record, self._access, now)
+        websocket = AsgiWebsocket(self, connection, request, handshake, self._websocket, now)
+        peer = request.environ["REMOTE_ADDR"]
+        websocket.slot = self._records.start(now, request.line, peer, request.id)
+        self.calls.add(websocket)
+        self.under_way += 1
+        connection.begin_exchange(websocket)
+        scope = websocket_scope(
+            request,
+            connection.reader.lines,
+            handshake.subprotocols,
+            unix=self._unix.get(connection.listener or 0) if self._unix else None,
+            state=self.state,
+        )
+        websocket.task = start_task(self.loop, websocket.run(self._application, scope))
         return None
 
     def flush(self) -> None:
@@ -144,7 +180,27 @@ class AsgiCaller:
             elapsed = now - call.began
             self._access.add(call.request.environ, status, sent, time() - elapsed, elapsed)
 
-    def ended(self, call: AsgiCall) -> None:
+    def upgraded(self, websocket: AsgiWebsocket) -> None:
+        """A WebSocket was accepted: what follows has no time limit, and is no call under way."""
+        self.under_way -= 1
+        now = monotonic()
+        self._records.end(websocket.slot, websocket.began, now, 101, 0)
+        self.websockets.add(websocket)
+
+    def closed(self, websocket: AsgiWebsocket) -> None:
+        """A WebSocket is over, whether it was accepted or not."""
+        self.websockets.discard(websocket)
+        status, sent, began = websocket.status, websocket.sent, websocket.began
+        now = monotonic()
+        if not websocket.accepted:
+            self.under_way -= 1
+        if not (websocket.accepted or websocket.expired):
+            self._records.end(websocket.slot, began, now, status, sent)
+        if self._access is not None:
+            elapsed = now - began
+            self._access.add(websocket.request.environ, status, sent, time() - elapsed, elapsed)
+
+    def ended(self, call: AsgiCall | AsgiWebsocket) -> None:
         """A task has ended."""
         if self.forked:
             exit_child(None)

@@ -179,6 +179,10 @@ class AsgiService(HttpService):
         else:
             self.poller.park(connection, connection.wanted)
 
+    def flush(self) -> None:
+        self._stats.set_websockets(len(self.caller.websockets))
+        super().flush()
+
     # The limits of calls.
 
     def expire_late(self, now: float) -> None:
@@ -227,6 +231,9 @@ class AsgiService(HttpService):
         loop = self.caller.loop
         limit = self._stop_limit or _SPREAD_WITHOUT_LIMIT
         passed = monotonic() - self._stop_ordered
+        websockets = len(self.caller.websockets)
+        if websockets:
+            logs.event("info", "closing websockets", count=websockets)
         for connection in list(self._open):
             if connection.exchange is not None:
                 # Clients that all connect anew at one moment would be a burst of work.

@@ -82,7 +82,9 @@ class WsgiCaller:
         if attended:
             problem = self._before(connection, request, record)
             if problem is not None:
-                return self._refuse_upgrade(connection, request, problem, record, now)
+                from prefork.worker.service.refused_upgrade import refuse_upgrade
+
+                return refuse_upgrade(connection, request, problem, record, self._access, now)
         record.start(now, request.line, environ["REMOTE_ADDR"], request.id)
         response = WsgiResponse(request, connection)
         environ["wsgi.early_hints"] = response.early_hints
@@ -137,27 +139,6 @@ class WsgiCaller:
         if self._threads is not None:
             self._threads.before_call(record)
         return None
-
-    def _refuse_upgrade(
-        self,
-        connection: HttpConnection,
-        request: Request,
-        problem: Reject,
-        record: ThreadRecord,
-        now: float,
-    ) -> WsgiResponse:
-        """Answers 400 or 426 without the application."""
-        from prefork.websocket.opening_handshake import refusing_response
-
-        answer = refusing_response(problem)
-        response = WsgiResponse(request, connection)
-        connection.send(request.marked(answer))
-        record.count_refused(problem.status, 0)
-        del response.request
-        response.ended = now
-        if self._access is not None:
-            self._access.add(request.environ, problem.status, 0, time(), 0.0)
-        return response
 
     def _upgraded(self, connection: HttpConnection) -> bool:
         """Whether the application has taken the connection over; the call is over."""

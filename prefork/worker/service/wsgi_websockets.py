@@ -20,11 +20,11 @@ from prefork.websocket.opening_handshake import asks_for_websocket, read_handsha
 from prefork.worker.protocol.http_connection import HttpConnection
 from prefork.worker.transport.upgraded_socket import UpgradedSocket
 
-SPREAD = 0.8
+_SPREAD = 0.8
 """The share of graceful_timeout over which WebSockets are closed: their clients connect again."""
 
-_UNLIMITED = 30.0
-"""Seconds in place of a graceful_timeout that has no limit."""
+_SPREAD_WITHOUT_LIMIT = 30.0
+"""In place of graceful_timeout, in seconds, if that is 0."""
 
 KEY = "werkzeug.socket"
 
@@ -83,8 +83,8 @@ class WsgiWebsockets:
             self._open.discard(sock)
 
     def close_all(self, seconds: float | None, *, restarts: bool) -> None:
-        """The worker is on its way out: closes all, one after the other, within SPREAD of the time
-        that it has.
+        """The worker is on its way out: closes all, one after the other, within the
+        spread of the time that it has.
 
         `seconds`: that time, 0 for no limit, None for graceful_timeout.  `restarts`: a sibling goes
         on, so that a client may connect again at once.  May be called by a signal handler (main
@@ -113,7 +113,7 @@ class WsgiWebsockets:
             logs.event("info", "closing websockets", count=len(sockets), code=self._code)
         shuffle(sockets)
         began = monotonic()
-        spread = SPREAD * (self._seconds or _UNLIMITED)
+        spread = _SPREAD * (self._seconds or _SPREAD_WITHOUT_LIMIT)
         times = sorted(began + uniform(0.0, spread) for _ in sockets)
         for at, sock in zip(times, sockets, strict=True):
             sleep(max(at - monotonic(), 0.0))

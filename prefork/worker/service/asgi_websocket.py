@@ -1,0 +1,626 @@
+"""One WebSocket of an ASGI application: its `receive` and `send`, its pings, and its end.
+
+The contract, beside the specification (WebSocket 2.5):
+
+- `send` returns at once while no more than 64 KiB wait for the client, and waits otherwise.
+- What the client sends waits in a queue with a bound (`websocket.receive_queue`); beyond it nothing
+  more is read.
+- Pings, their answers and close frames are between client and server: they wake no application.
+- Once the WebSocket is at its end, `receive` returns `websocket.disconnect` with the code, and
+  `send` raises OSError.  The task is not cancelled for that.
+- What a client does wrong ends its WebSocket with a code, and is no failure of the application.
+"""
+
+import asyncio
+from collections import deque
+from enum import Enum
+from math import inf
+from random import uniform
+from select import EPOLLIN, EPOLLOUT
+from socket import MSG_DONTWAIT
+from time import monotonic
+from typing import Protocol
+
+from prefork import logs
+from prefork.apps.asgi_response import AsgiResponse, Message, MisusedProtocol, text_pairs
+from prefork.config import Websocket
+from prefork.http.asgi_scope import Scope
+from prefork.http.request import Request
+from prefork.http.response_head import error
+from prefork.websocket.close_codes import (
+    ABNORMAL,
+    GOING_AWAY,
+    INTERNAL_ERROR,
+    NORMAL,
+    SERVICE_RESTART,
+    TRY_LATER,
+    is_sendable,
+)
+from prefork.websocket.message_deflate import accept_offer
+from prefork.websocket.opening_handshake import OpeningHandshake, accepting_response
+from prefork.websocket.websocket_clock import ClockAction, PingRules, WebsocketClock
+from prefork.websocket.websocket_session import SessionState, WebSocketSession
+from prefork.worker.protocol.asgi_connection import AsgiConnection
+from prefork.worker.protocol.connection_state import ConnectionState
+from prefork.worker.service.asgi_call import (
+    UNSENT,
+    AsgiApplication,
+    ClientDisconnectedError,
+    came_of_the_client,
+    wake_all,
+)
+from prefork.worker.transport.output_buffer import AHEAD
+
+_READ = 64 * 1024
+"""Bytes read at one time."""
+
+_OVERHEAD = 128
+"""Bytes that a message in the queue counts for beside its own."""
+
+_COUNTED = 16 * 1024
+"""Bytes up to which what a WebSocket holds is not counted in the worker's budget: each change
+would cost a lock."""
+
+_LAST_READS = 8
+"""Reads of a lost connection, which may yet hold a close frame."""
+
+_violations = logs.RateLimit(5.0)
+
+_DONTWAIT = int(MSG_DONTWAIT)
+_CLOSED = SessionState.CLOSED
+
+
+class WebsocketState(Enum):
+    """How far a WebSocket is, as its application sees it."""
+
+    __hash__ = object.__hash__
+
+    CONNECTING = "connecting"
+    """The application has neither accepted nor refused it."""
+    DENYING = "denying"
+    """The application answers with a response of HTTP."""
+    OPEN = "open"
+    CLOSING = "closing"
+    """The server has sent a close frame, and waits for the client's."""
+    OVER = "over"
+
+
+_CONNECTING, _DENYING = WebsocketState.CONNECTING, WebsocketState.DENYING
+_OPEN, _CLOSING, _OVER = WebsocketState.OPEN, WebsocketState.CLOSING, WebsocketState.OVER
+
+
+class WebsocketOwner(Protocol):
+    """What a WebSocket needs of its worker."""
+
+    loop: asyncio.AbstractEventLoop
+
+    def settle(self, connection: AsgiConnection) -> None:
+        """The connection may have another state now."""
+
+    def upgraded(self, websocket: "AsgiWebsocket") -> None:
+        """It was accepted: its request is answered, with 101."""
+
+    def closed(self, websocket: "AsgiWebsocket") -> None:
+        """It is over, whether it was accepted or not."""
+
+    def ended(self, call: "AsgiWebsocket") -> None:
+        """The task has ended."""
+
+    def failed(self, request: Request, problem: BaseException) -> None:
+        """The application has raised an exception."""
+
+
+class AsgiWebsocket:
+    """One WebSocket (prefork.worker.protocol.connection_exchange.Exchange)."""
+
+    __slots__ = (
+        *("_arrived", "_clock", "_connected", "_counted"),
+        *("_disconnect", "_drained", "_handshake", "_late", "_owner"),
+        *("_queue", "_queued", "_response", "_rules", "_sending", "_session", "_state"),
+        *(
+            "accepted",
+            "at_work_since",
+            "began",
+            "cancelled",
+            "connection",
+            "expired",
+            "request",
+            "sent",
+            "slot",
+            "status",
+        ),
+        "task",
+    )
+
+    def __init__(
+        self,
+        owner: WebsocketOwner,
+        connection: AsgiConnection,
+        request: Request,
+        handshake: OpeningHandshake,
+        rules: Websocket,
+        now: float,
+    ) -> None:
+        self._owner = owner
+        self.connection = connection
+        self.request = request
+        self._handshake = handshake
+        self._rules = rules
+        self.began = now
+        """Monotonic seconds."""
+        self.slot = -1
+        """Its record on the scoreboard, until it is accepted."""
+        self.task: asyncio.Task[None] | None = None
+        self.accepted = False
+        self.at_work_since = now
+        """Since when the application has had it without an answer; infinity once it has one."""
+        self.cancelled = False
+        """Its task was cancelled, since the worker stops."""
+        self.expired = False
+        """The application took too long to accept it."""
+        self.status = 500
+        """Of the response; else that of the error in its place."""
+        self.sent = 0
+        """Bytes of messages, or of a response's body, given to the client."""
+        self._state = _CONNECTING
+        self._session: WebSocketSession | None = None
+        self._response: AsgiResponse | None = None
+        self._connected = False  # the application has received `websocket.connect`
+        self._disconnect: Message | None = None
+        # What has come: messages, and how much they count for.
+        self._queue: deque[str | bytes] = deque()
+        self._queued = 0
+        self._counted = 0  # in the worker's budget
+        # What is sent: a message by half, and frames of the server's that wait for its end.
+        self._sending = False
+        self._late = b""
+        self._clock: WebsocketClock | None = None
+        """Once it is accepted."""
+        self._arrived: list[asyncio.Future[None]] = []
+        self._drained: list[asyncio.Future[None]] = []
+
+    @property
+    def over(self) -> bool:
+        """Nothing more is sent."""
+        return self._state is _OVER
+
+    async def run(self, application: AsgiApplication, scope: Scope) -> None:
+        """The task: calls the application, and sees to it that the client gets an answer."""
+        try:
+            await application(scope, self.receive, self.send)
+        except BaseException as problem:  # SystemExit too: it ends the WebSocket, not the worker
+            self._fail(problem)
+        else:
+            if self._state is _CONNECTING or self._state is _DENYING:
+                what = "without an answer" if self._state is _CONNECTING else "within its response"
+                self._fail(MisusedProtocol(f"the application ended {what} to a WebSocket"))
+            elif self._state is _OPEN:
+                self._close(NORMAL, "")
+        finally:
+            self._owner.ended(self)
+
+    # prefork.worker.protocol.connection_exchange.Exchange
+
+    @property
+    def state(self) -> ConnectionState:
+        return ConnectionState.CALL if self._session is None else ConnectionState.UPGRADED
+
+    @property
+    def events(self) -> int:
+        unsent = self.connection.unsent
+        events = EPOLLOUT if unsent is not None else 0
+        if self._session is not None and self._may_read:
+            events |= EPOLLIN
+        return events
+
+    @property
+    def _may_read(self) -> bool:
+        """There is room for what comes, and for the answers to it."""
+        unsent = self.connection.unsent
+        return (self._queued < self._rules.receive_queue or self._state is _CLOSING) and (
+            unsent is None or unsent.memory <= UNSENT // 2
+        )
+
+    def deadline(self, now: float) -> float:
+        return 0.0 if self._clock is None else self._clock.due
+
+    def ready(self, now: float) -> None:
+        connection = self.connection
+        if connection.unsent is not None:
+            connection.flush()
+            self._flush_late()
+            if connection.unsent is None or connection.broken:
+                wake_all(self._drained)
+        if self._session is None:
+            connection.read_ahead()
+        elif connection.broken:
+            self._lost()
+        elif self._may_read:
+            self._read(now)
+
+    def client_left(self) -> None:
+        if self._session is None:
+            self._lost()
+        elif self.connection.broken:
+            # A client that closes at once after its close frame may have reset the connection.
+            for _ in range(_LAST_READS):
+                if not self._may_read or not self._read(monotonic()):
+                    break
+            self._lost()
+
+    def overdue(self, now: float) -> None:
+        clock, session = self._clock, self._session
+        if clock is None or session is None or self._state is _OVER:
+            return
+        action = clock.look(now, deaf=not self._may_read)
+        if action is ClockAction.PING:
+            self._control(session.ping(b""))
+        elif action is ClockAction.CLOSE:
+            self._close(clock.code, "")
+        elif action is ClockAction.GIVE_UP:
+            if self._state is _OPEN:
+                self._close(clock.code, "no answer to a ping")
+            self._finish()
+
+    def stop(self, by: float, *, reload: bool) -> None:
+        """Closes it now; its client has until `by` to answer."""
+        clock = self._clock
+        if clock is None:
+            return
+        now = monotonic()
+        clock.stop(now, SERVICE_RESTART if reload else GOING_AWAY, max(by - now, 0.0))
+        if self._state is _OPEN:
+            self._close(clock.code, "")
+        else:
+            self._owner.settle(self.connection)
+
+    # The worker's side.
+
+    @property
+    def waits_for_client(self) -> bool:
+        """False: at the end of the worker it was told to end."""
+        return False
+
+    def expire(self) -> None:
+        """The application takes too long to accept it: answers 504, and cancels the task."""
+        if self._state is _CONNECTING or self._state is _DENYING:
+            self.expired = True
+            connection, request = self.connection, self.request
+            if self._state is _CONNECTING and not connection.broken:
+                answer = error(504, "the application took too long", method=request.method)
+                connection.send(request.marked(answer))
+            else:
+                connection.break_off()
+            self.status = 504
+            self._finish()
+        if self.task is not None:
+            self.task.cancel()
+
+    def cancel(self) -> None:
+        """The worker has no more time for it."""
+        self.cancelled = True
+        if self.task is not None:
+            self.task.cancel()
+
+    # What comes.
+
+    def _read(self, now: float) -> bool:
+        """Reads once; returns whether there was something."""
+        connection, session = self.connection, self._session
+        assert session is not None
+        assert self._clock is not None
+        try:
+            data = connection.sock.recv(_READ, _DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if not data:
+            self._lost()
+            return False
+        self._clock.heard(now)
+        session.feed(data)
+        self._take_messages()
+        if connection.ended_unseen and self._state is not _OVER:
+            self._lost()
+        return True
+
+    def _take_messages(self) -> None:
+        """Takes what has come, as far as the queue has room."""
+        session, queue, most = self._session, self._queue, self._rules.receive_queue
+        assert session is not None
+        while self._queued < most:
+            message = session.next()
+            if message is None:
+                break
+            queue.append(message)
+            self._queued += len(message) + _OVERHEAD
+        self._control(session.take_replies())
+        if session.state is _CLOSED and self._state is not _OVER:
+            self._closed_by_client(session)
+        elif not self._count_held():
+            self._close(TRY_LATER, "the server has no memory for the message")
+        if self._arrived and (queue or self._disconnect is not None):
+            wake_all(self._arrived)
+
+    def _closed_by_client(self, session: WebSocketSession) -> None:
+        close, violation = session.close, session.violation
+        assert close is not None
+        if self._disconnect is None:
+            self._disconnect = _disconnect(close.code, close.reason)
+        if violation is not None:
+            self.connection.reader.surplus = True  # what it still sends is thrown away
+            if _violations.due():
+                logs.event(
+                    "info",
+                    "websocket failed",
+                    peer=self.connection.reader.peer[0],
+                    code=violation.code,
+                    reason=violation.reason,
+                )
+        self._finish()
+
+    def _count_held(self) -> bool:
+        """Counts what is kept in the worker's budget; False if there is no room."""
+        session = self._session
+        held = self._queued + (0 if session is None else session.held)
+        more = held - self._counted
+        if -_COUNTED < more < _COUNTED and (held or not self._counted):
+            return True
+        budget = self.connection.budget
+        if more < 0:
+            budget.give_back(-more)
+        elif not budget.take(more):
+            return False
+        self._counted = held
+        return True
+
+    def _lost(self) -> None:
+        """The connection has ended without a close frame."""
+        if self._state is _OVER:
+            return
+        if self._disconnect is None:
+            self._disconnect = _disconnect(ABNORMAL, "")
+        self._finish()
+
+    # The application's side.
+
+    async def receive(self) -> Message:
+        """The `receive` of ASGI."""
+        if not self._connected:
+            self._connected = True
+            return {"type": "websocket.connect"}
+        queue = self._queue
+        while True:
+            if not queue and self._session is not None:
+                self._take_messages()
+            if queue:
+                message = queue.popleft()
+                before = self._queued
+                self._queued = before - len(message) - _OVERHEAD
+                if before >= self._rules.receive_queue and self._state is not _OVER:
+                    self._take_messages()
+                    self._owner.settle(self.connection)
+                if type(message) is str:
+                    return {"type": "websocket.receive", "text": message}
+                return {"type": "websocket.receive", "bytes": message}
+            if self._disconnect is not None:
+                return self._disconnect
+            await self._wait(self._arrived)
+
+    async def send(self, message: Message) -> None:
+        """The `send` of ASGI.  Raises ClientDisconnectedError at the end of the WebSocket, and
+        MisusedProtocol, TypeError or ValueError for a message that may not be sent."""
+        kind = message["type"]
+        state = self._state
+        if kind == "websocket.send" and state is _OPEN:
+            await self._send_message(message)
+        elif self._disconnect is not None or state is _OVER:
+            if kind == "websocket.close" and state is not _CONNECTING:
+                return  # both sides close at a time
+            raise ClientDisconnectedError("the WebSocket is closed")
+        elif kind == "websocket.accept" and state is _CONNECTING:
+            self._accept(message)
+        elif kind == "websocket.close" and state is _OPEN:
+            code = message.get("code")
+            code = NORMAL if code is None else int(code)
+            if not is_sendable(code):
+                raise ValueError(f"{code} is no code of a close frame: 1000 to 1014, 3000 to 4999")
+            while self._sending:
+                await self._wait(self._drained)
+            self._close(code, message.get("reason") or "")
+        elif kind == "websocket.close" and state is _CONNECTING:
+            self.status = 403
+            answer = error(403, "the application refuses the WebSocket")
+            self.connection.send(self.request.marked(answer))
+            self._disconnect = _disconnect(ABNORMAL, "")
+            self._finish()
+        elif kind == "websocket.http.response.start" and state is _CONNECTING:
+            self._response = AsgiResponse(self.request)
+            self._response.start(message)
+            self._state = _DENYING
+        elif kind == "websocket.http.response.body" and state is _DENYING:
+            await self._send_body(message)
+        else:
+            raise MisusedProtocol(f"{kind} was sent to a WebSocket that is {state.value}")
+
+    def _accept(self, message: Message) -> None:
+        connection, rules = self.connection, self._rules
+        offers = self._handshake.extensions
+        deflate = accept_offer(offers) if offers and rules.compression else None
+        response = accepting_response(
+            self._handshake,
+            message.get("subprotocol"),
+            text_pairs(message.get("headers") or ()),
+            () if deflate is None else (deflate.response,),
+        )
+        now = monotonic()
+        self._session = session = WebSocketSession(rules.max_message, deflate)
+        self.accepted = True
+        self.at_work_since = inf
+        self.status = 101
+        self._state = _OPEN
+        age = rules.max_age * uniform(0.9, 1.0)
+        pings = PingRules(rules.ping_interval, rules.ping_timeout)
+        self._clock = WebsocketClock(pings, age, now)
+        early = connection.upgrade()
+        self._owner.upgraded(self)
+        self._control(self.request.marked(response))
+        if early:
+            session.feed(early)
+            self._take_messages()
+        self._owner.settle(connection)
+
+    async def _send_message(self, message: Message) -> None:
+        while self._sending or self._late:
+            # Of several tasks that send, the first one goes on first.
+            await self._wait(self._drained)
+            if self._state is not _OPEN:
+                raise ClientDisconnectedError("the WebSocket is closed")
+        session, connection = self._session, self.connection
+        assert session is not None
+        text = message.get("text")
+        if text is not None:
+            data = session.text(text)
+        else:
+            binary = message.get("bytes")
+            if binary is None:
+                raise MisusedProtocol("websocket.send has neither text nor bytes")
+            data = session.binary(binary if type(binary) is bytes else bytes(binary))
+        self.sent += len(data)
+        if self.sent > AHEAD and not connection.ahead_limited:
+            connection.limit_ahead()
+        taken = connection.offer(data, UNSENT)
+        if taken != len(data):
+            await self._send_rest(memoryview(data)[taken:])
+        if connection.broken:
+            self._lost()
+            raise ClientDisconnectedError("the client has left")
+        if connection.unsent is not None:
+            self._owner.settle(connection)  # it is to be sent from the epoll
+
+    async def _send_rest(self, rest: memoryview) -> None:
+        """Sends what is left of a frame, when the client takes more; nothing gets in between."""
+        connection = self.connection
+        self._sending = True
+        try:
+            while len(rest):
+                await self._wait(self._drained)
+                if self._state is _OVER or connection.broken:
+                    break
+                rest = rest[connection.offer(rest, UNSENT) :]
+        except BaseException:
+            # Cancelled: the client has half a frame, and nothing that follows would make sense.
+            self._sending = False
+            connection.broken = True
+            self._lost()
+            raise
+        self._sending = False
+        self._flush_late()
+        wake_all(self._drained)
+
+    async def _send_body(self, message: Message) -> None:
+        """A piece of the response that denies the WebSocket."""
+        response, connection = self._response, self.connection
+        assert response is not None
+        more = bool(message.get("more_body", False))
+        rest = memoryview(response.body(bytes(message.get("body", b"")), more=more, closing=True))
+        if response.head is not None:
+            self.status = response.head.code
+        while taken := len(rest) and connection.offer(rest, UNSENT):
+            rest = rest[taken:]
+            if len(rest):
+                await self._wait(self._drained)
+            if connection.broken:
+                self._lost()
+                raise ClientDisconnectedError("the client has left")
+        self.sent = response.sent
+        if response.complete:
+            self._disconnect = _disconnect(ABNORMAL, "")
+            self._finish()
+        elif connection.unsent is not None:
+            self._owner.settle(connection)
+
+    async def _wait(self, waiters: "list[asyncio.Future[None]]") -> None:
+        """Waits for an event of the connection."""
+        waiter = self._owner.loop.create_future()
+        waiters.append(waiter)
+        try:
+            if waiters is self._drained:
+                self._owner.settle(self.connection)
+            await waiter
+        finally:
+            if waiter in waiters:
+                waiters.remove(waiter)
+
+    # Frames of the server's own.
+
+    def _control(self, data: bytes) -> None:
+        """Sends control frames, behind the message that is sent by half."""
+        if data:
+            self._late += data
+            self._flush_late()
+
+    def _flush_late(self) -> None:
+        if self._late and not self._sending:
+            # What does not fit waits for the next time: meanwhile, nothing more is read.
+            self._late = self._late[self.connection.offer(self._late, 2 * UNSENT) :]
+
+    # The end.
+
+    def _close(self, code: int, reason: str) -> None:
+        """The server closes, for itself or for the application."""
+        session = self._session
+        assert session is not None
+        assert self._clock is not None
+        self._state = _CLOSING
+        if self._disconnect is None:
+            self._disconnect = _disconnect(code, reason)
+        self._control(session.begin_close(code, reason))
+        if self.connection.broken:
+            self._lost()
+            return
+        self._clock.closing(monotonic())
+        wake_all(self._arrived)
+        wake_all(self._drained)
+        self._owner.settle(self.connection)
+
+    def _finish(self) -> None:
+        """Nothing more is sent, and the connection ends."""
+        if self._state is _OVER:
+            return
+        self._state = _OVER
+        connection = self.connection
+        if self._sending or self._late:
+            connection.broken = True  # the client has half a frame
+        connection.budget.give_back(self._counted)
+        self._counted = 0
+        self._owner.closed(self)
+        connection.end_exchange(self.request, self.sent, last=True)
+        wake_all(self._arrived)
+        wake_all(self._drained)
+        self._owner.settle(connection)
+
+    def _fail(self, problem: BaseException) -> None:
+        """The application has raised an exception, in whatever state the WebSocket is."""
+        connection, request = self.connection, self.request
+        left = self._disconnect is not None or connection.broken
+        if not (left and came_of_the_client(problem)) and not (
+            (self.expired or self.cancelled or left) and isinstance(problem, asyncio.CancelledError)
+        ):
+            self._owner.failed(request, problem)
+        BaseException.with_traceback(problem, None)  # whatever its class makes of it
+        if self._state is _CONNECTING or (self._state is _DENYING and not self.sent):
+            if not connection.broken:
+                answer = error(500, "the application failed", method=request.method)
+                connection.send(request.marked(answer))
+            self._finish()
+        elif self._state is _DENYING:
+            connection.break_off()
+            self._finish()
+        elif self._state is _OPEN:
+            self._close(INTERNAL_ERROR, "")
+
+
+def _disconnect(code: int, reason: str) -> Message:
+    return {"type": "websocket.disconnect", "code": code, "reason": reason}
