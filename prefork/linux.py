@@ -93,13 +93,8 @@ def signal_descriptor(signals: Iterable[int]) -> int:
     signalfd(2), Linux 2.6.27; non-blocking and closed by an exec.  Raises OSError.
     """
     mask = sum(1 << number - 1 for number in signals)
-    fd: int = _libc.signalfd(
-        -1, _SIGSET.pack(mask, *(0,) * 15), ctypes.c_int(os.O_NONBLOCK | os.O_CLOEXEC)
-    )
-    if fd < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    return fd
+    flags = ctypes.c_int(os.O_NONBLOCK | os.O_CLOEXEC)
+    return _checked(_libc.signalfd(-1, _SIGSET.pack(mask, *(0,) * 15), flags))
 
 
 def read_signals(fd: int) -> list[SignalInfo]:
@@ -128,6 +123,44 @@ def system_call(number: int, *arguments: int | bytes | None) -> int:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
     return found
+
+
+_IN_ATTRIB = 0x4
+_IN_DELETE_SELF = 0x400
+_IN_MOVE_SELF = 0x800
+_IN_DONT_FOLLOW = 0x2000000
+
+
+def inotify_descriptor() -> int:
+    """A descriptor of inotify(7), non-blocking and closed by an exec.
+
+    Raises OSError (EMFILE: fs.inotify.max_user_instances is reached).
+    """
+    return _checked(_libc.inotify_init1(ctypes.c_int(os.O_NONBLOCK | os.O_CLOEXEC)))
+
+
+def watch_for_loss(fd: int, path: str) -> None:
+    """Makes an inotify descriptor readable when what is at this path now loses its place.
+
+    That is when it is renamed or removed, or another file is renamed over it (IN_ATTRIB, since the
+    number of its links changes); other attributes count, too.  Raises OSError.
+    """
+    mask = _IN_ATTRIB | _IN_DELETE_SELF | _IN_MOVE_SELF | _IN_DONT_FOLLOW
+    _checked(_libc.inotify_add_watch(fd, os.fsencode(path), ctypes.c_uint32(mask)))
+
+
+def drain_inotify(fd: int) -> None:
+    """Takes all events that have come."""
+    with contextlib.suppress(BlockingIOError):
+        while os.read(fd, 65536):
+            pass
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result
 
 
 _PROT_READ_WRITE = 0x3

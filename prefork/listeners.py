@@ -108,6 +108,11 @@ class Listener:
         """Whether it is closed here; workers that drain it have descriptors of their own."""
         return self.sock.fileno() < 0
 
+    @property
+    def owns_file(self) -> bool:
+        """Whether it is a Unix socket that was bound here to a path."""
+        return self.address.kind == "unix" and not self.inherited
+
     def fileno(self) -> int:
         return self.sock.fileno()
 
@@ -188,7 +193,7 @@ def open_listeners(
     """Listens on all addresses, in their order.
 
     kept: listeners that are already open.  Those with one of the addresses are returned as they
-        are (see `Listener.apply`).
+        are (see `Listener.apply`), but for Unix sockets whose file was removed or replaced.
 
     An address that is given twice counts once.  `systemd` may result in several listeners.
 
@@ -197,7 +202,12 @@ def open_listeners(
     listeners: list[Listener] = []
     with contextlib.ExitStack() as undo:
         for address in dict.fromkeys(addresses):
-            found = [listener for listener in kept if listener.address == address]
+            found = [
+                listener
+                for listener in kept
+                if listener.address == address
+                and (not listener.owns_file or unix_socket.is_at(address.path, listener.inode))
+            ]
             listeners += found
             for listener in () if found else _open(address, options):
                 undo.callback(listener.release)

@@ -82,9 +82,17 @@ def inode(path: str) -> Inode | None:
     """The inode of a path, or None.  It is unique while a socket bound to it is open."""
     try:
         found = os.lstat(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return found.st_dev, found.st_ino
+
+
+def is_at(path: str, bound: Inode | None) -> bool:
+    """Whether the file that was bound is at its path; also if that may not be looked up."""
+    try:
+        return bound is not None and inode(path) == bound
+    except OSError:
+        return True
 
 
 def unlink(path: str, bound: Inode) -> None:

@@ -79,6 +79,7 @@ def _status_lines(server: ServerStatus) -> list[str]:
     table = ["  ".join([*map(str.rjust, row, widths), row[-1]]).rstrip() for row in rows]
     return [
         f"{server.name}: {', '.join(header)}",
+        *(f"lost: {lost}" for lost in server.lost),
         *map(_queue, server.queues),
         _counters(server),
         *([f"sandbox: {', '.join(server.sandbox)}"] if len(server.sandbox) > 1 else []),

@@ -160,6 +160,8 @@ class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     reloads: the number of reloads that have ended, by result.
     overflows: handshakes that the kernel dropped since the start because a TCP listen queue was
         full, in the whole network namespace.
+    lost: files of listeners, the control socket and the pidfile that were removed or replaced, as
+        "listener /run/shop.sock: it was removed".
     sandbox: what confines the workers, each in a few words.
     queue_time: the mean in seconds, by the X-Request-Start of requests; 0 without that header.
     """
@@ -181,6 +183,7 @@ class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     overflows: int = 0
     queue_time: float = 0.0
     sandbox: list[str] = []
+    lost: list[str] = []
     workers: list[WorkerStatus]
 
 

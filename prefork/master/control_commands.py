@@ -20,7 +20,10 @@ class ControlCommands:
         """Carries out a command; `reply` gets the answer now or later.  Raises ControlError."""
         match command:
             case control.StatusCommand():
-                reply.ok(**status(self._parts))
+                report = status(self._parts)
+                if report["lost"]:  # the kernel has not reported it
+                    self._operations.files.look()
+                reply.ok(**report)
             case control.RetireCommand(slot):
                 self._retire(slot, reply)
             case control.StackCommand(slot):

@@ -99,8 +99,8 @@ class ControlServer(Periodic):
             selector, MAX_CLIENTS, self._connected, self._paused
         )
         self._permits = permits
-        self._path = os.fspath(path)
-        self._sock, self._inode = _reopen(adopted) if adopted else _listen(self._path)
+        self.path = os.fspath(path)
+        self._sock, self.inode = _reopen(adopted) if adopted else _listen(self.path)
         self._adopted = adopted.connections if adopted else ()
 
     def serve(self, handle: Handler) -> None:
@@ -117,19 +117,29 @@ class ControlServer(Periodic):
         """All that are open here, for a forked child to close."""
         return [self._sock.fileno(), *(each.fileno() for each in self.acceptor.clients)]
 
-    def hand_over(self) -> ControlSnapshot:
+    def snapshot(self) -> ControlSnapshot:
         """The socket and all clients, for the next master."""
         return ControlSnapshot(
-            path=self._path,
+            path=self.path,
             fd=self._sock.fileno(),
-            inode=self._inode,
-            connections=tuple(each.hand_over() for each in self.acceptor.clients),
+            inode=self.inode,
+            connections=tuple(each.snapshot() for each in self.acceptor.clients),
         )
 
     def reply(self, fd: int) -> Reply | None:
         """The reply to a client of the master before, if it is still connected."""
         found = (each for each in self.acceptor.clients if each.fileno() == fd)
         return next((Reply(connection) for connection in found), None)
+
+    def renew(self) -> None:
+        """Listens at the path anew, since the file was removed or replaced; clients stay.
+
+        Raises ControlError, and then nothing has changed.
+        """
+        sock, self.inode = _listen(self.path)
+        self.acceptor.listen(sock)
+        self._sock.close()
+        self._sock = sock
 
     @property
     def due(self) -> float | None:
@@ -148,10 +158,10 @@ class ControlServer(Periodic):
             return
         self.acceptor.listen(None)
         try:
-            if self._inode:
-                unix_socket.unlink(self._path, self._inode)
+            if self.inode:
+                unix_socket.unlink(self.path, self.inode)
         except OSError as error:
-            logs.event("warning", "control socket not removed", path=self._path, reason=str(error))
+            logs.event("warning", "control socket not removed", path=self.path, reason=str(error))
         self._sock.close()
         for connection in list(self.acceptor.clients):
             connection.close()
@@ -192,7 +202,7 @@ class _Connection:
         self._events = 0
         self._watch()
 
-    def hand_over(self) -> ControlConnectionSnapshot:
+    def snapshot(self) -> ControlConnectionSnapshot:
         return ControlConnectionSnapshot(
             fd=self.fileno(),
             input=self._input,

@@ -126,6 +126,7 @@ class Master:
             self._recycler,
             self._autoscaler,
             supervisor,  # after all parts that change the pool
+            self._operations.files,
             self._notify,  # after the plan, of which it sends the outcome
             self._operations.upgrades,  # between two plans, since it may not come back
             supervisor.inboxes,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from prefork import channel, logs
 from prefork.master.control_server import ControlServer, Reply
+from prefork.master.observe.lost_files import LostFiles
 from prefork.master.periodic import Periodic
 from prefork.master.rollout.reload import ReloadClient
 from prefork.master.snapshot import WaitingClientsSnapshot
@@ -44,6 +45,7 @@ class Operations(Periodic):
         self._stopping = False
         self._stop_at: float | None = None
         self.upgrades = Upgrades(selector, parts, self.reload, self._execute)
+        self.files = LostFiles(selector, parts, self.renew_listeners)
         self._watcher: FileWatcher | None = None
         if watch:
             from prefork.master.rollout import file_watcher
@@ -116,16 +118,26 @@ class Operations(Periodic):
             if client is not None:
                 client.fail("the server is stopping")
             return
+        self.files.look(attempt=True)
         if self.upgrades.defer(client):
             return
         generation = self._reloads.begin(client)
         if generation is not None:
             self._pool.start(generation.number, generation.settings)
 
+    def renew_listeners(self) -> None:
+        """Begins to replace listeners that have lost their file, if nothing else is under way."""
+        free = self._pool.between_transactions and not self._reloads.under_way
+        if free and not (self._stopping or self.upgrades.trying or self._pool.withdrawn):
+            generation = self._reloads.begin(same=True)
+            if generation is not None:
+                self._pool.start(generation.number, generation.settings)
+
     def upgrade(self, client: Reply | None = None) -> None:
         """Begins an upgrade as soon as no reload or upgrade is under way; `client` gets its
         result."""
         if not (self._stopping or self._pool.stopping):
+            self.files.look(attempt=True)
             self.upgrades.request(client)
         elif client is not None:
             client.fail("the server is stopping")

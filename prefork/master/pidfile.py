@@ -62,7 +62,25 @@ class PidFile:
         """All that are open here, for a forked child to close."""
         return {each[1] for each in (self._now, self._next) if each is not None}
 
-    def hand_over(self) -> PidFileSnapshot | None:
+    def place(self) -> tuple[str, tuple[int, int]] | None:
+        """The path, and device and inode of the file that was locked there."""
+        if self._now is None:
+            return None
+        found = os.fstat(self._now[1])
+        return self._now[0], (found.st_dev, found.st_ino)
+
+    def renew(self) -> None:
+        """Locks a new file at the path of the one in use, which was removed or replaced.
+
+        Raises PidFileError, and then nothing has changed.
+        """
+        if self._now is not None:
+            before, self._now = self._now, _lock(self._now[0])
+            if self._next == before:
+                self._next = self._now
+            os.close(before[1])
+
+    def snapshot(self) -> PidFileSnapshot | None:
         """The file in use, for the next master."""
         return (
             PidFileSnapshot(path=self._now[0], fd=self._now[1]) if self._now is not None else None

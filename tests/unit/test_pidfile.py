@@ -74,7 +74,7 @@ def test_it_survives_an_exec(tmp_path: Path) -> None:
     )
     old = (
         "import os, sys; from prefork.master.pidfile import PidFile;"
-        "state = PidFile(sys.argv[1]).hand_over(); os.set_inheritable(state.fd, True);"
+        "state = PidFile(sys.argv[1]).snapshot(); os.set_inheritable(state.fd, True);"
         f"os.execv(sys.executable, [sys.executable, '-c', {new!r}, state.path, str(state.fd)])"
     )
     with subprocess.Popen(

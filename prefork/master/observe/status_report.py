@@ -10,6 +10,7 @@ from prefork import __version__, linux
 from prefork.config import sandbox
 from prefork.control import CallStatus, QueueStatus, ServerStatus, WorkerStatus
 from prefork.listeners import Listener
+from prefork.master.observe.lost_files import server_files
 from prefork.master.pool.plan import Worker, WorkerState
 from prefork.master.processes.children import Child, Children
 from prefork.master.upgrade.exec import MasterParts
@@ -44,6 +45,11 @@ def status(parts: MasterParts) -> dict[str, Any]:
         queue_time=round(done.waited / done.queued, 6) if done.queued else 0.0,
         overflows=parts.ledger.overflows(linux.listen_overflows()),
         sandbox=sandbox.in_force(serving.config.process),
+        lost=[
+            f"{file.kind} {file.path}: {problem}"
+            for file in server_files(parts)
+            if (problem := file.problem)
+        ],
         workers=[
             _worker(child, children, counters[child.pid], now)
             for child in sorted(children, key=lambda child: child.slot)

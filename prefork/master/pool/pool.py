@@ -121,6 +121,12 @@ class Pool:
     # From one master to the next.
 
     @property
+    def withdrawn(self) -> bool:
+        """Whether the workers were retired, and none take their place."""
+        current = self._roster.current
+        return current is not None and current.withdrawn
+
+    @property
     def between_transactions(self) -> bool:
         """Whether nothing is on trial or unanswered, so that a snapshot can be taken."""
         roster = self._roster

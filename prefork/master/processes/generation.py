@@ -104,7 +104,20 @@ def prepare(source: Source, number: int, kept: Sequence[Listener] = ()) -> Gener
     """
     loaded = load(source)
     import_parts(loaded.config)
-    context = tls_context(loaded)
+    return _open(loaded, tls_context(loaded), number, kept)
+
+
+def renew(serving: Generation, number: int, kept: Sequence[Listener]) -> Generation:
+    """A generation of the same configuration, with new listeners for those that lost their file.
+
+    Raises ListenError, and then nothing has changed.
+    """
+    return _open(serving.loaded, serving.tls, number, kept)
+
+
+def _open(
+    loaded: LoadedConfig, context: "ssl.SSLContext | None", number: int, kept: Sequence[Listener]
+) -> Generation:
     config = loaded.config
     own = [config.metrics.bind] if config.metrics.bind is not None else []
     addresses = [address.parse(text) for text in (*config.server.bind, *own)]

@@ -16,7 +16,7 @@ from prefork.listeners import Listener, ListenError
 from prefork.master.periodic import Periodic
 from prefork.master.pidfile import PidFile, PidFileError
 from prefork.master.pool.ledger import Ledger, Result
-from prefork.master.processes.generation import Generation, prepare
+from prefork.master.processes.generation import Generation, prepare, renew
 
 _GIVEN = (
     "the application was given as an object, so its code stays as it is: `prefork upgrade` renews"
@@ -109,14 +109,24 @@ class Reloads(Periodic):
             return self.serving
         return self._under_way[number].generation
 
-    def begin(self, waiting: ReloadClient | None = None) -> Generation | None:
-        """Reads the configuration and opens the listeners that it adds; None if that failed."""
+    def begin(
+        self, waiting: ReloadClient | None = None, *, same: bool = False
+    ) -> Generation | None:
+        """Reads the configuration and opens the listeners that it adds; None if that failed.
+
+        same: keeps the configuration; only listeners whose file was lost are opened anew.
+        """
         self.begun += 1
         number = self._number + 1
-        logs.event("info", "reload started", generation=number)
+        cause = {"reason": "the file of a listener was lost"} if same else {}
+        logs.event("info", "reload started", generation=number, **cause)
         generation = None
         try:
-            generation = prepare(self._source, number, self._held)
+            generation = (
+                renew(self.serving, number, self._held)
+                if same
+                else prepare(self._source, number, self._held)
+            )
             self.pidfile.prepare(generation.config.process.pidfile)
             self._log.prepare(generation.config.log)
         except (ConfigError, ListenError, PidFileError, logs.LogError) as error:
