@@ -8,6 +8,7 @@ from prefork import StartError
 from prefork.apps import given_application
 from prefork.config import Override, Source
 from prefork.master import start
+from prefork.worker.boot import exit_callbacks
 
 
 def serve(target: Any, settings: Mapping[str, Any], *, tcp: bool, watch: bool) -> int:
@@ -23,6 +24,7 @@ def serve(target: Any, settings: Mapping[str, Any], *, tcp: bool, watch: bool) -
                 ' name such as "module:callable"'
             )
         given_application.application, target = target, given_application.NAME
+    exit_callbacks.keep_from_workers()
     overrides = []
     for name, value in settings.items():
         section, _, key = name.partition(".")

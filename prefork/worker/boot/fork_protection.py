@@ -1,6 +1,5 @@
 """What a process drops after a fork: ours after the master's, the application's after ours."""
 
-import atexit
 import contextlib
 import signal
 import sys
@@ -8,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import NoReturn, Protocol
 
 from prefork.unpatched import os
+from prefork.worker.boot import exit_callbacks
 from prefork.worker.schedule.accept import WAKE
 
 # A terminal sends INT, HUP and WINCH to its whole foreground group: the master decides on them.
@@ -63,11 +63,7 @@ def drop_master_state(foreign: Iterable[int]) -> None:
     for ignored in _IGNORED:
         signal.signal(ignored, _ignore)
     close_descriptors(foreign)
-    atexit._clear()
-    if "logging" in sys.modules:  # of a program that called prefork.serve()
-        atexit.register(sys.modules["logging"].shutdown)
-    if "multiprocessing.util" in sys.modules:  # it would not register its callback again
-        atexit.register(sys.modules["multiprocessing.util"]._exit_function)
+    exit_callbacks.take_over()
 
 
 def renew_event_loop() -> None:

@@ -1,12 +1,15 @@
 """What an application leaves behind that harms or delays, named for its developer."""
 
 import contextlib
+import itertools
 import os
 import sys
 import threading
+import traceback
 
-from prefork import logs
+from prefork import frames, logs
 from prefork.unpatched import sleep, socket
+from prefork.worker.boot import exit_callbacks
 from prefork.worker.schedule.kernel_thread import KernelThread
 
 _PATIENCE = 1.0
@@ -100,3 +103,18 @@ def _report() -> None:
             reason="the application started them and has not ended them; end them in the hook"
             " before_exit, or make them daemons",
         )
+    elif exit_callbacks.started():
+        logs.event(
+            "warning",
+            "worker waits for its end",
+            reason="a callback that was registered with atexit does not return",
+            traceback=_main_stack(),
+        )
+
+
+def _main_stack() -> str:
+    """Where the main thread is, up to the last call of ours."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    calls = traceback.extract_stack(frame) if frame is not None else []
+    theirs = itertools.takewhile(lambda call: not frames.is_ours(call.filename), reversed(calls))
+    return "".join(traceback.format_list(list(theirs)[::-1])).rstrip("\n")

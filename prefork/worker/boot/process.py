@@ -18,6 +18,7 @@ from prefork import linux, logs
 from prefork.apps.application_loader import LoadError
 from prefork.capacity import records_of
 from prefork.channel import FailedReport
+from prefork.worker.boot import exit_callbacks
 from prefork.worker.boot.application_setup import restrict, set_up_application
 from prefork.worker.boot.boot_failure import FAILED_TO_BOOT, describe
 from prefork.worker.boot.confinement import confine_signals
@@ -60,6 +61,7 @@ def run_worker(args: WorkerArgs, loaded: LoadedApplication | None = None) -> NoR
         else:
             close_descriptors(args.foreign)
             renew_event_loop()
+            exit_callbacks.take_over()
         _become_worker(args)
         status = _serve(args, loaded)
     except BaseException as problem:

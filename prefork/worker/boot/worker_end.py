@@ -1,32 +1,41 @@
 """The end of a worker: at once, or with what the application has registered for it."""
 
-import atexit
-import contextlib
 import os
-import sys
+import signal
 import threading
 from typing import NoReturn
 
+from prefork.worker.boot import exit_callbacks
+from prefork.worker.boot.fork_protection import flush_output
 from prefork.worker.boot.leftovers import end_children, report_what_is_waited_for
 from prefork.worker.schedule.service_interface import Service
 
 
-def quit_now(service: Service) -> NoReturn:
-    """SIGQUIT: the server stops now."""
-    service.flush()
-    end_children()
-    os._exit(0)
+def quit_now(service: Service) -> None:
+    """SIGQUIT: the server stops now.  The master kills the worker if it is not gone in a second.
+
+    The callbacks run in a signal handler: one that needs a lock which the interrupted code holds
+    waits for it until then.  (An exception that unwinds that code might be caught by it.)
+    """
+    if exit_callbacks.started():
+        return  # the worker ends
+    signal.signal(signal.SIGQUIT, lambda *_: None)  # the master repeats it
+    try:
+        service.flush()
+        end_children()  # first, since a callback may not return
+        exit_callbacks.run(children=False)
+        flush_output()
+    finally:
+        os._exit(0)
 
 
 def end(status: int) -> NoReturn:
-    """Ends as an interpreter would, with the callbacks that the application registered."""
+    """Ends as an interpreter would, with the callbacks that were registered."""
     try:
         if status == 0:
             report_what_is_waited_for()
             threading._shutdown()  # type: ignore[attr-defined]
-            atexit._run_exitfuncs()
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
+            exit_callbacks.run()
+        flush_output()
     finally:
         os._exit(status)

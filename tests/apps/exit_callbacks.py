@@ -1,0 +1,35 @@
+"""Registers callbacks with atexit: at import, and at requests, which fail or do not return."""
+
+import atexit
+import os
+import threading
+from collections.abc import Iterable
+from wsgiref.types import StartResponse, WSGIEnvironment
+
+from tests.apps.basic import answer
+
+_FILE = os.environ["EXIT_FILE"]
+
+
+def note(who: str) -> None:
+    """A line for each call, which says in which process it was."""
+    with open(_FILE, "a") as file:
+        file.write(f"{who} {os.getpid()}\n")
+
+
+def fails() -> None:
+    raise LookupError("nothing to flush")
+
+
+def hangs() -> None:
+    threading.Event().wait()
+
+
+def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """The pid."""
+    if callback := {"/fails": fails, "/hangs": hangs}.get(environ["PATH_INFO"]):
+        atexit.register(callback)
+    return answer(start_response, str(os.getpid()).encode())
+
+
+atexit.register(note, "application")
