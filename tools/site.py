@@ -110,6 +110,7 @@ CHAPTERS = (
             _document("From socket() to packets", "sockets"),
             _document("HTTP, rule by rule", "http"),
             _document("Why it is fast", "performance-design"),
+            _document("Free-threaded CPython", "free-threading"),
             Page("Decisions", "decisions/records.md", "docs/decisions/README.md"),
             *(
                 Page(title, f"decisions/{name}.md", f"docs/decisions/{name}.md")

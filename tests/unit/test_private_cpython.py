@@ -5,15 +5,23 @@ One of these tests fails if a version of CPython renames or changes it.
 
 import ast
 import atexit
+import contextlib
+import multiprocessing
+import multiprocessing.util
+import re
+import signal
 import socket
 import subprocess
 import sys
 import threading
+from collections import deque
 from itertools import islice
 
 import pytest
 
+from prefork import stack_dump
 from prefork.config import interpreter
+from prefork.worker.boot import stack_writer
 from tests.unit.test_rooms import TREES
 
 KNOWN = {
@@ -24,6 +32,8 @@ KNOWN = {
     "atexit._run_exitfuncs",
     "threading._shutdown",
     "sock._accept",
+    "zlib._Compress",  # types, in annotations only
+    "zlib._Decompress",
 }
 
 
@@ -155,3 +165,134 @@ def test_check_warns_of_the_collector_that_was_taken_back(
     found = interpreter.warnings(version)
     assert bool(found) == warned
     assert all("use 3.14.5 or later" in line for line in found)
+
+
+def test_a_module_in_c_has_getsignal_without_an_enum() -> None:
+    """worker_loop: signal.getsignal makes an enum of its answer, at each wait."""
+    plain = sys.modules["_signal"].getsignal
+
+    def handler(*_: object) -> None: ...
+
+    before = signal.signal(signal.SIGUSR2, handler)
+    try:
+        assert plain(int(signal.SIGUSR2)) is handler
+        signal.signal(signal.SIGUSR2, signal.SIG_DFL)
+        assert plain(signal.SIGUSR2) == 0
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
+def test_multiprocessing_has_a_callback_at_exit_and_a_set_of_children() -> None:
+    """fork_protection registers the one anew; leftovers names the others in the log."""
+    assert callable(multiprocessing.util._exit_function)  # type: ignore[attr-defined]
+    child = multiprocessing.get_context("fork").Process(target=int)
+    child.start()
+    try:
+        assert child in multiprocessing.process._children  # type: ignore[attr-defined]
+    finally:
+        child.join()
+    assert multiprocessing.process.active_children() == []
+
+
+def test_faulthandler_writes_what_stack_dump_reads() -> None:
+    """The main thread comes last and its stack ends where the program began, or in dots."""
+    program = (
+        "import faulthandler, sys, threading\n"
+        "def deep(n):\n"
+        "    deep(n - 1) if n else faulthandler.dump_traceback(1, all_threads=True)\n"
+        "gate = threading.Event()\n"
+        "threading.Thread(target=gate.wait, daemon=True).start()\n"
+        "deep(int(sys.argv[1]))\n"
+    )
+    for calls, end in ((0, " in <module>\n"), (150, "  ...\n")):
+        command = [sys.executable, "-c", program, str(calls)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert stack_dump.is_whole(done.stdout)
+        assert done.stdout.endswith(end)
+        threads = done.stdout.rstrip("\n").split("\n\n")
+        assert len(threads) == 2
+        assert re.match(
+            r"(Thread|Current thread) 0x[0-9a-f]+ .*\(most recent call first\):", threads[1]
+        )
+        assert re.search(r'^  File ".*", line \d+ in deep$', threads[1], re.MULTILINE)
+
+
+def test_a_signal_handler_that_raises_ends_a_system_call_in_c() -> None:
+    """PEP 475: one that returns does not. MainAcceptor rests on it."""
+
+    class Interrupted(BaseException): ...
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+            accepted: list[object] = []
+            with pytest.raises(Interrupted):
+                accepted.extend(islice(iter(listener._accept, None), 1))  # type: ignore[attr-defined]
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            assert accepted == []
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_of_several_threads_one_gets_what_is_popped() -> None:
+    """ConnectionPoller.claim, and the deques of PendingWork: docs/free-threading.md."""
+    parked = {number: number for number in range(20_000)}
+    waiting = deque(range(20_000))
+    taken: list[int] = []
+    popped: list[int] = []
+
+    def take() -> None:
+        for number in range(20_000):
+            if parked.pop(number, None) is not None:
+                taken.append(number)
+            with contextlib.suppress(IndexError):
+                popped.append(waiting.popleft())
+
+    threads = [threading.Thread(target=take) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(taken) == sorted(popped) == list(range(20_000))
+
+
+def test_the_front_of_a_list_is_removed_while_others_append() -> None:
+    """AccessLog: what is removed was copied before, and appending does not move it."""
+    lines: list[int] = []
+    written: list[int] = []
+    done = threading.Event()
+
+    def append(first: int) -> None:
+        for number in range(first, 40_000, 2):
+            lines.append(number)
+
+    def flush() -> None:
+        while not done.is_set() or lines:
+            batch = lines[:]
+            written.extend(batch)
+            del lines[: len(batch)]
+
+    writers = [threading.Thread(target=append, args=(first,)) for first in range(2)]
+    flusher = threading.Thread(target=flush)
+    for thread in (flusher, *writers):
+        thread.start()
+    for thread in writers:
+        thread.join()
+    done.set()
+    flusher.join()
+    assert sorted(written) == list(range(40_000))
+
+
+def test_the_stacks_without_the_interpreter_lock_look_the_same() -> None:
+    """stack_writer: a free-threaded build's faulthandler shows the calling thread only."""
+    stacks = stack_writer._stacks(threading.main_thread().ident or 0)
+    assert stack_dump.is_whole(stacks)
+    assert re.search(r'^  File ".*", line \d+ in test_the_stacks_without', stacks, re.MULTILINE)
+    main = stacks.rstrip("\n").split("\n\n")[-1]
+    assert main.startswith(f"Thread 0x{threading.main_thread().ident:016x} ")
+    assert "test_the_stacks_without" in stack_dump.shown(stacks)

@@ -4,7 +4,6 @@ import errno
 import faulthandler
 import fcntl
 import os
-import threading
 from time import monotonic
 
 import pytest
@@ -13,6 +12,7 @@ import prefork
 from prefork import stack_dump
 from prefork.master.processes import stack_requests as master
 from prefork.worker.boot import stack_writer as worker
+from prefork.worker.schedule.kernel_thread import KernelThread
 
 OURS = os.path.dirname(prefork.__file__)
 LIBRARY = os.path.dirname(os.__file__)
@@ -126,7 +126,7 @@ def test_without_a_thread_the_signal_still_writes_them(monkeypatch: pytest.Monke
     assert pair is not None
     masters, workers = pair
     with monkeypatch.context() as patched:
-        patched.setattr(threading.Thread, "start", _no_thread)
+        patched.setattr(KernelThread, "start", _no_thread)
         worker.register_stack_signal(workers)
         worker.start_stack_thread(workers)
     try:

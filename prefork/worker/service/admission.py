@@ -19,6 +19,7 @@ from typing import Generic, TypeVar
 from prefork import logs
 from prefork.http.head_rules import Reject
 from prefork.http.response_head import error
+from prefork.unpatched import RLock
 from prefork.worker.service.displacement import Displacement, HeldConnection
 
 _LEAST = 16
@@ -77,6 +78,9 @@ class Admission(Generic[M]):
         self.members: set[M] = set()
         """All connections that the worker holds."""
         self._by_address: dict[str, list[M]] = {}
+        # Two threads may accept at the same moment, while one takes over from the other.
+        # Reentrant: to make room is to end a connection.
+        self._lock = RLock()
         self._log_limit = logs.RateLimit(_LOG_EVERY)
         self._displacement: Displacement[M] = Displacement(share, self.limit)
         self._displaced = 0
@@ -91,48 +95,54 @@ class Admission(Generic[M]):
         parked: connections that wait for their client.  end: closes one of them and makes room;
         returns False if another thread has it.
         """
-        if self._has_share(holder):
-            return self._refused(_ADDRESS_FULL)
-        if self.limit and len(self.members) >= self.limit:
-            if not self._displacement.make_room(holder, now, self.members, parked, end):
-                return self._refused(_FULL)
-            self._displaced += 1
-            self.report()
-        return None
+        with self._lock:
+            if self._has_share(holder):
+                return self._refused(_ADDRESS_FULL)
+            if self.limit and len(self.members) >= self.limit:
+                if not self._displacement.make_room(holder, now, self.members, parked, end):
+                    return self._refused(_FULL)
+                self._displaced += 1
+                self.report()
+            return None
 
     def report(self, *, finally_: bool = False) -> None:
         """Logs how many connections were ended for others, once the last event is some seconds old.
 
         `finally_`: at once, since the worker ends.
         """
-        if self._displacement.ranked:
-            self._displacement.forget(monotonic())
-        if not self._displaced or not (self._displaced_log.due() or finally_):
+        if not (self._displacement.ranked or self._displaced):
             return
-        count, self._displaced = self._displaced, 0
-        holder, held = self._displacement.largest()
-        logs.event(
-            "warning",
-            "connections displaced",
-            count=count,
-            limit=self.limit,
-            peer=holder or None,
-            held=held or None,
-        )
+        with self._lock:
+            if self._displacement.ranked:
+                self._displacement.forget(monotonic())
+            if not self._displaced or not (self._displaced_log.due() or finally_):
+                return
+            count, self._displaced = self._displaced, 0
+            holder, held = self._displacement.largest()
+            logs.event(
+                "warning",
+                "connections displaced",
+                count=count,
+                limit=self.limit,
+                peer=holder or None,
+                held=held or None,
+            )
 
     def admit_proxied(self, member: M, address: str) -> Reject | None:
         """Why a member is refused whose client a PROXY header has named, None if it may stay."""
         holder = holder_of(address)
-        if self._has_share(holder):
-            return self._refused(_ADDRESS_FULL)
-        self.note(holder, member)
+        with self._lock:
+            if self._has_share(holder):
+                return self._refused(_ADDRESS_FULL)
+            self.note(holder, member)
         return None
 
     def note(self, holder: str, member: M) -> None:
         """A connection counts for its holder from now on, until it is no member any more."""
         member.holder = holder
         if self.per_address and holder:
-            self._by_address.setdefault(holder, []).append(member)
+            with self._lock:
+                self._by_address.setdefault(holder, []).append(member)
 
     def _refused(self, problem: tuple[int, str]) -> Reject:
         status, reason = problem

@@ -61,6 +61,8 @@ class Refusals:
             return
         with self._lock:
             counts, self._counts = self._counts, {}
+        if not counts:  # another thread has reported them
+            return
         keys = "; ".join(f"{status}: {_KEYS[status]}" for status in counts if status in _KEYS)
         logs.event(
             "info",
