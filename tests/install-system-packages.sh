@@ -8,6 +8,7 @@ need() { command -v "$1" >/dev/null 2>&1 || packages="$packages $2"; }
 need cc gcc
 need nginx nginx-light
 need strace strace
+need valgrind valgrind
 need tmux tmux
 need ip iproute2
 need tshark tshark

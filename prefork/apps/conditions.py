@@ -49,6 +49,8 @@ def _matches(tags: str, etag: str, *, weak: bool) -> bool:
     """Whether the tag is in the list; a weak one counts only in a weak comparison."""
     if tags.strip() == "*":
         return True
+    if etag not in tags:
+        return False  # nearly always, and a list may be as long as a head
     return any(tag == etag and (weak or not mark) for mark, tag in _ETAG.findall(tags))
 
 

@@ -13,9 +13,8 @@ from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from itertools import islice
 from typing import Any, NamedTuple
-from urllib.parse import unquote_to_bytes
 
-from prefork.http.head_rules import Reject
+from prefork.http.head_rules import Reject, unquote
 
 UNIX = "unix"
 """Stands among trusted networks for the peers of Unix sockets."""
@@ -25,6 +24,9 @@ _KNOWN_PEERS = 4096
 
 _MAX_HOPS = 64
 """Proxies in a row; a client can send a list of trusted addresses of any length."""
+
+_MAX_ITEMS = 2 * _MAX_HOPS
+"""Items of a list that are looked at, from the right; some may be empty."""
 
 _MAX_PAIRS = 512
 """Parameters in one Forwarded, which is read from the left because of its quotes."""
@@ -137,7 +139,7 @@ def _from_right(text: str) -> Iterator[str]:
 
 def _read_x_forwarded(headers: Mapping[str, str], trusts: Trusts) -> Forwarding:
     text = headers.get("HTTP_X_FORWARDED_FOR", "")
-    client, place = _client(filter(None, _from_right(text)), trusts)
+    client, place = _client(filter(None, islice(_from_right(text), _MAX_ITEMS)), trusts)
     # How many proxies have added to the lists: of another list, the same one's entry counts.
     depth = place or 1
 
@@ -226,7 +228,7 @@ def _prefix(text: str | None) -> str | None:
     path = text.rstrip("/") if text is not None else ""
     if not _PREFIX.fullmatch(path):
         return None
-    decoded = unquote_to_bytes(path).decode("latin-1")
+    decoded = unquote(path.encode("latin-1")).decode("latin-1")
     return None if ".." in decoded.split("/") else decoded
 
 

@@ -1,9 +1,13 @@
 """Names and targets of a request's head."""
 
+from urllib.parse import unquote_to_bytes
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from prefork.http import head_rules
-from prefork.http.head_rules import Reject, cgi_name, split_target
+from prefork.http.head_rules import Reject, cgi_name, split_target, unquote
 
 
 @pytest.mark.parametrize(
@@ -64,3 +68,9 @@ def test_an_asterisk_is_for_options() -> None:
         with pytest.raises(Reject) as rejected:
             split_target(b"*", method)
         assert rejected.value.status == 400
+
+
+@given(st.lists(st.sampled_from([b"%", b"%4", b"%41", b"%fF", b"%zz", b"a", b"/", b"\xff"])))
+def test_percent_encodings_are_decoded_as_by_the_standard_library(pieces: list[bytes]) -> None:
+    path = b"".join(pieces)
+    assert unquote(path) == unquote_to_bytes(path)
