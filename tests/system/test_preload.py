@@ -8,6 +8,7 @@ import selectors
 import shutil
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -734,3 +735,23 @@ def test_before_fork_without_preloading_is_refused(site: Site) -> None:
     server = site.start("--workers", "1", *hooks("before_fork"))
     assert server.wait_exit() == 1
     assert "workers.preload: the hook before_fork needs the process that preloads" in (server.log())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 15), reason="PEP 810 came with CPython 3.15")
+def test_lazy_imports_are_made_before_the_fork(start: Start, tmp_path: Path) -> None:
+    """Of the application's modules, also in turn; one that fails stays lazy."""
+    (tmp_path / "shop.py").write_text(
+        "import sys\n"
+        "lazy import stock\n"
+        "lazy import nowhere\n"
+        "def app(environ, start_response):\n"
+        "    start_response('200 OK', [])\n"
+        "    names = [name for name in ('stock', 'prices', 'nowhere') if name in sys.modules]\n"
+        "    return [' '.join(names).encode()]\n"
+    )
+    (tmp_path / "stock.py").write_text("lazy from prices import PRICE\n")
+    (tmp_path / "prices.py").write_text("PRICE = 1\n")
+    preloaded = start("shop:app", "--workers", "1", *PRELOAD, cwd=tmp_path).wait_ready(1)
+    assert preloaded.get("/") == (200, b"stock prices")
+    plain = start("shop:app", "--workers", "1", cwd=tmp_path).wait_ready(1)
+    assert plain.get("/") == (200, b"")

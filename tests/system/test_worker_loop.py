@@ -22,7 +22,7 @@ from tests.support.waiting import until
 BASIC = "tests.apps.basic:app"
 
 ACCEPT4 = 288
-POLL = 7
+POLL = {7, 271}  # poll, and ppoll of CPython 3.15
 FUTEX = 202
 EPOLL_WAIT = {232, 281, 441}  # epoll_wait, epoll_pwait, epoll_pwait2
 
@@ -35,7 +35,7 @@ def places_of(pid: int) -> list[int]:
     """Where a worker's threads wait, the main one's first, without those that wait in poll (the
     watcher, and the one that writes the stacks) or for their turn (acceptors)."""
     main, *others = system_calls(pid)
-    return [main, *(call for call in others if call not in (POLL, FUTEX))]
+    return [main, *(call for call in others if call not in {*POLL, FUTEX})]
 
 
 def in_accept4(pid: int) -> bool:

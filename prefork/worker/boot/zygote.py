@@ -33,6 +33,7 @@ from prefork.worker.boot.fork_protection import (
     unblock_signals,
 )
 from prefork.worker.boot.hooks import WorkerInfo
+from prefork.worker.boot.lazy_imports import resolve_lazy_imports
 from prefork.worker.boot.leftovers import open_descriptors, warn_of_connections
 from prefork.worker.boot.process import LoadedApplication, run_worker
 from prefork.worker.boot.service_factory import load_service
@@ -87,6 +88,7 @@ def _serve(args: ZygoteArgs) -> int:
     try:
         hooks = set_up_application(context.config, restrict(context))
         loaded = LoadedApplication(hooks, load_service(context.config))
+        resolve_lazy_imports()
     except BaseException as problem:  # an application may call sys.exit when it is imported
         channel.send(FailedReport(describe(problem)))
         return FAILED_TO_BOOT
