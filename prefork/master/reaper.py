@@ -47,6 +47,7 @@ class Reaper(Periodic):
             how=death.how,
             **({"during": "; ".join(call.line for call in calls)} if calls else {}),
         )
+        self._children.nudge_acceptors()
         self._ledger.add_dead(self._children.counters(child))
         if verdict.restart is not None:
             self._ledger.restarted(verdict.restart)

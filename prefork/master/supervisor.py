@@ -167,6 +167,7 @@ class Supervisor(Periodic):
         elif isinstance(report, channel.LeavingReport):
             logs.event("info", "worker leaving", slot=child.slot, pid=child.pid, generation=number)
             self.pool.leaving(child.pid, now)
+            self.children.nudge_acceptors()
             self._report_settled()
         elif isinstance(report, channel.InboxStuckReport):
             if report.slot < 0:
@@ -279,6 +280,8 @@ class Supervisor(Periodic):
             if not accepting:
                 self._settling.remove(number)
                 self._reloads.settled(number)
+                if not self.pool.stopping:
+                    self._reloads.let_workers_block()
                 return  # the list has changed under the loop; the next one is reported next time
 
     def _listeners_in_use(self) -> set[Listener]:

@@ -4,6 +4,7 @@ import os
 import socket
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.support.raw_http import talk
@@ -27,6 +28,17 @@ def get(path: str, *headers: str) -> bytes:
 
 def there(path: Path, suffix: str) -> None:
     until(lambda: os.path.exists(f"{path}{suffix}"), suffix)
+
+
+def is_blocking(server: Server) -> bool:
+    """Whether the listener is, in all processes that share it."""
+    listening = [
+        each
+        for each in psutil.Process(server.pid).net_connections()
+        if each.status == psutil.CONN_LISTEN
+    ]
+    fields = Path(f"/proc/{server.pid}/fdinfo/{listening[0].fd}").read_text().split()
+    return not int(fields[fields.index("flags:") + 1], 8) & os.O_NONBLOCK
 
 
 # Clients.
@@ -229,7 +241,7 @@ def test_stop_tells_streams_that_their_client_has_left(start: Start, tmp_path: P
 
 
 def test_stop_cancels_what_does_not_end(start: Start, tmp_path: Path) -> None:
-    server, file = serve(start, "workers.graceful_timeout=1"), tmp_path / "file"
+    server, file = serve(start, "workers.graceful_timeout=8"), tmp_path / "file"
     with talk(server) as raw:
         raw.send(get(f"/stuck?path={file}"))
         there(file, ".begun")
@@ -274,3 +286,7 @@ def test_a_reload_from_wsgi_to_asgi_and_back(start: Start, tmp_path: Path) -> No
         server.wait_settled(number)
         for _ in range(20):
             assert server.get("/pid")[0] == 200
+        if protocol == "wsgi":
+            until(lambda: is_blocking(server))
+        else:
+            until(lambda: not is_blocking(server))

@@ -84,6 +84,7 @@ class Liveness(Periodic):
         if child in self._suspects or child.worker.state is not WorkerState.READY:
             return
         self._inboxes.mark_silent(child)
+        self._children.nudge_acceptors()
         if child.stacks is None:
             return  # it can't be asked
         with contextlib.suppress(OSError):  # nor can one that has closed its end

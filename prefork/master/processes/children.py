@@ -15,7 +15,7 @@ from msgspec.structs import asdict
 from prefork import logs
 from prefork.channel import Channel, InboxStuckReport, InvalidReportError, Order, Report
 from prefork.master.periodic import Periodic
-from prefork.master.pool.plan import Worker
+from prefork.master.pool.plan import Worker, WorkerState
 from prefork.master.processes.generation import Generation
 from prefork.master.processes.stack_requests import StackRequests
 from prefork.master.snapshot import CLOSED, ChildSnapshot
@@ -259,6 +259,19 @@ class Children(Periodic):
         """
         child.channel.send(order, fds)
         self.signal(child, WAKE)
+
+    def nudge_acceptors(self) -> None:
+        """A worker accepts no more: others with an event loop look at their listeners.
+
+        The kernel wakes one worker for a connection (EPOLLEXCLUSIVE, epoll_ctl(2)).  If that was
+        the one that is gone now, nobody else would be woken before the next connection.
+        """
+        for child in self:
+            if (
+                child.generation.config.server.protocol == "asgi"
+                and child.worker.state is WorkerState.READY
+            ):
+                self.signal(child, WAKE)
 
     def signal(self, child: Child, number: int) -> None:
         # Its process id can't be another's: it is ours until it is reaped.

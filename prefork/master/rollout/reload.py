@@ -163,6 +163,16 @@ class Reloads(Periodic):
             except ListenError as error:
                 logs.event("error", "listener not adjusted", reason=str(error))
 
+    def let_workers_block(self) -> None:
+        """Makes the listeners blocking again after a generation with event loops, whose workers
+        made them non-blocking: that flag is the same in all processes (open(2)).
+
+        Not before its last worker has stopped to accept: it would block its event loop.
+        """
+        if self.serving.config.server.protocol != "asgi":
+            for listener in self.serving.listeners:
+                listener.sock.setblocking(True)
+
     def settled(self, number: int) -> None:
         """All workers of a generation are ready, and no older one accepts any more."""
         done = self._under_way.pop(number, None)

@@ -128,6 +128,7 @@ class AsyncWorkerLoop:
         os.eventfd_read(self._wakeup.fd)
         self._orders.read()
         self._accepting.serve_accepted()
+        self._accepting.look_again()
         self._after()
 
     def _ordered(self) -> None:

@@ -170,6 +170,13 @@ class LoopAcceptor:
         self._remove(listener)
         self._add(listener)
 
+    def look_again(self) -> None:
+        """A connection may wait for which a worker was woken that is gone: to be added to an epoll
+        anew shows it."""
+        for listener in self._added:
+            if listener.open and not (self._paused or self._full or listener in self._passed):
+                self._rearm(listener)
+
     def serve_accepted(self) -> None:
         """Serves what acceptor threads have accepted, and lets them go on."""
         while self.accepted:
