@@ -41,8 +41,8 @@ class DiskBudget(MemoryBudget):
         super().__init__(limit)
         self._spares: list[tuple[int, int]] = []
 
-    def take(self, size: int) -> bool:
-        while not super().take(size):
+    def take(self, size: int, share: float = 1.0) -> bool:
+        while not super().take(size, share):
             if not self._drop_spare():
                 return False
         return True

@@ -19,10 +19,10 @@ class MemoryBudget:
         # body may be collected while its own thread holds it.
         self._lock = RLock()
 
-    def take(self, size: int) -> bool:
-        """Takes `size` bytes; False if fewer are left."""
+    def take(self, size: int, share: float = 1.0) -> bool:
+        """Takes `size` bytes; False if fewer are left of this share of the limit."""
         with self._lock:
-            if self.limit and self.used + size > self.limit:
+            if self.limit and self.used + size > self.limit * share:
                 return False
             self.used += size
         return True

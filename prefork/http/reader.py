@@ -378,6 +378,25 @@ class RequestReader:
 
     # Bodies.
 
+    def room(self) -> memoryview | None:
+        """Where the next bytes of a body belong in memory; None if they are to be fed.
+
+        The caller puts bytes there, calls `received`, and lets go of the memory.
+        """
+        body = self.body
+        if self.state is _LENGTH and type(body) is GatheredBody:
+            return body.room()
+        return None
+
+    def received(self, size: int) -> Request | None:
+        """So many bytes were put into the `room`: as `feed`."""
+        body = self.body
+        assert type(body) is GatheredBody
+        body.received(size)
+        self._left -= size
+        self.wants_continue = False
+        return None if self._left else self._read_body(b"", 0)
+
     def _read_body(self, data: bytes, at: int) -> Request | None:
         """Reads more of a body; returns a request whose body was gathered and is complete."""
         request, decoder = self._request, self._decoder
@@ -389,6 +408,7 @@ class RequestReader:
                 self._left = end - len(data)
                 piece, end = data[at:], -1
             else:
+                self._left = 0
                 piece = data[at:end]
         else:
             pieces = decoder.feed(data, at)
@@ -399,8 +419,9 @@ class RequestReader:
         if body is None and (end < 0 or (memory and len(piece) > memory)):
             # It comes in pieces, or is too large to stay in memory.
             limits = self._limits
+            length = len(piece) + self._left if decoder is None else -1
             body = self.body = request.body = GatheredBody(
-                memory, limits.body, limits.budget, limits.disk
+                *(memory, limits.body, limits.budget, limits.disk), length
             )
         file = None
         if body is not None:

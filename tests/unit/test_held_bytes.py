@@ -75,8 +75,8 @@ def client(made: list[Client], budget: MemoryBudget, size: int = 1, **changed: A
         (GET, ConnectionState.IDLE, 0),
         (GET[:9], ConnectionState.HEAD, 9),
         (GET + GET[:9], ConnectionState.HEAD, 9),
-        # The body, and the request's bytes, with which it could move to another worker.
-        (POST + b"abc", ConnectionState.BODY, 3 + len(POST + b"abc")),
+        # Memory for the body, and the request's bytes, with which it could move to another worker.
+        (POST + b"abc", ConnectionState.BODY, 10 + len(POST + b"abc")),
         (CHUNKS + b"3;abc", ConnectionState.BODY, 5 + len(CHUNKS + b"3;abc")),
         (b"\0", ConnectionState.LINGER, 0),
     ],

@@ -231,12 +231,51 @@ def test_a_body_beyond_its_memory_goes_to_disk_whole_or_in_pieces() -> None:
             assert requests[0].environ["wsgi.input"].read() == b"abc"
 
 
+def test_a_body_of_known_length_is_received_into_its_own_memory() -> None:
+    read = reader(LIMITS._replace(body_memory=0))
+    head = POST.replace(b"Length: 3", b"Length: 5")
+    assert read.room() is None
+    assert read.feed(head + b"a") is None
+    pieces = [b"bc", b"de"]
+    request = None
+    for piece in pieces:
+        assert request is None
+        room = read.room()
+        assert room is not None
+        with room:
+            room[:2] = piece
+        request = read.received(2)
+    assert request is not None
+    assert (read.state, read.room()) == (State.START, None)
+    assert request.environ["wsgi.input"].getvalue() == b"abcde"
+    # The memory is the application's: nothing else holds it.
+    request.environ["wsgi.input"].write(b"longer than it was")
+
+
+@pytest.mark.parametrize(
+    ("limits", "data"),
+    [
+        (LIMITS._replace(body_memory=2), POST + b"a"),
+        (LIMITS._replace(budget=MemoryBudget(1)), POST + b"a"),
+        (LIMITS._replace(stream=True), POST + b"a"),
+        (LIMITS, CHUNKS + b"3\r\na"),
+        (LIMITS, GET[:9]),
+    ],
+)
+def test_only_a_body_that_stays_in_memory_has_room_there(
+    limits: RequestLimits, data: bytes
+) -> None:
+    read = reader(limits)
+    read.feed(data)
+    assert read.room() is None
+
+
 def test_a_body_in_pieces_is_counted_in_the_budget_until_it_is_gone() -> None:
     budget = MemoryBudget()
     read = reader(LIMITS._replace(budget=budget))
     read.feed(POST + b"ab")
     assert type(read.body) is GatheredBody
-    assert (budget.used, read.body.size) == (2, 2)
+    assert (budget.used, read.body.size) == (3, 2)  # the memory for all of it is there
     request = read.feed(b"c")
     assert request is not None
     assert budget.used == 3

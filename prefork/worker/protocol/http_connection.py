@@ -345,9 +345,15 @@ class HttpConnection(ResponseWriter):
         reader = self.reader
         if self.response_size > AHEAD and reader.idle and self._look_ahead():
             return None  # what it sends can stay in the kernel until it has taken more
-        size = _BODY_SIZE if reader.in_body else _HEAD_SIZE
+        in_body = reader.in_body
+        # TLS has memory of its own, from which the bytes are copied in any case.
+        room = reader.room() if in_body and not self.encrypted else None
+        data: bytes | memoryview
         try:
-            data = self.sock.recv(size, _DONTWAIT)
+            if room is None:
+                data = self.sock.recv(_BODY_SIZE if in_body else _HEAD_SIZE, _DONTWAIT)
+            else:
+                data = room[: self.sock.recv_into(room, min(len(room), _BODY_SIZE), _DONTWAIT)]
         except BlockingIOError:
             return None
         except OSError:  # reset, or gone in another way
@@ -355,7 +361,10 @@ class HttpConnection(ResponseWriter):
         if not data:
             self.broken = True
             return None
-        return self._read(data, now)
+        if type(data) is bytes:
+            return self._read(data, now)
+        self._since = now
+        return self._was_read(reader.received(len(data)), data, now, begins=False)
 
     def _read(self, data: bytes, now: float) -> Request | None:
         """Has bytes read; returns a request that is to be answered now."""
@@ -368,7 +377,7 @@ class HttpConnection(ResponseWriter):
     def _was_read(
         self,
         request: Request | None,
-        data: bytes,
+        data: bytes | memoryview,
         now: float,
         partial: bytearray | None = None,
         *,
@@ -384,7 +393,7 @@ class HttpConnection(ResponseWriter):
             self._since = now
             self._continued = False
         if request is None and reader.in_body:
-            self._keep_unfinished(data if begins else partial, data)
+            self._keep_unfinished(bytes(data) if begins else partial, data)
         else:
             self._unfinished = None
         if not self._count_held():
@@ -435,7 +444,7 @@ class HttpConnection(ResponseWriter):
         self._held = held
         return True
 
-    def _keep_unfinished(self, begun: bytes | bytearray | None, data: bytes) -> None:
+    def _keep_unfinished(self, begun: bytes | bytearray | None, data: bytes | memoryview) -> None:
         """Keeps the bytes of a request whose body is not complete: another worker may have to read
         them.
 
