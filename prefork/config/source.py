@@ -11,7 +11,7 @@ def working_directory(environ: Mapping[str, str] = os.environ) -> str:
     """The working directory by the name in PWD, if that is the same directory.
 
     getcwd(3) resolves symlinks: a server started in a "current" link to a release would then keep
-    that release in all its reloads.
+    that release in all its reloads.  Of a directory that was removed it is the name that it had.
     """
     named = environ.get("PWD", "")
     try:
@@ -19,7 +19,18 @@ def working_directory(environ: Mapping[str, str] = os.environ) -> str:
             return named
     except OSError:
         pass
-    return os.getcwd()
+    try:
+        return os.getcwd()
+    except OSError:  # it was removed, or a directory above may not be searched
+        return _former_name() or named or "/"
+
+
+def _former_name() -> str:
+    """The name of the working directory in proc(5), which is known when it is gone, or ""."""
+    try:
+        return os.readlink("/proc/self/cwd").removesuffix(" (deleted)")
+    except OSError:
+        return ""
 
 
 class Override(Struct, frozen=True):

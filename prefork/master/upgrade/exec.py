@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from prefork import address, logs
-from prefork.config import ConfigError, LoadedConfig
+from prefork.config import ConfigError, LoadedConfig, Source, changes, load
 from prefork.listeners import Listener
 from prefork.master.control_server import ControlServer
 from prefork.master.controlling_terminal import TERMINAL_SIGNALS
@@ -33,6 +34,7 @@ from prefork.master.snapshot import (
     GenerationSnapshot,
     ListenerSnapshot,
     MasterSnapshot,
+    SnapshotError,
     WaitingClientsSnapshot,
     decode,
     encode,
@@ -74,6 +76,34 @@ def command(directory: str) -> list[str]:
     if not (os.path.dirname(sys.orig_argv[0]) and os.access(program, os.X_OK)):
         program = sys.executable
     return [program, *sys.orig_argv[1:]]
+
+
+def directory_of(source: Source) -> str:
+    """The directory in which the new code is started: that of the start, or / if it is gone.
+
+    Raises SnapshotError if something is relative to a directory that is gone.
+    """
+    directory = source.directory
+    if os.path.isdir(directory):
+        return directory
+    if problem := _relative_to(source):
+        raise SnapshotError(
+            f"{directory}, in which the server was started, is gone, and something is relative to"
+            f" it: {problem}; make the directory again, or restart the server with absolute paths"
+        )
+    return "/"
+
+
+def _relative_to(source: Source) -> str:
+    """What depends on the directory of the start; "" if nothing does."""
+    program = sys.orig_argv[0]
+    if os.path.dirname(program) and not os.path.isabs(program):
+        return f"the interpreter {program}"
+    try:
+        here, elsewhere = load(source), load(replace(source, directory="/"))
+    except ConfigError as error:
+        return str(error.problems[0])
+    return "; ".join(changes(here.config, elsewhere.config))
 
 
 # To the state.

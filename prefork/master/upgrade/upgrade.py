@@ -21,7 +21,7 @@ from prefork.master.control_server import ControlServer, Reply
 from prefork.master.periodic import Periodic
 from prefork.master.rollout.reload import ReloadClient
 from prefork.master.snapshot import SnapshotError, WaitingClientsSnapshot
-from prefork.master.upgrade.exec import MasterParts, execute, snapshot
+from prefork.master.upgrade.exec import MasterParts, directory_of, execute, snapshot
 from prefork.master.upgrade.preflight import Preflight
 
 
@@ -137,8 +137,8 @@ class Upgrades(Periodic):
         `mask`: the signals that were blocked before.
         """
         assert self._preflight is not None
-        directory = self._parts.reloads.source.directory
         try:
+            directory = directory_of(self._parts.reloads.source)
             state = snapshot(
                 self._parts, self._preflight.opened or (), self._clients_snapshot(), map(int, mask)
             )
@@ -170,7 +170,7 @@ class Upgrades(Periodic):
             self._preflight = Preflight(
                 self._selector,
                 snapshot(self._parts),
-                reloads.source.directory,
+                directory_of(reloads.source),
                 reloads.serving.config.workers.boot_timeout,
             )
         except (OSError, SnapshotError) as error:
