@@ -16,6 +16,16 @@ def main() -> None:
             f"prefork runs on Linux only, and this is {sys.platform}: run it in a container, for "
             "example with deploy/container/Dockerfile, or in a virtual machine"
         )
+    try:
+        _run()
+    except OSError as error:  # of a command; a server that runs has caught its own
+        from prefork.system_errors import explain
+
+        name = sys.argv[1] if len(sys.argv) > 1 else ""
+        sys.exit(f"Error: {name}: {explain(error)}")
+
+
+def _run() -> None:
     if sys.argv[1:2] == ["serve"] and "_PREFORK_COMPLETE" not in os.environ:
         try:
             _serve(sys.argv[2:])

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from prefork import StartError, logs
+from prefork import StartError, logs, system_errors
 from prefork.config import ConfigError, Source, load
 from prefork.control import ControlError, default_path
 from prefork.listeners import ListenError
@@ -74,7 +74,8 @@ def _serve(
         detached(outcome.pid)
         return 0
     except OSError as error:
-        raise StartError(f"the daemon cannot be started: {error.strerror}") from None
+        reason = system_errors.explain(error)
+        raise StartError(f"the daemon cannot be started: {reason}") from None
     try:
         status = _start(source, process.pidfile, watch, announce, starter)
     except StartError as error:
@@ -111,15 +112,22 @@ def _start(
         reloads = Reloads(source, log, pidfile, generation, ledger)
         place = Path(path) if path else default_path(name)
         master = Master(reloads, ledger, log, place, watch=watch, starter=starter)
-    except (*(ConfigError, ListenError, PidFileError, logs.LogError, ControlError),) as error:
+    except (
+        *(ConfigError, ListenError, PidFileError, logs.LogError, ControlError, ScoreboardError),
+        OSError,
+    ) as error:
         for listener in generation.held if generation is not None else ():
             listener.release()
         if pidfile is not None:
             pidfile.close()
-        raise StartError(str(error)) from None
+        raise StartError(_line(error)) from None
     announce(generation)
     warn_of_threads()
     return master.run()
+
+
+def _line(error: Exception) -> str:
+    return system_errors.explain(error) if isinstance(error, OSError) else str(error)
 
 
 def _replace_master(source: Source, handover: ExecArgs, watch: bool) -> int:
@@ -133,8 +141,8 @@ def _replace_master(source: Source, handover: ExecArgs, watch: bool) -> int:
     try:
         adopted = adopt(receive(handover.fd))
         log = logs.configure(adopted.serving.config.log)
-    except (SnapshotError, ScoreboardError, logs.LogError) as error:
-        raise StartError(str(error)) from None
+    except (SnapshotError, ScoreboardError, logs.LogError, OSError) as error:
+        raise StartError(_line(error)) from None
     logs.set_role("master")
     state = adopted.state
     if state.daemon:

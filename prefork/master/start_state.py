@@ -9,10 +9,14 @@ import signal
 import sys
 from collections.abc import Iterator
 
+from prefork import StartError, system_errors
+
 
 @contextlib.contextmanager
 def known_state() -> Iterator[None]:
     """Standard descriptors are open, no signal is blocked, and the ends of children are reported.
+
+    Raises StartError if there is no /dev/null.
 
     At the end, the signal mask and SIGCHLD are as they were: the caller's program may go on.
     """
@@ -31,7 +35,10 @@ def known_state() -> Iterator[None]:
 def _open_standard_descriptors() -> None:
     """Opens /dev/null in place of closed ones: they would become a socket or memory of ours, and
     what a program prints would go into it."""
-    null = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free (open(2))
+    try:
+        null = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free (open(2))
+    except OSError as error:
+        raise StartError(system_errors.explain(error)) from None
     while null <= 2:
         os.set_inheritable(null, True)
         null = os.open(os.devnull, os.O_RDWR)

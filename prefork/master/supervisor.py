@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Protocol
 
-from prefork import channel, logs
+from prefork import channel, logs, system_errors
 from prefork.capacity import WORKER_SLOTS
 from prefork.listeners import Listener
 from prefork.master.periodic import Periodic
@@ -199,7 +199,7 @@ class Supervisor(Periodic):
         try:
             parent.spawn(slot, generation)
         except OSError as error:
-            reason = f"fork failed: {error.strerror}"
+            reason = f"fork failed: {system_errors.explain(error)}"
             logs.event("error", "fork failed", slot=slot, reason=error.strerror)
             self.pool.spawn_failed(slot, generation.number, reason, monotonic())
 

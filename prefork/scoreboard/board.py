@@ -1,5 +1,6 @@
 """The scoreboard's memory: made by the master, inherited by workers, confined to a slot in each."""
 
+import errno
 import fcntl
 import mmap
 import os
@@ -19,7 +20,19 @@ _SIZE_STAYS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
 class ScoreboardError(Exception):
-    """The scoreboard that was handed over has another layout; one line."""
+    """No shared memory can be had, or what was handed over has another layout; one line."""
+
+
+def _memory_file() -> int:
+    try:
+        return os.memfd_create("prefork-scoreboard", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EPERM, errno.EACCES):
+            raise
+        raise ScoreboardError(
+            f"the kernel refuses shared memory (memfd_create(2), Linux 3.17): {error.strerror}; let"
+            " the seccomp profile of the container allow this call"
+        ) from None
 
 
 class Scoreboard(SlotReader):
@@ -28,10 +41,10 @@ class Scoreboard(SlotReader):
     def __init__(self, fd: int | None = None) -> None:
         """Creates a scoreboard, or takes over the one behind a descriptor.
 
-        Raises ScoreboardError if that has another version.
+        Raises ScoreboardError if that has another version or the kernel refuses memory, OSError.
         """
         if fd is None:
-            self.fd = os.memfd_create("prefork-scoreboard", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            self.fd = _memory_file()
             os.ftruncate(self.fd, layout.SIZE)
             os.pwrite(self.fd, layout.LAYOUT, layout.LAYOUT_AT)
             # A zygote, which runs code of the application, holds the descriptor: the master would

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from prefork import logs
+from prefork import logs, system_errors
 from prefork.apps import given_application
 from prefork.config import ConfigError, Source, changes, sandbox
 from prefork.listeners import Listener, ListenError
@@ -129,8 +129,8 @@ class Reloads(Periodic):
             )
             self.pidfile.prepare(generation.config.process.pidfile)
             self._log.prepare(generation.config.log)
-        except (ConfigError, ListenError, PidFileError, logs.LogError) as error:
-            reason = str(error)
+        except (ConfigError, ListenError, PidFileError, logs.LogError, OSError) as error:
+            reason = system_errors.explain(error) if isinstance(error, OSError) else str(error)
             self._ledger.reloaded("failed")
             logs.event("error", "reload failed", generation=number, reason=reason)
             if generation is not None:

@@ -16,7 +16,7 @@ from time import monotonic
 
 import setproctitle
 
-from prefork import __version__, logs
+from prefork import __version__, logs, system_errors
 from prefork.capacity import WORKER_SLOTS
 from prefork.channel import FailedReport, ReadyReport, Report, RetireOrder
 from prefork.config import ConfigError, Source
@@ -57,6 +57,8 @@ def run_preflight(source: Source, handover: ExecArgs, watch: bool) -> int:
             *(SnapshotError, ScoreboardError, ConfigError, ListenError, logs.LogError, WatchError),
         ) as problem:
             verdict = PreflightRefused(str(problem))
+        except OSError as problem:
+            verdict = PreflightRefused(system_errors.explain(problem))
         except BaseException:
             verdict = PreflightRefused(traceback.format_exc().rstrip())
         if isinstance(verdict, PreflightRefused):

@@ -37,5 +37,6 @@ def bind_to_cpus(sets: Sequence[Sequence[int]], slot: int) -> None:
     except OSError as error:
         shown = ", ".join(map(str, cpus))
         raise LoadError(
-            f"process.cpu_affinity: cannot be bound to CPU {shown}: {error.strerror}"
+            f"process.cpu_affinity: cannot be bound to CPU {shown}: {error.strerror}; name"
+            " CPUs that this process may use (taskset -p), or remove the key"
         ) from None

@@ -1,0 +1,36 @@
+"""What a refusal of the kernel means to a user, and what to do about it."""
+
+import errno
+import resource
+
+
+def explain(error: OSError) -> str:
+    """One line: what was refused, and what to do."""
+    what = error.strerror or str(error)
+    if error.filename is not None:
+        what = f"{error.filename}: {what}"
+    advice = _advice(error)
+    return f"{what}; {advice}" if advice else what
+
+
+def _advice(error: OSError) -> str:
+    match error.errno:
+        case errno.EMFILE:
+            limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            return f"the limit of open files is {limit}: raise it (ulimit -n, LimitNOFILE=)"
+        case errno.ENFILE:
+            return "all files of the system are in use: raise fs.file-max"
+        case errno.EFBIG:
+            limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+            return f"the limit of a file's size is {limit} bytes: raise it (ulimit -f, LimitFSIZE=)"
+        case errno.ENOSPC | errno.EDQUOT:
+            return "make room on that disk"
+        case errno.EAGAIN:
+            return "a limit of processes is reached: raise it (ulimit -u, pids.max, TasksMax=)"
+        case errno.ENOMEM:
+            return "memory has run out: free some, or raise the limit (ulimit -v, memory.max)"
+    if str(error.filename).startswith("/proc/"):
+        return "the file system proc(5) has to be mounted at /proc"
+    if str(error.filename).startswith("/dev/"):
+        return "a container needs this device"
+    return ""
