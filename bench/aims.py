@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from bench import figures
 from bench.figures import Measure, Section
-from bench.parts import balance, frameworks, growth, hello, idle, neighbour
+from bench.parts import balance, frameworks, growth, hello, idle, neighbour, websocket
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,24 @@ AIMS = (
     Aim("Flask: CPU beyond the framework's ÷ bjoern's", "flask", 1.0, "bjoern", frameworks.BEYOND),
     Aim(
         "Django: CPU beyond the framework's ÷ bjoern's", "django", 1.0, "bjoern", frameworks.BEYOND
+    ),
+    *(
+        Aim(f"ASGI, {app}, {way}: CPU ÷ {peer}'s", f"asgi-{app}-{way}", limit, peer)
+        for app, limits in (
+            ("raw", {"uvicorn": (0.45, 0.5, 0.4), "granian": (0.85, 0.5, 0.7)}),
+            ("starlette", {"uvicorn": (0.62, 0.62), "granian": (1.05, 0.6)}),
+            ("fastapi", {"uvicorn": (0.78, 0.72), "granian": (0.9, 0.65)}),
+        )
+        for peer, each in limits.items()
+        for way, limit in zip(("32", "1", "close"), each, strict=False)
+    ),
+    *(
+        Aim(f"WebSocket, {key}: CPU ÷ {peer}'s", f"websocket-{key}", limit, peer, websocket.CPU)
+        for peer, limits in (
+            ("uvicorn", {"1k": 0.45, "64k": 0.55, "deflate-1k": 0.5}),
+            ("granian", {"1k": 0.6, "64k": 0.55}),
+        )
+        for key, limit in limits.items()
     ),
     Aim("idle server: wake-ups a second", "idle-server", 2.0, measure=idle.WAKE_UPS),
     Aim(

@@ -58,6 +58,33 @@ def uvicorn(app: str) -> tuple[str, ...]:
     return (str(PEERS / "uvicorn"), *given, "--port", "{port}", app)
 
 
+def uvicorn_asgi(app: str) -> tuple[str, ...]:
+    """uvicorn with uvloop and httptools; `app` is of bench.asgi_apps, with () for a factory."""
+    given = ("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning")
+    return (str(PEERS / "uvicorn"), *given, "--port", "{port}", *_asgi(app))
+
+
+def granian_asgi(app: str) -> tuple[str, ...]:
+    given = ("--interface", "asgi", "--log-level", "warning", "--host", "127.0.0.1")
+    rest = ("--port", "{port}", "--workers", "1", "--loop", "uvloop")
+    return (str(PEERS / "granian"), *given, *rest, *_asgi(app))
+
+
+def gunicorn_asgi(app: str) -> tuple[str, ...]:
+    """gunicorn's own worker for ASGI."""
+    return gunicorn(f"bench.asgi_apps:{app}", "-k", "asgi", "--workers", "1")
+
+
+def hypercorn(app: str) -> tuple[str, ...]:
+    given = ("-k", "uvloop", "--error-logfile", "-", "--log-level", "WARNING", "--workers", "1")
+    return (str(PEERS / "hypercorn"), *given, *BIND, f"bench.asgi_apps:{app}")
+
+
+def _asgi(app: str) -> tuple[str, ...]:
+    plain = f"bench.asgi_apps:{app.removesuffix('()')}"
+    return ("--factory", plain) if app.endswith("()") else (plain,)
+
+
 def c_loop(mode: str) -> tuple[str, ...]:
     """The limit: a loop in C that parses nothing; "keepalive" or "close"."""
     return (str(BUILD / "accept_loop"), mode, "{port}")

@@ -1,0 +1,58 @@
+"""ASGI applications that answer hello: a bare one, and by frameworks; and an echo of WebSockets."""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from bench.hello import BODY
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_HEADERS = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(BODY))]
+
+
+async def raw(scope: Message, receive: Receive, send: Send) -> None:
+    """Answers hello, and sends messages of a WebSocket back."""
+    if scope["type"] == "websocket":
+        await _echo(receive, send)
+    elif scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+    else:
+        await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+        await send({"type": "http.response.body", "body": BODY})
+
+
+async def _echo(receive: Receive, send: Send) -> None:
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] == "websocket.receive":
+        await send({"type": "websocket.send", "bytes": message["bytes"]})
+
+
+def starlette() -> Any:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import PlainTextResponse
+    from starlette.routing import Route
+
+    async def hello(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(BODY)
+
+    return Starlette(routes=[Route("/", hello)])
+
+
+def fastapi() -> Any:
+    from fastapi import FastAPI
+    from fastapi.responses import PlainTextResponse
+
+    app = FastAPI()
+
+    @app.get("/", response_class=PlainTextResponse)
+    async def hello() -> str:
+        return BODY.decode()
+
+    return app
