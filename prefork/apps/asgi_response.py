@@ -67,10 +67,33 @@ class AsgiResponse:
         status = message["status"]
         if type(status) is not int and not isinstance(status, int):
             raise TypeError(f"status must be an int, not {type(status).__name__}")
-        headers = message.get("headers")
-        self.headers = [] if headers is None else text_pairs(headers)
+        headers, repeated = message.get("headers"), self.request.repeated
+        if headers is None:
+            self.headers = []
+        elif repeated is not None and headers == repeated.headers:
+            self.headers = repeated.texts
+        else:
+            self.headers = text_pairs(headers)
+            if repeated is not None and type(headers) is list and _are_tuples(headers):
+                repeated.headers, repeated.texts = headers.copy(), self.headers
         self.status = _STATUSES.get(status) or f"{int(status)} "
         self._trailers = bool(message.get("trailers"))
+
+    def whole(self, data: bytes, closing: bool) -> bytes | None:
+        """As `body`, for a body that is complete with the first message.
+
+        None if its length is not all of its framing: then it is up to `body`.
+        """
+        if self.status is None or self._trailers:
+            return None
+        size = len(data)
+        head = compose(self.status, self.headers, self.request, closing, size)
+        if head.length != size or head.framing is not _LENGTH:
+            return None
+        self.head = head
+        self.sent = size
+        self.ending = self.complete = True
+        return head.data + data
 
     def body(self, data: bytes, *, more: bool, closing: bool) -> bytes:
         """The bytes to send for a piece of the body.
@@ -189,6 +212,11 @@ def early_hint(message: Message) -> bytes:
     """`http.response.early_hint`: an interim response 103 (RFC 8297) with the links."""
     links = message.get("links") or ()
     return early_hints([("Link", link.decode("latin-1")) for link in links])
+
+
+def _are_tuples(headers: list[Any]) -> bool:
+    """The list is all that the application can change of them."""
+    return all(type(pair) is tuple for pair in headers)
 
 
 def text_pairs(headers: Iterable[Any]) -> list[tuple[str, str]]:

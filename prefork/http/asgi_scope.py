@@ -20,12 +20,6 @@ _names: dict[str, bytes] = {}
 
 _TLS_VERSIONS = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
 
-HTTP_EXTENSIONS = (
-    *("http.response.early_hint", "http.response.trailers"),
-    *("http.response.pathsend", "http.response.zerocopysend"),
-)
-"""What an application may send beside the messages of each version."""
-
 
 def _name(key: str) -> bytes:
     """The name of a header in lower case, from its key in the environ."""
@@ -74,23 +68,28 @@ def http_scope(
     `unix`: the path of the Unix socket at which it came, "" for an abstract one.  `state`: what the
     lifespan has left there; each request gets a copy.
     """
-    environ = request.environ
-    root = environ["SCRIPT_NAME"]
-    scope: Scope = {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": SPEC_VERSION},
-        "http_version": "1.1" if request.http11 else "1.0",
-        "method": environ["REQUEST_METHOD"],
-        "scheme": environ["wsgi.url_scheme"],
-        "path": _decoded(root + environ["PATH_INFO"]),
-        "raw_path": root.encode("latin-1") + raw_path(environ["RAW_URI"]),
-        "query_string": environ["QUERY_STRING"].encode("latin-1"),
-        "root_path": _decoded(root),
-        "headers": header_pairs(request, lines),
-        "client": _client(environ),
-        "server": _server(environ) if unix is None else (unix, None),
-        "extensions": extensions(environ),
-    }
+    environ, repeated = request.environ, request.repeated
+    if repeated is not None and repeated.scope is not None:
+        scope = repeated.scope.copy()
+    else:
+        root = environ["SCRIPT_NAME"]
+        scope = {
+            "type": "http",
+            "http_version": "1.1" if request.http11 else "1.0",
+            "method": environ["REQUEST_METHOD"],
+            "scheme": environ["wsgi.url_scheme"],
+            "path": _decoded(root + environ["PATH_INFO"]),
+            "raw_path": root.encode("latin-1") + raw_path(environ["RAW_URI"]),
+            "query_string": environ["QUERY_STRING"].encode("latin-1"),
+            "root_path": _decoded(root),
+            "server": _server(environ) if unix is None else (unix, None),
+        }
+        if repeated is not None:
+            repeated.scope = scope.copy()
+    scope["asgi"] = {"version": "3.0", "spec_version": SPEC_VERSION}
+    scope["headers"] = header_pairs(request, lines)
+    scope["client"] = _client(environ)
+    scope["extensions"] = extensions(environ)
     if state is not None:
         scope["state"] = dict(state)
     return scope
@@ -120,8 +119,13 @@ def websocket_scope(
 
 
 def extensions(environ: Environ) -> dict[str, dict[str, Any]]:
-    """`extensions` of the scope of a request."""
-    found: dict[str, dict[str, Any]] = {name: {} for name in HTTP_EXTENSIONS}
+    """`extensions` of the scope of a request: messages that an application may send, too."""
+    found: dict[str, dict[str, Any]] = {
+        "http.response.early_hint": {},
+        "http.response.trailers": {},
+        "http.response.pathsend": {},
+        "http.response.zerocopysend": {},
+    }
     if "SSL_PROTOCOL" in environ:
         found["tls"] = _tls(environ)
     return found

@@ -13,11 +13,17 @@ Environ = dict[str, Any]
 class RepeatedRequest:
     """A request that came before, byte for byte; others share it."""
 
-    __slots__ = ("pairs",)
+    __slots__ = ("headers", "pairs", "scope", "texts")
 
     def __init__(self) -> None:
         self.pairs: list[tuple[bytes, bytes]] | None = None
         """Its headers as an ASGI scope has them, once they were asked for; to be copied."""
+        self.scope: dict[str, Any] | None = None
+        """What its ASGI scopes have in common, and the application can't change; to be copied."""
+        self.headers: list[Any] = []
+        """The headers of the last response to it, as an ASGI application gave them."""
+        self.texts: list[tuple[str, str]] = []
+        """The same as text."""
 
 
 class Request(Struct, eq=False):

@@ -65,6 +65,7 @@ def asgi_service(application: Callable[..., Any], parts: ServiceParts) -> AsgiSe
             draining=draining,
         ),
         served_beside=None if beside is None else beside[1],
+        proxies=bool(http.trusted_proxies),
         codings=http.compress,
         compress_min_size=http.compress_min_size,
         unix={

@@ -30,6 +30,7 @@ _DONTWAIT = int(MSG_DONTWAIT)
 _LOST = EPOLLERR | EPOLLHUP
 
 _NEW, _IDLE, _QUEUED = ConnectionState.NEW, ConnectionState.IDLE, ConnectionState.QUEUED
+_CALL = ConnectionState.CALL
 
 
 class AsgiConnection(HttpConnection):
@@ -73,6 +74,10 @@ class AsgiConnection(HttpConnection):
         while True:
             if request is not None:
                 now = self.answer(request, call, record, now)
+                exchange = self.exchange
+                if exchange is not None and not leave_at and exchange.state is _CALL:
+                    self.deadline = 0.0  # the outcome of `advance`, by a shorter way
+                    return now
             state = self.advance(now, leave_at)
             if state is not _QUEUED or now - began > _TIME_SLICE:
                 return now
@@ -87,8 +92,13 @@ class AsgiConnection(HttpConnection):
                 data = self.sock.recv(_HEAD_SIZE, _DONTWAIT)
             except OSError:
                 data = b""
-            # If nothing came, it is asked once more, for the reason.
-            return self._read(data, now) if data else self.receive(now)
+            if not data:
+                return self.receive(now)  # it is asked once more, for the reason
+            reader = self.reader
+            request = reader.feed(data)
+            if request is None or reader.unread or request.body is not None:
+                request = self._was_read(request, data, now, begins=True)
+            return request
         if state is _QUEUED:
             return self.take(monotonic())
         if TABLE[state].waits_for is Readiness.WRITABLE:
@@ -117,6 +127,22 @@ class AsgiConnection(HttpConnection):
         """The response is complete, with that many bytes of body; `last`: it is the last one."""
         self.exchange = None
         self._end_call(request, sent, last=last or self.left)
+
+    @property
+    def is_idle_again(self) -> bool:
+        """The response is complete and sent, the next one is awaited, and nothing of it came."""
+        return (
+            self.exchange is None
+            and self.unsent is None
+            and self.reader.idle
+            and not self._ended_unseen
+        )
+
+    def await_request(self, now: float) -> None:
+        """Goes from CALL to IDLE, as `advance` does; `now`: monotonic seconds."""
+        keepalive = self._rules.keepalive
+        self.deadline = now + keepalive if keepalive else 0.0
+        self.state = _IDLE
 
     # During a call.
 

@@ -129,7 +129,9 @@ class LoopAcceptor:
         if not listener.open or self._full:
             self._remove(listener)
             return
-        if listener in self._added and self._passes(listener):
+        # A worker that accepts alone has nobody to be fair to.
+        shared = listener in self._added and not self._handover.is_only_worker
+        if shared and self._passes(listener):
             return
         try:
             accepted = listener.sock._accept()  # type: ignore[attr-defined]
@@ -137,7 +139,7 @@ class LoopAcceptor:
             if problem.errno not in _PASSING and problem.errno not in QUEUE_EMPTY:
                 self._pause(problem)
             return
-        if listener in self._added:
+        if shared:
             self._rearm(listener)
         if accepted[0] >= self._handover.fd_limit:
             self._handover.pause_receiving()

@@ -55,6 +55,7 @@ class AsgiCaller:
         compress_min_size: int,
         unix: Mapping[int, str],
         websocket: Websocket,
+        proxies: bool,
     ) -> None:
         """`beside`: answers the paths for which `served_beside` is true.  `unix`: the paths
         of Unix sockets, by the inode of the listener.  For others see `WsgiCaller`, `Compress`."""
@@ -84,6 +85,8 @@ class AsgiCaller:
         self._compress_min_size = compress_min_size
         self._unix = unix
         self._websocket = websocket
+        # If nothing of this is configured, there is nothing to do before a call.
+        self._attended = proxies or bool(codings) or ids is not None or draining is not None
 
     def call(
         self, connection: HttpConnection, request: Request, record: ThreadRecord, now: float
@@ -94,19 +97,9 @@ class AsgiCaller:
         served_beside, beside = self._served_beside, self._beside
         if served_beside is not None and beside is not None and served_beside(environ["PATH_INFO"]):
             return beside.call(connection, request, record, now)
-        if self._ids is not None:
-            self._ids.give(request)
-        if "HTTP_X_REQUEST_START" in environ and connection.reader.proxied:
-            seconds = waited(environ["HTTP_X_REQUEST_START"], time())
-            if seconds is not None:
-                record.add_queue_time(seconds)
-        if self._draining is not None and self._draining():
-            connection.closing = True
+        compressor = self._before(connection, request, record) if self._attended else None
         if "HTTP_UPGRADE" in environ and asks_for_websocket(environ, http11=request.http11):
             return self._open_websocket(connection, request, record, now)
-        compressor = None
-        if self._codings:
-            compressor = MessageCompressor(environ, self._codings, self._compress_min_size)
         call = AsgiCall(self, connection, request, now, compressor)
         call.slot = self._records.start(now, request.line, environ["REMOTE_ADDR"], request.id)
         self.calls.add(call)
@@ -144,6 +137,23 @@ class AsgiCaller:
             state=self.state,
         )
         websocket.task = start_task(self.loop, websocket.run(self._application, scope))
+        return None
+
+    def _before(
+        self, connection: AsgiConnection, request: Request, record: ThreadRecord
+    ) -> MessageCompressor | None:
+        """The work before a call that not every configuration needs."""
+        environ = request.environ
+        if self._ids is not None:
+            self._ids.give(request)
+        if "HTTP_X_REQUEST_START" in environ and connection.reader.proxied:
+            seconds = waited(environ["HTTP_X_REQUEST_START"], time())
+            if seconds is not None:
+                record.add_queue_time(seconds)
+        if self._draining is not None and self._draining():
+            connection.closing = True
+        if self._codings:
+            return MessageCompressor(environ, self._codings, self._compress_min_size)
         return None
 
     def flush(self) -> None:

@@ -8,7 +8,7 @@ it may get its next state at any moment of the loop, and not only when its socke
 from collections import deque
 from collections.abc import Callable, Sequence
 from random import random
-from select import EPOLLERR, EPOLLHUP
+from select import EPOLLERR, EPOLLHUP, EPOLLIN
 from time import monotonic
 
 from prefork import logs
@@ -26,7 +26,8 @@ from prefork.worker.service.refusals import Refusals
 from prefork.worker.service.task_stack import stack_of
 from prefork.worker.transport.client_limits import ClientLimits
 
-_CLOSED = ConnectionState.CLOSED
+_CALL, _CLOSED = ConnectionState.CALL, ConnectionState.CLOSED
+_IDLE = ConnectionState.IDLE
 _BEFORE_A_CALL = frozenset(
     {
         *(ConnectionState.NEW, ConnectionState.IDLE, ConnectionState.HEAD),
@@ -84,6 +85,8 @@ class AsgiService(HttpService):
         self._max_concurrency = max_concurrency
         self._held_back: deque[HttpConnection] = deque()
         """Connections with a request that is not read, since there are as many calls as may be."""
+        self._unregistered: list[AsgiConnection] = []
+        """New connections with a call that has just begun."""
         self._told: set[HttpConnection] = set()
         self._stop_ordered = 0.0
         self._stop_limit = 0.0
@@ -158,9 +161,19 @@ class AsgiService(HttpService):
         if before is _CLOSED:
             return
         fd = connection.fd
-        if self._parked.get(fd) is connection:
+        parked = self._parked.get(fd) is connection
+        now = monotonic()
+        if before is _CALL and not self._leave_at and connection.is_idle_again:
+            # The outcome of `advance`, by a shorter way.
+            connection.await_request(now)
+            registered = parked and connection.events == EPOLLIN
+            if registered and connection.deadline >= connection.wheel_time:
+                # It is registered as it should be, and its place on the wheel will do.
+                self.changed()
+                return
+        if parked:
             del self._parked[fd]
-        connection.advance(monotonic(), self._leave_at)
+        connection.advance(now, self._leave_at)
         self._wait(connection, before, self._record)
         self.changed()
 
@@ -171,8 +184,21 @@ class AsgiService(HttpService):
             super()._wait(connection, before, record)
             return
         assert isinstance(connection, AsgiConnection)
-        if connection.state is not before:
-            self._count(before, connection.state)
+        state = connection.state
+        waits = state is _CALL and connection.events == EPOLLIN and connection.reader.idle
+        if before is _IDLE and waits and not (connection.left or connection.broken):
+            # It is registered as `wanted` says, and has no deadline.
+            self._parked[connection.fd] = connection
+            return
+        if state is not before:
+            self._count(before, state)
+        if not connection.events and before is _CLOSED and not connection.broken:
+            # Most calls are over when the tasks that were just created have run, and then a
+            # connection of one request need not be registered at all.
+            if not self._unregistered:
+                self.caller.loop.call_soon(self._register_late)
+            self._unregistered.append(connection)
+            return
         if connection.broken:
             # Nothing comes of it any more but the end of the call.
             self.poller.remove(connection)
@@ -182,6 +208,13 @@ class AsgiService(HttpService):
     def flush(self) -> None:
         self._stats.set_websockets(len(self.caller.websockets))
         super().flush()
+
+    def _register_late(self) -> None:
+        """Registers new connections whose calls were not over at once."""
+        waiting, self._unregistered = self._unregistered, []
+        for connection in waiting:
+            if connection.exchange is not None and not connection.events:
+                self.poller.park(connection, connection.wanted)
 
     # The limits of calls.
 
