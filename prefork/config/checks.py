@@ -260,12 +260,6 @@ def _metrics(config: Config) -> Iterator[Finding]:
     bind = config.metrics.bind
     if bind is None:
         return
-    if importlib.util.find_spec("prometheus_client") is None:
-        yield (
-            "metrics.bind",
-            "needs the package prometheus-client",
-            "pip install 'prefork[metrics]'",
-        )
     if bind in config.server.bind:
         yield (
             "metrics.bind",

@@ -41,7 +41,6 @@ def test_each_event_is_documented_and_no_other() -> None:
 
 
 def test_each_metric_is_documented_and_no_other() -> None:
-    pytest.importorskip("prometheus_client", reason="the extra `metrics` is not installed")
     source = (ROOT / "prefork" / "master" / "observe" / "metrics.py").read_text(encoding="utf-8")
     names = set(re.findall(r'"(prefork_[a-z_]+)"', source))
     names |= {f"prefork_{name}" for name in ("reloads", "upgrades")}

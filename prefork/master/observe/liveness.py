@@ -22,7 +22,7 @@ from weakref import WeakKeyDictionary
 
 from msgspec import Struct
 
-from prefork import linux, logs
+from prefork import linux, logs, proc_files
 from prefork.listeners import Listener
 from prefork.master.periodic import Periodic, next_tick
 from prefork.master.pool.ledger import Ledger
@@ -52,7 +52,7 @@ class _Seen(Struct, frozen=True):
     """A worker at the last look."""
 
     requests: int
-    ticks: int
+    cpu: float
     """Of its CPU time (proc(5))."""
 
 
@@ -131,7 +131,7 @@ class Liveness(Periodic):
             suspect.withdrawn = True
             self._children.signal(child, WAKE)
             self._children.clear_accept_flags(child)
-        stands_still = _state(child.pid)[0] in _STANDS_STILL
+        stands_still = _state(child.pid)[0] in proc_files.STANDS_STILL
         if not stands_still and any(call.started for call in self._children.calls(child)):
             return True  # a call explains it, and `request_timeout` limits that
         if now - suspect.since < _PATIENCE:
@@ -172,8 +172,8 @@ class Liveness(Periodic):
             if not listener.closed
         )
         for child in before.keys() - progressed:
-            used_cpu = seen[child].ticks != before[child].ticks
-            if progressed or waiting or used_cpu or _state(child.pid)[0] in _STANDS_STILL:
+            used_cpu = seen[child].cpu != before[child].cpu
+            if progressed or waiting or used_cpu or _state(child.pid)[0] in proc_files.STANDS_STILL:
                 self.suspect(child)
         self._seen = WeakKeyDictionary(seen)
 
@@ -189,10 +189,6 @@ def _report_frozen(fields: dict[str, Any], stacks: str) -> None:
 def _report_replaced(fields: dict[str, Any], stacks: str) -> None:
     shown = {"traceback": stacks} if stacks else {}
     logs.event("error", "frozen worker replaced", **fields, **shown)
-
-
-_STANDS_STILL = ("T", "t")
-"""Stopped, and traced: by the state in /proc/PID/stat (proc(5))."""
 
 
 def _reason(pid: int) -> str:
@@ -218,11 +214,10 @@ def _fields(child: Child, suspect: _Suspect, now: float) -> dict[str, Any]:
     }
 
 
-def _state(pid: int) -> tuple[str, int]:
-    """(state, ticks of CPU time) of a process, from /proc/PID/stat; ("", 0) if it is gone."""
+def _state(pid: int) -> tuple[str, float]:
+    """(state, seconds of CPU time) of a process; ("", 0.0) if it is gone."""
     try:
-        with open(f"/proc/{pid}/stat", encoding="latin-1") as file:
-            fields = file.read().rpartition(")")[2].split()
+        found = proc_files.stat(pid)
     except OSError:
-        return "", 0
-    return fields[0], int(fields[11]) + int(fields[12])
+        return "", 0.0
+    return found.state, found.cpu

@@ -1,23 +1,22 @@
-"""The metrics: scoreboard and ledger, in the exposition format of Prometheus.
+"""The metrics: scoreboard and ledger, as Prometheus reads them.
 
-A custom collector reads them at each scrape: nothing is counted twice, nothing is written to files,
-and a counter goes on over the deaths of workers, reloads and upgrades.
+They are read at each scrape: nothing is counted twice, nothing is written to files, and a counter
+goes on over the deaths of workers, reloads and upgrades.
 """
 
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from time import monotonic
-from typing import TYPE_CHECKING, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
-from prefork import __version__, linux
+from prefork import __version__, linux, proc_files
+from prefork.master.observe import exposition
+from prefork.master.observe.exposition import MetricFamily, counter, gauge
 from prefork.master.observe.metrics_server import Page
 from prefork.master.observe.status_report import STATES, state_of
 from prefork.master.pool.plan import RestartReason
 from prefork.master.upgrade.exec import MasterParts
 from prefork.scoreboard import DURATION_BOUNDS, Counters
-
-if TYPE_CHECKING:
-    from prometheus_client import Metric
 
 _CLASSES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
 
@@ -36,110 +35,77 @@ class ProcessFigures(NamedTuple):
 def page(parts: MasterParts, accept: str) -> Page:
     """The page for a client with this Accept header, in slices: the kernel walks the page tables of
     a worker to sum up its memory."""
-    from prometheus_client import CollectorRegistry
-    from prometheus_client.exposition import choose_encoder
-
     figures = []
     for child in parts.children:
         found = _figures(child.slot, child.pid)
         if found is not None:
             figures.append(found)
         yield
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(parts, figures))
-    encode, kind = choose_encoder(accept)
-    return kind, encode(registry)
+    families = (
+        *_server(parts),
+        *_requests(parts),
+        *_queues(parts),
+        *_workers(parts),
+        *_processes(figures),
+    )
+    return exposition.page(families, accept)
 
 
 def _figures(slot: int, pid: int) -> ProcessFigures | None:
-    import psutil  # a megabyte that every worker would share, for metrics that few servers serve
-
     try:
-        process = psutil.Process(pid)
-        times = process.cpu_times()
-        return ProcessFigures(slot, pid, process.memory_full_info().pss, times.user + times.system)
-    except (psutil.Error, OSError):  # it is gone, or another user's
+        return ProcessFigures(
+            slot, pid, proc_files.proportional_memory(pid), proc_files.stat(pid).cpu
+        )
+    except OSError:  # it is gone, or another user's
         return None
 
 
-class _Collector:
-    """The collector that a registry reads."""
-
-    def __init__(self, parts: MasterParts, figures: list[ProcessFigures]) -> None:
-        self._parts = parts
-        self._figures = figures
-
-    def collect(self) -> Iterator["Metric"]:
-        yield from _server(self._parts)
-        yield from _requests(self._parts)
-        yield from _queues(self._parts)
-        yield from _workers(self._parts)
-        yield from _processes(self._figures)
-
-
-def _server(parts: MasterParts) -> Iterator["Metric"]:
-    from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
-
-    info = GaugeMetricFamily("prefork_info", "Version of prefork, as a label.", labels=["version"])
-    info.add_metric([__version__], 1)
-    yield info
-    yield GaugeMetricFamily(
-        "prefork_uptime_seconds", "Since the server was started.", monotonic() - parts.started_at
+def _server(parts: MasterParts) -> Iterator[MetricFamily]:
+    yield gauge("prefork_info", "Version of prefork, as a label.").add(1, version=__version__)
+    yield gauge("prefork_uptime_seconds", "Since the server was started.").add(
+        monotonic() - parts.started_at
     )
-    yield GaugeMetricFamily(
-        "prefork_generation", "Of the configuration in force.", parts.reloads.serving.number
+    yield gauge("prefork_generation", "Of the configuration in force.").add(
+        parts.reloads.serving.number
     )
     for name, counts in (("reloads", parts.ledger.reloads), ("upgrades", parts.ledger.upgrades)):
-        metric = CounterMetricFamily(
-            f"prefork_{name}", f"{name.capitalize()} that came to an end.", labels=["result"]
-        )
+        ended = counter(f"prefork_{name}", f"{name.capitalize()} that came to an end.")
         for result in ("success", "failed", *(["superseded"] if name == "reloads" else [])):
-            metric.add_metric([result], counts[result])
-        yield metric
-    restarts = CounterMetricFamily(
-        "prefork_worker_restarts", "Workers that had to be replaced.", labels=["reason"]
-    )
+            ended.add(counts[result], result=result)
+        yield ended
+    restarts = counter("prefork_worker_restarts", "Workers that had to be replaced.")
     for reason in get_args(RestartReason):
-        restarts.add_metric([reason], parts.ledger.restarts[reason])
+        restarts.add(parts.ledger.restarts[reason], reason=reason)
     yield restarts
 
 
-def _requests(parts: MasterParts) -> Iterator["Metric"]:
-    from prometheus_client.metrics_core import (
-        CounterMetricFamily,
-        GaugeMetricFamily,
-        HistogramMetricFamily,
-        SummaryMetricFamily,
-    )
-
+def _requests(parts: MasterParts) -> Iterator[MetricFamily]:
     done = parts.ledger.total(map(parts.children.counters, parts.children))
-    requests = CounterMetricFamily(
-        "prefork_requests", "Requests that were answered, by class of status.", labels=["status"]
-    )
+    requests = counter("prefork_requests", "Requests that were answered, by class of status.")
     for name, count in zip(_CLASSES, done.by_class(), strict=True):
         if count or name[0] in "2345":
-            requests.add_metric([name], count)
+            requests.add(count, status=name)
     yield requests
-    yield HistogramMetricFamily(
+    yield exposition.histogram(
         "prefork_request_duration_seconds",
         "Time of requests in the application.",
-        buckets=_buckets(done),
-        sum_value=done.seconds,
+        _buckets(done),
+        done.seconds,
     )
-    yield CounterMetricFamily("prefork_response_bytes", "Bytes of response bodies.", done.bytes)
-    yield SummaryMetricFamily(
+    yield counter("prefork_response_bytes", "Bytes of response bodies.").add(done.bytes)
+    yield exposition.summary(
         "prefork_queue_time_seconds",
         "From X-Request-Start to the application, where a proxy sends it.",
-        count_value=done.queued,
-        sum_value=done.waited,
+        done.queued,
+        done.waited,
     )
-    yield CounterMetricFamily(
-        "prefork_request_timeouts", "Requests over request_timeout.", parts.ledger.timeouts
+    yield counter("prefork_request_timeouts", "Requests over request_timeout.").add(
+        parts.ledger.timeouts
     )
     running = sum(
         call.started > 0 for child in parts.children for call in parts.children.calls(child)
     )
-    yield GaugeMetricFamily("prefork_requests_in_flight", "Now in the application.", running)
+    yield gauge("prefork_requests_in_flight", "Now in the application.").add(running)
 
 
 def _buckets(done: Counters) -> list[tuple[str, float]]:
@@ -147,33 +113,24 @@ def _buckets(done: Counters) -> list[tuple[str, float]]:
     return list(zip(names, map(float, accumulate(done.by_duration())), strict=True))
 
 
-def _queues(parts: MasterParts) -> Iterator["Metric"]:
-    from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
-
-    depth = GaugeMetricFamily(
-        "prefork_listen_queue_depth", "Connections that wait for accept().", labels=["listener"]
-    )
-    limit = GaugeMetricFamily(
-        "prefork_listen_queue_limit", "The most that the queue takes.", labels=["listener"]
-    )
+def _queues(parts: MasterParts) -> Iterator[MetricFamily]:
+    depth = gauge("prefork_listen_queue_depth", "Connections that wait for accept().")
+    limit = gauge("prefork_listen_queue_limit", "The most that the queue takes.")
     for listener in parts.reloads.serving.listeners:
         if not listener.closed:
             queue = linux.listen_queue(listener.sock)
-            depth.add_metric([listener.name], queue.depth)
+            depth.add(queue.depth, listener=listener.name)
             if queue.limit >= 0:
-                limit.add_metric([listener.name], queue.limit)
+                limit.add(queue.limit, listener=listener.name)
     yield depth
     yield limit
-    yield CounterMetricFamily(
+    yield counter(
         "prefork_listen_overflows",
         "Handshakes dropped for full listen queues, in the whole network namespace.",
-        parts.ledger.overflows(linux.listen_overflows()),
-    )
+    ).add(parts.ledger.overflows(linux.listen_overflows()))
 
 
-def _workers(parts: MasterParts) -> Iterator["Metric"]:
-    from prometheus_client.metrics_core import GaugeMetricFamily
-
+def _workers(parts: MasterParts) -> Iterator[MetricFamily]:
     states = dict.fromkeys(STATES, 0)
     held = parked = websockets = 0
     for child in parts.children:
@@ -182,28 +139,22 @@ def _workers(parts: MasterParts) -> Iterator["Metric"]:
         held += stats.held
         parked += stats.parked
         websockets += stats.websockets
-    workers = GaugeMetricFamily("prefork_workers", "Workers by state.", labels=["state"])
+    workers = gauge("prefork_workers", "Workers by state.")
     for state, count in states.items():
-        workers.add_metric([state], count)
+        workers.add(count, state=state)
     yield workers
-    yield GaugeMetricFamily("prefork_workers_target", "Wanted now.", parts.pool.target)
-    yield GaugeMetricFamily("prefork_connections", "Connections held by workers.", held)
-    yield GaugeMetricFamily(
-        "prefork_connections_parked", "Those that wait for their client.", parked
-    )
-    yield GaugeMetricFamily("prefork_websockets", "Open WebSockets.", websockets)
+    yield gauge("prefork_workers_target", "Wanted now.").add(parts.pool.target)
+    yield gauge("prefork_connections", "Connections held by workers.").add(held)
+    yield gauge("prefork_connections_parked", "Those that wait for their client.").add(parked)
+    yield gauge("prefork_websockets", "Open WebSockets.").add(websockets)
 
 
-def _processes(figures: Iterable[ProcessFigures]) -> Iterator["Metric"]:
-    from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
-
-    labels = ["slot", "pid"]
-    pss = GaugeMetricFamily(
-        "prefork_worker_pss_bytes", "Proportional set size of a worker.", labels=labels
-    )
-    cpu = CounterMetricFamily("prefork_worker_cpu_seconds", "CPU time of a worker.", labels=labels)
+def _processes(figures: Iterable[ProcessFigures]) -> Iterator[MetricFamily]:
+    pss = gauge("prefork_worker_pss_bytes", "Proportional set size of a worker.")
+    cpu = counter("prefork_worker_cpu_seconds", "CPU time of a worker.")
     for each in figures:
-        pss.add_metric([str(each.slot), str(each.pid)], each.pss)
-        cpu.add_metric([str(each.slot), str(each.pid)], each.cpu)
+        labels = {"slot": str(each.slot), "pid": str(each.pid)}
+        pss.add(each.pss, **labels)
+        cpu.add(each.cpu, **labels)
     yield pss
     yield cpu

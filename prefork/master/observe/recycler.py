@@ -7,7 +7,7 @@ import random
 from time import monotonic
 from weakref import WeakKeyDictionary
 
-from prefork import logs
+from prefork import logs, proc_files
 from prefork.master.periodic import Periodic
 from prefork.master.pool.ledger import Ledger
 from prefork.master.pool.plan import RestartReason
@@ -79,9 +79,7 @@ def recycle(pool: Pool, ledger: Ledger, child: Child, limit: RestartReason, reas
 
 def resident(pid: int) -> int:
     """Bytes of a process's memory that are in RAM (RSS, proc(5)); 0 for one that is gone."""
-    import psutil  # a megabyte that every worker would share, for a limit that few set
-
     try:
-        return int(psutil.Process(pid).memory_info().rss)
-    except psutil.Error:
+        return proc_files.resident_memory(pid)
+    except OSError:
         return 0

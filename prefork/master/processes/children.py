@@ -1,6 +1,11 @@
 """The worker processes: fork, give orders, take reports, reap."""
 
 import contextlib
+
+# The interpreter imports these at their first use, which may come before or after a fork: at a
+# bind(2) with a name, and at the text of a worker on the scoreboard.
+import encodings.idna
+import encodings.latin_1  # noqa: F401
 import os
 import selectors
 import signal

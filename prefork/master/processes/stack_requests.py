@@ -9,7 +9,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Protocol
 
-from prefork import stack_dump
+from prefork import proc_files, stack_dump
 from prefork.master.periodic import Periodic
 
 PATIENCE = 1.0
@@ -115,10 +115,7 @@ def _read(owner: StackOwner) -> str:
 
 def _is_stopped(pid: int) -> bool:
     """Whether a process cannot take a signal now, and would take it at any point later."""
-    import psutil  # a megabyte that every worker would share, for a rare request
-
     try:
-        status = psutil.Process(pid).status()
-    except psutil.Error:  # hidden from the master, or gone: that is no reason not to try
+        return proc_files.stat(pid).state in proc_files.STANDS_STILL
+    except OSError:  # hidden from the master, or gone: that is no reason not to try
         return False
-    return status in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
