@@ -12,7 +12,7 @@ nox.options.default_venv_backend = "venv"
 # An interpreter that is not on the machine is named in the summary, and is no failure.
 nox.options.error_on_missing_interpreters = False
 
-EXTRAS = ("reload", "wire", "top", "metrics", "zstd")
+EXTRAS = tuple(nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"])
 EVERY_EXTRA = f".[{','.join(EXTRAS)}]"
 SUITE = ("python", "-m", "pytest", "-n", "4", "--dist", "loadfile")
 

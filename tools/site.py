@@ -64,6 +64,7 @@ CHAPTERS = (
             _guide("Django", "django"),
             _guide("Flask", "flask"),
             _guide("Pyramid", "pyramid"),
+            _guide("FastAPI", "fastapi"),
             _guide("systemd", "systemd"),
             _guide("Behind a proxy", "proxies"),
             _guide("Containers", "containers"),

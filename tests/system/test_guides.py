@@ -53,7 +53,7 @@ def ask(server: Server, path: str, https: bool) -> int:
     return status
 
 
-@pytest.mark.parametrize("name", ["django", "flask", "pyramid"])
+@pytest.mark.parametrize("name", ["django", "fastapi", "flask", "pyramid"])
 def test_a_guide_does_what_it_says(name: str, start: Start, tmp_path: Path) -> None:
     pytest.importorskip(name, reason=f"{name} is not installed")
     environ = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}

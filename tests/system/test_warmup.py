@@ -13,7 +13,7 @@ import json, os
 
 def app(environ, start_response):
     with open(os.environ["SEEN"], "a") as seen:
-        fields = ("HTTP_HOST", "wsgi.url_scheme", "PATH_INFO", "QUERY_STRING")
+        fields = ("HTTP_HOST", "wsgi.url_scheme", "PATH_INFO", "QUERY_STRING", "REMOTE_ADDR")
         seen.write(json.dumps([environ[field] for field in fields]) + "\\n")
     accepted = environ["HTTP_HOST"].startswith("shop.example")
     if environ["PATH_INFO"] == "/lazy":
@@ -44,8 +44,8 @@ def test_a_url_names_host_and_scheme(start: Start, site: Path) -> None:
     start(*options(site, urls), cwd=site, env=environ(site)).wait_ready(1)
     seen = [json.loads(line) for line in (site / "seen").read_text().splitlines()]
     assert seen == [
-        ["shop.example", "http", "/a", "b=c"],
-        ["shop.example:8443", "https", "/", ""],
+        ["shop.example", "http", "/a", "b=c", "127.0.0.1"],
+        ["shop.example:8443", "https", "/", "", "127.0.0.1"],
     ]
 
 

@@ -60,14 +60,17 @@ def warm_up(application: Application, paths: Iterable[str], base: Environ) -> No
 
 
 def warmup_request(path: str, base: Environ) -> tuple[Request, str]:
-    """The request for a path or URL, and its host.  Raises WarmupError."""
+    """The request for a path or URL, and its host.  Raises WarmupError.
+
+    It comes from this machine: applications take it for granted that a client has an address.
+    """
     scheme, separator, rest = path.partition("://")
     host, target, environ = "localhost", path, base
     if separator and not path.startswith("/"):
         host, _, target = rest.partition("/")
         target = f"/{target}"
         environ = {**base, "wsgi.url_scheme": scheme}
-    reader = RequestReader(environ, _NO_LIMITS)
+    reader = RequestReader(environ, _NO_LIMITS, ("127.0.0.1", "0"))
     request = reader.feed(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode("ascii"))
     if request is None:
         raise WarmupError(f"warmup: {path} is no request target: {reader.error}")
