@@ -16,6 +16,7 @@ ATTACKS = {
     "unfinished heads": b"GET /pid HTTP/1.1\r\nHost: test\r\n",
     "unfinished bodies": b"POST /pid HTTP/1.1\r\nHost: test\r\nContent-Length: 9000\r\n\r\nx",
     "nothing of a request": b"\r\n",
+    "pipelines": (b"GET /pid HTTP/1.1\r\nHost: test\r\n\r\n") * 5_000,
     "responses that are not taken": b"GET /big?n=4000000 HTTP/1.1\r\nHost: test\r\n\r\n",
 }
 

@@ -1,6 +1,7 @@
 """Which connection gives way, without one, and with an invented clock."""
 
 from dataclasses import dataclass
+from math import inf
 
 import pytest
 
@@ -95,6 +96,14 @@ def test_of_requests_the_one_that_gives_least_goes_and_the_oldest_without_a_byte
     assert [full.comes("new") for _ in range(4)] == [True] * 4
     assert full.ended == ["older", "mute", "least", "fast"]
     assert not full.comes("new")
+
+
+def test_a_request_that_waits_for_its_turn_goes_only_if_its_address_has_too_many() -> None:
+    full = Full(*several(6, "few", rate=inf))
+    assert not full.comes("new")
+    full = Full(Member("slow", "other", rate=1.0), *several(8, "many", rate=inf))
+    assert full.comes("new")
+    assert full.ended == ["many0"]
 
 
 def test_a_share_of_one_is_none() -> None:

@@ -212,12 +212,14 @@ class HttpConnection(ResponseWriter):
             unsent = self.unsent
             with contextlib.suppress(OSError):
                 return None if unsent is None else unsent.pace(now)
+        if state is _QUEUED:
+            return Pace(inf, self._since)
         # In these the client's request is over, or was given up.
         return Pace(0.0, self._since) if state is _DRAIN or state is _LINGER else None
 
     def give_way(self) -> None:
         """The connection ends for another one; its client is told if it has begun a request."""
-        if TABLE[self.state].on_deadline is OnDeadline.ANSWER_408:
+        if self.state is _QUEUED or TABLE[self.state].on_deadline is OnDeadline.ANSWER_408:
             reason = "too many connections"
             retry = ("Retry-After", "1")
             answer = error(503, reason, method=self.reader.method, headers=(retry,))

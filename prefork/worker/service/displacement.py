@@ -15,6 +15,7 @@ No socket is touched here, and the time is passed in.
 from collections import Counter
 from collections.abc import Callable, Iterable
 from heapq import nsmallest
+from math import inf
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from prefork.worker.transport.client_limits import Pace
@@ -63,6 +64,11 @@ class _Ranked(NamedTuple, Generic[H]):
 
 def _order(ranked: _Ranked[H]) -> tuple[bool, bool, float, float]:
     return not ranked.over, not ranked.idle, *ranked.pace
+
+
+def _had_its_chance(ranked: _Ranked[H], now: float) -> bool:
+    rate, since = ranked.pace
+    return rate < inf and now - since >= _CHANCE
 
 
 class Displacement(Generic[H]):
@@ -126,9 +132,7 @@ class Displacement(Generic[H]):
             for member in parked
             if (pace := member.pace(now)) is not None
         )
-        found = (
-            each for each in found if each.over or each.idle or now - each.pace.since >= _CHANCE
-        )
+        found = (each for each in found if each.over or each.idle or _had_its_chance(each, now))
         most = min(max(len(members) // 8, _LEAST), _MOST)
         self.ranked = nsmallest(most, found, key=_order)
         self._until = now + _LONGEST

@@ -70,7 +70,8 @@ class Pace(NamedTuple):
     """How much a client gives or takes while its connection waits for it."""
 
     rate: float
-    """Bytes a second, since its request or its response began; 0 between two requests."""
+    """Bytes a second, since its request or its response began; 0 between two requests, infinite if
+    a request is there and others come first."""
     since: float
     """Monotonic seconds at which that was."""
 
