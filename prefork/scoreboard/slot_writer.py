@@ -179,12 +179,13 @@ class AcceptFlags:
 class WorkerStatsWriter:
     """State of a worker as a whole, written by any of its threads."""
 
-    __slots__ = ("_memory", "_offset", "_reals", "_word", "_words", "_written")
+    __slots__ = ("_memory", "_offset", "_reals", "_websockets", "_word", "_words", "_written")
 
     def __init__(self, own: SlotMemory) -> None:
         self._memory, self._words, self._reals, self._offset = own
         self._word = own.offset // 8
         self._written = (0, 0, 0, 0)
+        self._websockets = 0
 
     def set_connections(self, held: int, parked: int, reading: int, writing: int) -> None:
         """Numbers of connections, as `slot_reader.WorkerStats` has them."""
@@ -202,7 +203,8 @@ class WorkerStatsWriter:
 
     def set_websockets(self, count: int) -> None:
         """The number of open WebSockets."""
-        self._words[self._word + WEBSOCKETS] = count
+        if count != self._websockets:
+            self._websockets = self._words[self._word + WEBSOCKETS] = count
 
     def set_error(self, text: str) -> None:
         """An error that happened now; two threads that fail at one time may mix their texts."""

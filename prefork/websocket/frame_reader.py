@@ -155,6 +155,7 @@ class FrameReader:
         "_size",
         "_text",
         "state",
+        "whole",
     )
 
     def __init__(self, max_message: int, inflater: MessageInflater | None = None) -> None:
@@ -164,6 +165,8 @@ class FrameReader:
         self._inflater = inflater
         self._data = b""
         self._at = 0
+        self.whole = True
+        """Nothing is kept: what has come ended with the last message that `next` has returned."""
         self.state = _BETWEEN
         # Of the data frame whose payload is not complete:
         self._rule: FrameRule | None = None
@@ -181,16 +184,12 @@ class FrameReader:
         """Bytes that are kept: of an unfinished message, and of what is not read yet."""
         return self._size + len(self._data) - self._at
 
-    @property
-    def unread(self) -> bool:
-        """Bytes have come that `next` has not looked at, or that end within a frame's head."""
-        return self._at < len(self._data)
-
     def feed(self, data: bytes) -> None:
         """More bytes from the client, for `next`."""
         rest = self._data[self._at :] if self._at < len(self._data) else b""
         self._data = rest + data if rest else data
         self._at = 0
+        self.whole = False
 
     def next(self) -> Received | None:
         """The next message or control frame; None if more bytes have to come.
@@ -240,12 +239,14 @@ class FrameReader:
                     self._mask = data[at + head - 4 : at + head]
                     at += head
                     if not compressed and rule.final and have >= head + size:
-                        if rule.opcode is _TEXT_OPCODE:
-                            self._at = at + size
-                            return masked(data[at : self._at], self._mask).decode()
-                        if rule.opcode is _BINARY_OPCODE:
-                            self._at = at + size
-                            return masked(data[at : self._at], self._mask)
+                        opcode = rule.opcode
+                        if opcode is _TEXT_OPCODE or opcode is _BINARY_OPCODE:
+                            self._at = end = at + size
+                            payload = masked(data[at:end], self._mask)
+                            if end == len(data):
+                                self.whole = True
+                                self._data, self._at = b"", 0
+                            return payload.decode() if opcode is _TEXT_OPCODE else payload
                     self._at = at
                     self._begin(rule, size)
                 message = self._payload()

@@ -23,9 +23,6 @@ _TAIL = b"\x00\x00\xff\xff"
 _ENDS = 8
 """Streams in a message, beyond which a client is up to no good: each one costs us a decoder."""
 
-SMALLEST = 32
-"""Bytes from which a message is compressed: a smaller one would gain less than its header has."""
-
 _TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _PARAMETER = re.compile(rf'[ \t]*({_TOKEN})(?:[ \t]*=[ \t]*(?:({_TOKEN})|"({_TOKEN})"))?[ \t]*')
 _BITS = re.compile(r"[89]|1[0-5]")

@@ -21,7 +21,6 @@ from prefork.websocket.frame_reader import (
 )
 from prefork.websocket.frame_writer import Opcode, close_frame, frame
 from prefork.websocket.message_deflate import (
-    SMALLEST,
     DeflateParameters,
     MessageDeflater,
     MessageInflater,
@@ -65,7 +64,7 @@ _TEXT, _BINARY = Opcode.TEXT, Opcode.BINARY
 class WebSocketSession:
     """One WebSocket after its opening handshake."""
 
-    __slots__ = ("_deflater", "_reader", "_replies", "close", "pong", "state", "violation")
+    __slots__ = ("_deflater", "close", "pong", "reader", "replies", "state", "violation")
 
     def __init__(self, max_message: int, deflate: DeflateParameters | None = None) -> None:
         """`max_message`: bytes of a message of the client's, 0 for no bound."""
@@ -74,8 +73,9 @@ class WebSocketSession:
         if deflate is not None:
             inflater = MessageInflater(deflate.client_bits, deflate.client_takeover)
             self._deflater = MessageDeflater(deflate.server_bits, deflate.server_takeover)
-        self._reader = FrameReader(max_message, inflater)
-        self._replies: list[bytes] = []
+        self.reader = FrameReader(max_message, inflater)
+        self.replies: list[bytes] = []
+        """Frames that answer what has come: see `take_replies`."""
         self.state = _OPEN
         self.close: CloseFrame | None = None
         """The client's close frame, or the code that the client is told it has earned."""
@@ -87,20 +87,20 @@ class WebSocketSession:
     @property
     def held(self) -> int:
         """Bytes that are kept of what the client has sent."""
-        return self._reader.held
+        return self.reader.held
 
     # What comes.
 
     def feed(self, data: bytes) -> None:
         """More bytes of the client's, for `next`."""
-        self._reader.feed(data)
+        self.reader.feed(data)
 
     def next(self) -> str | bytes | None:
         """The next message; None if more has to come, or the session is closed.
 
         What is to be sent in answer is then in `take_replies`.
         """
-        reader = self._reader
+        reader = self.reader
         while self.state is not _CLOSED:
             try:
                 received = reader.next()
@@ -108,16 +108,16 @@ class WebSocketSession:
                 violation.__traceback__ = None  # it refers to frames, and so to what they hold
                 self._violated(violation)
                 return None
-            if received is None:
-                return None
             kind = type(received)
             if kind is str or kind is bytes:
                 if self.state is _OPEN:
                     return received  # type: ignore[return-value]
+            elif received is None:
+                return None
             elif kind is PingFrame:
                 if TABLE[self.state].answers:
                     assert isinstance(received, PingFrame)
-                    self._replies.append(frame(Opcode.PONG, received.payload))
+                    self.replies.append(frame(Opcode.PONG, received.payload))
             elif kind is PongFrame:
                 assert isinstance(received, PongFrame)
                 self.pong = received.payload
@@ -129,23 +129,23 @@ class WebSocketSession:
     def _closed_by_client(self, received: CloseFrame) -> None:
         if TABLE[self.state].answers:
             # Section 5.5.1: typically the code is sent back.
-            self._replies.append(close_frame(received.code))
+            self.replies.append(close_frame(received.code))
         self.close = received
         self.state = _CLOSED
 
     def _violated(self, violation: ProtocolViolation) -> None:
         if TABLE[self.state].answers:
-            self._replies.append(close_frame(violation.code, violation.reason))
+            self.replies.append(close_frame(violation.code, violation.reason))
         self.violation = violation
         self.close = CloseFrame(violation.code, violation.reason)
         self.state = _CLOSED
 
     def take_replies(self) -> bytes:
         """The frames that answer what has come, to be sent now."""
-        if not self._replies:
+        if not self.replies:
             return b""
-        replies = b"".join(self._replies)
-        self._replies.clear()
+        replies = b"".join(self.replies)
+        self.replies.clear()
         return replies
 
     # What is sent.
@@ -159,7 +159,7 @@ class WebSocketSession:
         return self._message(_BINARY, message)
 
     def _message(self, opcode: Opcode, payload: bytes) -> bytes:
-        if self._deflater is None or len(payload) < SMALLEST:
+        if self._deflater is None:
             return frame(opcode, payload)
         return frame(opcode, self._deflater.compress(payload), compressed=True)
 

@@ -159,6 +159,20 @@ class AsgiConnection(HttpConnection):
             events |= EPOLLRDHUP if paused else EPOLLIN
         return events or EPOLLHUP
 
+    def stays_upgraded(self, now: float) -> bool:
+        """Has the other protocol deal with an event; whether it waits for the same as before."""
+        exchange = self.exchange
+        assert exchange is not None
+        self.proceeding = True
+        try:
+            exchange.ready(now)
+        finally:
+            self.proceeding = False
+        if self.exchange is not exchange or self.broken:
+            return False
+        events = exchange.events if self.left else exchange.events | EPOLLRDHUP
+        return (events or EPOLLHUP) == self.events and exchange.deadline(now) == self.deadline
+
     def noticed(self, events: int) -> None:
         """What epoll(7) has reported during an exchange, beside that the socket is ready."""
         exchange = self.exchange

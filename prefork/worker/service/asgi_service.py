@@ -8,7 +8,7 @@ it may get its next state at any moment of the loop, and not only when its socke
 from collections import deque
 from collections.abc import Callable, Sequence
 from random import random
-from select import EPOLLERR, EPOLLHUP, EPOLLIN
+from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 from time import monotonic
 
 from prefork import logs
@@ -28,6 +28,8 @@ from prefork.worker.transport.client_limits import ClientLimits
 
 _CALL, _CLOSED = ConnectionState.CALL, ConnectionState.CLOSED
 _IDLE = ConnectionState.IDLE
+_UPGRADED = ConnectionState.UPGRADED
+_READY = EPOLLIN | EPOLLOUT
 _BEFORE_A_CALL = frozenset(
     {
         *(ConnectionState.NEW, ConnectionState.IDLE, ConnectionState.HEAD),
@@ -108,7 +110,13 @@ class AsgiService(HttpService):
         if connection is not None:
             if connection.exchange is not None:
                 assert isinstance(connection, AsgiConnection)
-                connection.noticed(events)
+                if events & ~_READY:
+                    connection.noticed(events)
+                if connection.state is _UPGRADED and not connection.broken:
+                    # A WebSocket has many events, and most leave it as it is.
+                    if not connection.stays_upgraded(now):
+                        self.settle(connection)
+                    return monotonic()
             elif self._max_concurrency and self._holds_back(connection, events):
                 return now
         return super().serve_ready(fd, events, record, now)

@@ -207,11 +207,10 @@ class AsgiWebsocket:
 
     @property
     def events(self) -> int:
-        unsent = self.connection.unsent
-        events = EPOLLOUT if unsent is not None else 0
-        if self._session is not None and self._may_read:
-            events |= EPOLLIN
-        return events
+        if self.connection.unsent is None and self._queued < self._rules.receive_queue:
+            return EPOLLIN if self._session is not None else 0  # what is usual
+        events = EPOLLOUT if self.connection.unsent is not None else 0
+        return events | EPOLLIN if self._session is not None and self._may_read else events
 
     @property
     def _may_read(self) -> bool:
@@ -319,27 +318,30 @@ class AsgiWebsocket:
             self._lost()
             return False
         self._clock.heard(now)
-        session.feed(data)
-        self._take_messages()
+        session.reader.feed(data)
+        self._take_messages(session)
         if connection.ended_unseen and self._state is not _OVER:
             self._lost()
         return True
 
-    def _take_messages(self) -> None:
+    def _take_messages(self, session: WebSocketSession) -> None:
         """Takes what has come, as far as the queue has room."""
-        session, queue, most = self._session, self._queue, self._rules.receive_queue
-        assert session is not None
+        queue, reader, most = self._queue, session.reader, self._rules.receive_queue
         while self._queued < most:
             message = session.next()
             if message is None:
                 break
             queue.append(message)
             self._queued += len(message) + _OVERHEAD
-        self._control(session.take_replies())
-        if session.state is _CLOSED and self._state is not _OVER:
-            self._closed_by_client(session)
-        elif not self._count_held():
-            self._close(TRY_LATER, "the server has no memory for the message")
+            if reader.whole:
+                break
+        if self._state is not _OVER:
+            if session.replies:
+                self._control(session.take_replies())
+            if session.state is _CLOSED:
+                self._closed_by_client(session)
+            elif not reader.whole or self._counted or self._queued >= _COUNTED:
+                self._count_held(session)
         if self._arrived and (queue or self._disconnect is not None):
             wake_all(self._arrived)
 
@@ -360,20 +362,19 @@ class AsgiWebsocket:
                 )
         self._finish()
 
-    def _count_held(self) -> bool:
-        """Counts what is kept in the worker's budget; False if there is no room."""
-        session = self._session
-        held = self._queued + (0 if session is None else session.held)
+    def _count_held(self, session: WebSocketSession) -> None:
+        """Counts what is kept in the worker's budget; if there is no room, the WebSocket ends."""
+        held = self._queued + session.held
         more = held - self._counted
         if -_COUNTED < more < _COUNTED and (held or not self._counted):
-            return True
+            return
         budget = self.connection.budget
         if more < 0:
             budget.give_back(-more)
         elif not budget.take(more):
-            return False
+            self._close(TRY_LATER, "the server has no memory for the message")
+            return
         self._counted = held
-        return True
 
     def _lost(self) -> None:
         """The connection has ended without a close frame."""
@@ -392,14 +393,15 @@ class AsgiWebsocket:
             return {"type": "websocket.connect"}
         queue = self._queue
         while True:
-            if not queue and self._session is not None:
-                self._take_messages()
+            session = self._session
+            if session is not None and not queue and not session.reader.whole:
+                self._take_messages(session)
             if queue:
                 message = queue.popleft()
                 before = self._queued
                 self._queued = before - len(message) - _OVERHEAD
-                if before >= self._rules.receive_queue and self._state is not _OVER:
-                    self._take_messages()
+                if before >= self._rules.receive_queue and session is not None:
+                    self._take_messages(session)
                     self._owner.settle(self.connection)
                 if type(message) is str:
                     return {"type": "websocket.receive", "text": message}
@@ -414,6 +416,8 @@ class AsgiWebsocket:
         kind = message["type"]
         state = self._state
         if kind == "websocket.send" and state is _OPEN:
+            if self._sending or self._late:
+                await self._turn_to_send()
             await self._send_message(message)
         elif self._disconnect is not None or state is _OVER:
             if kind == "websocket.close" and state is not _CONNECTING:
@@ -468,15 +472,17 @@ class AsgiWebsocket:
         self._control(self.request.marked(response))
         if early:
             session.feed(early)
-            self._take_messages()
+            self._take_messages(session)
         self._owner.settle(connection)
 
-    async def _send_message(self, message: Message) -> None:
+    async def _turn_to_send(self) -> None:
+        """Of several tasks that send, the first one goes on first."""
         while self._sending or self._late:
-            # Of several tasks that send, the first one goes on first.
             await self._wait(self._drained)
             if self._state is not _OPEN:
                 raise ClientDisconnectedError("the WebSocket is closed")
+
+    async def _send_message(self, message: Message) -> None:
         session, connection = self._session, self.connection
         assert session is not None
         text = message.get("text")
@@ -570,6 +576,8 @@ class AsgiWebsocket:
 
     def _close(self, code: int, reason: str) -> None:
         """The server closes, for itself or for the application."""
+        if self._state is not _OPEN:
+            return
         session = self._session
         assert session is not None
         assert self._clock is not None
