@@ -70,6 +70,18 @@ class ForkOrder(msgspec.Struct, tag="fork", frozen=True):
     """
 
     slot: int
+    logs: tuple[str, ...] = ()
+    """The targets of the pipes (prefork.logs.log_pipe) that come last."""
+
+
+# Orders, from the master to the process that writes the logs; ReopenOrder and StopOrder, too.
+
+
+class LogPipeOrder(msgspec.Struct, tag="pipe", frozen=True):
+    """Copy from a pipe, whose end is beside the message, to a log file."""
+
+    number: int
+    target: str
 
 
 # Orders, from the master to a worker; ReopenOrder also to a zygote.
@@ -124,7 +136,16 @@ class InboxesOrder(msgspec.Struct, tag="inboxes", frozen=True):
 
 
 Report = BornReport | ReadyReport | LeavingReport | InboxStuckReport | FailedReport
-Order = ForkOrder | ServeOrder | RetireOrder | StopOrder | ExpireOrder | ReopenOrder | InboxesOrder
+Order = (
+    LogPipeOrder
+    | ForkOrder
+    | ServeOrder
+    | RetireOrder
+    | StopOrder
+    | ExpireOrder
+    | ReopenOrder
+    | InboxesOrder
+)
 
 _encode = msgspec.json.Encoder().encode
 _decode_report: msgspec.json.Decoder[Report] = msgspec.json.Decoder(Report)

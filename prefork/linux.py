@@ -107,7 +107,7 @@ def read_signals(fd: int) -> list[SignalInfo]:
     return [SignalInfo(number, code, pid) for number, _, code, pid in found]
 
 
-_libc.syscall.restype = ctypes.c_long
+_libc.syscall.restype = _libc.tee.restype = ctypes.c_long
 
 
 def system_call(number: int, *arguments: int | bytes | None) -> int:
@@ -161,6 +161,21 @@ def _checked(result: int) -> int:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     return result
+
+
+_SPLICE_NONBLOCK = 2  # SPLICE_F_NONBLOCK, linux/splice.h
+
+
+def duplicate_pipe(source: int, target: int, count: int) -> int:
+    """Puts what is in a pipe into another one, too, up to `count` bytes; returns how many.
+
+    tee(2), Linux 2.6.17; it does not wait.  Raises OSError, BlockingIOError if there is nothing.
+    """
+    found: int = _libc.tee(source, target, ctypes.c_size_t(count), _SPLICE_NONBLOCK)
+    if found < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return found
 
 
 _PROT_READ_WRITE = 0x3

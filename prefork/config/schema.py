@@ -50,6 +50,7 @@ Lifespan = Literal["auto", "on", "off"]
 StandardInput = Literal["null", "inherit"]
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["text", "json"]
+LogWriting = Literal["auto", "direct", "process"]
 Sandbox = Literal["off", "best-effort", "require"]
 AccessFormat = Literal["common", "combined", "json"]
 TlsVersion = Literal["1.2", "1.3"]
@@ -258,6 +259,7 @@ class Log(Struct, frozen=True, kw_only=True):
         str | None, ValueKind('"stdout", "stderr", "syslog" or a path', values.read_access_log)
     ] = None
     access_format: Annotated[AccessFormat, _one_of(AccessFormat)] = "combined"
+    writer: Annotated[LogWriting, _one_of(LogWriting)] = "auto"
     config: OptionalPath = None
 
 

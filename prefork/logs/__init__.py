@@ -16,6 +16,7 @@ from prefork.logs.line_format import (
     traceback_of,
 )
 from prefork.logs.log_files import Level, Logs
+from prefork.logs.log_pipe import LogPipeEnds
 from prefork.logs.rate_limit import RateLimit
 from prefork.logs.sink import LogError, LogSink
 
@@ -23,6 +24,7 @@ __all__ = [
     "AccessLog",
     "Level",
     "LogError",
+    "LogPipeEnds",
     "LogSink",
     "Logs",
     "RateLimit",

@@ -1,6 +1,7 @@
 """The logs of a process: opened, prepared for a reload, and reopened after a rotation."""
 
 import os
+import stat
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
@@ -8,7 +9,8 @@ from prefork import systemd
 from prefork.config import Log
 from prefork.logs.access import AccessLog
 from prefork.logs.line_format import json_line, text_lines
-from prefork.logs.sink import LogError, LogSink
+from prefork.logs.log_pipe import LogPipeEnds
+from prefork.logs.sink import STANDARD, LogError, LogSink
 from prefork.logs.syslog import SEVERITIES, TARGET, Syslog
 
 Level = Literal["debug", "info", "warning", "error"]
@@ -41,6 +43,13 @@ class _OpenLogs:
     def close(self) -> None:
         for sink in self.sinks():
             sink.close()
+
+
+def _is_regular(fd: int) -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(fd).st_mode)
+    except OSError:
+        return False
 
 
 def _sink(name: str, target: str, on_loss: LossHandler) -> LogSink | Syslog:
@@ -156,11 +165,32 @@ class Logs:
         """
         # Not strict: recvmsg(2) drops the descriptors beyond the process's limit.
         for path, fd in zip(paths, fds, strict=False):
+            if path in STANDARD:
+                os.dup2(fd, STANDARD[path])
             for sink in self._files():
                 if sink.target == path:
                     sink.replace(fd)
             os.close(fd)
         self._redirect()
+
+    def pass_through(self, pipes: LogPipeEnds) -> None:
+        """In a worker, for good: writes to these pipes in place of the files, which are closed."""
+        if not pipes.targets:
+            return
+        if self._next is not None:
+            self._next.close()
+            self._next = None
+        self.replace(pipes.targets, pipes.fds)
+
+    def piped(self, config: Log) -> list[str]:
+        """The targets of a configuration that workers can be given pipes for: those that are files.
+
+        stdout and stderr are if the shell has redirected them.
+        """
+        targets = {config.error, *([config.access] if config.access is not None else [])}
+        files = {each for each in targets if os.path.isabs(each)}
+        standard = [] if self._holds_standard else [*STANDARD.items()]
+        return sorted(files | {name for name, fd in standard if _is_regular(fd)})
 
     def _files(self) -> list[LogSink]:
         """Those in use, and those that were prepared for a reload."""

@@ -15,7 +15,8 @@ from prefork.unpatched import RLock, os, select
 WRITE_TIMEOUT = 5.0
 """Seconds to wait for a reader (of a pipe, a socket, a terminal) that does not read."""
 
-_STANDARD = {"stdout": 1, "stderr": 2}
+STANDARD = {"stdout": 1, "stderr": 2}
+"""Targets that are no paths, and their descriptors."""
 
 # O_NONBLOCK: opening a FIFO without a reader must fail (ENXIO, fifo(7)) and not block the master.
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
@@ -38,8 +39,8 @@ class LogSink:
     def __init__(self, name: str, target: str, on_loss: Callable[[str, int, str], None]) -> None:
         self.name = name
         self.target = target
-        self.is_file = target not in _STANDARD
-        self.fd = self.open() if self.is_file else _STANDARD[target]
+        self.is_file = target not in STANDARD
+        self.fd = self.open() if self.is_file else STANDARD[target]
         self._on_loss = on_loss
         self._lock = RLock()  # a signal handler may interrupt a write, and write
         self._lost = 0

@@ -31,6 +31,7 @@ from prefork.master.periodic import Periodic
 from prefork.master.pool.ledger import Ledger
 from prefork.master.processes.children import Child
 from prefork.master.processes.generation import Generation
+from prefork.master.processes.log_writer import LogWriter
 from prefork.master.reaper import Reaper
 from prefork.master.rollout.reload import Reloads
 from prefork.master.signals import SignalPipe
@@ -75,8 +76,10 @@ class Master:
         self._control = ControlServer(
             self._selector, control_path, adopted=adopted.state.control if adopted else None
         )
+        self._log_writer = LogWriter(reloads.serving.config.server.name, log, self._all_descriptors)
         self._supervisor = supervisor = Supervisor(
-            self._selector, scoreboard, log, reloads, self, self._foreign_descriptors
+            *(self._selector, scoreboard, log, reloads, self, self._foreign_descriptors),
+            self._log_writer,
         )
         pool, children, zygotes = supervisor.pool, supervisor.children, supervisor.zygotes
         self._signals = SignalPipe(self._selector, adopted.state if adopted else None)
@@ -87,6 +90,7 @@ class Master:
             children=children,
             zygotes=zygotes,
             inboxes=supervisor.inboxes,
+            log_writer=self._log_writer,
             control=self._control,
             scoreboard=scoreboard,
             ledger=ledger,
@@ -95,7 +99,7 @@ class Master:
         )
         self._operations = Operations(self._selector, parts, log, self._signals.take, watch=watch)
         self._control.serve(ControlCommands(self._operations, parts).handle)
-        self._reaper = Reaper(pool, children, zygotes, supervisor.inboxes, ledger)
+        self._reaper = Reaper(pool, children, zygotes, self._log_writer, supervisor.inboxes, ledger)
         self._timeouts = Timeouts(pool, children, ledger)
         self._liveness = Liveness(
             *(pool, children, supervisor.inboxes, ledger),
@@ -130,6 +134,7 @@ class Master:
             self._notify,  # after the plan, of which it sends the outcome
             self._operations.upgrades,  # between two plans, since it may not come back
             supervisor.inboxes,
+            self._log_writer,  # after all that forks
             reloads,
         )
         """The order is that of each round, and of the end."""
@@ -173,6 +178,8 @@ class Master:
         logs.event("info", "upgraded", was=state.prefork, version=__version__)
         for listener in adopted.opened:
             logs.event("info", "listening", address=listener.name)
+        if state.log_writer is not None:
+            self._log_writer.restore(state.log_writer)
         self._reaper.run(monotonic())  # the master before may have taken the SIGCHLD
         self._operations.resume(state.clients, self._control, state.prefork)
 
@@ -193,6 +200,11 @@ class Master:
         own = {listener.fileno() for listener in generation.listeners}
         held = {fd for part in self._periodic for fd in part.descriptors()}
         return (*(held - own), self._selector.fileno())
+
+    def _all_descriptors(self) -> Iterable[int]:
+        """All that are the master's, for a process that needs none of them."""
+        held = {fd for part in self._periodic for fd in part.descriptors()}
+        return {*held, *self._supervisor.children.ends(), self._selector.fileno()}
 
     # The events of the supervisor.
 

@@ -14,6 +14,8 @@ from prefork import channel, logs
 from prefork.master.control_server import ControlServer, Reply
 from prefork.master.observe.lost_files import LostFiles
 from prefork.master.periodic import Periodic
+from prefork.master.processes import log_writer
+from prefork.master.processes.generation import Generation
 from prefork.master.rollout.reload import ReloadClient
 from prefork.master.snapshot import WaitingClientsSnapshot
 from prefork.master.upgrade.exec import MasterParts
@@ -193,10 +195,16 @@ class Operations(Periodic):
         except logs.LogError as error:
             logs.event("error", "log files not reopened", reason=str(error))
             return str(error)
-        for child in self._parts.children:
-            if fds:
-                self._parts.children.send(child, channel.ReopenOrder(paths), fds)
+        self._parts.log_writer.reopen()
         if fds:
-            self._parts.zygotes.reopen(paths, fds)
+            for child in self._parts.children:
+                if _has_files(child.generation):
+                    self._parts.children.send(child, channel.ReopenOrder(paths), fds)
+            self._parts.zygotes.reopen(paths, fds, _has_files)
         logs.event("info", "log files reopened")
         return None
+
+
+def _has_files(generation: Generation) -> bool:
+    """Whether the processes of a generation write to the log files themselves."""
+    return not log_writer.is_wanted(generation.config)

@@ -6,6 +6,7 @@ from prefork.master.pool.ledger import Ledger
 from prefork.master.pool.pool import Pool
 from prefork.master.processes.children import Children, Death
 from prefork.master.processes.inboxes import Inboxes
+from prefork.master.processes.log_writer import LogWriter
 from prefork.master.processes.zygotes import Zygotes
 
 
@@ -13,11 +14,18 @@ class Reaper(Periodic):
     """Looks for the dead in each round of the loop: SIGCHLD has ended its wait."""
 
     def __init__(
-        self, pool: Pool, children: Children, zygotes: Zygotes, inboxes: Inboxes, ledger: Ledger
+        self,
+        pool: Pool,
+        children: Children,
+        zygotes: Zygotes,
+        log_writer: LogWriter,
+        inboxes: Inboxes,
+        ledger: Ledger,
     ) -> None:
         self._pool = pool
         self._children = children
         self._zygotes = zygotes
+        self._log_writer = log_writer
         self._inboxes = inboxes
         self._ledger = ledger
 
@@ -26,7 +34,7 @@ class Reaper(Periodic):
         return 0.0 if self._children.more_dead else None
 
     def run(self, now: float) -> None:
-        for death in self._children.reap(self._zygotes):
+        for death in self._children.reap(self._zygotes, self._log_writer):
             self._report(death, now)
 
     def _report(self, death: Death, now: float) -> None:

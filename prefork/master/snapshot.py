@@ -78,6 +78,14 @@ class InboxSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     kind: int
 
 
+class LogWriterSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """The process that writes the logs, 0 for none, and (number, target, descriptor) of the pipes
+    from which it reads."""
+
+    pid: int
+    pipes: tuple[tuple[int, str, int], ...] = ()
+
+
 class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """A worker as the pool sees it; see `prefork.master.pool.plan.Worker`."""
 
@@ -176,6 +184,7 @@ class MasterSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     children: tuple[ChildSnapshot, ...]
     zygotes: tuple[ZygoteSnapshot, ...]
     inboxes: tuple[InboxSnapshot, ...] = ()
+    log_writer: LogWriterSnapshot | None = None
     pool: PoolSnapshot
     ledger: LedgerSnapshot
     control: ControlSnapshot
@@ -196,6 +205,7 @@ class MasterSnapshot(msgspec.Struct, frozen=True, kw_only=True):
             *(fd for child in self.children for fd in (child.fd, child.stacks, child.ask)),
             *(zygote.fd for zygote in self.zygotes),
             *(fd for inbox in self.inboxes for fd in (inbox.reader, inbox.writer)),
+            *(fd for _, _, fd in (self.log_writer.pipes if self.log_writer else ())),
             *(connection.fd for connection in self.control.connections),
             *(self.control.fd, self.scoreboard),
             *((self.pidfile.fd,) if self.pidfile is not None else ()),

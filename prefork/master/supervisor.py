@@ -21,6 +21,7 @@ from prefork.master.pool.pool import Pool
 from prefork.master.processes.children import Child, Children
 from prefork.master.processes.generation import Generation
 from prefork.master.processes.inboxes import Inboxes
+from prefork.master.processes.log_writer import LogWriter
 from prefork.master.processes.zygotes import Zygotes
 from prefork.master.rollout.draining import Drains
 from prefork.master.rollout.reload import Reloads
@@ -61,6 +62,7 @@ class Supervisor(Periodic):
         reloads: Reloads,
         events: SupervisorEvents,
         foreign: Callable[[Generation], Iterable[int]],
+        log_writer: LogWriter,
     ) -> None:
         """`foreign`: descriptors that no worker of a generation may keep."""
         self._reloads = reloads
@@ -74,6 +76,7 @@ class Supervisor(Periodic):
             forked=self._forked,
             report=self._report_of_living,
             foreign=foreign,
+            log_pipes=log_writer.pipes,
         )
         self.zygotes = Zygotes(selector, self.children, self._not_spawned)
         self.inboxes = Inboxes(selector, scoreboard, self.children, events.worker_silent)

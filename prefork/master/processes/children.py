@@ -19,6 +19,8 @@ from msgspec.structs import asdict
 
 from prefork import logs
 from prefork.channel import Channel, InboxStuckReport, InvalidReportError, Order, Report
+from prefork.config import Config
+from prefork.logs import LogPipeEnds
 from prefork.master.periodic import Periodic
 from prefork.master.pool.plan import Worker, WorkerState
 from prefork.master.processes.generation import Generation
@@ -103,11 +105,13 @@ class Children(Periodic):
         forked: Callable[[int, int, Generation], Worker],
         report: ReportHandler,
         foreign: Callable[[Generation], Iterable[int]],
+        log_pipes: Callable[[Config], LogPipeEnds] = lambda _: LogPipeEnds(),
     ) -> None:
         """name: the server's.
         forked: returns the pool's record of a worker, given process id, slot and generation.
         report: takes the reports of workers.
-        foreign: descriptors that no process of a generation may keep."""
+        foreign: descriptors that no process of a generation may keep.
+        log_pipes: makes the pipes to which a process writes its log; raises OSError."""
         self._name = name
         self._selector = selector
         self._scoreboard = scoreboard
@@ -115,6 +119,8 @@ class Children(Periodic):
         self._forked = forked
         self._report = report
         self._foreign = foreign
+        self.log_pipes = log_pipes
+        """What a process of a configuration writes its log to; raises OSError."""
         self._by_pid: dict[int, Child] = {}
         self._paused: dict[Child, float] = {}  # until when, in monotonic seconds
         self.more_dead = False
@@ -160,7 +166,7 @@ class Children(Periodic):
                     found.append(child)
         return found
 
-    def worker_context(self, generation: Generation) -> WorkerContext:
+    def worker_context(self, generation: Generation, log_pipes: LogPipeEnds) -> WorkerContext:
         """What a new process of this generation gets from the master."""
         return WorkerContext(
             generation=generation.number,
@@ -171,18 +177,18 @@ class Children(Periodic):
             tls=generation.tls,
             scoreboard=self._scoreboard,
             logs=self._log,
+            log_pipes=log_pipes,
         )
 
     def foreign(self, generation: Generation) -> tuple[int, ...]:
         """Descriptors that a process of this generation has to close."""
-        channels = (child.channel.fileno() for child in self._by_pid.values())
-        stacks = (
-            fd
-            for child in self._by_pid.values()
-            if child.stacks is not None
-            for fd in child.stacks.descriptors()
-        )
-        return (*self._foreign(generation), *channels, *stacks)
+        return (*self._foreign(generation), *self.ends())
+
+    def ends(self) -> list[int]:
+        """The master's descriptors of its workers."""
+        channels = [child.channel.fileno() for child in self._by_pid.values()]
+        stacks = [child.stacks.descriptors() for child in self._by_pid.values() if child.stacks]
+        return [*channels, *(fd for pair in stacks for fd in pair)]
 
     def clear_slot(self, slot: int, generation: Generation) -> None:
         """Makes a slot ready for its next worker."""
@@ -194,9 +200,11 @@ class Children(Periodic):
         ours, theirs = Channel.pair()
         stacks, its_stacks = MasterStacks.create() or (None, None)
         own = (ours.fileno(), *(stacks.descriptors() if stacks else ()))
+        pipes = LogPipeEnds()
         try:
+            pipes = self.log_pipes(generation.config)
             args = WorkerArgs(
-                **asdict(self.worker_context(generation)),
+                **asdict(self.worker_context(generation, pipes)),
                 slot=slot,
                 channel=theirs,
                 stacks=its_stacks,
@@ -208,6 +216,7 @@ class Children(Periodic):
             raise
         finally:
             _close(theirs, its_stacks)
+            pipes.close()
         self.add(pid, slot, generation, ours, stacks)
 
     def add(
@@ -354,7 +363,7 @@ class Children(Periodic):
         """Reads what a child has sent before now; `report` takes it in place of the usual one."""
         self._read(child, report or self._report)
 
-    def reap(self, others: OtherChildren) -> list[Death]:
+    def reap(self, *others: OtherChildren) -> list[Death]:
         """Reaps the dead children, up to `_AT_ONCE`: SIGCHLD comes once for several (waitpid(2)).
 
         The last reports of a child are read before it is reaped: until then no other process can
@@ -366,11 +375,13 @@ class Children(Periodic):
                 self.more_dead = False
                 break
             if pid not in self._by_pid:
-                others.read_reports()
+                for other in others:
+                    other.read_reports()
             _, status = os.waitpid(pid, 0)
             child = self._by_pid.get(pid)
             if child is None:  # a zygote, a helper of ours, or an orphan that was given to us
-                others.died(pid, _how(status), sigkill=_is_sigkill(status))
+                for other in others:
+                    other.died(pid, _how(status), sigkill=_is_sigkill(status))
                 continue
             self.read_reports(child)
             del self._by_pid[pid]

@@ -29,6 +29,7 @@ from prefork.channel import (
     ReadyReport,
     ReopenOrder,
 )
+from prefork.logs import LogPipeEnds
 from prefork.master.periodic import Periodic
 from prefork.master.pool.roster import PROBATION
 from prefork.master.processes.children import Children
@@ -139,10 +140,16 @@ class Zygotes(Periodic):
             if number not in generations:
                 self._end(zygote, "it is no longer wanted")
 
-    def reopen(self, paths: tuple[str, ...], fds: tuple[int, ...]) -> None:
-        """Passes new log files to the zygotes and to the workers that they have just forked."""
+    def reopen(
+        self, paths: tuple[str, ...], fds: tuple[int, ...], has_files: Callable[[Generation], bool]
+    ) -> None:
+        """Passes new log files to the zygotes and to the workers that they have just forked.
+
+        `has_files`: whether the processes of a generation have the files, and not pipes."""
         for each in self._all():
-            each.channel.send(ReopenOrder(paths), fds)
+            zygote = each.zygote if isinstance(each, PendingWorker) else each
+            if has_files(zygote.generation):
+                each.channel.send(ReopenOrder(paths), fds)
 
     @property
     def due(self) -> float | None:
@@ -222,15 +229,19 @@ class Zygotes(Periodic):
     def _start(self, generation: Generation) -> Zygote:
         linux.become_subreaper()
         ours, theirs = Channel.pair()
+        pipes = LogPipeEnds()
         try:
+            pipes = self._children.log_pipes(generation.config)
             foreign = (*self._children.foreign(generation), ours.fileno())
-            args = ZygoteArgs(self._children.worker_context(generation), theirs, foreign)
+            context = self._children.worker_context(generation, pipes)
+            args = ZygoteArgs(context, theirs, foreign)
             pid = fork(lambda: run_zygote(args))
         except OSError:
             ours.close()
             raise
         finally:
             theirs.close()
+            pipes.close()
         return self._watch(Zygote(pid, generation, ours, _deadline(generation)))
 
     def _watch(self, zygote: Zygote) -> Zygote:
@@ -285,9 +296,12 @@ class Zygotes(Periodic):
         if zygote.ready_at is None or zygote.pending or zygote.ending or not zygote.waiting:
             return
         slot = zygote.waiting.pop(0)
+        pipes = LogPipeEnds()
         try:
+            pipes = self._children.log_pipes(zygote.generation.config)
             ours, theirs = Channel.pair()
         except OSError as error:
+            pipes.close()
             self._not_spawned(zygote.generation, [slot], _fork_failed(error))
             return
         self._children.clear_slot(slot, zygote.generation)
@@ -298,8 +312,10 @@ class Zygotes(Periodic):
         # If it can't be sent, the last copy of their end is closed here, and ours shows it.
         its_fds = (its_stacks.memfd, its_stacks.request) if its_stacks else ()
         with contextlib.suppress(OSError):
-            zygote.channel.send(ForkOrder(slot), (theirs.fileno(), *its_fds))
+            order = ForkOrder(slot, pipes.targets)
+            zygote.channel.send(order, (theirs.fileno(), *its_fds, *pipes.fds))
         theirs.close()
+        pipes.close()
         if its_stacks:
             its_stacks.close()
 

@@ -27,6 +27,7 @@ from prefork.master.pool.pool import Pool
 from prefork.master.processes.children import Children
 from prefork.master.processes.generation import Generation, tls_context
 from prefork.master.processes.inboxes import Inboxes
+from prefork.master.processes.log_writer import LogWriter
 from prefork.master.processes.zygotes import Zygotes
 from prefork.master.rollout.reload import Reloads
 from prefork.master.snapshot import (
@@ -119,6 +120,7 @@ class MasterParts(Struct, frozen=True):
     children: Children
     zygotes: Zygotes
     inboxes: Inboxes
+    log_writer: LogWriter
     control: ControlServer
     scoreboard: Scoreboard
     ledger: Ledger
@@ -157,6 +159,7 @@ def snapshot(
         children=parts.children.snapshot(),
         zygotes=parts.zygotes.snapshot(),
         inboxes=parts.inboxes.snapshot(),
+        log_writer=parts.log_writer.snapshot(),
         pool=parts.pool.snapshot(),
         ledger=parts.ledger.snapshot(),
         control=parts.control.snapshot(),

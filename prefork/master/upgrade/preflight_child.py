@@ -26,6 +26,7 @@ from prefork.master.pool.pool import Pool
 from prefork.master.pool.roster import EXIT_GRACE
 from prefork.master.processes.children import Child, Children, Death
 from prefork.master.processes.generation import Generation, prepare
+from prefork.master.processes.log_writer import LogWriter
 from prefork.master.processes.zygotes import Zygotes
 from prefork.master.rollout.file_watcher import WatchError, require_watcher
 from prefork.master.snapshot import (
@@ -111,6 +112,10 @@ class _Canary:
         woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._selector.register(woken, selectors.EVENT_READ, lambda _: os.read(woken, 4096))
         own = {self._selector.fileno(), woken, wake}
+        self._log_writer = LogWriter(
+            *(name, log),
+            lambda: {*foreign, *own, *self._children.ends(), *self._zygotes.descriptors()},
+        )
         self._children = Children(
             name,
             self._selector,
@@ -118,7 +123,8 @@ class _Canary:
             log,
             forked=self._forked,
             report=self._report,
-            foreign=lambda _: foreign | own,
+            foreign=lambda _: {*foreign, *own, *self._log_writer.descriptors()},
+            log_pipes=self._log_writer.pipes,
         )
         self._zygotes = Zygotes(self._selector, self._children, self._not_spawned)
         self._timeout = 0.0
@@ -141,18 +147,23 @@ class _Canary:
         while self._failure is None and not self._gone:
             self._wait()
             self._zygotes.run(monotonic())
+            self._log_writer.run(monotonic())
             self._expire(monotonic())
-            for death in self._children.reap(self._zygotes):
+            for death in self._children.reap(self._zygotes, self._log_writer):
                 self._died(death)
         self._kill()
         self._zygotes.keep_only(())
+        self._log_writer.close()
         return self._failure
 
     def _wait(self) -> None:
-        times = [time for time in (self._deadline, self._zygotes.due) if time is not None]
+        times = [time for time in self._deadlines() if time is not None]
         patience = max(min(times) - monotonic(), 0.0) if times else None
         for key, mask in self._selector.select(patience):
             key.data(mask)
+
+    def _deadlines(self) -> list[float | None]:
+        return [self._deadline, self._zygotes.due, self._log_writer.due]
 
     def _forked(self, pid: int, slot: int, generation: Generation) -> Worker:
         now = monotonic()

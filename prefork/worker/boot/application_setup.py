@@ -24,6 +24,7 @@ def restrict(context: WorkerContext) -> dict[str, str]:
         _read_nothing()
     set_limits(config.process.limits)
     context.logs.reconfigure(config.log)
+    context.logs.pass_through(context.log_pipes)
     user = drop_rights(config.process, context.master)
     confine(config)
     return user

@@ -60,6 +60,7 @@ def run_worker(args: WorkerArgs, loaded: LoadedApplication | None = None) -> NoR
             drop_master_state(args.foreign)
         else:
             close_descriptors(args.foreign)
+            args.logs.pass_through(args.log_pipes)
             renew_event_loop()
             exit_callbacks.take_over()
         _become_worker(args)

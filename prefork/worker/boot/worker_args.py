@@ -8,6 +8,7 @@ from prefork import logs
 from prefork.channel import Channel
 from prefork.config import Config
 from prefork.listeners import Listener
+from prefork.logs import LogPipeEnds
 from prefork.scoreboard import Scoreboard
 from prefork.stack_dump import WorkerStacks
 
@@ -28,6 +29,8 @@ class WorkerContext(Struct, frozen=True):
     tls: "SSLContext | None"
     scoreboard: Scoreboard
     logs: logs.Logs
+    log_pipes: LogPipeEnds
+    """What the process writes its log to in place of the files; empty if it has those."""
 
 
 class WorkerArgs(WorkerContext, frozen=True):

@@ -22,6 +22,7 @@ from msgspec.structs import asdict
 
 from prefork import linux, logs
 from prefork.channel import BornReport, Channel, FailedReport, ForkOrder, ReadyReport, ReopenOrder
+from prefork.logs import LogPipeEnds
 from prefork.stack_dump import WorkerStacks
 from prefork.unpatched import os
 from prefork.worker.boot.application_setup import restrict, set_up_application
@@ -135,16 +136,23 @@ class _ForkServer:
             elif isinstance(order, ForkOrder) and fds:
                 # Without a descriptor, recvmsg(2) has dropped it: it would be over the limit.
                 theirs = Channel.from_fd(fds[0])
-                stacks = WorkerStacks(*fds[1:]) if len(fds) == 3 else None
+                others = len(fds) - len(order.logs)
+                stacks = WorkerStacks(*fds[1:others]) if others == 3 else None
+                pipes = LogPipeEnds(order.logs, tuple(fds[others:]))
                 try:
-                    self._fork(order.slot, theirs, stacks, loaded)
+                    self._fork(order.slot, theirs, stacks, pipes, loaded)
                 finally:
                     theirs.close()
                     for fd in fds[1:]:
                         os.close(fd)
 
     def _fork(
-        self, slot: int, theirs: Channel, stacks: WorkerStacks | None, loaded: LoadedApplication
+        self,
+        slot: int,
+        theirs: Channel,
+        stacks: WorkerStacks | None,
+        pipes: LogPipeEnds,
+        loaded: LoadedApplication,
     ) -> None:
         context = self._context
         worker = WorkerInfo(slot, context.generation, os.getpid(), context.name)
@@ -154,7 +162,7 @@ class _ForkServer:
             theirs.send(FailedReport(logs.application_traceback(problem)))
             return
         args = WorkerArgs(
-            **asdict(context),
+            **{**asdict(context), "log_pipes": pipes},
             slot=slot,
             channel=theirs,
             stacks=stacks,

@@ -1,0 +1,225 @@
+"""The master's side of the process that writes the logs of workers.
+
+The master makes the pipes and keeps the ends from which is read until they are empty: so the
+process can die, and the next one goes on where it was.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Iterable
+from time import monotonic
+
+from prefork import logs
+from prefork.channel import Channel, LogPipeOrder, ReopenOrder, StopOrder
+from prefork.config import Config
+from prefork.logs.log_pipe import CopyJournal, LogPipeEnds, create_pipe
+from prefork.master.periodic import Periodic
+from prefork.master.processes.log_process import LogProcessArgs, PipeToCopy, run_log_process
+from prefork.master.snapshot import LogWriterSnapshot
+from prefork.worker.boot.fork_protection import fork
+
+_LOOK = 1.0
+"""Seconds between two looks for pipes that have ended."""
+
+_PAUSE = 0.2
+"""Seconds until a process that died, or could not be forked, is replaced."""
+
+_LAST_LINES = 5.0
+"""Seconds that the process gets to write the last lines when the server ends."""
+
+
+def is_wanted(config: Config) -> bool:
+    """Whether workers of a configuration get pipes in place of log files.
+
+    By default they do if they have another user than the master: the same user could open the
+    files by itself.
+    """
+    if config.log.writer == "auto":
+        return config.process.user is not None or config.process.group is not None
+    return config.log.writer == "process"
+
+
+class LogWriter(Periodic):
+    """The process, if there is one, and all pipes that are not empty for good."""
+
+    def __init__(self, name: str, log: logs.Logs, foreign: Callable[[], Iterable[int]]) -> None:
+        """`name`: of the server.  `foreign`: descriptors that are the master's alone."""
+        self._name = name
+        self._log = log
+        self._foreign = foreign
+        self._journal = CopyJournal()
+        self._channel: Channel | None = None
+        self._pid = 0
+        self._pipes: dict[int, PipeToCopy] = {}
+        self._unsent: list[PipeToCopy] = []
+        self._number = 0
+        self._start_at: float | None = None
+        self._look_at: float | None = None
+
+    # What the other parts of the master want.
+
+    def pipes(self, config: Config) -> LogPipeEnds:
+        """The ends for a process that is about to be forked; the caller closes its copies.
+
+        Raises OSError if there is no descriptor left.
+        """
+        if not is_wanted(config):
+            return LogPipeEnds()
+        targets = tuple(self._log.piped(config.log))
+        fds: list[int] = []
+        made = []
+        try:
+            for target in targets:
+                reader, writer = create_pipe()
+                fds.append(writer)
+                self._number += 1
+                made.append(PipeToCopy(self._number, target, reader))
+        except OSError:
+            for fd in (*fds, *(pipe.fd for pipe in made)):
+                os.close(fd)
+            raise
+        self._pipes.update((pipe.number, pipe) for pipe in made)
+        self._unsent += made
+        self._send()
+        if made and not self._pid and self._start_at is None:
+            self._start_at = 0.0
+        return LogPipeEnds(targets, tuple(fds))
+
+    def reopen(self) -> None:
+        """Has it open new files after a rotation."""
+        if self._channel is not None:
+            self._channel.send(ReopenOrder(()))
+
+    def read_reports(self) -> None:
+        """It reports nothing."""
+
+    def died(self, pid: int, how: str, *, sigkill: bool) -> None:
+        """A child was reaped; it may be this process."""
+        if pid != self._pid:
+            return
+        logs.event("error", "log process died", pid=pid, how=how)
+        self._pid = 0
+        self._close_channel()
+        self._start_at = monotonic() + _PAUSE
+
+    # The loop.
+
+    @property
+    def due(self) -> float | None:
+        times = [time for time in (self._start_at, self._look_at) if time is not None]
+        return min(times, default=None)
+
+    def run(self, now: float) -> None:
+        """Starts the process, and closes pipes that have ended, if that is due."""
+        if self._start_at is not None and now >= self._start_at:
+            self._start()
+        if self._look_at is not None and now >= self._look_at:
+            self._send()
+            for number, pipe in list(self._pipes.items()):
+                if _has_ended(pipe.fd):
+                    os.close(pipe.fd)
+                    del self._pipes[number]
+            self._look_at = now + _LOOK if self._pipes else None
+
+    def descriptors(self) -> list[int]:
+        channel = [self._channel.fileno()] if self._channel is not None else []
+        return [*channel, *(pipe.fd for pipe in self._pipes.values())]
+
+    def close(self) -> None:
+        """The server has stopped: the last lines are written before its last one."""
+        if self._channel is not None:
+            self._channel.send(StopOrder(()))
+        self._close_channel()
+        self._end_process(_LAST_LINES)
+        for pipe in self._pipes.values():
+            os.close(pipe.fd)
+        self._pipes.clear()
+
+    # From one master to the next.
+
+    def snapshot(self) -> LogWriterSnapshot | None:
+        if not self._pid and not self._pipes:
+            return None
+        return LogWriterSnapshot(
+            pid=self._pid,
+            pipes=tuple((pipe.number, pipe.target, pipe.fd) for pipe in self._pipes.values()),
+        )
+
+    def restore(self, state: LogWriterSnapshot) -> None:
+        """Goes on with the pipes of the master before; its process leaves, as its channel ended."""
+        self._pid = state.pid
+        self._end_process(_LAST_LINES)
+        for number, target, fd in state.pipes:
+            os.set_inheritable(fd, False)
+            self._pipes[number] = PipeToCopy(number, target, fd)
+        self._number = max(self._pipes, default=0)
+        self._start_at = 0.0
+
+    # The process.
+
+    def _start(self) -> None:
+        self._start_at = None
+        try:
+            ours, theirs = Channel.pair()
+        except OSError as problem:
+            return self._failed(problem)
+        try:
+            foreign = set(self._foreign()) - {pipe.fd for pipe in self._pipes.values()}
+            args = LogProcessArgs(
+                name=self._name,
+                master=os.getpid(),
+                channel=theirs,
+                pipes=tuple(self._pipes.values()),
+                journal=self._journal,
+                logs=self._log,
+                foreign=(*foreign, ours.fileno()),
+            )
+            self._pid = fork(lambda: run_log_process(args))
+        except OSError as problem:
+            ours.close()
+            return self._failed(problem)
+        finally:
+            theirs.close()
+        self._channel = ours
+        self._unsent = []
+        self._look_at = monotonic() + _LOOK
+
+    def _failed(self, problem: OSError) -> None:
+        logs.event("error", "log process not started", reason=problem.strerror)
+        self._start_at = monotonic() + _PAUSE
+
+    def _send(self) -> None:
+        """Sends the process the pipes that it does not have; it may not take them now."""
+        while self._channel is not None and self._unsent:
+            pipe = self._unsent[0]
+            if not self._channel.send(LogPipeOrder(pipe.number, pipe.target), (pipe.fd,)):
+                return
+            del self._unsent[0]
+        self._look_at = self._look_at or monotonic() + _LOOK
+
+    def _close_channel(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+
+    def _end_process(self, seconds: float) -> None:
+        """Waits for the process, whose channel has ended, and kills it after some time."""
+        until = monotonic() + seconds
+        while self._pid:
+            with contextlib.suppress(ChildProcessError):
+                if os.waitpid(self._pid, os.WNOHANG) == (0, 0):
+                    if monotonic() >= until:
+                        os.kill(self._pid, signal.SIGKILL)
+                    time.sleep(0.002)
+                    continue
+            self._pid = 0
+
+
+def _has_ended(fd: int) -> bool:
+    """Whether a pipe is empty, and no process can write to it any more."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return any(events & select.POLLHUP and not events & select.POLLIN for _, events in poll.poll(0))
