@@ -18,6 +18,7 @@ from prefork.master.control_commands import ControlCommands
 from prefork.master.control_server import ControlServer
 from prefork.master.daemon import Starter
 from prefork.master.observe.autoscaler import Autoscaler
+from prefork.master.observe.blocked_loops import BlockedLoops
 from prefork.master.observe.listen_queues import QueueWatch
 from prefork.master.observe.liveness import Liveness
 from prefork.master.observe.metrics import page
@@ -106,6 +107,7 @@ class Master:
             lambda: reloads.serving.listeners,
         )
         self._slow_log = SlowLog(children)
+        self._blocked_loops = BlockedLoops(children)
         self._metrics = MetricsServer(self._selector, partial(page, parts))
         self._queues = QueueWatch(
             lambda: reloads.serving.listeners,
@@ -123,6 +125,7 @@ class Master:
             self._timeouts,
             self._liveness,
             self._slow_log,
+            self._blocked_loops,
             children,
             children.stacks,
             self._metrics,
@@ -214,6 +217,7 @@ class Master:
 
     def worker_ready(self, child: Child) -> None:
         self._recycler.worker_ready(child)
+        self._blocked_loops.worker_ready(child)
         self._autoscaler.worker_ready(monotonic())
 
     def worker_silent(self, child: Child) -> None:

@@ -283,7 +283,12 @@ class Supervisor(Periodic):
             if not accepting:
                 self._settling.remove(number)
                 self._reloads.settled(number)
-                if not self.pool.stopping:
+                with_loop = any(
+                    self.children.beat(child)
+                    for child in self.children
+                    if child.worker.state is not WorkerState.RETIRING
+                )
+                if not (self.pool.stopping or with_loop):
                     self._reloads.let_workers_block()
                 return  # the list has changed under the loop; the next one is reported next time
 

@@ -80,6 +80,7 @@ ERROR_FIELD = struct.Struct(f"<{ERROR}s")
 ERROR_AT = 128
 INBOX_READ = (ERROR_AT + ERROR) // 8 + 1
 WEBSOCKETS = INBOX_READ + 1
+BEAT = WEBSOCKETS + 1
 STATS_SIZE = 512
 
 HEADER = mmap.PAGESIZE
@@ -107,7 +108,7 @@ NUMBER_MAX = 1 << 40
 
 assert START_AT + START_FIELDS.size <= RECORD_SIZE
 assert (ACCEPT_FLAGS + LISTENERS) * 8 <= ERROR_AT
-assert ERROR_AT + ERROR <= INBOX_READ * 8 < WEBSOCKETS * 8 <= STATS_SIZE - 8
+assert ERROR_AT + ERROR <= INBOX_READ * 8 < BEAT * 8 <= STATS_SIZE - 8
 
 
 def slot_offset(slot: int) -> int:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from prefork.capacity import THREADS_MAX
 from prefork.scoreboard.slot_layout import (
     ACCEPT_FLAGS,
+    BEAT,
     BYTES,
     CELLS,
     CHANGED,
@@ -192,6 +193,10 @@ class SlotReader:
             *(_text(error), _time(self._reals[word + FAILED])),
             websockets=_number(self._words[word + WEBSOCKETS]),
         )
+
+    def beat(self, slot: int) -> float:
+        """Monotonic seconds at which the event loop of a worker turned last; 0.0 if it has none."""
+        return _time(self._reals[slot_offset(slot) // 8 + BEAT])
 
     def requests(self, slot: int, threads: int) -> int:
         """The number of calls that have ended."""

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from prefork.scoreboard.slot_layout import (
     ACCEPT_FLAGS,
+    BEAT,
     BYTES,
     CELLS,
     CHANGED,
@@ -205,6 +206,10 @@ class WorkerStatsWriter:
         """The number of open WebSockets."""
         if count != self._websockets:
             self._websockets = self._words[self._word + WEBSOCKETS] = count
+
+    def beat(self, now: float) -> None:
+        """The worker's event loop turns, at `now` in monotonic seconds."""
+        self._reals[self._word + BEAT] = now
 
     def set_error(self, text: str) -> None:
         """An error that happened now; two threads that fail at one time may mix their texts."""

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -157,6 +158,30 @@ def test_a_blocked_loop_is_replaced(start: Start) -> None:
         assert raw.answer().status == 504
     server.wait("worker ready", 2)
     assert server.get("/pid")[0] == 200
+
+
+def test_a_blocked_loop_is_logged_with_its_stack(start: Start) -> None:
+    server = serve(start)
+    with talk(server) as raw:
+        raw.send(get("/block?s=9"))
+        event = server.wait("loop blocked")
+        assert event["requests"] == "GET /block?s=9"
+        assert "in block" in event["traceback"]
+        assert raw.answer().status == 200
+    server.wait("loop turns again")
+
+
+def test_calls_at_the_same_time_are_all_counted(start: Start, tmp_path: Path) -> None:
+    server, file = serve(start), tmp_path / "file"
+    with ExitStack() as stack:
+        talks = [stack.enter_context(talk(server)) for _ in range(40)]
+        for raw in talks:
+            raw.send(get(f"/hold?path={file}"))
+        until(file.exists)
+        until(lambda: len(server.status()["workers"][0]["calls"]) == 31)
+        file.unlink()
+        assert all(raw.answer().status == 200 for raw in talks)
+    until(lambda: server.status()["requests"] == 40)
 
 
 def test_a_stream_of_events_may_be_silent(start: Start, tmp_path: Path) -> None:

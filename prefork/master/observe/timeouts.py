@@ -18,6 +18,9 @@ from prefork.scoreboard import CallRecord
 _PAUSE = 0.02
 """Seconds between two looks, at least."""
 
+_CANCELLATION = 3.0
+"""Seconds that a worker with an event loop has to find a late call, and to cancel it."""
+
 _RESPITE = 1.0
 """Seconds that calls get to end, after all processes of the server stood still."""
 
@@ -97,13 +100,21 @@ class Timeouts(Periodic):
             return
         looks = []
         for child in self._children:
-            timeout = child.generation.call_limit
+            timeout = self._limit(child)
             if timeout:
                 late, look = late_calls(self._children.calls(child), timeout, now)
                 looks.append(look)
                 if late and child.worker.state is WorkerState.READY:
                     self._expire(child, late, now)
         self.due = min(looks, default=None)
+
+    def _limit(self, child: Child) -> float:
+        """Seconds at work after which a call is too late for the master; 0 for no limit.
+
+        A worker with an event loop cancels late calls by itself, and goes on.
+        """
+        timeout = child.generation.config.workers.request_timeout
+        return timeout + _CANCELLATION if timeout and self._children.beat(child) else timeout
 
     def _expire(self, child: Child, late: list[CallRecord], now: float) -> None:
         # The stacks come first, so that they show where the request is before it is given up, or

@@ -150,6 +150,10 @@ class Children(Periodic):
         """What a worker has written about itself as a whole."""
         return self._scoreboard.worker_stats(child.slot)
 
+    def beat(self, child: Child) -> float:
+        """Monotonic seconds at which a worker's event loop turned last; 0.0 if it has none."""
+        return self._scoreboard.beat(child.slot)
+
     def clear_accept_flags(self, child: Child) -> None:
         """A worker does not run: siblings are not to yield to it before they accept."""
         self._scoreboard.clear_accept_flags(child.slot)
@@ -281,10 +285,7 @@ class Children(Periodic):
         the one that is gone now, nobody else would be woken before the next connection.
         """
         for child in self:
-            if (
-                child.generation.config.server.protocol == "asgi"
-                and child.worker.state is WorkerState.READY
-            ):
+            if child.worker.state is WorkerState.READY and self.beat(child):
                 self.signal(child, WAKE)
 
     def signal(self, child: Child, number: int) -> None:

@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     import ssl  # by hand below: it costs each process three megabytes
 
 
-_CANCELLATION = 3.0
-"""Seconds that a worker with an event loop has to find a late call, and to cancel it."""
-
-
 class Generation(Struct, eq=False):
     number: int
     loaded: LoadedConfig
@@ -49,18 +45,6 @@ class Generation(Struct, eq=False):
         server = self.config.server
         if server.protocol == "auto":
             import_parts(replace(self.config, server=replace(server, protocol="asgi")))
-
-    @property
-    def call_limit(self) -> float:
-        """Seconds at work after which a call's worker is replaced; 0 for no limit.
-
-        A worker with an event loop cancels late calls by itself, and goes on; it is replaced if
-        that does not end them.
-        """
-        timeout = self.config.workers.request_timeout
-        if timeout and self.config.server.protocol == "asgi":
-            return timeout + _CANCELLATION
-        return timeout
 
     @property
     def held(self) -> list[Listener]:

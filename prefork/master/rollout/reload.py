@@ -169,9 +169,8 @@ class Reloads(Periodic):
 
         Not before its last worker has stopped to accept: it would block its event loop.
         """
-        if self.serving.config.server.protocol != "asgi":
-            for listener in self.serving.listeners:
-                listener.sock.setblocking(True)
+        for listener in self.serving.listeners:
+            listener.sock.setblocking(True)
 
     def settled(self, number: int) -> None:
         """All workers of a generation are ready, and no older one accepts any more."""

@@ -47,7 +47,7 @@ def asgi_service(application: Callable[..., Any], parts: ServiceParts) -> AsgiSe
     access = args.logs.access_log(report_unreadable)
     draining = surroundings.draining if workers.drain_delay else None
     beside = _beside(args, surroundings.draining)
-    records = [scoreboard.record(args.slot, number) for number in range(parts.records)]
+    *records, own = parts.records
     loop = create_loop(workers.loop)
     lifespan = Lifespan(application, loop, config.server.lifespan)
     caller = AsgiCaller(
@@ -86,7 +86,7 @@ def asgi_service(application: Callable[..., Any], parts: ServiceParts) -> AsgiSe
 
     loop.run_until_complete(start())
     return AsgiService(
-        *(caller, lifespan, rules, parts.handover, stats, profiles, records[0]),
+        *(caller, lifespan, rules, parts.handover, stats, profiles, own),
         admission=surroundings.admission,
         refusals=Refusals(access),
         request_timeout=workers.request_timeout,

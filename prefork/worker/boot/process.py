@@ -35,7 +35,7 @@ from prefork.worker.boot.service_factory import LoadedService, ServiceParts, loa
 from prefork.worker.boot.stack_writer import register_stack_signal, start_stack_thread
 from prefork.worker.boot.worker_args import WorkerArgs
 from prefork.worker.boot.worker_end import end, quit_now
-from prefork.worker.boot.worker_loops import RunningLoop, worker_loop
+from prefork.worker.boot.worker_loops import RunningLoop, shown_calls, worker_loop
 from prefork.worker.schedule.handover import Handover
 from prefork.worker.schedule.threads import LeaderFollowers
 from prefork.worker.schedule.wakeup import Wakeup
@@ -109,7 +109,7 @@ def _serve(args: WorkerArgs, loaded: LoadedApplication | None) -> int:
         args = replace(args, config=config)
         wakeup = Wakeup()
         count = records_of(config.server.protocol, config.workers.threads)
-        handover = Handover(scoreboard, slot, count)
+        handover = Handover(scoreboard, slot, shown_calls(config))
         records = [scoreboard.record(slot, thread) for thread in range(count)]
         threads = None
         if config.workers.threads > 1:
@@ -118,8 +118,8 @@ def _serve(args: WorkerArgs, loaded: LoadedApplication | None) -> int:
         listeners = worker_listeners(
             (listener.sock for listener in args.listeners), scoreboard.accept_flags(slot), handover
         )
-        service = found.create(ServiceParts(args, threads, handover, count))
-        loop = worker_loop(service, listeners, args, handover, threads, records[0], wakeup)
+        service = found.create(ServiceParts(args, threads, handover, records))
+        loop = worker_loop(service, listeners, args, handover, threads, records, wakeup)
         _create_threads(loop)
         hooks.call("ready", worker)
         # An application that has dropped rights by itself has cleared the signal (prctl(2)).

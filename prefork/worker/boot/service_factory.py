@@ -1,6 +1,6 @@
 """From the configuration to the service that answers: HTTP or TCP."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from msgspec import Struct
@@ -14,6 +14,7 @@ from prefork.config import Config
 from prefork.http.request_id import RequestIds
 from prefork.http.response_head import name_server
 from prefork.http.untrusted_proxy import untrusted_proxies
+from prefork.scoreboard import ThreadRecord
 from prefork.worker.boot import untrusted_proxy_warning
 from prefork.worker.boot.warmup import warm_up
 from prefork.worker.boot.worker_args import WorkerArgs
@@ -36,8 +37,8 @@ class ServiceParts(Struct, frozen=True):
     args: WorkerArgs
     threads: LeaderFollowers | None
     handover: Handover
-    records: int
-    """Thread records of the worker."""
+    records: Sequence[ThreadRecord]
+    """Of the worker, on the scoreboard; for each this one object, which knows what it counted."""
 
 
 ServiceFactory = Callable[[ServiceParts], Service]

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from prefork.capacity import records_of
+from prefork.config import Config
 from prefork.scoreboard import ThreadRecord
 from prefork.worker.boot.worker_args import WorkerArgs
 from prefork.worker.schedule.handover import Handover
@@ -32,10 +34,10 @@ def worker_loop(
     args: WorkerArgs,
     handover: Handover,
     threads: LeaderFollowers | None,
-    record: ThreadRecord,
+    records: Sequence[ThreadRecord],
     wakeup: Wakeup,
 ) -> RunningLoop:
-    """The loop for a service; `record`: the main thread's."""
+    """The loop for a service; `records`: the worker's."""
     if args.config.server.protocol == "asgi":
         from prefork.worker.schedule.async_worker_loop import AsyncWorkerLoop
         from prefork.worker.service.asgi_service import AsgiService
@@ -43,11 +45,23 @@ def worker_loop(
         assert isinstance(service, AsgiService)
         return AsyncWorkerLoop(
             *(service, service.caller.loop, listeners, args.channel, args.logs.replace, handover),
-            *(record, wakeup),
+            *(records[-1], wakeup),
             master=args.master,
         )
     return WorkerLoop(
         *(service, listeners, args.channel, args.logs.replace, handover, threads),
-        *(record, wakeup),
+        *(records[0], wakeup),
         master=args.master,
     )
+
+
+def shown_calls(config: Config) -> int:
+    """The records that are in use once a worker can take no further call.
+
+    With an event loop the last record is the loop's own, and the others are used from the first on.
+    """
+    workers = config.workers
+    count = records_of(config.server.protocol, workers.threads)
+    if config.server.protocol != "asgi":
+        return count
+    return min(count - 1, workers.max_concurrency or count)

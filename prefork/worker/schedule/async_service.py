@@ -16,6 +16,9 @@ class AsyncService(Service, Protocol):
     def held(self) -> int:
         """Open connections."""
 
+    def beat(self, now: float) -> None:
+        """The loop turns; while calls run it does so once a second at least."""
+
     @property
     def full(self) -> bool:
         """There are as many calls as there may be: no further request is read."""

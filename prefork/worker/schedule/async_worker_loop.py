@@ -104,6 +104,7 @@ class AsyncWorkerLoop:
         loop.add_reader(self._wakeup.fd, self._woken)
         loop.add_reader(self._channel.fileno(), self._ordered)
         loop.add_reader(self._poller.fileno(), self._turn)
+        self._service.beat(monotonic())  # by which the master knows that there is a loop
         self._channel.send(ReadyReport(asgi=True))
         loop.call_soon(self._after)
         loop.run_until_complete(self._over)
@@ -168,6 +169,7 @@ class AsyncWorkerLoop:
             service.release_held_back()
         if self._look is None and (seconds := service.look_again):
             self._look = self._loop.call_later(seconds, self._look_at_calls)
+        service.beat(monotonic())
         service.flush()
         self._arm()
 

@@ -100,6 +100,10 @@ class AsgiService(HttpService):
         """Calls whose task runs."""
         return len(self.caller.calls)
 
+    def beat(self, now: float) -> None:
+        """The loop turns."""
+        self._stats.beat(now)
+
     @property
     def held(self) -> int:
         """Open connections."""
@@ -256,7 +260,9 @@ class AsgiService(HttpService):
     def look_again(self) -> float:
         """Seconds until the next look at calls that may be late; 0 for none."""
         limit = self._request_timeout
-        return min(limit / 4, LOOK) if limit and self.caller.under_way else 0.0
+        if not self.caller.calls:
+            return 0.0
+        return min(limit / 4, LOOK) if limit else LOOK
 
     # The end.
 
