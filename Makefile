@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: serve test test-all test-lowest test-newest lint docs lock system-packages bench bench-quick bench-packages chaos abuse autobahn fuzz share release deb test-deb nightly coverage help clean
+.PHONY: serve test test-all test-lowest test-newest lint docs lock system-packages bench bench-quick bench-packages chaos abuse autobahn fuzz share release deb test-deb test-image nightly coverage help clean
 
 # A terminal is shown how far pip is; a log is not.
 PIP := $(BIN)/python -m pip --disable-pip-version-check $(if $(MAKE_TERMOUT),,--quiet)
@@ -133,6 +133,10 @@ deb: $(VENV)/.release  ## a Debian package in dist/
 # The package in an empty Debian that debootstrap makes: install, upgrade, remove, purge. Needs root.
 test-deb: $(VENV)/.release  ## the package in an empty Debian; root, minutes
 	$(BIN)/python -m pytest -m nightly tests/deploy/test_debian.py
+
+# The Dockerfile of deploy/container, step by step in an empty Debian, without an engine. Needs root.
+test-image: $(VENV)/.release  ## the container image's steps in an empty Debian; root, minutes
+	$(BIN)/python -m pytest -m nightly tests/deploy/test_image.py
 
 # What takes too long for each change: every test that is marked so, and the bounds of the ranges.
 nightly: $(VENV)/.release test-lowest test-newest  ## what takes minutes: test-deb, test-lowest, test-newest

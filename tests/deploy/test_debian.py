@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +10,12 @@ import pytest
 
 from prefork import __version__
 from tests.support.commands import ROOT
+from tests.support.empty_debian import EmptyDebian, empty_debian, release
 from tests.support.programs import find, run
 from tests.support.waiting import until
 from tools import debian
 
 SCRIPTS = ("postinst", "prerm", "postrm")
-MIRROR = "http://deb.debian.org/debian"
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -41,31 +40,13 @@ def test_the_copyright_is_that_of_the_licence() -> None:
     assert "\nCopyright: 2026 " in text
 
 
-class Machine:
-    """An empty Debian in a directory, with /proc, in which commands run as root."""
+def install(machine: EmptyDebian, package: Path) -> str:
+    shutil.copy(package, machine.root / "tmp")
+    return machine.run("dpkg", "-i", f"/tmp/{package.name}")
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
 
-    def run(self, *command: str, check: bool = True) -> str:
-        """The output, both streams."""
-        done = subprocess.run(
-            ["chroot", self.root, *command],
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/root"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0 or not check, done.stdout
-        return done.stdout
-
-    def install(self, package: Path) -> str:
-        shutil.copy(package, self.root / "tmp")
-        return self.run("dpkg", "-i", f"/tmp/{package.name}")
-
-    def has(self, path: str) -> bool:
-        return os.path.lexists(self.root / path.lstrip("/"))
+def has(machine: EmptyDebian, path: str) -> bool:
+    return os.path.lexists(machine.root / path.lstrip("/"))
 
 
 @pytest.fixture(scope="module")
@@ -77,30 +58,14 @@ def packages() -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="module")
-def machine() -> Iterator[Machine]:
+def machine() -> Iterator[EmptyDebian]:
     """The same Debian as this one, with what the package depends on."""
     if os.geteuid() != 0:
         pytest.skip("needs root for a chroot")
-    release = dict(
-        line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if line
-    )
-    with tempfile.TemporaryDirectory(prefix="debian") as temporary:
-        root = Path(temporary) / "root"
-        made = subprocess.run(
-            [
-                *(find("debootstrap"), "--variant=minbase"),
-                "--include=python3,systemd,man-db,logrotate",
-                *(release["VERSION_CODENAME"], root, MIRROR),
-            ],
-            capture_output=True,
-            text=True,
-        )
-        assert made.returncode == 0, made.stdout[-2000:] + made.stderr
-        subprocess.run(["mount", "-t", "proc", "proc", root / "proc"], check=True)
-        try:
-            yield Machine(root)
-        finally:
-            subprocess.run(["umount", root / "proc"], check=True)
+    with tempfile.TemporaryDirectory(prefix="debian") as place:
+        packages = ("python3", "systemd", "man-db", "logrotate")
+        with empty_debian(Path(place) / "root", release(), packages) as made:
+            yield made
 
 
 @pytest.mark.nightly
@@ -113,9 +78,9 @@ def test_lintian_finds_nothing(packages: tuple[Path, Path]) -> None:
 @pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_it_is_installed_upgraded_removed_and_purged(
-    packages: tuple[Path, Path], machine: Machine
+    packages: tuple[Path, Path], machine: EmptyDebian
 ) -> None:
-    machine.install(packages[0])
+    install(machine, packages[0])
     assert machine.run("prefork", "--version").startswith(f"prefork {__version__}\n")
     assert "prefork:x:" in machine.run("getent", "passwd", "prefork")
     assert machine.run("stat", "-c", "%U %G %a", "/run/prefork") == "prefork prefork 755\n"
@@ -147,7 +112,7 @@ def test_it_is_installed_upgraded_removed_and_purged(
         example = machine.root / "etc" / "prefork" / "example.toml"
         example.write_text(f"{example.read_text()}\n# mine\n")
 
-        out = machine.install(packages[1])
+        out = install(machine, packages[1])
         assert "restart this server" not in out, out
         status = machine.run("prefork", "status", "site")
         assert f"pid {master}," in status
@@ -157,17 +122,17 @@ def test_it_is_installed_upgraded_removed_and_purged(
         assert machine.run("dpkg-query", "-W", "-f", "${Version}", "prefork").endswith("-2")
     finally:
         machine.run("prefork", "stop", "site")
-    until(lambda: not machine.has(f"/proc/{master}"), "the server is gone")
+    until(lambda: not has(machine, f"/proc/{master}"), "the server is gone")
 
     machine.run("dpkg", "-r", "prefork")
-    assert not machine.has("/usr/bin/prefork")
-    assert not machine.has("/usr/lib/prefork")
-    assert machine.has("/etc/prefork/example.toml")
-    assert machine.has("/var/log/prefork/site.log")
+    assert not has(machine, "/usr/bin/prefork")
+    assert not has(machine, "/usr/lib/prefork")
+    assert has(machine, "/etc/prefork/example.toml")
+    assert has(machine, "/var/log/prefork/site.log")
 
     machine.run("dpkg", "-P", "prefork")
-    assert not machine.has("/etc/prefork/example.toml")
-    assert not machine.has("/etc/logrotate.d/prefork")
-    assert not machine.has("/var/log/prefork")
+    assert not has(machine, "/etc/prefork/example.toml")
+    assert not has(machine, "/etc/logrotate.d/prefork")
+    assert not has(machine, "/var/log/prefork")
     assert site.exists()  # not ours
     assert not machine.run("sh", "-c", "dpkg -L prefork 2>/dev/null", check=False)
