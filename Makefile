@@ -111,7 +111,7 @@ abuse: $(VENV)/.test system-packages  ## attacks with a good client beside them:
 
 # The sections of the Autobahn test suite that take long; the others are in the tests.
 autobahn: $(VENV)/.test  ## large and compressed messages of the Autobahn test suite, for the night
-	$(BIN)/python -m tests.faults.autobahn
+	$(BIN)/python -m pytest -m nightly tests/system/test_autobahn.py
 
 # Our reading of HTTP and WebSocket against that of other parsers, on random inputs: make fuzz SECONDS=600 SEED=2
 fuzz: $(VENV)/.test  ## our reading of HTTP and WebSocket against others: SECONDS=600 SEED=2

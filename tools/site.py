@@ -71,6 +71,7 @@ CHAPTERS = (
             Page("Files for deploying", "deploy/files.md", "deploy/README.md"),
             Page("Many machines", "deploy/rolling.md", "deploy/rolling.md"),
             _document("TCP handlers", "tcp"),
+            _document("WebSocket", "websocket"),
             _document("Coming from another server", "coming-from"),
             _guide("Which server?", "comparison"),
         ),

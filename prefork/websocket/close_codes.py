@@ -12,7 +12,6 @@ ABNORMAL: Final = 1006
 """The connection ended without a close frame; never sent."""
 INVALID_DATA: Final = 1007
 """Text that is not UTF-8, or compressed data that cannot be inflated."""
-POLICY: Final = 1008
 TOO_BIG: Final = 1009
 INTERNAL_ERROR: Final = 1011
 SERVICE_RESTART: Final = 1012
