@@ -3,7 +3,7 @@
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from io import BufferedReader, FileIO
 from types import TracebackType
 from typing import IO, Any, Protocol
@@ -124,6 +124,14 @@ class MisbehavedApplication(Exception):
     """The application violated PEP 3333, in the way that the text describes."""
 
 
+def _joined(pieces: Sequence[bytes]) -> bytes:
+    try:
+        return b"".join(pieces)
+    except TypeError:
+        wrong = next(type(piece) for piece in pieces if type(piece) is not bytes)
+        raise MisbehavedApplication(f"the body must be bytes, not {wrong.__name__}") from None
+
+
 class WsgiResponse:
     """One response under way."""
 
@@ -198,7 +206,7 @@ class WsgiResponse:
             if self.head is not None:  # another thread has begun the response meanwhile
                 self._take_pieces(result)
                 return
-        body = result[0] if len(result) == 1 else b"".join(result)
+        body = result[0] if len(result) == 1 else _joined(result)
         if type(body) is not bytes:
             raise MisbehavedApplication(f"the body must be bytes, not {type(body).__name__}")
         status = self.status
@@ -339,6 +347,12 @@ class WsgiResponse:
             )
 
     def _take_pieces(self, result: Iterable[bytes]) -> None:
+        kind = type(result)
+        if not (hasattr(kind, "__iter__") or hasattr(kind, "__getitem__")):
+            raise MisbehavedApplication(
+                f"it returned {kind.__name__}, which is no iterable of bytes"
+                + (": nobody awaits it" if hasattr(kind, "__await__") else "")
+            )
         try:
             if not (isinstance(result, FileWrapper) and self.file(result)):
                 lock = self._serialized()

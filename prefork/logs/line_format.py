@@ -84,7 +84,8 @@ def application_traceback(problem: BaseException) -> str:
     """The same with the frames of the application alone, without ours and the import system's.
 
     If there are no others, as when the application cannot be called, the last one is shown; none
-    for a syntax error, which names its own line.
+    for a syntax error, which names its own line, and none for what we have raised about something
+    that the application gave us, such as a wrong status.
     """
     shown = traceback.TracebackException.from_exception(problem)
     pending = [shown]
@@ -95,19 +96,28 @@ def application_traceback(problem: BaseException) -> str:
             for frame in part.stack
             if not (frames.is_ours(frame.filename) or frames.imports(frame.filename))
         ]
-        own_line = hasattr(part, "offset")  # of a SyntaxError
-        part.stack = traceback.StackSummary.from_list(
-            theirs or ([] if own_line else part.stack[-1:])
+        last = part.stack[-1:]
+        told = hasattr(part, "offset") or any(  # a SyntaxError, or a finding of ours
+            frames.is_ours(frame.filename) and (frame.line or "").startswith("raise ")
+            for frame in last
         )
+        part.stack = traceback.StackSummary.from_list(theirs or ([] if told else last))
         chained = (part.__cause__, part.__context__, *(part.exceptions or ()))
         pending += [each for each in chained if each is not None]
-    return "".join(shown.format()).rstrip("\n") + _hint(problem)
+    text = "".join(shown.format()).rstrip("\n")
+    return _OUR_CLASS.sub(r"\1", text) + _hint(text)
 
 
-def _hint(problem: BaseException) -> str:
-    """What to do about the end of the standard input (of `input()`, `breakpoint()`), as a line."""
-    shown = f"{type(problem).__name__}: {problem}"
-    if shown not in ("EOFError: EOF when reading a line", "EOFError: ", "BdbQuit: "):
+_OUR_CLASS = re.compile(r"^([ |]*)prefork\.(?:[a-z_]+\.)+(?=[A-Z]\w*(?::|$))", re.MULTILINE)
+"""Before the name of an exception of ours: its module, which says nothing to a user."""
+
+
+def _hint(text: str) -> str:
+    """What to do about the end of the standard input (of `input()`, `breakpoint()`), as a line.
+
+    `text`: a traceback; the exception itself may raise if it is asked.
+    """
+    if not text.endswith(("\nEOFError: EOF when reading a line", "\nEOFError", "\nbdb.BdbQuit")):
         return ""
     return '\n(workers have no standard input, unless process.stdin is "inherit")'
 

@@ -1,13 +1,17 @@
 """Tracebacks of an application, without the frames of the server."""
 
 import os
+from typing import Any
 
 import pytest
 
 import prefork
 from prefork import frames, logs
 from prefork.apps.application_loader import find
+from prefork.apps.wsgi import MisbehavedApplication, WsgiResponse
+from prefork.http.request import Request
 from prefork.logs.line_format import json_line, text_lines
+from prefork.worker.boot.warmup import _Discard
 
 OURS = os.path.dirname(prefork.__file__) + os.sep
 
@@ -79,6 +83,39 @@ def test_without_a_frame_of_the_application_the_last_one_is_shown() -> None:
     text = logs.application_traceback(problem)
     assert text.count("File ") == 1
     assert f'File "{OURS}caller.py", line 2, in call' in text
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "told"),
+    [
+        (["text"], "200 OK", "MisbehavedApplication: the body must be bytes, not str"),
+        (["a", b"b"], "200 OK", "MisbehavedApplication: the body must be bytes, not str"),
+        (iter(["text"]), "200 OK", "MisbehavedApplication: the body must be bytes, not str"),
+        (
+            None,
+            "200 OK",
+            "MisbehavedApplication: it returned NoneType, which is no iterable of bytes",
+        ),
+        (42, "200 OK", "MisbehavedApplication: it returned int, which is no iterable of bytes"),
+        ([b"x"], 200, "TypeError: status must be a str, not int"),
+        ([b"x"], "OK", "ValueError: status must be three digits from 200 and a reason, not 'OK'"),
+        (
+            [b"x"],
+            None,
+            "MisbehavedApplication: start_response was not called before the body began",
+        ),
+    ],
+)
+def test_what_an_application_gives_wrong_is_told_without_our_code(
+    body: object, status: Any, told: str
+) -> None:
+    response = WsgiResponse(Request({}, b"GET /", True, True, None, None), _Discard())
+    if status is not None:
+        response.start(status, [])
+    with pytest.raises((MisbehavedApplication, ValueError, TypeError)) as raised:
+        response.take(body)
+    raised.value.__traceback__ = raised.tb.tb_next  # without this test's frame
+    assert logs.application_traceback(raised.value) == told
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,11 @@ def quit_now(service: Service) -> None:
     signal.signal(signal.SIGQUIT, lambda *_: None)  # the master repeats it
     try:
         service.flush()
+        # A pool's own thread replaces each of its processes that ends.
+        os.register_at_fork(after_in_child=lambda: os._exit(0))
         end_children()  # first, since a callback may not return
         exit_callbacks.run(children=False)
+        end_children()  # those whose fork was under way
         flush_output()
     finally:
         os._exit(0)
