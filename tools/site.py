@@ -123,6 +123,7 @@ CHAPTERS = (
                     ("HTTP", "http"),
                     ("TLS and rights", "rights"),
                     ("Observing", "observing"),
+                    ("Performance", "performance"),
                 )
             ),
             _document("Glossary", "glossary"),

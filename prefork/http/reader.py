@@ -26,7 +26,7 @@ from prefork.http.head_rules import Reject
 from prefork.http.limits import RequestLimits
 from prefork.http.request import Environ, Request
 from prefork.http.streamed_body import BodyReader, StreamedBody
-from prefork.http.whole_heads import HEAD_SIZE, WholeHeads
+from prefork.http.whole_heads import WholeHeads
 
 Peer = tuple[str, str]
 """Address and port, empty if there is none."""
@@ -240,7 +240,7 @@ class RequestReader:
             heads = self.heads
             if (
                 heads is not None
-                and len(data) <= HEAD_SIZE
+                and len(data) in heads.sizes
                 and (known := heads.get(data)) is not None
             ):
                 environ = known.environ.copy()
@@ -251,10 +251,9 @@ class RequestReader:
                 if not known.keep_alive:
                     self.state = _END
                     self.last = True
-                return Request(
-                    *(environ, known.line, known.http11, known.keep_alive, None, known),
-                    fields=known.fields,
-                )
+                line, http11, keep_alive = known.line, known.http11, known.keep_alive
+                # Arguments in a tuple or with names would take longer than all of this.
+                return Request(environ, line, http11, keep_alive, None, known, "", known.fields)
             end = data.find(b"\r\n\r\n")
             if end > 0 and data[0] > 32:
                 return self._read_head(data, 0, end)

@@ -2,7 +2,8 @@
 
 Kept is a head that came alone in one piece, without a body, for the second time, and all of whose
 field lines are kept as well: then it holds nothing secret (prefork.http.field_lines).  A query may
-hold something secret, so that a head with one is not kept.
+hold something secret, so that a head with one is not kept.  It is hello and the like that gain from
+this; for all else it must cost next to nothing.
 """
 
 from prefork.http.field_lines import FieldLines
@@ -10,8 +11,7 @@ from prefork.http.head_reader import Head
 from prefork.http.request import Environ, RepeatedRequest
 
 _HEADS_KEPT = 256
-HEAD_SIZE = 2048
-"""Bytes of a head that is kept, at most."""
+_HEAD_SIZE = 2048
 _MARKS_KEPT = 1024
 
 
@@ -35,12 +35,14 @@ class WholeHeads(dict[bytes, KnownHead]):
     """The heads of one listener by their bytes: all its connections have the same base environ and
     the same limits."""
 
-    __slots__ = ("_marks",)
+    __slots__ = ("_marks", "sizes")
 
     def __init__(self) -> None:
         super().__init__()
         # Clients choose what is in here, so each has a bound, and begins anew when it is full.
         self._marks: set[int] = set()
+        self.sizes: set[int] = set()
+        """Their sizes in bytes: what has another need not be hashed to be looked up."""
 
     def note(self, data: bytes, head: Head, lines: FieldLines, own: Environ) -> None:
         """A head without a body was read, and `data` is all that had come: it is kept if it comes
@@ -49,7 +51,7 @@ class WholeHeads(dict[bytes, KnownHead]):
         `own`: as in a KnownHead.
         """
         environ = head[0]
-        if "HTTP_COOKIE" in environ or environ["QUERY_STRING"] or len(data) > HEAD_SIZE:
+        if "HTTP_COOKIE" in environ or environ["QUERY_STRING"] or len(data) > _HEAD_SIZE:
             return
         mark = hash(data)
         if mark not in self._marks:
@@ -60,4 +62,6 @@ class WholeHeads(dict[bytes, KnownHead]):
         elif all(line in lines for line in data.split(b"\r\n")[1:-2]):
             if len(self) >= _HEADS_KEPT:
                 self.clear()
+                self.sizes.clear()
+            self.sizes.add(len(data))
             self[data] = KnownHead(head, data[:-4], own)

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 # An enum's member is looked up by a descriptor, at 80 ns each time in CPython 3.11.
 _IDLE, _CLOSED = ConnectionState.IDLE, ConnectionState.CLOSED
+_READABLE = Readiness.READABLE
 
 _LAST_CHANCE = 5.0
 """Seconds that an idle connection gets at the end if no limit is configured."""
@@ -89,7 +90,6 @@ class HttpService:
         self._caller = caller
         self._call = caller.call  # one object: to bind a method takes 25 ns
         self._rules = rules
-        self._shared = threads is not None
         self._handover = handover
         self._stats = stats
         self._profiles = profiles
@@ -167,14 +167,8 @@ class HttpService:
             return now
         before = connection.state
         now = connection.proceed(self._call, record, now, self._leave_at)
-        if (
-            connection.state is _IDLE
-            and before is _IDLE
-            and connection.deadline >= connection.wheel_time
-            and not (self._shared or self._leave_at)
-        ):
-            # It is registered as it should be, and its place on the wheel will do.
-            self._parked[fd] = connection
+        if connection.state is _IDLE and before is _IDLE and not self._leave_at:
+            self.poller.park(connection, EPOLLIN)
         else:
             self._wait(connection, before, record)
         return now
@@ -279,7 +273,7 @@ class HttpService:
             return
         if self._leave_at and self._handed_over(connection, only_idle=False):
             return
-        readable = TABLE[state].waits_for is Readiness.READABLE
+        readable = TABLE[state].waits_for is _READABLE
         self.poller.park(connection, EPOLLIN if readable else EPOLLOUT)
 
     def _count(self, before: ConnectionState, after: ConnectionState) -> None:
