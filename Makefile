@@ -113,10 +113,12 @@ abuse: $(VENV)/.test system-packages  ## attacks with a good client beside them:
 autobahn: $(VENV)/.test  ## large and compressed messages of the Autobahn test suite, for the night
 	$(BIN)/python -m pytest -m nightly tests/system/test_autobahn.py
 
-# Our reading of HTTP and WebSocket against that of other parsers, on random inputs: make fuzz SECONDS=600 SEED=2
-fuzz: $(VENV)/.test  ## our reading of HTTP and WebSocket against others: SECONDS=600 SEED=2
+# Our reading of HTTP and WebSocket against that of other parsers, and then each other reader of foreign
+# bytes, on random inputs: make fuzz SECONDS=600 SEED=2. What reaches new code is kept in tests/fuzz/corpus.
+fuzz: $(VENV)/.test  ## each reader of foreign bytes, on random inputs: SECONDS=600 SEED=2
 	$(BIN)/python -m tests.fuzz.http --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 	$(BIN)/python -m tests.fuzz.websocket --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tests.fuzz.guided --keep --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 # What an installation has below share/: man pages and completion, made from the code.
 share: $(VENV)/.test  ## man pages and completion, made from the code

@@ -239,7 +239,7 @@ def decode(data: bytes) -> MasterSnapshot:
                 f" prefork {__version__} reads version {VERSION}: restart the server instead"
             )
         return msgspec.msgpack.decode(data, type=MasterSnapshot)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise SnapshotError(f"the state that was handed over cannot be read: {error}") from None
 
 
@@ -282,5 +282,5 @@ def decode_verdict(data: bytes) -> Verdict:
     """Raises SnapshotError."""
     try:
         return msgspec.msgpack.decode(data, type=Verdict)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise SnapshotError(f"the preflight's verdict cannot be read: {error}") from None
