@@ -70,6 +70,7 @@ CHAPTERS = (
             _guide("Containers", "containers"),
             Page("Files for deploying", "deploy/files.md", "deploy/README.md"),
             Page("Many machines", "deploy/rolling.md", "deploy/rolling.md"),
+            _document("ASGI", "asgi"),
             _document("TCP handlers", "tcp"),
             _document("WebSocket", "websocket"),
             _document("Coming from another server", "coming-from"),

@@ -25,6 +25,7 @@ QUICKSTARTS = dict(
 ANSWERS = {
     "Django": b"The install worked successfully",
     "Flask": b"Hello",
+    "FastAPI": b'{"message":"Hello"}',
     "plain WSGI": b"Hello",
     "static files": b"<h1>Hello</h1>",
 }
