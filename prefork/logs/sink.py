@@ -6,6 +6,7 @@ not split across two writes unless it is longer than that.
 """
 
 import errno
+import signal
 import stat
 from collections.abc import Callable
 from time import monotonic
@@ -103,7 +104,7 @@ class LogSink:
                 if not regular:
                     self._wait(until)
                 try:
-                    position += os.write(self.fd, data[position:end])
+                    position += _write(self.fd, data[position:end])
                 except BlockingIOError:
                     continue  # another writer has filled it
         except OSError as problem:
@@ -127,6 +128,20 @@ class LogSink:
         poll.register(self.fd, select.POLLOUT)
         if not poll.poll(max(until - monotonic(), 0.0) * 1000):
             raise TimeoutError(errno.ETIMEDOUT, "the reader does not read")
+
+
+def _write(fd: int, data: bytes) -> int:
+    """write(2), which raises BrokenPipeError also if the application has reset SIGPIPE."""
+    if signal.getsignal(signal.SIGPIPE) is not signal.SIG_DFL:
+        return os.write(fd, data)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
+    try:
+        return os.write(fd, data)
+    except BrokenPipeError:
+        signal.sigtimedwait({signal.SIGPIPE}, 0)
+        raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_of_lines(data: bytes, start: int) -> int:

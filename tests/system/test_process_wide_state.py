@@ -21,6 +21,7 @@ def changed(request: pytest.FixtureRequest, start: Start) -> Server:
     """A server whose application sets a default timeout of sockets, and SIGPIPE to its default."""
     return start(
         *(CHANGES, "--workers", "1", "--set", "workers.preload=true"),
+        *("--set", "log.access=stderr"),
         env={"CHANGE": request.param},
     ).wait_ready(1)
 
@@ -53,22 +54,76 @@ def test_a_client_that_leaves_does_not_end_the_worker(
 
 
 def test_it_stops_and_reloads_as_ever(changed: Server) -> None:
+    assert changed.get("/pid")[0] == 200
+    assert "worker_loop.py" in changed.command("status", "--stack", "0").stdout
+    changed.command("reopen")
     changed.signal(signal.SIGHUP)
     changed.wait_settled(2)
     assert changed.get("/pid")[0] == 200
+    changed.command("upgrade")
+    assert changed.get("/pid")[0] == 200
+
+
+def test_what_a_terminal_sends_to_its_group_ends_no_worker(start: Start) -> None:
+    changed = start(CHANGES, "--workers", "1", env={"CHANGE": "import"}).wait_ready(1)
+    worker = changed.workers()[0]
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGWINCH, signal.SIGUSR2):
+        worker.send_signal(number)
+        assert changed.get("/pid") == (200, str(worker.pid).encode())
+
+
+def test_a_log_whose_reader_has_gone_does_not_end_the_worker(start: Start) -> None:
+    reader, writer = os.pipe()
+    server = start(
+        *(CHANGES, "--workers", "1", "--set", "log.access=stdout"),
+        env={"CHANGE": "import"},
+        stdout=writer,
+    ).wait_ready(1)
+    os.close(writer)
+    os.close(reader)
+    worker = server.get("/pid")
+    for _ in range(5):
+        assert server.get("/pid") == worker
+
+
+@pytest.mark.parametrize("preload", ["true", "false"])
+@pytest.mark.parametrize("first", ["3", "6"])
+def test_an_application_that_closes_our_descriptors_is_told(
+    start: Start, tmp_path: Path, preload: str, first: str
+) -> None:
+    (tmp_path / "closing.py").write_text(
+        f"import os\nfrom tests.apps.basic import app as app\n"
+        f"for fd in range({first}, 40):\n"
+        "    try: os.close(fd)\n"
+        "    except OSError: pass\n"
+    )
+    server = start(
+        *("closing:app", "--workers", "1", "--set", f"server.pythonpath=['{tmp_path}']"),
+        *("--set", f"workers.preload={preload}"),
+    )
+    server.expected_errors |= {"first boot failed", "worker failed to boot", "zygote died"}
+    assert server.wait_exit() == 3
+    assert "were closed when the application was imported" in server.log()
+    assert "Traceback" not in server.log()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 @pytest.mark.parametrize("preload", ["true", "false"])
+@pytest.mark.parametrize("when", ["import", "request"])
 def test_workers_that_drop_rights_by_themselves_end_with_the_master(
-    start: Start, preload: str
+    start: Start, preload: str, when: str
 ) -> None:
     """A change of credentials clears the signal that the kernel sends at a parent's death."""
     server = start(
         *("tests.apps.drops_rights:app", "--workers", "2"),
         *("--set", f"workers.preload={preload}"),
+        env={"DROP": when},
         wrapper=passable(),
     ).wait_ready(2)
+    if when == "request":
+        dropped: set[tuple[int, bytes]] = set()
+        while len(dropped) < 2:  # both
+            dropped.add(server.get("/pid"))
     workers = [psutil.Process(event["pid"]) for event in server.find("worker ready")]
     server.signal(signal.SIGKILL)
     server.process.wait()

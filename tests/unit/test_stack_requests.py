@@ -128,7 +128,7 @@ def test_without_a_thread_the_signal_still_writes_them(monkeypatch: pytest.Monke
     with monkeypatch.context() as patched:
         patched.setattr(KernelThread, "start", _no_thread)
         worker.register_stack_signal(workers)
-        worker.start_stack_thread(workers)
+        worker.start_stack_thread(workers, lambda: None)
     try:
         os.kill(os.getpid(), stack_dump.SIGNAL)
         assert "test_without_a_thread" in masters.read()

@@ -398,11 +398,20 @@ def test_a_zygote_that_dies_in_its_import_fails_what_waits(master: Master) -> No
     assert len(master.zygotes) == 0
 
 
-def test_one_that_closes_its_channel_is_of_no_use(master: Master) -> None:
+@pytest.mark.parametrize("ready", [True, False])
+def test_one_that_closes_its_channel_is_of_no_use(master: Master, ready: bool) -> None:
     master.zygotes.spawn(0, generation())
+    if ready:
+        master.processes.ends[FIRST].send(ReadyReport())
+        master.turn()
     master.processes.ends[FIRST].close()
     master.turn()
-    assert master.processes.killed == [FIRST]
+    if not ready:  # it has yet to log why it can't boot
+        assert not master.processes.killed
+        deadline = master.zygotes.due
+        assert deadline is not None
+        master.zygotes.run(deadline)
+    assert set(master.processes.killed) == {FIRST}
     master.zygotes.read_reports()  # may be called at any time
 
 

@@ -264,9 +264,11 @@ class Zygotes(Periodic):
                     self._end(zygote, report.reason)
             raise InvalidReportError("there is no end of its reports")
         except EOFError:
-            # It is dying; if it is not, it is of no use any more.
+            # It is dying; if it is not, it is of no use any more. One that the application has
+            # closed while it was imported is to say so in the log.
             self._unwatch(zygote.channel)
-            os.kill(zygote.pid, signal.SIGKILL)
+            if zygote.ready_at is not None:
+                os.kill(zygote.pid, signal.SIGKILL)
         except InvalidReportError as problem:
             zygote.faulty = True
             self._unwatch(zygote.channel)

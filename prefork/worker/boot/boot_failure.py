@@ -2,10 +2,20 @@
 
 from prefork import logs
 from prefork.apps.application_loader import LoadError
+from prefork.channel import Channel, FailedReport
+from prefork.worker.boot.own_descriptors import OwnDescriptors
 from prefork.worker.boot.warmup import WarmupError
 
 FAILED_TO_BOOT = 3
 """Exit status of a worker or a zygote whose application could not be loaded."""
+
+
+def report_failure(channel: Channel, own: OwnDescriptors, problem: BaseException) -> None:
+    """Sends the master the reason; if the application has closed the channel, it is logged."""
+    if own.is_open(channel.fileno()):
+        channel.send(FailedReport(describe(problem)))
+    else:  # the log may be closed as well, but for the standard error
+        logs.event("error", "worker failed to boot", traceback=describe(problem))
 
 
 def describe(problem: BaseException) -> str:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import NoReturn, Protocol
 
+from prefork import stack_dump
 from prefork.unpatched import os
 from prefork.worker.boot import exit_callbacks
 from prefork.worker.schedule.accept import WAKE
@@ -46,6 +47,19 @@ def fork(run: Callable[[], NoReturn]) -> int:
 def unblock_signals() -> None:
     """Lets signals arrive, now that this process has handlers of its own."""
     signal.pthread_sigmask(signal.SIG_SETMASK, _BLOCKED)
+
+
+def restore_signals() -> None:
+    """Sets right what the application has done to signals when it was imported.
+
+    Those that a worker needs are not blocked, and those that it ignores do not end it; a handler of
+    the application stays.
+    """
+    needed = {signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD, WAKE, stack_dump.SIGNAL}
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, needed)
+    for number in _IGNORED:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _ignore)
 
 
 def flush_output() -> None:

@@ -17,19 +17,21 @@ from msgspec.structs import replace
 from prefork import linux, logs
 from prefork.apps.application_loader import LoadError
 from prefork.capacity import records_of
-from prefork.channel import FailedReport
+from prefork.unpatched import sleep
 from prefork.worker.boot import exit_callbacks
 from prefork.worker.boot.application_setup import restrict, set_up_application
-from prefork.worker.boot.boot_failure import FAILED_TO_BOOT, describe
+from prefork.worker.boot.boot_failure import FAILED_TO_BOOT, report_failure
 from prefork.worker.boot.confinement import confine_signals
 from prefork.worker.boot.fork_protection import (
     close_descriptors,
     drop_master_state,
     protect_from_forks,
     renew_event_loop,
+    restore_signals,
     unblock_signals,
 )
 from prefork.worker.boot.hooks import Hooks, WorkerInfo
+from prefork.worker.boot.own_descriptors import OwnDescriptors
 from prefork.worker.boot.resource_limits import bind_to_cpus
 from prefork.worker.boot.service_factory import LoadedService, ServiceParts, load_service
 from prefork.worker.boot.stack_writer import register_stack_signal, start_stack_thread
@@ -90,21 +92,34 @@ def _end_with_master(master: int) -> None:
         os._exit(0)
 
 
+def end_without_master() -> None:
+    """Ends this worker as the signal for the master's death does.
+
+    An application that drops rights by itself clears that signal (prctl(2)).  To be called by a
+    thread: a signal just before accept4(2) is missed, so it is sent again.
+    """
+    for _ in range(10):
+        os.kill(os.getpid(), signal.SIGTERM)
+        sleep(0.1)
+
+
 def _serve(args: WorkerArgs, loaded: LoadedApplication | None) -> int:
     """Boots, serves until the master orders the worker to stop, and returns the exit status."""
     config, scoreboard, slot = args.config, args.scoreboard, args.slot
     protect_from_forks([*(listener.sock for listener in args.listeners), args.channel])
     worker = WorkerInfo(slot, args.generation, os.getpid(), args.name)
+    descriptors = OwnDescriptors()
     try:
         bind_to_cpus(config.process.cpu_affinity, slot)
         # Before the first thread: most of these rights are those of a thread.
         user = restrict(args) if loaded is None else {}
         confine_signals(config)
         if args.stacks is not None:
-            start_stack_thread(args.stacks)
+            start_stack_thread(args.stacks, end_without_master)
         hooks = set_up_application(config, user) if loaded is None else loaded.hooks
         hooks.call("after_fork", worker)
         found = load_service(config) if loaded is None else loaded.service
+        descriptors.require()
         config = found.config
         args = replace(args, config=config)
         wakeup = Wakeup()
@@ -122,10 +137,11 @@ def _serve(args: WorkerArgs, loaded: LoadedApplication | None) -> int:
         loop = worker_loop(service, listeners, args, handover, threads, records, wakeup)
         _create_threads(loop)
         hooks.call("ready", worker)
+        restore_signals()
         # An application that has dropped rights by itself has cleared the signal (prctl(2)).
         _end_with_master(args.master)
     except BaseException as problem:  # an application may call sys.exit when it is imported
-        args.channel.send(FailedReport(describe(problem)))
+        report_failure(args.channel, descriptors, problem)
         return FAILED_TO_BOOT
     os.register_at_fork(after_in_child=service.after_fork_in_child)
     os.register_at_fork(after_in_child=handover.after_fork_in_child)

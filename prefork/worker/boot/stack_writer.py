@@ -23,20 +23,28 @@ def register_stack_signal(stacks: WorkerStacks) -> None:
     faulthandler.register(SIGNAL, file=stacks.memfd, all_threads=True)
 
 
-def start_stack_thread(stacks: WorkerStacks) -> None:
+def start_stack_thread(stacks: WorkerStacks, master_gone: Callable[[], None]) -> None:
     """From now on the stacks are written into the memfd when the master writes its request.
 
     To be called in the main thread, after rights were dropped: a thread keeps those with which it
     was started.  If no thread can be started, only the signal has an effect.
+
+    master_gone: called by the thread when the master has ended.
     """
     main = get_ident()
-    thread = KernelThread(lambda: _write_on_request(stacks, main))
+    thread = KernelThread(lambda: _run(stacks, main, master_gone))
     old = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # the thread's for ever
     try:
         with contextlib.suppress(RuntimeError):
             thread.start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, old)
+
+
+def _run(stacks: WorkerStacks, main: int, master_gone: Callable[[], None]) -> None:
+    with contextlib.suppress(OSError):  # the application has closed it
+        _write_on_request(stacks, main)
+        master_gone()
 
 
 def _write_on_request(stacks: WorkerStacks, main: int) -> None:

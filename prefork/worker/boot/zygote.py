@@ -26,7 +26,7 @@ from prefork.logs import LogPipeEnds
 from prefork.stack_dump import WorkerStacks
 from prefork.unpatched import os
 from prefork.worker.boot.application_setup import restrict, set_up_application
-from prefork.worker.boot.boot_failure import FAILED_TO_BOOT, describe
+from prefork.worker.boot.boot_failure import FAILED_TO_BOOT, report_failure
 from prefork.worker.boot.fork_protection import (
     drop_master_state,
     fork,
@@ -36,6 +36,7 @@ from prefork.worker.boot.fork_protection import (
 from prefork.worker.boot.hooks import WorkerInfo
 from prefork.worker.boot.lazy_imports import resolve_lazy_imports
 from prefork.worker.boot.leftovers import open_descriptors, warn_of_connections
+from prefork.worker.boot.own_descriptors import OwnDescriptors
 from prefork.worker.boot.process import LoadedApplication, run_worker
 from prefork.worker.boot.service_factory import load_service
 from prefork.worker.boot.worker_args import WorkerArgs, WorkerContext
@@ -86,12 +87,14 @@ def _serve(args: ZygoteArgs) -> int:
         lambda: not forks.under_way,
     )
     descriptors = open_descriptors()
+    own = OwnDescriptors()
     try:
         hooks = set_up_application(context.config, restrict(context))
         loaded = LoadedApplication(hooks, load_service(context.config))
         resolve_lazy_imports()
+        own.require()
     except BaseException as problem:  # an application may call sys.exit when it is imported
-        channel.send(FailedReport(describe(problem)))
+        report_failure(channel, own, problem)
         return FAILED_TO_BOOT
     _warn_of_threads()
     gc.collect()  # a connection that nobody holds any more is closed

@@ -1,0 +1,48 @@
+"""The server's descriptors in a worker or a zygote, which an application may close by mistake."""
+
+from prefork.apps.application_loader import LoadError
+from prefork.unpatched import os
+
+Identity = tuple[int, int, int]
+
+
+class DescriptorsClosedError(LoadError):
+    """The application has closed descriptors of the server; one line."""
+
+
+class OwnDescriptors:
+    """All that are open before the application is imported, but for the standard ones.
+
+    If there is no /proc, none are known, and nothing is found to be missing.
+    """
+
+    def __init__(self) -> None:
+        try:
+            numbers = [int(name) for name in os.listdir("/proc/self/fd")]
+        except OSError:
+            numbers = []
+        found = ((fd, _identity(fd)) for fd in numbers if fd > 2)
+        # Without that of the list itself.
+        self._identities = {fd: identity for fd, identity in found if identity is not None}
+
+    def require(self) -> None:
+        """Raises DescriptorsClosedError if one was closed, or its number is another file's now."""
+        gone = [fd for fd, identity in self._identities.items() if _identity(fd) != identity]
+        if gone:
+            raise DescriptorsClosedError(
+                f"{len(gone)} descriptors of the server were closed when the application was"
+                " imported, by os.closerange(), by a library that makes a daemon, or since a number"
+                " was closed twice; remove that call"
+            )
+
+    def is_open(self, fd: int) -> bool:
+        """Whether a descriptor is what it was."""
+        return not self._identities or _identity(fd) == self._identities.get(fd)
+
+
+def _identity(fd: int) -> Identity | None:
+    try:
+        found = os.fstat(fd)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mode
