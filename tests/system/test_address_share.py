@@ -59,6 +59,35 @@ def test_another_address_is_served(start: Start, attack: str, threads: str) -> N
     assert (event["peer"], event["limit"]) == ("127.0.0.9", ROOM)
 
 
+ASGI = {
+    **ATTACKS,
+    "websockets": (
+        b"GET /echo HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("attack", ASGI)
+def test_another_address_is_served_by_an_asgi_application(start: Start, attack: str) -> None:
+    """Its calls begin before a body is there, and a WebSocket is one call."""
+    websockets = attack == "websockets"
+    app = f"tests.apps.{'asgi_websockets' if websockets else 'async_basic'}:app"
+    server = start(
+        *(app, "--workers", "1", "--set", "server.protocol=asgi"),
+        *settings("http", max_connections=ROOM, header_timeout=60, body_timeout=60),
+    ).wait_ready(1)
+    with Clients(server) as clients:
+        for _ in range(ROOM):
+            clients.connect(9).send(ASGI[attack])
+        for number in range(2, 12):
+            if number != 9:
+                assert clients.connect(number).ask(request("/pid")).status == 200
+        for _ in range(5):
+            clients.connect(9).send(ASGI[attack])
+    assert server.wait("connections displaced")["limit"] == ROOM
+
+
 def test_a_client_that_sends_stays_while_others_of_its_address_do_not(start: Start) -> None:
     server = full_server(start)
     with Clients(server) as clients:

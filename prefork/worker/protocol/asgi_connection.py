@@ -5,8 +5,10 @@ call returns before its response is complete.  Until then the connection's event
 exchange (prefork.worker.protocol.connection_exchange).
 """
 
+import contextlib
+from math import inf
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLRDHUP
-from socket import MSG_DONTWAIT
+from socket import MSG_DONTWAIT, SHUT_RDWR
 from time import monotonic
 
 from prefork.http.memory_budget import MemoryBudget
@@ -18,6 +20,7 @@ from prefork.worker.protocol.connection_exchange import Exchange
 from prefork.worker.protocol.connection_state import TABLE, ConnectionState, Readiness, TimeLimit
 from prefork.worker.protocol.http_connection import Call, HttpConnection
 from prefork.worker.protocol.secured_connection import SecuredConnection
+from prefork.worker.transport.client_limits import Pace
 from prefork.worker.transport.output_buffer import AHEAD
 
 _HEAD_SIZE = 16 * 1024
@@ -143,6 +146,27 @@ class AsgiConnection(HttpConnection):
         keepalive = self._rules.keepalive
         self.deadline = now + keepalive if keepalive else 0.0
         self.state = _IDLE
+
+    def pace(self, now: float) -> Pace | None:
+        exchange = self.exchange
+        if exchange is None or self.broken:
+            return None if self.broken else super().pace(now)
+        # It may be an upload or a response that its client delays, or a WebSocket; or the
+        # application takes its time.
+        body = self.reader.body
+        if self.state is ConnectionState.RECEIVE and body is not None:
+            return Pace(body.size / max(now - (body.since or now), 0.001), inf)
+        return Pace(inf, self._since)
+
+    def give_way(self) -> None:
+        exchange = self.exchange
+        if exchange is None:
+            super().give_way()
+            return
+        self.broken = self.left = True
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(SHUT_RDWR)  # now, however long the application takes to notice
+        exchange.client_left()
 
     # During a call.
 

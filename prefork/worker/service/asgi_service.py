@@ -165,6 +165,17 @@ class AsgiService(HttpService):
                 super()._wait(connection, before, self._record)
                 room -= 1
 
+    def _displace(self, record: ThreadRecord, connection: HttpConnection) -> bool:
+        if connection.exchange is None:
+            return super()._displace(record, connection)
+        if not self.poller.claim_connection(connection):
+            return False
+        before = connection.state
+        connection.give_way()
+        if connection.exchange is not None and connection.state is before:
+            self._wait(connection, before, record)  # until the application has noticed
+        return True
+
     def settle(self, connection: AsgiConnection) -> None:
         """A connection may have another state, and it waits for something else now."""
         if connection.proceeding:
