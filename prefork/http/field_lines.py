@@ -10,7 +10,8 @@ from prefork.http.head_rules import Reject, cgi_name
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++").fullmatch  # token, RFC 9110 section 5.6.2
 
 # What a value may consist of (RFC 9110 section 5.5): VCHAR, obs-text, SP and HTAB.
-_VALUE_BYTES = bytes(each for each in range(256) if each == 9 or (each >= 32 and each != 127))
+# Each of those is left as it is here, and each other byte is not.
+_VALUE = bytes(each if each == 9 or (each >= 32 and each != 127) else 32 for each in range(256))
 
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
 
@@ -21,7 +22,8 @@ _SEARCH_LIMIT = 64
 """Bytes up to which a search is faster than `bytes.translate`."""
 
 _LINES_KEPT = 512
-_LINE_SIZE = 256
+LINE_SIZE = 256
+"""Bytes of a line that is kept, at most."""
 _NAMES_KEPT = 512
 _NAME_SIZE = 64
 
@@ -44,7 +46,8 @@ def has_control(data: bytes | bytearray, start: int, end: int) -> bool:
     """Whether there is what is in no field line: a control character, a bare CR or a bare LF."""
     if end - start < _SEARCH_LIMIT:
         return _CONTROL(data, start, end) is not None
-    return bool(data[start:end].translate(None, _VALUE_BYTES))
+    part = data[start:end]
+    return part.translate(_VALUE) != part
 
 
 class _Names(dict[bytes, tuple[str, bool]]):
@@ -87,8 +90,8 @@ class FieldLines(dict[bytes, tuple[str, str]]):
         self.read = self.__getitem__  # bound once: that takes as long as to look up a line
 
     def __missing__(self, line: bytes) -> tuple[str, str]:
-        # What is usual is read here, and all else by `_read`: a tab, and what of obs-text Unicode
-        # does not call printable, are allowed.
+        # What is usual is read here, and all else by `read_new`: a tab, and what of obs-text
+        # Unicode does not call printable, are allowed.
         name, colon, rest = line.partition(b": ")
         found = self._names.get(name)
         if found is not None and colon and len(rest) < _PRINTABLE_LIMIT:
@@ -99,14 +102,15 @@ class FieldLines(dict[bytes, tuple[str, str]]):
                 if keep:
                     self._keep(line, key, value)
                 return key, value
-        return self._read(line)
+        return self.read_new(line)
 
-    def _read(self, line: bytes) -> tuple[str, str]:
+    def read_new(self, line: bytes) -> tuple[str, str]:
+        """Reads a line that is not kept."""
         name, colon, rest = line.partition(b":")
         key, keep = self._names[name]
         if not colon:
             raise Reject(400, "a field line has no colon")
-        if rest.translate(None, _VALUE_BYTES):
+        if rest.translate(_VALUE) != rest:
             raise Reject(400, "a field value holds a control character")
         # OWS around the value is no part of it (RFC 9112 section 5.1).
         value = rest.strip(b" \t").decode("latin-1")
@@ -115,7 +119,7 @@ class FieldLines(dict[bytes, tuple[str, str]]):
         return key, value
 
     def _keep(self, line: bytes, key: str, value: str) -> None:
-        if len(line) <= _LINE_SIZE:
+        if len(line) <= LINE_SIZE:
             if len(self) >= _LINES_KEPT:  # clients choose lines
                 self.clear()
             self[line] = key, value

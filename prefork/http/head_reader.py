@@ -9,7 +9,7 @@ import re
 from sys import maxsize
 from typing import NamedTuple
 
-from prefork.http.field_lines import FieldLines, has_control
+from prefork.http.field_lines import LINE_SIZE, FieldLines, has_control
 from prefork.http.head_rules import Reject, check_authority, known_authorities, split_target
 from prefork.http.limits import RequestLimits
 from prefork.http.request import Environ
@@ -17,6 +17,9 @@ from prefork.http.untrusted_proxy import untrusted_proxies
 
 CHUNKED = -1
 """In place of a body's length: it comes in chunks."""
+
+_LONG = 1024
+"""Bytes of a head from which on its lines are looked at one by one."""
 
 _PROTOCOLS = frozenset({"HTTP/1.1", "HTTP/1.0"})
 
@@ -119,8 +122,14 @@ def read_head(
         raise Reject(431, "the head is larger than a limit")
     environ = base.copy()
     before = len(environ)
-    # Without a step of Python's for each line that is kept.
-    pairs = list(map(lines.read, fields))
+    if len(data) < _LONG:
+        # Without a step of Python's for each line that is kept.
+        pairs = list(map(lines.read, fields))
+    else:
+        # A line that is too long to be kept is not looked up, either: its hash would take time.
+        pairs = [
+            lines.read(line) if len(line) <= LINE_SIZE else lines.read_new(line) for line in fields
+        ]
     environ.update(pairs)
     if len(environ) - before != count:
         environ = _with_repeated(base, pairs)
