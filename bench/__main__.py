@@ -23,7 +23,7 @@ from bench.servers import ROOT, BenchError, prepare
 
 PARTS = (
     *("traffic", "transfer", "frameworks", "growth", "threads", "neighbour", "balance"),
-    *("idle", "memory", "respawn", "asgi", "websocket", "hello"),
+    *("idle", "memory", "respawn", "asgi", "websocket", "attack", "hello"),
 )
 DOCUMENTS = ROOT
 """Where README.md and docs/ are."""
