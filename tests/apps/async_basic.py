@@ -99,6 +99,12 @@ async def large(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body"})
 
 
+async def big(scope: Scope, receive: Receive, send: Send) -> None:
+    """?n= bytes in one piece, after a turn of the loop."""
+    await asyncio.sleep(0)
+    await answer(send, b"x" * int(query(scope, "n", "1000000")))
+
+
 async def fail(scope: Scope, receive: Receive, send: Send) -> None:
     raise RuntimeError("as the test wants it")
 
@@ -218,6 +224,7 @@ PATHS = {
     "/scope": scope_of,
     "/sleep": sleep,
     "/large": large,
+    "/big": big,
     "/fail": fail,
     "/fail-late": fail_late,
     "/silent": silent,

@@ -21,6 +21,10 @@ from tests.support.waiting import PATIENCE
 Event = dict[str, Any]
 
 
+BRIDGED = ("tests.apps.bridged:app", "--set", "server.protocol=asgi")
+"""The arguments that serve the same application as ASGI."""
+
+
 class Server:
     """`prefork serve ARGS` with its log as JSON; every wait is for a line of that log."""
 
@@ -39,6 +43,7 @@ class Server:
         """`wrapper`: a program that starts the server by exec.
         `default_control`: the control socket is where the server would put it.
         `default_format`: its log is text, all of it in `other`."""
+        self.is_asgi = "server.protocol=asgi" in args
         self.control = tmp / "control.sock"
         command = [*wrapper, *prefork_command("serve", *args)]
         command += [part for address in bind for part in ("--bind", address)]

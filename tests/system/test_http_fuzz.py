@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.raw_http import request, talk
-from tests.support.server import Server, servers
+from tests.support.server import BRIDGED, Server, servers
 from tests.support.sockets import read_all
 from tests.support.waiting import PATIENCE
 from tests.system.test_http import APP, settings
@@ -22,12 +22,14 @@ STREAMS = 320
 AT_ONCE = 40
 
 
-@pytest.fixture(scope="module", params=["false", "true"], ids=["gathered", "streamed"])
+@pytest.fixture(
+    scope="module", params=["false", "true", "asgi"], ids=["gathered", "streamed", "awaited"]
+)
 def server(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[Server]:
     for start in servers(tmp_path_factory.mktemp("fuzz")):
-        server = start(
-            *(APP, "--workers", "1"), *settings("http", keepalive=60, stream_body=request.param)
-        )
+        asgi = request.param == "asgi"
+        kind = BRIDGED if asgi else (APP, *settings("http", stream_body=request.param))
+        server = start(*kind, "--workers", "1", *settings("http", keepalive=60))
         yield server.wait_ready(1)
 
 

@@ -8,19 +8,19 @@ from typing import Any
 import pytest
 
 from tests.support.raw_http import Raw, request
-from tests.support.server import Server, servers
+from tests.support.server import BRIDGED, Server, servers
 from tests.support.waiting import PATIENCE
 from tests.system.test_http import APP, settings
 
 BEGUN = b"GET /pid HTTP/1.1\r\nHost: test\r\n"
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: Any) -> Iterator[Server]:
+@pytest.fixture(scope="module", params=[(APP,), BRIDGED], ids=["wsgi", "asgi"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[Server]:
     """One worker with room for six connections, four of one address, and no name of its own."""
     for start in servers(tmp_path_factory.mktemp("limits")):
         yield start(
-            *(APP, "--workers", "1"),
+            *(*request.param, "--workers", "1"),
             *settings("http", max_connections=6, max_connections_per_address=4, keepalive=60),
             *settings("http", header_timeout=60, keepalive_requests=3, server_header="false"),
         ).wait_ready(1)

@@ -17,7 +17,7 @@ import pytest
 from tests.support.certificates import Authority, serial, talk_tls
 from tests.support.commands import ROOT, prefork_command
 from tests.support.raw_http import Raw, request
-from tests.support.server import Server, Start, servers
+from tests.support.server import BRIDGED, Server, Start, servers
 from tests.support.sockets import read_all
 from tests.support.waiting import PATIENCE, until
 
@@ -30,7 +30,9 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("authority"))
 
 
-@pytest.fixture(scope="module", params=["1", "4"], ids=["1 thread", "4 threads"])
+@pytest.fixture(
+    scope="module", params=["1", "4", "asgi"], ids=["1 thread", "4 threads", "event loop"]
+)
 def server(
     request: pytest.FixtureRequest, authority: Authority, tmp_path_factory: Any
 ) -> Iterator[Server]:
@@ -39,16 +41,17 @@ def server(
         name: str(authority.issue(f"{name[-9]}.pem", name)) for name in ("a.example", "*.b.example")
     }
     table = ", ".join(f'"{name}" = {{ certificate = "{at}" }}' for name, at in pairs.items())
+    kind = BRIDGED if request.param == "asgi" else (APP, "--threads", request.param)
     for start in servers(tmp_path_factory.mktemp("tls")):
         yield start(
-            *(APP, "--workers", "1", "--threads", request.param),
+            *(*kind, "--workers", "1"),
             *("--set", f"tls.certificate={authority.issue('site.pem', 'localhost')}"),
             *("--set", f"tls.sni={{ {table} }}"),
             *("--set", f"tls.client_ca={authority.path}", "--set", "tls.client_auth=optional"),
             *("--set", "http.response_memory=64KiB", "--set", "http.response_spill=256KiB"),
             *("--set", "log.level=debug", "--set", "http.keepalive=300"),
             # With several threads the application reads bodies while they come.
-            *("--set", f"http.stream_body={str(request.param != '1').lower()}"),
+            *("--set", f"http.stream_body={str(request.param == '4').lower()}"),
         ).wait_ready(1)
 
 
@@ -70,7 +73,25 @@ def test_requests_on_one_connection(server: Server, authority: Authority) -> Non
         assert version(client) == "TLSv1.3"
 
 
+def test_the_scope_over_tls(start: Start, authority: Authority) -> None:
+    own = authority.issue("caller.pem", "client.example", common_name="Ann")
+    server = start(
+        *("tests.apps.async_basic:app", "--workers", "1"),
+        *("--set", f"tls.certificate={authority.issue('asgi.pem', 'localhost')}"),
+        *("--set", f"tls.client_ca={authority.path}", "--set", "tls.client_auth=required"),
+    ).wait_ready(1)
+    with talk_tls(server, authority.client(own)) as client:
+        scope = json.loads(client.ask(request("/scope")).body)
+    assert scope["scheme"] == "https"
+    tls = scope["extensions"]["tls"]
+    assert tls["tls_version"] == 0x0304
+    assert tls["client_cert_name"].startswith("CN=Ann,")
+    assert tls["client_cert_chain"][0].startswith("-----BEGIN CERTIFICATE-----")
+
+
 def test_what_the_application_sees(server: Server, authority: Authority) -> None:
+    if server.is_asgi:
+        pytest.skip("a scope has the names of ASGI: see test_the_scope_over_tls")
     with talking(server, authority) as client:
         environ = json.loads(client.ask(request("/environ")).body)
     assert environ["wsgi.url_scheme"] == "https"
@@ -218,6 +239,8 @@ def test_a_session_is_resumed(server: Server, authority: Authority) -> None:
 
 
 def test_a_client_certificate_reaches_the_application(server: Server, authority: Authority) -> None:
+    if server.is_asgi:
+        pytest.skip("a scope has the names of ASGI: see test_the_scope_over_tls")
     own = authority.issue("client.pem", "client.example", common_name="Ann")
     with talk_tls(server, authority.client(own)) as client:
         environ = json.loads(client.ask(request("/environ")).body)

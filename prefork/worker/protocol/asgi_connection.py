@@ -129,7 +129,8 @@ class AsgiConnection(HttpConnection):
     def end_exchange(self, request: Request, sent: int, *, last: bool) -> None:
         """The response is complete, with that many bytes of body; `last`: it is the last one."""
         self.exchange = None
-        self._end_call(request, sent, last=last or self.left)
+        # What came before the end of the client is answered.
+        self._end_call(request, sent, last=last or (self.left and not self.reader.pending))
 
     @property
     def is_idle_again(self) -> bool:
