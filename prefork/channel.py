@@ -7,6 +7,7 @@ The tag in a message names its type.
 
 import array
 import contextlib
+import struct
 from typing import Annotated
 
 import msgspec
@@ -21,6 +22,11 @@ _REASON = LIMIT // 6 - 100
 
 _MAX_DESCRIPTORS = 253
 """Beside one packet: SCM_MAX_FD, unix(7)."""
+
+_CREDENTIALS = struct.Struct("=iII")
+"""struct ucred, unix(7): process, user, group."""
+
+_ANCILLARY = socket.CMSG_SPACE(4 * _MAX_DESCRIPTORS) + socket.CMSG_SPACE(_CREDENTIALS.size)
 
 
 # Reports, from a worker or a zygote to the master.
@@ -168,6 +174,7 @@ class Channel:
         """The master's end and the worker's."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         linux.refuse_descriptors(ours)
+        linux.name_senders(ours)
         return Channel(ours), Channel(theirs)
 
     @staticmethod
@@ -202,27 +209,32 @@ class Channel:
             return False
         return True
 
-    def _receive(self) -> tuple[bytes, list[int]] | None:
-        """One packet, or None if there is none now; an empty one is the end."""
-        fds = array.array("i")
+    def _receive(self) -> tuple[bytes, list[int], int] | None:
+        """One packet, its descriptors, and the process that sent it; None if there is none now.
+
+        An empty packet is the end.  The process is 0 if it is not known: the worker's end does not
+        ask for it, nor did that of a master of older code.
+        """
+        fds, sender = array.array("i"), 0
         try:
-            data, ancillary, _, _ = self._sock.recvmsg(
-                LIMIT, socket.CMSG_SPACE(4 * _MAX_DESCRIPTORS), socket.MSG_CMSG_CLOEXEC
-            )
+            data, ancillary, _, _ = self._sock.recvmsg(LIMIT, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
         except BlockingIOError:
             return None
         except ConnectionError:
-            return b"", []
+            return b"", [], 0
         for level, kind, payload in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 with contextlib.suppress(ValueError):
                     fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
-        return data, list(fds)
+            elif level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
+                sender = _CREDENTIALS.unpack(payload)[0]
+        return data, list(fds), sender
 
     def receive_report(self) -> Report | None:
         """The next report (master's side), None if there is none now.
 
-        Raises EOFError if the worker's end is closed, and InvalidReportError for any packet that
+        What a worker says of its process id is compared with what the kernel says.  Raises
+        EOFError if the worker's end is closed, and InvalidReportError for any packet that
         is no report: the application of a worker can write to our descriptor.  Descriptors belong
         to no report.  If the kernel lets them through, they are closed.
         """
@@ -230,11 +242,14 @@ class Channel:
             packet = self._receive()
             if packet is None:
                 return None
-            data, fds = packet
+            data, fds, sender = packet
             for fd in fds:
                 linux.close_received(fd)
             if data:
-                return _decode_report.decode(data)
+                report = _decode_report.decode(data)
+                if isinstance(report, BornReport) and sender not in (0, report.pid):
+                    raise ValueError(f"process {sender} claims to be process {report.pid}")
+                return report
         except Exception as problem:
             # Which exceptions bytes of a stranger can raise in a decoder is not for us to list:
             # DecodeError, UnicodeDecodeError, and for deep nesting RecursionError.

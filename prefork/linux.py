@@ -227,6 +227,14 @@ def refuse_descriptors(sock: socket.socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
 
 
+def name_senders(sock: socket.socket) -> None:
+    """Lets the kernel say with each message which process has sent it (SCM_CREDENTIALS).
+
+    unix(7), SO_PASSCRED.  Only with CAP_SYS_ADMIN can a process name another one.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+
+
 def close_received(fd: int) -> None:
     """Closes a descriptor that came from an untrusted process, without waiting for a peer.
 

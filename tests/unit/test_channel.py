@@ -14,6 +14,7 @@ import pytest
 from prefork import linux
 from prefork.channel import (
     LIMIT,
+    BornReport,
     Channel,
     ExpireOrder,
     FailedReport,
@@ -174,6 +175,16 @@ def test_garbage_is_the_end_of_a_channel() -> None:
                 master.receive_report()
             assert "\n" not in str(problem.value)
             assert len(str(problem.value)) < 300
+
+
+def test_a_process_reports_no_other_process_as_its_own(pair: Pair) -> None:
+    """It would get the signals that the master means for a worker: the kernel knows the sender."""
+    master, worker = pair
+    worker.send(BornReport(os.getpid()))
+    assert master.receive_report() == BornReport(os.getpid())
+    worker.send(BornReport(os.getppid()))
+    with pytest.raises(InvalidReportError, match=f"process {os.getpid()} claims to be"):
+        master.receive_report()
 
 
 @pytest.mark.parametrize("refusing", [True, False])

@@ -140,6 +140,8 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> Processes:
         return None if pid >= WORKER else real(kind, pid, options)
 
     monkeypatch.setattr("prefork.master.processes.zygotes.os.waitid", waitid)
+    # One process speaks for all: the kernel is not asked who has sent a report.
+    monkeypatch.setattr("prefork.linux.name_senders", lambda sock: None)
     return fake
 
 
