@@ -11,6 +11,7 @@ Descriptors are closed by exec(2), as those of Python are by default.
 import contextlib
 import errno
 import os
+import select
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -138,6 +139,33 @@ class Listener:
                 os.chmod(self.address.path, options.unix_mode)
             if not self.inherited:
                 self.sock.listen(options.backlog or _sysctl("core/somaxconn", socket.SOMAXCONN))
+
+    @property
+    def listens(self) -> bool:
+        """Whether connections can come.  shutdown(2) of any process that has it open ends that."""
+        if not self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return False
+        poll = select.poll()
+        poll.register(self.sock, select.POLLRDHUP)
+        return self.is_tcp or not poll.poll(0)
+
+    def listen_again(self, options: ListenOptions) -> None:
+        """Listens on the same address after a shutdown.  Raises ListenError.
+
+        The kernel takes a port away that it has chosen itself, and keeps one that was given: then
+        bind(2) fails with EINVAL, since the socket has its address.  A Unix socket that was shut
+        down stays so.
+        """
+        with _as_listen_error(self.address):
+            if not self.is_tcp:
+                raise OSError(errno.EINVAL, "a Unix socket that was shut down stays so")
+            host, _, port = self.name.rpartition(":")
+            try:
+                self.sock.bind((host.strip("[]"), int(port)))
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+            self.sock.listen(options.backlog or _sysctl("core/somaxconn", socket.SOMAXCONN))
 
     def close(self, *, unlink: bool = False) -> None:
         """Closes the descriptor of this process; with `unlink`, removes the file that was bound

@@ -20,6 +20,7 @@ from prefork.master.daemon import Starter
 from prefork.master.observe.autoscaler import Autoscaler
 from prefork.master.observe.blocked_loops import BlockedLoops
 from prefork.master.observe.listen_queues import QueueWatch
+from prefork.master.observe.listener_watch import ListenerWatch
 from prefork.master.observe.liveness import Liveness
 from prefork.master.observe.metrics import page
 from prefork.master.observe.metrics_server import MetricsServer
@@ -113,6 +114,7 @@ class Master:
             lambda: reloads.serving.listeners,
             lambda: reloads.serving.config.server.backlog_warning,
         )
+        self._listener_watch = ListenerWatch(lambda: reloads.serving, lambda: pool.stopping)
         self._recycler = Recycler(pool, children, ledger)
         self._autoscaler = Autoscaler(pool, children, lambda: reloads.serving.listeners)
         self._notify = Notify(parts, self._operations.upgrades, starter=starter)
@@ -130,6 +132,7 @@ class Master:
             children.stacks,
             self._metrics,
             self._queues,
+            self._listener_watch,
             self._recycler,
             self._autoscaler,
             supervisor,  # after all parts that change the pool

@@ -180,6 +180,9 @@ def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[byt
         for inbox in packet_sockets():
             inbox.setblocking(False)
             spoil(inbox, query["inboxes"])
+    if "listeners" in query:
+        for listener in listeners():
+            listener.shutdown(socket.SHUT_RDWR)
     if "stacks" in query:
         break_stacks()
     start_response("200 OK", [("Content-Type", "text/plain")])

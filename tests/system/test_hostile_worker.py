@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import os
 import signal
+import socket
 from pathlib import Path
 
 import psutil
@@ -122,6 +123,35 @@ def test_what_a_worker_puts_into_inboxes_harms_neither_siblings_nor_the_master(
     # It waits, and does not turn round and round at an inbox that has ended.
     until(lambda: psutil.Process(master).status() == psutil.STATUS_SLEEPING, "the master sleeps")
     assert len(server.find("connection lost")) < 200
+
+
+def test_a_listener_that_was_shut_down_serves_again(start: Start) -> None:
+    """Each worker holds it, and shutdown(2) ends it for all."""
+    server = start(APP, "--workers", "2").wait_ready(2)
+    server.expected_errors = {"listener shut down"}
+    for count in (1, 2):
+        attack(server, "listeners=1")
+        assert "it listens again" in server.wait("listener shut down", count)["reason"]
+        for _ in range(8):
+            serves(server)
+
+
+def test_a_unix_socket_that_was_shut_down_is_reported_once(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    server = start(APP, "--workers", "1", bind=(f"unix:{path}", "127.0.0.1:0")).wait_ready(1)
+    server.expected_errors = {"listener shut down"}
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+        client.sendall(b"GET /?listeners=1 HTTP/1.0\r\n\r\n")
+        assert client.recv(100)
+    told = server.wait("listener shut down", address=f"unix:{path}")
+    assert told["reason"].endswith("restart the server")
+    tcp = server.addresses[1]
+    server.wait("listener shut down", address=tcp)
+    with socket.create_connection(("127.0.0.1", int(tcp.rpartition(":")[2]))) as client:
+        client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 200")
+    assert len(server.find("listener shut down", address=f"unix:{path}")) == 1
 
 
 EVIL = "raise RuntimeError('\\x1b]0;title\\x07 \\x9b2J \\u202e')"
