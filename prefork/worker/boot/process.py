@@ -113,6 +113,7 @@ def _serve(args: WorkerArgs, loaded: LoadedApplication | None) -> int:
         bind_to_cpus(config.process.cpu_affinity, slot)
         # Before the first thread: most of these rights are those of a thread.
         user = restrict(args) if loaded is None else {}
+        descriptors = OwnDescriptors()  # log files and pipes are others now
         confine_signals(config)
         if args.stacks is not None:
             start_stack_thread(args.stacks, end_without_master)

@@ -89,7 +89,9 @@ def _serve(args: ZygoteArgs) -> int:
     descriptors = open_descriptors()
     own = OwnDescriptors()
     try:
-        hooks = set_up_application(context.config, restrict(context))
+        user = restrict(context)
+        own = OwnDescriptors()  # log files and pipes are others now
+        hooks = set_up_application(context.config, user)
         loaded = LoadedApplication(hooks, load_service(context.config))
         resolve_lazy_imports()
         own.require()
