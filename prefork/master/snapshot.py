@@ -136,6 +136,7 @@ class LedgerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     queued: int
     waited: float
+    displaced: int = 0
     restarts: dict[str, int]
     reloads: dict[str, int]
     upgrades: dict[str, int]

@@ -18,6 +18,7 @@ from prefork.scoreboard.slot_layout import (
     CELLS,
     CHANGED,
     COUNTS,
+    DISPLACED,
     ENDED,
     ERROR,
     ERROR_AT,
@@ -110,6 +111,8 @@ class Counters(NamedTuple):
     """Requests for which a proxy said when it received them."""
     waited: float = 0.0
     """Seconds that these requests had waited before they reached the application."""
+    displaced: int = 0
+    """Connections that were ended to make room for others."""
 
     @property
     def requests(self) -> int:
@@ -131,6 +134,7 @@ class Counters(NamedTuple):
             self.seconds + other.seconds,
             self.queued + other.queued,
             self.waited + other.waited,
+            self.displaced + other.displaced,
         )
 
 
@@ -218,7 +222,8 @@ class SlotReader:
                     _seconds(reals[word + QUEUE_SECONDS]),
                 )
             )
-        return total
+        displaced = _number(self._words[slot_offset(slot) // 8 + DISPLACED])
+        return total._replace(displaced=displaced)
 
     def _counts(self, offset: int) -> list[int]:
         first = offset // 8 + COUNTS

@@ -12,6 +12,7 @@ from prefork.scoreboard.slot_layout import (
     CELLS,
     CHANGED,
     COUNTS,
+    DISPLACED,
     DURATION_BOUNDS,
     ENDED,
     ERROR_AT,
@@ -206,6 +207,10 @@ class WorkerStatsWriter:
         """The number of open WebSockets."""
         if count != self._websockets:
             self._websockets = self._words[self._word + WEBSOCKETS] = count
+
+    def set_displaced(self, count: int) -> None:
+        """The connections that were ended for others, so far."""
+        self._words[self._word + DISPLACED] = count
 
     def beat(self, now: float) -> None:
         """The worker's event loop turns, at `now` in monotonic seconds."""

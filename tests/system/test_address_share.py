@@ -2,12 +2,13 @@
 
 import socket
 from contextlib import ExitStack
+from http.client import HTTPConnection
 
 import pytest
 
 from tests.support.raw_http import Raw, request
 from tests.support.server import Server, Start
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, until
 from tests.system.test_http import APP, settings
 
 ROOM = 40
@@ -86,6 +87,30 @@ def test_another_address_is_served_by_an_asgi_application(start: Start, attack: 
         for _ in range(5):
             clients.connect(9).send(ASGI[attack])
     assert server.wait("connections displaced")["limit"] == ROOM
+
+
+def test_the_metric_counts_and_outlives_the_worker(start: Start) -> None:
+    server = full_server(start, "--set", "metrics.bind=127.0.0.2:0")
+    port = int(server.wait("metrics served")["address"].rpartition(":")[2])
+
+    def displaced() -> float:
+        connection = HTTPConnection("127.0.0.2", port, timeout=PATIENCE)
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
+        connection.close()
+        (line,) = [
+            line for line in text.splitlines() if line.startswith("prefork_connections_displaced")
+        ]
+        return float(line.split()[1])
+
+    with Clients(server) as clients:
+        for _ in range(ROOM + 7):
+            clients.connect(9).send(ATTACKS["unfinished bodies"])
+        until(lambda: displaced() == 7, "the metric shows all of them")
+        server.expected_errors = {"worker died"}
+        server.workers()[0].kill()
+        server.wait("worker ready", 2)
+        assert displaced() == 7
 
 
 def test_a_client_that_sends_stays_while_others_of_its_address_do_not(start: Start) -> None:

@@ -99,6 +99,9 @@ def _requests(parts: MasterParts) -> Iterator[MetricFamily]:
         done.queued,
         done.waited,
     )
+    yield counter(
+        "prefork_connections_displaced", "Connections that full workers ended for others."
+    ).add(done.displaced)
     yield counter("prefork_request_timeouts", "Requests over request_timeout.").add(
         parts.ledger.timeouts
     )

@@ -72,6 +72,7 @@ class Ledger(Struct):
         """The ledger of the master before."""
         done = Counters(
             *(state.cells, state.bytes, state.seconds, state.queued, state.waited),
+            state.displaced,
         )
         return Ledger(
             done,

@@ -83,7 +83,9 @@ class Admission(Generic[M]):
         self._lock = RLock()
         self._log_limit = logs.RateLimit(_LOG_EVERY)
         self._displacement: Displacement[M] = Displacement(share, self.limit)
-        self._displaced = 0
+        self.displaced = 0
+        """Connections that were ended for others."""
+        self._reported = 0
         self._displaced_log = logs.RateLimit(_LOG_EVERY)
 
     def refusal(
@@ -101,7 +103,7 @@ class Admission(Generic[M]):
             if self.limit and len(self.members) >= self.limit:
                 if not self._displacement.make_room(holder, now, self.members, parked, end):
                     return self._refused(_FULL)
-                self._displaced += 1
+                self.displaced += 1
                 self.report()
             return None
 
@@ -110,14 +112,15 @@ class Admission(Generic[M]):
 
         `finally_`: at once, since the worker ends.
         """
-        if not (self._displacement.ranked or self._displaced):
+        if not (self._displacement.ranked or self.displaced > self._reported):
             return
         with self._lock:
             if self._displacement.ranked:
                 self._displacement.forget(monotonic())
-            if not self._displaced or not (self._displaced_log.due() or finally_):
+            count = self.displaced - self._reported
+            if not count or not (self._displaced_log.due() or finally_):
                 return
-            count, self._displaced = self._displaced, 0
+            self._reported = self.displaced
             holder, held = self._displacement.largest()
             logs.event(
                 "warning",

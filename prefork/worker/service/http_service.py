@@ -225,6 +225,8 @@ class HttpService:
         finally_ = self._last or self._leave_at > 0.0
         self._refusals.report(finally_=finally_)
         self._admission.report(finally_=finally_)
+        if self._admission.displaced:
+            self._stats.set_displaced(self._admission.displaced)
         self._caller.flush()
 
     def after_fork_in_child(self) -> None:
