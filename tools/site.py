@@ -37,8 +37,10 @@ class Page(Struct, frozen=True):
 
     def markdown(self) -> str:
         if isinstance(self.source, str):
-            return site_documents.page(self.source, documents())
-        return self.source()
+            markdown = site_documents.page(self.source, documents())
+        else:
+            markdown = self.source()
+        return site_documents.link_keys(markdown, self.path)
 
 
 class Chapter(Struct, frozen=True):

@@ -24,8 +24,8 @@ def source_url() -> str:
 def page(source: str, pages: Mapping[str, str]) -> str:
     """The document `source` for the site; `pages` has the path in the site of each document.
 
-    All paths are relative: to the repository, and to the site. Keys in the text lead to the page of
-    their section. Raises ValueError for a link that leads nowhere.
+    All paths are relative: to the repository, and to the site. Raises ValueError for a link that
+    leads nowhere.
     """
     text = (ROOT / source).read_text(encoding="utf-8")
     if source == "README.md":
@@ -33,15 +33,24 @@ def page(source: str, pages: Mapping[str, str]) -> str:
         text = re.sub(r"^## Read it\n.*?^(?=MIT licence)", "", text, flags=re.DOTALL | re.MULTILINE)
     text = re.sub(r"<!--.*?-->\n?", "", text, flags=re.DOTALL)
     parts = _FENCE.split(text)
-    up = "../" * pages[source].count("/")
-    for number in range(0, len(parts), 2):
-        linked = _LINK.sub(
-            lambda found: f"{found[1]}{_target(found[2], source, pages)}{found[3]}", parts[number]
-        )
-        parts[number] = "".join(
+    parts[::2] = [
+        _LINK.sub(lambda found: f"{found[1]}{_target(found[2], source, pages)}{found[3]}", part)
+        for part in parts[::2]
+    ]
+    return "".join(parts)
+
+
+def link_keys(markdown: str, path: str) -> str:
+    """The page at `path` of the site, in which keys of the configuration lead to their section."""
+    up = "../" * path.count("/")
+    parts = _FENCE.split(markdown)
+    parts[::2] = [
+        "".join(
             line if line.startswith("#") else _KEY.sub(lambda found: _key(found, up), line)
-            for line in linked.splitlines(keepends=True)
+            for line in part.splitlines(keepends=True)
         )
+        for part in parts[::2]
+    ]
     return "".join(parts)
 
 

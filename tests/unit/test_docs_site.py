@@ -75,9 +75,17 @@ def test_links_lead_to_pages_or_to_the_source() -> None:
     assert f"]({source}/blob/main/deploy/systemd/prefork@.service)" in page
     home = site_documents.page("README.md", site.documents())
     assert "](configuration/file.md)" in home
-    assert "[`process.user`](configuration/process.md#user)" in home
     assert "## Read it" not in home
     assert "<!--" not in home
+
+
+def test_keys_lead_to_their_section() -> None:
+    block = "```\n`process.user`\n```\n"
+    text = f"## `process.user`\n`process.user`, `no.key`, [`process.user`](x)\n{block}"
+    there = "[`process.user`](../configuration/process.md#user)"
+    assert site_documents.link_keys(text, "guides/x.md") == (
+        f"## `process.user`\n{there}, `no.key`, [`process.user`](x)\n{block}"
+    )
 
 
 def test_a_link_that_leads_nowhere_is_an_error() -> None:
