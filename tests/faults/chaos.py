@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -39,6 +39,10 @@ from tests.support.processes import peers_of, stopped
 from tests.support.server import Server
 from tests.support.site import ask as command
 from tests.support.waiting import until
+
+DOWNLOAD, SLICE, PAUSE = 24_000_000, 65536, 0.02
+"""A slow download: its bytes, of which the kernel keeps some 4 MB, those taken at one time, and the
+seconds until the next time."""
 
 INTERVAL = 0.4
 """Seconds from one fault to the next, in the mean."""
@@ -94,16 +98,40 @@ class Clients(Load):
     def one_shot(self, rng: random.Random) -> None:
         self._connection(rng, 1, close=True)
 
+    def slow_download(self, rng: random.Random) -> None:
+        """One that takes longer than `graceful_timeout`, so that reloads come in its middle."""
+        self._talk(self._download)
+
+    def _download(self, connection: Connection) -> None:
+        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SLICE)
+        connection.send(f"/big?n={DOWNLOAD}", close=True)
+        got = bytearray()
+        try:
+            while data := connection.sock.recv(SLICE):
+                got += data
+                self.over.wait(PAUSE)
+        except OSError as problem:
+            raise Cut(bytes(got), str(problem)) from None
+        if not got.endswith(b"\r\n\r\n" + b"x" * DOWNLOAD):
+            raise Cut(bytes(got), "closed")
+        self.count()
+
     def _connection(self, rng: random.Random, requests: int, *, close: bool) -> None:
+        def converse(connection: Connection) -> None:
+            for _ in range(requests):
+                last = ask(connection, rng, close=close, moves=True).last
+                self.count()
+                if last:
+                    return
+
+        self._talk(converse)
+
+    def _talk(self, converse: Callable[[Connection], None]) -> None:
         before = len(self.killed)
         try:
             with Connection(self.port) as connection:
                 try:
-                    for _ in range(requests):
-                        last = ask(connection, rng, close=close, moves=True).last
-                        self.count()
-                        if last:
-                            return
+                    converse(connection)
                 except Cut:
                     if not explained(connection, self.killed[before:]):
                         raise
@@ -297,6 +325,7 @@ bind = ["127.0.0.1:0"{more}]
 count = {count}
 preload = true
 boot_timeout = {boot_timeout}
+graceful_timeout = 4
 max_requests = 300
 max_requests_jitter = 200
 warmup = ["{warmup}"]
@@ -354,6 +383,7 @@ def run(faults: Iterable[Fault], place: Path, outcome: Outcome) -> None:
             clients = Clients(port=server.wait_ready(4).port)
             clients.run(clients.keep_alive, 6)
             clients.run(clients.one_shot, 3)
+            clients.run(clients.slow_download, 2)
             clients.wait_answers(20)
             actions = Faults(place, server, clients, port)
             _play(faults, actions, clients, outcome)
@@ -401,8 +431,9 @@ def _settle(server: Server, place: Path, port: int, clients: Clients, outcome: O
     def done() -> bool:
         workers = command(server, "status")["workers"]
         generations = [worker["generation"] for worker in workers]
-        # An upgrade that nobody waited for may come after it.
-        return len(generations) == 3 and min(generations) == max(generations) >= generation
+        # An upgrade that nobody waited for may come after it; some stay for a slow download.
+        serving = sum(worker["state"] != "retiring" for worker in workers)
+        return serving == 3 and len(set(generations)) == 1 and bool(generations[0] >= generation)
 
     until(done, "three workers of the last generation, and nothing else")
     clients.wait_answers(100)
