@@ -1,11 +1,17 @@
 """Responses that take long: because of their client, or because of the application."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 from tests.apps.basic import missing, query
+
+Scope = dict[str, Any]
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 
 PIECE = bytes(range(256)) * 256
 """64 KiB."""
@@ -92,6 +98,14 @@ ROUTES: dict[str, Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]] =
     "/stuck": stuck,
     "/received": received,
 }
+
+
+async def asgi(scope: Scope, receive: Receive, send: Send) -> None:
+    """An ASGI application: ?n= pieces."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    for _ in range(int(scope["query_string"].partition(b"n=")[2])):
+        await send({"type": "http.response.body", "body": PIECE, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
 
 
 def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

@@ -49,6 +49,19 @@ def test_a_connection_that_was_opened_at_import_is_named(
     database.close()
 
 
+def test_a_database_and_an_event_loop_are_named(start: Start, tmp_path: Path) -> None:
+    source = (
+        "import asyncio, sqlite3\n"
+        f"db = sqlite3.connect({str(tmp_path / 'db')!r})\n"
+        "db.execute('CREATE TABLE t (x)')\ndb.commit()\n"
+        "loop = asyncio.new_event_loop()\n"
+    )
+    server = serve(start, tmp_path, source, *PRELOAD)
+    peers = server.wait("connections are shared by the workers")["peers"]
+    assert f"the database {tmp_path / 'db'}" in peers
+    assert "an event loop (descriptor" in peers
+
+
 def test_what_workers_may_share_is_not_reported(start: Start, tmp_path: Path) -> None:
     source = (
         "import socket\n"

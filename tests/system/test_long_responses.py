@@ -16,6 +16,7 @@ from tests.support.slow_client import SlowClient, whole
 from tests.support.waiting import until
 
 APP = "tests.apps.long_responses:app"
+ASGI = "tests.apps.long_responses:asgi"
 PIECES = 480
 """Some 30 MB, which is more than the kernel keeps for a client."""
 
@@ -47,10 +48,14 @@ def waits_for_client(server: Server, seconds: float) -> bool:
     )
 
 
-@pytest.mark.parametrize("path", ["/generated", "/written", "/wrapped", "/whole"])
+@pytest.mark.parametrize("path", ["/generated", "/written", "/wrapped", "/whole", "/asgi"])
 def test_a_response_is_not_cut_because_its_client_is_slow(start: Start, path: str) -> None:
     limits = settings(workers__request_timeout=1, workers__slow_request=0.5)
-    server = start(APP, "--workers", "1", *limits, *LITTLE_ROOM).wait_ready(1)
+    app = APP
+    if path == "/asgi":
+        app = ASGI
+        limits += settings(server__protocol="asgi")
+    server = start(app, "--workers", "1", *limits, *LITTLE_ROOM).wait_ready(1)
     with SlowClient(server, f"{path}?n={PIECES}") as client:
         client.take(1 << 20)
         until(lambda: waits_for_client(server, 2.5), "the call waits for its client")
@@ -171,7 +176,7 @@ def stays(server: Server, pid: int) -> None:
 
 
 @pytest.mark.parametrize("command", ["reload", "upgrade"])
-@pytest.mark.parametrize("kind", ["file", "kept", "generated"])
+@pytest.mark.parametrize("kind", ["file", "kept", "generated", "asgi"])
 def test_a_download_goes_on_over_a_reload(
     start: Start, site: Path, command: str, kind: str
 ) -> None:
@@ -179,8 +184,12 @@ def test_a_download_goes_on_over_a_reload(
     if kind == "file":
         path, target = "/large.bin", str(site)
     else:
-        path, target = f"/{'whole' if kind == 'kept' else kind}?n={PIECES}", APP
-        if kind == "generated":
+        path = f"/{'whole' if kind == 'kept' else kind}?n={PIECES}"
+        target = APP
+        if kind == "asgi":
+            target = ASGI
+            limits += settings(server__protocol="asgi")
+        if kind != "kept":
             limits += LITTLE_ROOM
     server = start(target, "--workers", "1", *limits).wait_ready(1)
     (old,) = server.worker_pids()

@@ -27,11 +27,12 @@ def open_descriptors() -> set[int]:
 
 
 def warn_of_connections(before: set[int]) -> None:
-    """Logs the connections that were opened since `before` (`open_descriptors`).
+    """Logs what was opened since `before` (`open_descriptors`) and cannot be shared.
 
-    To be called in a zygote.  Only streams: datagrams of several processes do not mix.
+    To be called in a zygote.  That is streams (datagrams of several processes do not mix), SQLite
+    databases (https://www.sqlite.org/howtocorrupt.html, 2.7), and the epoll of an event loop.
     """
-    peers = [peer for fd in sorted(open_descriptors() - before) if (peer := _peer(fd))]
+    peers = [peer for fd in sorted(open_descriptors() - before) if (peer := _unshareable(fd))]
     if peers:
         logs.event(
             "warning",
@@ -41,6 +42,23 @@ def warn_of_connections(before: set[int]) -> None:
             " workers read and write the same ones; open them in the hook after_fork, or at the"
             " first request",
         )
+
+
+def _unshareable(fd: int) -> str:
+    """What a descriptor is that processes cannot share; "" for all else."""
+    try:
+        target = os.readlink(f"/proc/self/fd/{fd}")
+        if target == "anon_inode:[eventpoll]":
+            return f"an event loop (descriptor {fd})"
+        if target.startswith("/"):
+            return f"the database {target}" if os.pread(fd, 16, 0) == _SQLITE else ""
+    except OSError:  # closed meanwhile, or not to be read
+        return ""
+    return _peer(fd)
+
+
+_SQLITE = b"SQLite format 3\0"
+"""How a file begins (https://www.sqlite.org/fileformat.html, 1.2)."""
 
 
 def _peer(fd: int) -> str:
