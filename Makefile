@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: serve test test-all test-lowest test-newest lint docs lock system-packages bench bench-quick bench-packages chaos abuse autobahn fuzz share release deb test-deb test-image nightly coverage help clean
+.PHONY: serve test test-all test-lowest test-newest lint docs lock system-packages bench bench-quick bench-packages chaos abuse takeover autobahn fuzz share release deb test-deb test-image nightly coverage help clean
 
 # A terminal is shown how far pip is; a log is not.
 PIP := $(BIN)/python -m pip --disable-pip-version-check $(if $(MAKE_TERMOUT),,--quiet)
@@ -103,6 +103,11 @@ bench-quick: bench/.venv/.installed  ## the rows of it that matter most, a minut
 SECONDS ?= 60
 chaos: $(VENV)/.test  ## a server under load and faults: SECONDS=60 SEED=1
 	$(BIN)/python -m tests.faults.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
+# Attacks of a worker that an attacker controls, on the master and on its siblings: make takeover SECONDS=60
+takeover: $(VENV)/.test  ## attacks of a worker that was taken over: SECONDS=60 SEED=7
+	$(BIN)/python -m tests.faults.takeover --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tests.faults.takeover --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) --preload
 
 # Attacks from outside, each with a good client beside it: make abuse SECONDS=3 SERVER=gunicorn
 abuse: SECONDS := $(if $(filter command line environment,$(origin SECONDS)),$(SECONDS),3)

@@ -167,10 +167,29 @@ def listeners() -> list[socket.socket]:
     return [sock.dup() for sock in (each.sock for each in _args().listeners)]
 
 
+def random_packet(seed: int) -> bytes:
+    """A report, damaged: cut, with other bytes, values or names, or repeated in itself."""
+    generator = random.Random(seed)
+    data = bytearray(generator.choice([*REPORTS.values(), *PACKETS.values()])[:2000])
+    for _ in range(generator.randrange(1, 5)):
+        place = generator.randrange(len(data) + 1)
+        match generator.randrange(4):
+            case 0:
+                del data[place:]
+            case 1:
+                data[place:place] = generator.randbytes(generator.randrange(1, 9))
+            case 2:
+                data[place:place] = data[: generator.randrange(60_000 // (len(data) + 1) + 2)]
+            case 3:
+                data[place : place + 4] = generator.choice([b"1e999", b"null", b"[[", b'"', b"\0"])
+    return bytes(data[:60_000]) or b"\0"
+
+
 def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     query = dict(parse_qsl(environ["QUERY_STRING"]))
     if "packet" in query:
-        channel().send(PACKETS[query["packet"]])
+        name = query["packet"]
+        channel().send(PACKETS[name] if name in PACKETS else random_packet(int(name)))
     if "report" in query:
         flood(channel(), REPORTS[query["report"]], int(query["count"]))
     if "descriptors" in query:
