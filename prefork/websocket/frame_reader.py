@@ -184,6 +184,11 @@ class FrameReader:
         """Bytes that are kept: of an unfinished message, and of what is not read yet."""
         return self._size + len(self._data) - self._at
 
+    @property
+    def missing(self) -> int:
+        """Bytes that have not come of the frame whose payload is being read."""
+        return self._left
+
     def feed(self, data: bytes) -> None:
         """More bytes from the client, for `next`."""
         rest = self._data[self._at :] if self._at < len(self._data) else b""

@@ -51,8 +51,11 @@ from prefork.worker.service.asgi_call import (
 )
 from prefork.worker.transport.output_buffer import AHEAD
 
-_READ = 64 * 1024
-"""Bytes read at one time."""
+_READ = 65 * 1024
+"""Bytes read at one time, so that a message of 64 KiB may come whole, with its head."""
+
+_READ_MOST = 256 * 1024
+"""The same while more than that is missing of a frame."""
 
 _OVERHEAD = 128
 """Bytes that a message in the queue counts for beside its own."""
@@ -60,6 +63,9 @@ _OVERHEAD = 128
 _COUNTED = 16 * 1024
 """Bytes up to which what a WebSocket holds is not counted in the worker's budget: each change
 would cost a lock."""
+
+_LATE = 0.3
+"""Seconds by which a deadline may be seen too late, since they are looked at by the tick."""
 
 _LAST_READS = 8
 """Reads of a lost connection, which may yet hold a close frame."""
@@ -115,7 +121,7 @@ class AsgiWebsocket:
 
     __slots__ = (
         *("_arrived", "_clock", "_connected", "_counted"),
-        *("_disconnect", "_drained", "_handshake", "_late", "_owner"),
+        *("_disconnect", "_drained", "_handshake", "_late", "_ending", "_owner", "_paused"),
         *("_queue", "_queued", "_response", "_rules", "_sending", "_session", "_state"),
         *(
             "accepted",
@@ -174,6 +180,8 @@ class AsgiWebsocket:
         # What is sent: a message by half, and frames of the server's that wait for its end.
         self._sending = False
         self._late = b""
+        self._paused = False  # nothing is read
+        self._ending = False  # the session is closed, and the last message is sent by half
         self._clock: WebsocketClock | None = None
         """Once it is accepted."""
         self._arrived: list[asyncio.Future[None]] = []
@@ -207,18 +215,18 @@ class AsgiWebsocket:
 
     @property
     def events(self) -> int:
-        if self.connection.unsent is None and self._queued < self._rules.receive_queue:
-            return EPOLLIN if self._session is not None else 0  # what is usual
         events = EPOLLOUT if self.connection.unsent is not None else 0
-        return events | EPOLLIN if self._session is not None and self._may_read else events
+        return events if self._session is None or self._paused else events | EPOLLIN
 
     @property
     def _may_read(self) -> bool:
         """There is room for what comes, and for the answers to it."""
         unsent = self.connection.unsent
-        return (self._queued < self._rules.receive_queue or self._state is _CLOSING) and (
-            unsent is None or unsent.memory <= UNSENT // 2
-        )
+        if self._ending or (
+            self._queued >= self._rules.receive_queue and self._state is not _CLOSING
+        ):
+            return False
+        return unsent is None or unsent.memory <= UNSENT // 2
 
     def deadline(self, now: float) -> float:
         return 0.0 if self._clock is None else self._clock.due
@@ -230,12 +238,20 @@ class AsgiWebsocket:
             self._flush_late()
             if connection.unsent is None or connection.broken:
                 wake_all(self._drained)
+        if self._ending and not (self._sending or self._late):
+            self._finish()
+            return
         if self._session is None:
             connection.read_ahead()
         elif connection.broken:
             self._lost()
         elif self._may_read:
+            self._paused = False
             self._read(now)
+        else:
+            # Not before something comes: most often the application has received by then, and
+            # nothing has to change in the epoll.
+            self._paused = True
 
     def client_left(self) -> None:
         if self._session is None:
@@ -267,7 +283,8 @@ class AsgiWebsocket:
         if clock is None:
             return
         now = monotonic()
-        clock.stop(now, SERVICE_RESTART if reload else GOING_AWAY, max(by - now, 0.0))
+        patience = max(by - now - _LATE, 0.0)
+        clock.stop(now, SERVICE_RESTART if reload else GOING_AWAY, patience)
         if self._state is _OPEN:
             self._close(clock.code, "")
         else:
@@ -309,7 +326,9 @@ class AsgiWebsocket:
         assert session is not None
         assert self._clock is not None
         try:
-            data = connection.sock.recv(_READ, _DONTWAIT)
+            missing = session.reader.missing
+            size = _READ if missing <= _READ else min(missing, _READ_MOST)
+            data = connection.sock.recv(size, _DONTWAIT)
         except BlockingIOError:
             return False
         except OSError:
@@ -360,7 +379,14 @@ class AsgiWebsocket:
                     code=violation.code,
                     reason=violation.reason,
                 )
-        self._finish()
+        if self._sending:
+            # The client gets the message that is sent by half, and the close frame behind it.
+            self._state, self._ending = _CLOSING, True
+            assert self._clock is not None
+            self._clock.closing(monotonic())
+            self._owner.settle(self.connection)
+        else:
+            self._finish()
 
     def _count_held(self, session: WebSocketSession) -> None:
         """Counts what is kept in the worker's budget; if there is no room, the WebSocket ends."""
@@ -398,10 +424,9 @@ class AsgiWebsocket:
                 self._take_messages(session)
             if queue:
                 message = queue.popleft()
-                before = self._queued
-                self._queued = before - len(message) - _OVERHEAD
-                if before >= self._rules.receive_queue and session is not None:
-                    self._take_messages(session)
+                self._queued -= len(message) + _OVERHEAD
+                if self._paused and self._may_read:
+                    self._paused = False
                     self._owner.settle(self.connection)
                 if type(message) is str:
                     return {"type": "websocket.receive", "text": message}
@@ -524,6 +549,8 @@ class AsgiWebsocket:
         self._sending = False
         self._flush_late()
         wake_all(self._drained)
+        if self._ending and not self._late:
+            self._finish()
 
     async def _send_body(self, message: Message) -> None:
         """A piece of the response that denies the WebSocket."""
@@ -589,6 +616,7 @@ class AsgiWebsocket:
             self._lost()
             return
         self._clock.closing(monotonic())
+        self._paused = False
         wake_all(self._arrived)
         wake_all(self._drained)
         self._owner.settle(self.connection)
