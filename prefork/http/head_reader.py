@@ -135,7 +135,9 @@ def read_head(
         environ = _with_repeated(base, pairs)
     if "" in environ:
         del environ[""]
-        if not gateway:
+        if gateway:
+            untrusted_proxies.inspect_trusted(peer[0], data)
+        else:
             untrusted_proxies.inspect(peer[0], data)
 
     # The request line. What is usual is read here, and all else by `read_request_line`.

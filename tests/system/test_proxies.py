@@ -78,6 +78,23 @@ def test_only_the_client_and_the_scheme_are_believed_by_default(start: Start) ->
     assert "spoofed" not in json.dumps(told)
 
 
+def test_a_header_of_a_trusted_proxy_that_is_not_believed_is_reported_once(start: Start) -> None:
+    server = start(
+        *(APP, "--workers", "1", "--set", f"http.trusted_proxies={TRUSTED}"),
+    ).wait_ready(1)
+    with talk(server) as client:
+        for lines in (("X-Forwarded-For: 203.0.113.9", "X_Forwarded_Host: a.example"), ()):
+            assert client.ask(request("/", *lines)).status == 200
+        assert not server.find("forwarded headers ignored")
+        for _ in range(3):
+            assert client.ask(request("/", "X-Forwarded-PREFIX: /shop")).status == 200
+    event = server.wait("forwarded headers ignored")
+    assert (event["peer"], event["header"]) == ("127.0.0.1", "X-Forwarded-Prefix")
+    assert 'add "X-Forwarded-Prefix" to http.trusted_headers' in event["hint"]
+    server.stop()
+    assert len(server.find("forwarded headers ignored")) == 1
+
+
 def test_a_trusted_proxy_speaks_for_its_client(trusting: Server) -> None:
     with talk(trusting) as client:
         told = environ_of(

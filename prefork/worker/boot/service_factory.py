@@ -11,9 +11,10 @@ from prefork.apps.application_loader import LoadError, load
 from prefork.apps.health import Health
 from prefork.apps.wsgi import Application, FileWrapper, errors_stream
 from prefork.config import Config
+from prefork.config.values import FORWARDING_HEADERS
 from prefork.http.request_id import RequestIds
 from prefork.http.response_head import name_server
-from prefork.http.untrusted_proxy import untrusted_proxies
+from prefork.http.untrusted_proxy import disbelieved, untrusted_proxies
 from prefork.scoreboard import ThreadRecord
 from prefork.worker.boot import untrusted_proxy_warning
 from prefork.worker.boot.warmup import warm_up
@@ -164,6 +165,8 @@ def http_surroundings(args: WorkerArgs, *, multithread: bool) -> HttpSurrounding
     _keep_freed_memory()
     name_server(http.server_header)
     untrusted_proxies.report = untrusted_proxy_warning.warn
+    untrusted_proxies.report_header = untrusted_proxy_warning.warn_of_header
+    untrusted_proxies.disbelieved = disbelieved(FORWARDING_HEADERS, http.trusted_headers)
     admission: Admission[HttpConnection] = Admission(
         http.max_connections,
         http.max_connections_per_address,
