@@ -1,12 +1,13 @@
 """`prefork.serve`: starts a server from a Python program."""
 
+import sys
 import threading
 from collections.abc import Mapping
 from typing import Any
 
 from prefork import StartError
 from prefork.apps import given_application
-from prefork.config import Override, Source
+from prefork.config import Override, Source, parse_value
 from prefork.master import start
 from prefork.worker.boot import exit_callbacks
 
@@ -30,3 +31,35 @@ def serve(target: Any, settings: Mapping[str, Any], *, tcp: bool, watch: bool) -
         section, _, key = name.partition(".")
         overrides.append(Override(section, key, value, "prefork.serve()"))
     return start.serve(Source(target, tuple(overrides), tcp), watch=watch)
+
+
+_PASTE_KEYS = {"bind": "server.bind", "workers": "workers.count", "threads": "workers.threads"}
+
+
+def serve_for_paste(
+    application: Any,
+    global_conf: Mapping[str, str],
+    host: str = "",
+    port: str = "",
+    listen: str = "",
+    **settings: str,
+) -> None:
+    """Serves the application of a Paste file, as `pserve` does with `use = egg:prefork`.
+
+    It is the entry point `paste.server_runner` of PasteDeploy.  The keys are those of its section:
+    `bind` (or `listen`, as for waitress): addresses; or `host` and `port`; `workers`, `threads`,
+    and any other by its full name, such as `http.keepalive`.
+
+    Raises SystemExit if the server fails.
+    """
+    given = {_PASTE_KEYS.get(name, name): parse_value(text) for name, text in settings.items()}
+    if addresses := (settings.get("bind", "") or listen).split():
+        given["server.bind"] = addresses
+    elif host or port:
+        given["server.bind"] = [f"{host or '127.0.0.1'}:{port or 8000}"]
+    try:
+        status = serve(application, given, tcp=False, watch=False)
+    except StartError as error:
+        sys.exit(f"prefork: {error}")
+    if status:
+        sys.exit(status)

@@ -1,9 +1,11 @@
 """`prefork.serve`: a server that a Python program starts."""
 
+import importlib
 import os
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import psutil
 import pytest
 
 import prefork
-from tests.support.commands import ROOT, prefork_command
+from tests.support.commands import ROOT, prefork_command, run_prefork
 from tests.support.waiting import PATIENCE, until
 
 SCRIPT = """
@@ -159,3 +161,97 @@ def test_what_it_cannot_serve() -> None:
     thread.start()
     thread.join()
     assert raised == ["prefork.serve() has to be called in the main thread: it handles signals"]
+
+
+PRINTING = """
+import sys
+import prefork
+print("printed before")
+sys.stdout.write("and no end of line")
+prefork.serve("tests.apps.basic:app", bind="127.0.0.1:0", settings={settings})
+print("; printed after")
+"""
+
+
+@pytest.mark.parametrize("preload", [True, False])
+def test_what_is_printed_before_a_daemon_starts_is_shown_once(
+    tmp_path: Path, preload: bool
+) -> None:
+    control, log = tmp_path / "control", tmp_path / "log"
+    settings = {
+        "process.daemon": True,
+        "workers.preload": preload,
+        "control.path": str(control),
+        "log.error": str(log),
+    }
+    program = tmp_path / "program.py"
+    program.write_text(PRINTING.format(settings=settings))
+    with (tmp_path / "out").open("wb") as out:  # not a terminal: print keeps it in a buffer
+        subprocess.run(
+            [sys.executable, program],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=out,
+            check=True,
+            timeout=PATIENCE,
+        )
+    run_prefork("stop", "--control", str(control))
+    assert (tmp_path / "out").read_text() == "printed before\nand no end of line; printed after\n"
+    assert "printed" not in log.read_text()
+
+
+PASTE = """
+import sys
+from prefork.embed import serve_for_paste
+from tests.apps.basic import app
+serve_for_paste(app, {{}}, **{settings})
+"""
+
+
+def run_paste(tmp_path: Path, **settings: str) -> list[str]:
+    program = tmp_path / "paste.py"
+    program.write_text(PASTE.format(settings=settings))
+    return [sys.executable, str(program)]
+
+
+def test_a_paste_file_starts_it(tmp_path: Path) -> None:
+    address, control = tmp_path / "web", tmp_path / "control"
+    command = run_paste(
+        tmp_path,
+        listen=f"unix:{address} 127.0.0.1:0",
+        workers="1",
+        **{"control.path": str(control), "http.keepalive": "7"},
+    )
+    with subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if b"generation settled" in line:
+                break
+        found = run_prefork("status", "--control", str(control)).stdout
+        assert f"unix:{address}, 127.0.0.1:" in found
+        assert "target 1 workers" in found
+        run_prefork("stop", "--control", str(control))
+        assert process.wait(PATIENCE) == 0
+
+
+def test_an_error_in_a_paste_file_is_a_line(tmp_path: Path) -> None:
+    done = subprocess.run(
+        run_paste(tmp_path, host="127.0.0.1", port="99999"),
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("prefork: prefork.serve(): server.bind:")
+
+
+def test_the_package_has_the_entry_point_of_paste() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    target = project["entry-points"]["paste.server_runner"]["main"]
+    module, _, name = target.partition(":")
+    assert callable(getattr(importlib.import_module(module), name))

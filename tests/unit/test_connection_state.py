@@ -33,6 +33,7 @@ from prefork.worker.protocol.connection_state import (
 )
 from prefork.worker.protocol.http_connection import HttpConnection
 from prefork.worker.protocol.secured_connection import ListenerSecurity, SecuredConnection
+from prefork.worker.protocol.state_change import successor
 from prefork.worker.schedule.poller import EPOLLIN, EPOLLOUT
 from prefork.worker.schedule.worker_listener import WorkerListener
 from prefork.worker.service.admission import Admission
@@ -437,3 +438,13 @@ def test_a_state_that_the_table_does_not_allow_ends_the_connection(
                 assert lost.pop() == f"state {after.value!r} after {state.value!r}"
                 connection.broken = False
         connection.close()
+
+
+@pytest.mark.parametrize("now", ConnectionState)
+@pytest.mark.parametrize("wanted", ConnectionState)
+def test_a_state_that_the_table_does_not_allow_is_the_end_of_the_connection(
+    now: ConnectionState, wanted: ConnectionState, capfd: pytest.CaptureFixture[str]
+) -> None:
+    allowed = wanted is now or wanted in TABLE[now].successors
+    assert successor(now, wanted) is (wanted if allowed else ConnectionState.CLOSED)
+    assert ("connection lost" in capfd.readouterr().err) is not allowed

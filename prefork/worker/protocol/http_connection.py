@@ -34,6 +34,7 @@ from prefork.worker.protocol.connection_state import (
     Readiness,
     TimeLimit,
 )
+from prefork.worker.protocol.state_change import successor
 from prefork.worker.schedule.handover import UNREAD, HandoverMessage
 from prefork.worker.transport.client_limits import ClientLimits, Pace, due
 from prefork.worker.transport.lingering_close import LingeringClose
@@ -166,17 +167,9 @@ class HttpConnection(ResponseWriter):
         self.wheel_time = inf
 
     def enter(self, state: ConnectionState) -> None:
-        """Changes the state, to one that the table allows; any other ends the connection.
-
-        The latter is a defect of ours.  It is logged, and costs this client its connection, and no
-        other client of the worker.
-        """
-        if state is not self.state and state not in TABLE[self.state].successors:
-            reason = f"state {state.value!r} after {self.state.value!r}"
-            logs.event("error", "connection lost", reason=reason)
-            self.broken = True
-            state = _CLOSED
-        self.state = state
+        """Changes the state, to one that the table allows; any other ends the connection."""
+        self.state = successor(self.state, state)
+        self.broken = self.broken or self.state is not state
 
     @property
     def _ended_unseen(self) -> bool:

@@ -9,7 +9,8 @@ import contextlib
 import socket
 from math import inf
 
-from prefork.worker.protocol.connection_state import TABLE, ConnectionState
+from prefork.worker.protocol.connection_state import ConnectionState
+from prefork.worker.protocol.state_change import successor
 from prefork.worker.schedule.worker_listener import WorkerListener
 from prefork.worker.transport.accepted_socket import PeerAddress, peer_name
 from prefork.worker.transport.lingering_close import LingeringClose
@@ -39,9 +40,8 @@ class TcpConnection:
         self.wheel_time = inf
 
     def enter(self, state: ConnectionState) -> None:
-        """Changes the state, to one that the table allows."""
-        assert state is self.state or state in TABLE[self.state].successors, (self.state, state)
-        self.state = state
+        """Changes the state, to one that the table allows; any other ends the connection."""
+        self.state = successor(self.state, state)
 
     def set_client(self, address: PeerAddress) -> None:
         """Names the client; `address`: in the form of accept(2)."""

@@ -26,8 +26,8 @@ The rules:
   take back what lies in its inbox; the master leaves a *probe* there, a packet without a
   descriptor, so that the inbox is not empty before its worker runs again.
 - A connection may move if it is fresh, between two requests, or in the middle of a request of which
-  at most 64 KiB have come.  The receiver's parser reads these bytes anew: the state of a parser
-  cannot be sent.
+  at most 64 KiB have come.  The receiver's reader reads these bytes anew: the state of a reader
+  is not sent.
 
 Still racy: between two calls a busy worker looks idle, and an idle one may become busy before it
 reads its inbox.  Its watcher then sends the connection on, up to HOPS times: it is served late, but

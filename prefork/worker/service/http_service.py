@@ -106,7 +106,7 @@ class HttpService:
         self._leave_at = 0.0
         """Monotonic seconds at which idle connections end; 0 while the worker serves on."""
 
-    # prefork.worker.schedule.worker_loop.Service
+    # prefork.worker.schedule.service_interface.Service
 
     def serve_accepted(
         self, accepted: AcceptedSocket, listener: WorkerListener, record: ThreadRecord

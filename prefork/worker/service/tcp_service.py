@@ -82,7 +82,7 @@ class TcpService:
         self._forked = False
         self._input_ended = False
 
-    # prefork.worker.schedule.worker_loop.Service
+    # prefork.worker.schedule.service_interface.Service
 
     def serve_accepted(
         self, accepted: AcceptedSocket, listener: WorkerListener, record: ThreadRecord
@@ -225,6 +225,8 @@ class TcpService:
 
     def _call(self, connection: TcpConnection, record: ThreadRecord) -> None:
         connection.enter(_CALL)
+        if connection.state is not _CALL:
+            return self._close(connection)
         threads = self._threads
         now = monotonic()
         record.start(now, connection.peer.encode(), connection.peer)
