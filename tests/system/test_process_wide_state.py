@@ -8,10 +8,11 @@ from time import monotonic
 import psutil
 import pytest
 
+from tests.support.commands import ROOT
 from tests.support.passable import passable
 from tests.support.raw_http import request, talk
 from tests.support.server import Server, Start
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, until
 
 CHANGES = "tests.apps.process_wide:app"
 
@@ -84,6 +85,24 @@ def test_a_log_whose_reader_has_gone_does_not_end_the_worker(start: Start) -> No
     worker = server.get("/pid")
     for _ in range(5):
         assert server.get("/pid") == worker
+
+
+@pytest.mark.parametrize("preload", ["true", "false"])
+def test_a_reload_that_opens_other_logs_closes_nothing_of_the_server(
+    start: Start, tmp_path: Path, preload: str
+) -> None:
+    file = tmp_path / "site.toml"
+    site = '[server]\napp = "tests.apps.basic:app"\nchdir = "{}"\n[workers]\npreload = {}\n'
+    site = site.format(ROOT, preload)
+    file.write_text(f'{site}[log]\nerror = "one.log"\naccess = "access.log"\n')
+    server = start(str(file), default_format=True)
+    log = tmp_path / "one.log"
+    until(lambda: log.exists() and "generation settled" in log.read_text(), "the start")
+    server.command("reload")
+    file.write_text(f'{site}[log]\nerror = "two.log"\n')
+    server.command("reload")
+    server.command("upgrade")
+    assert "error" not in (tmp_path / "two.log").read_text()
 
 
 @pytest.mark.parametrize("preload", ["true", "false"])

@@ -10,9 +10,12 @@ FAILED_TO_BOOT = 3
 """Exit status of a worker or a zygote whose application could not be loaded."""
 
 
-def report_failure(channel: Channel, own: OwnDescriptors, problem: BaseException) -> None:
-    """Sends the master the reason; if the application has closed the channel, it is logged."""
-    if own.is_open(channel.fileno()):
+def report_failure(channel: Channel, own: OwnDescriptors | None, problem: BaseException) -> None:
+    """Sends the master the reason; if the application has closed the channel, it is logged.
+
+    own: None before anything of the application was imported.
+    """
+    if own is None or own.is_open(channel.fileno()):
         channel.send(FailedReport(describe(problem)))
     else:  # the log may be closed as well, but for the standard error
         logs.event("error", "worker failed to boot", traceback=describe(problem))

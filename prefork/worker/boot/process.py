@@ -108,7 +108,7 @@ def _serve(args: WorkerArgs, loaded: LoadedApplication | None) -> int:
     config, scoreboard, slot = args.config, args.scoreboard, args.slot
     protect_from_forks([*(listener.sock for listener in args.listeners), args.channel])
     worker = WorkerInfo(slot, args.generation, os.getpid(), args.name)
-    descriptors = OwnDescriptors()
+    descriptors = None
     try:
         bind_to_cpus(config.process.cpu_affinity, slot)
         # Before the first thread: most of these rights are those of a thread.
@@ -117,6 +117,7 @@ def _serve(args: WorkerArgs, loaded: LoadedApplication | None) -> int:
         confine_signals(config)
         if args.stacks is not None:
             start_stack_thread(args.stacks, end_without_master)
+        descriptors = OwnDescriptors()  # after the logs of this generation were opened
         hooks = set_up_application(config, user) if loaded is None else loaded.hooks
         hooks.call("after_fork", worker)
         found = load_service(config) if loaded is None else loaded.service

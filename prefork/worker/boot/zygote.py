@@ -87,10 +87,10 @@ def _serve(args: ZygoteArgs) -> int:
         lambda: not forks.under_way,
     )
     descriptors = open_descriptors()
-    own = OwnDescriptors()
+    own = None
     try:
         user = restrict(context)
-        own = OwnDescriptors()  # log files and pipes are others now
+        own = OwnDescriptors()  # after the logs of this generation were opened
         hooks = set_up_application(context.config, user)
         loaded = LoadedApplication(hooks, load_service(context.config))
         resolve_lazy_imports()
