@@ -13,6 +13,7 @@ import errno
 import os
 import select
 import socket
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -422,6 +423,19 @@ def _reason(address: Address, error: OSError) -> str:
     return _ADVICE.get(error.errno or 0) or str(error)
 
 
+@contextlib.contextmanager
+def _borrowed() -> Iterator[None]:
+    """Modules that are imported in the block are dropped after it: each worker that this process
+    forks later would have them."""
+    before = set(sys.modules)
+    try:
+        yield
+    finally:
+        for name in sys.modules.keys() - before:
+            del sys.modules[name]
+
+
+@_borrowed()
 def _holder(address: Address) -> str:
     """The process that listens on an address: " by nginx (pid 12)", or "" if it can't be seen."""
     import psutil  # a megabyte that only an error needs

@@ -8,13 +8,13 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.support.certificates import Authority
+from tests.support.changing_app import rewrite
 from tests.support.server import Server, Start
 from tests.support.waiting import until
-
-METRICS = ("--set", "metrics.bind=127.0.0.2:0")
 
 
 def renewed(server: Server) -> None:
@@ -53,6 +53,19 @@ def frozen(server: Server) -> None:
     worker.resume()
 
 
+def refused_reload(server: Server) -> None:
+    """The port is taken: the process that holds it is looked up, also the second time."""
+    file = Path(server.status()["file"])
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        text = file.read_text(encoding="utf-8")
+        port = taken.getsockname()[1]
+        rewrite(file, text.replace("[server]\n", f'[server]\nbind = ["127.0.0.1:{port}"]\n'))
+        for _ in range(2):
+            done = server.command("reload", check=False)
+            assert f"by {psutil.Process().name()} (pid {os.getpid()})" in done.stderr
+        rewrite(file, text)
+
+
 STEPS: dict[str, Callable[[Server], object]] = {
     "scrape": scrape("text/plain"),
     "scrape of OpenMetrics": scrape("application/openmetrics-text"),
@@ -64,17 +77,24 @@ STEPS: dict[str, Callable[[Server], object]] = {
     "reopen": lambda server: server.command("reopen"),
     "a frozen worker": frozen,
     "reload": lambda server: server.command("reload"),
+    "a refused reload": refused_reload,
     "upgrade": lambda server: server.command("upgrade"),
 }
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_what_the_master_did_before_shows_in_no_worker(start: Start, step: str) -> None:
-    server = start(
-        *("tests.apps.imports:app", "--workers", "1", "--set", "workers.max_memory=100GiB"),
-        *METRICS,
-    ).wait_ready(1)
-    server.expected_errors.add("worker died")
+def test_what_the_master_did_before_shows_in_no_worker(
+    start: Start, tmp_path: Path, step: str
+) -> None:
+    file = tmp_path / "site.toml"
+    file.write_text(
+        f'[server]\napp = "tests.apps.imports:app"\nchdir = "{Path.cwd()}"\n'
+        '[workers]\ncount = 1\nmax_memory = "100GiB"\n[metrics]\nbind = "127.0.0.2:0"\n',
+        encoding="utf-8",
+    )
+    bind = ("127.0.0.1:0",) if step != "a refused reload" else ()
+    server = start(str(file), bind=bind, env={"PORT": "0"}).wait_ready(1)
+    server.expected_errors |= {"worker died", "reload failed"}
     before, multiprocess = seen(server)
     assert multiprocess
     STEPS[step](server)
