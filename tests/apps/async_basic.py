@@ -159,6 +159,15 @@ async def events(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b"data: 2\n\n"})
 
 
+async def ticks(scope: Scope, receive: Receive, send: Send) -> None:
+    """A stream of events of an application that does not ask whether its client has left."""
+    headers = [(b"content-type", b"text/event-stream")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    while True:
+        await send({"type": "http.response.body", "body": b"data: 1\n\n", "more_body": True})
+        await asyncio.sleep(0.01)
+
+
 async def endless(scope: Scope, receive: Receive, send: Send) -> None:
     """Sends until the client has left, and marks that as .left in ?path=, with the bytes sent."""
     await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -212,6 +221,7 @@ async def await_leaving(scope: Scope, receive: Receive, send: Send) -> None:
 
 PATHS = {
     "/events": events,
+    "/ticks": ticks,
     "/endless": endless,
     "/stuck": stuck,
     "/block": block,

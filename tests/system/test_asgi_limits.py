@@ -265,6 +265,18 @@ def test_stop_tells_streams_that_their_client_has_left(start: Start, tmp_path: P
     there(file, ".left")
 
 
+def test_stop_ends_streams_that_do_not_ask(start: Start) -> None:
+    """As a whole response, and the application has not failed."""
+    server = serve(start, "workers.graceful_timeout=4")
+    with talk(server) as raw:
+        raw.send(get("/ticks"))
+        assert raw.head().status == 200
+        server.signal(15)
+        assert set(raw.chunks()) == {b"data: 1\n\n"}
+    assert server.wait_exit() == 0
+    assert not server.find("calls cancelled")
+
+
 def test_stop_cancels_what_does_not_end(start: Start, tmp_path: Path) -> None:
     server, file = serve(start, "workers.graceful_timeout=8"), tmp_path / "file"
     with talk(server) as raw:

@@ -13,7 +13,6 @@ The contract, beside the specification (HTTP 2.5):
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from math import inf
 from select import EPOLLIN, EPOLLOUT
 from typing import Protocol
 
@@ -200,7 +199,7 @@ class AsgiCall:
     @property
     def waits_for_client(self) -> bool:
         """The application waits until its client takes or sends more."""
-        return self.at_work_since == inf
+        return bool(self._drained) or (bool(self._arrived) and not self._given)
 
     def expire(self) -> None:
         """The application has taken too long: answers 504 if nothing was sent, and cancels it."""
@@ -219,6 +218,8 @@ class AsgiCall:
     def cancel(self) -> None:
         """The worker has no more time for it."""
         self.cancelled = True
+        if not self.over:
+            self._owner.resume(self)
         if self.task is not None:
             self.task.cancel()
 
@@ -290,6 +291,11 @@ class AsgiCall:
             more = bool(message.get("more_body", False))
             if not more and self._sent_whole(data):
                 return
+            if more and self._leaving and self._stream:
+                # The worker stops: the stream ends behind this event, and its client connects anew.
+                await self._send_body(data, more=False)
+                self._end(last=True)
+                raise ClientDisconnectedError("the worker stops, and ends streams of events")
             await self._send_body(data, more=more)
         elif kind == "http.response.start":
             response.start(message)
@@ -440,7 +446,7 @@ class AsgiCall:
 
     def _work_goes_on(self) -> None:
         """The application is at work on the next piece; of a stream of events, it waits for one."""
-        if self._stream:
+        if self._stream and not self.cancelled:
             self._owner.pause(self)
         else:
             self._owner.resume(self)
@@ -460,7 +466,12 @@ class AsgiCall:
     def _fail(self, problem: BaseException) -> None:
         """The application has raised an exception, in whatever state its response is."""
         connection, request = self.connection, self.request
-        gave_up = connection.broken or connection.left or (self.over and not self.complete)
+        gave_up = (
+            connection.broken
+            or connection.left
+            or self._leaving
+            or (self.over and not self.complete)
+        )
         ours = self.expired or self.cancelled
         if not (gave_up and came_of_the_client(problem)) and not (
             ours and isinstance(problem, asyncio.CancelledError)

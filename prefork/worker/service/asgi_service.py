@@ -41,6 +41,9 @@ _LOST = EPOLLERR | EPOLLHUP
 LOOK = 1.0
 """Seconds between two looks at calls that may take too long."""
 
+_OFFER_AGAIN = 0.05
+"""Seconds until a worker that is full offers siblings again what waits for it."""
+
 _SPREAD = 0.8
 """The share of `graceful_timeout` over which long streams are told to end."""
 
@@ -87,6 +90,7 @@ class AsgiService(HttpService):
         self._max_concurrency = max_concurrency
         self._held_back: deque[HttpConnection] = deque()
         """Connections with a request that is not read, since there are as many calls as may be."""
+        self._offering = False  # `_offer_held_back` is to be called
         self._unregistered: list[AsgiConnection] = []
         """New connections with a call that has just begun."""
         self._told: set[HttpConnection] = set()
@@ -150,7 +154,22 @@ class AsgiService(HttpService):
         connection.deadline = 0.0
         self.poller.park(connection, EPOLLHUP)
         self._held_back.append(connection)
+        if not self._offering:
+            self._offering = True
+            self.caller.loop.call_later(_OFFER_AGAIN, self._offer_held_back)
         return True
+
+    def _offer_held_back(self) -> None:
+        """Offers siblings again what waits here: a moment ago none of them was free."""
+        waiting, self._held_back = self._held_back, deque()
+        for connection in waiting:
+            waits = self._parked.get(connection.fd) is connection and connection.events == EPOLLHUP
+            if waits and not self.hand_over(connection.fd):
+                self._held_back.append(connection)
+        self._offering = bool(self._held_back)
+        if self._offering:
+            self.caller.loop.call_later(_OFFER_AGAIN, self._offer_held_back)
+        self.changed()
 
     def release_held_back(self) -> None:
         """Calls have ended: as many connections are read as there is room for."""
