@@ -372,7 +372,16 @@ def test_whatever_a_worker_writes_is_read_as_something_that_makes_sense(data: by
         assert 0.0 <= call.started <= monotonic() + 1
         assert 0.0 <= call.ended <= monotonic() + 1
         assert (call.line + call.peer + call.id).isprintable()
-    assert all(0 <= number < 2**63 for number in (*place[:4], *counters.cells, counters.bytes))
+        assert min(call.resumed, call.waiting) >= 0.0
+        assert max(call.resumed, call.waiting) <= monotonic() + 1
+        assert 0.0 <= call.waited < 2**63
+        assert call.at_work_since(5.0) >= 5.0
+    numbers = (*place[:4], place.websockets, *counters.cells, counters.bytes, counters.displaced)
+    assert all(0 <= number < 2**63 for number in numbers)
+    total = Counters()
+    for _ in range(3):
+        total = total.plus(counters)
+    assert 0 <= total.bytes < 2**63
     assert place.error.isprintable()
     assert 0.0 <= place.failed <= monotonic() + 1
     assert 0.0 <= counters.seconds < 2**63
