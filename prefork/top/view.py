@@ -124,7 +124,15 @@ def _cells(row: Row) -> list[Text]:
 
 
 def _now(worker: WorkerStatus) -> str:
-    """The request that has run for longest, or the last error."""
+    """The number of WebSockets, and the request that has run for longest, or the last error."""
+    call = _call(worker)
+    if not worker.websockets:
+        return call
+    websockets = f"{worker.websockets} WebSocket{'' if worker.websockets == 1 else 's'}"
+    return f"{websockets}; {call}" if call else websockets
+
+
+def _call(worker: WorkerStatus) -> str:
     if worker.calls:
         call = max(worker.calls, key=lambda call: call.elapsed)
         more = f" +{len(worker.calls) - 1}" if len(worker.calls) > 1 else ""

@@ -329,6 +329,16 @@ def test_what_is_not_received_is_not_read(start: Start) -> None:
         assert abs(int(size) - sent) < sent / 100 + 20_000
 
 
+def test_a_message_for_which_a_worker_has_no_memory(start: Start) -> None:
+    server = serve(start, "http.buffer_memory=200KiB")
+    with raw_websocket(server, "/echo", client_frame(2, bytes(900_000))[:600_000]) as raw:
+        first, payload = server_frame(raw)
+        assert (first, payload[:2]) == (0x88, (1013).to_bytes(2, "big"))
+    assert next_end(server, [])["code"] == 1013
+    with raw_websocket(server, "/echo", client_frame(2, bytes(100_000))) as raw:
+        assert server_frame(raw) == (0x82, bytes(100_000))  # it was given back
+
+
 def test_a_client_that_does_not_read_makes_send_wait(server: Server) -> None:
     before = ended(server)
     with raw_websocket(server, "/push") as raw:
@@ -388,19 +398,20 @@ def test_a_websocket_has_no_time_limit_of_a_request(start: Start) -> None:
     assert not server.find("request timed out")
 
 
-@pytest.mark.parametrize("reload", [True, False], ids=["reload", "stop"])
-def test_the_end_of_the_worker(start: Start, reload: bool) -> None:
+@pytest.mark.parametrize("how", ["SIGHUP", "SIGUSR2", "SIGTERM"])
+def test_the_end_of_the_worker(start: Start, how: str) -> None:
+    goes_on = how != "SIGTERM"
     server = serve(start, "workers.graceful_timeout=3")
     with websocket(server, "/echo") as one, websocket(server, "/echo") as two:
         until(lambda: websockets(server) == 2)
-        server.process.send_signal(signal.SIGHUP if reload else signal.SIGTERM)
+        server.process.send_signal(signal.Signals[how])
         assert server.wait("closing websockets")["count"] == 2
         for client in (one, two):
             with pytest.raises(ConnectionClosed) as closed:
                 client.recv(PATIENCE)
             assert closed.value.rcvd is not None
-            assert closed.value.rcvd.code == (1012 if reload else 1001)
-    if reload:
+            assert closed.value.rcvd.code == (1012 if goes_on else 1001)
+    if goes_on:
         server.wait("worker exited", generation=1)
         with websocket(server, "/echo") as client:
             client.send("a")

@@ -140,3 +140,10 @@ def test_no_terminal_is_too_small_to_be_drawn_on(width: int, height: int) -> Non
         assert max(map(len, screen(model, width, height))) <= max(width, 1)
     model = Model(TopSample(1.0, server(), {}))
     assert screen(model, width, height)
+
+
+def test_websockets_are_counted() -> None:
+    busy = worker(1, state="busy", websockets=1, calls=[call("GET /a", 2.0)])
+    lines = screen(Model(TopSample(1.0, server(worker(0, websockets=3), busy), {})))
+    assert any(line.rstrip().endswith("3 WebSockets") for line in lines)
+    assert any("1 WebSocket; 2.0s GET /a" in line for line in lines)
