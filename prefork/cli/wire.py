@@ -11,7 +11,12 @@ _DEFAULT_PORT = 8000
 """Where `prefork serve` listens."""
 
 
-@click.command("wire", short_help="Show the packets of a port, with explanations.")
+@click.command(
+    "wire",
+    short_help="Show the packets of a port, with explanations.",
+    # click caches the help option of a command at its first use, which may be without the group.
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.argument("port", type=click.IntRange(1, 65535), required=False)
 @click.option("-i", "--interface", help="The interface, or any.  [default: lo; any with --get]")
 @click.option("-w", "--write", metavar="FILE", help="Write the packets to a pcap file, too.")

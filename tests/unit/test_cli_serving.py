@@ -1,5 +1,6 @@
 """`prefork serve` reads its plain arguments as click would."""
 
+import re
 import sys
 from subprocess import run
 from typing import Any
@@ -126,7 +127,7 @@ def test_arguments_in_the_variable_are_checked_by_click(monkeypatch: pytest.Monk
     monkeypatch.setenv("PREFORK_CMD_ARGS", "--wrokers 3")
     done = CliRunner().invoke(command, ["a:b"])
     assert done.exit_code == 2
-    assert "PREFORK_CMD_ARGS: No such option '--wrokers'" in done.stderr
+    assert re.search(r"PREFORK_CMD_ARGS: No such option:? '?--wrokers", done.stderr)
 
 
 @pytest.mark.parametrize(
