@@ -113,6 +113,10 @@ class Logs:
         self._redirect()
         before.close()
 
+    def descriptors(self) -> list[int]:
+        """Those of the files that are open."""
+        return [sink.fd for sink in self._files()]
+
     def take_standard_streams(self) -> None:
         """From now on, stdout and stderr, which a daemon does not have, are the error log.
 

@@ -106,6 +106,25 @@ def test_a_reload_that_opens_other_logs_closes_nothing_of_the_server(
 
 
 @pytest.mark.parametrize("preload", ["true", "false"])
+def test_an_application_may_close_what_the_server_was_started_with(
+    start: Start, tmp_path: Path, preload: str
+) -> None:
+    reader, writer = os.pipe()
+    (tmp_path / "closing.py").write_text(
+        f"import os\nfrom tests.apps.basic import app as app\nos.close({reader})\n"
+    )
+    server = start(
+        *("closing:app", "--workers", "1", "--set", f"server.pythonpath=['{tmp_path}']"),
+        *("--set", f"workers.preload={preload}"),
+        pass_fds=(reader,),
+    )
+    os.close(reader)
+    os.close(writer)
+    server.wait_ready(1)
+    server.command("reload")
+
+
+@pytest.mark.parametrize("preload", ["true", "false"])
 @pytest.mark.parametrize("first", ["3", "6"])
 def test_an_application_that_closes_our_descriptors_is_told(
     start: Start, tmp_path: Path, preload: str, first: str

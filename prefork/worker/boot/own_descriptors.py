@@ -1,5 +1,7 @@
 """The server's descriptors in a worker or a zygote, which an application may close by mistake."""
 
+from collections.abc import Iterable
+
 from prefork.apps.application_loader import LoadError
 from prefork.unpatched import os
 
@@ -11,19 +13,10 @@ class DescriptorsClosedError(LoadError):
 
 
 class OwnDescriptors:
-    """All that are open before the application is imported, but for the standard ones.
+    """Descriptors of the server, as they are before the application is imported."""
 
-    If there is no /proc, none are known, and nothing is found to be missing.
-    """
-
-    def __init__(self) -> None:
-        try:
-            numbers = [int(name) for name in os.listdir("/proc/self/fd")]
-        except OSError:
-            numbers = []
-        found = ((fd, _identity(fd)) for fd in numbers if fd > 2)
-        # Without that of the list itself.
-        self._identities = {fd: identity for fd, identity in found if identity is not None}
+    def __init__(self, numbers: Iterable[int]) -> None:
+        self._identities = {fd: _identity(fd) for fd in numbers}
 
     def require(self) -> None:
         """Raises DescriptorsClosedError if one was closed, or its number is another file's now."""
@@ -37,7 +30,7 @@ class OwnDescriptors:
 
     def is_open(self, fd: int) -> bool:
         """Whether a descriptor is what it was."""
-        return not self._identities or _identity(fd) == self._identities.get(fd)
+        return _identity(fd) == self._identities.get(fd)
 
 
 def _identity(fd: int) -> Identity | None:

@@ -113,11 +113,12 @@ def _serve(args: WorkerArgs, loaded: LoadedApplication | None) -> int:
         bind_to_cpus(config.process.cpu_affinity, slot)
         # Before the first thread: most of these rights are those of a thread.
         user = restrict(args) if loaded is None else {}
-        descriptors = OwnDescriptors()  # log files and pipes are others now
         confine_signals(config)
         if args.stacks is not None:
             start_stack_thread(args.stacks, end_without_master)
-        descriptors = OwnDescriptors()  # after the logs of this generation were opened
+        stacks = (args.stacks.memfd, args.stacks.request) if args.stacks is not None else ()
+        # The log files and pipes are those of this generation by now.
+        descriptors = OwnDescriptors((*args.descriptors(), args.channel.fileno(), *stacks))
         hooks = set_up_application(config, user) if loaded is None else loaded.hooks
         hooks.call("after_fork", worker)
         found = load_service(config) if loaded is None else loaded.service

@@ -32,6 +32,11 @@ class WorkerContext(Struct, frozen=True):
     log_pipes: LogPipeEnds
     """What the process writes its log to in place of the files; empty if it has those."""
 
+    def descriptors(self) -> list[int]:
+        """Those that are open in every process of the generation while it serves."""
+        listeners = [listener.fileno() for listener in self.listeners]
+        return [fd for fd in (*listeners, self.scoreboard.fd, *self.logs.descriptors()) if fd >= 0]
+
 
 class WorkerArgs(WorkerContext, frozen=True):
     """What a worker gets."""

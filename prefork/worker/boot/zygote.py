@@ -90,7 +90,8 @@ def _serve(args: ZygoteArgs) -> int:
     own = None
     try:
         user = restrict(context)
-        own = OwnDescriptors()  # after the logs of this generation were opened
+        # The log files and pipes are those of this generation by now.
+        own = OwnDescriptors((*context.descriptors(), channel.fileno()))
         hooks = set_up_application(context.config, user)
         loaded = LoadedApplication(hooks, load_service(context.config))
         resolve_lazy_imports()
