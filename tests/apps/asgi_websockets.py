@@ -88,6 +88,15 @@ async def wrong(scope: Scope, receive: Any, send: Any) -> None:
     await send({"type": "websocket.accept", "subprotocol": "unknown"})
 
 
+async def hesitates(scope: Scope, receive: Any, send: Any) -> None:
+    """Accepts only once its client has left."""
+    ended.append(await receive())
+    try:
+        await send({"type": "websocket.accept"})
+    except OSError as problem:
+        ended.append(type(problem).__name__)
+
+
 async def held(scope: Scope, receive: Any, send: Any) -> None:
     """Receives nothing until the gate is open, then counts what comes."""
     await send({"type": "websocket.accept"})
@@ -129,6 +138,7 @@ PATHS = {
     "/fails-early": fails_early,
     "/forgets": forgets,
     "/wrong": wrong,
+    "/hesitates": hesitates,
     "/held": held,
     "/push": push,
     "/crowd": crowd,

@@ -202,6 +202,44 @@ def test_behind_a_proxy_and_with_tls(start: Start, tmp_path: Path) -> None:
         assert server_frame(raw) == (0x81, b"a")
 
 
+def test_a_client_leaves_before_it_is_accepted(server: Server) -> None:
+    before = ended(server)
+    with server.connect() as sock:
+        sock.sendall(HANDSHAKE % b"/hesitates")
+        until(lambda: server.status()["workers"][0]["calls"])
+    until(lambda: len(ended(server)) == len(before) + 2)
+    disconnect, problem = ended(server)[len(before) :]
+    assert disconnect["code"] == 1006
+    assert problem == "ClientDisconnectedError"
+
+
+def test_an_application_that_takes_too_long_to_accept(start: Start) -> None:
+    server = serve(start, "workers.request_timeout=0.5")
+    server.expected_errors.add("request timed out")
+    with server.connect() as sock:
+        answer = Raw(sock).ask(HANDSHAKE % b"/hesitates")
+    assert answer.status == 504
+    assert server.wait("request timed out")["request"] == "GET /hesitates"
+    until(lambda: server.status()["workers"][0]["held"] == 0)
+    assert not server.find("application failed")
+
+
+def test_lines_of_the_access_log(start: Start, tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+    server = serve(start, f"log.access={log}", "log.access_format=json")
+    with websocket(server, "/echo", compression=None) as client:
+        client.send("Hello")
+        assert client.recv(PATIENCE) == "Hello"
+        assert not log.exists() or not log.read_text()  # the line comes at the end
+    with pytest.raises(InvalidStatus), websocket(server, "/refuse"):
+        pass
+    with server.connect() as sock:
+        assert Raw(sock).ask((HANDSHAKE % b"/echo").replace(b"==", b"")).status == 400
+    until(lambda: log.read_text().count("\n") == 3)
+    statuses = [json.loads(line)["status"] for line in log.read_text().splitlines()]
+    assert statuses == [101, 403, 400]
+
+
 # The end
 
 
