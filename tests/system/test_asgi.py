@@ -1,9 +1,11 @@
 """ASGI applications: HTTP as the specification has it, by real workers and clients."""
 
+import gzip
 import hashlib
 import http.client
 import json
 import random
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -231,3 +233,77 @@ def test_frameworks(framework: str, start: Start) -> None:
         connection.request("GET", "/threads")
         assert json.loads(connection.getresponse().read()) == {"hello": "thread"}
     connection.close()
+
+
+def test_what_stands_around_the_application(start: Start, tmp_path: Path) -> None:
+    """Mounts, compression, health path, request ids, access log, and a Unix socket."""
+    assets = tmp_path / "assets"
+    assets.mkdir()
+    (assets / "style.css").write_bytes(b"body { color: teal }\n" * 200)
+    log, unix = tmp_path / "access", tmp_path / "http.sock"
+    server = start(
+        *(APP, *ASGI, "--set", f'static.mounts={{ "/static/" = "{assets}" }}'),
+        *("--set", 'http.compress=["gzip"]', "--set", "http.health_path=/health"),
+        *("--set", "http.request_id_header=X-Request-ID", "--set", f"log.access={log}"),
+        *("--set", "log.access_format=json"),
+        bind=("127.0.0.1:0", f"unix:{unix}"),
+    ).wait_ready(1)
+    connection = server.http()
+    for path, size in (("/static/style.css", 4200), ("/scope?" + "x" * 2000, 0)):
+        connection.request("GET", path, headers={"Accept-Encoding": "gzip", "X-Request-ID": "me"})
+        answer = connection.getresponse()
+        body = answer.read()
+        assert answer.headers["Content-Encoding"] == "gzip"
+        assert answer.headers["X-Request-ID"] == "me"
+        assert answer.headers["Vary"] == "Accept-Encoding"
+        assert len(gzip.decompress(body)) == size or not size
+    assert server.get("/health") == (200, b"ok\n")
+    assert server.get("/static/nothing")[0] == 404
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(str(unix))
+        sock.sendall(b"GET /scope HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        scope = json.loads(read_all(sock).partition(b"\r\n\r\n")[2])
+    assert scope["server"] == [str(unix), None]
+    assert scope["client"] is None
+    server.stop()
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["uri"].partition("?")[0] for line in lines] == [
+        *("/static/style.css", "/scope", "/health", "/static/nothing", "/scope"),
+    ]
+    assert lines[0]["request_id"] == lines[1]["request_id"] == "me"
+    assert all(line["size"] > 0 and line["elapsed"] >= 0 for line in lines)
+
+
+def test_a_trusted_proxy_speaks_for_its_client(start: Start) -> None:
+    trusted = 'http.trusted_proxies=["127.0.0.1"]'
+    headers = 'http.trusted_headers=["X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Prefix"]'
+    server = start(APP, *ASGI, "--set", trusted, "--set", headers).wait_ready(1)
+    told = {
+        "X-Forwarded-For": "192.0.2.7",
+        "X-Forwarded-Proto": "https",
+        "X-Forwarded-Prefix": "/shop",
+    }
+    connection = server.http()
+    connection.request("GET", "/scope", headers=told)
+    answer = connection.getresponse()
+    assert (answer.status, answer.read()) == (404, b"not found\n")  # the path has the prefix
+    connection.request("GET", "/scope", headers={**told, "X-Forwarded-Prefix": ""})
+    scope = json.loads(connection.getresponse().read())
+    assert scope["client"] == ["192.0.2.7", 0]
+    assert scope["scheme"] == "https"
+    connection.close()
+
+
+def test_abandoned_requests_leave_nothing_behind(start: Start, tmp_path: Path) -> None:
+    """Each of 200 has left in the middle; the application ends all of them."""
+    server = start(APP, *ASGI).wait_ready(1)
+    (worker,) = server.workers()
+    for number in range(200):
+        with server.connect() as sock:
+            path = f"/events?path={tmp_path}/{number}" if number % 2 else "/large?n=50000000"
+            sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            assert sock.recv(100)
+    until(lambda: server.status()["workers"][0]["held"] == 0)
+    until(lambda: not server.status()["workers"][0]["calls"])
+    assert len(list(tmp_path.glob("*.left"))) == 100
+    assert server.get("/pid") == (200, str(worker.pid).encode())
