@@ -49,6 +49,13 @@ def test_an_application_at_work_has_graceful_timeout_from_the_order(stats: Worke
     assert stays(running(99.0), stats) == ORDERED + 20.0
 
 
+def test_with_a_free_thread_it_does_not_cut_the_clients_of_others() -> None:
+    calls = [running(90.0), NO_CALL]
+    until = stays_until(SETTINGS, calls, DOWNLOAD, ORDERED, NOW, free=True)
+    assert until == NOW + LOOK
+    assert stays_until(SETTINGS, calls, NOTHING, ORDERED, NOW, free=True) == ORDERED + 20.0
+
+
 def test_a_call_that_began_after_the_order_has_it_from_then() -> None:
     assert stays(running(124.0), UPLOAD) == min(NOW + LOOK, 144.0)
     assert stays(running(124.0), NOTHING) == 144.0

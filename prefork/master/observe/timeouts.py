@@ -6,6 +6,7 @@ is due when the oldest can be late: on an idle server, that is once in a timeout
 
 from functools import partial
 from typing import Any
+from weakref import WeakSet
 
 from prefork import channel, logs
 from prefork.master.periodic import Periodic
@@ -82,6 +83,7 @@ class Timeouts(Periodic):
         self._children = children
         self._ledger = ledger
         self._overslept = False
+        self._ended: WeakSet[Child] = WeakSet()
 
     def worker_forked(self) -> None:
         """Its timeout may be shorter than the others'."""
@@ -104,7 +106,12 @@ class Timeouts(Periodic):
             if timeout:
                 late, look = late_calls(self._children.calls(child), timeout, now)
                 looks.append(look)
-                if late and child.worker.state is WorkerState.READY:
+                worker = child.worker
+                # In one that stays for slow clients it is done once: a stuck thread stays stuck.
+                if late and (
+                    worker.state is WorkerState.READY
+                    or (worker.postponed and child not in self._ended)
+                ):
                     self._expire(child, late, now)
         self.due = min(looks, default=None)
 
@@ -121,6 +128,9 @@ class Timeouts(Periodic):
         # with the handler of the order on top, which is not shown (prefork.stack_dump).
         self._children.stacks.request(child, partial(_report, child, late, now))
         self._ledger.timeouts += len(late)
-        self._ledger.restarted("request_timeout")
+        if child.worker.state is WorkerState.READY:
+            self._ledger.restarted("request_timeout")
+        else:
+            self._ended.add(child)
         self._children.send(child, channel.ExpireOrder())
         self._pool.request_timed_out(child.pid, now)

@@ -22,19 +22,23 @@ def stays_until(
     stats: WorkerStats,
     ordered: float,
     now: float,
+    *,
+    free: bool = False,
 ) -> float:
     """Monotonic seconds until which a worker may stay, unless a look before finds it idle.
 
     It is to be killed if they are over.  `ordered`: when it got the order to leave, more than
-    `graceful_timeout` ago.
+    `graceful_timeout` ago.  `free`: one of its threads is, and serves the clients whatever the
+    application does in others.
     """
     graceful = settings.graceful_timeout
-    running = [call for call in calls if call.started]
+    clients = bool(stats.reading or stats.writing)
+    running = [] if free and clients else [call for call in calls if call.started]
     ends = [
         now + LOOK if _waits_for_client(call, graceful, now) else _begun(call, ordered) + graceful
         for call in running
     ]
-    if stats.reading or stats.writing:
+    if clients:
         ends.append(now + LOOK)
     if not ends:
         # Nothing is left but the end of the process: hooks, callbacks, threads.  It has its time if
@@ -58,6 +62,10 @@ def _waits_for_client(call: CallRecord, graceful: float, now: float) -> bool:
     return now - call.at_work_since() < graceful and call.waited * 2 >= now - call.started
 
 
+def _running(calls: list[CallRecord]) -> int:
+    return sum(call.started > 0 for call in calls)
+
+
 class SlowClients:
     """Gives more time to retiring workers that only wait for their clients."""
 
@@ -72,7 +80,9 @@ class SlowClients:
             if child is None:
                 continue
             calls, stats = self._children.calls(child), self._children.stats(child)
-            until = stays_until(worker.settings, calls, stats, worker.since, now)
+            # With an event loop, calls that are left at this point keep that from running.
+            free = not self._children.beat(child) and 0 < _running(calls) < len(calls)
+            until = stays_until(worker.settings, calls, stats, worker.since, now, free=free)
             if until <= now:
                 continue
             if not worker.postponed:
