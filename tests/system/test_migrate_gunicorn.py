@@ -106,6 +106,7 @@ def beside(start: Start) -> Iterator[Any]:
             assert done.returncode == 0, done.stderr
             (ours / "site.toml").write_text(done.stdout)
             server = start(str(ours / "site.toml"), bind=(), cwd=ours)
+            stack.callback(server.stop)  # before its directory is removed: it would miss its socket
             server.wait("worker ready")
             (address,) = server.addresses
             path = address.removeprefix("unix:") if address.startswith("unix:") else ""
