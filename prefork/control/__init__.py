@@ -29,7 +29,12 @@ from prefork.control.control_messages import (
     encode,
 )
 from prefork.control.find_server import find_socket, running_servers
-from prefork.control.socket_path import SocketDirectories, default_path
+from prefork.control.socket_path import (
+    SocketDirectories,
+    default_path,
+    link_default_path,
+    unlink_default_path,
+)
 from prefork.pool_bounds import PoolBounds
 
 __all__ = [
@@ -60,5 +65,7 @@ __all__ = [
     "default_path",
     "encode",
     "find_socket",
+    "link_default_path",
     "running_servers",
+    "unlink_default_path",
 ]

@@ -5,11 +5,10 @@ import os
 import re
 from pathlib import Path
 
-from prefork import unix_socket
 from prefork.config import ConfigError, Source, load
 from prefork.control.control_client import ControlClient
 from prefork.control.control_messages import ControlError, ServerStatus, decode_status
-from prefork.control.socket_path import SocketDirectories, name_of, path_in, sockets_in
+from prefork.control.socket_path import SocketDirectories, is_live, name_of, path_in, sockets_in
 
 _ANSWER = 2.0
 """Seconds in which a server has to say what it is; one that hangs is not found by its address."""
@@ -35,7 +34,7 @@ def find_socket(
     if target is None:
         return _find_only(usable)
     for path in (path_in(directory, target) for directory in usable):
-        if _is_live(path):
+        if is_live(path):
             return path
     if target.startswith("unix:") or re.fullmatch(r".*:\d+", target):
         return _find_address(target, usable)
@@ -43,7 +42,10 @@ def find_socket(
 
 
 def running_servers(directories: SocketDirectories | None = None) -> list[Path]:
-    """The control sockets of all servers of this user, but for those with control.path."""
+    """The control sockets of all servers of this user.
+
+    Those with control.path are among them if no other server had their name.
+    """
     return _running((directories or SocketDirectories.of_process()).usable())
 
 
@@ -103,7 +105,7 @@ def _find_target(target: str, directories: list[Path]) -> Path:
         return Path(path)
     places = (path_in(directory, name) for directory in directories)
     existing = [place for place in places if place.exists()]
-    if live := list(filter(_is_live, existing)):
+    if live := list(filter(is_live, existing)):
         return live[0]
     # The name in the file may be another one than when the server was started.
     for running in _running(directories) if source.file else ():
@@ -149,13 +151,8 @@ def _hint(directories: list[Path]) -> str:
 
 
 def _running(directories: list[Path]) -> list[Path]:
-    return list(filter(_is_live, sockets_in(directories)))
-
-
-def _is_live(path: Path) -> bool:
-    with contextlib.suppress(OSError):  # it belongs to another user
-        return unix_socket.listening_process(str(path)) is not None
-    return False
+    found = {path.resolve(): path for path in sockets_in(directories) if is_live(path)}
+    return list(found.values())
 
 
 def _status(path: Path) -> ServerStatus | None:

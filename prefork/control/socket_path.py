@@ -1,5 +1,6 @@
 """Where the control socket of a server is."""
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterable, Mapping
@@ -8,6 +9,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from msgspec import Struct
 
+from prefork import unix_socket
 from prefork.address import UNIX_PATH_MAX
 from prefork.control.control_messages import ControlError
 
@@ -91,6 +93,37 @@ def default_path(name: str, directories: SocketDirectories | None = None) -> Pat
         f"no directory for the control socket: none of {tried} is writable, private to this user"
         " and short enough for a socket address (107 bytes); set control.path"
     )
+
+
+def link_default_path(name: str, path: Path, directories: SocketDirectories | None = None) -> None:
+    """Makes a server with `control.path` one that commands find and list by its name.
+
+    At its default path is a symbolic link then, unless another server has that name.
+    """
+    try:
+        link = default_path(name, directories)
+        if link.resolve() == path.resolve():
+            return
+        if link.is_symlink() and not is_live(link):
+            link.unlink()  # of a server that was killed
+        link.symlink_to(path.absolute())
+    except (ControlError, OSError):
+        return  # it is found by control.path all the same
+
+
+def unlink_default_path(path: Path, directories: SocketDirectories | None = None) -> None:
+    """Removes the links that `link_default_path` has made for a server."""
+    for link in sockets_in((directories or SocketDirectories.of_process()).usable()):
+        with contextlib.suppress(OSError):
+            if link.is_symlink() and link.readlink() == path.absolute():
+                link.unlink()
+
+
+def is_live(path: Path) -> bool:
+    """Whether a server of this user listens at a control socket."""
+    with contextlib.suppress(OSError):  # it belongs to another user
+        return unix_socket.listening_process(str(path)) is not None
+    return False
 
 
 def sockets_in(directories: Iterable[Path]) -> list[Path]:

@@ -22,6 +22,7 @@ from prefork.control import (
     ControlError,
     decode_request,
     encode,
+    unlink_default_path,
 )
 from prefork.master.client_acceptor import ClientAcceptor
 from prefork.master.periodic import Periodic
@@ -157,6 +158,7 @@ class ControlServer(Periodic):
         if self._sock.fileno() < 0:
             return
         self.acceptor.listen(None)
+        unlink_default_path(Path(self.path))
         try:
             if self.inode:
                 unix_socket.unlink(self.path, self.inode)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prefork import StartError, logs, system_errors
 from prefork.config import ConfigError, Source, load
-from prefork.control import ControlError, default_path
+from prefork.control import ControlError, default_path, link_default_path
 from prefork.listeners import ListenError
 from prefork.master.daemon import Detached, Starter, detach
 from prefork.master.main_loop import Master
@@ -110,7 +110,7 @@ def _start(
         name = generation.config.server.name
         ledger = begin()
         reloads = Reloads(source, log, pidfile, generation, ledger)
-        place = Path(path) if path else default_path(name)
+        place = Path(path) if path else _free_of_links(default_path(name))
         master = Master(reloads, ledger, log, place, watch=watch, starter=starter)
     except (
         *(ConfigError, ListenError, PidFileError, logs.LogError, ControlError, ScoreboardError),
@@ -121,9 +121,18 @@ def _start(
         if pidfile is not None:
             pidfile.close()
         raise StartError(_line(error)) from None
+    if path:
+        link_default_path(name, place)
     announce(generation)
     warn_of_threads()
     return master.run()
+
+
+def _free_of_links(path: Path) -> Path:
+    """The default path, without the link of a server that has a control.path of its own."""
+    if path.is_symlink():
+        path.unlink(missing_ok=True)
+    return path
 
 
 def _line(error: Exception) -> str:

@@ -51,10 +51,12 @@ class Server:
             command += ["--set", f"control.path={self.control}"]
         if not default_format:
             command += ["--set", "log.format=json"]
+        # A link to its control socket is not to be found by other tests.
+        own = {} if default_control else {"PREFORK_RUN_DIR": str(tmp)}
         self.process = subprocess.Popen(
             command,
             cwd=cwd,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
+            env={**os.environ, "PYTHONPATH": str(ROOT), **own, **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=popen.pop("stdout", subprocess.DEVNULL),
             stderr=subprocess.PIPE,
