@@ -1,5 +1,6 @@
 """WebSockets of ASGI applications, by real workers and clients."""
 
+import contextlib
 import json
 import signal
 import socket
@@ -8,15 +9,18 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
+from tests.fuzz.websocket_inputs import pick
 from tests.support.certificates import Authority
 from tests.support.raw_http import Raw
 from tests.support.server import Server, Start, servers
+from tests.support.sockets import read_all
 from tests.support.waiting import PATIENCE, until
 from tests.support.websocket_client import HANDSHAKE, raw_websocket, server_frame, websocket
 from tests.support.websocket_frames import client_frame
@@ -318,6 +322,31 @@ def test_many_violations_are_one_line_of_the_log(start: Start) -> None:
     assert server.wait("websocket failed")["code"] == 1002
     assert len(server.find("websocket failed")) < 5
     assert server.other == []
+
+
+@pytest.mark.parametrize("deflate", [False, True])
+def test_hostile_frames_are_no_failure_of_anything(start: Start, deflate: bool) -> None:
+    """Those of the fuzzer, over real connections; some end in the middle, and some are reset."""
+    server = serve(start, "websocket.max_message=10KiB")
+    rng = Random(7)
+    offer = b"Sec-WebSocket-Extensions: permessage-deflate\r\n" if deflate else b""
+    for number in range(200):
+        with server.connect() as sock:
+            if number % 3 == 0:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            sock.sendall((HANDSHAKE % b"/echo")[:-2] + offer + b"\r\n")
+            with contextlib.suppress(OSError):  # the server has had enough
+                sock.sendall(pick(rng, deflate=deflate))
+                if number % 2:
+                    sock.shutdown(socket.SHUT_WR)
+                    read_all(sock)
+    until(lambda: server.status()["workers"][0]["held"] == 0)
+    assert websockets(server) == 0
+    assert server.other == []
+    assert not [event for event in server.events if event["level"] in ("warning", "error")]
+    with websocket(server, "/echo") as client:
+        client.send("Hello")
+        assert client.recv(PATIENCE) == "Hello"
 
 
 def test_a_bomb_is_not_inflated(start: Start) -> None:
