@@ -1,6 +1,7 @@
 """ASGI: clients that leave or do not read, calls that take too long, the end of a worker."""
 
 import os
+import select
 import socket
 from contextlib import ExitStack
 from pathlib import Path
@@ -169,6 +170,25 @@ def test_a_blocked_loop_is_logged_with_its_stack(start: Start) -> None:
         assert "in block" in event["traceback"]
         assert raw.answer().status == 200
     server.wait("loop turns again")
+
+
+def test_what_waits_for_a_blocked_loop_is_handed_over(start: Start) -> None:
+    server = serve(start, workers=2)
+    connections = [server.http() for _ in range(8)]
+    for connection in connections:
+        connection.request("GET", "/pid")
+        connection.getresponse().read()
+    with talk(server) as raw:
+        raw.send(get("/block?s=12"))
+        server.wait("loop blocked")
+        pids = set()
+        for connection in connections:
+            connection.request("GET", "/pid")
+            pids.add(connection.getresponse().read())
+            connection.close()
+        assert not select.select([raw.sock], [], [], 0)[0], "the loop was not blocked for so long"
+        assert len(pids) == 1
+        assert raw.answer().body not in pids
 
 
 def test_calls_at_the_same_time_are_all_counted(start: Start, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from prefork.worker.schedule.async_service import AsyncService
 from prefork.worker.schedule.event_loop import close_loop
 from prefork.worker.schedule.handover import ANSWER, Handover, HandoverMessage
 from prefork.worker.schedule.loop_accept import LoopAcceptor
+from prefork.worker.schedule.loop_watcher import LoopWatcher
 from prefork.worker.schedule.master_orders import MasterOrders, ReplaceLogs
 from prefork.worker.schedule.pending_work import PendingWork
 from prefork.worker.schedule.wakeup import Wakeup
@@ -75,9 +76,11 @@ class AsyncWorkerLoop:
             *(loop, listeners, handover, self._serve_accepted, wakeup.set),
             lambda: service.held,
         )
+        self._turns = 0
+        self._watcher = watcher = LoopWatcher(service, handover, lambda: self._turns)
         self._orders = MasterOrders(
             *(channel, master, service, replace_logs, pending, MainAcceptor(), self._accepting),
-            *(handover, wakeup, wakeup),
+            *(handover, watcher, wakeup),
         )
         service.changed = self._changed
         self._over: asyncio.Future[None] = loop.create_future()
@@ -96,6 +99,7 @@ class AsyncWorkerLoop:
         Raises RuntimeError if the kernel has no room for another thread.
         """
         self._accepting.create_threads()
+        self._watcher.create()
 
     def run(self) -> None:
         """Serves until the worker was ordered to stop and has nothing left to do."""
@@ -108,6 +112,7 @@ class AsyncWorkerLoop:
         self._channel.send(ReadyReport(asgi=True))
         loop.call_soon(self._after)
         loop.run_until_complete(self._over)
+        self._watcher.stop()
         loop.run_until_complete(self._service.shut_down())
         self._service.flush()
         close_loop(loop)
@@ -116,6 +121,7 @@ class AsyncWorkerLoop:
 
     def _turn(self) -> None:
         """Connections are ready."""
+        self._turns += 1
         service, record = self._service, self._record
         began = now = monotonic()
         for fd, events in self._poller.wait(now, 0.0, _EVENTS):
@@ -155,6 +161,7 @@ class AsyncWorkerLoop:
             self._serving = True
             self._accepting.start()
             self._handover.start_receiving()
+            self._watcher.start()
         if self._handover.inbox is not None and not self._inbox_watched:
             self._inbox_watched = True
             self._loop.add_reader(self._handover.inbox.fileno(), self._empty_inbox)

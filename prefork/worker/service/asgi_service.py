@@ -178,7 +178,7 @@ class AsgiService(HttpService):
         while room > 0 and self._held_back:
             connection = self._held_back.popleft()
             if self._parked.get(connection.fd) is connection and connection.events == EPOLLHUP:
-                del self._parked[connection.fd]
+                self._parked.pop(connection.fd, None)
                 before = connection.state
                 connection.advance(now, self._leave_at)
                 super()._wait(connection, before, self._record)
@@ -213,8 +213,8 @@ class AsgiService(HttpService):
                 # It is registered as it should be, and its place on the wheel will do.
                 self.changed()
                 return
-        if parked:
-            del self._parked[fd]
+        if parked and self._parked.pop(fd, None) is not connection:
+            return  # the watcher has just handed it over
         connection.advance(now, self._leave_at)
         self._wait(connection, before, self._record)
         self.changed()

@@ -1,0 +1,112 @@
+"""The watcher of an event loop: a thread that takes care of what waits while the loop is blocked.
+
+It runs no application code.  It sleeps in poll(2) on the engine's epoll, and so while the worker is
+idle.  If connections have become ready and the loop has made no turn for some milliseconds since,
+a call computes or waits without `await`: the connections go to an idle sibling
+(prefork.worker.schedule.handover).  What belongs to a call stays.
+
+New connections need no watcher: the kernel passes over a loop that does not wait in its epoll.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable
+from time import monotonic
+
+from prefork import logs
+from prefork.unpatched import Lock, select
+from prefork.worker.schedule.accept import start_without_signals
+from prefork.worker.schedule.handover import Handover
+from prefork.worker.schedule.kernel_thread import KernelThread
+from prefork.worker.schedule.service_interface import Service
+
+_PATIENCE = 0.005
+"""Seconds without a turn, while events wait, after which the loop counts as blocked."""
+
+_AGAIN = 0.02
+"""Seconds until the next look if what waits could not be handed over."""
+
+_EVENTS = 64
+
+
+class LoopWatcher:
+    """The thread; asleep until `start`."""
+
+    def __init__(self, service: Service, handover: Handover, turns: Callable[[], int]) -> None:
+        """`turns`: how many turns the loop has made."""
+        self._service = service
+        self._handover = handover
+        self._turns = turns
+        self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._started = Lock()
+        self._started.acquire()
+        self._stopped = False
+        self._thread: KernelThread | None = None
+
+    def create(self) -> None:
+        """Creates the thread, which waits for `start` (main thread).
+
+        Raises RuntimeError if the kernel has no room for another thread."""
+        thread = KernelThread(self._run)
+        start_without_signals(thread)
+        self._thread = thread
+
+    def start(self) -> None:
+        """Begins to watch (main thread)."""
+        self._started.release()
+
+    def wake(self) -> None:
+        """There may be siblings now (any thread, or a signal handler)."""
+        os.eventfd_write(self._wakeup, 1)
+
+    def stop(self) -> None:
+        """Ends it for good."""
+        if self._thread is not None and self._started.locked():
+            self._started.release()
+        self._stopped = True
+        self.wake()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _run(self) -> None:
+        self._started.acquire()
+        try:
+            self._watch()
+        except BaseException as problem:
+            logs.event("error", "worker failed", traceback=logs.traceback_of(problem))
+            os._exit(1)
+
+    def _watch(self) -> None:
+        both, own = select.poll(), select.poll()
+        for poll in (both, own):
+            poll.register(self._wakeup, select.POLLIN)
+        # An epoll that has events is readable itself (epoll(7)).
+        both.register(self._service.poller.fileno(), select.POLLIN)
+        while not self._stopped:
+            poll = own if self._handover.has_no_sibling else both
+            poll.poll()
+            turns = self._turns()
+            self._pause(own, _PATIENCE)
+            while not self._stopped and self._turns() == turns and self._has_events(both):
+                if self._hand_over_ready():
+                    self._pause(own, _PATIENCE)
+                else:
+                    self._pause(own, _AGAIN)
+
+    def _pause(self, own: select.poll, seconds: float) -> None:
+        if own.poll(seconds * 1000):
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self._wakeup)
+
+    def _has_events(self, both: select.poll) -> bool:
+        return any(fd != self._wakeup for fd, _ in both.poll(0))
+
+    def _hand_over_ready(self) -> bool:
+        """Hands over what is ready; returns whether anything was."""
+        service = self._service
+        if not self._handover.has_idle_receiver:
+            return False
+        ready = service.poller.wait(monotonic(), 0.0, _EVENTS)
+        moved = [fd for fd, _ in ready if service.hand_over(fd)]
+        return bool(moved)
