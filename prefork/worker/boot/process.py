@@ -92,12 +92,17 @@ def _end_with_master(master: int) -> None:
         os._exit(0)
 
 
-def end_without_master() -> None:
-    """Ends this worker as the signal for the master's death does.
+def end_without_master(master: int) -> None:
+    """Ends this worker as the signal for the master's death does; `master`: its process id.
 
     An application that drops rights by itself clears that signal (prctl(2)).  To be called by a
     thread: a signal just before accept4(2) is missed, so it is sent again.
     """
+    for _ in range(1000):
+        # A process that ends closes its files first, and would pass here for one that lives.
+        if os.getppid() != master:
+            break
+        sleep(0.001)
     for _ in range(10):
         os.kill(os.getpid(), signal.SIGTERM)
         sleep(0.1)
@@ -115,7 +120,7 @@ def _serve(args: WorkerArgs, loaded: LoadedApplication | None) -> int:
         user = restrict(args) if loaded is None else {}
         confine_signals(config)
         if args.stacks is not None:
-            start_stack_thread(args.stacks, end_without_master)
+            start_stack_thread(args.stacks, lambda: end_without_master(args.master))
         stacks = (args.stacks.memfd, args.stacks.request) if args.stacks is not None else ()
         # The log files and pipes are those of this generation by now.
         descriptors = OwnDescriptors((*args.descriptors(), args.channel.fileno(), *stacks))
