@@ -91,8 +91,8 @@ bench/.venv/.installed: bench/requirements.txt pyproject.toml | bench-packages
 bench-packages:  ## the programs that the bench talks to
 	sh bench/install-system-packages.sh
 
-# Side by side with other servers, about fifteen minutes: writes docs/performance/ and the tables made of it.
-bench: bench/.venv/.installed  ## side by side with other servers, fifteen minutes
+# Side by side with other servers, about twenty minutes: writes docs/performance/ and the tables made of it.
+bench: bench/.venv/.installed  ## side by side with other servers, twenty minutes
 	bench/.venv/bin/python -m bench --write
 
 # The rows that matter most, in about a minute; prints only.
