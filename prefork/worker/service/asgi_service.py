@@ -251,6 +251,11 @@ class AsgiService(HttpService):
         self._stats.set_websockets(len(self.caller.websockets))
         super().flush()
 
+    @property
+    def _waiting(self) -> int:
+        # Those in a call are parked, too, unless they are lost or have just begun.
+        return max(len(self.poller.parked) - self.caller.under_way, 0)
+
     def _register_late(self) -> None:
         """Registers new connections whose calls were not over at once."""
         waiting, self._unregistered = self._unregistered, []

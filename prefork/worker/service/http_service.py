@@ -218,8 +218,8 @@ class HttpService:
                 connection.expire()
 
     def flush(self) -> None:
-        parked = len(self.poller.parked)
-        self._stats.set_connections(len(self._open), parked, self._reading, self._writing)
+        held, parked = len(self._open), self._waiting
+        self._stats.set_connections(held, parked, self._reading, self._writing)
         if self._websockets is not None:
             self._stats.set_websockets(len(self._websockets))
         finally_ = self._last or self._leave_at > 0.0
@@ -228,6 +228,11 @@ class HttpService:
         if self._admission.displaced:
             self._stats.set_displaced(self._admission.displaced)
         self._caller.flush()
+
+    @property
+    def _waiting(self) -> int:
+        """Connections that wait for their client."""
+        return len(self.poller.parked)
 
     def after_fork_in_child(self) -> None:
         self._caller.forked = True
