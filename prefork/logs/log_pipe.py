@@ -13,7 +13,6 @@ that and the end of the read, it may write some lines twice.
 import contextlib
 import fcntl
 import mmap
-import os
 import stat
 import struct
 from time import monotonic
@@ -22,6 +21,7 @@ from msgspec import Struct
 
 from prefork import linux
 from prefork.logs.sink import LogSink
+from prefork.unpatched import os
 
 CAPACITY = 1024 * 1024
 """Bytes that a pipe takes while they are not copied, if the kernel allows as much; else 64 KiB."""

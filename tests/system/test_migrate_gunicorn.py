@@ -110,6 +110,8 @@ def beside(start: Start) -> Iterator[Any]:
             server.wait("worker ready")
             (address,) = server.addresses
             path = address.removeprefix("unix:") if address.startswith("unix:") else ""
+            # Before its directory goes: a server notices that its socket is lost.
+            stack.callback(server.stop)
             place = Side(0 if path else server.port, path)
             return Both(side, place, server, done.stderr.replace("\n  ", " "))
 

@@ -30,7 +30,7 @@ from tests.support.commands import ROOT
 from tests.support.load import Answer, Connection, Load, running_load
 from tests.support.processes import alive, links
 from tests.support.server import Server, Start
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 APP = "preloaded:app"
 PRELOAD = ("--set", "workers.preload=true")
@@ -363,6 +363,7 @@ def test_nothing_is_left_when_the_master_is_killed(site: Site) -> None:
     server = site.start("--workers", "3", *PRELOAD).wait_ready(3)
     known = [event["pid"] for event in everybody(server)]
     server.process.kill()
+    server.process.wait(PATIENCE)
     for pid in known:
         until(gone(pid), f"the end of {pid}")
 
@@ -375,6 +376,7 @@ def test_nothing_is_left_when_the_master_is_killed_during_an_import(site: Site) 
     server.signal(signal.SIGHUP)
     ((_, pid),) = until(lambda: site.notes("hanging"), "an import under way")
     server.process.kill()
+    server.process.wait(PATIENCE)
     until(gone(int(pid)), "the end of the new zygote")
 
 

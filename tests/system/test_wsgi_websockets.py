@@ -75,20 +75,13 @@ def test_frames_that_come_with_the_handshake(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "status"),
-    [(b"Version: 13", b"Version: 8", 426), (b"==", b"", 400), (b"Upgrade\r\n", b"close\r\n", 200)],
+    ("old", "new"),
+    [(b"Version: 13", b"Version: 8"), (b"==", b""), (b"Upgrade\r\n", b"close\r\n")],
 )
-def test_what_is_no_valid_upgrade_gets_no_socket(
-    server: Server, old: bytes, new: bytes, status: int
-) -> None:
+def test_what_is_no_valid_upgrade_gets_no_socket(server: Server, old: bytes, new: bytes) -> None:
     with server.connect() as sock:
         answer = Raw(sock).ask((HANDSHAKE % b"/offered").replace(old, new))
-        assert answer.status == status
-        if status == 426:
-            assert answer["Sec-WebSocket-Version"] == "13"
-            assert answer["Upgrade"] == "websocket"
-        if status == 200:
-            assert answer.body == b"False"
+        assert (answer.status, answer.body) == (200, b"False")
     assert not server.find("application failed")
 
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from prefork import logs
 from prefork.apps.wsgi import Application, MisbehavedApplication, WsgiResponse
-from prefork.http.head_rules import Reject
 from prefork.http.queue_time import waited
 from prefork.http.request import Environ, Request
 from prefork.http.request_id import RequestIds
@@ -80,11 +79,7 @@ class WsgiCaller:
         attended = self._attended
         environ = request.environ
         if attended:
-            problem = self._before(connection, request, record)
-            if problem is not None:
-                from prefork.worker.service.refused_upgrade import refuse_upgrade
-
-                return refuse_upgrade(connection, request, problem, record, self._access, now)
+            self._before(connection, request, record)
         record.start(now, request.line, environ["REMOTE_ADDR"], request.id)
         response = WsgiResponse(request, connection)
         environ["wsgi.early_hints"] = response.early_hints
@@ -117,12 +112,8 @@ class WsgiCaller:
         if self._access is not None:
             self._access.flush()
 
-    def _before(
-        self, connection: HttpConnection, request: Request, record: ThreadRecord
-    ) -> Reject | None:
-        """The work before a call that not every configuration needs.
-
-        Returns a problem if the request asks for a WebSocket and may not have it."""
+    def _before(self, connection: HttpConnection, request: Request, record: ThreadRecord) -> None:
+        """The work before a call that not every configuration needs."""
         environ = request.environ
         if self._ids is not None:
             self._ids.give(request)
@@ -133,12 +124,9 @@ class WsgiCaller:
         if self._draining is not None and self._draining():
             connection.closing = True
         if self._websockets is not None and "HTTP_UPGRADE" in environ:
-            problem = self._websockets.offer(connection, request, record)
-            if problem is not None:
-                return problem
+            self._websockets.offer(connection, request, record)
         if self._threads is not None:
             self._threads.before_call(record)
-        return None
 
     def _upgraded(self, connection: HttpConnection) -> bool:
         """Whether the application has taken the connection over; the call is over."""

@@ -44,21 +44,18 @@ class WsgiWebsockets:
         """How many there are."""
         return len(self._open)
 
-    def offer(
-        self, connection: HttpConnection, request: Request, record: ThreadRecord
-    ) -> Reject | None:
-        """Gives a request its socket if it is an opening handshake.
+    def offer(self, connection: HttpConnection, request: Request, record: ThreadRecord) -> None:
+        """Gives a request its socket if it is a valid opening handshake.
 
-        Returns why not if it is one that is not valid.
+        Of any other, the upgrade is ignored (RFC 9110 section 7.8), as it is with one thread.
         """
         environ = request.environ
         if not asks_for_websocket(environ, http11=request.http11) or connection.encrypted:
-            return None
+            return
         try:
             read_handshake(environ)
-        except Reject as problem:
-            problem.__traceback__ = None
-            return problem
+        except Reject:
+            return
 
         def taken() -> None:
             record.wait(monotonic())  # for its client: without a time limit
@@ -72,10 +69,9 @@ class WsgiWebsockets:
         try:
             sock = UpgradedSocket(connection.fd, connection.reader.rest, taken)
         except OSError:  # no descriptor is left: the application answers as if it were TLS
-            return None
+            return
         connection.upgraded = sock
         environ[KEY] = sock
-        return None
 
     def release(self, sock: UpgradedSocket) -> None:
         """The call of the application that had it is over."""
