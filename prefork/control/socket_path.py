@@ -112,9 +112,12 @@ def link_default_path(name: str, path: Path, directories: SocketDirectories | No
 
 
 def unlink_default_path(path: Path, directories: SocketDirectories | None = None) -> None:
-    """Removes the links that `link_default_path` has made for a server."""
-    for link in sockets_in((directories or SocketDirectories.of_process()).usable()):
-        with contextlib.suppress(OSError):
+    """Removes the links that `link_default_path` has made for a server.
+
+    Those that can't be found, for want of descriptors, are left to the next server of that name.
+    """
+    with contextlib.suppress(OSError):
+        for link in sockets_in((directories or SocketDirectories.of_process()).usable()):
             if link.is_symlink() and link.readlink() == path.absolute():
                 link.unlink()
 
