@@ -291,6 +291,15 @@ def test_a_file_from_before_1970_or_from_the_future_has_a_date_that_can_be_sent(
     assert get(site, "/sub/").code == 200
 
 
+@pytest.mark.parametrize("nanoseconds", [1, 500_000_000, 999_999_999])
+def test_the_time_of_a_file_is_never_rounded_up(site: Site, root: Path, nanoseconds: int) -> None:
+    """A date one second later would answer 304 for a change within that second."""
+    os.utime(root / "text.txt", ns=(0, MODIFIED * 10**9 + nanoseconds))
+    date = get(site, "/text.txt").headers["Last-Modified"]
+    assert parsedate_to_datetime(date).timestamp() == MODIFIED
+    assert get(site, "/text.txt", if_modified_since=date).code == 304
+
+
 # Ranges
 
 
