@@ -120,13 +120,19 @@ _START = re.compile(r'  File ".*/threading\.py", line \d+ in (run|_bootstrap_inn
 """How a thread begins."""
 
 
+_MOST_CALLS = 100
+"""Of one thread, that faulthandler writes."""
+
+
 def is_whole(text: str) -> bool:
     """Whether the dump is complete, as far as can be found out.
 
     The main thread comes last, and its stack ends where the program began (by name, or by
-    `python -m`), or in dots after a hundred calls.
+    `python -m`), or after a hundred calls: in dots, which releases of 3.13 and later leave out.
     """
-    return text.endswith((" in <module>\n", " in _run_module_as_main\n", "  ...\n"))
+    if text.endswith((" in <module>\n", " in _run_module_as_main\n", "  ...\n")):
+        return True
+    return text.rpartition(" (most recent call first):\n")[2].count("\n") == _MOST_CALLS
 
 
 def shown(text: str) -> str:
