@@ -43,4 +43,4 @@ def _show_version(context: click.Context, _: click.Parameter, wanted: bool) -> N
     help="Show the versions of prefork, Python, the kernel and the libraries.",
 )
 def group() -> None:
-    """A pre-fork server with a supervisor: WSGI applications, static sites, TCP handlers."""
+    """A pre-fork server with a supervisor: WSGI and ASGI applications, static files, TCP."""

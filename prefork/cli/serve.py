@@ -73,7 +73,9 @@ def _hint(option: str) -> str | None:
 @click.option("--host", metavar="HOST", help="The host of --port, in place of --bind.")
 @click.option("--port", metavar="PORT", help="The port of --host: 8000 if it is not given.")
 @click.option("--workers", "-w", metavar="N", help="Number of worker processes, or auto.")
-@click.option("--threads", metavar="N", help="Requests that a worker answers at the same time.")
+@click.option(
+    "--threads", metavar="N", help="Requests that a WSGI worker answers at the same time."
+)
 @click.option("--timeout", "-t", metavar="SECONDS", help="The time limit of a request.")
 @click.option("--reload", "watch", is_flag=True, help="Reload when the application's files change.")
 @click.option(

@@ -56,13 +56,22 @@ def _reasons(server: ServerStatus) -> Iterator[tuple[object, str]]:
                 (worker.pid, "writing", worker.writing),
                 f"{name}: {_clients(worker.writing)} with a response to take",
             )
-        if idle := max(worker.parked - worker.writing, 0):
+        if worker.websockets:
+            yield (
+                (worker.pid, "websockets", worker.websockets),
+                f"{name}: {_websockets(worker.websockets)}, which it closes one after the other",
+            )
+        if idle := max(worker.parked - worker.writing - worker.websockets, 0):
             yield (
                 (worker.pid, idle),
                 f"{name}: {_clients(idle)} connected, which may send a request",
             )
         if not worker.calls and not worker.parked:
             yield worker.pid, f"{name}: no request is left; its exit hooks or threads go on"
+
+
+def _websockets(number: int) -> str:
+    return "1 WebSocket" if number == 1 else f"{number} WebSockets"
 
 
 def _clients(number: int) -> str:

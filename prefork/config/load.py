@@ -113,7 +113,19 @@ def _from_target(source: Source, problems: list[Problem]) -> Iterator[RawSetting
         yield RawSetting("server", "app", app, COMMAND_LINE, source.directory)
     else:
         reason = "no such directory or module, and neither a .toml file nor module:callable"
+        if meant := _meant(source.target, source.directory):
+            reason += f"; did you mean {meant}?"
         problems.append(Problem(COMMAND_LINE, "", f"{toml(source.target)}: {reason}"))
+
+
+def _meant(target: str, directory: str) -> str | None:
+    """The target that was meant by the name of a Python file, or with a dot for the colon."""
+    module, dot, rest = target.rpartition(".")
+    if not dot or not rest.isidentifier():
+        return None
+    module = module.replace("/", ".").strip(".")
+    app = _application_of(module, directory)
+    return app if app is None or rest == "py" else f"{module}:{rest}"
 
 
 def _application_of(module: str, directory: str) -> str | None:

@@ -8,7 +8,7 @@ from prefork.apps.asgi_response import AsgiResponse, Message, MisusedProtocol
 from prefork.http.asgi_scope import http_scope
 from prefork.http.reader import FIELD_LINES
 from prefork.http.request import Environ, Request
-from prefork.worker.boot.warmup import check_answer, warmup_request
+from prefork.worker.boot.warmup import check_answer, naming, warmup_request
 from prefork.worker.service.asgi_call import AsgiApplication
 
 _EXTENSIONS = frozenset({"http.response.early_hint", "http.response.trailers"})
@@ -24,7 +24,9 @@ async def warm_up_asgi(
     for path in paths:
         request, host = warmup_request(path, base)
         call = _WarmupCall(request)
-        await application(http_scope(request, FIELD_LINES, state=state), call.receive, call.send)
+        scope = http_scope(request, FIELD_LINES, state=state)
+        with naming(path):
+            await application(scope, call.receive, call.send)
         check_answer(path, host, call.status)
 
 

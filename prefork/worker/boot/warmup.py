@@ -4,8 +4,10 @@ An application may load much at its first request (templates, connections, cache
 has to wait for that.  An application that can be imported but cannot answer fails its boot.
 """
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 
+from prefork import logs
 from prefork.apps.wsgi import Application, WsgiResponse
 from prefork.http.limits import RequestLimits
 from prefork.http.reader import RequestReader
@@ -54,9 +56,20 @@ def warm_up(application: Application, paths: Iterable[str], base: Environ) -> No
     for path in paths:
         request, host = warmup_request(path, base)
         response = WsgiResponse(request, _Discard())
-        response.take(application(request.environ, response.start))
+        with naming(path):
+            response.take(application(request.environ, response.start))
         assert response.head is not None
         check_answer(path, host, response.head.code)
+
+
+@contextlib.contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Raises a WarmupError that names the request in place of the application's exception."""
+    try:
+        yield
+    except Exception as problem:
+        traceback = logs.application_traceback(problem)
+        raise WarmupError(f"warmup: GET {path} failed:\n{traceback}") from None
 
 
 def warmup_request(path: str, base: Environ) -> tuple[Request, str]:

@@ -120,5 +120,7 @@ class Lifespan:
             raise MisusedProtocol(f"the message {kind!r} is unknown, or not one of a lifespan")
 
     def _report(self, reason: str) -> None:
-        what = "shutdown" if self._shutting_down.done() else "serving"
+        what = "serving" if self._started.done() else "startup"
+        if self._shutting_down.done():
+            what = "shutdown"
         logs.event("error", "lifespan failed", phase=what, traceback=reason)
