@@ -14,11 +14,5 @@ CALL_RECORDS = 32
 
 
 def records_of(protocol: str, threads: int) -> int:
-    """Thread records of a worker, by `server.protocol` and `workers.threads`.
-
-    With "auto" the master, which does not load the application, reads those of both kinds: the
-    records that a worker does not use are empty.
-    """
-    if protocol == "auto":
-        return max(CALL_RECORDS, threads)
+    """Thread records of a worker, by `server.protocol` and `workers.threads`."""
     return CALL_RECORDS if protocol == "asgi" else threads

@@ -57,6 +57,7 @@ class ChildSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     forked_at: float = msgspec.field(name="born")
     stacks: int
     ask: int
+    asgi: bool = False
 
 
 class ZygoteSnapshot(msgspec.Struct, frozen=True, kw_only=True):

@@ -158,6 +158,7 @@ class Supervisor(Periodic):
         if isinstance(report, channel.ReadyReport):
             logs.event("info", "worker ready", slot=child.slot, pid=child.pid, generation=number)
             if report.asgi:
+                child.asgi = child.generation.config.server.protocol in ("auto", "asgi")
                 child.generation.import_asgi_parts()
             self.pool.ready(child.pid, now)
             if self.pool.current == number:

@@ -18,6 +18,7 @@ from msgspec import Struct, field
 from msgspec.structs import asdict
 
 from prefork import logs
+from prefork.capacity import CALL_RECORDS, records_of
 from prefork.channel import Channel, InboxStuckReport, InvalidReportError, Order, Report
 from prefork.config import Config
 from prefork.logs import LogPipeEnds
@@ -49,6 +50,15 @@ class Child(Struct, eq=False, weakref=True):
     """The types of its reports so far, of those that are sent once."""
     faulty: bool = False
     """It was killed for a report that could not be read."""
+    asgi: bool = False
+    """It has found that its application is one of ASGI, if the configuration leaves that open."""
+
+    @property
+    def records(self) -> int:
+        """Its thread records.  With the protocol "auto" that is known when it is ready."""
+        config = self.generation.config
+        protocol = "asgi" if self.asgi else config.server.protocol
+        return records_of(protocol, config.workers.threads)
 
     @property
     def pid(self) -> int:
@@ -136,15 +146,15 @@ class Children(Periodic):
 
     def calls(self, child: Child) -> list[CallRecord]:
         """What each thread of a worker is doing, from the scoreboard."""
-        return self._scoreboard.calls(child.slot, child.generation.records)
+        return self._scoreboard.calls(child.slot, child.records)
 
     def requests(self, child: Child) -> int:
         """The number of calls of the application that have ended in a worker."""
-        return self._scoreboard.requests(child.slot, child.generation.records)
+        return self._scoreboard.requests(child.slot, child.records)
 
     def counters(self, child: Child) -> Counters:
         """What a worker has done, alive or dead, until its slot is cleared for the next."""
-        return self._scoreboard.counters(child.slot, child.generation.records)
+        return self._scoreboard.counters(child.slot, child.records)
 
     def stats(self, child: Child) -> WorkerStats:
         """What a worker has written about itself as a whole."""
@@ -196,7 +206,7 @@ class Children(Periodic):
 
     def clear_slot(self, slot: int, generation: Generation) -> None:
         """Makes a slot ready for its next worker."""
-        self._scoreboard.clear(slot, generation.records)
+        self._scoreboard.clear(slot, max(CALL_RECORDS, generation.config.workers.threads))
 
     def spawn(self, slot: int, generation: Generation) -> None:
         """Forks a worker.  Raises OSError if the kernel has no room for another process."""
@@ -254,6 +264,7 @@ class Children(Periodic):
                 forked_at=child.forked_at,
                 stacks=child.stacks.memfd if child.stacks else CLOSED,
                 ask=child.stacks.request if child.stacks else CLOSED,
+                asgi=child.asgi,
             )
             for child in self
         )
@@ -265,7 +276,7 @@ class Children(Periodic):
         stacks = None if state.stacks == CLOSED else MasterStacks(state.stacks, state.ask)
         for fd in stacks.descriptors() if stacks else ():
             os.set_inheritable(fd, False)
-        child = Child(worker, generation, channel, state.forked_at, stacks)
+        child = Child(worker, generation, channel, state.forked_at, stacks, asgi=state.asgi)
         self._watch(child)
         return child
 

@@ -7,7 +7,6 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from prefork import address
-from prefork.capacity import records_of
 from prefork.config import Config, ConfigError, LoadedConfig, Problem, Source, cpus, load
 from prefork.listeners import Listener, ListenOptions, open_listeners
 from prefork.master.pool.plan import GenerationSettings
@@ -30,11 +29,6 @@ class Generation(Struct, eq=False):
     @property
     def config(self) -> Config:
         return self.loaded.config
-
-    @property
-    def records(self) -> int:
-        """Thread records of each of its workers."""
-        return records_of(self.config.server.protocol, self.config.workers.threads)
 
     def import_asgi_parts(self) -> None:
         """A worker has found that the application is one of ASGI (protocol "auto").
