@@ -19,6 +19,7 @@ need systemd-analyze systemd
 need haproxy haproxy
 need curl curl
 need wrk wrk
+need go golang-go
 need ab apache2-utils
 need slowhttptest slowhttptest
 need chromium chromium

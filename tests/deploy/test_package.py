@@ -16,6 +16,7 @@ import pytest
 from prefork import __version__
 from tests.support.commands import ROOT
 from tests.support.programs import find
+from tests.support.sockets import accepts
 from tests.support.waiting import PATIENCE, until
 from tools import share
 
@@ -149,18 +150,18 @@ def test_an_ordinary_user_gets_manual_configuration_and_a_server(
         assert "a pre-fork server with a supervisor" in page
         assert "cpu_affinity" in run(*wrapper, man, "-P", "cat", "prefork.toml", **options).stdout
     assert "thread-safe" in run(*wrapper, "prefork", "explain", "threads", **options).stdout
-    run(*wrapper, "prefork", "init", "site.toml", **options)
+    run(*wrapper, "prefork", "init", "ordinary.toml", **options)
     (work / "index.html").write_text("hello")
-    site = work / "site.toml"
+    site = work / "ordinary.toml"
     site.write_text(site.read_text().replace("\n[static]\n", '\n[static]\nroot = "."\n'))
     url = f"http+unix://{str(work / 's').replace('/', '%2F')}/"
     with subprocess.Popen(
-        [*wrapper, "prefork", "serve", "site.toml", "--bind", f"unix:{work}/s"], **options
+        [*wrapper, "prefork", "serve", "ordinary.toml", "--bind", f"unix:{work}/s"], **options
     ) as server:
         try:
-            until((work / "s").exists, "its socket")
+            until(lambda: accepts(work / "s"), "its socket")
             assert run(*wrapper, "prefork", "get", url, **options).stdout == "hello"
-            run(*wrapper, "prefork", "stop", "site.toml", **options)
+            run(*wrapper, "prefork", "stop", "ordinary.toml", **options)
             assert server.wait(PATIENCE) == 0
         finally:
             server.kill()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tests.support.commands import ROOT, prefork_command
 from tests.support.processes import links
+from tests.support.sockets import accepts
 from tests.support.waiting import PATIENCE, until
 
 
@@ -31,7 +32,7 @@ def serve_once(place: Path, closed: Iterable[int]) -> None:
         preexec_fn=close,
     )
     try:
-        until(lambda: web.exists() or server.poll() is not None, "it listens")
+        until(lambda: accepts(web) or server.poll() is not None, "it listens")
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(PATIENCE)
             client.connect(str(web))

@@ -1,6 +1,7 @@
 """Sockets by hand."""
 
 import socket
+from pathlib import Path
 
 from tests.support.waiting import PATIENCE
 
@@ -34,3 +35,13 @@ def closed_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
+
+
+def accepts(path: Path) -> bool:
+    """Whether a server listens at a Unix socket: its file is there a moment earlier."""
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+    return True

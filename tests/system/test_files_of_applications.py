@@ -108,7 +108,8 @@ def is_reset(client: Raw) -> bool:
 @pytest.mark.parametrize("how", ["raise", "kill", "hang", "end"])
 def test_over_http_1_0_a_response_that_breaks_off_is_no_whole_one(start: Start, how: str) -> None:
     """Its end is the end of the connection, so that has to be a reset."""
-    server = start(FILES, "--workers", "1", "--set", "workers.request_timeout=1").wait_ready(1)
+    limits = ("--set", "workers.request_timeout=1", "--set", "workers.graceful_timeout=2")
+    server = start(FILES, "--workers", "1", *limits).wait_ready(1)
     server.expected_errors |= {"application failed", "worker died", "request timed out"}
     with talk(server) as client:
         client.send(request(f"/half?how={how}", version="HTTP/1.0"))

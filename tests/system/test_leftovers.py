@@ -110,3 +110,4 @@ def test_what_a_worker_waits_for_is_named(
         server.wait("worker exited", pid=worker)
     assert "before_exit" in event["reason"]
     server.expected_errors |= {"worker died"}
+    server.kill()  # its workers would all be waited for, and so would this child's end of the log
