@@ -176,7 +176,7 @@ def test_a_client_that_shuts_its_sending_side_still_gets_its_answers(server: Ser
 
 def test_an_upgrade_is_ignored(server: Server) -> None:
     if server.is_asgi:
-        pytest.skip("an ASGI application may take it")
+        pytest.skip("does not apply: an ASGI application may take it")
     with talk(server) as client:
         upgrade = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13")
         client.send(request("/nolength", *upgrade) + request("/nolength"))
@@ -283,7 +283,7 @@ def test_an_upgrade_is_ignored_and_the_next_request_is_read_right(
 ) -> None:
     """RFC 9110 section 7.8."""
     if server.is_asgi and name == "WebSocket":
-        pytest.skip("an ASGI application may take it")
+        pytest.skip("does not apply: an ASGI application may take it")
     lines = UPGRADES[name]
     coding = "Transfer-Encoding: chunked"
     inner = request("/smuggled")
@@ -301,7 +301,7 @@ def test_an_upgrade_is_ignored_and_the_next_request_is_read_right(
 
 def test_a_chunked_body_is_a_plain_one_for_the_application(server: Server) -> None:
     if server.is_asgi:
-        pytest.skip("its length is not known when an ASGI application is called")
+        pytest.skip("does not apply: its length is not known when an ASGI application is called")
     head = request("/environ", "Transfer-Encoding: chunked", method="POST")
     with talk(server) as client:
         body = chunked(b"a" * 10, b"b" * 5, trailer=b"X-Late: 1\r\nContent-Type: evil\r\n")

@@ -135,7 +135,8 @@ def test_commands_look_where_the_kernel_reports_nothing(
     (tmp_path / "above").rename(tmp_path / "moved")
     run.mkdir(parents=True)
     assert not server.find("file lost")
-    server.command(command)
+    server.expected_errors.add("reload failed")  # the server's own may be first, or come between
+    server.command(command, check=False)
     server.wait("generation settled", 2)
     assert server.find("file made anew", path=str(run / "web"))
     assert answers(run / "web")

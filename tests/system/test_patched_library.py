@@ -56,7 +56,8 @@ def test_the_server_uses_nothing_that_an_application_replaces(
 def test_applications_of_other_event_loops_boot_and_serve(
     start: Start, tmp_path: Path, library: str, preload: str, threads: str
 ) -> None:
-    pytest.importorskip(library)
+    why = f"does not apply: httpbin, which other tests need, keeps {library} from being installed"
+    pytest.importorskip(library, reason=why)
     (tmp_path / "patching.py").write_text(f"{PATCHES[library]}\n{APP}")
     server = start(
         *("patching:app", "--workers", "2", "--threads", threads),

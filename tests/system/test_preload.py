@@ -739,7 +739,9 @@ def test_before_fork_without_preloading_is_refused(site: Site) -> None:
     assert "workers.preload: the hook before_fork needs the process that preloads" in (server.log())
 
 
-@pytest.mark.skipif(sys.version_info < (3, 15), reason="PEP 810 came with CPython 3.15")
+@pytest.mark.skipif(
+    sys.version_info < (3, 15), reason="does not apply: PEP 810 came with CPython 3.15"
+)
 def test_lazy_imports_are_made_before_the_fork(start: Start, tmp_path: Path) -> None:
     """Of the application's modules, also in turn; one that fails stays lazy."""
     (tmp_path / "shop.py").write_text(

@@ -91,7 +91,7 @@ def test_the_scope_over_tls(start: Start, authority: Authority) -> None:
 
 def test_what_the_application_sees(server: Server, authority: Authority) -> None:
     if server.is_asgi:
-        pytest.skip("a scope has the names of ASGI: see test_the_scope_over_tls")
+        pytest.skip("does not apply: a scope has the names of ASGI: see test_the_scope_over_tls")
     with talking(server, authority) as client:
         environ = json.loads(client.ask(request("/environ")).body)
     assert environ["wsgi.url_scheme"] == "https"
@@ -240,7 +240,7 @@ def test_a_session_is_resumed(server: Server, authority: Authority) -> None:
 
 def test_a_client_certificate_reaches_the_application(server: Server, authority: Authority) -> None:
     if server.is_asgi:
-        pytest.skip("a scope has the names of ASGI: see test_the_scope_over_tls")
+        pytest.skip("does not apply: a scope has the names of ASGI: see test_the_scope_over_tls")
     own = authority.issue("client.pem", "client.example", common_name="Ann")
     with talk_tls(server, authority.client(own)) as client:
         environ = json.loads(client.ask(request("/environ")).body)
