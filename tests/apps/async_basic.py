@@ -245,7 +245,18 @@ PATHS = {
 }
 
 
+async def echo_messages(receive: Receive, send: Send) -> None:
+    """A WebSocket."""
+    await send({"type": "websocket.accept"})
+    while (message := await receive())["type"] != "websocket.disconnect":
+        if message["type"] == "websocket.receive":
+            await send({**message, "type": "websocket.send"})
+
+
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await echo_messages(receive, send)
+        return
     if scope["type"] != "http":
         raise ValueError(f"{scope['type']} is not served here")
     found = PATHS.get(scope["path"])

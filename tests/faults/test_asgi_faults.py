@@ -1,9 +1,7 @@
-"""Reloads, upgrades, a kill and a stop of ASGI workers under load lose nothing that need not be."""
+"""Reloads, upgrades, kills and a stop of ASGI workers under load lose nothing that need not be."""
 
-import contextlib
 import os
 import signal
-import socket
 import threading
 from collections import Counter
 from pathlib import Path
@@ -13,12 +11,15 @@ import pytest
 from tests.support.path_load import PathLoad, tcp
 from tests.support.raw_http import Raw
 from tests.support.server import Server, Start
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, until
+from tests.support.websocket_client import raw_websocket, server_frame
+from tests.support.websocket_frames import client_frame
 
 WORKERS = 2
+ONE_SHOT, KEPT, STREAMS, WEBSOCKETS = 2, 3, 4, 6
 
 
-def serve(start: Start, loop: str = "auto") -> Server:
+def serve(start: Start, loop: str) -> Server:
     settings = (
         *("server.protocol=asgi", f"workers.count={WORKERS}", f"workers.loop={loop}"),
         "workers.graceful_timeout=4",
@@ -27,95 +28,141 @@ def serve(start: Start, loop: str = "auto") -> Server:
     return start("tests.apps.async_basic:app", *given).wait_ready(WORKERS)
 
 
-class Streams:
-    """Clients with a stream of events each; one that ends is asked for anew."""
+class LongClients:
+    """Clients in threads, each with one exchange that lasts; one that the server ends is begun
+    anew, until there is no listener."""
 
-    def __init__(self, server: Server, path: str, number: int) -> None:
-        self.ended = 0
-        """Streams that the server has ended as it should."""
+    def __init__(self, server: Server, number: int, path: str) -> None:
+        """`path`: what is asked for."""
+        self.ends: Counter[str] = Counter()
+        """How often the server has ended one as it should, by what it said."""
         self.failures: Counter[str] = Counter()
-        self._server = server
-        self._ask = f"GET /events?path={path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
-        self._over = threading.Event()
-        self._socks: dict[int, socket.socket] = {}
-        self._threads = [
-            threading.Thread(target=self._run, args=(each,), daemon=True) for each in range(number)
-        ]
+        self.server = server
+        self.path = path
+        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(number)]
         for thread in self._threads:
             thread.start()
 
-    def _run(self, number: int) -> None:
-        while not self._over.is_set():
+    def _run(self) -> None:
+        while True:
             try:
-                with self._server.connect() as sock:
-                    self._socks[number] = sock
-                    raw = Raw(sock)
-                    raw.send(self._ask)
-                    assert raw.head().status == 200
-                    assert b"".join(raw.chunks()) == b"data: 1\n\ndata: 2\n\n"
-                    self.ended += 1
+                end = self.talk()
+            except ConnectionRefusedError:
+                return
             except (OSError, AssertionError) as problem:
-                if not self._over.is_set():
-                    self.failures[f"{type(problem).__name__}: {problem}"] += 1
+                self.failures[f"{type(problem).__name__}: {problem}"] += 1
+            else:
+                self.ends[end] += 1
 
-    def end(self) -> None:
-        self._over.set()
-        for sock in self._socks.values():
-            with contextlib.suppress(OSError):
-                sock.shutdown(2)
+    def talk(self) -> str:
+        """One exchange, whole; returns what the server said at its end."""
+        raise NotImplementedError
+
+    def join(self) -> None:
+        """Waits until every client has ended."""
         for thread in self._threads:
             thread.join(PATIENCE)
-        assert not self.failures, self.failures
+            assert not thread.is_alive()
+
+
+class Streams(LongClients):
+    """Streams of events."""
+
+    def talk(self) -> str:
+        with self.server.connect() as sock:
+            raw = Raw(sock)
+            raw.send(b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % self.path.encode())
+            assert raw.head().status == 200
+            assert b"".join(raw.chunks()) == b"data: 1\n\ndata: 2\n\n"
+            return "whole"
+
+
+class Chats(LongClients):
+    """WebSockets."""
+
+    def talk(self) -> str:
+        with raw_websocket(self.server, self.path) as raw:
+            raw.send(client_frame(1, b"hello"))
+            assert server_frame(raw) == (0x81, b"hello")
+            first, payload = server_frame(raw)
+            assert first == 0x88, f"{first:#x} {payload!r}"
+            raw.send(client_frame(8, payload))
+            assert raw.at_end()
+            return str(int.from_bytes(payload[:2], "big"))
+
+
+def held(server: Server) -> dict[int, Counter[str]]:
+    """By worker, how many streams and WebSockets it has, once each client has its own again."""
+
+    def all_of_them() -> dict[int, Counter[str]] | None:
+        found = {}
+        for worker in server.status()["workers"]:
+            streams = sum(call["request"].startswith("GET /events") for call in worker["calls"])
+            found[worker["pid"]] = Counter(streams=streams, websockets=worker["websockets"])
+        total = sum(found.values(), Counter())
+        whole = Counter(streams=STREAMS, websockets=WEBSOCKETS)
+        return found if len(found) == WORKERS and total == whole else None
+
+    return until(all_of_them, "each client has a stream or a WebSocket")
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-def test_reloads_under_load_lose_nothing(start: Start, tmp_path: Path, loop: str) -> None:
+@pytest.mark.parametrize(
+    ("reloads", "upgrades", "kills"),
+    [(4, 1, 1), pytest.param(20, 5, 5, marks=pytest.mark.nightly)],
+)
+def test_each_client_is_served_through_reloads_upgrades_kills_and_a_stop(
+    start: Start, tmp_path: Path, loop: str, reloads: int, upgrades: int, kills: int
+) -> None:
+    """A kill costs what the worker had at that moment; nothing else costs any client anything."""
     if loop == "uvloop":
         pytest.importorskip("uvloop")
     server = serve(start, loop)
-    load = PathLoad(tcp(server.port), one_shot=2, kept=3)
-    streams = Streams(server, f"{tmp_path}/stream", 4)
-    for number in range(2, 12):
+    load = PathLoad(tcp(server.port), one_shot=ONE_SHOT, kept=KEPT)
+    streams = Streams(server, STREAMS, f"/events?path={tmp_path}/stream")
+    chats = Chats(server, WEBSOCKETS, "/")
+    held(server)
+
+    generation = 1
+    for command in ["reload"] * reloads + ["upgrade"] * upgrades:
         load.wait_answers(20)
-        server.command("reload")
-        server.wait("generation settled", generation=number)
-    load.wait_answers(20)
-    load.end()
-    server.wait("worker exited", WORKERS * 10)
-    streams.end()
-    assert streams.ended >= 4
-    assert not server.find("worker killed")
+        server.command(command)
+        generation += 1
+        server.wait("generation settled", generation=generation)
+    server.wait("worker exited", WORKERS * (generation - 1))
+    held(server)  # each has come back
+    assert not load.failures + streams.failures + chats.failures
+    assert streams.ends["whole"] >= STREAMS
+    assert chats.ends["1012"] >= WEBSOCKETS
+    assert set(chats.ends) == {"1012"}
 
-
-def test_upgrades_under_load_lose_nothing(start: Start, tmp_path: Path) -> None:
-    server = serve(start)
-    load = PathLoad(tcp(server.port), one_shot=2, kept=3)
-    streams = Streams(server, f"{tmp_path}/stream", 4)
-    for _ in range(3):
-        load.wait_answers(20)
-        server.command("upgrade")
-    load.wait_answers(20)
-    load.end()
-    streams.end()
-
-
-def test_a_worker_that_is_killed_costs_only_what_it_had(start: Start) -> None:
-    server = serve(start)
     server.expected_errors.add("worker died")
-    load = PathLoad(tcp(server.port), one_shot=2, kept=3)
-    for number in range(3):
+    lost: Counter[str] = Counter()
+    for number in range(kills):
         load.wait_answers(20)
-        os.kill(server.ready_pids()[0], signal.SIGKILL)
-        server.wait("worker ready", WORKERS + number + 1)
+        pid, had = max(held(server).items(), key=lambda each: each[1].total())
+        os.kill(pid, signal.SIGKILL)
+        lost += had
+        server.wait("worker died", number + 1)
+        server.wait("worker ready", WORKERS * generation + number + 1)
+    held(server)
+    assert (streams.failures.total(), chats.failures.total()) == (
+        lost["streams"],
+        lost["websockets"],
+    )
+    assert load.failures.total() <= kills * (ONE_SHOT + KEPT)
+
     load.wait_answers(20)
-    load.end_with_losses(3 * 5)
-
-
-def test_a_stop_under_load_answers_all_that_was_accepted(start: Start) -> None:
-    server = serve(start)
-    load = PathLoad(tcp(server.port), one_shot=3, kept=3)
-    load.wait_answers(100)
+    failures = load.failures.total()
     server.signal(signal.SIGTERM)
     assert server.wait_exit() == 0
-    load.join()
-    assert not load.failures
+    for clients in (load, streams, chats):
+        clients.join()
+    assert load.failures.total() == failures
+    assert (streams.failures.total(), chats.failures.total()) == (
+        lost["streams"],
+        lost["websockets"],
+    )
+    assert chats.ends["1001"] == WEBSOCKETS
+    assert not server.find("worker killed")
+    assert not server.find("application failed")
