@@ -1,14 +1,18 @@
 """An ASGI application whose lifespan does what the file $LIFESPAN says, and notes it there."""
 
 import asyncio
+import atexit
 import json
 import os
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+atexit.register(lambda: note("exit"))
 
 
 def note(text: str) -> None:
@@ -40,6 +44,8 @@ async def lifespan(scope: dict[str, Any], receive: Receive, send: Send) -> None:
         raise RuntimeError("while it serves")
     assert (await receive())["type"] == "lifespan.shutdown"
     note("shutdown")
+    if mode == "hang shutdown":
+        await asyncio.Event().wait()
     if mode == "fail shutdown":
         await send({"type": "lifespan.shutdown.failed", "message": "not flushed"})
     else:
@@ -50,11 +56,25 @@ async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
     if scope["type"] == "lifespan":
         await lifespan(scope, receive, send)
         return
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.accept"})
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+        return
     state = scope.get("state")
     if scope["path"] == "/sleep":
         note("begun")
         await asyncio.sleep(0.1)
         note("ended")
+    if scope["path"] == "/stay":
+        note("begun")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            note("cancelled")
+    if scope["path"] == "/block":
+        note("begun")
+        time.sleep(1000)
     if scope["path"] == "/fail":
         await send({"type": "http.response.start", "status": 500, "headers": []})
     else:

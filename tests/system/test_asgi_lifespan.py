@@ -1,12 +1,15 @@
 """The lifespan of ASGI applications: start, failure, state, reload, shutdown."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
 
+from tests.support.raw_http import Raw
 from tests.support.server import Server, Start
 from tests.support.waiting import until
+from tests.support.websocket_client import raw_websocket, server_frame
 
 ARGS = ("tests.apps.lifespans:app", "--set", "server.protocol=asgi", "--set", "workers.count=1")
 
@@ -38,7 +41,7 @@ def test_start_state_and_shutdown(start: Start, mode: Path, preload: str, loop: 
     for _ in range(2):
         assert json.loads(server.get("/")[1]) == {"number": 7, "list": []}
     server.stop()
-    assert notes(mode) == ["startup", "shutdown"]
+    assert notes(mode) == ["startup", "shutdown", "exit"]
 
 
 def test_shutdown_comes_after_the_last_call(start: Start, mode: Path) -> None:
@@ -48,7 +51,7 @@ def test_shutdown_comes_after_the_last_call(start: Start, mode: Path) -> None:
         until(lambda: "begun" in notes(mode))
         server.stop()
         assert sock.recv(100).startswith(b"HTTP/1.1 200 ")
-    assert notes(mode) == ["startup", "begun", "ended", "shutdown"]
+    assert notes(mode) == ["startup", "begun", "ended", "shutdown", "exit"]
 
 
 @pytest.mark.parametrize("kind", ["unsupported", "return"])
@@ -100,7 +103,56 @@ def test_a_reload_starts_the_new_one_before_the_old_one_shuts_down(
     server = serve(start, mode).wait_ready(1)
     server.command("reload")
     server.wait("worker exited")
-    assert notes(mode) == ["startup", "startup", "shutdown"]
+    assert notes(mode) == ["startup", "startup", "shutdown", "exit"]
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
+def test_a_stop_at_once_runs_the_shutdown_and_waits_for_no_call(
+    start: Start, mode: Path, number: signal.Signals, loop: str
+) -> None:
+    args = ("--set", "workers.graceful_timeout=0", "--set", f"workers.loop={loop}")
+    server = serve(start, mode, *args).wait_ready(1)
+    with server.connect() as sock, raw_websocket(server, "/") as websocket:
+        raw = Raw(sock)
+        raw.send(b"GET /stay HTTP/1.1\r\nHost: x\r\n\r\n")
+        until(lambda: "begun" in notes(mode))
+        server.signal(number)
+        assert raw.answer().status == 503
+        assert server_frame(websocket) == (0x88, b"\x03\xe9")  # 1001
+        assert server.wait_exit() == 0
+    assert notes(mode) == ["startup", "begun", "cancelled", "shutdown", "exit"]
+    assert not server.find("worker killed")
+
+
+def test_a_stop_at_once_does_not_wait_for_a_shutdown_that_hangs(start: Start, mode: Path) -> None:
+    mode.write_text("hang shutdown")
+    server = serve(start, mode).wait_ready(1)
+    server.signal(signal.SIGINT)
+    assert server.wait_exit() == 0
+    assert server.find("lifespan cut off")
+    assert notes(mode) == ["startup", "shutdown", "exit"]
+
+
+def test_a_second_signal_ends_a_shutdown_that_hangs(start: Start, mode: Path) -> None:
+    mode.write_text("hang shutdown")
+    server = serve(start, mode, "--set", "workers.graceful_timeout=0").wait_ready(1)
+    server.signal(signal.SIGTERM)
+    until(lambda: "shutdown" in notes(mode))
+    server.signal(signal.SIGTERM)
+    assert server.wait_exit() == 0
+    assert notes(mode) == ["startup", "shutdown", "exit"]
+
+
+def test_a_stop_at_once_of_a_blocked_loop(start: Start, mode: Path) -> None:
+    server = serve(start, mode, "--set", "workers.graceful_timeout=0").wait_ready(1)
+    server.expected_errors |= {"worker exited", "worker died"}  # they name what was cut off
+    with server.connect() as sock:
+        sock.sendall(b"GET /block HTTP/1.1\r\nHost: x\r\n\r\n")
+        until(lambda: "begun" in notes(mode))
+        server.signal(signal.SIGINT)
+        assert server.wait_exit() == 0
+    assert "shutdown" not in notes(mode)
 
 
 @pytest.mark.parametrize("kind", ["die", "fail shutdown"])

@@ -36,7 +36,7 @@ from prefork.worker.boot.resource_limits import bind_to_cpus
 from prefork.worker.boot.service_factory import LoadedService, ServiceParts, load_service
 from prefork.worker.boot.stack_writer import register_stack_signal, start_stack_thread
 from prefork.worker.boot.worker_args import WorkerArgs
-from prefork.worker.boot.worker_end import end, quit_now
+from prefork.worker.boot.worker_end import QuickEnd, end, quit_now
 from prefork.worker.boot.worker_loops import RunningLoop, shown_calls, worker_loop
 from prefork.worker.schedule.handover import Handover
 from prefork.worker.schedule.threads import LeaderFollowers
@@ -153,10 +153,13 @@ def _serve(args: WorkerArgs, loaded: LoadedApplication | None) -> int:
         return FAILED_TO_BOOT
     os.register_at_fork(after_in_child=service.after_fork_in_child)
     os.register_at_fork(after_in_child=handover.after_fork_in_child)
-    signal.signal(signal.SIGQUIT, lambda *_: quit_now(service))
+    quick_end = QuickEnd(service, loop)
+    signal.signal(signal.SIGQUIT, quick_end.on_signal)
     # What the import left behind is not looked at again by each collection.
     gc.freeze()
     loop.run()
+    if quick_end.ordered:
+        quit_now(service)
     service.flush()  # a last request may have come after the last wait
     hooks.call_last("before_exit", worker)
     return 0

@@ -8,13 +8,34 @@ from typing import NoReturn
 from prefork.worker.boot import exit_callbacks
 from prefork.worker.boot.fork_protection import flush_output
 from prefork.worker.boot.leftovers import end_children, report_what_is_waited_for
+from prefork.worker.boot.worker_loops import RunningLoop
 from prefork.worker.schedule.service_interface import Service
 
 
-def quit_now(service: Service) -> None:
+class QuickEnd:
     """SIGQUIT: the server stops now.  The master kills the worker if it is not gone in a second.
 
-    The callbacks run in a signal handler: one that needs a lock which the interrupted code holds
+    An event loop ends by itself, with the lifespan's shutdown, unless it is blocked.  All other
+    workers end in the handler of the signal.
+    """
+
+    def __init__(self, service: Service, loop: RunningLoop) -> None:
+        self.ordered = False
+        """The loop ends for this signal: `quit_now` is to follow."""
+        self._service = service
+        self._loop = loop
+
+    def on_signal(self, *_: object) -> None:
+        """The handler; the master repeats the signal until the worker is gone."""
+        self.ordered = self._loop.quit()
+        if not self.ordered:
+            quit_now(self._service)
+
+
+def quit_now(service: Service) -> None:
+    """Ends the worker at once, with the callbacks that the application has registered.
+
+    They may run in a signal handler: one that needs a lock which the interrupted code holds
     waits for it until then.  (An exception that unwinds that code might be caught by it.)
     """
     if exit_callbacks.started():

@@ -27,6 +27,10 @@ class RunningLoop(Protocol):
     def run(self) -> None:
         """Serves until the worker was ordered to stop and has nothing left to do."""
 
+    def quit(self) -> bool:
+        """The server stops at once (SIGQUIT, in its handler); returns whether `run` returns soon by
+        itself, after what the application does for its end."""
+
 
 def worker_loop(
     service: Service,

@@ -36,6 +36,9 @@ class AsyncService(Service, Protocol):
     async def shut_down(self) -> None:
         """The last call has ended: the application shuts down."""
 
+    async def quit(self) -> None:
+        """The server stops at once: calls are cancelled, and the application shuts down."""
+
     @property
     def calls(self) -> int:
         """Calls whose task runs."""

@@ -42,6 +42,9 @@ _OFFER_AGAIN = 0.05
 _RETRY_INBOX = 0.1
 """Seconds until the inbox is read again if there was no descriptor for what is in it."""
 
+_QUIT = 0.25
+"""Seconds after an order to quit in which a loop turns that is not blocked."""
+
 _CHECK_DESCRIPTORS = 1.0
 """Seconds between two checks for free descriptors while there were none."""
 
@@ -87,6 +90,9 @@ class AsyncWorkerLoop:
         self._scheduled = False
         self._serving = False
         self._shutting_down = False
+        self._quit_ordered = 0.0
+        self._quitting = False
+        self._ending = False
         self._inbox_watched = False
         self._full = False
         self._look: asyncio.TimerHandle | None = None
@@ -112,10 +118,28 @@ class AsyncWorkerLoop:
         self._channel.send(ReadyReport(asgi=True))
         loop.call_soon(self._after)
         loop.run_until_complete(self._over)
+        self._ending = True
         self._watcher.stop()
+        if self._quitting:
+            loop.run_until_complete(self._service.quit())
+            return
         loop.run_until_complete(self._service.shut_down())
         self._service.flush()
         close_loop(loop)
+
+    def quit(self) -> bool:
+        """The server stops at once (SIGQUIT, in its handler): `run` returns soon, when the
+        application has shut down.
+
+        False if that is not to be awaited: the loop is blocked, or was about to end anyway.
+        """
+        now = monotonic()
+        if self._ending or self._quitting:
+            return self._quitting
+        if not self._quit_ordered:
+            self._quit_ordered = now
+            self._wakeup.set()
+        return now - self._quit_ordered < _QUIT
 
     # Callbacks of the loop.
 
@@ -136,6 +160,8 @@ class AsyncWorkerLoop:
         self._orders.read()
         self._accepting.serve_accepted()
         self._accepting.look_again()
+        if self._quit_ordered and not self._ending:
+            self._quit()
         self._after()
 
     def _ordered(self) -> None:
@@ -249,6 +275,15 @@ class AsyncWorkerLoop:
             self._loop.call_later(ANSWER, self._check_answers)
 
     # The end.
+
+    def _quit(self) -> None:
+        """No connection and no request is begun any more."""
+        self._quitting = True
+        self._accepting.replace_listeners(())
+        self._handover.stop_receiving()
+        self._loop.remove_reader(self._poller.fileno())
+        if not self._over.done():
+            self._over.set_result(None)
 
     def _stop(self) -> None:
         accepting, handover = self._accepting, self._handover

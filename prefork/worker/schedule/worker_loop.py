@@ -88,6 +88,10 @@ class WorkerLoop:
             self._threads.start(lambda record: self._wait(None, record))
         self._watcher.create()
 
+    def quit(self) -> bool:
+        """The server stops at once: there is nothing to be awaited."""
+        return False
+
     def run(self) -> None:
         """Serves until the worker was ordered to stop and has nothing left to do."""
         orders, pending, accepting = self._orders, self._pending, self.accepting

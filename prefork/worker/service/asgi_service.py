@@ -5,6 +5,7 @@ connection stays parked while the application has its request, with the events o
 it may get its next state at any moment of the loop, and not only when its socket is ready.
 """
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from random import random
@@ -52,6 +53,13 @@ _CANCEL = 0.9
 
 _SPREAD_WITHOUT_LIMIT = 30.0
 """In place of `graceful_timeout`, in seconds, if that is 0."""
+
+_QUIT_CALLS = 0.2
+"""Seconds for calls that are cancelled when the server stops at once: the master kills a worker
+that is still there after 1 s (`prefork.master.pool.roster.EXIT_GRACE`)."""
+
+_QUIT_LIFESPAN = 0.5
+"""Seconds for the lifespan's shutdown then."""
 
 
 class AsgiService(HttpService):
@@ -353,6 +361,20 @@ class AsgiService(HttpService):
     async def shut_down(self) -> None:
         """The last call has ended: the application shuts down."""
         await self._lifespan.shut_down()
+
+    async def quit(self) -> None:
+        """The server stops at once: calls are cancelled, and the application shuts down."""
+        now = monotonic()
+        for connection in list(self._open):
+            if connection.exchange is not None:
+                connection.exchange.stop(now, reload=False)
+        calls = list(self.caller.calls)
+        for call in calls:
+            call.cancel()
+        if tasks := [call.task for call in calls if call.task is not None]:
+            await asyncio.wait(tasks, timeout=_QUIT_CALLS)
+        if not await self._lifespan.shut_down(_QUIT_LIFESPAN):
+            logs.event("warning", "lifespan cut off", elapsed=_QUIT_LIFESPAN)
 
     def _call_ended(self) -> None:
         self.changed()

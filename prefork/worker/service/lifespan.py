@@ -56,12 +56,14 @@ class Lifespan:
                 'set "auto"'
             )
 
-    async def shut_down(self) -> None:
-        """Has the application shut down, and waits for that."""
+    async def shut_down(self, seconds: float | None = None) -> bool:
+        """Has the application shut down, and waits for that, but no longer than `seconds`; returns
+        whether it has come to an end."""
         if self._task is None or self._task.done():
-            return
+            return True
         self._shutting_down.set_result(None)
-        await self._ended
+        await asyncio.wait([self._ended], timeout=seconds)
+        return self._ended.done()
 
     async def _run(self, state: dict[str, Any]) -> None:
         scope = {
