@@ -12,19 +12,18 @@ from prefork.apps.wsgi import WsgiResponse
 from prefork.config import Websocket
 from prefork.http.asgi_scope import http_scope, websocket_scope
 from prefork.http.head_rules import Reject
-from prefork.http.queue_time import waited
 from prefork.http.request import Request
 from prefork.http.request_id import RequestIds
 from prefork.scoreboard import CallRecords, ThreadRecord, WorkerStatsWriter
 from prefork.websocket.opening_handshake import asks_for_websocket, read_handshake
 from prefork.worker.protocol.asgi_connection import AsgiConnection
 from prefork.worker.protocol.http_connection import HttpConnection
+from prefork.worker.service.application_caller import AccessLogWriter, ApplicationCaller
 from prefork.worker.service.asgi_call import AsgiApplication, AsgiCall
 from prefork.worker.service.asgi_websocket import AsgiWebsocket
-from prefork.worker.service.call_failure import report_failure
 from prefork.worker.service.forked_child import exit_child
 from prefork.worker.service.refused_upgrade import refuse_upgrade
-from prefork.worker.service.wsgi_caller import AccessLogWriter, WsgiCaller
+from prefork.worker.service.wsgi_caller import WsgiCaller
 
 
 def start_task(
@@ -36,7 +35,7 @@ def start_task(
     return loop.create_task(coroutine)
 
 
-class AsgiCaller:
+class AsgiCaller(ApplicationCaller):
     """Answers the requests of one worker (prefork.worker.service.asgi_call.CallOwner)."""
 
     def __init__(
@@ -59,6 +58,7 @@ class AsgiCaller:
     ) -> None:
         """`beside`: answers the paths for which `served_beside` is true.  `unix`: the paths
         of Unix sockets, by the inode of the listener.  For others see `WsgiCaller`, `Compress`."""
+        super().__init__(stats, access=access, ids=ids, draining=draining)
         self.loop = loop
         self.websockets: set[AsgiWebsocket] = set()
         """Those that are open."""
@@ -66,7 +66,6 @@ class AsgiCaller:
         """Those whose task runs, also if the response is complete."""
         self.under_way = 0
         """Those whose response is not complete."""
-        self.forked = False
         self.state: dict[str, Any] | None = None
         """Of the lifespan; None if the application does not support that."""
         self.connection_changed: Callable[[AsgiConnection], None] = lambda connection: None
@@ -75,10 +74,6 @@ class AsgiCaller:
         """Set by the service: a task has ended."""
         self._application = application
         self._records = records
-        self._stats = stats
-        self._access = access
-        self._ids = ids
-        self._draining = draining
         self._beside = beside
         self._served_beside = served_beside
         self._codings = codings
@@ -86,7 +81,7 @@ class AsgiCaller:
         self._unix = unix
         self._websocket = websocket
         # If nothing of this is configured, there is nothing to do before a call.
-        self._attended = proxies or bool(codings) or ids is not None or draining is not None
+        self._attended = proxies or ids is not None or draining is not None
 
     def call(
         self, connection: HttpConnection, request: Request, record: ThreadRecord, now: float
@@ -97,9 +92,13 @@ class AsgiCaller:
         served_beside, beside = self._served_beside, self._beside
         if served_beside is not None and beside is not None and served_beside(environ["PATH_INFO"]):
             return beside.call(connection, request, record, now)
-        compressor = self._before(connection, request, record) if self._attended else None
+        if self._attended:
+            self._prepare(connection, request, record)
         if "HTTP_UPGRADE" in environ and asks_for_websocket(environ, http11=request.http11):
             return self._open_websocket(connection, request, record, now)
+        compressor = None
+        if self._codings:
+            compressor = MessageCompressor(environ, self._codings, self._compress_min_size)
         call = AsgiCall(self, connection, request, now, compressor)
         call.slot = self._records.start(now, request.line, environ["REMOTE_ADDR"], request.id)
         self.calls.add(call)
@@ -138,28 +137,6 @@ class AsgiCaller:
         )
         websocket.task = start_task(self.loop, websocket.run(self._application, scope))
         return None
-
-    def _before(
-        self, connection: AsgiConnection, request: Request, record: ThreadRecord
-    ) -> MessageCompressor | None:
-        """The work before a call that not every configuration needs."""
-        environ = request.environ
-        if self._ids is not None:
-            self._ids.give(request)
-        if "HTTP_X_REQUEST_START" in environ and connection.reader.proxied:
-            seconds = waited(environ["HTTP_X_REQUEST_START"], time())
-            if seconds is not None:
-                record.add_queue_time(seconds)
-        if self._draining is not None and self._draining():
-            connection.closing = True
-        if self._codings:
-            return MessageCompressor(environ, self._codings, self._compress_min_size)
-        return None
-
-    def flush(self) -> None:
-        """Writes the lines that were kept for a batch."""
-        if self._access is not None:
-            self._access.flush()
 
     # prefork.worker.service.asgi_call.CallOwner
 
@@ -218,11 +195,3 @@ class AsgiCaller:
         if call.expired:
             self._records.end(call.slot, call.began, monotonic(), call.status, call.sent)
         self.call_ended()
-
-    def failed(self, request: Request, problem: BaseException) -> None:
-        """The application has raised an exception."""
-        if self.forked and isinstance(problem, SystemExit):
-            exit_child(problem)
-        report_failure(request, problem, self._stats)
-        if self.forked:
-            exit_child(problem)

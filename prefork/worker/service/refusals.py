@@ -10,7 +10,7 @@ from prefork import logs
 from prefork.scoreboard import ThreadRecord
 from prefork.unpatched import Lock
 from prefork.worker.protocol.http_connection import RefusedRequest
-from prefork.worker.service.wsgi_caller import AccessLogWriter
+from prefork.worker.service.application_caller import AccessLogWriter
 
 _LOG_EVERY = 5.0
 """Seconds between two events."""

@@ -8,7 +8,7 @@ from prefork.http.request import Request
 from prefork.scoreboard import ThreadRecord
 from prefork.websocket.opening_handshake import refusing_response
 from prefork.worker.protocol.http_connection import HttpConnection
-from prefork.worker.service.wsgi_caller import AccessLogWriter
+from prefork.worker.service.application_caller import AccessLogWriter
 
 
 def refuse_upgrade(

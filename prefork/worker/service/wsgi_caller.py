@@ -2,17 +2,16 @@
 
 from collections.abc import Callable
 from time import monotonic, time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from prefork import logs
 from prefork.apps.wsgi import Application, MisbehavedApplication, WsgiResponse
-from prefork.http.queue_time import waited
-from prefork.http.request import Environ, Request
+from prefork.http.request import Request
 from prefork.http.request_id import RequestIds
 from prefork.scoreboard import ThreadRecord, WorkerStatsWriter
 from prefork.worker.protocol.http_connection import HttpConnection
 from prefork.worker.schedule.threads import LeaderFollowers
-from prefork.worker.service.call_failure import report_failure
+from prefork.worker.service.application_caller import AccessLogWriter, ApplicationCaller
 from prefork.worker.service.forked_child import exit_child
 
 if TYPE_CHECKING:
@@ -29,15 +28,7 @@ def report_unreadable(key: str, problem: BaseException) -> None:
         )
 
 
-class AccessLogWriter(Protocol):
-    def add(
-        self, environ: Environ, status: int, size: int, started: float, elapsed: float
-    ) -> None: ...
-
-    def flush(self) -> None: ...
-
-
-class WsgiCaller:
+class WsgiCaller(ApplicationCaller):
     """Answers the requests of one worker, whichever thread has them."""
 
     def __init__(
@@ -53,21 +44,15 @@ class WsgiCaller:
         websockets: "WsgiWebsockets | None" = None,
     ) -> None:
         """`threads`: of a worker that has several; `websockets` as well.  `proxies`: some are
-        trusted.  `draining`: whether the server is about to stop, though it serves on; None if it
-        never does both."""
+        trusted.  `draining`: see `ApplicationCaller`."""
+        super().__init__(stats, access=access, ids=ids, draining=draining)
         self._application = application
         self._threads = threads
-        self._stats = stats
-        self._access = access
-        self._ids = ids
-        self._draining = draining
         self._websockets = websockets
         # If nothing of this is configured, a call is the application's alone.
         self._attended = proxies or any(
             each is not None for each in (threads, ids, draining, access)
         )
-        self.forked = False
-        """This is a child that the application has forked."""
 
     def call(
         self, connection: HttpConnection, request: Request, record: ThreadRecord, now: float
@@ -79,7 +64,11 @@ class WsgiCaller:
         attended = self._attended
         environ = request.environ
         if attended:
-            self._before(connection, request, record)
+            self._prepare(connection, request, record)
+            if self._websockets is not None and "HTTP_UPGRADE" in environ:
+                self._websockets.offer(connection, request, record)
+            if self._threads is not None:
+                self._threads.before_call(record)
         record.start(now, request.line, environ["REMOTE_ADDR"], request.id)
         response = WsgiResponse(request, connection)
         environ["wsgi.early_hints"] = response.early_hints
@@ -107,27 +96,6 @@ class WsgiCaller:
             self._after(request, status, sent, ended - now)
         return response
 
-    def flush(self) -> None:
-        """Writes the lines that were kept for a batch."""
-        if self._access is not None:
-            self._access.flush()
-
-    def _before(self, connection: HttpConnection, request: Request, record: ThreadRecord) -> None:
-        """The work before a call that not every configuration needs."""
-        environ = request.environ
-        if self._ids is not None:
-            self._ids.give(request)
-        if "HTTP_X_REQUEST_START" in environ and connection.reader.proxied:
-            seconds = waited(environ["HTTP_X_REQUEST_START"], time())
-            if seconds is not None:
-                record.add_queue_time(seconds)
-        if self._draining is not None and self._draining():
-            connection.closing = True
-        if self._websockets is not None and "HTTP_UPGRADE" in environ:
-            self._websockets.offer(connection, request, record)
-        if self._threads is not None:
-            self._threads.before_call(record)
-
     def _upgraded(self, connection: HttpConnection) -> bool:
         """Whether the application has taken the connection over; the call is over."""
         sock = connection.upgraded
@@ -145,16 +113,8 @@ class WsgiCaller:
         return True
 
     def _after(self, request: Request, status: int, sent: int, elapsed: float) -> None:
-        """The same after a call, which took `elapsed` seconds."""
+        """The work after a call of `elapsed` seconds that not every configuration needs."""
         if self._threads is not None:
             self._threads.after_call(elapsed)
         if self._access is not None:
             self._access.add(request.environ, status, sent, time() - elapsed, elapsed)
-
-    def failed(self, request: Request, problem: BaseException) -> None:
-        """The application has raised an exception, or its iterable has."""
-        if self.forked and isinstance(problem, SystemExit):
-            exit_child(problem)
-        report_failure(request, problem, self._stats)
-        if self.forked:
-            exit_child(problem)
