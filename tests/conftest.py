@@ -1,7 +1,10 @@
 """Settings of all tests."""
 
 import compileall
+import contextlib
+import importlib
 import os
+import sys
 from collections.abc import Generator
 from pathlib import Path
 
@@ -23,6 +26,35 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         for part in ("prefork", "tests/apps"):
             compileall.compile_dir(ROOT / part, quiet=1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """Keeps what pytest compiles of the tests, also if the environment forbids bytecode.
+
+    pytest compiles each file of tests anew, for its `assert`: seconds, in each of its workers."""
+    forbidden, sys.dont_write_bytecode = sys.dont_write_bytecode, False
+    try:
+        if hasattr(session.config, "workerinput"):
+            _import_share(session.config)
+        return (yield)
+    finally:
+        sys.dont_write_bytecode = forbidden
+
+
+def _import_share(config: pytest.Config) -> None:
+    """Imports every n-th file of tests first, if there are n workers.
+
+    They all collect the same files in the same order. So that not each of them compiles each file,
+    each begins with others, and finds later what its siblings have compiled."""
+    worker = config.workerinput  # type: ignore[attr-defined]
+    places = [config.invocation_params.dir / place.partition("::")[0] for place in config.args]
+    files = {file for place in places for file in [place, *place.rglob("test_*.py")]}
+    tests = sorted(file for file in files if file.suffix == ".py" and file.is_relative_to(ROOT))
+    for file in tests[int(worker["workerid"].removeprefix("gw")) :: worker["workercount"]]:
+        # What cannot be imported is reported when it is collected.
+        with contextlib.suppress(Exception, pytest.skip.Exception):
+            importlib.import_module(".".join(file.relative_to(ROOT).with_suffix("").parts))
 
 
 @pytest.hookimpl(wrapper=True)
