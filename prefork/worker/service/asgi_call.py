@@ -14,7 +14,7 @@ The contract, beside the specification (HTTP 2.5):
 import asyncio
 from collections.abc import Awaitable, Callable
 from select import EPOLLIN, EPOLLOUT
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from prefork.apps.asgi_compress import MessageCompressor
 from prefork.apps.asgi_response import AsgiResponse, Message, MisusedProtocol, early_hint
@@ -39,6 +39,10 @@ UNREAD = 64 * 1024
 """Bytes of a body that are read before the application asks for them."""
 
 _PIECE = 64 * 1024
+
+_TURNS_OF_LISTENER = 10
+"""Turns of the loop in which a task that awaits the end of the client can act, before `send` fails
+in another one.  Django's needs three."""
 
 _CALL, _RECEIVE, _SEND = ConnectionState.CALL, ConnectionState.RECEIVE, ConnectionState.SEND
 
@@ -75,7 +79,17 @@ class AsgiCall:
     """One request in the application (prefork.worker.protocol.connection_exchange.Exchange)."""
 
     __slots__ = (
-        *("_arrived", "_body", "_compressor", "_cut", "_drained", "_given", "_leaving", "_owner"),
+        *(
+            "_arrived",
+            "_body",
+            "_compressor",
+            "_cut",
+            "_drained",
+            "_given",
+            "_leaving",
+            "_listened",
+        ),
+        "_owner",
         *("_response", "_started", "_stream", "at_work_since", "began", "cancelled", "connection"),
         *("expired", "over", "request", "slot", "status", "task"),
     )
@@ -115,6 +129,7 @@ class AsgiCall:
         self._started = False  # bytes of the response were sent
         self._cut = False  # a message was sent by half
         self._leaving = False  # a stream is to end: the worker stops
+        self._listened = False  # the application knows of the end of the client, or awaits it
         self._stream = False  # of events: silence is no fault of the application
         self._arrived: list[asyncio.Future[None]] = []
         self._drained: list[asyncio.Future[None]] = []
@@ -133,7 +148,10 @@ class AsgiCall:
         else:
             if not self.over:
                 what = "without a response" if not self._started else "before its response did"
-                self._fail(MisusedProtocol(f"the application ended {what}"))
+                # To end is one answer to the end of the client.
+                told = self._gave_up and (self._listened or self.connection.broken)
+                kind = ClientDisconnectedError if told else MisusedProtocol
+                self._fail(kind(f"the application ended {what}"))
         finally:
             self._owner.ended(self)
 
@@ -264,6 +282,7 @@ class AsgiCall:
                 break
             connection.continue_body()
             await self._wait(self._arrived)
+        self._listened = True
         while not (self.over or connection.left or connection.broken):
             if self._leaving and self._started:
                 break
@@ -278,24 +297,26 @@ class AsgiCall:
         if response.complete:
             raise MisusedProtocol(f"{kind} was sent after the end of the response")
         if self.over or connection.broken or self._cut:
-            raise ClientDisconnectedError("the client has left")
+            await self._raise_disconnected()
         while self._drained:
             # Of several tasks that send, the first one goes on first.
             await self._wait(self._drained)
             if self.over or connection.broken:
-                raise ClientDisconnectedError("the client has left")
+                await self._raise_disconnected()
         if kind == "http.response.body":
             data = message.get("body", b"")
             if type(data) is not bytes:
                 data = _as_bytes(data)
             more = bool(message.get("more_body", False))
             if not more and self._sent_whole(data):
+                if not self.over:
+                    await self._raise_disconnected()
                 return
             if more and self._leaving and self._stream:
                 # The worker stops: the stream ends behind this event, and its client connects anew.
                 await self._send_body(data, more=False)
                 self._end(last=True)
-                raise ClientDisconnectedError("the worker stops, and ends streams of events")
+                await self._raise_disconnected("the worker stops, and ends streams of events")
             await self._send_body(data, more=more)
         elif kind == "http.response.start":
             response.start(message)
@@ -318,9 +339,10 @@ class AsgiCall:
             self._end(last=response.head is None or not response.head.keep_alive)
 
     def _sent_whole(self, data: bytes) -> bool:
-        """Sends a response whose body is complete with its first message, by a shorter way.
+        """Sends a response whose body is complete with its first message, by a shorter way; it is
+        over then, unless the client has left.
 
-        False if it is up to `_send_body`.  Raises ClientDisconnectedError.
+        False if it is up to `_send_body`.
         """
         connection, response = self.connection, self._response
         if (
@@ -336,10 +358,22 @@ class AsgiCall:
         self._started = True
         self.status = response.head.code
         connection.offer(piece, len(piece))
-        if connection.broken:
-            raise ClientDisconnectedError("the client has left")
-        self._end(last=not response.head.keep_alive)
+        if not connection.broken:
+            self._end(last=not response.head.keep_alive)
         return True
+
+    async def _raise_disconnected(self, reason: str = "the client has left") -> NoReturn:
+        """Nothing more can be sent.
+
+        Raises ClientDisconnectedError, and CancelledError if another task of the application awaits
+        the end of the client and cancels this one for that.  Django tells its receivers of
+        `request_finished`, which close connections of databases, in this order only.
+        """
+        if self._listened:
+            wake_all(self._arrived)
+            for _ in range(_TURNS_OF_LISTENER):
+                await asyncio.sleep(0)
+        raise ClientDisconnectedError(reason)
 
     async def _send_body(self, data: bytes, *, more: bool) -> None:
         response, compressor = self._response, self._compressor
@@ -420,7 +454,7 @@ class AsgiCall:
             if self.over:
                 break
         if self.over or connection.broken:
-            raise ClientDisconnectedError("the client has left")
+            await self._raise_disconnected()
         if not self._response.complete:
             self._work_goes_on()
             if connection.unsent is not None:
@@ -466,14 +500,8 @@ class AsgiCall:
     def _fail(self, problem: BaseException) -> None:
         """The application has raised an exception, in whatever state its response is."""
         connection, request = self.connection, self.request
-        gave_up = (
-            connection.broken
-            or connection.left
-            or self._leaving
-            or (self.over and not self.complete)
-        )
         ours = self.expired or self.cancelled
-        if not (gave_up and came_of_the_client(problem)) and not (
+        if not (self._gave_up and came_of_the_client(problem)) and not (
             ours and isinstance(problem, asyncio.CancelledError)
         ):
             self._owner.failed(request, problem)
@@ -489,6 +517,17 @@ class AsgiCall:
         else:
             connection.break_off()
         self._end(last=True)
+
+    @property
+    def _gave_up(self) -> bool:
+        """The application need not complete its response: the client has left, or is to leave."""
+        connection = self.connection
+        return (
+            connection.broken
+            or connection.left
+            or self._leaving
+            or (self.over and not self.complete)
+        )
 
     @property
     def complete(self) -> bool:
