@@ -209,32 +209,6 @@ def test_stop_waits_for_background_work(start: Start, tmp_path: Path) -> None:
     assert server.wait_exit() == 0
 
 
-@pytest.mark.parametrize("framework", ["starlette", "fastapi", "quart", "litestar"])
-def test_frameworks(framework: str, start: Start) -> None:
-    pytest.importorskip(framework)
-    server = start(f"tests.apps.async_frameworks:{framework}", *ASGI).wait_ready(1)
-    data = random.Random(7).randbytes(5_000_000)
-    connection = server.http()
-    connection.request("GET", "/")
-    assert connection.getresponse().read() == b"hello"
-    kind = {"Content-Type": "application/octet-stream"}
-    connection.request("POST", "/sum", body=data, headers=kind)
-    assert connection.getresponse().read().decode() == hashlib.sha256(data).hexdigest()
-    kind = {"Content-Type": "application/x-www-form-urlencoded"}
-    connection.request("POST", "/form", body="a=1&b=2", headers=kind)
-    assert json.loads(connection.getresponse().read()) == {"a": "1", "b": "2"}
-    connection.request("GET", "/events")
-    assert connection.getresponse().read() == b"data: 0\n\ndata: 1\n\ndata: 2\n\n"
-    if framework in ("starlette", "fastapi"):
-        connection.request("GET", "/later")
-        assert connection.getresponse().read() == b"soon"
-        until(lambda: json.loads(server.get("/done")[1]) == ["later"])
-    if framework == "fastapi":
-        connection.request("GET", "/threads")
-        assert json.loads(connection.getresponse().read()) == {"hello": "thread"}
-    connection.close()
-
-
 def test_what_stands_around_the_application(start: Start, tmp_path: Path) -> None:
     """Mounts, compression, health path, request ids, access log, and a Unix socket."""
     assets = tmp_path / "assets"
