@@ -13,7 +13,6 @@ import errno
 import os
 import select
 import socket
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,10 @@ from msgspec import Struct
 
 from prefork import systemd, unix_socket
 from prefork.address import UNIX_PATH_MAX, Address
+from prefork.address_holder import listener_of_port, reason_in_use
 from prefork.unix_socket import Refusal
 
 _SYSCTL = Path("/proc/sys/net")
-_ANY = ("0.0.0.0", "::")
 _ADVICE = {
     errno.EADDRNOTAVAIL: "this machine has no such address; use one of its own, or :PORT for"
     " every interface",
@@ -417,44 +416,22 @@ def _as_listen_error(address: Address) -> Iterator[None]:
 
 def _reason(address: Address, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        return unix_socket.in_use(_holder(address))
+        return _reason_in_use(address)
     if error.errno in (errno.EACCES, errno.EPERM):
         return _permission_reason(address, error)
     return _ADVICE.get(error.errno or 0) or str(error)
 
 
-@contextlib.contextmanager
-def _borrowed() -> Iterator[None]:
-    """Modules that are imported in the block are dropped after it: each worker that this process
-    forks later would have them."""
-    before = set(sys.modules)
-    try:
-        yield
-    finally:
-        for name in sys.modules.keys() - before:
-            del sys.modules[name]
-
-
-@_borrowed()
-def _holder(address: Address) -> str:
-    """The process that listens on an address: " by nginx (pid 12)", or "" if it can't be seen."""
-    import psutil  # a megabyte that only an error needs
-
-    with contextlib.suppress(psutil.Error, OSError):
-        if address.kind != "tcp":
+def _reason_in_use(address: Address) -> str:
+    pid, holder = 0, ""
+    with contextlib.suppress(OSError, Refusal):
+        if address.kind == "tcp":
+            pid, holder = listener_of_port(_resolve(address)[1][0], address.port)
+        else:
             name = address.path if address.kind == "unix" else f"\0{address.path}"
-            return unix_socket.listening_process(name) or ""
-        ip = _resolve(address)[1][0]
-        for other in psutil.net_connections("tcp"):
-            if (
-                other.laddr
-                and other.pid
-                and other.status == psutil.CONN_LISTEN
-                and other.laddr.port == address.port
-                and (ip in _ANY or other.laddr.ip in (ip, *_ANY))
-            ):
-                return f" by {psutil.Process(other.pid).name()} (pid {other.pid})"
-    return ""
+            pid = unix_socket.listening_process(name) or 0
+            holder = f"pid {pid}"
+    return reason_in_use(pid, holder)
 
 
 def _permission_reason(address: Address, error: OSError) -> str:

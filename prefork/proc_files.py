@@ -4,6 +4,7 @@ psutil would do it, too; but the master would import it at the first look, and e
 forked afterwards would have it.
 """
 
+import contextlib
 import os
 
 from msgspec import Struct
@@ -46,3 +47,22 @@ def proportional_memory(pid: int) -> int:
             if line.startswith("Pss:"):
                 return int(line.split()[1]) * 1024
     return 0
+
+
+def title(pid: int) -> str:
+    """The command line of a process, or what it has written in its place (setproctitle); ""
+    for a kernel thread.  Raises OSError if it is gone."""
+    with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as file:
+        return file.read().replace("\0", " ").strip()
+
+
+def has_open(pid: int, target: str) -> bool:
+    """Whether a process has a file open, as a link of /proc/PID/fd names it: "socket:[4711]".
+
+    Raises OSError if it is gone, or is another user's."""
+    directory = f"/proc/{pid}/fd"
+    for fd in os.listdir(directory):
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            if os.readlink(f"{directory}/{fd}") == target:
+                return True
+    return False

@@ -18,6 +18,8 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from prefork.address_holder import reason_in_use
+
 _CREDENTIALS = struct.Struct("iII")  # struct ucred
 
 Inode = tuple[int, int]
@@ -54,8 +56,8 @@ def bind(sock: socket.socket, path: str) -> Inode | None:
     """
     if exists(path):
         # Racy: a foreign server between its bind(2) and listen(2) looks stale.
-        if (holder := listening_process(path)) is not None:
-            raise Refusal(in_use(holder))
+        if (pid := listening_process(path)) is not None:
+            raise Refusal(reason_in_use(pid, f"pid {pid}"))
         os.unlink(path)
     umask = os.umask(0o177)  # of the whole process, but the master has one thread
     try:
@@ -105,10 +107,10 @@ def unlink(path: str, bound: Inode) -> None:
             os.unlink(path)
 
 
-def listening_process(name: str) -> str | None:
-    """The process that listens on a path or an abstract name (NUL first); None if there is none.
+def listening_process(name: str) -> int | None:
+    """The id of the process that listens on a path or an abstract name (NUL first).
 
-    It is a text for `in_use`: " by pid 12", or "" if the process is not known.
+    None if there is none, 0 if the process is not known.
 
     Raises OSError if connect(2) is not permitted.
     """
@@ -121,10 +123,9 @@ def listening_process(name: str) -> str | None:
         except OSError as error:
             # A full queue, or a socket of another type: a process listens, connect(2).
             if error.errno in (errno.EAGAIN, errno.EPROTOTYPE):
-                return ""
+                return 0
             raise
-        pid = credentials(probe).pid
-    return f" by pid {pid}" if pid else ""
+        return credentials(probe).pid
 
 
 class Credentials(NamedTuple):
@@ -139,11 +140,6 @@ def credentials(sock: socket.socket) -> Credentials:
     """Those of the peer at its connect(2), or listen(2) if `sock` connected (SO_PEERCRED)."""
     packed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     return Credentials(*_CREDENTIALS.unpack(packed))
-
-
-def in_use(holder: str) -> str:
-    """The reason for an address in use; `holder` is the text of `listening_process`."""
-    return f"the address is in use{holder}; stop that process, or choose another address"
 
 
 def chown(path: str, owner: str) -> None:

@@ -76,4 +76,7 @@ class ServerCommand(click.Command):
         try:
             return super().invoke(ctx)
         except ControlError as error:
-            raise click.ClickException(printable_lines(str(error))) from None
+            reason = printable_lines(str(error))
+            if error.serving is not None:
+                reason = f"{self.name} failed, and generation {error.serving} serves on:\n{reason}"
+            raise click.ClickException(reason) from None

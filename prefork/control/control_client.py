@@ -74,8 +74,10 @@ class ControlClient:
                 self._progress(str(answer["progress"]))
                 answer = self._receive()
         if not answer.pop("ok", False):
+            serving = answer.get("serving")
             raise ControlError(
-                str(answer.get("error", "the server refused the command and gave no reason"))
+                str(answer.get("error", "the server refused the command and gave no reason")),
+                serving if isinstance(serving, int) else None,
             )
         del answer["v"]
         return answer

@@ -28,7 +28,15 @@ ANSWER_LIMIT = 1024 * 1024
 
 
 class ControlError(Exception):
-    """A server cannot be controlled, or a command failed; the text is the reason, in one line."""
+    """A server cannot be controlled, or a command failed; the text is the reason, in one line.
+
+    serving: the number of the generation that serves on after a reload or an upgrade that failed;
+        None for any other error.
+    """
+
+    def __init__(self, reason: str, serving: int | None = None) -> None:
+        super().__init__(reason)
+        self.serving = serving
 
 
 class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -36,7 +44,9 @@ class Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ReloadCommand(Command, frozen=True):
-    """Answered at the end of the reload: `changes`, a list of texts, and `generation`, a number."""
+    """Answered at the end of the reload: `changes`, a list of texts, and `generation`, a number.
+
+    If it has failed and changed nothing, `serving` is the generation that serves on."""
 
 
 class UpgradeCommand(Command, frozen=True):

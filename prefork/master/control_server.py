@@ -57,9 +57,9 @@ class Reply:
         """Answers that the command succeeded; the fields are what msgspec can encode."""
         self._answer({"ok": True, **fields})
 
-    def fail(self, error: str) -> None:
-        """Answers that the command failed, and why."""
-        self._answer({"ok": False, "error": error})
+    def fail(self, error: str, **fields: Any) -> None:
+        """Answers that the command failed, and why; the fields are as those of `ok`."""
+        self._answer({"ok": False, "error": error, **fields})
 
     def ok_until_exit(self, **fields: Any) -> None:
         """Answers that a stop has begun; the connection stays open until the server ends."""

@@ -264,9 +264,11 @@ class Supervisor(Periodic):
             case plan.Stalled(number, reason):
                 self._reloads.stalled(number, reason)
             case plan.Abandoned(number, reason):
-                self._reloads.failed(number, reason)
+                serves_on = not (self.pool.stopping or self.pool.withdrawn)
+                self._reloads.failed(number, reason, serves_on=serves_on)
             case plan.Superseded(number):
-                self._reloads.failed(number, "a later reload took its place", "superseded")
+                reason = "a later reload took its place"
+                self._reloads.failed(number, reason, "superseded", serves_on=True)
             case plan.Stopped():
                 self.stopped = True
 

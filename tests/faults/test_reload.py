@@ -330,7 +330,7 @@ def test_the_command_prints_the_cause_and_exits_with_1(start: Start, site: Site,
     done = server.command("reload", check=False)
     assert done.returncode == 1
     assert done.stdout == ""
-    assert done.stderr.startswith("Error: ")
+    assert done.stderr.startswith("Error: reload failed, and generation 1 serves on:\n")
     assert way.why in done.stderr.rstrip().splitlines()[-1]
     assert server.wait("reload failed")["reason"] in done.stderr
 

@@ -704,7 +704,11 @@ def test_a_preflight_that_is_killed_is_a_failed_upgrade(install: Install) -> Non
     command = server.start_command("upgrade")
     gate.arrived()
     os.kill(server.wait("upgrade started")["preflight"], signal.SIGKILL)
-    assert outcome(command) == (1, "Error: the new code ended before it could be tried\n")
+    assert outcome(command) == (
+        1,
+        "Error: upgrade failed, and generation 1 serves on:\n"
+        "the new code ended before it could be tried\n",
+    )
     gate.open()
     until(lambda: len(psutil.Process(server.pid).children(recursive=True)) == 2, "no canary")
     upgrade(server)

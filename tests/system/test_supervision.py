@@ -5,6 +5,8 @@ import os
 import random
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +14,7 @@ from datetime import datetime
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from subprocess import PIPE
 from time import monotonic
 from typing import Any
 
@@ -368,6 +371,54 @@ def test_a_port_in_use_is_one_line(start: Start) -> None:
     assert f"(pid {os.getpid()})" in server.other[0]
     assert not server.events
     assert not server.control.exists()
+
+
+def test_a_port_of_another_server_names_its_master(start: Start) -> None:
+    other = start(BASIC, "--workers", "3", "--set", "server.name=the shop").wait_ready(3)
+    address = f"127.0.0.1:{other.port}"
+    server = start(BASIC, bind=(address,))
+    assert server.wait_exit() == 1
+    (line,) = server.other
+    assert line == (
+        f"prefork: cannot listen on {address}: the address is in use by prefork: master [the shop]"
+        f" (pid {other.pid}); stop that server with `prefork stop 'the shop'`, or choose another"
+        " address\n"
+    )
+
+
+def test_a_socket_of_another_server_names_it(start: Start, tmp_path: Path) -> None:
+    address = f"unix:{tmp_path / 'shop.sock'}"
+    name = ("--set", "server.name=shop")
+    other = start(BASIC, "--workers", "1", *name, bind=(address,)).wait_ready(1)
+    server = start(BASIC, bind=(address,))
+    assert server.wait_exit() == 1
+    (line,) = server.other
+    assert line == (
+        f"prefork: cannot listen on {address}: the address is in use by pid {other.pid}; stop that"
+        " server with `prefork stop shop`, or choose another address\n"
+    )
+
+
+def test_a_port_of_a_foreign_server_names_the_first_of_its_processes(start: Start) -> None:
+    program = """
+import os, socket, sys, time
+with socket.create_server(("127.0.0.1", 0)) as listener:
+    for _ in range(2):
+        if not os.fork():
+            break
+    else:
+        print(listener.getsockname()[1], flush=True)
+    sys.stdin.read()
+"""
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True) as master:
+        assert master.stdout
+        address = f"127.0.0.1:{master.stdout.readline().strip()}"
+        server = start(BASIC, bind=(address,))
+        assert server.wait_exit() == 1
+        master.communicate("")
+    (line,) = server.other
+    assert f"(pid {master.pid}); stop that process, or choose another address" in line
 
 
 def test_all_problems_of_a_configuration_are_reported(start: Start, tmp_path: Path) -> None:

@@ -92,6 +92,18 @@ def test_reload_that_fails_exits_with_1_and_the_reason(served: Served) -> None:
     assert (result.stdout, result.stderr) == ("", "Error: app.py: SyntaxError\n")
 
 
+@pytest.mark.parametrize("name", ["reload", "upgrade"])
+def test_the_generation_that_serves_on_is_named_before_the_reason(
+    served: Served, name: str
+) -> None:
+    served.handle = lambda request, reply: reply.fail("app.py: SyntaxError", serving=4)
+    result = run_at(served, name)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == (
+        f"Error: {name} failed, and generation 4 serves on:\napp.py: SyntaxError\n"
+    )
+
+
 def test_stop_waits_for_the_end_of_the_server(tmp_path: Path) -> None:
     results: list[Result] = []
     asked = threading.Event()

@@ -29,7 +29,7 @@ class ReloadClient(Protocol):
 
     def ok(self, **fields: object) -> None: ...
 
-    def fail(self, error: str) -> None: ...
+    def fail(self, error: str, **fields: object) -> None: ...
 
 
 class _UnderWay(Struct):
@@ -136,7 +136,7 @@ class Reloads(Periodic):
             if generation is not None:
                 self._release(set(generation.held) - set(self._held))
             if waiting is not None:
-                waiting.fail(reason)
+                waiting.fail(reason, serving=self.serving.number)
             return None
         self._number = number
         for listener in generation.held:
@@ -199,8 +199,12 @@ class Reloads(Periodic):
             )
             stuck.waiting = None
 
-    def failed(self, number: int, reason: str, result: Result = "failed") -> None:
-        """A generation was abandoned, or superseded by another."""
+    def failed(
+        self, number: int, reason: str, result: Result = "failed", *, serves_on: bool
+    ) -> None:
+        """A generation was abandoned, or superseded by another.
+
+        serves_on: the server goes on with the one that serves; it does not stop."""
         lost = self._under_way.pop(number, None)
         if lost is None:
             return
@@ -210,7 +214,7 @@ class Reloads(Periodic):
             self._ledger.reloaded(result)
             logs.event("error", "reload failed", generation=number, reason=reason)
         if lost.waiting is not None:
-            lost.waiting.fail(reason)
+            lost.waiting.fail(reason, **({"serving": self.serving.number} if serves_on else {}))
 
     def descriptors(self) -> list[int]:
         """Of all listeners, and of the pidfile."""

@@ -39,9 +39,9 @@ class WaitingClients(Struct):
         for reply in self.upgrades:
             reply.ok(**fields, was=self.was, version=__version__)
 
-    def fail(self, error: str) -> None:
+    def fail(self, error: str, **fields: Any) -> None:
         for reply in (*self.reloads, *self.upgrades):
-            reply.fail(error)
+            reply.fail(error, **fields)
 
     def add(self, waiting: ReloadClient) -> None:
         """Another client waits for the same generation from now on."""
@@ -182,7 +182,8 @@ class Upgrades(Periodic):
         self._parts.ledger.upgraded("failed")
         logs.event("error", "upgrade failed", reason=reason)
         clients, self._clients = self._clients, WaitingClients()
-        WaitingClients(upgrades=clients.upgrades).fail(reason)
+        serving = self._parts.reloads.serving.number
+        WaitingClients(upgrades=clients.upgrades).fail(reason, serving=serving)
         if self._reload_wanted:
             self._reload_wanted = False
             self._reload(WaitingClients(reloads=clients.reloads))
