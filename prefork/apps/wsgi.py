@@ -150,28 +150,33 @@ class WsgiResponse:
         "status",
     )
 
+    # These have no value before they are set, since `__init__` runs with each request.
+
+    headers: Headers
+    """As `start` was given them, with the status."""
+    failure: int
+    """The status of the error response that was sent in its place; set by `fail`."""
+    last: bool
+    """The connection ends with it; set by `take` and by `fail`."""
+    ended: float
+    """Monotonic seconds at which the call was over; set by the caller."""
+    _left: int
+    """Bytes of body that the head has promised and that have not come; set with the head."""
+
     def __init__(self, request: Request, out: ResponseSink) -> None:
         self.request = request
         """Deleted after the call: its environ refers to this object, which would be a cycle."""
         self._out = out
-        self._left = 0
         self._lock: RLock | None = None
         """Serializes the bytes of this response, if other threads may send some of them."""
         self._over = False
         """The last bytes are on their way, and no thread may add to them."""
         self.status: str | None = None
-        self.headers: Headers = ()
-        """Both as `start` was given them."""
+        """As `start` was given it."""
         self.head: ResponseHead | None = None
         """The head, once it is sent."""
-        self.failure = 500
-        """The status of the error response, if one was sent in its place."""
-        self.last = True
-        """The connection ends with it."""
         self.sent = 0
         """Bytes of body given to the client, without framing."""
-        self.ended = 0.0
-        """Monotonic seconds at which the call was over, once it is."""
 
     def start(
         self, status: str, headers: Headers, exc_info: ExcInfo | None = None
@@ -387,7 +392,7 @@ class WsgiResponse:
             failed(request, raised)
             BaseException.with_traceback(raised, None)  # whatever its class makes of it
             status, reason = 500, "the application failed"
-        self.failure = status
+        self.failure, self.last = status, True
         if self.head is not None:
             if not over:
                 out.break_off()

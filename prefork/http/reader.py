@@ -251,9 +251,17 @@ class RequestReader:
                 if not known.keep_alive:
                     self.state = _END
                     self.last = True
-                line, http11, keep_alive = known.line, known.http11, known.keep_alive
                 # Arguments in a tuple or with names would take longer than all of this.
-                return Request(environ, line, http11, keep_alive, None, known, "", known.fields)
+                return Request(
+                    environ,
+                    known.line,
+                    known.http11,
+                    known.keep_alive,
+                    None,
+                    known,
+                    "",
+                    known.fields,
+                )
             end = data.find(b"\r\n\r\n")
             if end > 0 and data[0] > 32:
                 return self._read_head(data, 0, end)

@@ -49,8 +49,9 @@ class Client:
         """Answers the next request; whether the connection stays."""
         request, self.request = self.request or self.connection.take(START), None
         assert request is not None
-        self.connection.answer(request, PlainCaller(nothing, failed).call, RECORD, START)
-        return self.connection.advance(START) is not ConnectionState.CLOSED
+        call = PlainCaller(nothing, failed).call
+        self.connection.proceed(call, RECORD, START, request=request)
+        return self.connection.state is not ConnectionState.CLOSED
 
 
 @pytest.fixture

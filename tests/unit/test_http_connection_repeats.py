@@ -100,8 +100,7 @@ class Client:
             outcomes.append(PlainCaller(app, self._failed).call(*given))
             return outcomes[0]
 
-        self.connection.answer(request, call, RECORD, START)
-        self.connection.advance(START)
+        self.connection.proceed(call, RECORD, START, request=request)
         data = bytearray()
         while True:
             try:

@@ -114,7 +114,16 @@ class AsgiConnection(HttpConnection):
 
         `call` makes an exchange that has the connection until `end_exchange`, or answers at once.
         """
-        self._begin_call(request, record)
+        if self.state is _IDLE or self.state is _NEW:  # the table allows it
+            self.state = _CALL
+        else:
+            self.enter(_CALL)
+        self._started = False
+        self._record = record
+        self.serving = request
+        self.served += 1
+        if self.served == self._rules.keepalive_requests:
+            self.closing = True
         self.left = False
         outcome = call(self, request, record, now)
         if outcome is None:

@@ -101,7 +101,7 @@ class ListenerSecurity(Struct, frozen=True):
 class SecuredConnection(HttpConnection):
     """One accepted connection of such a listener."""
 
-    __slots__ = ("_base", "_encrypted", "_header", "_security", "_tls")
+    __slots__ = ("_base", "_header", "_security", "_tls")
 
     def __init__(
         self,
@@ -117,8 +117,6 @@ class SecuredConnection(HttpConnection):
         self._security = security
         self._header = ProxyHeaderReader()
         self._tls: TlsTransport | None = None
-        self._encrypted: TlsTransport | None = None
-        """The same, once the handshake is over."""
         self.state = _PROXY_HEADER
         if not security.proxy_protocol:
             self._peer_known(now)
@@ -198,7 +196,7 @@ class SecuredConnection(HttpConnection):
             return
         self.enter(_NEW)
         self.sock = tls  # type: ignore[assignment]  # it has what a connection uses of a socket
-        self._encrypted = tls
+        self.tls = tls
         self.reader.extend(tls.environ())
 
     def _end_unencrypted(self, problem: Reject | None) -> None:
@@ -242,7 +240,7 @@ class SecuredConnection(HttpConnection):
         super().flush()
 
     def _file_sender(self) -> SendFile:
-        tls = self._encrypted
+        tls = self.tls
         return super()._file_sender() if tls is None else tls.send_file
 
     def _next_state(self, now: float) -> ConnectionState:
@@ -257,15 +255,6 @@ class SecuredConnection(HttpConnection):
         waits = TABLE[state].waits_for is Readiness.READABLE and state is not _LINGER
         return _CLOSED if waits and self._ended_unseen else state
 
-    @property
-    def encrypted(self) -> bool:
-        return self._encrypted is not None
-
-    @property
-    def _ended_unseen(self) -> bool:
-        tls = self._encrypted
-        return tls is not None and tls.ended
-
     def _time_limit(self, limit: TimeLimit, now: float) -> float:
         if limit is TimeLimit.HANDSHAKE:
             timeout = self._security.handshake_timeout
@@ -274,6 +263,6 @@ class SecuredConnection(HttpConnection):
 
     def close(self) -> None:
         # Not if an answer was cut: its client has to see that.
-        if self._encrypted is not None and self.unsent is None:
-            self._encrypted.close_notify()
+        if self.tls is not None and self.unsent is None:
+            self.tls.close_notify()
         super().close()

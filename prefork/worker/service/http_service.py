@@ -87,6 +87,7 @@ class HttpService:
             ConnectionPoller() if threads is None else SharedConnectionPoller()
         )
         self._parked = self.poller.parked
+        self._alone = threads is None
         self._caller = caller
         self._call = caller.call  # one object: to bind a method takes 25 ns
         self._rules = rules
@@ -168,7 +169,10 @@ class HttpService:
         before = connection.state
         now = connection.proceed(self._call, record, now, self._leave_at)
         if connection.state is _IDLE and before is _IDLE and not self._leave_at:
-            self.poller.park(connection, EPOLLIN)
+            if self._alone and connection.deadline >= connection.wheel_time:
+                self._parked[fd] = connection  # all that `park` comes to
+            else:
+                self.poller.park(connection, EPOLLIN)
         else:
             self._wait(connection, before, record)
         return now

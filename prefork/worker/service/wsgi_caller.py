@@ -77,7 +77,9 @@ class WsgiCaller(ApplicationCaller):
         except BaseException as raised:  # SystemExit too: it ends the request, not the worker
             upgraded = connection.upgraded
             # flask-sock returns a response that nobody gets, and others none at all.
-            if not (upgraded and upgraded.taken and isinstance(raised, MisbehavedApplication)):
+            if upgraded and upgraded.taken and isinstance(raised, MisbehavedApplication):
+                response.failure = 101
+            else:
                 response.fail(raised, self.failed)
         if self.forked:
             exit_child(None)
