@@ -41,14 +41,17 @@ class Reaper(Periodic):
         child = death.child
         self._inboxes.worker_gone(child)
         verdict = self._pool.died(child.pid, death.how, now, sigkill=death.sigkill)
+        expected = verdict.expected and not death.crashed
         calls = [call for call in self._children.calls(child) if call.started]
-        no_news = verdict.expected or verdict.reported
-        level: logs.Level = "info" if no_news and not calls else "error"
+        level: logs.Level = "info" if expected or verdict.reported else "error"
+        if calls:
+            # To cut requests off is what a stop at once is for.
+            level = "warning" if level == "info" and self._pool.stops_at_once else "error"
         if death.sigkill and level == "info" and self._pool.stopping and not self._pool.ever_ready:
             level = "debug"  # killed because of another one, which could not boot
         logs.event(
             level,
-            "worker exited" if verdict.expected else "worker died",
+            "worker exited" if expected else "worker died",
             slot=child.slot,
             pid=child.pid,
             generation=child.generation.number,

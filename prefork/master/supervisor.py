@@ -264,11 +264,9 @@ class Supervisor(Periodic):
             case plan.Stalled(number, reason):
                 self._reloads.stalled(number, reason)
             case plan.Abandoned(number, reason):
-                serves_on = not (self.pool.stopping or self.pool.withdrawn)
-                self._reloads.failed(number, reason, serves_on=serves_on)
+                self._reloads.failed(number, reason, serves_on=self.pool.serves_on)
             case plan.Superseded(number):
-                reason = "a later reload took its place"
-                self._reloads.failed(number, reason, "superseded", serves_on=True)
+                self._reloads.failed(number, "a later reload took its place", "superseded")
             case plan.Stopped():
                 self.stopped = True
 

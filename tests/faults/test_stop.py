@@ -122,8 +122,6 @@ def test_a_connection_without_a_byte_yet_is_answered_at_a_stop(start: Start) -> 
 def test_drain_delay_serves_on_while_the_health_path_says_503(start: Start) -> None:
     settings = ("--set", "http.health_path=/health", "--set", "workers.drain_delay=60")
     server = start(APP, "--workers", "2", *settings).wait_ready(2)
-    # Its quick end may come before a worker has written down that it is through with a request.
-    server.expected_errors = {"worker exited"}
     assert server.get("/health") == (200, b"ok\n")
     with talk(server) as kept:
         assert not kept.ask(request("/")).closes
@@ -152,9 +150,54 @@ def test_a_stop_is_bounded_and_names_what_was_cut_off(start: Start) -> None:
     assert server.wait("worker died")["during"] == "GET /sleep?s=600"
 
 
+@pytest.mark.parametrize("threads", ["1", "3"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
+def test_what_a_stop_at_once_cuts_off_is_no_error(
+    start: Start, number: signal.Signals, threads: str
+) -> None:
+    server = start(APP, "--workers", "1", "--threads", threads).wait_ready(1)
+    with server.connect() as sock:
+        sock.sendall(b"GET /sleep?s=600 HTTP/1.1\r\nHost: t\r\n\r\n")
+        until(lambda: '"busy"' in server.command("status", "--json").stdout, "a busy worker")
+        server.signal(number)
+        assert server.wait_exit() == 0
+    exited = server.wait("worker exited")
+    assert (exited["level"], exited["during"]) == ("warning", "GET /sleep?s=600")
+
+
+def test_a_worker_that_has_to_be_killed_at_a_stop_at_once_is_no_error(
+    start: Start, tmp_path: Path
+) -> None:
+    """It is in a function of C, and runs no signal handler."""
+    (tmp_path / "stuck.py").write_text(
+        "def app(environ, start_response):\n    return [bytes(sum(range(10**12)))]\n"
+    )
+    server = start("stuck:app", "--workers", "1", cwd=tmp_path).wait_ready(1)
+    with server.connect() as sock:
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
+        until(lambda: '"busy"' in server.command("status", "--json").stdout, "a busy worker")
+        server.signal(signal.SIGINT)
+        assert server.wait_exit() == 0
+    died = server.wait("worker died", how="killed by SIGKILL")
+    assert (died["level"], died["during"]) == ("warning", "GET /")
+
+
+def test_a_crash_on_the_way_out_is_an_error(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "crashes.py").write_text(
+        "import atexit, os, signal\n"
+        "atexit.register(lambda: os.kill(os.getpid(), signal.SIGSEGV))\n"
+        "app = lambda environ, start_response: start_response('204 No Content', []) and []\n"
+    )
+    server = start("crashes:app", "--workers", "1", cwd=tmp_path).wait_ready(1)
+    server.expected_errors = {"worker died"}
+    server.signal(signal.SIGTERM)
+    assert server.wait_exit() == 0
+    died = server.wait("worker died", how="killed by SIGSEGV")
+    assert died["level"] == "error"
+
+
 def test_a_second_term_makes_it_quick(start: Start) -> None:
     server = start(APP, "--workers", "1").wait_ready(1)
-    server.expected_errors = {"worker exited"}  # it names the request that was cut off
     with server.connect() as sock:
         sock.sendall(b"GET /sleep?s=600 HTTP/1.1\r\nHost: t\r\n\r\n")
         server.signal(signal.SIGTERM)

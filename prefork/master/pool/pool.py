@@ -107,6 +107,16 @@ class Pool:
         return self._roster.stopping
 
     @property
+    def serves_on(self) -> bool:
+        """Whether there are to be workers."""
+        return not (self.stopping or self.withdrawn)
+
+    @property
+    def stops_at_once(self) -> bool:
+        """Whether the server was ordered to stop without waiting for requests."""
+        return self._roster.stop_mode is QuitAction and self.ever_ready
+
+    @property
     def ever_ready(self) -> bool:
         """Whether a worker was ever ready: from then on a failure cannot end the server."""
         return self._roster.ever_ready

@@ -81,15 +81,22 @@ _AT_ONCE = 256
 """Children that are reaped, or were stopped, and are looked at in one round: an application may
 fork as fast as the master reaps, and stop and resume its own worker."""
 
+_FAULTS = (
+    *(signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT, signal.SIGSYS),
+)
+"""The signals of signal(7) that a process gets for a fault of its own, or sends itself."""
+
 ReportHandler = Callable[[Child, Report], None]
 
 
 class Death(Struct, frozen=True):
-    """How a child ended; `how` is its wait status in words."""
+    """How a child ended; `how` is its wait status in words, `crashed`: a signal of its own fault
+    ended it, such as SIGSEGV."""
 
     child: Child
     how: str
     sigkill: bool
+    crashed: bool
 
 
 class OtherChildren(Protocol):
@@ -400,7 +407,8 @@ class Children(Periodic):
             self._release(child)
             # SIGKILL is no fault of the application (out of memory, by hand), unless it is ours.
             sigkill = _is_sigkill(status) and not child.faulty
-            deaths.append(Death(child, _how(status), sigkill))
+            crashed = os.WIFSIGNALED(status) and os.WTERMSIG(status) in _FAULTS
+            deaths.append(Death(child, _how(status), sigkill, crashed))
         else:
             self.more_dead = True
         if deaths:

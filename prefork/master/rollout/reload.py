@@ -200,7 +200,7 @@ class Reloads(Periodic):
             stuck.waiting = None
 
     def failed(
-        self, number: int, reason: str, result: Result = "failed", *, serves_on: bool
+        self, number: int, reason: str, result: Result = "failed", serves_on: bool = True
     ) -> None:
         """A generation was abandoned, or superseded by another.
 

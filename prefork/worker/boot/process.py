@@ -17,7 +17,6 @@ from msgspec.structs import replace
 from prefork import linux, logs
 from prefork.apps.application_loader import LoadError
 from prefork.capacity import records_of
-from prefork.unpatched import sleep
 from prefork.worker.boot import exit_callbacks
 from prefork.worker.boot.application_setup import restrict, set_up_application
 from prefork.worker.boot.boot_failure import FAILED_TO_BOOT, report_failure
@@ -36,7 +35,7 @@ from prefork.worker.boot.resource_limits import bind_to_cpus
 from prefork.worker.boot.service_factory import LoadedService, ServiceParts, load_service
 from prefork.worker.boot.stack_writer import register_stack_signal, start_stack_thread
 from prefork.worker.boot.worker_args import WorkerArgs
-from prefork.worker.boot.worker_end import QuickEnd, end, quit_now
+from prefork.worker.boot.worker_end import QuickEnd, end, end_without_master, quit_now
 from prefork.worker.boot.worker_loops import RunningLoop, shown_calls, worker_loop
 from prefork.worker.schedule.handover import Handover
 from prefork.worker.schedule.threads import LeaderFollowers
@@ -90,22 +89,6 @@ def _end_with_master(master: int) -> None:
     linux.set_parent_death_signal(signal.SIGTERM)
     if os.getppid() != master:
         os._exit(0)
-
-
-def end_without_master(master: int) -> None:
-    """Ends this worker as the signal for the master's death does; `master`: its process id.
-
-    An application that drops rights by itself clears that signal (prctl(2)).  To be called by a
-    thread: a signal just before accept4(2) is missed, so it is sent again.
-    """
-    for _ in range(1000):
-        # A process that ends closes its files first, and would pass here for one that lives.
-        if os.getppid() != master:
-            break
-        sleep(0.001)
-    for _ in range(10):
-        os.kill(os.getpid(), signal.SIGTERM)
-        sleep(0.1)
 
 
 def _serve(args: WorkerArgs, loaded: LoadedApplication | None) -> int:

@@ -5,6 +5,7 @@ import signal
 import threading
 from typing import NoReturn
 
+from prefork.unpatched import sleep
 from prefork.worker.boot import exit_callbacks
 from prefork.worker.boot.fork_protection import flush_output
 from prefork.worker.boot.leftovers import end_children, report_what_is_waited_for
@@ -30,6 +31,22 @@ class QuickEnd:
         self.ordered = self._loop.quit()
         if not self.ordered:
             quit_now(self._service)
+
+
+def end_without_master(master: int) -> None:
+    """Ends this worker as the signal for the master's death does; `master`: its process id.
+
+    An application that drops rights by itself clears that signal (prctl(2)).  To be called by a
+    thread: a signal just before accept4(2) is missed, so it is sent again.
+    """
+    for _ in range(1000):
+        # A process that ends closes its files first, and would pass here for one that lives.
+        if os.getppid() != master:
+            break
+        sleep(0.001)
+    for _ in range(10):
+        os.kill(os.getpid(), signal.SIGTERM)
+        sleep(0.1)
 
 
 def quit_now(service: Service) -> None:
