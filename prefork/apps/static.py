@@ -19,6 +19,8 @@ from http import HTTPStatus
 from typing import NamedTuple
 from urllib.parse import quote
 
+from msgspec import Struct
+
 from prefork.apps.conditions import is_plain_get
 from prefork.apps.file_response import (
     FileResponse,
@@ -72,7 +74,30 @@ _KEPT, _LONGEST = 1024, 256
 _Stamp = tuple[int, tuple[int, ...]]
 
 
-class _Known(NamedTuple):
+_CONTENTS = 1024 * 1024
+"""Bytes of small files whose content is kept, for each site and worker."""
+
+_SETTLED = 2.0
+"""Seconds without a change after which a file's content is kept.  Two changes within a tick of the
+file system's clock (4 ms; 2 s for FAT) may leave the same times behind."""
+
+_FRESH = 1.0
+"""Seconds after which the content of a file is read again, whatever its times say: a writer with a
+shared mapping (mmap(2)) changes them once in a while, and NFS keeps them for some seconds."""
+
+
+class _Content(NamedTuple):
+    """All bytes of a small file."""
+
+    data: bytes
+    stamp: _Stamp
+    changed: int
+    """Nanoseconds since 1970, by the clock of its file system (st_ctime)."""
+    until: float
+    """Monotonic seconds at which they are to be read again."""
+
+
+class _Known(Struct, eq=False):
     """A small file as it was when it was last served as a whole."""
 
     name: bytes
@@ -84,6 +109,7 @@ class _Known(NamedTuple):
     stamp: _Stamp
     size: int
     headers: list[tuple[str, str]]
+    content: _Content | None = None
 
 
 class Site:
@@ -120,6 +146,7 @@ class Site:
         self._precompressed = precompressed
 
         self._known: dict[str, _Known] = {}
+        self._contents = 0  # bytes in them
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         try:
@@ -149,6 +176,20 @@ class Site:
 
     def _small(self, known: "_Known") -> bytes | None:
         """The bytes of a small file that has not changed, None if it has."""
+        now = time.monotonic()
+        content = known.content
+        if content is not None and now < content.until:
+            # The path leads to the same file, which was not written to: its bytes need no reading.
+            try:
+                status = os.stat(known.path, follow_symlinks=self._follow_symlinks)
+            except OSError:
+                return None
+            if status.st_ctime_ns == content.changed and _stamp(status) == content.stamp:
+                return content.data
+        return self._read(known, now)
+
+    def _read(self, known: "_Known", now: float) -> bytes | None:
+        """The same from the file itself; keeps its content if that is worth it."""
         try:
             if self._follow_symlinks:
                 fd = os.open(known.path, _READ)
@@ -159,14 +200,29 @@ class Site:
                 with _opened(self._root, _ROOT) as root:
                     fd = self._open(root, known.name, _READ)
             try:
-                if _stamp(os.fstat(fd)) != known.stamp:
+                status = os.fstat(fd)
+                if _stamp(status) != known.stamp:
                     return None
                 data = os.read(fd, known.size + 1)
             finally:
                 os.close(fd)
         except OSError:
             return None
-        return data if len(data) == known.size else None
+        if len(data) != known.size:
+            return None
+        # Beneath a directory, only the kernel can say that a path does not lead out of the root.
+        if (known.in_root or self._follow_symlinks) and (
+            time.time() - max(status.st_ctime, status.st_mtime) > _SETTLED
+        ):
+            self._keep_content(known, _Content(data, known.stamp, status.st_ctime_ns, now + _FRESH))
+        return data
+
+    def _keep_content(self, known: "_Known", content: _Content) -> None:
+        if known.content is None:
+            if self._contents + known.size > _CONTENTS:
+                return
+            self._contents += known.size
+        known.content = content
 
     def _keep(
         self, environ: Environ, path: bytes, answer: FileResponse, status: os.stat_result
@@ -178,6 +234,10 @@ class Site:
             return
         if len(self._known) >= _KEPT:
             self._known.clear()
+            self._contents = 0
+        replaced = self._known.get(place)
+        if replaced is not None and replaced.content is not None:
+            self._contents -= replaced.size
         self._known[place] = _Known(
             *(path, os.path.join(self._root, path), b"/" not in path),
             *(_stamp(status), status.st_size, answer.headers.copy()),

@@ -2,6 +2,7 @@
 
 import email
 import errno
+import mmap
 import os
 import resource
 import socket
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from prefork import linux
+from prefork import linux, unpatched
 from prefork.apps import static
 from prefork.apps.static import Mounts, Site
 from prefork.apps.wsgi import FileWrapper
@@ -929,12 +930,114 @@ def test_a_file_that_shrinks_meanwhile_ends_early(site: Site, root: Path) -> Non
 
 
 @pytest.fixture
-def warm(site: Site) -> Site:
-    """A site that has answered with its small files before."""
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file's content is kept, however new it is."""
+    monkeypatch.setattr(static, "_SETTLED", -float("inf"))
+
+
+@pytest.fixture(params=["head", "content"])
+def warm(site: Site, request: pytest.FixtureRequest) -> Site:
+    """A site that has answered with its small files before, and has kept their heads or more."""
+    if request.param == "content":
+        request.getfixturevalue("settled")
     for path in ("/text.txt", "/", "/sub/inner.txt"):
-        assert get(site, path).code == 200
-        assert site._known[path].size
+        for _ in range(2):
+            assert get(site, path).code == 200
+        kept = site._known[path]
+        assert kept.size
+        assert (kept.content is not None) == (request.param == "content" and kept.in_root)
     return site
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The paths of files that are opened."""
+    paths: list[bytes] = []
+    open_ = unpatched.os.open
+
+    def noted(path: bytes, flags: int, *, dir_fd: int | None = None) -> int:
+        paths.append(path)
+        return open_(path, flags, dir_fd=dir_fd)
+
+    monkeypatch.setattr(unpatched.os, "open", noted)
+    return paths
+
+
+class Clock:
+    """What `time` is to a site."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def time(self) -> float:
+        return time.time()
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.mark.usefixtures("settled")
+@pytest.mark.parametrize("follow_symlinks", [False, True])
+def test_the_content_of_a_small_file_is_kept_for_a_second(
+    root: Path, opened: list[bytes], monkeypatch: pytest.MonkeyPatch, follow_symlinks: bool
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(static, "time", clock)
+    site = Site(str(root), follow_symlinks=follow_symlinks)
+    first = get(site, "/text.txt")
+    assert get(site, "/text.txt") == first
+    opened.clear()
+    assert get(site, "/text.txt") == first
+    assert not opened
+    # Nothing tells of this write: the page was writable before.
+    with (root / "text.txt").open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+        mapped[0:1] = b"0"
+        clock.now += static._FRESH
+        assert get(site, "/text.txt").body == TEXT
+        mapped[0:1] = b"Z"
+        clock.now += static._FRESH
+        assert get(site, "/text.txt").body == b"Z" + TEXT[1:]
+
+
+def test_the_content_of_a_file_that_was_just_written_is_not_kept(
+    site: Site, root: Path, opened: list[bytes]
+) -> None:
+    for _ in range(3):
+        opened.clear()
+        assert get(site, "/text.txt").body == TEXT
+        assert opened
+    assert site._known["/text.txt"].content is None
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_write_that_leaves_size_and_time_as_they_were_is_seen(site: Site, root: Path) -> None:
+    for _ in range(2):
+        assert get(site, "/text.txt").body == TEXT
+    before = (root / "text.txt").stat().st_ctime_ns
+    while (root / "text.txt").stat().st_ctime_ns == before:  # until the clock has ticked
+        (root / "text.txt").write_bytes(TEXT[::-1])
+        os.utime(root / "text.txt", (MODIFIED, MODIFIED))
+    assert get(site, "/text.txt").body == TEXT[::-1]
+
+
+@pytest.mark.usefixtures("settled")
+def test_contents_are_kept_up_to_a_size(
+    site: Site, root: Path, opened: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(static, "_CONTENTS", 12)
+    (root / "other.txt").write_bytes(b"other")
+
+    def is_kept(path: str) -> bool:
+        for _ in range(3):
+            opened.clear()
+            assert get(site, path).code == 200
+        return not opened
+
+    assert is_kept("/text.txt")
+    assert not is_kept("/other.txt")
+    (root / "text.txt").write_bytes(b"shorter")  # which makes room
+    assert is_kept("/text.txt")
+    assert is_kept("/other.txt")
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
@@ -1027,6 +1130,7 @@ def test_a_small_file_that_shrinks_while_it_is_read_is_answered_as_it_is_then(
         os.truncate(root / "text.txt", 4)
         return stamp(status)
 
+    warm._known["/text.txt"].content = None  # or it is not read
     stamp = static._stamp
     monkeypatch.setattr(static, "_stamp", shrink)
     answer = get(warm, "/text.txt")
