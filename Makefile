@@ -102,7 +102,7 @@ bench-quick: bench/.venv/.installed  ## the rows of it that matter most, a minut
 # A server under load and under faults by a seeded schedule: make chaos SECONDS=60 SEED=1
 SECONDS ?= 60
 chaos: $(VENV)/.test  ## a server under load and faults: SECONDS=60 SEED=1
-	$(BIN)/python -m tests.faults.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+	PREFORK_TESTS=full $(BIN)/python -m tests.faults.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 # Attacks of a worker that an attacker controls, on the master and on its siblings: make takeover SECONDS=60
 takeover: $(VENV)/.test  ## attacks of a worker that was taken over: SECONDS=60 SEED=7
@@ -145,9 +145,11 @@ test-deb: $(VENV)/.release  ## the package in an empty Debian; root, minutes
 test-image: $(VENV)/.release  ## the container image's steps in an empty Debian; root, minutes
 	$(BIN)/python -m pytest -m nightly tests/deploy/test_image.py
 
-# What takes too long for each change: every test that is marked so, and the bounds of the ranges.
+# What takes too long for each change: every test that is marked so, the others with all of their load,
+# and the bounds of the ranges.
 nightly: $(VENV)/.release test-lowest test-newest  ## what takes minutes: test-deb, test-lowest, test-newest
 	$(BIN)/python -m pytest -m nightly
+	PREFORK_TESTS=full $(BIN)/python -m pytest -n 4 --dist loadfile
 
 # Coverage over all processes that the tests start and fork, as text and as coverage/index.html.
 COVERAGE = COVERAGE_FILE=$(CURDIR)/coverage/data $(BIN)/coverage

@@ -27,7 +27,7 @@ def test_clients_that_connect_again_and_again_lose_nothing_at_a_stop(
     start: Start, workers: str
 ) -> None:
     server = start(APP, "--workers", workers).wait_ready(int(workers))
-    load = PathLoad(tcp(server.port), one_shot=20)
+    load = PathLoad(tcp(server.port), one_shot=20, eager=True)
     load.wait_answers(200)
     server.signal(signal.SIGTERM)
     assert server.wait_exit() == 0
@@ -40,7 +40,8 @@ def test_a_client_a_tenth_of_a_second_away_loses_nothing_at_a_stop(start: Start)
     """Its handshakes take longer than everything else in a stop does."""
     with distant_host(0.05) as (namespace, address):
         server = start(APP, "--workers", "2", bind=("0.0.0.0:0",)).wait_ready(2)
-        load = PathLoad(tcp(server.port, address), one_shot=20, begin=lambda: enter(namespace))
+        connect, begin = tcp(server.port, address), lambda: enter(namespace)
+        load = PathLoad(connect, one_shot=20, begin=begin, eager=True)
         load.wait_answers(40)
         server.signal(signal.SIGTERM)
         assert server.wait_exit() == 0
@@ -50,7 +51,7 @@ def test_a_client_a_tenth_of_a_second_away_loses_nothing_at_a_stop(start: Start)
 
 def test_keep_alive_clients_lose_nothing_at_a_stop(start: Start) -> None:
     server = start(APP, "--workers", "2").wait_ready(2)
-    load = PathLoad(tcp(server.port), one_shot=0, kept=20)
+    load = PathLoad(tcp(server.port), one_shot=0, kept=20, eager=True)
     load.wait_answers(200)
     server.signal(signal.SIGTERM)
     assert server.wait_exit() == 0
@@ -61,7 +62,7 @@ def test_keep_alive_clients_lose_nothing_at_a_stop(start: Start) -> None:
 def test_a_unix_socket_loses_nothing_at_a_stop(start: Start, tmp_path: Path) -> None:
     path = str(tmp_path / "app.sock")
     server = start(APP, "--workers", "2", bind=(f"unix:{path}",)).wait_ready(2)
-    load = PathLoad(unix(path), one_shot=10, kept=10)
+    load = PathLoad(unix(path), one_shot=10, kept=10, eager=True)
     load.wait_answers(200)
     server.signal(signal.SIGTERM)
     assert server.wait_exit() == 0
@@ -236,7 +237,7 @@ def test_a_listener_dropped_by_a_reload_loses_nothing(start: Start, tmp_path: Pa
 
     write([0, first])
     server = start(str(config), bind=()).wait_ready(2)
-    load = PathLoad(tcp(first), one_shot=10)
+    load = PathLoad(tcp(first), one_shot=10, eager=True)
     load.wait_answers(50)
     write([0])
     server.command("reload")

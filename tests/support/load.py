@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.support.pressure import pause
 from tests.support.processes import asleep
 from tests.support.waiting import PATIENCE, until
 
@@ -173,6 +174,8 @@ class Load:
     problems: list[str] = field(default_factory=list)
     """What a client raised, such as an AssertionError for a wrong byte: there must be none."""
     answers: int = 0
+    eager: bool = False
+    """Whether the clients go on without a pause after an answer."""
 
     def __post_init__(self) -> None:
         self.over = threading.Event()
@@ -199,10 +202,12 @@ class Load:
             thread.start()
 
     def count(self) -> None:
-        """Counts one answer; clients call it."""
+        """Counts one answer, and waits for the pause after it; clients call it."""
         with self._progress:
             self.answers += 1
             self._progress.notify_all()
+        if not self.eager:
+            self.over.wait(pause(len(self._threads)))
 
     def wait_answers(self, more: int) -> None:
         """Waits until there are that many more answers than now."""

@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Collection
 
+from tests.support.pressure import pause
 from tests.support.waiting import PATIENCE
 
 BODY = b"x" * 3000
@@ -50,11 +51,14 @@ class PathLoad:
         path: str = "/big?n=3000",
         right: Collection[bytes] = (BODY,),
         begin: Callable[[], None] = lambda: None,
+        eager: bool = False,
     ) -> None:
         """`right`: the bodies that `path` may be answered with, looked at again for each answer.
 
-        `begin` is called first in each thread.
+        `begin` is called first in each thread.  `eager`: without a pause after an answer, so that
+        requests wait in the queue at any moment.
         """
+        self._pause = 0.0 if eager else pause(one_shot + kept)
         self._begin = begin
         self.right = right
         self.bodies: Counter[bytes] = Counter()
@@ -143,6 +147,7 @@ class PathLoad:
             self.answers += 1
             self.bodies[body] += 1
             self._some.notify_all()
+        self._over.wait(self._pause)
         return lowered
 
     def _more(self, sock: socket.socket, so_far: bytes) -> bytes:

@@ -140,7 +140,7 @@ def test_no_accepted_request_fails_at_term_under_load(start: Start, threads: int
         *(BASIC, "--workers", "2", "--threads", str(threads)),
         *("--set", "http.keepalive=25"),
     ).wait_ready(2)
-    clients = Leavers(port=server.port)
+    clients = Leavers(port=server.port, eager=True)
     try:
         clients.run(clients.keep_alive, 12)
         clients.run(clients.one_shot, 8)

@@ -239,7 +239,7 @@ def test_with_one_thread_the_application_stays_in_the_thread_that_imported_it(
 ) -> None:
     """sqlite3 raises in any other; kept and fresh connections come in different ways."""
     server = start("tests.apps.sqlite_app:app", "--workers", "2", "--threads", "1").wait_ready(2)
-    clients = Load()
+    clients = Load(eager=True)
     visits: dict[int, list[int]] = defaultdict(list)
 
     def visit(connection: Connection, *, close: bool) -> None:
