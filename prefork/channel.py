@@ -43,6 +43,8 @@ class ReadyReport(msgspec.Struct, tag="ready", frozen=True):
 
     asgi: bool = False
     """The application is one of ASGI, which a configuration with protocol "auto" leaves open."""
+    loop: str = ""
+    """The event loop of such a worker: asyncio, uvloop, or the class of another one."""
 
 
 class LeavingReport(msgspec.Struct, tag="leaving", frozen=True):

@@ -106,6 +106,10 @@ def _details(worker: WorkerStatus) -> list[str]:
     if worker.websockets:
         plural = "" if worker.websockets == 1 else "s"
         lines.append(f"slot {worker.slot}: {worker.websockets} WebSocket{plural}")
+    if worker.blocked:
+        lines.append(
+            f"slot {worker.slot}: its event loop has been blocked for {duration(worker.blocked)}"
+        )
     if worker.error:
         age = duration(worker.error_age)
         lines.append(f"slot {worker.slot}, last error {age} ago: {printable(worker.error)}")

@@ -126,6 +126,7 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     held, parked: its connections, and those of them that wait for their client.
     writing: those of the latter whose client has not taken its whole response.
     websockets: its open WebSockets.
+    blocked: for how long its event loop has been blocked; 0.0 if it is not, or has none.
     mean: the mean time of a call of the application.
     error, error_age: the last failure of the application, and the time since then.
     age: time since its fork.
@@ -142,6 +143,7 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     parked: int = 0
     writing: int = 0
     websockets: int = 0
+    blocked: float = 0.0
     mean: float = 0.0
     error: str = ""
     error_age: float = 0.0

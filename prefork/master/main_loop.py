@@ -108,7 +108,7 @@ class Master:
             lambda: reloads.serving.listeners,
         )
         self._slow_log = SlowLog(children)
-        self._blocked_loops = BlockedLoops(children)
+        self._blocked_loops = BlockedLoops(children, ledger)
         self._metrics = MetricsServer(self._selector, partial(page, parts))
         self._queues = QueueWatch(
             lambda: reloads.serving.listeners,

@@ -138,6 +138,8 @@ class LedgerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     queued: int
     waited: float
     displaced: int = 0
+    timed_out: int = 0
+    loop_blocks: int = 0
     restarts: dict[str, int]
     reloads: dict[str, int]
     upgrades: dict[str, int]

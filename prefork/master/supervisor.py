@@ -156,7 +156,14 @@ class Supervisor(Periodic):
         now = monotonic()
         number = child.generation.number
         if isinstance(report, channel.ReadyReport):
-            logs.event("info", "worker ready", slot=child.slot, pid=child.pid, generation=number)
+            logs.event(
+                "info",
+                "worker ready",
+                slot=child.slot,
+                pid=child.pid,
+                generation=number,
+                **({"loop": report.loop} if report.loop else {}),
+            )
             if report.asgi:
                 child.asgi = child.generation.config.server.protocol in ("auto", "asgi")
                 child.generation.import_asgi_parts()

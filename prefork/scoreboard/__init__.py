@@ -9,6 +9,7 @@ and `board` owns the memory.
 from prefork.scoreboard.board import Scoreboard, ScoreboardError
 from prefork.scoreboard.call_records import CallRecords
 from prefork.scoreboard.slot_layout import (
+    BLOCKED,
     CELLS,
     DURATION_BOUNDS,
     ERROR,
@@ -22,6 +23,7 @@ from prefork.scoreboard.slot_reader import CallRecord, Counters, SlotReader, Wor
 from prefork.scoreboard.slot_writer import AcceptFlags, ThreadRecord, WorkerStatsWriter
 
 __all__ = [
+    "BLOCKED",
     "CELLS",
     "DURATION_BOUNDS",
     "ERROR",

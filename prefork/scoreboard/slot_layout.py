@@ -32,6 +32,9 @@ REQUEST_ID = 64
 ERROR = 200
 """Bytes kept of a worker's last error."""
 
+BLOCKED = 2.0
+"""Seconds without a turn, while calls run, after which an event loop counts as blocked."""
+
 DURATION_BOUNDS = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1.0, 2.5, 5.0, 10.0, 30.0),
@@ -82,6 +85,9 @@ INBOX_READ = (ERROR_AT + ERROR) // 8 + 1
 WEBSOCKETS = INBOX_READ + 1
 BEAT = WEBSOCKETS + 1
 DISPLACED = BEAT + 1
+TIMED_OUT = DISPLACED + 1
+PAUSE_BEGAN = TIMED_OUT + 1
+PAUSE_ENDED = PAUSE_BEGAN + 1
 STATS_SIZE = 512
 
 HEADER = mmap.PAGESIZE
@@ -109,7 +115,7 @@ NUMBER_MAX = 1 << 40
 
 assert START_AT + START_FIELDS.size <= RECORD_SIZE
 assert (ACCEPT_FLAGS + LISTENERS) * 8 <= ERROR_AT
-assert ERROR_AT + ERROR <= INBOX_READ * 8 < DISPLACED * 8 <= STATS_SIZE - 8
+assert ERROR_AT + ERROR <= INBOX_READ * 8 < PAUSE_ENDED * 8 <= STATS_SIZE - 8
 
 
 def slot_offset(slot: int) -> int:

@@ -27,6 +27,8 @@ from prefork.scoreboard.slot_layout import (
     HELD,
     INBOX_READ,
     NUMBER_MAX,
+    PAUSE_BEGAN,
+    PAUSE_ENDED,
     QUEUE_SECONDS,
     QUEUED,
     RESUMED,
@@ -36,6 +38,7 @@ from prefork.scoreboard.slot_layout import (
     TEXT_AT,
     TEXT_FIELDS,
     THREADS,
+    TIMED_OUT,
     WAITED,
     WAITING,
     WEBSOCKETS,
@@ -113,6 +116,8 @@ class Counters(NamedTuple):
     """Seconds that these requests had waited before they reached the application."""
     displaced: int = 0
     """Connections that were ended to make room for others."""
+    timed_out: int = 0
+    """Calls that a worker with an event loop has found to be over `request_timeout`."""
 
     @property
     def requests(self) -> int:
@@ -135,6 +140,7 @@ class Counters(NamedTuple):
             self.queued + other.queued,
             self.waited + other.waited,
             self.displaced + other.displaced,
+            self.timed_out + other.timed_out,
         )
 
 
@@ -202,6 +208,12 @@ class SlotReader:
         """Monotonic seconds at which the event loop of a worker turned last; 0.0 if it has none."""
         return _time(self._reals[slot_offset(slot) // 8 + BEAT])
 
+    def pause(self, slot: int) -> tuple[float, float]:
+        """(begin, end) of the last time that the event loop of a worker did not turn for BLOCKED
+        seconds, or had nothing to do, in monotonic seconds."""
+        word = slot_offset(slot) // 8
+        return _time(self._reals[word + PAUSE_BEGAN]), _time(self._reals[word + PAUSE_ENDED])
+
     def requests(self, slot: int, threads: int) -> int:
         """The number of calls that have ended."""
         return sum(sum(self._counts(record_offset(slot, thread))) for thread in range(threads))
@@ -222,8 +234,11 @@ class SlotReader:
                     _seconds(reals[word + QUEUE_SECONDS]),
                 )
             )
-        displaced = _number(self._words[slot_offset(slot) // 8 + DISPLACED])
-        return total._replace(displaced=displaced)
+        first = slot_offset(slot) // 8
+        return total._replace(
+            displaced=_number(self._words[first + DISPLACED]),
+            timed_out=_number(self._words[first + TIMED_OUT]),
+        )
 
     def _counts(self, offset: int) -> list[int]:
         first = offset // 8 + COUNTS

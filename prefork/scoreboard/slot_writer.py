@@ -8,6 +8,7 @@ from typing import NamedTuple
 from prefork.scoreboard.slot_layout import (
     ACCEPT_FLAGS,
     BEAT,
+    BLOCKED,
     BYTES,
     CELLS,
     CHANGED,
@@ -23,6 +24,8 @@ from prefork.scoreboard.slot_layout import (
     ID_FIELD,
     NUMBER_MAX,
     PARKED,
+    PAUSE_BEGAN,
+    PAUSE_ENDED,
     PEER_FIELD,
     QUEUE_SECONDS,
     QUEUED,
@@ -35,6 +38,7 @@ from prefork.scoreboard.slot_layout import (
     START_FIELDS,
     STARTED,
     TEXT_AT,
+    TIMED_OUT,
     WAITED,
     WAITING,
     WEBSOCKETS,
@@ -189,13 +193,16 @@ class AcceptFlags:
 class WorkerStatsWriter:
     """State of a worker as a whole, written by any of its threads."""
 
-    __slots__ = ("_memory", "_offset", "_reals", "_websockets", "_word", "_words", "_written")
+    __slots__ = (
+        *("_beat", "_memory", "_offset", "_reals", "_websockets", "_word", "_words", "_written"),
+    )
 
     def __init__(self, own: SlotMemory) -> None:
         self._memory, self._words, self._reals, self._offset = own
         self._word = own.offset // 8
         self._written = (0, 0, 0, 0)
         self._websockets = 0
+        self._beat = 0.0
 
     def set_connections(self, held: int, parked: int, reading: int, writing: int) -> None:
         """Numbers of connections, as `slot_reader.WorkerStats` has them."""
@@ -220,9 +227,18 @@ class WorkerStatsWriter:
         """The connections that were ended for others, so far."""
         self._words[self._word + DISPLACED] = count
 
+    def set_timed_out(self, count: int) -> None:
+        """The calls that the worker itself has found to be over `request_timeout`, so far."""
+        self._words[self._word + TIMED_OUT] = count
+
     def beat(self, now: float) -> None:
         """The worker's event loop turns, at `now` in monotonic seconds."""
-        self._reals[self._word + BEAT] = now
+        reals, word = self._reals, self._word
+        if now - self._beat >= BLOCKED:
+            # If calls ran, the loop was blocked: the master sees the beat stand still, and here how
+            # long it did.
+            reals[word + PAUSE_BEGAN], reals[word + PAUSE_ENDED] = self._beat, now
+        self._beat = reals[word + BEAT] = now
 
     def set_error(self, text: str) -> None:
         """An error that happened now; two threads that fail at one time may mix their texts."""

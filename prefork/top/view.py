@@ -124,12 +124,14 @@ def _cells(row: Row) -> list[Text]:
 
 
 def _now(worker: WorkerStatus) -> str:
-    """The number of WebSockets, and the request that has run for longest, or the last error."""
-    call = _call(worker)
-    if not worker.websockets:
-        return call
-    websockets = f"{worker.websockets} WebSocket{'' if worker.websockets == 1 else 's'}"
-    return f"{websockets}; {call}" if call else websockets
+    """Whether its loop is blocked, the number of WebSockets, and the request that has run for
+    longest, or the last error."""
+    texts = [f"blocked for {_short(worker.blocked)}"] if worker.blocked else []
+    if worker.websockets:
+        texts.append(f"{worker.websockets} WebSocket{'' if worker.websockets == 1 else 's'}")
+    if call := _call(worker):
+        texts.append(call)
+    return "; ".join(texts)
 
 
 def _call(worker: WorkerStatus) -> str:

@@ -197,8 +197,11 @@ async def stuck(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def block(scope: Scope, receive: Receive, send: Send) -> None:
-    """Blocks the event loop for ?s= seconds."""
-    time.sleep(float(query(scope, "s", "1")))
+    """Blocks the event loop until the file ?path= is gone, which it makes itself."""
+    path = Path(query(scope, "path", ""))
+    path.touch()
+    while path.exists():
+        time.sleep(0.005)
     await pid(scope, receive, send)
 
 

@@ -1,10 +1,10 @@
 """ASGI: clients that leave or do not read, calls that take too long, the end of a worker."""
 
 import os
-import select
 import socket
 from contextlib import ExitStack
 from pathlib import Path
+from urllib.request import urlopen
 
 import psutil
 import pytest
@@ -26,6 +26,18 @@ def serve(start: Start, *settings: str, workers: int = 1) -> Server:
 def get(path: str, *headers: str) -> bytes:
     lines = "".join(f"{header}\r\n" for header in headers)
     return f"GET {path} HTTP/1.1\r\nHost: x\r\n{lines}\r\n".encode()
+
+
+METRICS = "metrics.bind=127.0.0.2:0"
+
+
+def metric(server: Server, name: str) -> float:
+    address = server.wait("metrics served")["address"]
+    with urlopen(f"http://{address}/metrics") as page:
+        (line,) = (
+            each for each in page.read().decode().splitlines() if each.startswith(f"{name} ")
+        )
+    return float(line.split()[1])
 
 
 def there(path: Path, suffix: str) -> None:
@@ -122,7 +134,7 @@ def test_a_body_over_the_limit_is_answered_413(start: Start) -> None:
 
 
 def test_a_late_call_is_cancelled_and_the_worker_goes_on(start: Start, tmp_path: Path) -> None:
-    server, file = serve(start, "workers.request_timeout=0.4"), tmp_path / "file"
+    server, file = serve(start, "workers.request_timeout=0.4", METRICS), tmp_path / "file"
     server.expected_errors.add("request timed out")
     pid = server.get("/pid")[1]
     with talk(server) as raw:
@@ -133,13 +145,15 @@ def test_a_late_call_is_cancelled_and_the_worker_goes_on(start: Start, tmp_path:
     event = server.wait("request timed out")
     assert event["request"] == f"GET /stuck?path={file}"
     assert "asyncio.sleep" in event["traceback"]
+    assert metric(server, "prefork_request_timeouts_total") == 1
     assert server.get("/pid") == (200, pid)
 
 
 def test_a_worker_whose_call_ignores_its_cancellation_is_replaced(
     start: Start, tmp_path: Path
 ) -> None:
-    server = serve(start, "workers.request_timeout=0.4", "workers.graceful_timeout=1")
+    settings = ("workers.request_timeout=0.4", "workers.graceful_timeout=1", METRICS)
+    server = serve(start, *settings)
     file = tmp_path / "file"
     server.expected_errors |= {"request timed out", "worker died"}
     pid = server.worker_pids()[0]
@@ -148,45 +162,56 @@ def test_a_worker_whose_call_ignores_its_cancellation_is_replaced(
         assert raw.answer().status == 504
     server.wait("worker ready", 2)
     server.wait("worker killed", pid=pid)
+    assert metric(server, "prefork_request_timeouts_total") == 1
 
 
-def test_a_blocked_loop_is_replaced(start: Start) -> None:
-    server = serve(start, "workers.request_timeout=0.4", "workers.graceful_timeout=1")
+def test_a_blocked_loop_is_replaced(start: Start, tmp_path: Path) -> None:
+    settings = ("workers.request_timeout=0.4", "workers.graceful_timeout=1", METRICS)
+    server = serve(start, *settings)
     server.expected_errors |= {"request timed out", "worker died"}
     with talk(server) as raw:
-        raw.send(get("/block?s=1000"))
+        raw.send(get(f"/block?path={tmp_path}/file"))
         assert raw.answer().status == 504
     server.wait("worker ready", 2)
     assert server.get("/pid")[0] == 200
+    assert metric(server, "prefork_request_timeouts_total") == 1
 
 
-def test_a_blocked_loop_is_logged_with_its_stack(start: Start) -> None:
-    server = serve(start)
+def test_a_blocked_loop_is_logged_with_its_stack_and_shown(start: Start, tmp_path: Path) -> None:
+    server, file = serve(start, METRICS), tmp_path / "file"
+    assert server.wait("worker ready")["loop"] in ("asyncio", "uvloop")
     with talk(server) as raw:
-        raw.send(get("/block?s=9"))
+        raw.send(get(f"/block?path={file}"))
         event = server.wait("loop blocked")
-        assert event["requests"] == "GET /block?s=9"
+        assert event["requests"] == f"GET /block?path={file}"
         assert "in block" in event["traceback"]
+        assert server.status()["workers"][0]["blocked"] >= 2
+        assert "slot 0: its event loop has been blocked for " in server.command("status").stdout
+        assert metric(server, "prefork_loops_blocked") == 1
+        file.unlink()
         assert raw.answer().status == 200
     server.wait("loop turns again")
+    assert server.status()["workers"][0]["blocked"] == 0
+    assert metric(server, "prefork_loops_blocked") == 0
+    assert metric(server, "prefork_loop_blocks_total") == 1
 
 
-def test_what_waits_for_a_blocked_loop_is_handed_over(start: Start) -> None:
-    server = serve(start, workers=2)
+def test_what_waits_for_a_blocked_loop_is_handed_over(start: Start, tmp_path: Path) -> None:
+    server, file = serve(start, workers=2), tmp_path / "file"
     connections = [server.http() for _ in range(8)]
     for connection in connections:
         connection.request("GET", "/pid")
         connection.getresponse().read()
     with talk(server) as raw:
-        raw.send(get("/block?s=12"))
-        server.wait("loop blocked")
+        raw.send(get(f"/block?path={file}"))
+        until(file.exists)
         pids = set()
         for connection in connections:
             connection.request("GET", "/pid")
             pids.add(connection.getresponse().read())
             connection.close()
-        assert not select.select([raw.sock], [], [], 0)[0], "the loop was not blocked for so long"
         assert len(pids) == 1
+        file.unlink()
         assert raw.answer().body not in pids
 
 

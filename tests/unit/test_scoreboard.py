@@ -57,6 +57,14 @@ def test_a_call_is_seen_while_it_runs_and_counted_when_it_is_over(board: Scorebo
     assert counters.by_class() == [0, 0, 1, 0, 1, 0]
 
 
+def test_a_loop_that_did_not_turn_for_long_shows_from_when_to_when(board: Scoreboard) -> None:
+    stats = board.stats_writer(3)
+    for now in (1.0, 2.5, 6.0, 7.0):
+        stats.beat(now)
+    assert board.beat(3) == 7.0
+    assert board.pause(3) == (2.5, 6.0)
+
+
 def test_the_same_call_again_is_another_one(board: Scoreboard) -> None:
     record = board.record(3, 0)
     line = b"GET /a"
@@ -377,6 +385,7 @@ def test_whatever_a_worker_writes_is_read_as_something_that_makes_sense(data: by
         assert 0.0 <= call.waited < 2**63
         assert call.at_work_since(5.0) >= 5.0
     numbers = (*place[:4], place.websockets, *counters.cells, counters.bytes, counters.displaced)
+    numbers += (counters.timed_out,)
     assert all(0 <= number < 2**63 for number in numbers)
     total = Counters()
     for _ in range(3):

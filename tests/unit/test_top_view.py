@@ -142,6 +142,12 @@ def test_no_terminal_is_too_small_to_be_drawn_on(width: int, height: int) -> Non
     assert screen(model, width, height)
 
 
+def test_a_blocked_loop_is_shown() -> None:
+    busy = worker(0, state="busy", blocked=4.0, calls=[call("GET /a", 5.0)])
+    lines = screen(Model(TopSample(1.0, server(busy), {})))
+    assert any("blocked for 4.0s; 5.0s GET /a" in line for line in lines)
+
+
 def test_websockets_are_counted() -> None:
     busy = worker(1, state="busy", websockets=1, calls=[call("GET /a", 2.0)])
     lines = screen(Model(TopSample(1.0, server(worker(0, websockets=3), busy), {})))

@@ -8,11 +8,10 @@ from functools import partial
 
 from prefork import logs
 from prefork.master.periodic import Periodic, next_tick
+from prefork.master.pool.ledger import Ledger
 from prefork.master.pool.plan import WorkerState
 from prefork.master.processes.children import Child, Children
-
-BLOCKED = 2.0
-"""Seconds without a turn, while calls run, after which a loop counts as blocked."""
+from prefork.scoreboard import BLOCKED
 
 _LOOK = 1.0
 """Seconds between two looks while calls run."""
@@ -21,14 +20,26 @@ _IDLE_LOOK = 5.0
 """The same while none runs."""
 
 
+def blocked_for(children: Children, child: Child, now: float) -> float:
+    """Seconds for which a worker's event loop has been blocked; 0.0 if it is not, or has none.
+
+    Counted from its last turn: the call that blocks it began a second later at most.
+    """
+    beat = children.beat(child)
+    if not beat or now - beat < BLOCKED or child.worker.state is WorkerState.BOOTING:
+        return 0.0
+    return now - beat if any(call.started for call in children.calls(child)) else 0.0
+
+
 class BlockedLoops(Periodic):
     """Logs each time that a loop is blocked once, and when it turns again."""
 
     due: float | None = 0.0
     """None if no worker has an event loop, as far as is known."""
 
-    def __init__(self, children: Children) -> None:
+    def __init__(self, children: Children, ledger: Ledger) -> None:
         self._children = children
+        self._ledger = ledger
         self._blocked: dict[Child, float] = {}
         self._awake_since = 0.0
         self._overslept = False
@@ -61,10 +72,14 @@ class BlockedLoops(Periodic):
             if running and now - since >= BLOCKED:
                 blocked[child] = beat
                 if child not in self._blocked:
+                    self._ledger.loop_blocks += 1
                     self._children.stacks.request(child, partial(self._report, child, since, now))
         for child, since in self._blocked.items():
             if child not in blocked and self._children.find(child.pid) is child:
-                logs.event("info", "loop turns again", **_fields(child, since, now))
+                # The loop itself knows when it went on: up to a second before this look.
+                began, ended = self._children.pause(child)
+                until = ended if began == since else now
+                logs.event("info", "loop turns again", **_fields(child, since, until))
         self._blocked = blocked
         self.due = next_tick(now, _LOOK if calls else _IDLE_LOOK) if loops else None
 

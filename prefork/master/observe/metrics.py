@@ -11,6 +11,7 @@ from typing import NamedTuple, get_args
 
 from prefork import __version__, linux, proc_files
 from prefork.master.observe import exposition
+from prefork.master.observe.blocked_loops import blocked_for
 from prefork.master.observe.exposition import MetricFamily, counter, gauge
 from prefork.master.observe.metrics_server import Page
 from prefork.master.observe.status_report import STATES, state_of
@@ -103,7 +104,7 @@ def _requests(parts: MasterParts) -> Iterator[MetricFamily]:
         "prefork_connections_displaced", "Connections that full workers ended for others."
     ).add(done.displaced)
     yield counter("prefork_request_timeouts", "Requests over request_timeout.").add(
-        parts.ledger.timeouts
+        parts.ledger.timeouts + done.timed_out
     )
     running = sum(
         call.started > 0 for child in parts.children for call in parts.children.calls(child)
@@ -135,8 +136,10 @@ def _queues(parts: MasterParts) -> Iterator[MetricFamily]:
 
 def _workers(parts: MasterParts) -> Iterator[MetricFamily]:
     states = dict.fromkeys(STATES, 0)
-    held = parked = websockets = 0
+    held = parked = websockets = blocked = 0
+    now = monotonic()
     for child in parts.children:
+        blocked += blocked_for(parts.children, child, now) > 0
         stats = parts.children.stats(child)
         states[state_of(child.worker, parts.children.calls(child), stats)[0]] += 1
         held += stats.held
@@ -150,6 +153,10 @@ def _workers(parts: MasterParts) -> Iterator[MetricFamily]:
     yield gauge("prefork_connections", "Connections held by workers.").add(held)
     yield gauge("prefork_connections_parked", "Those that wait for their client.").add(parked)
     yield gauge("prefork_websockets", "Open WebSockets.").add(websockets)
+    yield gauge("prefork_loops_blocked", "Event loops that are blocked now.").add(blocked)
+    yield counter("prefork_loop_blocks", "How often an event loop was blocked.").add(
+        parts.ledger.loop_blocks
+    )
 
 
 def _processes(figures: Iterable[ProcessFigures]) -> Iterator[MetricFamily]:

@@ -10,6 +10,7 @@ from prefork import __version__, linux
 from prefork.config import sandbox
 from prefork.control import CallStatus, QueueStatus, ServerStatus, WorkerStatus
 from prefork.listeners import Listener
+from prefork.master.observe.blocked_loops import blocked_for
 from prefork.master.observe.lost_files import server_files
 from prefork.master.pool.plan import Worker, WorkerState
 from prefork.master.processes.children import Child, Children
@@ -80,6 +81,7 @@ def _worker(child: Child, children: Children, counters: Counters, now: float) ->
         parked=stats.parked,
         writing=stats.writing,
         websockets=stats.websockets,
+        blocked=round(blocked_for(children, child, now), 3),
         mean=round(counters.seconds / requests, 6) if requests else 0.0,
         error=stats.error,
         error_age=_ago(stats.failed, now) if stats.failed else 0.0,

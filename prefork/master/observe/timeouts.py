@@ -9,6 +9,7 @@ from typing import Any
 from weakref import WeakSet
 
 from prefork import channel, logs
+from prefork.master.observe.blocked_loops import blocked_for
 from prefork.master.periodic import Periodic
 from prefork.master.pool.ledger import Ledger
 from prefork.master.pool.plan import WorkerState
@@ -127,7 +128,9 @@ class Timeouts(Periodic):
         # The stacks come first, so that they show where the request is before it is given up, or
         # with the handler of the order on top, which is not shown (prefork.stack_dump).
         self._children.stacks.request(child, partial(_report, child, late, now))
-        self._ledger.timeouts += len(late)
+        if not self._children.beat(child) or blocked_for(self._children, child, now):
+            # A loop that turns has counted them itself.
+            self._ledger.timeouts += len(late)
         if child.worker.state is WorkerState.READY:
             self._ledger.restarted("request_timeout")
         else:

@@ -29,7 +29,10 @@ class Ledger(Struct):
     reloads: Counter[str] = field(default_factory=Counter)
     upgrades: Counter[str] = field(default_factory=Counter)
     timeouts: int = 0
-    """Requests that passed `request_timeout`."""
+    """Requests that passed `request_timeout`, as the master has found; `Counters.timed_out` has the
+    others."""
+    loop_blocks: int = 0
+    """How often an event loop was blocked."""
     overflows_before: int = 0
     """The count of the kernel when the server was started."""
 
@@ -64,6 +67,7 @@ class Ledger(Struct):
             reloads=dict(self.reloads),
             upgrades=dict(self.upgrades),
             timeouts=self.timeouts,
+            loop_blocks=self.loop_blocks,
             overflows_before=self.overflows_before,
         )
 
@@ -72,7 +76,7 @@ class Ledger(Struct):
         """The ledger of the master before."""
         done = Counters(
             *(state.cells, state.bytes, state.seconds, state.queued, state.waited),
-            state.displaced,
+            *(state.displaced, state.timed_out),
         )
         return Ledger(
             done,
@@ -80,6 +84,7 @@ class Ledger(Struct):
             Counter(state.reloads),
             Counter(state.upgrades),
             state.timeouts,
+            state.loop_blocks,
             state.overflows_before,
         )
 

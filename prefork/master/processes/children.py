@@ -171,6 +171,10 @@ class Children(Periodic):
         """Monotonic seconds at which a worker's event loop turned last; 0.0 if it has none."""
         return self._scoreboard.beat(child.slot)
 
+    def pause(self, child: Child) -> tuple[float, float]:
+        """When a worker's event loop did not turn for long: see `SlotReader.pause`."""
+        return self._scoreboard.pause(child.slot)
+
     def clear_accept_flags(self, child: Child) -> None:
         """A worker does not run: siblings are not to yield to it before they accept."""
         self._scoreboard.clear_accept_flags(child.slot)

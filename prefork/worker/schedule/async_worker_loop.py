@@ -18,7 +18,7 @@ from prefork.channel import Channel, InboxStuckReport, ReadyReport
 from prefork.scoreboard import ThreadRecord
 from prefork.worker.schedule.accept import MainAcceptor
 from prefork.worker.schedule.async_service import AsyncService
-from prefork.worker.schedule.event_loop import close_loop
+from prefork.worker.schedule.event_loop import close_loop, name_of
 from prefork.worker.schedule.handover import ANSWER, Handover, HandoverMessage
 from prefork.worker.schedule.loop_accept import LoopAcceptor
 from prefork.worker.schedule.loop_watcher import LoopWatcher
@@ -115,7 +115,7 @@ class AsyncWorkerLoop:
         loop.add_reader(self._channel.fileno(), self._ordered)
         loop.add_reader(self._poller.fileno(), self._turn)
         self._service.beat(monotonic())  # by which the master knows that there is a loop
-        self._channel.send(ReadyReport(asgi=True))
+        self._channel.send(ReadyReport(asgi=True, loop=name_of(loop)))
         loop.call_soon(self._after)
         loop.run_until_complete(self._over)
         self._ending = True

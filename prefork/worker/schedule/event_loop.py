@@ -47,6 +47,13 @@ def create_loop(name: str) -> asyncio.AbstractEventLoop:
     return loop
 
 
+def name_of(loop: asyncio.AbstractEventLoop) -> str:
+    """What users call a loop: asyncio, uvloop, or the name of another library's or their class."""
+    kind = type(loop)
+    package = kind.__module__.partition(".")[0]
+    return package if package in ("asyncio", "uvloop") else f"{kind.__module__}.{kind.__qualname__}"
+
+
 def close_loop(loop: asyncio.AbstractEventLoop) -> None:
     """Ends what the application has left running, as asyncio.run() does, and closes the loop."""
     tasks = asyncio.all_tasks(loop)

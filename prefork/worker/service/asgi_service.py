@@ -19,7 +19,9 @@ from prefork.worker.protocol.connection_state import ConnectionState
 from prefork.worker.protocol.http_connection import HttpConnection
 from prefork.worker.schedule.handover import Handover
 from prefork.worker.service.admission import Admission
+from prefork.worker.service.asgi_call import AsgiCall
 from prefork.worker.service.asgi_caller import AsgiCaller
+from prefork.worker.service.asgi_websocket import AsgiWebsocket
 from prefork.worker.service.http_service import HttpService
 from prefork.worker.service.lifespan import Lifespan
 from prefork.worker.service.listener_profile import ListenerProfile
@@ -102,6 +104,9 @@ class AsgiService(HttpService):
         self._unregistered: list[AsgiConnection] = []
         """New connections with a call that has just begun."""
         self._told: set[HttpConnection] = set()
+        self._found_late: set[AsgiCall | AsgiWebsocket] = set()
+        """Calls that the master has found to be over their time, logged and counted."""
+        self._timed_out = 0
         self._stop_ordered = 0.0
         self._stop_limit = 0.0
         caller.connection_changed = self.settle
@@ -279,7 +284,11 @@ class AsgiService(HttpService):
         if not limit:
             return
         for call in list(self.caller.calls):
-            if not call.over and now - call.at_work_since >= limit:
+            if call.over or now - call.at_work_since < limit:
+                continue
+            if call not in self._found_late:
+                self._timed_out += 1
+                self._stats.set_timed_out(self._timed_out)
                 logs.event(
                     "error",
                     "request timed out",
@@ -289,13 +298,14 @@ class AsgiService(HttpService):
                     elapsed=round(now - call.began, 3),
                     traceback=stack_of(call.task),
                 )
-                call.expire()
+            call.expire()
 
     def expire_requests(self, now: float) -> None:
         # Perhaps in a signal handler, in the middle of anything that the loop does: only the client
         # is answered here.
         for call in list(self.caller.calls):
             if not call.over and now - call.at_work_since >= self._request_timeout:
+                self._found_late.add(call)
                 call.status = 504
                 call.connection.expire()
 
