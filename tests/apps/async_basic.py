@@ -142,6 +142,33 @@ async def path_send(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.pathsend", "path": query(scope, "path", "")})
 
 
+async def zero_copy(scope: Scope, receive: Receive, send: Send) -> None:
+    """The file ?path= in two parts: by ?offset= and ?count=, and from its own position on."""
+    offset, count = int(query(scope, "offset", "0")), int(query(scope, "count", "0"))
+    headers = []
+    if length := query(scope, "length", ""):
+        headers.append((b"content-length", length.encode()))
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    kind = "http.response.zerocopysend"
+    with open(query(scope, "path", ""), "rb") as file:
+        part = {"type": kind, "file": file, "offset": offset, "count": count, "more_body": True}
+        await send(part)
+        file.seek(offset + count)
+        await send({"type": kind, "file": file.fileno()})
+
+
+_running: list[object] = []
+
+
+async def at_one_time(scope: Scope, receive: Receive, send: Send) -> None:
+    """How many calls of this path the worker had when this one began, itself included."""
+    _running.append(scope)
+    number = len(_running)
+    await asyncio.sleep(0.02)
+    _running.pop()
+    await answer(send, f"{os.getpid()} {number}".encode())
+
+
 async def mark(scope: Scope, name: str) -> None:
     """Leaves a file beside ?path=."""
     with open(query(scope, "path", "") + name, "w"):
@@ -245,6 +272,8 @@ PATHS = {
     "/trailers": trailers,
     "/hints": hints,
     "/file": path_send,
+    "/zero-copy": zero_copy,
+    "/at-one-time": at_one_time,
 }
 
 

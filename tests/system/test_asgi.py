@@ -172,6 +172,21 @@ def test_a_file_by_its_path(server: Server, tmp_path: Path) -> None:
         assert server.get(f"/file?path={file}") == (200, file.read_bytes())
 
 
+@pytest.mark.parametrize("size", [10, 5_000_000])
+def test_parts_of_an_open_file(server: Server, tmp_path: Path, size: int) -> None:
+    file = tmp_path / "file"
+    data = random.Random(size).randbytes(size)
+    file.write_bytes(data)
+    offset, count = size // 5, size // 2
+    path = f"/zero-copy?path={file}&offset={offset}&count={count}"
+    for length in ("", f"&length={size - offset}"):
+        assert server.get(path + length) == (200, data[offset:])
+    _, _, body = server.raw(f"GET {path} HTTP/1.0\r\n\r\n".encode()).partition(b"\r\n\r\n")
+    assert body == data[offset:]
+    extensions = json.loads(server.get("/scope")[1])["extensions"]
+    assert {"http.response.zerocopysend", "http.response.pathsend"} <= extensions.keys()
+
+
 def test_a_request_that_is_refused(server: Server) -> None:
     assert server.raw(b"GET / HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 400 ")
 

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 from urllib.request import urlopen
@@ -280,6 +281,26 @@ def test_another_worker_takes_what_is_beyond_max_concurrency(start: Start, tmp_p
         assert len(pids) == 1
         file.unlink()
         assert raw.answer().body not in pids
+
+
+def test_what_siblings_hand_over_counts_for_max_concurrency(start: Start, tmp_path: Path) -> None:
+    server = serve(start, "workers.max_concurrency=1", workers=2)
+    file = tmp_path / "file"
+    connections = [server.http() for _ in range(16)]
+    for connection in connections:
+        connection.request("GET", "/pid")
+        connection.getresponse().read()
+    with talk(server) as raw:
+        raw.send(get(f"/block?path={file}"))
+        until(file.exists)
+        for connection in connections:
+            connection.request("GET", "/at-one-time")
+        served = Counter(connection.getresponse().read().split()[1] for connection in connections)
+        file.unlink()
+        assert raw.answer().status == 200
+    for connection in connections:
+        connection.close()
+    assert served == {b"1": len(connections)}
 
 
 # The end of a worker.

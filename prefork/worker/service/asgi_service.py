@@ -13,6 +13,7 @@ from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 from time import monotonic
 
 from prefork import logs
+from prefork.http.request import Request
 from prefork.scoreboard import ThreadRecord, WorkerStatsWriter
 from prefork.worker.protocol.asgi_connection import AsgiConnection
 from prefork.worker.protocol.connection_state import ConnectionState
@@ -142,11 +143,18 @@ class AsgiService(HttpService):
                 return now
         return super().serve_ready(fd, events, record, now)
 
-    def _begin(self, connection: HttpConnection, record: ThreadRecord, now: float) -> None:
-        if self.full:
+    def _begin(
+        self,
+        connection: HttpConnection,
+        record: ThreadRecord,
+        now: float,
+        request: Request | None = None,
+    ) -> None:
+        # A sibling sends no request that it has read: its call began with the head.
+        if self.full and request is None:
             connection.advance(now, self._leave_at)  # it is read when there is room
         else:
-            super()._begin(connection, record, now)
+            super()._begin(connection, record, now, request)
 
     # As many calls as may be.
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from prefork.http.head_rules import Reject
 from prefork.http.reader import Peer
+from prefork.http.request import Request
 from prefork.scoreboard import ThreadRecord, WorkerStatsWriter
 from prefork.unpatched import Lock
 from prefork.worker.protocol.connection_state import (
@@ -128,9 +129,16 @@ class HttpService:
         self._begin(connection, record, now)
         self._wait(connection, _CLOSED, record)
 
-    def _begin(self, connection: HttpConnection, record: ThreadRecord, now: float) -> None:
-        """Serves a new connection as far as its client has sent something."""
-        connection.proceed(self._call, record, now, self._leave_at)
+    def _begin(
+        self,
+        connection: HttpConnection,
+        record: ThreadRecord,
+        now: float,
+        request: Request | None = None,
+    ) -> None:
+        """Serves a new connection as far as its client has sent something; `request`: its first
+        one, if that was read."""
+        connection.proceed(self._call, record, now, self._leave_at, request)
 
     def serve_received(
         self, message: HandoverMessage, fd: int, listener: WorkerListener, record: ThreadRecord
@@ -142,7 +150,7 @@ class HttpService:
         # The worker from which it comes has admitted it.
         connection = self._add(socket_of(fd), message.client, listener, now)
         request = connection.resume(message)
-        connection.proceed(self._call, record, now, self._leave_at, request)
+        self._begin(connection, record, now, request)
         idle = TABLE[connection.state].movable is Movable.EMPTY
         if idle and connection.served == message.served and message.deadline and not self._leave_at:
             # Nothing has come. One reload after another must not keep it for ever.
