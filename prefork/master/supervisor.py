@@ -156,17 +156,7 @@ class Supervisor(Periodic):
         now = monotonic()
         number = child.generation.number
         if isinstance(report, channel.ReadyReport):
-            logs.event(
-                "info",
-                "worker ready",
-                slot=child.slot,
-                pid=child.pid,
-                generation=number,
-                **({"loop": report.loop} if report.loop else {}),
-            )
-            if report.asgi:
-                child.asgi = child.generation.config.server.protocol in ("auto", "asgi")
-                child.generation.import_asgi_parts()
+            _note_ready(child, report)
             self.pool.ready(child.pid, now)
             if self.pool.current == number:
                 self._reloads.commit(number)
@@ -311,3 +301,18 @@ class Supervisor(Periodic):
             if child.worker.state is not WorkerState.RETIRING
         ]
         return self._reloads.in_use(living)
+
+
+def _note_ready(child: Child, report: channel.ReadyReport) -> None:
+    """Logs that a worker is ready, and remembers whether it has an event loop."""
+    logs.event(
+        "info",
+        "worker ready",
+        slot=child.slot,
+        pid=child.pid,
+        generation=child.generation.number,
+        **({"loop": report.loop} if report.loop else {}),
+    )
+    if report.asgi:
+        child.asgi = child.generation.config.server.protocol in ("auto", "asgi")
+        child.generation.import_asgi_parts()

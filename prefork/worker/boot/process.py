@@ -35,7 +35,7 @@ from prefork.worker.boot.resource_limits import bind_to_cpus
 from prefork.worker.boot.service_factory import LoadedService, ServiceParts, load_service
 from prefork.worker.boot.stack_writer import register_stack_signal, start_stack_thread
 from prefork.worker.boot.worker_args import WorkerArgs
-from prefork.worker.boot.worker_end import QuickEnd, end, end_without_master, quit_now
+from prefork.worker.boot.worker_end import QuickEnd, end, end_without_master
 from prefork.worker.boot.worker_loops import RunningLoop, shown_calls, worker_loop
 from prefork.worker.schedule.handover import Handover
 from prefork.worker.schedule.threads import LeaderFollowers
@@ -141,8 +141,7 @@ def _serve(args: WorkerArgs, loaded: LoadedApplication | None) -> int:
     # What the import left behind is not looked at again by each collection.
     gc.freeze()
     loop.run()
-    if quick_end.ordered:
-        quit_now(service)
+    quick_end.complete()
     service.flush()  # a last request may have come after the last wait
     hooks.call_last("before_exit", worker)
     return 0

@@ -21,15 +21,19 @@ class QuickEnd:
     """
 
     def __init__(self, service: Service, loop: RunningLoop) -> None:
-        self.ordered = False
-        """The loop ends for this signal: `quit_now` is to follow."""
+        self._ordered = False  # the loop ends for this signal, and `complete` is to follow
         self._service = service
         self._loop = loop
 
     def on_signal(self, *_: object) -> None:
         """The handler; the master repeats the signal until the worker is gone."""
-        self.ordered = self._loop.quit()
-        if not self.ordered:
+        self._ordered = self._loop.quit()
+        if not self._ordered:
+            quit_now(self._service)
+
+    def complete(self) -> None:
+        """The loop has returned: does not return if that was for the signal."""
+        if self._ordered:
             quit_now(self._service)
 
 
