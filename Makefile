@@ -39,7 +39,7 @@ serve: $(VENV)/.serve  ## a real application on http://127.0.0.1:8000
 test: $(VENV)/.test $(VENV)/.docs system-packages  ## all tests, then lint and the documentation site
 	$(BIN)/python -m compileall -q prefork tests examples
 	@status=0; \
-	$(BIN)/python -m pytest -n 4 --dist loadfile || status=$$?; \
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder || status=$$?; \
 	$(MAKE) --no-print-directory lint docs || status=1; \
 	exit $$status
 

@@ -2,6 +2,7 @@
 
 import compileall
 import contextlib
+import gc
 import importlib
 import os
 import sys
@@ -32,13 +33,17 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
     """Keeps what pytest compiles of the tests, also if the environment forbids bytecode.
 
-    pytest compiles each file of tests anew, for its `assert`: seconds, in each of its workers."""
+    pytest compiles each file of tests anew, for its `assert`: seconds, in each of its workers.
+    Nothing of the thousands of tests is garbage, and no later collection has to look at it."""
     forbidden, sys.dont_write_bytecode = sys.dont_write_bytecode, False
+    gc.disable()
     try:
         if hasattr(session.config, "workerinput"):
             _import_share(session.config)
         return (yield)
     finally:
+        gc.freeze()
+        gc.enable()
         sys.dont_write_bytecode = forbidden
 
 

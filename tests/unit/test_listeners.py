@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import gc
 import os
 import resource
 import socket
@@ -114,6 +115,7 @@ def open_descriptors() -> set[str]:
 def refused(*addresses: str | Address, kept: tuple[Listener, ...] = (), **options: Any) -> str:
     """Why addresses can't be had, after a look at what every refusal must be."""
     wanted = [parse(one) if isinstance(one, str) else one for one in addresses]
+    gc.collect()  # what other tests have left is not closed in the middle of this one
     before = open_descriptors()
     with pytest.raises(ListenError) as caught:
         open_listeners(wanted, ListenOptions(**options), kept)
