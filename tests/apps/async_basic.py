@@ -157,6 +157,19 @@ async def zero_copy(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": kind, "file": file.fileno()})
 
 
+async def thread(scope: Scope, receive: Receive, send: Send) -> None:
+    """Stays in a thread until the file ?path= is gone, which that makes itself."""
+
+    def wait() -> None:
+        path = Path(query(scope, "path", ""))
+        path.touch()
+        while path.exists():
+            time.sleep(0.005)
+
+    await asyncio.to_thread(wait)
+    await pid(scope, receive, send)
+
+
 _running: list[object] = []
 
 
@@ -274,6 +287,7 @@ PATHS = {
     "/file": path_send,
     "/zero-copy": zero_copy,
     "/at-one-time": at_one_time,
+    "/thread": thread,
 }
 
 

@@ -14,14 +14,16 @@ from tests.support.raw_http import talk
 from tests.support.server import Server, Start
 from tests.support.sockets import read_all
 from tests.support.waiting import until
+from tests.support.websocket_client import raw_websocket, server_frame
+from tests.support.websocket_frames import client_frame
 
 APP = "tests.apps.async_basic:app"
 
 
-def serve(start: Start, *settings: str, workers: int = 1) -> Server:
+def serve(start: Start, *settings: str, workers: int = 1, app: str = APP) -> Server:
     each = [part for setting in settings for part in ("--set", setting)]
     fixed = ("--set", "server.protocol=asgi", "--set", f"workers.count={workers}")
-    return start(APP, *fixed, *each).wait_ready(workers)
+    return start(app, *fixed, *each).wait_ready(workers)
 
 
 def get(path: str, *headers: str) -> bytes:
@@ -214,6 +216,47 @@ def test_what_waits_for_a_blocked_loop_is_handed_over(start: Start, tmp_path: Pa
         assert len(pids) == 1
         file.unlink()
         assert raw.answer().body not in pids
+
+
+@pytest.mark.parametrize("app", [APP, "tests.apps.threaded_endpoint:app"])
+def test_the_thread_of_a_late_call_is_logged(start: Start, tmp_path: Path, app: str) -> None:
+    server, file = serve(start, "workers.request_timeout=0.4", app=app), tmp_path / "file"
+    server.expected_errors.add("request timed out")
+    server.get("/idle")
+    with talk(server) as raw:
+        raw.send(get(f"/thread?path={file}"))
+        assert raw.answer().status == 504
+        file.unlink()
+    stacks = server.wait("request timed out")["traceback"]
+    assert "time.sleep(0.005)" in stacks
+    assert stacks.count("Thread ") == 1  # and none that waits for work
+
+
+def test_the_stacks_show_where_tasks_wait(start: Start, tmp_path: Path) -> None:
+    server = serve(start)
+    with ExitStack() as stack:
+        for number in range(3):
+            raw = stack.enter_context(talk(server))
+            raw.send(get(f"/stuck?path={tmp_path}/{number}"))
+            there(tmp_path / str(number), ".begun")
+            chat = stack.enter_context(raw_websocket(server, "/"))
+            chat.send(client_frame(1, b"hello"))
+            server_frame(chat)
+        text = server.command("status", "--stack", "0").stdout
+    assert text.startswith("Thread ")
+    tasks = [part for part in text.split("\n\n") if part.startswith("Task ")]
+    assert len(tasks) == 2
+    stuck, waiting = sorted(tasks, key=lambda task: "in stuck" not in task)
+    assert stuck.startswith(
+        f"Task GET /stuck?path={tmp_path}/0 and 2 more (most recent call first)"
+    )
+    first, second, *_ = stuck.splitlines()[1:]
+    assert "in sleep" in first
+    assert "async_basic.py" in second
+    assert "in stuck" in second
+    assert waiting.startswith("Task GET / and 2 more")
+    assert "in echo_messages" in waiting
+    assert "asgi_call.py" not in text
 
 
 def test_calls_at_the_same_time_are_all_counted(start: Start, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from prefork.http.request import Environ
 from prefork.scoreboard import CallRecords
 from prefork.worker.boot.asgi_warmup import warm_up_asgi
 from prefork.worker.boot.service_factory import ServiceParts, http_surroundings
+from prefork.worker.boot.stack_writer import also_write
 from prefork.worker.boot.worker_args import WorkerArgs
 from prefork.worker.protocol.asgi_connection import AsgiConnection, SecuredAsgiConnection
 from prefork.worker.schedule.event_loop import create_loop
@@ -85,7 +86,7 @@ def asgi_service(application: Callable[..., Any], parts: ServiceParts) -> AsgiSe
             await warm_up_asgi(application, workers.warmup, base, lifespan.state)
 
     loop.run_until_complete(start())
-    return AsgiService(
+    service = AsgiService(
         *(caller, lifespan, rules, parts.handover, stats, profiles, own),
         admission=surroundings.admission,
         refusals=Refusals(access),
@@ -93,6 +94,8 @@ def asgi_service(application: Callable[..., Any], parts: ServiceParts) -> AsgiSe
         graceful_timeout=workers.graceful_timeout,
         max_concurrency=workers.max_concurrency,
     )
+    also_write(service.stacks)
+    return service
 
 
 def _path(name: str | bytes) -> str:

@@ -15,6 +15,16 @@ _DEPTH = 100
 """Frames of a thread that are shown, as in `faulthandler`."""
 
 
+_more: Callable[[], str] | None = None
+
+
+def also_write(more: Callable[[], str]) -> None:
+    """From now on the text of `more` stands before the stacks of the threads; for what waits in an
+    event loop.  It is called by the thread that writes them, and may raise."""
+    global _more
+    _more = more
+
+
 def register_stack_signal(stacks: WorkerStacks) -> None:
     """From now on the stacks are written into the memfd when the master sends the signal for it.
 
@@ -57,9 +67,20 @@ def _write_on_request(stacks: WorkerStacks, main: int) -> None:
         if os.fstat(memfd).st_size:  # the signal was faster
             continue
         if _has_gil():
+            # Without the GIL, tasks would go on while they are looked at.
+            os.write(memfd, _more_text().encode(errors="backslashreplace"))
             faulthandler.dump_traceback(memfd, all_threads=True)
         else:
             os.write(memfd, _stacks(main).encode(errors="backslashreplace"))
+
+
+def _more_text() -> str:
+    if _more is None:
+        return ""
+    try:
+        return _more()
+    except Exception as problem:  # the application goes on meanwhile
+        return f"Tasks cannot be shown: {type(problem).__name__}\n\n"
 
 
 def _has_gil() -> bool:

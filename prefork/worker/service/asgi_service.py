@@ -27,7 +27,7 @@ from prefork.worker.service.http_service import HttpService
 from prefork.worker.service.lifespan import Lifespan
 from prefork.worker.service.listener_profile import ListenerProfile
 from prefork.worker.service.refusals import Refusals
-from prefork.worker.service.task_stack import stack_of
+from prefork.worker.service.task_stack import stack_of, stacks_of_tasks, stacks_of_threads
 from prefork.worker.transport.client_limits import ClientLimits
 
 _CALL, _CLOSED = ConnectionState.CALL, ConnectionState.CLOSED
@@ -284,6 +284,15 @@ class AsgiService(HttpService):
             if connection.exchange is not None and not connection.events:
                 self.poller.park(connection, connection.wanted)
 
+    def stacks(self) -> str:
+        """Where the tasks of the application wait (any thread)."""
+        requests = {
+            call.task: call.request.line.decode("latin-1")
+            for call in list(self.caller.calls)
+            if call.task is not None
+        }
+        return stacks_of_tasks(self.caller.loop, requests)
+
     # The limits of calls.
 
     def expire_late(self, now: float) -> None:
@@ -304,7 +313,7 @@ class AsgiService(HttpService):
                     peer=call.request.environ["REMOTE_ADDR"] or None,
                     request_id=call.request.id or None,
                     elapsed=round(now - call.began, 3),
-                    traceback=stack_of(call.task),
+                    traceback="\n\n".join(filter(None, (stack_of(call.task), stacks_of_threads()))),
                 )
             call.expire()
 
