@@ -73,6 +73,60 @@ def test_what_a_terminal_sends_to_its_group_ends_no_worker(start: Start) -> None
         assert changed.get("/pid") == (200, str(worker.pid).encode())
 
 
+@pytest.mark.parametrize("application", ["app", "asgi"])
+@pytest.mark.parametrize(
+    "deed", ["request default", "request ignore", "request raise", "import raise"]
+)
+def test_handlers_of_signals_that_the_application_replaces_stop_no_reload(
+    start: Start, application: str, deed: str
+) -> None:
+    server = start(
+        f"tests.apps.resets_signals:{application}", "--workers", "1", env={"DEED": deed}
+    ).wait_ready(1)
+    for generation in (1, 2, 3):
+        before = server.get("/")
+        assert before[0] == 200
+        server.signal(signal.SIGHUP)
+        server.wait_settled(generation + 1)
+        server.wait("worker exited", generation=generation, how="exit status 0")
+        assert server.get("/")[1] != before[1]
+    server.signal(signal.SIGTERM)
+    assert server.wait_exit() == 0
+    assert not server.find("worker killed")
+
+
+@pytest.mark.parametrize("application", ["app", "asgi"])
+def test_an_interrupt_that_reaches_a_handler_of_the_application_is_no_error(
+    start: Start, application: str
+) -> None:
+    """Ctrl-C is for the whole group, and the master may have it later."""
+    server = start(
+        *(f"tests.apps.resets_signals:{application}", "--workers", "1"),
+        env={"DEED": "request raise"},
+    ).wait_ready(1)
+    assert server.get("/")[0] == 200
+    until(lambda: server.status()["workers"][0]["state"] == "idle", "the end of the call")
+    server.workers()[0].send_signal(signal.SIGINT)
+    server.wait("worker interrupted", level="warning")
+    server.signal(signal.SIGINT)
+    assert server.wait_exit() == 0
+    assert server.find("worker exited", how="exit status 0")
+
+
+@pytest.mark.parametrize("application", ["app", "asgi"])
+def test_pythons_own_handler_of_sigint_does_not_survive_the_import(
+    start: Start, application: str
+) -> None:
+    server = start(
+        *(f"tests.apps.resets_signals:{application}", "--workers", "1"),
+        env={"DEED": "import raise"},
+    ).wait_ready(1)
+    worker = server.workers()[0]
+    for _ in range(3):
+        worker.send_signal(signal.SIGINT)
+        assert server.get("/") == (200, str(worker.pid).encode())
+
+
 def test_a_log_whose_reader_has_gone_does_not_end_the_worker(start: Start) -> None:
     reader, writer = os.pipe()
     server = start(

@@ -58,7 +58,7 @@ def restore_signals() -> None:
     needed = {signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD, WAKE, stack_dump.SIGNAL}
     signal.pthread_sigmask(signal.SIG_UNBLOCK, needed)
     for number in _IGNORED:
-        if signal.getsignal(number) is signal.SIG_DFL:
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, _ignore)
 
 

@@ -35,7 +35,7 @@ from prefork.worker.boot.resource_limits import bind_to_cpus
 from prefork.worker.boot.service_factory import LoadedService, ServiceParts, load_service
 from prefork.worker.boot.stack_writer import register_stack_signal, start_stack_thread
 from prefork.worker.boot.worker_args import WorkerArgs
-from prefork.worker.boot.worker_end import QuickEnd, end, end_without_master
+from prefork.worker.boot.worker_end import QuickEnd, end, end_without_master, wait_after_interrupt
 from prefork.worker.boot.worker_loops import RunningLoop, shown_calls, worker_loop
 from prefork.worker.schedule.handover import Handover
 from prefork.worker.schedule.threads import LeaderFollowers
@@ -66,6 +66,8 @@ def run_worker(args: WorkerArgs, loaded: LoadedApplication | None = None) -> NoR
             exit_callbacks.take_over()
         _become_worker(args)
         status = _serve(args, loaded)
+    except KeyboardInterrupt:
+        wait_after_interrupt()
     except BaseException as problem:
         # No exception may reach the master's stack.
         logs.event("error", "worker failed", traceback=logs.traceback_of(problem))

@@ -5,12 +5,16 @@ import signal
 import threading
 from typing import NoReturn
 
+from prefork import logs
 from prefork.unpatched import sleep
 from prefork.worker.boot import exit_callbacks
 from prefork.worker.boot.fork_protection import flush_output
 from prefork.worker.boot.leftovers import end_children, report_what_is_waited_for
 from prefork.worker.boot.worker_loops import RunningLoop
 from prefork.worker.schedule.service_interface import Service
+
+_ORDER = 1.0
+"""Seconds in which the order to stop comes, after a signal that the master got as well."""
 
 
 class QuickEnd:
@@ -51,6 +55,19 @@ def end_without_master(master: int) -> None:
     for _ in range(10):
         os.kill(os.getpid(), signal.SIGTERM)
         sleep(0.1)
+
+
+def wait_after_interrupt() -> None:
+    """KeyboardInterrupt was raised in the loop: the application has set a handler of SIGINT that
+    does so, after the import.  A terminal has sent SIGINT to the master, too, so that its order to
+    stop comes now (SIGQUIT); without one the worker ends, since its loop was cut off anywhere."""
+    signal.signal(signal.SIGINT, lambda *_: None)
+    logs.event(
+        "warning",
+        "worker interrupted",
+        reason="a handler of the application for SIGINT has raised KeyboardInterrupt",
+    )
+    sleep(_ORDER)
 
 
 def quit_now(service: Service) -> None:
