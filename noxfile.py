@@ -4,7 +4,9 @@
 none of them: it runs what requirements/ locks on the interpreter that is there.
 """
 
+import os
 import tempfile
+from pathlib import Path
 
 import nox
 
@@ -16,12 +18,29 @@ EXTRAS = tuple(nox.project.load_toml("pyproject.toml")["project"]["optional-depe
 EVERY_EXTRA = f".[{','.join(EXTRAS)}]"
 SUITE = ("python", "-m", "pytest", "-n", "4", "--dist", "loadfile")
 
+SELECTED = os.environ.get("PYENV_VERSION")
+PYENV = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+
+
+def _select_every_version_of_pyenv() -> None:
+    """pyenv puts a command for each installed version on PATH, which runs only if it is selected.
+
+    uv's interpreters, and those on PATH, are found without this.
+    """
+    versions = sorted(path.name for path in PYENV.glob("versions/*") if path.is_dir())
+    if versions and not SELECTED:
+        os.environ |= {"PYENV_ROOT": str(PYENV), "PYENV_VERSION": ":".join(versions)}
+
+
+_select_every_version_of_pyenv()
+
 
 def _suite(session: nox.Session) -> None:
     session.install("--no-deps", "--no-build-isolation", "-e", ".")
     session.run("python", "-m", "compileall", "-q", "prefork", "tests", "examples")
     # nox's own temporary directory makes the paths of Unix sockets longer than the kernel allows.
-    session.run(*SUITE, *session.posargs, env={"TMPDIR": tempfile.gettempdir()})
+    environ = {"TMPDIR": tempfile.gettempdir(), "PYENV_VERSION": SELECTED}
+    session.run(*SUITE, *session.posargs, env=environ)
 
 
 @nox.session(python=["3.11", "3.12", "3.13", "3.14", "3.15", "3.14t"])

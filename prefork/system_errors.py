@@ -3,6 +3,8 @@
 import errno
 import resource
 
+from prefork.quantity import quantity
+
 
 def explain(error: OSError) -> str:
     """One line: what was refused, and what to do."""
@@ -22,7 +24,10 @@ def _advice(error: OSError) -> str:
             return "all files of the system are in use: raise fs.file-max"
         case errno.EFBIG:
             limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-            return f"the limit of a file's size is {limit} bytes: raise it (ulimit -f, LimitFSIZE=)"
+            return (
+                f"the limit of a file's size is {quantity(limit, 'byte')}: raise it (ulimit -f,"
+                " LimitFSIZE=)"
+            )
         case errno.ENOSPC | errno.EDQUOT:
             return "make room on that disk"
         case errno.EAGAIN:

@@ -8,6 +8,8 @@ import os
 import socket
 from collections.abc import Mapping, MutableMapping
 
+from prefork.quantity import quantity
+
 FIRST_FD = 3
 """SD_LISTEN_FDS_START: the descriptor of the first socket passed."""
 
@@ -36,7 +38,9 @@ def listen_fds(environ: Mapping[str, str], pid: int) -> list[tuple[int, str]]:
     if "LISTEN_FDNAMES" in environ:
         names = environ["LISTEN_FDNAMES"].split(":")
     if len(names) != count:
-        raise ValueError(f"LISTEN_FDNAMES has {len(names)} names, but LISTEN_FDS is {count}")
+        raise ValueError(
+            f"LISTEN_FDNAMES has {quantity(len(names), 'name')}, but LISTEN_FDS is {count}"
+        )
     return list(enumerate(names, FIRST_FD))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from prefork.http.composed_head import ResponseFraming, ResponseHead
 from prefork.http.request import Request
-from prefork.http.response_head import compose, early_hints, field_line
+from prefork.http.response_head import compose, early_hints, field_line, too_short
 
 Message = Mapping[str, Any]
 
@@ -148,10 +148,7 @@ class AsgiResponse:
             )
         self._left -= size
         if not more and self._left:
-            raise MisusedProtocol(
-                f"the body ended {self._left} bytes short of its Content-Length of"
-                f" {self.head.length}"
-            )
+            raise MisusedProtocol(too_short(self._left, self.head.length))
 
     def file(self, size: int, *, more: bool, closing: bool) -> bytes | None:
         """As `body`, for that many bytes of a file; the caller sends them behind what this returns.

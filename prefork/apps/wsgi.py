@@ -17,6 +17,7 @@ from prefork.http.response_head import (
     compose,
     early_hints,
     error,
+    too_short,
 )
 from prefork.http.streamed_body import BodyError
 from prefork.unpatched import Lock, RLock
@@ -347,9 +348,7 @@ class WsgiResponse:
         if head.framing is _CHUNKED:
             self._out.send(b"0\r\n\r\n")
         elif head.framing is _LENGTH and self._left:
-            raise MisbehavedApplication(
-                f"the body ended {self._left} bytes short of its Content-Length of {head.length}"
-            )
+            raise MisbehavedApplication(too_short(self._left, head.length))
 
     def _take_pieces(self, result: Iterable[bytes]) -> None:
         kind = type(result)

@@ -5,7 +5,16 @@ import sys
 import click
 
 from prefork.cli.file_completion import files
-from prefork.config import Config, ConfigError, Source, describe, interpreter, load, sandbox
+from prefork.config import (
+    Config,
+    ConfigError,
+    Source,
+    describe,
+    interpreter,
+    load,
+    parse_set,
+    sandbox,
+)
 
 
 @click.command("check")
@@ -13,7 +22,14 @@ from prefork.config import Config, ConfigError, Source, describe, interpreter, l
 @click.option("--show", is_flag=True, help="Print every effective value and its origin.")
 @click.option("--import", "imported", is_flag=True, help="Import the application, too.")
 @click.option("--tcp", is_flag=True, help="CONFIG is a TCP handler, module:function.")
-def command(config: str, show: bool, imported: bool, tcp: bool) -> None:
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="SECTION.KEY=VALUE",
+    help="Set a key, as with `prefork serve --set`.",
+)
+def command(config: str, show: bool, imported: bool, tcp: bool, settings: tuple[str, ...]) -> None:
     """Check CONFIG: a .toml file, a directory, or module:callable.
 
     Prints "ok", or prints every problem, one a line, and exits with 1. The application is imported
@@ -21,7 +37,11 @@ def command(config: str, show: bool, imported: bool, tcp: bool) -> None:
     no warm-up request is made.
     """
     try:
-        loaded = load(Source(config, tcp=tcp))
+        overrides = tuple(map(parse_set, settings))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    try:
+        loaded = load(Source(config, overrides, tcp))
     except ConfigError as error:
         click.echo(str(error))
         sys.exit(1)

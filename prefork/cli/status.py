@@ -25,6 +25,7 @@ from prefork.control import (
 )
 from prefork.control.time_units import call_line, duration, milliseconds
 from prefork.logs import printable
+from prefork.quantity import quantity
 
 
 @click.command("status", cls=ServerCommand)
@@ -70,7 +71,7 @@ def _status_lines(server: ServerStatus) -> list[str]:
         f"prefork {server.version}",
         f"generation {server.generation}{', reloading' if server.reloading else ''}",
         f"up {duration(server.uptime)}",
-        f"target {server.target} workers{_bounds(server.bounds)}",
+        f"target {quantity(server.target, 'worker')}{_bounds(server.bounds)}",
         f"listening on {', '.join(server.listeners) or 'nothing: it is stopping'}",
     ]
     workers = sorted(server.workers, key=lambda worker: worker.slot)
@@ -104,8 +105,7 @@ def _details(worker: WorkerStatus) -> list[str]:
     """The lines about a worker that do not fit into its row."""
     lines = [f"slot {worker.slot}: {call_line(call)}" for call in worker.calls[1:]]
     if worker.websockets:
-        plural = "" if worker.websockets == 1 else "s"
-        lines.append(f"slot {worker.slot}: {worker.websockets} WebSocket{plural}")
+        lines.append(f"slot {worker.slot}: {quantity(worker.websockets, 'WebSocket')}")
     if worker.blocked:
         lines.append(
             f"slot {worker.slot}: its event loop has been blocked for {duration(worker.blocked)}"
@@ -122,7 +122,7 @@ def _queue(queue: QueueStatus) -> str:
 
 
 def _counters(server: ServerStatus) -> str:
-    groups = [f"{server.requests} request{'' if server.requests == 1 else 's'}"]
+    groups = [quantity(server.requests, "request")]
     for name, counts in (("reloads", server.reloads), ("restarts", server.restarts)):
         if counts:
             each = ", ".join(f"{count} {key}" for key, count in sorted(counts.items()))
@@ -130,7 +130,7 @@ def _counters(server: ServerStatus) -> str:
     if server.queue_time:
         groups.append(f"queue time {milliseconds(server.queue_time)}")
     if server.overflows:
-        groups.append(f"{server.overflows} overflows of listen queues")
+        groups.append(f"{quantity(server.overflows, 'overflow')} of listen queues")
     return "; ".join(groups)
 
 

@@ -8,6 +8,7 @@ import click
 from prefork.cli.running_server import ServerCommand, connect_to, server_options, socket_of
 from prefork.control import ControlError, ServerStatus, decode_status
 from prefork.control.time_units import call_line
+from prefork.quantity import quantity
 
 _ANSWER = 2.0
 """Seconds in which the server has to say what it waits for."""
@@ -54,25 +55,18 @@ def _reasons(server: ServerStatus) -> Iterator[tuple[object, str]]:
         if worker.writing:
             yield (
                 (worker.pid, "writing", worker.writing),
-                f"{name}: {_clients(worker.writing)} with a response to take",
+                f"{name}: {quantity(worker.writing, 'client')} with a response to take",
             )
         if worker.websockets:
             yield (
                 (worker.pid, "websockets", worker.websockets),
-                f"{name}: {_websockets(worker.websockets)}, which it closes one after the other",
+                f"{name}: {quantity(worker.websockets, 'WebSocket')}, which it closes one after the"
+                " other",
             )
         if idle := max(worker.parked - worker.writing - worker.websockets, 0):
             yield (
                 (worker.pid, idle),
-                f"{name}: {_clients(idle)} connected, which may send a request",
+                f"{name}: {quantity(idle, 'client')} connected, which may send a request",
             )
         if not worker.calls and not worker.parked:
             yield worker.pid, f"{name}: no request is left; its exit hooks or threads go on"
-
-
-def _websockets(number: int) -> str:
-    return "1 WebSocket" if number == 1 else f"{number} WebSockets"
-
-
-def _clients(number: int) -> str:
-    return "1 client" if number == 1 else f"{number} clients"

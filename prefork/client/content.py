@@ -4,6 +4,7 @@ import os
 import stat
 
 from prefork.client.connection import ClientConnection, ClientError
+from prefork.quantity import quantity
 
 PIECE = 64 * 1024
 
@@ -121,5 +122,6 @@ class Upload:
 
     def _shrunk(self) -> None:
         raise ClientError(
-            "read the body", f"the file ends after {self._read} of {self._body.length} bytes"
+            "read the body",
+            f"the file ends after {self._read} of {quantity(self._body.length or 0, 'byte')}",
         )

@@ -9,6 +9,8 @@ from typing import TypeVar
 
 import msgspec
 
+from prefork.quantity import quantity
+
 PREVIEW = 48
 """The number of bytes shown of sent and received data."""
 
@@ -67,7 +69,9 @@ def show(value: object) -> str:
     if value is None:
         return "0"
     if isinstance(value, (bytes, memoryview)):
-        return f"{len(value)} bytes {preview(bytes(value[:PREVIEW]), len(value))}".rstrip()
+        return (
+            f"{quantity(len(value), 'byte')} {preview(bytes(value[:PREVIEW]), len(value))}".rstrip()
+        )
     if isinstance(value, socket.socket):
         return str(value.fileno())
     return str(value)

@@ -10,6 +10,7 @@ from sys import maxsize
 from prefork.http.field_lines import FieldLines, has_control
 from prefork.http.head_rules import Reject
 from prefork.http.limits import RequestLimits
+from prefork.quantity import quantity
 
 FRAMING_FOR_A_BYTE = 16
 """Bytes of framing that each byte of body pays for.  A chunk of one byte has five."""
@@ -182,7 +183,7 @@ class ChunkedDecoder:
         self.size += size
         limit = self._limits.body
         if limit and self.size > limit:
-            raise Reject(413, f"body is larger than {limit} bytes")
+            raise Reject(413, f"body is larger than {quantity(limit, 'byte')}")
         self._framing = max(self._framing + len(line) + 4 - FRAMING_FOR_A_BYTE * size, 0)
         self._left = size
         self._next = _DATA if size else _TRAILER
@@ -241,12 +242,12 @@ class ChunkedDecoder:
         limits = self._limits
         trailer = self._next is _TRAILER
         if trailer and limits.header_count and self._trailer_count >= limits.header_count:
-            raise Reject(431, f"more than {limits.header_count} trailers")
+            raise Reject(431, f"more than {quantity(limits.header_count, 'trailer')}")
         if has_control(line, self._scanned, min(size, room)):
             raise Reject(400, "chunk framing holds a control character, a bare CR or a bare LF")
         if size > room:
             what = "trailers are" if trailer else "chunk framing is"
-            raise Reject(431, f"{what} larger than {limits.header_size} bytes")
+            raise Reject(431, f"{what} larger than {quantity(limits.header_size, 'byte')}")
 
 
 def _framing_limit(limits: RequestLimits) -> int:

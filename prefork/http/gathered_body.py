@@ -5,6 +5,7 @@ from io import BufferedReader, BufferedWriter, BytesIO
 from prefork.http.disk_budget import DiskBudget, SpillFile
 from prefork.http.head_rules import Reject
 from prefork.http.memory_budget import MemoryBudget
+from prefork.quantity import quantity
 
 _FIRST = 128 * 1024
 _GROWTH = 8
@@ -81,7 +82,7 @@ class GatheredBody:
         at = self.size
         self.size = size = at + len(data)
         if self._limit and size > self._limit:
-            raise Reject(413, f"body is larger than {self._limit} bytes")
+            raise Reject(413, f"body is larger than {quantity(self._limit, 'byte')}")
         spill = self._spill
         if spill is None:
             if self._reserve(size):

@@ -14,6 +14,7 @@ from prefork.http.head_rules import Reject, check_authority, known_authorities, 
 from prefork.http.limits import RequestLimits
 from prefork.http.request import Environ
 from prefork.http.untrusted_proxy import untrusted_proxies
+from prefork.quantity import quantity
 
 CHUNKED = -1
 """In place of a body's length: it comes in chunks."""
@@ -250,7 +251,7 @@ def _body_length(environ: Environ, limit: int, *, http11: bool) -> int:
         if size > _LENGTH_MAX:
             raise Reject(400, "Content-Length is larger than 2^64 - 1")
         if limit and size > limit:
-            raise Reject(413, f"body is larger than {limit} bytes")
+            raise Reject(413, f"body is larger than {quantity(limit, 'byte')}")
         return size
     if length is not None:  # section 6.3, item 3: likely an attempt at smuggling
         raise Reject(400, "Content-Length together with Transfer-Encoding")
@@ -315,13 +316,13 @@ class HeadScan:
             if _NOT_VCHAR(data, self._scanned, min(end, at + room)):
                 raise Reject(400, "the request line holds a byte that is not allowed in it")
             if end - at > room:
-                raise Reject(414, f"request line is longer than {room} bytes")
+                raise Reject(414, f"request line is longer than {quantity(room, 'byte')}")
             return
         if limits.header_count and self._count >= limits.header_count:
-            raise Reject(431, f"more than {limits.header_count} headers")
+            raise Reject(431, f"more than {quantity(limits.header_count, 'header')}")
         # The limit holds for all field lines with their ends.
         room = (limits.header_size or maxsize) - (at - self._section) - 2
         if has_control(data, self._scanned, min(end, at + room)):
             raise Reject(400, "a field line holds a control character, a bare CR or a bare LF")
         if end - at > room:
-            raise Reject(431, f"headers are larger than {limits.header_size} bytes")
+            raise Reject(431, f"headers are larger than {quantity(limits.header_size, 'byte')}")

@@ -13,6 +13,7 @@ from prefork.http.composed_head import ResponseFraming, ResponseHead
 from prefork.http.head_rules import TOKEN
 from prefork.http.request import Request
 from prefork.http.streamed_body import StreamedBody
+from prefork.quantity import quantity
 
 Headers = Sequence[tuple[str, str]]
 
@@ -334,3 +335,8 @@ def error(status: int, reason: str, *, method: str = "GET", headers: Headers = (
         _begin_second()
     head = _composed(line, headers, True, method == "HEAD", False, len(body))
     return head.data if method == "HEAD" else head.data + body
+
+
+def too_short(missing: int, length: int | None) -> str:
+    """The error of an application whose body ended `missing` bytes before its Content-Length."""
+    return f"the body ended {quantity(missing, 'byte')} short of its Content-Length of {length}"

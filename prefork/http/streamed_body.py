@@ -10,6 +10,7 @@ from io import BufferedReader, RawIOBase
 from typing import Any, final
 
 from prefork.http.head_rules import Reject
+from prefork.quantity import quantity
 
 DRAIN = 256 * 1024
 """Bytes of a body that the application did not read, up to which the connection is kept if they are
@@ -65,7 +66,7 @@ class StreamedBody(RawIOBase):
         self.size += len(data)
         self.awaited = False
         if self._limit and self.size > self._limit:
-            raise Reject(413, f"body is larger than {self._limit} bytes")
+            raise Reject(413, f"body is larger than {quantity(self._limit, 'byte')}")
         if not self.unwanted:
             self._pieces.append(memoryview(data))
 

@@ -7,6 +7,7 @@ from prefork.config.values import KIB, MIB
 from prefork.migrate.data_flow import CPUS
 from prefork.migrate.gunicorn_move import GunicornMove
 from prefork.migrate.python_file import SourceError
+from prefork.quantity import quantity
 
 _ASGI = ("uvicorn", "asgi", "hypercorn")
 _GREEN = ("gevent", "eventlet", "meinheld")
@@ -83,13 +84,15 @@ def _worker_class(move: GunicornMove, value: str | None) -> None:
         document.set(
             "workers.threads",
             count,
-            f"{value} served up to {connections} requests at a time in each worker. Here threads do"
-            " that, up to 255 of them; slow clients and idle connections need no thread.",
+            f"{value} served up to {quantity(connections, 'request')} at a time in each worker."
+            " Here threads do that, up to 255 of them; slow clients and idle connections need no"
+            " thread.",
         )
         document.changed(
             what,
-            f"requests that wait are served by {count} threads in each worker (workers.threads, up"
-            " to 255). The application must be thread-safe; it needs no monkey patching",
+            f"requests that wait are served by {quantity(count, 'thread')} in each worker"
+            " (workers.threads, up to 255). The application must be thread-safe; it needs no"
+            " monkey patching",
         )
         document.lost(
             f"WebSockets and connections that stay open, with {what}",
@@ -144,7 +147,7 @@ def _timeout(move: GunicornMove, value: int | None) -> None:
                 " answer.",
             )
         return
-    limit = f" of {seconds} seconds" if seconds else ""
+    limit = f" of {quantity(seconds, 'second')}" if seconds else ""
     document.set(
         "workers.request_timeout",
         0,

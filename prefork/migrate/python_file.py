@@ -121,8 +121,9 @@ def _run(location: str, directory: str, paths: list[str], environ: Mapping[str, 
         code = _START.format(root=root, location=location, paths=paths, report=number)
         try:
             process = subprocess.run(
-                # -P: the child sets sys.path itself.
-                [sys.executable, "-P", "-c", code],
+                # -P: the child sets sys.path itself. -u: what it prints stays in order with what
+                # the programs print that it starts.
+                [sys.executable, "-P", "-u", "-c", code],
                 cwd=directory,
                 env=environ,
                 stdin=subprocess.DEVNULL,

@@ -10,6 +10,7 @@ from rich.text import Text
 from prefork.control import ServerStatus, WorkerStatus
 from prefork.control.time_units import duration, milliseconds
 from prefork.logs import printable
+from prefork.quantity import quantity
 from prefork.top.model import Model, Row
 
 _COLOURS = {
@@ -68,7 +69,7 @@ def _traffic(model: Model, width: int) -> Text:
     line.append(f"{model.rate:.0f}", "bold")
     line.append(" requests/s  ")
     states = Counter(worker.state for worker in server.workers)
-    line.append(f"{len(server.workers)} of {server.target} workers:")
+    line.append(f"{len(server.workers)} of {quantity(server.target, 'worker')}:")
     for state, count in sorted(states.items()):
         line.append(f" {count} {state}", _COLOURS.get(state, ""))
     if server.queue_time:
@@ -93,7 +94,7 @@ def _queues(server: ServerStatus) -> list[Text]:
         lines.append(line)
     if lines:
         style = "bold red" if server.overflows else ""
-        lines[-1].append(f"  {server.overflows} overflows", style)
+        lines[-1].append(f"  {quantity(server.overflows, 'overflow')}", style)
     return lines
 
 
@@ -128,7 +129,7 @@ def _now(worker: WorkerStatus) -> str:
     longest, or the last error."""
     texts = [f"blocked for {_short(worker.blocked)}"] if worker.blocked else []
     if worker.websockets:
-        texts.append(f"{worker.websockets} WebSocket{'' if worker.websockets == 1 else 's'}")
+        texts.append(quantity(worker.websockets, "WebSocket"))
     if call := _call(worker):
         texts.append(call)
     return "; ".join(texts)

@@ -22,6 +22,7 @@ from enum import Enum
 from io import StringIO
 from typing import Final, NamedTuple
 
+from prefork.quantity import quantity
 from prefork.websocket.close_codes import (
     INVALID_DATA,
     NO_STATUS,
@@ -274,7 +275,7 @@ class FrameReader:
         return None
 
     def _too_big(self) -> str:
-        return f"a message has more than {self._most} bytes"
+        return f"a message has more than {quantity(self._most, 'byte')}"
 
     def _end(self) -> None:
         self.state = _ENDED

@@ -5,6 +5,7 @@ Everything is inferred from the packets. A capture may begin within a connection
 
 from dataclasses import dataclass, field
 
+from prefork.quantity import quantity
 from prefork.wire.packet import Endpoint, Flags, Packet
 
 _CYCLE = 1 << 32
@@ -139,7 +140,7 @@ class CapturedConnection:
         if seq == mine.next or not mine.next:
             return "data"
         if seq > mine.next:
-            return f"data after a gap of {seq - mine.next} bytes"
+            return f"data after a gap of {quantity(seq - mine.next, 'byte')}"
         if mine.gap[0] <= seq < mine.gap[1]:
             return "data: fills the gap"
         if packet.length == 1 and seq == mine.next - 1 and mine.acked == mine.next:

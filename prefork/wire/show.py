@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from prefork.client import URL, ClientRequest
+from prefork.quantity import quantity
 from prefork.wire.capture import Capture
 from prefork.wire.conversations import Conversations, Step
 from prefork.wire.dissect import dissect
@@ -46,7 +47,7 @@ class _Screen:
             self._out(line)
 
     def summary(self, lost: int = 0) -> str:
-        text = f"{_count(self.packets, 'packet')}, {_count(self.connections, 'connection')}"
+        text = f"{quantity(self.packets, 'packet')}, {quantity(self.connections, 'connection')}"
         return text + (f"; {lost} more were lost, since they came too fast" if lost else "")
 
 
@@ -110,7 +111,3 @@ def _keeping(path: str | None) -> Iterator[Callable[[Frame], None]]:
     else:
         with Writer(path) as writer:
             yield writer.write
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

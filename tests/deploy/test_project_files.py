@@ -1,5 +1,6 @@
 """The files for those who carry on: workflows, templates, hooks of git, targets of make."""
 
+import os
 import re
 import runpy
 import tomllib
@@ -34,6 +35,18 @@ def test_each_target_and_session_of_a_workflow_exists() -> None:
     found = runpy.run_path(str(ROOT / "noxfile.py"))
     for session in sessions:
         assert session.partition("-")[0] in found
+
+
+@pytest.mark.parametrize("selected", ["", "3.11.7"])
+def test_nox_finds_each_interpreter_of_pyenv(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, selected: str
+) -> None:
+    for version in ("3.11.7", "3.12.1", "3.14.0t"):
+        (tmp_path / "versions" / version).mkdir(parents=True)
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    monkeypatch.setenv("PYENV_VERSION", selected)
+    runpy.run_path(str(ROOT / "noxfile.py"))
+    assert os.environ["PYENV_VERSION"] == (selected or "3.11.7:3.12.1:3.14.0t")
 
 
 def test_only_the_upload_may_ask_for_an_identity() -> None:

@@ -202,10 +202,26 @@ def test_what_cannot_be_served_is_one_line(args: tuple[str, ...], named: str) ->
     assert named in line
 
 
-def test_a_setting_without_a_value_is_a_mistake_in_the_command_line() -> None:
-    done = run_prefork("serve", "tests.apps.basic:app", "--set", "workers.count")
+@pytest.mark.parametrize("command", ["serve", "check"])
+def test_a_setting_without_a_value_is_a_mistake_in_the_command_line(command: str) -> None:
+    done = run_prefork(command, "tests.apps.basic:app", "--set", "workers.count")
     assert done.returncode == 2
     assert "SECTION.KEY=VALUE" in done.stderr
+
+
+def test_check_takes_the_settings_of_serve(tmp_path: Path) -> None:
+    file = tmp_path / "site.toml"
+    file.write_text("[workers]\nthreads = 2\n")
+    app = ("--set", "server.app=tests.apps.basic:app")
+    done = run_prefork("check", str(file), *app, "--set", "workers.threads=3", "--show")
+    assert done.returncode == 0, done.stdout
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("workers.threads"))
+    assert re.search(r"= 3 .*--set", line)
+    done = run_prefork("check", str(file), *app, "--set", "workers.thread=3")
+    assert (done.returncode, done.stdout) == (
+        1,
+        "--set: workers.thread: unknown key; did you mean workers.threads?\n",
+    )
 
 
 # The files in conf/.

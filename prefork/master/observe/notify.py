@@ -16,6 +16,7 @@ from prefork.master.periodic import Periodic
 from prefork.master.pool.plan import WorkerState
 from prefork.master.upgrade.exec import MasterParts
 from prefork.master.upgrade.upgrade import Upgrades
+from prefork.quantity import quantity
 from prefork.systemd import Notifier, watchdog_interval
 
 _STATUS_EVERY = 10.0
@@ -39,8 +40,8 @@ class _Figures(Struct, frozen=True):
 
     def __str__(self) -> str:
         return (
-            f"generation {self.generation}, {self.ready} of {self.target} workers ready,"
-            f" {self.busy} busy, {self.rate:.3g} requests/s"
+            f"generation {self.generation}, {self.ready} of {quantity(self.target, 'worker')}"
+            f" ready, {self.busy} busy, {self.rate:.3g} requests/s"
         )
 
 

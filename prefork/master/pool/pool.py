@@ -47,6 +47,7 @@ from prefork.master.pool.reconcile import advance
 from prefork.master.pool.roster import EXIT_GRACE, PROBATION, PoolGeneration, Roster
 from prefork.master.snapshot import PoolSnapshot
 from prefork.pool_bounds import PoolBounds
+from prefork.quantity import quantity
 
 
 class Pool:
@@ -413,4 +414,4 @@ class Pool:
         # One slot is left for the canary.
         most = self._roster.max_slots - 1
         if not 1 <= count <= most:
-            raise ValueError(f"{count} workers: must be from 1 to {most}")
+            raise ValueError(f"{quantity(count, 'worker')}: must be from 1 to {most}")

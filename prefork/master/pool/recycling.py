@@ -18,6 +18,7 @@ from msgspec import Struct
 from prefork.config import Workers
 from prefork.config.values import MIB
 from prefork.master.periodic import next_tick
+from prefork.quantity import quantity
 
 Limit = Literal["max_requests", "max_age", "max_memory"]
 
@@ -40,7 +41,7 @@ class RecyclingLimits(Struct, frozen=True):
         `memory` is in bytes.  A reading that has no limit is not used, and may be 0.
         """
         if self.requests and requests >= self.requests:
-            return "max_requests", f"{requests} requests"
+            return "max_requests", quantity(requests, "request")
         if self.until and now >= self.until:
             return "max_age", "its age"
         if self.memory and memory >= self.memory:

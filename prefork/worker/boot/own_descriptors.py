@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from prefork.apps.application_loader import LoadError
+from prefork.quantity import quantity
 from prefork.unpatched import os
 
 Identity = tuple[int, int, int]
@@ -23,9 +24,9 @@ class OwnDescriptors:
         gone = [fd for fd, identity in self._identities.items() if _identity(fd) != identity]
         if gone:
             raise DescriptorsClosedError(
-                f"{len(gone)} descriptors of the server were closed when the application was"
-                " imported, by os.closerange(), by a library that makes a daemon, or since a number"
-                " was closed twice; remove that call"
+                f"the application closed {quantity(len(gone), 'descriptor')} of the server when it"
+                " was imported, by os.closerange(), by a library that makes a daemon, or since a"
+                " number was closed twice; remove that call"
             )
 
     def is_open(self, fd: int) -> bool:
