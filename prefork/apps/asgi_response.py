@@ -11,7 +11,7 @@ from typing import Any
 
 from prefork.http.composed_head import ResponseFraming, ResponseHead
 from prefork.http.request import Request
-from prefork.http.response_head import compose, early_hints, field_line, too_short
+from prefork.http.response_head import compose, early_hints, field_line, too_long, too_short
 
 Message = Mapping[str, Any]
 
@@ -143,9 +143,7 @@ class AsgiResponse:
         """Counts a piece of a body whose length was promised."""
         assert self.head is not None
         if size > self._left:
-            raise MisusedProtocol(
-                f"the body is longer than its Content-Length of {self.head.length}"
-            )
+            raise MisusedProtocol(too_long(self.head.length))
         self._left -= size
         if not more and self._left:
             raise MisusedProtocol(too_short(self._left, self.head.length))

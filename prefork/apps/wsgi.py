@@ -17,6 +17,7 @@ from prefork.http.response_head import (
     compose,
     early_hints,
     error,
+    too_long,
     too_short,
 )
 from prefork.http.streamed_body import BodyError
@@ -302,9 +303,7 @@ class WsgiResponse:
                 self.sent += self._left
                 self._out.send(prefix + data[: self._left])
                 self._left = 0
-                raise MisbehavedApplication(
-                    f"the body is longer than its Content-Length of {head.length}"
-                )
+                raise MisbehavedApplication(too_long(head.length))
             self._left -= len(data)
         self.sent += len(data)
         self._out.send_piece(prefix + data if prefix else data)

@@ -337,6 +337,11 @@ def error(status: int, reason: str, *, method: str = "GET", headers: Headers = (
     return head.data if method == "HEAD" else head.data + body
 
 
-def too_short(missing: int, length: int | None) -> str:
+def too_long(length: int) -> str:
+    """The error of an application whose body has more bytes than its Content-Length."""
+    return f"the body is longer than its Content-Length of {length}"
+
+
+def too_short(missing: int, length: int) -> str:
     """The error of an application whose body ended `missing` bytes before its Content-Length."""
     return f"the body ended {quantity(missing, 'byte')} short of its Content-Length of {length}"
