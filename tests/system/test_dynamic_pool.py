@@ -144,7 +144,7 @@ def test_a_reload_under_load_begins_with_as_many_workers_as_there_are(
 
 def test_scale_and_signals_move_the_bounds_until_the_next_reload(start: Start) -> None:
     server = start(APP, *dynamic(1, 4)).wait_ready(1)
-    assert "target 1 workers (of 1 to 4, 1 spare)" in server.command("status").stdout
+    assert "target 1 worker (of 1 to 4, 1 spare)" in server.command("status").stdout
     server.signal(signal.SIGTTIN)
     server.wait("worker ready", 2)
     assert server.status()["bounds"] == {"min": 2, "max": 5, "spare": 1}

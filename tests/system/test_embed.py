@@ -231,7 +231,7 @@ def test_a_paste_file_starts_it(tmp_path: Path) -> None:
                 break
         found = run_prefork("status", "--control", str(control)).stdout
         assert f"unix:{address}, 127.0.0.1:" in found
-        assert "target 1 workers" in found
+        assert "target 1 worker" in found
         run_prefork("stop", "--control", str(control))
         assert process.wait(PATIENCE) == 0
 
