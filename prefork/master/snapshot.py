@@ -224,6 +224,10 @@ class _Header(msgspec.Struct):
 # msgpack, since JSON has no infinity (`PoolSnapshot.not_before`) and no bytes.  No decoder is kept:
 # to make one takes a millisecond at each start, and few servers are upgraded.
 
+# A DecodeError of msgspec is a ValueError; for text that is not UTF-8, msgspec 0.21 lets the
+# UnicodeDecodeError through, which is another.
+_UNREADABLE = (ValueError, RecursionError)
+
 
 def encode(state: MasterSnapshot) -> bytes:
     """The snapshot as bytes.  Raises SnapshotError for a path that is not UTF-8."""
@@ -243,7 +247,7 @@ def decode(data: bytes) -> MasterSnapshot:
                 f" prefork {__version__} reads version {VERSION}: restart the server instead"
             )
         return msgspec.msgpack.decode(data, type=MasterSnapshot)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise SnapshotError(f"the state that was handed over cannot be read: {error}") from None
 
 
@@ -286,5 +290,5 @@ def decode_verdict(data: bytes) -> Verdict:
     """Raises SnapshotError."""
     try:
         return msgspec.msgpack.decode(data, type=Verdict)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise SnapshotError(f"the preflight's verdict cannot be read: {error}") from None

@@ -45,6 +45,12 @@ def tcp_sockets(port: int) -> dict[str, tuple[int, str]]:
 LISTEN = "0A"
 
 
+def tcp_states(pid: int, port: int) -> list[str]:
+    """The states of the IPv4 sockets at a local port that a process holds."""
+    held = sockets(pid)
+    return [state for inode, (_, state) in tcp_sockets(port).items() if inode in held]
+
+
 def listener_inode(port: int) -> str:
     """The socket that listens at a port, as `sockets` names it."""
     (inode,) = (inode for inode, (_, state) in tcp_sockets(port).items() if state == LISTEN)

@@ -7,9 +7,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from urllib.request import urlopen
 
-import psutil
 import pytest
 
+from tests.support.processes import links, listener_inode
 from tests.support.raw_http import talk
 from tests.support.server import Server, Start
 from tests.support.sockets import read_all
@@ -49,12 +49,9 @@ def there(path: Path, suffix: str) -> None:
 
 def is_blocking(server: Server) -> bool:
     """Whether the listener is, in all processes that share it."""
-    listening = [
-        each
-        for each in psutil.Process(server.pid).net_connections()
-        if each.status == psutil.CONN_LISTEN
-    ]
-    fields = Path(f"/proc/{server.pid}/fdinfo/{listening[0].fd}").read_text().split()
+    listener = f"socket:[{listener_inode(server.port)}]"
+    fd = next(fd for fd, link in links(server.pid).items() if link == listener)
+    fields = Path(f"/proc/{server.pid}/fdinfo/{fd}").read_text().split()
     return not int(fields[fields.index("flags:") + 1], 8) & os.O_NONBLOCK
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.processes import LISTEN, tcp_states
 from tests.support.raw_http import Answer, Raw, chunked, request, talk
 from tests.support.server import BRIDGED, Server, Start, servers
 from tests.support.waiting import until
@@ -451,7 +452,7 @@ def test_a_refused_client_that_sends_for_ever_or_never_closes_is_cut_off(start: 
         with pytest.raises((BrokenPipeError, ConnectionResetError)):
             go_on()
         until(
-            lambda: {c.status for c in worker.net_connections("tcp")} == {"LISTEN"},
+            lambda: tcp_states(worker.pid, server.port) == [LISTEN],
             "the worker holds no connection any more",
         )
 
@@ -627,7 +628,7 @@ def test_who_takes_nothing_is_cut_off_at_the_write_timeout(start: Start, spill: 
         client.send(request("/big?n=20000000"))
         assert client.head().status == 200
         (worker,) = server.workers()
-        until(lambda: len(worker.net_connections("tcp")) == 2, "one connection and the listener")
+        until(lambda: len(tcp_states(worker.pid, server.port)) == 2, "connection and listener")
         assert good.ask(request("/nolength")).status == 200
         with pytest.raises((AssertionError, ConnectionResetError)):
             client.exactly(20_000_000)

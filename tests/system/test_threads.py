@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.load import Connection, Gate
+from tests.support.processes import tcp_states
 from tests.support.server import Server, Start
 from tests.support.waiting import until
 
@@ -129,7 +130,10 @@ def test_a_connection_says_its_end_while_all_threads_are_busy_and_is_closed_afte
             gate.open()
             assert connection.receive().status == 200
         (worker,) = server.workers()
-        until(lambda: len(worker.net_connections()) == 3, "the listener and two connections")
+        until(
+            lambda: len(tcp_states(worker.pid, server.port)) == 3,
+            "the listener and two connections",
+        )
 
 
 def test_ordered_to_leave_it_answers_what_its_threads_serve(

@@ -169,8 +169,9 @@ def test_another_version_is_refused_whatever_else_is_in_it() -> None:
         msgspec.msgpack.encode({"version": "1", "prefork": ""}),
         msgspec.msgpack.encode({"version": states.VERSION, "prefork": "", "born": 0.0}),
         encode(a_state())[:-1],
+        b"\x82\xa7version\x01\xa7prefork\xa1\xcb",
     ],
-    ids=["nothing", "no msgpack", "a number", "no version", "fields missing", "cut"],
+    ids=["nothing", "no msgpack", "a number", "no version", "fields missing", "cut", "no UTF-8"],
 )
 def test_what_is_no_state_is_refused(data: bytes) -> None:
     with pytest.raises(SnapshotError, match="cannot be read"):
@@ -225,9 +226,13 @@ def test_a_long_reason_keeps_its_end_and_fits_a_packet() -> None:
     assert verdict.why.endswith("the end")
 
 
-def test_a_verdict_of_other_code_is_an_error_of_one_line() -> None:
+@pytest.mark.parametrize(
+    "data",
+    [msgspec.msgpack.encode({"type": "delighted"}), b"\x82\xa4type\xa7refused\xa3why\xa1\xcb"],
+)
+def test_a_verdict_of_other_code_is_an_error_of_one_line(data: bytes) -> None:
     with pytest.raises(SnapshotError, match="verdict cannot be read"):
-        decode_verdict(msgspec.msgpack.encode({"type": "delighted"}))
+        decode_verdict(data)
 
 
 # The variable.
