@@ -14,7 +14,7 @@ from prefork.temporary_file import unnamed_file
 SPARES = 16
 """Files that stay, at most."""
 
-KEPT = 8 * 1024 * 1024
+KEPT = 16 * 1024 * 1024
 """Bytes that stay of all of them, at most."""
 
 _forks = 0

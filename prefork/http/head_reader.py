@@ -12,15 +12,13 @@ from typing import NamedTuple
 from prefork.http.field_lines import LINE_SIZE, FieldLines, has_control
 from prefork.http.head_rules import Reject, check_authority, known_authorities, split_target
 from prefork.http.limits import RequestLimits
+from prefork.http.long_lines import LONG, split_lines
 from prefork.http.request import Environ
 from prefork.http.untrusted_proxy import untrusted_proxies
 from prefork.quantity import quantity
 
 CHUNKED = -1
 """In place of a body's length: it comes in chunks."""
-
-_LONG = 1024
-"""Bytes of a head from which on its lines are looked at one by one."""
 
 _PROTOCOLS = frozenset({"HTTP/1.1", "HTTP/1.0"})
 
@@ -110,7 +108,7 @@ def read_head(
     Raises Reject with status 400, 413, 414, 417, 421, 431, 501 or 505.  Where a head has several
     problems, `HeadScan` knows which comes first.
     """
-    fields = data.split(b"\r\n")
+    fields = data.split(b"\r\n") if len(data) < LONG else split_lines(data)
     first = fields.pop(0)
     count = len(fields)
     line_limit, count_limit, size_limit, body_limit = limits[:4]
@@ -123,7 +121,7 @@ def read_head(
         raise Reject(431, "the head is larger than a limit")
     environ = base.copy()
     before = len(environ)
-    if len(data) < _LONG:
+    if len(data) < LONG:
         # Without a step of Python's for each line that is kept.
         pairs = list(map(lines.read, fields))
     else:

@@ -24,6 +24,7 @@ from prefork.http.gathered_body import GatheredBody
 from prefork.http.head_reader import Head, HeadScan, read_head
 from prefork.http.head_rules import Reject
 from prefork.http.limits import RequestLimits
+from prefork.http.long_lines import LONG, find_empty_line
 from prefork.http.request import Environ, Request
 from prefork.http.streamed_body import BodyReader, StreamedBody
 from prefork.http.whole_heads import WholeHeads
@@ -78,7 +79,6 @@ class RequestReader:
         "_base",
         "_decoder",
         "_empty",
-        "_left",
         "_limits",
         "_line",
         "_lines",
@@ -89,6 +89,7 @@ class RequestReader:
         "error",
         "heads",
         "last",
+        "left",
         "peer",
         "state",
         "surplus",
@@ -119,7 +120,8 @@ class RequestReader:
         self._request: Request | None = None  # whose body is being read
         self._line = b""  # the first one of a request that was refused
         self._decoder: ChunkedDecoder | None = None
-        self._left = 0  # bytes of a body of known length that have not come
+        self.left = 0
+        """Bytes of a body of known length that have not come."""
         self._empty = 0  # bytes of empty lines before the next request
         self.peer = peer
         self.state = _START
@@ -262,7 +264,7 @@ class RequestReader:
                     "",
                     known.fields,
                 )
-            end = data.find(b"\r\n\r\n")
+            end = data.find(b"\r\n\r\n") if len(data) < LONG else find_empty_line(data)
             if end > 0 and data[0] > 32:
                 return self._read_head(data, 0, end)
             return self._start(data, 0)
@@ -290,7 +292,7 @@ class RequestReader:
                 return None
             if at == len(data):
                 return None
-        end = data.find(b"\r\n\r\n", at)
+        end = find_empty_line(data, at)
         if end >= 0:
             return self._read_head(data, at, end)
         partial = _Partial(data[at:], HeadScan(self._lines, self._limits))
@@ -354,7 +356,7 @@ class RequestReader:
                 else:
                     self.state = _START
                 return Request(environ, line, http11, keep_alive, None, fields=fields)
-            self._left = length
+            self.left = length
             self.state = _LENGTH
         else:
             self._decoder = ChunkedDecoder(self._lines, limits)
@@ -400,9 +402,9 @@ class RequestReader:
         body = self.body
         assert type(body) is GatheredBody
         body.received(size)
-        self._left -= size
+        self.left -= size
         self.wants_continue = False
-        return None if self._left else self._read_body(b"", 0)
+        return None if self.left else self._read_body(b"", 0)
 
     def _read_body(self, data: bytes, at: int) -> Request | None:
         """Reads more of a body; returns a request whose body was gathered and is complete."""
@@ -410,12 +412,12 @@ class RequestReader:
         assert request is not None
         problem = None
         if decoder is None:
-            end = at + self._left
+            end = at + self.left
             if end > len(data):
-                self._left = end - len(data)
+                self.left = end - len(data)
                 piece, end = data[at:], -1
             else:
-                self._left = 0
+                self.left = 0
                 piece = data[at:end]
         else:
             pieces = decoder.feed(data, at)
@@ -426,7 +428,7 @@ class RequestReader:
         if body is None and (end < 0 or (memory and len(piece) > memory)):
             # It comes in pieces, or is too large to stay in memory.
             limits = self._limits
-            length = len(piece) + self._left if decoder is None else -1
+            length = len(piece) + self.left if decoder is None else -1
             body = self.body = request.body = GatheredBody(
                 *(memory, limits.body, limits.budget, limits.disk), length
             )

@@ -51,6 +51,9 @@ _HEAD_SIZE = 16 * 1024
 _BODY_SIZE = 256 * 1024
 """Bytes read at one time while a body is, until other connections get their turn."""
 
+_LARGE_SIZE = 1024 * 1024
+"""The same if at least that much of it is known to come: none of it belongs to another request."""
+
 _TIME_SLICE = 0.001
 """Seconds after which a connection with more requests in its pipeline waits behind others.  A
 switch costs some microseconds, so that a pipeline of trivial requests loses next to nothing."""
@@ -339,15 +342,18 @@ class HttpConnection(ResponseWriter):
         reader = self.reader
         if self.response_size > AHEAD and reader.idle and self._look_ahead():
             return None  # what it sends can stay in the kernel until it has taken more
-        in_body = reader.in_body
-        # TLS has memory of its own, from which the bytes are copied in any case.
-        room = reader.room() if in_body and not self.encrypted else None
+        size, room = _HEAD_SIZE, None
+        if reader.in_body:
+            size = _BODY_SIZE
+            if self.tls is None:  # it has memory of its own, from which the bytes are copied
+                size = _LARGE_SIZE if reader.left >= _LARGE_SIZE else _BODY_SIZE
+                room = reader.room()
         data: bytes | memoryview
         try:
             if room is None:
-                data = self.sock.recv(_BODY_SIZE if in_body else _HEAD_SIZE, _DONTWAIT)
+                data = self.sock.recv(size, _DONTWAIT)
             else:
-                data = room[: self.sock.recv_into(room, min(len(room), _BODY_SIZE), _DONTWAIT)]
+                data = room[: self.sock.recv_into(room, min(len(room), size), _DONTWAIT)]
         except BlockingIOError:
             return None
         except OSError:  # reset, or gone in another way

@@ -1,0 +1,45 @@
+"""Heads of which one line takes most, such as 4 KB of cookies: their lines, and their end.
+
+`bytes.find` and `bytes.split` look at each byte for what is longer than one.  To find a single byte
+is memchr(3), which takes a twentieth of that.  So the long line is found by the LF at its ends, and
+only what is before and after it is looked at.
+"""
+
+LONG = 1024
+"""Bytes from which on this is worth the while."""
+
+_CRLF = b"\r\n"
+_EMPTY_LINE = b"\r\n\r\n"
+
+
+def find_empty_line(data: bytes, at: int = 0) -> int:
+    """As data.find(b"\\r\\n\\r\\n", at)."""
+    start, stop = _long_line(data, at)
+    if not stop:
+        return data.find(_EMPTY_LINE, at)
+    found = data.find(_EMPTY_LINE, at, start + 1)
+    return found if found >= 0 else data.find(_EMPTY_LINE, stop - 1)
+
+
+def split_lines(data: bytes) -> list[bytes]:
+    """As data.split(b"\\r\\n")."""
+    start, stop = _long_line(data, 0)
+    if not stop:
+        return data.split(_CRLF)
+    lines = data[: start + 1].split(_CRLF)
+    after = data[stop - 1 :].split(_CRLF)
+    # Both hold nothing of it, unless an LF without a CR is at that end.
+    lines[-1] += data[start + 1 : stop - 1] + after[0]
+    lines += after[1:]
+    return lines
+
+
+def _long_line(data: bytes, at: int) -> tuple[int, int]:
+    """Where the LF before a line and the LF behind it are, or the end of the data, if it takes half
+    of the bytes from `at` on; else (0, 0)."""
+    middle = (at + len(data)) // 2
+    start = data.rfind(b"\n", at, middle)
+    stop = data.find(b"\n", middle)
+    if stop < 0:
+        stop = len(data)
+    return (start, stop) if start >= 0 and stop - start > middle - at else (0, 0)
