@@ -1,5 +1,6 @@
 """`prefork.serve`: starts a server from a Python program."""
 
+import signal
 import sys
 import threading
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from prefork import StartError
 from prefork.apps import given_application
 from prefork.config import Override, Source, parse_value
 from prefork.master import start
+from prefork.master.signals import HANDLED_SIGNALS
 from prefork.worker.boot import exit_callbacks
 
 
@@ -30,7 +32,13 @@ def serve(target: Any, settings: Mapping[str, Any], *, tcp: bool, watch: bool) -
     for name, value in settings.items():
         section, _, key = name.partition(".")
         overrides.append(Override(section, key, value, "prefork.serve()"))
-    return start.serve(Source(target, tuple(overrides), tcp), watch=watch)
+    handlers = {number: signal.getsignal(number) for number in HANDLED_SIGNALS}
+    try:
+        return start.serve(Source(target, tuple(overrides), tcp), watch=watch)
+    finally:  # the program may go on, and be interrupted
+        for number, handler in handlers.items():
+            if handler is not None:  # None: it was not set from Python
+                signal.signal(number, handler)
 
 
 _PASTE_KEYS = {"bind": "server.bind", "workers": "workers.count", "threads": "workers.threads"}

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Mapping
 
@@ -12,6 +13,7 @@ from prefork.config import Config, Override, Source, parse_set
 from prefork.listeners import Listener
 from prefork.logs import printable
 from prefork.master.processes.generation import Generation
+from prefork.master.signals import HANDLED_SIGNALS
 from prefork.master.start import serve
 
 _FLAGS = {"--tcp": "tcp", "--reload": "watch"}
@@ -134,6 +136,11 @@ def run(source: Source, *, watch: bool) -> int:
         for line in str(error).splitlines():
             print(f"prefork: {printable(line)}", file=sys.stderr)
         return error.status
+    finally:
+        # An interpreter that ends gives each handled signal its default action before it clears
+        # the modules, but leaves ignored ones: a second TERM must not become the exit status.
+        for number in HANDLED_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _report_started(pid: int) -> None:

@@ -23,11 +23,11 @@ from prefork.master.operations import Operations
 from prefork.master.periodic import Periodic
 from prefork.master.snapshot import MasterSnapshot
 
-_SIGNALS = (
+HANDLED_SIGNALS = (
     *(signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1),
-    *(signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU, signal.SIGWINCH, signal.SIGCHLD),
+    *(signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU, signal.SIGWINCH),
 )
-
+"""Those that have a meaning for the master."""
 
 _REASONS = {
     signal.SIGHUP: "its terminal has ended, and no operator has sent it",
@@ -59,7 +59,7 @@ class SignalPipe(Periodic):
         self._operations = operations
         signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL_SIGNALS)
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        for number in _SIGNALS:
+        for number in (*HANDLED_SIGNALS, signal.SIGCHLD):
             signal.signal(number, lambda *_: None)
 
     def unblock(self, blocked: Iterable[int]) -> None:
@@ -80,6 +80,9 @@ class SignalPipe(Periodic):
 
     def descriptors(self) -> Iterable[int]:
         return self._fd, self._writer, self._blocked
+
+    def close(self) -> None:
+        signal.set_wakeup_fd(-1)
 
     def _handle_of_terminal(self, number: signal.Signals) -> None:
         if self._operations is None:

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -140,6 +141,17 @@ def test_a_stop_does_not_wait_for_what_a_program_does_afterwards(program: Progra
         assert running.poll() is None
         running.communicate(timeout=PATIENCE)  # ends its input
     assert running.returncode == 40
+
+
+def test_a_program_that_goes_on_can_be_interrupted(program: Program) -> None:
+    then = "try:\n    while True: sys.stdin.read(1)\nexcept KeyboardInterrupt: status = 2"
+    program.write("goes on", then=then)
+    with program.start() as running:
+        until(lambda: (program.place / "log").exists() and "settled" in program.log(), "it serves")
+        program.command("stop", "--control", "c")
+        assert running.stdout is not None
+        running.send_signal(signal.SIGINT)
+        assert running.wait(PATIENCE) == 42
 
 
 def test_what_it_cannot_serve() -> None:

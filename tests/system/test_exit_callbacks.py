@@ -83,6 +83,28 @@ def test_callbacks_run_once_at_each_orderly_end(
     assert ends(tmp_path) == Counter(expected)
 
 
+SIGNALS_AT_THE_VERY_END = """
+import os, signal, sys
+
+class Last:
+    def __del__(self, kill=os.kill, pid=os.getpid(), numbers=(1, 2, 3, 10, 12, 15), get=os.getpid):
+        if get() == pid:
+            for number in numbers:
+                kill(pid, number)
+
+if "serve" in sys.orig_argv:
+    last = Last()
+"""
+"""A module is cleared when the interpreter handles no signals any more."""
+
+
+def test_a_signal_that_comes_too_late_is_not_the_exit_status(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(SIGNALS_AT_THE_VERY_END)
+    path = f"{tmp_path}:{ROOT}"
+    server = start("tests.apps.basic:app", "--workers", "1", env={"PYTHONPATH": path}).wait_ready(1)
+    server.stop()  # it exits with 0
+
+
 def test_a_callback_that_fails_is_logged_and_keeps_no_other_from_running(
     start: Start, tmp_path: Path
 ) -> None:
