@@ -82,6 +82,8 @@ def test_each_refused_request_is_a_line_and_a_count(
         client.send(request("/pid") + b"nonsense\r\n\r\n")
         assert client.answer().status == 200
         answers.append(client.answer())
+    # The ends of those before have been seen: there is room for two.
+    until(lambda: server.status()["workers"][0]["held"] == 0)
     with talk(server) as first, talk(server) as second:
         for each in (first, second):
             each.send(request("/held", "Content-Length: 1", "Expect: 100-continue", method="POST"))
