@@ -33,13 +33,14 @@ $(VENV)/.release: $(VENV)/.test requirements/release.txt
 serve: $(VENV)/.serve  ## a real application on http://127.0.0.1:8000
 	$(BIN)/prefork serve examples.demo:app
 
-# Most tests wait for a process: four at a time keep two cores busy. Compiled before, where Python
-# is told to write no bytecode: else each of some thousand processes would do it for itself.
+# Most tests wait for a process: six at a time keep two cores busy. They begin with deploy, faults and
+# system, and end with the short files of unit. Compiled before, where Python is told to write no
+# bytecode: else each of some thousand processes would do it for itself; pytest compiles the tests.
 # Lint and the site come last, and whether they fail or not, the result of the tests is shown.
 test: $(VENV)/.test $(VENV)/.docs system-packages  ## all tests, then lint and the documentation site
-	$(BIN)/python -m compileall -q prefork tests examples
+	$(BIN)/python -m compileall -q -x '/test_[^/]*$$' prefork tests examples
 	@status=0; \
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder || status=$$?; \
+	$(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder || status=$$?; \
 	$(MAKE) --no-print-directory lint docs || status=1; \
 	exit $$status
 

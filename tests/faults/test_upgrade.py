@@ -51,7 +51,7 @@ class Install:
     def __init__(self, start: Start, place: Path, built: Path) -> None:
         self._start = start
         self.place = place
-        shutil.copytree(built, place / "prefork")
+        shutil.copytree(built, place / "prefork", copy_function=shutil.copyfile)
         (place / "site_app.py").write_text(SITE)
 
     def start(
@@ -94,7 +94,7 @@ class Install:
     def repaired_after(self) -> Iterator[None]:
         """Whatever is changed in the block is as before after it."""
         saved = self.place.with_name("saved")
-        shutil.copytree(self.place, saved, symlinks=True)
+        shutil.copytree(self.place, saved, symlinks=True, copy_function=shutil.copyfile)
         try:
             yield
         finally:

@@ -64,7 +64,8 @@ def freeze(server: Server, pid: int, gate: Gate) -> None:
 def test_no_client_waits_for_a_frozen_worker_while_a_sibling_is_idle(
     start: Start, gate: Gate, tmp_path: Path, way: str
 ) -> None:
-    server, pids = serving(start, 3)
+    # The one whose interpreter is held is killed at the end.
+    server, pids = serving(start, 3, "--set", "workers.graceful_timeout=1")
     with Kept(server.port, count=8) as kept:
         busy, *others = kept.mine
         frozen, free = set(pids) - {kept.holder}

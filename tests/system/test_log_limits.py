@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.certificates import Authority
-from tests.support.server import Server, Start
+from tests.support.server import Event, Server, Start
 from tests.support.sockets import read_all
+from tests.support.waiting import until
 
 COUNT = 300
 RESET = struct.pack("@ii", 1, 0)
@@ -73,11 +74,14 @@ def test_what_is_not_logged_is_counted(start: Start) -> None:
     server = start("--workers", "1", BASIC, *STRICT).wait_ready(1)
     for _ in range(50):
         send(server, b"PROXY UNKNOWN\r\n")
-    # Ten at once, and one of the others some seconds later.
-    while not any(event.get("skipped") for event in server.find("connection refused")):
+
+    def counted() -> Event | None:
+        """Ten are logged at once, and one of the others some seconds later."""
         send(server, b"PROXY UNKNOWN\r\n")
-    event = next(each for each in server.find("connection refused") if each.get("skipped"))
-    assert event["skipped"] >= 40
+        logged = server.find("connection refused")
+        return next((event for event in logged if event.get("skipped")), None)
+
+    assert until(counted, "a line that counts those before it")["skipped"] >= 40
 
 
 def test_handshakes_that_fail(start: Start, tmp_path: Path) -> None:
