@@ -11,14 +11,17 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check $(if $(MAKE_TERMOUT),,--
 
 # What is installed is locked, with hashes, so that a new release of a dependency changes nothing
 # here before `make lock` has been run. What users install keeps the ranges of pyproject.toml.
+# Only compiled.txt needs a C compiler; the tests do without it, but not in CI.
 $(VENV)/.serve: pyproject.toml requirements/serve.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --require-hashes -r requirements/serve.txt
 	$(PIP) install --no-deps --no-build-isolation -e .
 	touch $@
 
-$(VENV)/.test: $(VENV)/.serve requirements/test.txt
+$(VENV)/.test: $(VENV)/.serve requirements/test.txt requirements/compiled.txt
 	$(PIP) install --require-hashes -r requirements/test.txt
+	$(PIP) install --require-hashes -r requirements/compiled.txt >$(VENV)/compiled.log 2>&1 || \
+	{ echo "tests: not built, see $(VENV)/compiled.log: gunicorn_h1c" >&2; [ "$(CI)" != true ]; }
 	touch $@
 
 $(VENV)/.docs: $(VENV)/.serve requirements/docs.txt
@@ -65,14 +68,16 @@ docs: $(VENV)/.docs  ## the documentation site, build/site/html/index.html
 	$(BIN)/python -m tools.site
 
 # The newest releases within the ranges of pyproject.toml, for every platform and Python.
-LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-    --no-annotate --custom-compile-command "make lock" pyproject.toml --group build
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+    --no-annotate --custom-compile-command "make lock"
+LOCK = $(COMPILE) pyproject.toml --group build
 lock: $(VENV)/.test  ## the newest releases into requirements/
 	$(PIP) install uv
 	$(LOCK) --upgrade -o requirements/serve.txt
 	$(LOCK) --upgrade --constraint requirements/serve.txt \
 	    --extra reload --extra wire --extra top --extra metrics --extra zstd --extra uvloop --extra websocket --group test \
 	    -o requirements/test.txt
+	$(COMPILE) --upgrade --group compiled -o requirements/compiled.txt
 	$(LOCK) --upgrade --constraint requirements/test.txt --group release -o requirements/release.txt
 	$(LOCK) --upgrade --constraint requirements/test.txt --group docs -o requirements/docs.txt
 

@@ -7,12 +7,16 @@ without white space around them, in the order in which they came.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import gunicorn_h1c
 import h11
 import httptools
 
 from prefork.http.limits import RequestLimits
 from prefork.http.reader import RequestReader
+
+try:
+    import gunicorn_h1c
+except ImportError:  # it has no wheel, and there may be no compiler
+    gunicorn_h1c = None
 
 BASE = {"wsgi.url_scheme": "http", "REMOTE_ADDR": "", "REMOTE_PORT": ""}
 LIMITS = RequestLimits(1 << 20, 1000, 1 << 20, 1 << 30, 1 << 30)
@@ -223,7 +227,9 @@ def h1c(data: bytes, guess: int = 0) -> Outcome:
     )
 
 
-PEERS: dict[str, Callable[[bytes, int], Outcome]] = {"llhttp": llhttp, "h11": h11_, "h1c": h1c}
+PEERS: dict[str, Callable[[bytes, int], Outcome]] = {"llhttp": llhttp, "h11": h11_}
+if gunicorn_h1c is not None:
+    PEERS["h1c"] = h1c
 
 
 class Difference(NamedTuple):
