@@ -15,20 +15,7 @@ Pair = tuple[bytes, bytes]
 
 SPEC_VERSION = "2.5"
 
-_NAMES_KEPT = 1024
-_names: dict[str, bytes] = {}
-
 _TLS_VERSIONS = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
-
-
-def _name(key: str) -> bytes:
-    """The name of a header in lower case, from its key in the environ."""
-    name = _names.get(key)
-    if name is None:
-        name = key.removeprefix("HTTP_").lower().replace("_", "-").encode("latin-1")
-        if len(_names) < _NAMES_KEPT and len(key) <= 64:  # clients choose names
-            _names[key] = name
-    return name
 
 
 def header_pairs(request: Request, lines: FieldLines) -> list[Pair]:
@@ -41,11 +28,8 @@ def header_pairs(request: Request, lines: FieldLines) -> list[Pair]:
     if repeated is not None and repeated.pairs is not None:
         return repeated.pairs.copy()
     environ = request.environ
-    pairs = []
-    for line in request.fields.split(b"\r\n")[1:]:
-        key, value = lines[line]
-        if key:
-            pairs.append((_name(key), value.encode("latin-1")))
+    _, *fields = request.fields.split(b"\r\n")
+    pairs = [pair for pair in map(lines.pair, fields) if pair is not None]
     host = environ.get("HTTP_HOST")
     if host is not None:
         given = (b"host", host.encode("latin-1"))
@@ -72,7 +56,7 @@ def http_scope(
     if repeated is not None and repeated.scope is not None:
         scope = repeated.scope.copy()
     else:
-        root = environ["SCRIPT_NAME"]
+        root, path, target = environ["SCRIPT_NAME"], environ["PATH_INFO"], environ["RAW_URI"]
         scope = {
             "type": "http",
             "http_version": "1.1" if request.http11 else "1.0",

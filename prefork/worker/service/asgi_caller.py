@@ -1,8 +1,7 @@
 """The calls of an ASGI application: the work before and after each, and what runs at present."""
 
 import asyncio
-import sys
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from time import monotonic, time
 from typing import Any
@@ -21,18 +20,10 @@ from prefork.worker.protocol.http_connection import HttpConnection
 from prefork.worker.service.application_caller import AccessLogWriter, ApplicationCaller
 from prefork.worker.service.asgi_call import AsgiApplication, AsgiCall
 from prefork.worker.service.asgi_websocket import AsgiWebsocket
+from prefork.worker.service.eager_task import task_starter
 from prefork.worker.service.forked_child import exit_child
 from prefork.worker.service.refused_upgrade import refuse_upgrade
 from prefork.worker.service.wsgi_caller import WsgiCaller
-
-
-def start_task(
-    loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None]
-) -> "asyncio.Task[None]":
-    """A task that begins to run at once if the interpreter can do so (3.12)."""
-    if sys.version_info >= (3, 12):
-        return asyncio.Task(coroutine, loop=loop, eager_start=True)
-    return loop.create_task(coroutine)
 
 
 class AsgiCaller(ApplicationCaller):
@@ -73,6 +64,7 @@ class AsgiCaller(ApplicationCaller):
         self.call_ended: Callable[[], None] = lambda: None
         """Set by the service: a task has ended."""
         self._application = application
+        self._start_task = task_starter(loop)
         self._records = records
         self._beside = beside
         self._served_beside = served_beside
@@ -110,7 +102,7 @@ class AsgiCaller(ApplicationCaller):
             unix=self._unix.get(connection.listener or 0) if self._unix else None,
             state=self.state,
         )
-        call.task = start_task(self.loop, call.run(self._application, scope))
+        call.task = self._start_task(call.run(self._application, scope))
         return None
 
     def _open_websocket(
@@ -135,7 +127,7 @@ class AsgiCaller(ApplicationCaller):
             unix=self._unix.get(connection.listener or 0) if self._unix else None,
             state=self.state,
         )
-        websocket.task = start_task(self.loop, websocket.run(self._application, scope))
+        websocket.task = self._start_task(websocket.run(self._application, scope))
         return None
 
     # prefork.worker.service.asgi_call.CallOwner
