@@ -56,14 +56,17 @@ def http_scope(
     if repeated is not None and repeated.scope is not None:
         scope = repeated.scope.copy()
     else:
-        root, path, target = environ["SCRIPT_NAME"], environ["PATH_INFO"], environ["RAW_URI"]
+        root, path = environ["SCRIPT_NAME"], environ["PATH_INFO"]
+        raw = raw_path(environ["RAW_URI"])
+        if root:
+            path, raw = root + path, root.encode("latin-1") + raw
         scope = {
             "type": "http",
             "http_version": "1.1" if request.http11 else "1.0",
             "method": environ["REQUEST_METHOD"],
             "scheme": environ["wsgi.url_scheme"],
-            "path": _decoded(root + environ["PATH_INFO"]),
-            "raw_path": root.encode("latin-1") + raw_path(environ["RAW_URI"]),
+            "path": path if path.isascii() else _decoded(path),
+            "raw_path": raw,
             "query_string": environ["QUERY_STRING"].encode("latin-1"),
             "root_path": _decoded(root),
             "server": _server(environ) if unix is None else (unix, None),

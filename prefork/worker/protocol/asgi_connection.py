@@ -12,6 +12,7 @@ from socket import MSG_DONTWAIT, SHUT_RDWR
 from time import monotonic
 
 from prefork.http.memory_budget import MemoryBudget
+from prefork.http.reader import State
 from prefork.http.request import Request
 from prefork.http.response_head import CONTINUE
 from prefork.http.streamed_body import StreamedBody
@@ -33,7 +34,8 @@ _DONTWAIT = int(MSG_DONTWAIT)
 _LOST = EPOLLERR | EPOLLHUP
 
 _NEW, _IDLE, _QUEUED = ConnectionState.NEW, ConnectionState.IDLE, ConnectionState.QUEUED
-_CALL = ConnectionState.CALL
+_CALL, _CLOSED = ConnectionState.CALL, ConnectionState.CLOSED
+_START = State.START
 
 
 class AsgiConnection(HttpConnection):
@@ -52,39 +54,51 @@ class AsgiConnection(HttpConnection):
         """As for each HTTP connection; returns also while the application has a request."""
         self.proceeding = True
         try:
-            return self._proceed(call, record, now, leave_at, request)
+            began = now
+            exchange = self.exchange
+            if exchange is not None:
+                exchange.ready(now)
+                if self.exchange is None:
+                    now = monotonic()
+            elif request is None:
+                request = self._next_request(now)
+                if request is None:
+                    now = monotonic()
+            while True:
+                if request is not None:
+                    now = self.answer(request, call, record, now)
+                    if not leave_at and self._is_settled(now):
+                        return now
+                state = self.advance(now, leave_at)
+                if state is not _QUEUED or now - began > _TIME_SLICE:
+                    return now
+                request = self.take(now)
         finally:
             self.proceeding = False
 
-    def _proceed(
-        self,
-        call: Call,
-        record: ThreadRecord,
-        now: float,
-        leave_at: float,
-        request: Request | None,
-    ) -> float:
-        began = now
-        exchange = self.exchange
+    def _is_settled(self, now: float) -> bool:
+        """The outcome of `advance` in the most frequent cases, by a shorter way; False in others.
+
+        `now`: monotonic seconds."""
+        exchange, reader = self.exchange, self.reader
         if exchange is not None:
-            exchange.ready(now)
-            if self.exchange is None:
-                now = monotonic()
-        elif request is None:
-            request = self._next_request(now)
-            if request is None:
-                now = monotonic()
-        while True:
-            if request is not None:
-                now = self.answer(request, call, record, now)
-                exchange = self.exchange
-                if exchange is not None and not leave_at and exchange.state is _CALL:
-                    self.deadline = 0.0  # the outcome of `advance`, by a shorter way
-                    return now
-            state = self.advance(now, leave_at)
-            if state is not _QUEUED or now - began > _TIME_SLICE:
-                return now
-            request = self.take(now)
+            if exchange.state is not _CALL:
+                return False
+            self.deadline = 0.0
+            return True
+        if self.unsent is not None:
+            return False
+        if reader.state is _START and not (reader.unread or self._ended_unseen):
+            keepalive = self._rules.keepalive
+            self.deadline = now + keepalive if keepalive else 0.0
+            self.state = _IDLE
+            return True
+        if reader.last and not (reader.error or reader.surplus or self.broken):
+            self.allow_close()
+            self.deadline = 0.0
+            self.state = _CLOSED
+            return True
+        return False
 
     def _next_request(self, now: float) -> Request | None:
         """Goes on after an event outside of a call; returns a request that is complete by now."""
@@ -138,6 +152,10 @@ class AsgiConnection(HttpConnection):
     def end_exchange(self, request: Request, sent: int, *, last: bool) -> None:
         """The response is complete, with that many bytes of body; `last`: it is the last one."""
         self.exchange = None
+        if not (last or self.left or self.broken) and request.body is None:
+            self.response_size = sent  # all that is left to do
+            self.serving = None
+            return
         # What came before the end of the client is answered.
         self._end_call(request, sent, last=last or (self.left and not self.reader.pending))
 

@@ -23,6 +23,10 @@ class AsyncService(Service, Protocol):
     def full(self) -> bool:
         """There are as many calls as there may be: no further request is read."""
 
+    @property
+    def holds_back(self) -> bool:
+        """There are connections that were held back."""
+
     def release_held_back(self) -> None:
         """Reads of connections that were held back as many as there is room for."""
 

@@ -146,13 +146,16 @@ class AsyncWorkerLoop:
     def _turn(self) -> None:
         """Connections are ready."""
         self._turns += 1
+        self._scheduled = True  # what is to be done after this turn is done at its end
         service, record = self._service, self._record
         began = now = monotonic()
-        for fd, events in self._poller.wait(now, 0.0, _EVENTS):
-            now = service.serve_ready(fd, events, record, now)
-            if now - began > _TURN:
-                break
-        self._after()
+        try:
+            for fd, events in self._poller.wait(now, 0.0, _EVENTS):
+                now = service.serve_ready(fd, events, record, now)
+                if now - began > _TURN:
+                    break
+        finally:
+            self._after()
 
     def _woken(self) -> None:
         """A signal handler or a thread has something for us."""
@@ -198,7 +201,7 @@ class AsyncWorkerLoop:
         if full is not self._full:
             self._full = full
             self._accepting.set_full(full)
-        if not full:
+        if not full and service.holds_back:
             service.release_held_back()
         if self._look is None and (seconds := service.look_again):
             self._look = self._loop.call_later(seconds, self._look_at_calls)

@@ -493,9 +493,12 @@ class AsgiCall:
         self._owner.answered(self)
         connection = self.connection
         connection.end_exchange(self.request, self.sent, last=last)
-        wake_all(self._arrived)
-        wake_all(self._drained)
-        self._owner.settle(connection)
+        if self._arrived:
+            wake_all(self._arrived)
+        if self._drained:
+            wake_all(self._drained)
+        if not connection.proceeding:
+            self._owner.settle(connection)
 
     def _fail(self, problem: BaseException) -> None:
         """The application has raised an exception, in whatever state its response is."""

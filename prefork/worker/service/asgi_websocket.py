@@ -276,6 +276,8 @@ class AsgiWebsocket:
             if self._state is _OPEN:
                 self._close(clock.code, "no answer to a ping")
             self._finish()
+        if self.connection.broken:
+            self._lost()
 
     def stop(self, by: float, *, reload: bool) -> None:
         """Closes it now; its client has until `by` to answer."""
@@ -361,6 +363,8 @@ class AsgiWebsocket:
                 self._closed_by_client(session)
             elif not reader.whole or self._counted or self._queued >= _COUNTED:
                 self._count_held(session)
+            if self.connection.broken:
+                self._lost()  # the answer could not be sent, and the epoll may not say why
         if self._arrived and (queue or self._disconnect is not None):
             wake_all(self._arrived)
 
@@ -498,7 +502,10 @@ class AsgiWebsocket:
         if early:
             session.feed(early)
             self._take_messages(session)
-        self._owner.settle(connection)
+        if connection.broken:
+            self._lost()
+        else:
+            self._owner.settle(connection)
 
     async def _turn_to_send(self) -> None:
         """Of several tasks that send, the first one goes on first."""
