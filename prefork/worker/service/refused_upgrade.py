@@ -28,5 +28,6 @@ def refuse_upgrade(
         access.add(request.environ, problem.status, size, time(), 0.0)
     response = WsgiResponse(request, connection)
     del response.request
+    response.last = True
     response.ended = now
     return response
