@@ -13,14 +13,13 @@ import sys
 from collections.abc import Callable
 from time import monotonic
 
-from prefork import logs
-from prefork.unpatched import Lock, get_ident, select, sleep
-from prefork.worker.schedule.accept import WAKE, MainAcceptor, start_without_signals
+from prefork.unpatched import get_ident, select, sleep
+from prefork.worker.schedule.accept import WAKE, MainAcceptor
 from prefork.worker.schedule.handover import HOPS, Handover, HandoverMessage
-from prefork.worker.schedule.kernel_thread import KernelThread
 from prefork.worker.schedule.pending_work import PendingWork
 from prefork.worker.schedule.service_interface import Service
 from prefork.worker.schedule.threads import LeaderFollowers
+from prefork.worker.schedule.waiting_thread import WaitingThread
 
 _PATIENCE = 0.004
 """Seconds in the application after which other connections are not to wait for it."""
@@ -53,7 +52,7 @@ _CHECK_DESCRIPTORS = 1.0
 """Seconds between two checks for free descriptors while there were none."""
 
 
-class Watcher:
+class Watcher(WaitingThread):
     """The thread; asleep until `start`."""
 
     def __init__(
@@ -72,6 +71,7 @@ class Watcher:
         `inbox_stuck` reports to the master that there is no descriptor left for what is in the
         inbox, `sibling_silent` that the sibling of a slot does not read its own; it returns False
         if the report could not be sent."""
+        super().__init__()
         self._pending = pending
         self._main_acceptor = main_acceptor
         self._handover = handover
@@ -81,53 +81,20 @@ class Watcher:
         self._sibling_silent = sibling_silent
         self._service = service
         self._epoll = service.poller.fileno()
-        self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._main = get_ident()
-        self._thread: KernelThread | None = None
-        self._started = Lock()
-        self._started.acquire()
         self._quiet = 0
-        self._stopped = False
         self._forward_at = 0.0
         self._switch_interval = 0.0
         self._looks = self._busy = 0
         self._window_ends = 0.0
         self._work: tuple[tuple[int, float], dict[int, tuple[int, float]]] | None = None
 
-    def create(self) -> None:
-        """Creates the thread, which waits for `start` (main thread).
-
-        Raises RuntimeError if the kernel has no room for another thread."""
-        thread = KernelThread(self._run)
-        start_without_signals(thread)
-        self._thread = thread
-
     def start(self) -> None:
         """Begins to watch, or ends the thread if there can never be anything to do (main
         thread)."""
         if self._threads is None and self._handover.inbox is None:
             self._stopped = True
-        self._started.release()
-
-    def wake(self) -> None:
-        """Wakes it (any thread, or a signal handler)."""
-        os.eventfd_write(self._wakeup, 1)
-
-    def stop(self) -> None:
-        """Ends it for good; what it took out of the inbox is in `PendingWork.received` then."""
-        if self._thread is not None:
-            self._stopped = True
-            self.wake()
-            self._thread.join()
-            self._thread = None
-
-    def _run(self) -> None:
-        self._started.acquire()
-        try:
-            self._watch()
-        except BaseException as problem:
-            logs.event("error", "worker failed", traceback=logs.traceback_of(problem))
-            os._exit(1)
+        super().start()
 
     def _watch(self) -> None:
         pending = self._pending

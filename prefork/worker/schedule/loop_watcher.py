@@ -13,12 +13,10 @@ import os
 from collections.abc import Callable
 from time import monotonic
 
-from prefork import logs
-from prefork.unpatched import Lock, select
-from prefork.worker.schedule.accept import start_without_signals
+from prefork.unpatched import select
 from prefork.worker.schedule.handover import Handover
-from prefork.worker.schedule.kernel_thread import KernelThread
 from prefork.worker.schedule.service_interface import Service
+from prefork.worker.schedule.waiting_thread import WaitingThread
 
 _PATIENCE = 0.005
 """Seconds without a turn, while events wait, after which the loop counts as blocked."""
@@ -29,53 +27,15 @@ _AGAIN = 0.02
 _EVENTS = 64
 
 
-class LoopWatcher:
+class LoopWatcher(WaitingThread):
     """The thread; asleep until `start`."""
 
     def __init__(self, service: Service, handover: Handover, turns: Callable[[], int]) -> None:
         """`turns`: how many turns the loop has made."""
+        super().__init__()
         self._service = service
         self._handover = handover
         self._turns = turns
-        self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._started = Lock()
-        self._started.acquire()
-        self._stopped = False
-        self._thread: KernelThread | None = None
-
-    def create(self) -> None:
-        """Creates the thread, which waits for `start` (main thread).
-
-        Raises RuntimeError if the kernel has no room for another thread."""
-        thread = KernelThread(self._run)
-        start_without_signals(thread)
-        self._thread = thread
-
-    def start(self) -> None:
-        """Begins to watch (main thread)."""
-        self._started.release()
-
-    def wake(self) -> None:
-        """There may be siblings now (any thread, or a signal handler)."""
-        os.eventfd_write(self._wakeup, 1)
-
-    def stop(self) -> None:
-        """Ends it for good."""
-        if self._thread is not None and self._started.locked():
-            self._started.release()
-        self._stopped = True
-        self.wake()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-
-    def _run(self) -> None:
-        self._started.acquire()
-        try:
-            self._watch()
-        except BaseException as problem:
-            logs.event("error", "worker failed", traceback=logs.traceback_of(problem))
-            os._exit(1)
 
     def _watch(self) -> None:
         both, own = select.poll(), select.poll()
