@@ -1,7 +1,7 @@
 """`prefork migrate`: translates the configuration of another server."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import click
 
@@ -17,6 +17,22 @@ from prefork.migrate.start_line import shown_words
 from prefork.migrate.uwsgi import migrate as migrate_uwsgi
 
 
+def _command_line(metavar: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Adds the parameter `arguments`: words that are another server's, also if they begin with a
+    hyphen."""
+    return click.argument(
+        "arguments",
+        metavar=metavar,
+        nargs=-1,
+        required=True,
+        type=click.UNPROCESSED,
+        shell_complete=files,
+    )
+
+
+_OTHERS_OPTIONS = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+
+
 @click.group("migrate", short_help="Translate the configuration of another server.")
 def command() -> None:
     """Translate the configuration of another server into a file for prefork.
@@ -27,18 +43,8 @@ def command() -> None:
     """
 
 
-@command.command(
-    "gunicorn",
-    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
-)
-@click.argument(
-    "arguments",
-    metavar="FILE [APP] | ARGUMENTS... | -- COMMAND...",
-    nargs=-1,
-    required=True,
-    type=click.UNPROCESSED,
-    shell_complete=files,
-)
+@command.command("gunicorn", context_settings=_OTHERS_OPTIONS)
+@_command_line("FILE [APP] | ARGUMENTS... | -- COMMAND...")
 def gunicorn(arguments: tuple[str, ...]) -> None:
     """Print the TOML for FILE, a gunicorn.conf.py, or for a gunicorn command line.
 
@@ -67,8 +73,8 @@ def gunicorn(arguments: tuple[str, ...]) -> None:
         )
         if not document.holds("server.app"):
             raise SourceError(
-                f"{gathered.shown}: no application is named; add it, as in prefork migrate gunicorn"
-                f" {shown_words(words)} shop.wsgi:application"
+                f"{gathered.shown}: "
+                + _no_application(f"gunicorn {shown_words(words)} shop.wsgi:application")
             )
     except SourceError as error:
         raise click.ClickException(printable(str(error), keep="\n")) from None
@@ -100,7 +106,7 @@ def _add_asgi(server: str, example: str) -> None:
 
     @command.command(
         server,
-        context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+        context_settings=_OTHERS_OPTIONS,
         short_help=f"Print the TOML for a command line of {server}.",
         help=f"""Print the TOML for ARGUMENTS of {server}, or for COMMAND, a start line of it.
 
@@ -111,21 +117,13 @@ def _add_asgi(server: str, example: str) -> None:
           prefork migrate {server} -- {server} {example} > site.toml
         """,
     )
-    @click.argument(
-        "arguments",
-        metavar="ARGUMENTS... | -- COMMAND...",
-        nargs=-1,
-        required=True,
-        type=click.UNPROCESSED,
-        shell_complete=files,
-    )
+    @_command_line("ARGUMENTS... | -- COMMAND...")
     def migrate_asgi(arguments: tuple[str, ...]) -> None:
         try:
             document = migrate_start_line(gather_asgi(server, arguments, os.environ))
             if not document.holds("server.app"):
                 raise SourceError(
-                    f"no application is named; add it, as in prefork migrate {server}"
-                    f" {shown_words(arguments)} shop.asgi:application"
+                    _no_application(f"{server} {shown_words(arguments)} shop.asgi:application")
                 )
         except SourceError as error:
             raise click.ClickException(printable(str(error), keep="\n")) from None
@@ -135,6 +133,10 @@ def _add_asgi(server: str, example: str) -> None:
 _add_asgi("uvicorn", "shop.main:app --port 8000 --workers 4")
 _add_asgi("hypercorn", "shop.main:app --bind :8000 --workers 4")
 _add_asgi("daphne", "-b 0.0.0.0 -p 8000 shop.asgi:application")
+
+
+def _no_application(better: str) -> str:
+    return f"no application is named; add it, as in prefork migrate {better}"
 
 
 def _is_file(word: str) -> bool:
