@@ -52,9 +52,7 @@ class Reaper(Periodic):
         logs.event(
             level,
             "worker exited" if expected else "worker died",
-            slot=child.slot,
-            pid=child.pid,
-            generation=child.generation.number,
+            **child.log_fields,
             how=death.how,
             **({"during": "; ".join(call.line for call in calls)} if calls else {}),
         )

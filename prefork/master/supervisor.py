@@ -308,9 +308,7 @@ def _note_ready(child: Child, report: channel.ReadyReport) -> None:
     logs.event(
         "info",
         "worker ready",
-        slot=child.slot,
-        pid=child.pid,
-        generation=child.generation.number,
+        **child.log_fields,
         **({"loop": report.loop} if report.loop else {}),
     )
     if report.asgi:

@@ -26,6 +26,10 @@ class Worker:
     worker: Any = None
 
     @property
+    def log_fields(self) -> dict[str, int]:
+        return {"slot": self.slot, "pid": self.pid, "generation": self.generation.number}
+
+    @property
     def generation(self) -> Any:
         workers = SimpleNamespace(slow_request=self.limit, boot_timeout=self.boot_timeout)
         return SimpleNamespace(number=1, config=SimpleNamespace(workers=workers))

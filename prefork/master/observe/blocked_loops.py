@@ -96,8 +96,6 @@ class BlockedLoops(Periodic):
 
 def _fields(child: Child, since: float, now: float) -> dict[str, object]:
     return {
-        "slot": child.slot,
-        "pid": child.pid,
-        "generation": child.generation.number,
+        **child.log_fields,
         "elapsed": round(now - since, 3),
     }

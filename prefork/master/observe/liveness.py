@@ -207,9 +207,7 @@ def _reason(pid: int) -> str:
 
 def _fields(child: Child, suspect: _Suspect, now: float) -> dict[str, Any]:
     return {
-        "slot": child.slot,
-        "pid": child.pid,
-        "generation": child.generation.number,
+        **child.log_fields,
         "elapsed": round(now - suspect.since, 3),
     }
 

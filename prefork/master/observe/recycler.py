@@ -69,9 +69,7 @@ def recycle(pool: Pool, ledger: Ledger, child: Child, limit: RestartReason, reas
     logs.event(
         "info",
         "worker to be recycled",
-        slot=child.slot,
-        pid=child.pid,
-        generation=child.generation.number,
+        **child.log_fields,
         reason=reason,
     )
     return True

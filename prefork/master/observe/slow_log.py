@@ -83,9 +83,7 @@ def _report_boot(child: Child, now: float, stacks: str) -> None:
     logs.event(
         "warning",
         "worker boots slowly",
-        slot=child.slot,
-        pid=child.pid,
-        generation=child.generation.number,
+        **child.log_fields,
         elapsed=round(now - child.forked_at, 3),
         **({"traceback": stacks} if stacks else {}),
     )

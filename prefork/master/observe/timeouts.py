@@ -62,9 +62,7 @@ def _report(child: Child, late: list[CallRecord], now: float, stacks: str) -> No
 def call_fields(child: Child, call: CallRecord, now: float) -> dict[str, Any]:
     """The fields of an event about a call that runs."""
     return {
-        "slot": child.slot,
-        "pid": child.pid,
-        "generation": child.generation.number,
+        **child.log_fields,
         "request": call.line,
         "peer": call.peer or None,
         "request_id": call.id or None,

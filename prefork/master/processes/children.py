@@ -68,6 +68,11 @@ class Child(Struct, eq=False, weakref=True):
     def slot(self) -> int:
         return self.worker.slot
 
+    @property
+    def log_fields(self) -> dict[str, int]:
+        """By which an event names it."""
+        return {"slot": self.slot, "pid": self.pid, "generation": self.generation.number}
+
 
 _BATCH = 64
 """Reports of one child that are read at once: one that never ends would keep the master from all
@@ -375,9 +380,7 @@ class Children(Periodic):
         logs.event(
             "error",
             "worker killed",
-            slot=child.slot,
-            pid=child.pid,
-            generation=child.generation.number,
+            **child.log_fields,
             reason=f"it sent a report that cannot be read: {problem}",
         )
         self.signal(child, signal.SIGKILL)

@@ -89,9 +89,7 @@ class SlowClients:
                 logs.event(
                     "info",
                     "worker stays for its clients",
-                    slot=child.slot,
-                    pid=child.pid,
-                    generation=child.generation.number,
+                    **child.log_fields,
                     clients=stats.held,
                 )
             self._pool.postpone(worker, until)
