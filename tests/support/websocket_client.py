@@ -1,5 +1,8 @@
 """Clients of WebSockets: a real one, and one that sends bytes by hand."""
 
+import select
+import ssl
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,10 +20,43 @@ HANDSHAKE = (
 """Of a path, as bytes."""
 
 
+class LockedSSLSocket(ssl.SSLSocket):
+    """Reads and writes of two threads, one at a time.
+
+    The client of websockets has a thread that reads while another writes.  CPython 3.11
+    has no lock for that: when session tickets were read during the first write, OpenSSL reported
+    the end of the connection (in one of about 400 handshakes beside other work)."""
+
+    def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
+        while True:
+            with self._lock:
+                self.setblocking(False)  # a ticket makes it readable, and there is nothing to read
+                try:
+                    return super().recv(buflen, flags)
+                except ssl.SSLWantReadError:
+                    pass
+                finally:
+                    self.setblocking(True)
+            select.select([self], [], [])
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        with self._lock:
+            super().sendall(data, flags)
+
+    @property
+    def _lock(self) -> threading.Lock:
+        """SSLSocket makes its instances by a way of its own, without __init__."""
+        lock: threading.Lock = self.__dict__.setdefault("lock", threading.Lock())
+        return lock
+
+
 @contextmanager
 def websocket(server: Server, path: str, **options: Any) -> Iterator[ClientConnection]:
     """A client of the package websockets; for `options` see its `connect`."""
-    scheme = "wss" if "ssl" in options else "ws"
+    scheme = "ws"
+    if "ssl" in options:
+        scheme = "wss"
+        options["ssl"].sslsocket_class = LockedSSLSocket
     with connect(
         f"{scheme}://127.0.0.1:{server.port}{path}",
         open_timeout=PATIENCE,
