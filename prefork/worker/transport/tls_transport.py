@@ -28,6 +28,11 @@ _NO_WAIT = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 class TlsTransport:
     """A connected socket that speaks TLS as a server."""
 
+    __slots__ = (
+        *("_begun", "_incoming", "_opened", "_outgoing", "_rest", "_sealed", "_tls"),
+        *("ended", "plain"),
+    )
+
     def __init__(self, sock: socket.SocketType, context: ssl.SSLContext) -> None:
         self.plain = sock
         self._incoming = ssl.MemoryBIO()
@@ -108,14 +113,14 @@ class TlsTransport:
 
     def _open(self) -> bytes:
         """Decrypts all complete records that were read."""
-        parts = []
+        parts: list[bytes] = []
         incoming, outgoing = self._incoming, self._outgoing
         try:
             while part := self._tls.read(_RECORD):
-                parts.append(part)
                 if not incoming.pending and not outgoing.pending:
                     # That was the last one.  To be told so by another read takes as long as this.
-                    return part if len(parts) == 1 else b"".join(parts)
+                    return b"".join((*parts, part)) if parts else part
+                parts.append(part)
             self.ended = True
         except ssl.SSLWantReadError:
             pass
@@ -137,6 +142,15 @@ class TlsTransport:
         Raises BlockingIOError if it takes none, OSError if the connection is lost.
         """
         sent, size = 0, len(data)
+        if 0 < size <= _RECORD and not (self._sealed or self._rest):
+            # What the loop below comes to for a single record that the kernel takes at once.
+            self._sealed = self._tls.write(data)
+            self._rest = rest = self._outgoing.read()
+            taken = self.plain.send(rest, _NO_WAIT)
+            if taken == len(rest):
+                self._rest, self._sealed = b"", 0
+                return size
+            self._rest = rest[taken:]
         try:
             while sent < size:
                 if not self._sealed:
