@@ -146,7 +146,8 @@ class Site:
         self._precompressed = precompressed
 
         self._known: dict[str, _Known] = {}
-        self._contents = 0  # bytes in them
+        # Bytes in them. Racy: two threads that keep a content at once may count one of them.
+        self._contents = 0
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         try:
