@@ -12,18 +12,18 @@ _CRLF = b"\r\n"
 _EMPTY_LINE = b"\r\n\r\n"
 
 
-def find_empty_line(data: bytes, at: int = 0) -> int:
-    """As data.find(b"\\r\\n\\r\\n", at)."""
-    start, stop = _long_line(data, at)
+def find_empty_line(data: bytes) -> int:
+    """As data.find(b"\\r\\n\\r\\n")."""
+    start, stop = _long_line(data)
     if not stop:
-        return data.find(_EMPTY_LINE, at)
-    found = data.find(_EMPTY_LINE, at, start + 1)
+        return data.find(_EMPTY_LINE)
+    found = data.find(_EMPTY_LINE, 0, start + 1)
     return found if found >= 0 else data.find(_EMPTY_LINE, stop - 1)
 
 
 def split_lines(data: bytes) -> list[bytes]:
     """As data.split(b"\\r\\n")."""
-    start, stop = _long_line(data, 0)
+    start, stop = _long_line(data)
     if not stop:
         return data.split(_CRLF)
     lines = data[: start + 1].split(_CRLF)
@@ -34,12 +34,12 @@ def split_lines(data: bytes) -> list[bytes]:
     return lines
 
 
-def _long_line(data: bytes, at: int) -> tuple[int, int]:
+def _long_line(data: bytes) -> tuple[int, int]:
     """Where the LF before a line and the LF behind it are, or the end of the data, if it takes half
-    of the bytes from `at` on; else (0, 0)."""
-    middle = (at + len(data)) // 2
-    start = data.rfind(b"\n", at, middle)
+    of the bytes; else (0, 0)."""
+    middle = len(data) // 2
+    start = data.rfind(b"\n", 0, middle)
     stop = data.find(b"\n", middle)
     if stop < 0:
         stop = len(data)
-    return (start, stop) if start >= 0 and stop - start > middle - at else (0, 0)
+    return (start, stop) if start >= 0 and stop - start > middle else (0, 0)

@@ -264,7 +264,12 @@ class RequestReader:
                     "",
                     known.fields,
                 )
-            end = data.find(b"\r\n\r\n") if len(data) < LONG else find_empty_line(data)
+            if len(data) >= LONG and data.endswith(
+                b"\r\n\r\n"
+            ):  # a head without a body, most likely
+                end = find_empty_line(data)
+            else:
+                end = data.find(b"\r\n\r\n")
             if end > 0 and data[0] > 32:
                 return self._read_head(data, 0, end)
             return self._start(data, 0)
@@ -292,7 +297,7 @@ class RequestReader:
                 return None
             if at == len(data):
                 return None
-        end = find_empty_line(data, at)
+        end = data.find(b"\r\n\r\n", at)
         if end >= 0:
             return self._read_head(data, at, end)
         partial = _Partial(data[at:], HeadScan(self._lines, self._limits))
