@@ -111,7 +111,7 @@ def test_it_runs_in_an_empty_environment(installed: Path, tmp_path: Path) -> Non
         env=environ,
     ) as server:
         try:
-            until((tmp_path / "s").exists, "its socket")
+            until(lambda: accepts(tmp_path / "s"), "its socket")
             done = run(
                 installed / "prefork",
                 "get",

@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.load import Connection, Gate, running_load
 from tests.support.server import Server, Start
+from tests.support.sockets import accepts
 from tests.support.waiting import until
 
 BASIC = "tests.apps.basic:app"
@@ -383,7 +384,7 @@ def test_the_traceback_of_an_application_goes_into_the_file_of_the_error_log(
 @pytest.mark.parametrize("key", ["error", "access"])
 def test_a_full_disk_costs_no_request(start: Start, key: str) -> None:
     server = start(BASIC, "--workers", "2", "--set", f"log.{key}=/dev/full")
-    until(lambda: server.control.exists(), "it can be asked")
+    until(lambda: accepts(server.control), "it can be asked")
 
     def status() -> dict[str, Any]:
         told: dict[str, Any] = server.status()

@@ -117,10 +117,18 @@ def test_they_go_on_over_kills_reloads_and_an_upgrade(
         sent += number
 
     load(20)
-    every = look()
-    assert value(every, "prefork_requests_total", status="2xx") == 20
-    assert value(every, "prefork_request_duration_seconds_count") == 20
-    assert value(every, "prefork_workers", state="idle") == 2
+
+    def all_counted() -> Samples | None:
+        every = look()
+        counts = (
+            value(every, "prefork_requests_total", status="2xx"),
+            value(every, "prefork_request_duration_seconds_count"),
+            value(every, "prefork_workers", state="idle"),
+        )
+        return every if counts == (20, 20, 2) else None
+
+    # A request is counted when its answer is on its way.
+    every = until(all_counted, "20 requests, and two workers that are idle")
     (listener,) = server.addresses[:1]
     assert value(every, "prefork_listen_queue_depth", listener=listener) == 0
     pids = {dict(labels)["pid"] for name, labels in every if name == "prefork_worker_pss_bytes"}
