@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: serve test test-all test-lowest test-newest lint docs lock system-packages bench bench-quick bench-packages chaos abuse takeover autobahn fuzz share release deb test-deb test-image nightly coverage help clean
+.PHONY: serve test test-all test-lowest test-newest lint docs lock system-packages bench bench-quick bench-packages chaos abuse takeover autobahn fuzz share release wheel-compiled deb test-deb test-image nightly coverage help clean
 
 # A terminal is shown how far pip is; a log is not.
 PIP := $(BIN)/python -m pip --disable-pip-version-check $(if $(MAKE_TERMOUT),,--quiet)
@@ -138,6 +138,10 @@ share: $(VENV)/.test  ## man pages and completion, made from the code
 # Builds dist/, checks it, and runs what is installed of it; with TAG=1 the commit is tagged.
 release: $(VENV)/.release  ## dist/, built, checked, installed and run; TAG=1 tags it
 	$(BIN)/python -m tools.release $(if $(TAG),--tag)
+
+# A wheel for this machine and this Python in dist/, with the way of a request compiled: setup.py.
+wheel-compiled: $(VENV)/.release  ## a compiled wheel for this machine in dist/
+	PREFORK_COMPILE=1 $(BIN)/python -m build --wheel --no-isolation --outdir dist
 
 # A Debian package for the Debian and the Python of this machine; tools/debian.py says how it is made.
 deb: $(VENV)/.release  ## a Debian package in dist/

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from io import BufferedReader, FileIO
 from types import TracebackType
-from typing import IO, Any, Protocol
+from typing import IO, Any, Final
 
 from prefork.apps.file_slice import FileSlice
 from prefork.http.composed_head import ResponseFraming, ResponseHead
@@ -20,6 +20,7 @@ from prefork.http.response_head import (
     too_long,
     too_short,
 )
+from prefork.http.response_sink import CallOutcome, ResponseSink
 from prefork.http.streamed_body import BodyError
 from prefork.unpatched import Lock, RLock
 
@@ -29,34 +30,10 @@ Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 Failed = Callable[[Request, BaseException], None]
 """Is called with an application's exception."""
 
-_NONE, _LENGTH = ResponseFraming.NONE, ResponseFraming.LENGTH
-_CHUNKED, _CLOSE = ResponseFraming.CHUNKED, ResponseFraming.CLOSE
-
-
-class ResponseSink(Protocol):
-    """Where the bytes of a response go."""
-
-    closing: bool
-    """This is the connection's last response: the worker is on its way out."""
-
-    @property
-    def broken(self) -> bool:
-        """The client is gone, or was answered by another thread: nothing more will be sent."""
-
-    def send(self, data: bytes) -> None: ...
-
-    def send_piece(self, data: bytes) -> None:
-        """Sends a part of a body of which the application has to make the rest."""
-
-    def send_file(self, head: bytes, fd: int, offset: int, count: int) -> None: ...
-
-    def send_interim(self, data: bytes) -> None: ...
-
-    def ends_with_close(self) -> None:
-        """The end of the connection will be that of the response."""
-
-    def break_off(self) -> None:
-        """The response stays incomplete, and the client has to see that."""
+_NONE: Final = ResponseFraming.NONE
+_LENGTH: Final = ResponseFraming.LENGTH
+_CHUNKED: Final = ResponseFraming.CHUNKED
+_CLOSE: Final = ResponseFraming.CLOSE
 
 
 class FileWrapper:
@@ -112,11 +89,11 @@ def _is_plain(file: object) -> bool:
     return type(file) is FileIO and file.readable() and vars(file).keys().isdisjoint(_READING)
 
 
-_READING = frozenset({"read", "readinto", "readall", "read1", "fileno", "tell"})
+_READING: Final = frozenset({"read", "readinto", "readall", "read1", "fileno", "tell"})
 
 
-_TOO_EARLY = "start_response was not called before the body began"
-_TOO_LATE = "write() was called after the end of the response"
+_TOO_EARLY: Final = "start_response was not called before the body began"
+_TOO_LATE: Final = "write() was called after the end of the response"
 
 _creating_lock = Lock()
 """Held while a response gets its lock."""
@@ -134,21 +111,20 @@ def _joined(pieces: Sequence[bytes]) -> bytes:
         raise MisbehavedApplication(f"the body must be bytes, not {wrong.__name__}") from None
 
 
-class WsgiResponse:
+class WsgiResponse(CallOutcome):
     """One response under way."""
+
+    __deletable__ = ("request",)  # for mypyc
 
     __slots__ = (
         "_left",
         "_lock",
         "_out",
         "_over",
-        "ended",
         "failure",
         "head",
         "headers",
-        "last",
         "request",
-        "sent",
         "status",
     )
 

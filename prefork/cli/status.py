@@ -68,7 +68,7 @@ def command(target: str | None, control: str | None, as_json: bool, slot: int | 
 def _status_lines(server: ServerStatus) -> list[str]:
     header = [
         f"pid {server.pid}",
-        f"prefork {server.version}",
+        f"prefork {server.version}{' (compiled)' if server.build == 'compiled' else ''}",
         f"generation {server.generation}{', reloading' if server.reloading else ''}",
         f"up {duration(server.uptime)}",
         f"target {quantity(server.target, 'worker')}{_bounds(server.bounds)}",

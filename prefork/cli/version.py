@@ -7,18 +7,20 @@ from collections.abc import Iterator
 from importlib import metadata
 
 from prefork import __version__
+from prefork.compiled import BUILD
 
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _EXTRA = re.compile(r"extra == ['\"]([\w-]+)['\"]")
 
 
 def lines() -> list[str]:
-    """The versions of prefork, Python, the kernel and each library, one a line."""
+    """The versions of prefork, Python and the kernel, the build, and each library, one a line."""
     system = os.uname()
     return [
         f"prefork {__version__}",
         f"Python {platform.python_version()} ({platform.python_implementation()})",
         f"{system.sysname} {system.release} {system.machine}, {' '.join(platform.libc_ver())}",
+        f"Build: {BUILD}",
         *_libraries(),
     ]
 

@@ -163,6 +163,7 @@ class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A server.
 
     file: the absolute path of its configuration file, "" if it has none.
+    build: "compiled" or "pure Python".
     uptime: in seconds.
     listeners: those that are open; a server that stops closes them.
     target: the number of workers that it is to have.
@@ -182,6 +183,7 @@ class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     file: str = ""
     pid: int
     version: str
+    build: str = ""
     generation: int
     uptime: float
     listeners: list[str]

@@ -4,33 +4,38 @@ The grammar is RFC 9112 section 5 and RFC 9110 section 5.  A line has no CRLF at
 """
 
 import re
+from typing import Final
 
 from prefork.http.head_rules import Reject, cgi_name
 
-_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++").fullmatch  # token, RFC 9110 section 5.6.2
+_NAME: Final = re.compile(
+    rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
+).fullmatch  # token, RFC 9110 section 5.6.2
 
 # What a value may consist of (RFC 9110 section 5.5): VCHAR, obs-text, SP and HTAB.
 # Each of those is left as it is here, and each other byte is not.
-_VALUE = bytes(each if each == 9 or (each >= 32 and each != 127) else 32 for each in range(256))
+_VALUE: Final = bytes(
+    each if each == 9 or (each >= 32 and each != 127) else 32 for each in range(256)
+)
 
-_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
+_CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
 
-_PRINTABLE_LIMIT = 128
+_PRINTABLE_LIMIT: Final = 128
 """Characters up to which `str.isprintable` is faster than `bytes.translate`."""
 
-_SEARCH_LIMIT = 64
+_SEARCH_LIMIT: Final = 64
 """Bytes up to which a search is faster than `bytes.translate`."""
 
-_LINES_KEPT = 512
-LINE_SIZE = 256
+_LINES_KEPT: Final = 512
+LINE_SIZE: Final = 256
 """Bytes of a line that is kept, at most."""
-_NAMES_KEPT = 512
-_NAME_SIZE = 64
+_NAMES_KEPT: Final = 512
+_NAME_SIZE: Final = 64
 
 # The fields whose lines are kept: clients send them unchanged with request after request, and they
 # hold nothing secret or personal.  Cookie, Authorization, and each name that is unknown here are
 # not among them, and neither are those that differ each time (Referer, If-None-Match, ids).
-_KEPT = frozenset(
+_KEPT: Final = frozenset(
     b"accept accept-charset accept-encoding accept-language access-control-request-headers "
     b"access-control-request-method cache-control connection content-encoding content-length "
     b"content-type dnt expect host http2-settings keep-alive origin pragma priority range "

@@ -7,7 +7,7 @@ problem of a head is reported depends on its bytes alone, not on the pieces in w
 
 import re
 from sys import maxsize
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from prefork.http.field_lines import LINE_SIZE, FieldLines, has_control
 from prefork.http.head_rules import Reject, check_authority, known_authorities, split_target
@@ -17,32 +17,32 @@ from prefork.http.request import Environ
 from prefork.http.untrusted_proxy import untrusted_proxies
 from prefork.quantity import quantity
 
-CHUNKED = -1
+CHUNKED: Final = -1
 """In place of a body's length: it comes in chunks."""
 
-_PROTOCOLS = frozenset({"HTTP/1.1", "HTTP/1.0"})
+_PROTOCOLS: Final = frozenset({"HTTP/1.1", "HTTP/1.0"})
 
 # RFC 9110 section 9.1: methods are case-sensitive tokens, and any token may be one.  These are the
 # ones that are not checked each time; CONNECT is refused, and is not among them.
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
-_METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++").fullmatch
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
+_METHOD: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++").fullmatch
 
 # RFC 9112 section 3 allows to split at any run of spaces.  Other white space is refused.
-_REQUEST_LINE = re.compile(rb"([^ ]++) ++([^ ]++) ++([^ ]++)").fullmatch
-_SIMPLE_REQUEST = re.compile(rb"[^ ]++ ++/[^ ]*+").fullmatch  # HTTP/0.9
-_OTHER_VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]|(?:RTSP|ICE)/.*+").fullmatch
-_NOT_VCHAR = re.compile(rb"[^\x20-\x7e]").search
+_REQUEST_LINE: Final = re.compile(rb"([^ ]++) ++([^ ]++) ++([^ ]++)").fullmatch
+_SIMPLE_REQUEST: Final = re.compile(rb"[^ ]++ ++/[^ ]*+").fullmatch  # HTTP/0.9
+_OTHER_VERSION: Final = re.compile(rb"HTTP/[0-9]\.[0-9]|(?:RTSP|ICE)/.*+").fullmatch
+_NOT_VCHAR: Final = re.compile(rb"[^\x20-\x7e]").search
 
 # Lists that a client sends on several lines are joined by a comma (RFC 9110 section 5.3); these
 # are no lists.
-_SINGULAR = frozenset({"CONTENT_LENGTH", "CONTENT_TYPE", "HTTP_HOST"})
+_SINGULAR: Final = frozenset({"CONTENT_LENGTH", "CONTENT_TYPE", "HTTP_HOST"})
 
-_PERSISTENCE = {"keep-alive": True, "Keep-Alive": True, "close": False}
+_PERSISTENCE: Final = {"keep-alive": True, "Keep-Alive": True, "close": False}
 
 # RFC 9110 section 8.6: a length may have any number of digits.  One of 2^64 or more is refused,
 # since others would take it for a smaller one.
-_LENGTH = re.compile(r"0*+([0-9]{0,20}+)").fullmatch
-_LENGTH_MAX = (1 << 64) - 1
+_LENGTH: Final = re.compile(r"0*+([0-9]{0,20}+)").fullmatch
+_LENGTH_MAX: Final = (1 << 64) - 1
 
 
 Head = tuple[Environ, bytes, bool, bool, int, bool]

@@ -1,23 +1,24 @@
 """Rules for parts of a request's head: names for CGI (RFC 3875, PEP 3333), targets, authorities."""
 
 import re
+from typing import Final
 
-TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 """RFC 9110 section 5.6.2."""
 
-_ABSOLUTE = re.compile(rb"https?://([^/?]*)(.*)", re.IGNORECASE | re.DOTALL)
+_ABSOLUTE: Final = re.compile(rb"https?://([^/?]*)(.*)", re.IGNORECASE | re.DOTALL)
 
 # uri-host [ ":" port ] of RFC 3986 section 3.2, without user information; empty where the target
 # URI has no authority (RFC 9112 section 3.2).
-_AUTHORITY = re.compile(
+_AUTHORITY: Final = re.compile(
     r"(?:\[(?:[0-9A-Fa-f:.]+|[vV][0-9A-Fa-f]+\.[0-9A-Za-z\-._~!$&'()*+,;=:]+)\]"
     r"|(?:[0-9A-Za-z\-._~!$&'()*+,;=]|%[0-9A-Fa-f]{2})*)(?::([0-9]*))?"
 )
-_PORT_MAX = 65535
+_PORT_MAX: Final = 65535
 
-_FORWARDING = re.compile(rb"forwarded|x-forwarded-.*", re.IGNORECASE)
+_FORWARDING: Final = re.compile(rb"forwarded|x-forwarded-.*", re.IGNORECASE)
 
-_NAMES_KEPT = 1024
+_NAMES_KEPT: Final = 1024
 _names: dict[bytes, str] = {b"Content-Type": "CONTENT_TYPE", b"Content-Length": "CONTENT_LENGTH"}
 
 
@@ -79,9 +80,9 @@ def split_target(target: bytes, method: bytes) -> tuple[str, str, str | None]:
     return path.decode("latin-1"), query.decode("latin-1"), host
 
 
-_ENCODED = re.compile(rb"%([0-9A-Fa-f]{2})")
-_HEX = b"0123456789ABCDEFabcdef"
-_OF_HEX = {bytes((a, b)): bytes((int(bytes((a, b)), 16),)) for a in _HEX for b in _HEX}
+_ENCODED: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
+_HEX: Final = b"0123456789ABCDEFabcdef"
+_OF_HEX: Final = {bytes((a, b)): bytes((int(bytes((a, b)), 16),)) for a in _HEX for b in _HEX}
 
 
 def unquote(path: bytes) -> bytes:
@@ -94,7 +95,7 @@ def unquote(path: bytes) -> bytes:
     return b"".join(parts)
 
 
-_AUTHORITIES_KEPT = 1024
+_AUTHORITIES_KEPT: Final = 1024
 known_authorities: set[str] = set()
 """Values of Host that were found right: to look one up takes a tenth of what checking it takes."""
 

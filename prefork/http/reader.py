@@ -17,6 +17,7 @@ socket or a clock: the owner feeds bytes and takes requests.
 import re
 from enum import Enum
 from io import BytesIO
+from typing import Final
 
 from prefork.http.chunked import ChunkedDecoder
 from prefork.http.field_lines import FieldLines
@@ -34,17 +35,17 @@ Peer = tuple[str, str]
 
 # RFC 9112 section 2.2: empty lines before a request line are ignored.  A bare CR or LF is ignored
 # there as well: no request line can begin with one, so that nobody finds another request behind it.
-_EMPTY_LINES = re.compile(rb"[\r\n]*+").match
+_EMPTY_LINES: Final = re.compile(rb"[\r\n]*+").match
 
 # Longer than any that is known: of a refused request it is asked whether it is HEAD, no more.
-_METHOD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}+) ").match
+_METHOD: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]{1,32}+) ").match
 
-_LINE_MIN = 8192
+_LINE_MIN: Final = 8192
 """Bytes of request line that are allowed for where empty lines before it are counted."""
 
 _NOTHING: Environ = {}
 
-FIELD_LINES = FieldLines()
+FIELD_LINES: Final = FieldLines()
 """Of all connections whose peer is no trusted proxy."""
 
 
@@ -58,7 +59,11 @@ class State(Enum):
     END = "nothing"
 
 
-_START, _HEAD, _LENGTH, _CHUNKED, _END = State
+_START: Final = State.START
+_HEAD: Final = State.HEAD
+_LENGTH: Final = State.LENGTH
+_CHUNKED: Final = State.CHUNKED
+_END: Final = State.END
 
 
 class _Partial:

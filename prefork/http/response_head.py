@@ -30,16 +30,16 @@ _HOP_BY_HOP: Final = frozenset(
     }
 )
 _BODILESS: Final = frozenset({204, 205, 304})
-_STATUS = re.compile(r"[2-9][0-9]{2}(?: [\t\x20-\x7e\x80-\xff]*)?")
-_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110 section 5.5
-_LENGTH_DIGITS = 18
+_STATUS: Final = re.compile(r"[2-9][0-9]{2}(?: [\t\x20-\x7e\x80-\xff]*)?")
+_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110 section 5.5
+_LENGTH_DIGITS: Final = 18
 _DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS: Final = (
     *("Jan", "Feb", "Mar", "Apr", "May", "Jun"),
     *("Jul", "Aug", "Sep", "Oct", "Nov", "Dec"),
 )
-_KEPT = 1024
-_VALUE_KEPT = 256
+_KEPT: Final = 1024
+_VALUE_KEPT: Final = 256
 """Characters of a value up to which its line is kept."""
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -63,10 +63,15 @@ class HeaderKind(Enum):
 
 
 # Bound once: an enum's member is looked up by a descriptor, at 80 ns each time in CPython 3.11.
-_PLAIN, _SECRET = HeaderKind.PLAIN, HeaderKind.SECRET
-_IS_LENGTH, _IS_CLOSE, _IS_DROPPED = HeaderKind.LENGTH, HeaderKind.CLOSE, HeaderKind.DROPPED
-_NONE, _LENGTH_FRAMED = ResponseFraming.NONE, ResponseFraming.LENGTH
-_CHUNKED, _CLOSE_FRAMED = ResponseFraming.CHUNKED, ResponseFraming.CLOSE
+_PLAIN: Final = HeaderKind.PLAIN
+_SECRET: Final = HeaderKind.SECRET
+_IS_LENGTH: Final = HeaderKind.LENGTH
+_IS_CLOSE: Final = HeaderKind.CLOSE
+_IS_DROPPED: Final = HeaderKind.DROPPED
+_NONE: Final = ResponseFraming.NONE
+_LENGTH_FRAMED: Final = ResponseFraming.LENGTH
+_CHUNKED: Final = ResponseFraming.CHUNKED
+_CLOSE_FRAMED: Final = ResponseFraming.CLOSE
 
 _KINDS: Final = {
     "content-length": HeaderKind.LENGTH,
@@ -172,7 +177,7 @@ _Given = tuple[str, Headers, bool, bool, bool]
 _recent: dict[int, tuple[_Given, ResponseHead]] = {}
 """The last response of this second with a body of that size: what it was made of, and its head.
 The next one is most often the same."""
-_RECENT = 256
+_RECENT: Final = 256
 
 
 def name_server(named: bool) -> None:

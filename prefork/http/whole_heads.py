@@ -6,13 +6,15 @@ hold something secret, so that a head with one is not kept.  It is hello and the
 this; for all else it must cost next to nothing.
 """
 
+from typing import Final
+
 from prefork.http.field_lines import FieldLines
 from prefork.http.head_reader import Head
 from prefork.http.request import Environ, RepeatedRequest
 
-_HEADS_KEPT = 256
-_HEAD_SIZE = 2048
-_MARKS_KEPT = 1024
+_HEADS_KEPT: Final = 256
+_HEAD_SIZE: Final = 2048
+_MARKS_KEPT: Final = 1024
 
 
 class KnownHead(RepeatedRequest):

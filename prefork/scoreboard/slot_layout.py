@@ -14,25 +14,26 @@ are at least an interpreter's step apart.)
 
 import mmap
 import struct
+from typing import Final
 
 from prefork.capacity import THREADS_MAX, WORKER_SLOTS
 
-LINE = 104
+LINE: Final = 104
 """Bytes kept of a request line; the rest is cut."""
 
-PEER = 48
+PEER: Final = 48
 """Bytes kept of a client's address."""
 
-LISTENERS = 8
+LISTENERS: Final = 8
 """The first so many listeners have accept flags."""
 
-REQUEST_ID = 64
+REQUEST_ID: Final = 64
 """Bytes kept of a request's id."""
 
-ERROR = 200
+ERROR: Final = 200
 """Bytes kept of a worker's last error."""
 
-BLOCKED = 2.0
+BLOCKED: Final = 2.0
 """Seconds without a turn, while calls run, after which an event loop counts as blocked."""
 
 DURATION_BOUNDS = (
@@ -41,76 +42,90 @@ DURATION_BOUNDS = (
 )
 """Seconds: the upper bounds of the classes by which calls are counted; the last class has none."""
 
-STATUS_CLASSES = 6
+STATUS_CLASSES: Final = 6
 """Calls are counted by the first digit of their status; 0: the call is not HTTP."""
 
-ROW = len(DURATION_BOUNDS) + 1
+ROW: Final = len(DURATION_BOUNDS) + 1
 """Counters of one class of status."""
 
-CELLS = STATUS_CLASSES * ROW
+CELLS: Final = STATUS_CLASSES * ROW
 """Counters of a thread: one for each class of status and class of duration."""
 
-ROWS = (*range(0, CELLS, ROW), 0, 0, 0, 0)
+ROWS: Final = (*range(0, CELLS, ROW), 0, 0, 0, 0)
 """The first cell of a status, by the first digit of that."""
 
 # A thread's record, in words of eight bytes from its beginning.
-ENDED, BYTES, SECONDS, QUEUED, QUEUE_SECONDS, RESUMED, WAITING, WAITED = range(8)
-COUNTS = 8
-_TEXT_WORD = COUNTS + CELLS
+ENDED: Final = 0
+BYTES: Final = 1
+SECONDS: Final = 2
+QUEUED: Final = 3
+QUEUE_SECONDS: Final = 4
+RESUMED: Final = 5
+WAITING: Final = 6
+WAITED: Final = 7
+COUNTS: Final = 8
+_TEXT_WORD: Final = COUNTS + CELLS
 
-TEXT_AT = _TEXT_WORD * 8
+TEXT_AT: Final = _TEXT_WORD * 8
 """Bytes from the record's beginning to its text."""
 
-PEER_FIELD = struct.Struct(f"<{PEER}s")
-ID_FIELD = struct.Struct(f"<{REQUEST_ID}s")
-START_FIELDS = struct.Struct(f"<{LINE}sd")
+PEER_FIELD: Final = struct.Struct(f"<{PEER}s")
+ID_FIELD: Final = struct.Struct(f"<{REQUEST_ID}s")
+START_FIELDS: Final = struct.Struct(f"<{LINE}sd")
 """Request line, start."""
 
-TEXT_FIELDS = struct.Struct(f"<{PEER}s{REQUEST_ID}s{LINE}sd")
+TEXT_FIELDS: Final = struct.Struct(f"<{PEER}s{REQUEST_ID}s{LINE}sd")
 """Peer, request id, request line, start."""
 
-ID_AT = TEXT_AT + PEER
-START_AT = ID_AT + REQUEST_ID
-STARTED = (START_AT + LINE) // 8
+ID_AT: Final = TEXT_AT + PEER
+START_AT: Final = ID_AT + REQUEST_ID
+STARTED: Final = (START_AT + LINE) // 8
 """The word of the start, which is also the sequence number of the text."""
 
-RECORD_SIZE = 1024
+RECORD_SIZE: Final = 1024
 
 # The fields of the worker as a whole stand before its records: first words, then a text.
-HANDOVER_KIND, THREADS, HELD, PARKED, READING, WRITING, CHANGED, FAILED = range(8)
-ACCEPT_FLAGS = 8
-ERROR_FIELD = struct.Struct(f"<{ERROR}s")
-ERROR_AT = 128
-INBOX_READ = (ERROR_AT + ERROR) // 8 + 1
-WEBSOCKETS = INBOX_READ + 1
-BEAT = WEBSOCKETS + 1
-DISPLACED = BEAT + 1
-TIMED_OUT = DISPLACED + 1
-PAUSE_BEGAN = TIMED_OUT + 1
-PAUSE_ENDED = PAUSE_BEGAN + 1
-STATS_SIZE = 512
+HANDOVER_KIND: Final = 0
+THREADS: Final = 1
+HELD: Final = 2
+PARKED: Final = 3
+READING: Final = 4
+WRITING: Final = 5
+CHANGED: Final = 6
+FAILED: Final = 7
+ACCEPT_FLAGS: Final = 8
+ERROR_FIELD: Final = struct.Struct(f"<{ERROR}s")
+ERROR_AT: Final = 128
+INBOX_READ: Final = (ERROR_AT + ERROR) // 8 + 1
+WEBSOCKETS: Final = INBOX_READ + 1
+BEAT: Final = WEBSOCKETS + 1
+DISPLACED: Final = BEAT + 1
+TIMED_OUT: Final = DISPLACED + 1
+PAUSE_BEGAN: Final = TIMED_OUT + 1
+PAUSE_ENDED: Final = PAUSE_BEGAN + 1
+STATS_SIZE: Final = 512
 
-HEADER = mmap.PAGESIZE
+HEADER: Final = mmap.PAGESIZE
 """Bytes of the first page.  The master alone writes it: flags for all workers, and a description of
 this layout, which a master of other code has to understand when it takes the memory over."""
 
-DRAINING_AT = 0
-ONLY_WORKER_AT = 1
+DRAINING_AT: Final = 0
+ONLY_WORKER_AT: Final = 1
 
-VERSION = 5
+VERSION: Final = 5
 """Rises with every change of meaning; a change of size shows by itself."""
 
-LAYOUT_AT = 16
-_LAYOUT = struct.Struct("<8s4I")
+LAYOUT_AT: Final = 16
+_LAYOUT: Final = struct.Struct("<8s4I")
 
-SLOT_SIZE = -(-(STATS_SIZE + RECORD_SIZE * THREADS_MAX) // mmap.PAGESIZE) * mmap.PAGESIZE
+SLOT_SIZE: Final = -(-(STATS_SIZE + RECORD_SIZE * THREADS_MAX) // mmap.PAGESIZE) * mmap.PAGESIZE
 
-SIZE = HEADER + WORKER_SLOTS * SLOT_SIZE
+SIZE: Final = HEADER + WORKER_SLOTS * SLOT_SIZE
 """Bytes of the whole scoreboard."""
 
-LAYOUT = _LAYOUT.pack(b"prefork", VERSION, WORKER_SLOTS, SLOT_SIZE, RECORD_SIZE)
+LAYOUT: Final = _LAYOUT.pack(b"prefork", VERSION, WORKER_SLOTS, SLOT_SIZE, RECORD_SIZE)
 
-NUMBER_MAX = 1 << 40
+NUMBER_MAX: Final = 1 << 40
 """A larger number of calls, connections or seconds is nonsense."""
 
 assert START_AT + START_FIELDS.size <= RECORD_SIZE

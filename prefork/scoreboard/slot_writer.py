@@ -3,7 +3,7 @@
 import mmap
 from bisect import bisect_left
 from time import monotonic
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from prefork.scoreboard.slot_layout import (
     ACCEPT_FLAGS,
@@ -45,7 +45,7 @@ from prefork.scoreboard.slot_layout import (
     WRITING,
 )
 
-_pack_start = START_FIELDS.pack_into
+_pack_start: Final = START_FIELDS.pack_into
 
 
 class SlotMemory(NamedTuple):

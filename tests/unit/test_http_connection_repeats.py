@@ -10,8 +10,9 @@ import pytest
 from prefork.apps.wsgi import Application, StartResponse
 from prefork.http import response_head
 from prefork.http.request import Environ, Request
+from prefork.http.response_sink import CallOutcome
 from prefork.http.whole_heads import WholeHeads
-from prefork.worker.protocol.http_connection import CallOutcome, HttpConnection
+from prefork.worker.protocol.http_connection import HttpConnection
 from tests.support.client_limits import BASE, START, client_limits
 from tests.support.wsgi_calls import RECORD, PlainCaller
 

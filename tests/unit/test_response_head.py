@@ -11,6 +11,7 @@ from prefork.http import response_head
 from prefork.http.composed_head import ResponseFraming, ResponseHead
 from prefork.http.request import Request
 from prefork.http.response_head import JOINED, compose, error
+from prefork.http.response_sink import ResponseSink
 
 Pairs = list[tuple[str, str]]
 
@@ -329,31 +330,15 @@ def test_a_repeated_response_is_found_by_all_that_it_depends_on() -> None:
     assert values(composed(pairs, known=12), "X-B") == ["2"]
 
 
-class Sink:
+class Sink(ResponseSink):
     """Notes what is sent in one call."""
 
-    closing = broken = False
-
     def __init__(self) -> None:
+        self.closing = self.broken = False
         self.sent: list[bytes] = []
 
     def send(self, data: bytes) -> None:
         self.sent.append(data)
-
-    def send_piece(self, data: bytes) -> None:
-        raise NotImplementedError
-
-    def send_file(self, head: bytes, fd: int, offset: int, count: int) -> None:
-        raise NotImplementedError
-
-    def send_interim(self, data: bytes) -> None:
-        raise NotImplementedError
-
-    def ends_with_close(self) -> None:
-        raise NotImplementedError
-
-    def break_off(self) -> None:
-        raise NotImplementedError
 
 
 @pytest.mark.parametrize(("size", "calls"), [(0, 1), (JOINED, 1), (JOINED + 1, 2)])

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from prefork import __version__, linux
+from prefork.compiled import BUILD
 from prefork.config import sandbox
 from prefork.control import CallStatus, QueueStatus, ServerStatus, WorkerStatus
 from prefork.listeners import Listener
@@ -33,6 +34,7 @@ def status(parts: MasterParts) -> dict[str, Any]:
         file=str(serving.loaded.file or ""),
         pid=os.getpid(),
         version=__version__,
+        build=BUILD,
         generation=serving.number,
         uptime=round(now - parts.started_at, 3),
         listeners=[listener.name for listener in listeners],

@@ -12,6 +12,7 @@ from prefork.apps.wsgi import Application, WsgiResponse
 from prefork.http.limits import RequestLimits
 from prefork.http.reader import RequestReader
 from prefork.http.request import Environ, Request
+from prefork.http.response_sink import ResponseSink
 
 _NO_LIMITS = RequestLimits(0, 0, 0, 0, 0)
 
@@ -20,11 +21,14 @@ class WarmupError(Exception):
     """The answer for a path was not 2xx or 3xx; one line."""
 
 
-class _Discard:
+class _Discard(ResponseSink):
     """Takes the answers, and drops them."""
 
-    broken = False
-    closing = True
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        self.broken = False
+        self.closing = True
 
     def send(self, data: bytes) -> None:
         pass

@@ -46,7 +46,7 @@ This module is pure: it makes no system call and imports nothing of the server.
 """
 
 from enum import Enum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 
 class ConnectionState(Enum):
@@ -219,9 +219,9 @@ def _table() -> dict[ConnectionState, StateRow]:
     }
 
 
-TABLE = _table()
+TABLE: Final = _table()
 
-READING = frozenset(
+READING: Final = frozenset(
     state
     for state, row in TABLE.items()
     if row.waits_for is Readiness.READABLE
@@ -230,5 +230,7 @@ READING = frozenset(
 )
 """States in which the rest of something that has begun has to come from the client."""
 
-WRITING = frozenset({ConnectionState.HANDSHAKE_WRITE, ConnectionState.SEND, ConnectionState.WRITE})
+WRITING: Final = frozenset(
+    {ConnectionState.HANDSHAKE_WRITE, ConnectionState.SEND, ConnectionState.WRITE}
+)
 """States in which the client has bytes to take."""

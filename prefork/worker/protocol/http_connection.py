@@ -14,13 +14,15 @@ from collections.abc import Callable
 from functools import partial
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from prefork import linux, logs
+from prefork.compiled import native
 from prefork.http.head_rules import Reject
 from prefork.http.reader import Peer, RequestReader, State
 from prefork.http.request import Environ, Request
 from prefork.http.response_head import CONTINUE, error
+from prefork.http.response_sink import CallOutcome
 from prefork.http.streamed_body import StreamedBody
 from prefork.scoreboard import ThreadRecord
 from prefork.worker.protocol.body_pull import abandon_body, is_draining, pull
@@ -45,45 +47,36 @@ if TYPE_CHECKING:
     from prefork.worker.transport.tls_transport import TlsTransport
     from prefork.worker.transport.upgraded_socket import UpgradedSocket
 
-_HEAD_SIZE = 16 * 1024
+_HEAD_SIZE: Final = 16 * 1024
 """Bytes read at one time while a head is awaited."""
 
-_BODY_SIZE = 256 * 1024
+_BODY_SIZE: Final = 256 * 1024
 """Bytes read at one time while a body is, until other connections get their turn."""
 
-_LARGE_SIZE = 1024 * 1024
+_LARGE_SIZE: Final = 1024 * 1024
 """The same if at least that much of it is known to come: none of it belongs to another request."""
 
-_TIME_SLICE = 0.001
+_TIME_SLICE: Final = 0.001
 """Seconds after which a connection with more requests in its pipeline waits behind others.  A
 switch costs some microseconds, so that a pipeline of trivial requests loses next to nothing."""
 
 _no_room = logs.RateLimit(5.0)
 
-_DONTWAIT = socket.MSG_DONTWAIT
+_DONTWAIT: Final = socket.MSG_DONTWAIT
 
 # An enum's member is looked up by a descriptor, at 80 ns each time in CPython 3.11.
-_WRITABLE = Readiness.WRITABLE
-_START = State.START
-_NEW, _IDLE, _HEAD, _BODY = (
-    *(ConnectionState.NEW, ConnectionState.IDLE),
-    *(ConnectionState.HEAD, ConnectionState.BODY),
-)
-_DRAIN, _QUEUED, _CALL, _WRITE, _LINGER, _CLOSED = (
-    *(ConnectionState.DRAIN, ConnectionState.QUEUED, ConnectionState.CALL),
-    *(ConnectionState.WRITE, ConnectionState.LINGER, ConnectionState.CLOSED),
-)
-
-
-class CallOutcome(Protocol):
-    """The facts about a response that its connection needs."""
-
-    sent: int
-    """Bytes of body."""
-    last: bool
-    """The connection ends with it."""
-    ended: float
-    """Monotonic seconds at which the call was over."""
+_WRITABLE: Final = Readiness.WRITABLE
+_START: Final = State.START
+_NEW: Final = ConnectionState.NEW
+_IDLE: Final = ConnectionState.IDLE
+_HEAD: Final = ConnectionState.HEAD
+_BODY: Final = ConnectionState.BODY
+_DRAIN: Final = ConnectionState.DRAIN
+_QUEUED: Final = ConnectionState.QUEUED
+_CALL: Final = ConnectionState.CALL
+_WRITE: Final = ConnectionState.WRITE
+_LINGER: Final = ConnectionState.LINGER
+_CLOSED: Final = ConnectionState.CLOSED
 
 
 class RefusedRequest(NamedTuple):
@@ -102,6 +95,7 @@ Call = Callable[["HttpConnection", Request, ThreadRecord, float], CallOutcome | 
 the answer comes later (prefork.worker.protocol.asgi_connection)."""
 
 
+@native(allow_interpreted_subclasses=True)
 class HttpConnection(ResponseWriter):
     """One accepted HTTP connection."""
 
@@ -111,7 +105,6 @@ class HttpConnection(ResponseWriter):
         "_lingering",
         "_since",
         "_unfinished",
-        "closing",
         "deadline",
         "events",
         "exchange",
@@ -191,7 +184,7 @@ class HttpConnection(ResponseWriter):
     @property
     def idle(self) -> bool:
         """No request has begun."""
-        return TABLE[self.state].idle
+        return bool(TABLE[self.state].idle)
 
     def pace(self, now: float) -> Pace | None:
         """How much the client gives or takes; None while the worker is at work for it.

@@ -8,9 +8,9 @@ This module is pure: the time is passed in.
 """
 
 from math import inf
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
-_TICKS = 4  # a second
+_TICKS: Final = 4  # a second
 
 
 class Timed(Protocol):

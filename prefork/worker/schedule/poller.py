@@ -8,15 +8,15 @@ operation, so two threads never serve the same connection.  The deadlines are on
 
 from collections.abc import Mapping
 from math import inf
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from prefork.unpatched import RLock, select
 from prefork.worker.schedule.deadline_wheel import DeadlineWheel, Timed
 
-EPOLLIN = select.EPOLLIN
-EPOLLOUT = select.EPOLLOUT
+EPOLLIN: Final = select.EPOLLIN
+EPOLLOUT: Final = select.EPOLLOUT
 
-_WATCHED = 256  # descriptors that are no connections; there are far fewer
+_WATCHED: Final = 256  # descriptors that are no connections; there are far fewer
 
 
 class PolledConnection(Timed, Protocol):

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from time import time
 from typing import Protocol
 
+from prefork.compiled import native
 from prefork.http.queue_time import waited
 from prefork.http.request import Environ, Request
 from prefork.http.request_id import RequestIds
@@ -21,6 +22,7 @@ class AccessLogWriter(Protocol):
     def flush(self) -> None: ...
 
 
+@native(allow_interpreted_subclasses=True)
 class ApplicationCaller:
     """Prepares requests for the application, and reports its exceptions."""
 

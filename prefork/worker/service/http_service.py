@@ -10,8 +10,9 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
+from prefork.compiled import native
 from prefork.http.head_rules import Reject
 from prefork.http.reader import Peer
 from prefork.http.request import Request
@@ -45,10 +46,11 @@ if TYPE_CHECKING:
     from prefork.worker.service.wsgi_websockets import WsgiWebsockets
 
 # An enum's member is looked up by a descriptor, at 80 ns each time in CPython 3.11.
-_IDLE, _CLOSED = ConnectionState.IDLE, ConnectionState.CLOSED
-_READABLE = Readiness.READABLE
+_IDLE: Final = ConnectionState.IDLE
+_CLOSED: Final = ConnectionState.CLOSED
+_READABLE: Final = Readiness.READABLE
 
-_LAST_CHANCE = 5.0
+_LAST_CHANCE: Final = 5.0
 """Seconds that an idle connection gets at the end if no limit is configured."""
 
 
@@ -65,6 +67,7 @@ class RequestCaller(Protocol):
         """Writes the lines that were kept for a batch."""
 
 
+@native(allow_interpreted_subclasses=True)
 class HttpService:
     """All HTTP connections of one worker."""
 

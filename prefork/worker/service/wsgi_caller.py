@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from prefork import logs
 from prefork.apps.wsgi import Application, MisbehavedApplication, WsgiResponse
+from prefork.compiled import native
 from prefork.http.request import Request
 from prefork.http.request_id import RequestIds
 from prefork.scoreboard import ThreadRecord, WorkerStatsWriter
@@ -28,6 +29,7 @@ def report_unreadable(key: str, problem: BaseException) -> None:
         )
 
 
+@native(allow_interpreted_subclasses=True)
 class WsgiCaller(ApplicationCaller):
     """Answers the requests of one worker, whichever thread has them."""
 

@@ -1,6 +1,6 @@
 """Limits on the time, memory and disk that a client of HTTP may take of a worker."""
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from msgspec import Struct
 
@@ -9,7 +9,7 @@ from prefork.http.disk_budget import DiskBudget
 from prefork.http.limits import RequestLimits
 from prefork.http.memory_budget import MemoryBudget
 
-_GRACE = 30.0
+_GRACE: Final = 30.0
 """Seconds before a rate is looked at if silence has no limit."""
 
 

@@ -8,8 +8,11 @@ import struct
 from collections.abc import Iterator
 from functools import partial
 from time import monotonic
+from typing import Final
 
 from prefork import logs
+from prefork.compiled import native
+from prefork.http.response_sink import ResponseSink
 from prefork.scoreboard import ThreadRecord
 from prefork.worker.transport.client_limits import ClientLimits
 from prefork.worker.transport.output_buffer import (
@@ -21,20 +24,23 @@ from prefork.worker.transport.output_buffer import (
     falls_behind,
 )
 
-_SMALL_FILE = 32 * 1024  # read and sent with the head: one call in place of three
-_SENDFILE = 1024 * 1024  # bytes asked of the kernel at one time
-_READ = 64 * 1024  # bytes of a file read at one time if the kernel does not send it
+_SMALL_FILE: Final = 32 * 1024  # read and sent with the head: one call in place of three
+_SENDFILE: Final = 1024 * 1024  # bytes asked of the kernel at one time
+_READ: Final = 64 * 1024  # bytes of a file read at one time if the kernel does not send it
 
 # An application may set SIGPIPE to its default, which ends the process when a client leaves.
-_DONTWAIT = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+_DONTWAIT: Final = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
-_RESET, _CLOSE = struct.pack("@ii", 1, 0), struct.pack("@ii", 0, 0)  # struct linger, socket(7)
+# struct linger, socket(7)
+_RESET: Final = struct.pack("@ii", 1, 0)
+_CLOSE: Final = struct.pack("@ii", 0, 0)
 
 _broken_off = logs.RateLimit(5.0)
 _too_slow = logs.RateLimit(5.0)
 
 
-class ResponseWriter:
+@native(allow_interpreted_subclasses=True)
+class ResponseWriter(ResponseSink):
     """The socket of one client, and the bytes that are to be sent on it."""
 
     __slots__ = (
@@ -43,7 +49,6 @@ class ResponseWriter:
         "_rules",
         "_started",
         "ahead_limited",
-        "broken",
         "fd",
         "response_size",
         "sock",

@@ -1,0 +1,110 @@
+"""Builds the compiled wheel, if PREFORK_COMPILE=1; all else is in pyproject.toml.
+
+    PREFORK_COMPILE=1 python -m build --wheel       # or: make wheel-compiled
+
+The modules below are compiled by mypyc, from the source as it is but for one thing: a Struct of
+msgspec becomes a class that mypyc knows.  In pure Python a Struct is made faster, in compiled code
+such a class is.  Without the variable, and in an editable installation, nothing is compiled.
+"""
+
+import ast
+import os
+import re
+import shutil
+import sys
+from importlib.util import source_hash
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_py import build_py
+
+MODULES = (
+    "apps/wsgi.py",
+    "http/composed_head.py",
+    "http/field_lines.py",
+    "http/head_reader.py",
+    "http/head_rules.py",
+    "http/limits.py",
+    "http/proxied_reader.py",
+    "http/reader.py",
+    "http/request.py",
+    "http/response_head.py",
+    "http/response_sink.py",
+    "http/whole_heads.py",
+    "scoreboard/slot_layout.py",
+    "scoreboard/slot_writer.py",
+    "worker/protocol/connection_state.py",
+    "worker/protocol/http_connection.py",
+    "worker/protocol/state_change.py",
+    "worker/schedule/deadline_wheel.py",
+    "worker/schedule/poller.py",
+    "worker/service/application_caller.py",
+    "worker/service/http_service.py",
+    "worker/service/wsgi_caller.py",
+    "worker/transport/client_limits.py",
+    "worker/transport/response_writer.py",
+)
+"""The way of a request.  What blocks (accept4(2), epoll_wait(2)) is called from the worker's loop,
+and signal handlers are in `master_orders`: those stay interpreted, since compiled code does not
+look for signals before it blocks."""
+
+RECORD = "compiled.record"
+"""See prefork/compiled.py."""
+
+
+def with_native_classes(source: str) -> str:
+    """Each Struct as a plain class with `__init__`; every line stays where it is."""
+    lines = source.split("\n")
+    for node in ast.walk(ast.parse(source)):
+        bases = getattr(node, "bases", ())
+        if not any(isinstance(base, ast.Name) and base.id == "Struct" for base in bases):
+            continue
+        assert isinstance(node, ast.ClassDef)
+        fields = [each for each in node.body if isinstance(each, ast.AnnAssign)]
+        arguments = ", ".join(lines[each.lineno - 1].strip() for each in fields)
+        names = [each.target.id for each in fields if isinstance(each.target, ast.Name)]
+        assert len(names) == len(fields)
+        assert all(each.lineno == each.end_lineno for each in fields), node.name
+        for each in fields:
+            lines[each.lineno - 1] = "    pass"
+        body = "; ".join(f"self.{name} = {name}" for name in names)
+        lines[fields[0].lineno - 1] = f"    def __init__(self, {arguments}) -> None: {body}"
+        head = node.lineno - 1
+        lines[head] = re.sub(r"\(Struct\b.*\):", ":", lines[head])
+    return "\n".join(lines)
+
+
+def extensions() -> "list[Extension]":
+    """The extension modules; the sources of which they are made are in build/native."""
+    from mypyc.build import mypycify
+
+    place = Path("build/native")
+    shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree("prefork", place / "prefork", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in MODULES:
+        copy = place / "prefork" / name
+        copy.write_text(with_native_classes(copy.read_text(encoding="utf-8")), encoding="utf-8")
+    os.environ["MYPYPATH"] = str(place)
+    paths = [str(place / "prefork" / name) for name in MODULES]
+    config = place / "mypy.ini"
+    config.write_text("[mypy]\nfollow_imports = silent\nignore_missing_imports = True\n")
+    return list(mypycify([f"--config-file={config}", *paths], opt_level="2", debug_level="0"))
+
+
+class BuildWithRecord(build_py):
+    """Puts the record beside the sources."""
+
+    def run(self) -> None:
+        super().run()
+        package = Path(self.build_lib, "prefork")
+        lines = [f"{name} {source_hash((package / name).read_bytes()).hex()}" for name in MODULES]
+        (package / RECORD).write_text("\n".join(lines) + "\n")
+
+
+if os.environ.get("PREFORK_COMPILE") == "1" and not {"editable_wheel", "develop"} & {*sys.argv}:
+    if "bdist_wheel" in sys.argv:
+        setup(ext_modules=extensions(), cmdclass={"build_py": BuildWithRecord})
+    else:  # what is asked first: what the build needs
+        setup(setup_requires=["mypy[mypyc]>=1.11"])
+else:
+    setup()
