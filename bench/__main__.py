@@ -23,7 +23,17 @@ from bench.servers import ROOT, BenchError, prepare
 
 PARTS = (
     *("traffic", "transfer", "frameworks", "growth", "threads", "neighbour", "balance"),
-    *("idle", "memory", "respawn", "asgi", "websocket", "attack", "hello"),
+    *(
+        "idle",
+        "memory",
+        "respawn",
+        "asgi",
+        "asgi_idle",
+        "asgi_neighbour",
+        "websocket",
+        "attack",
+        "hello",
+    ),
 )
 DOCUMENTS = ROOT
 """Where README.md and docs/ are."""

@@ -174,6 +174,13 @@ AIMS = (
         )
         for key, limit in limits.items()
     ),
+    Aim(
+        "ASGI, a blocked loop: p99 of others' clients, ms",
+        "asgi-neighbour",
+        15.0,
+        measure=neighbour.P99,
+    ),
+    Aim("ASGI, idle connections: bytes of each", "asgi-idle-connections", 2048, measure=idle.BYTES),
     Aim("idle server: wake-ups a second", "idle-server", 2.0, measure=idle.WAKE_UPS),
     Aim(
         "memory of 4 idle workers ÷ gunicorn sync's",

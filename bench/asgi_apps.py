@@ -1,5 +1,6 @@
 """ASGI applications that answer hello: a bare one, and by frameworks; and an echo of WebSockets."""
 
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -31,6 +32,13 @@ async def _echo(receive: Receive, send: Send) -> None:
     await send({"type": "websocket.accept"})
     while (message := await receive())["type"] == "websocket.receive":
         await send({"type": "websocket.send", "bytes": message["bytes"]})
+
+
+async def blocking(scope: Message, receive: Receive, send: Send) -> None:
+    """Answers hello; at /sleep, it blocks its loop for half a second before."""
+    if scope["type"] == "http" and scope["path"] == "/sleep":
+        time.sleep(0.5)  # as an application does that has overlooked it
+    await raw(scope, receive, send)
 
 
 def starlette() -> Any:

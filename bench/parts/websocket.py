@@ -54,16 +54,16 @@ class Peer:
 
     def __init__(self, port: int, *, compressed: bool) -> None:
         """Raises OSError, and BenchError where the handshake fails."""
-        self._sock = socket.create_connection(("127.0.0.1", port), 10)
+        self.sock = socket.create_connection(("127.0.0.1", port), 10)
         key = base64.b64encode(os.urandom(16)).decode()
         lines = ["GET / HTTP/1.1", "Host: x", "Upgrade: websocket", "Connection: Upgrade"]
         lines += [f"Sec-WebSocket-Key: {key}", "Sec-WebSocket-Version: 13"]
         if compressed:
             lines.append("Sec-WebSocket-Extensions: permessage-deflate")
-        self._sock.sendall("\r\n".join([*lines, "", ""]).encode())
+        self.sock.sendall("\r\n".join([*lines, "", ""]).encode())
         head = b""
         while b"\r\n\r\n" not in head:
-            piece = self._sock.recv(4096)
+            piece = self.sock.recv(4096)
             if not piece:
                 raise BenchError(f"no WebSocket: {head[:60]!r}")
             head += piece
@@ -72,7 +72,7 @@ class Peer:
         self._kept = head.partition(b"\r\n\r\n")[2]
 
     def send(self, data: bytes) -> None:
-        self._sock.sendall(data)
+        self.sock.sendall(data)
 
     def message(self) -> int:
         """Receives one message; returns its bytes of payload."""
@@ -93,7 +93,7 @@ class Peer:
 
     def _exactly(self, size: int) -> bytes:
         while len(self._kept) < size:
-            piece = self._sock.recv(256 * 1024)
+            piece = self.sock.recv(256 * 1024)
             if not piece:
                 raise BenchError("the server closed a WebSocket")
             self._kept += piece
@@ -101,7 +101,7 @@ class Peer:
         return data
 
     def close(self) -> None:
-        self._sock.close()
+        self.sock.close()
 
 
 def play(

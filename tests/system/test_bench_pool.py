@@ -11,7 +11,17 @@ import pytest
 from bench import apps, peers
 from bench.closed_loop import Row, compare, kept_open
 from bench.figures import Section
-from bench.parts import balance, growth, idle, memory, neighbour, respawn, traffic
+from bench.parts import (
+    asgi_idle,
+    asgi_neighbour,
+    balance,
+    growth,
+    idle,
+    memory,
+    neighbour,
+    respawn,
+    traffic,
+)
 from bench.peers import prefork
 from bench.servers import OPENSSL, Server, compile_programs
 from tests.support.server import Start
@@ -166,3 +176,22 @@ def test_the_objects_are_of_the_size_that_they_are_said_to_be(
     pages = Path(f"/proc/{status['workers'][0]['pid']}/statm").read_text().split()[1]
     size = int(pages) * os.sysconf("SC_PAGE_SIZE") / 1e6
     assert apps.MEGABYTES < size < 2.5 * apps.MEGABYTES
+
+
+@needs_cc
+def test_what_idle_connections_and_websockets_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = prefork("bench.asgi_apps:raw", "--workers", "1", "--set", "http.max_connections=1100")
+    monkeypatch.setattr(asgi_idle, "servers", lambda: [Server("uvicorn", command)])
+    for section in asgi_idle.measure(True):
+        size = section.middle("uvicorn", idle.BYTES)
+        assert size is not None, section.servers["uvicorn"].complaint
+        assert section.servers["uvicorn"].valid
+
+
+@needs_cc
+def test_clients_beside_a_blocked_loop_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = prefork("bench.asgi_apps:blocking", "--workers", "2")
+    monkeypatch.setattr(asgi_neighbour, "servers", lambda: [Server("uvicorn", command)])
+    (section,) = asgi_neighbour.measure(True)
+    assert section.middle("uvicorn", neighbour.P99) is not None
+    assert section.servers["uvicorn"].valid

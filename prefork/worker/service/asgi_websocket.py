@@ -49,7 +49,7 @@ from prefork.worker.service.asgi_call import (
     came_of_the_client,
     wake_all,
 )
-from prefork.worker.transport.output_buffer import AHEAD
+from prefork.worker.service.websocket_sender import WebsocketSender
 
 _READ = 65 * 1024
 """Bytes read at one time, so that a message of 64 KiB may come whole, with its head."""
@@ -121,8 +121,8 @@ class AsgiWebsocket:
 
     __slots__ = (
         *("_arrived", "_clock", "_connected", "_counted"),
-        *("_disconnect", "_drained", "_handshake", "_late", "_ending", "_owner", "_paused"),
-        *("_queue", "_queued", "_response", "_rules", "_sending", "_session", "_state"),
+        *("_disconnect", "_handshake", "_ending", "_owner", "_paused"),
+        *("_queue", "_queued", "_response", "_rules", "_sender", "_session", "_state"),
         *(
             "accepted",
             "at_work_since",
@@ -131,7 +131,6 @@ class AsgiWebsocket:
             "connection",
             "expired",
             "request",
-            "sent",
             "slot",
             "status",
         ),
@@ -166,8 +165,6 @@ class AsgiWebsocket:
         """The application took too long to accept it."""
         self.status = 500
         """Of the response; else that of the error in its place."""
-        self.sent = 0
-        """Bytes of messages, or of a response's body, given to the client."""
         self._state = _CONNECTING
         self._session: WebSocketSession | None = None
         self._response: AsgiResponse | None = None
@@ -177,15 +174,17 @@ class AsgiWebsocket:
         self._queue: deque[str | bytes] = deque()
         self._queued = 0
         self._counted = 0  # in the worker's budget
-        # What is sent: a message by half, and frames of the server's that wait for its end.
-        self._sending = False
-        self._late = b""
+        self._sender = WebsocketSender(owner, connection)
         self._paused = False  # nothing is read
         self._ending = False  # the session is closed, and the last message is sent by half
         self._clock: WebsocketClock | None = None
         """Once it is accepted."""
         self._arrived: list[asyncio.Future[None]] = []
-        self._drained: list[asyncio.Future[None]] = []
+
+    @property
+    def sent(self) -> int:
+        """Bytes of messages, or of a response's body, given to the client."""
+        return self._sender.sent
 
     @property
     def over(self) -> bool:
@@ -235,10 +234,10 @@ class AsgiWebsocket:
         connection = self.connection
         if connection.unsent is not None:
             connection.flush()
-            self._flush_late()
+            self._sender.flush()
             if connection.unsent is None or connection.broken:
-                wake_all(self._drained)
-        if self._ending and not (self._sending or self._late):
+                self._sender.wake()
+        if self._ending and not self._sender.busy:
             self._finish()
             return
         if self._session is None:
@@ -269,7 +268,7 @@ class AsgiWebsocket:
             return
         action = clock.look(now, deaf=not self._may_read)
         if action is ClockAction.PING:
-            self._control(session.ping(b""))
+            self._sender.control(session.ping(b""))
         elif action is ClockAction.CLOSE:
             self._close(clock.code, "")
         elif action is ClockAction.GIVE_UP:
@@ -358,7 +357,7 @@ class AsgiWebsocket:
                 break
         if self._state is not _OVER:
             if session.replies:
-                self._control(session.take_replies())
+                self._sender.control(session.take_replies())
             if session.state is _CLOSED:
                 self._closed_by_client(session)
             elif not reader.whole or self._counted or self._queued >= _COUNTED:
@@ -383,7 +382,7 @@ class AsgiWebsocket:
                     code=violation.code,
                     reason=violation.reason,
                 )
-        if self._sending:
+        if self._sender.halfway:
             # The client gets the message that is sent by half, and the close frame behind it.
             self._state, self._ending = _CLOSING, True
             assert self._clock is not None
@@ -437,7 +436,7 @@ class AsgiWebsocket:
                 return {"type": "websocket.receive", "bytes": message}
             if self._disconnect is not None:
                 return self._disconnect
-            await self._wait(self._arrived)
+            await self._wait()
 
     async def send(self, message: Message) -> None:
         """The `send` of ASGI.  Raises ClientDisconnectedError at the end of the WebSocket, and
@@ -445,7 +444,7 @@ class AsgiWebsocket:
         kind = message["type"]
         state = self._state
         if kind == "websocket.send" and state is _OPEN:
-            if self._sending or self._late:
+            if self._sender.busy:
                 await self._turn_to_send()
             await self._send_message(message)
         elif self._disconnect is not None or state is _OVER:
@@ -459,8 +458,8 @@ class AsgiWebsocket:
             code = NORMAL if code is None else int(code)
             if not is_sendable(code):
                 raise ValueError(f"{code} is no code of a close frame: 1000 to 1014, 3000 to 4999")
-            while self._sending:
-                await self._wait(self._drained)
+            while self._sender.halfway:
+                await self._sender.wait()
             self._close(code, message.get("reason") or "")
         elif kind == "websocket.close" and state is _CONNECTING:
             self.status = 403
@@ -498,7 +497,7 @@ class AsgiWebsocket:
         self._clock = WebsocketClock(pings, age, now)
         early = connection.upgrade()
         self._owner.upgraded(self)
-        self._control(self.request.marked(response))
+        self._sender.control(self.request.marked(response))
         if early:
             session.feed(early)
             self._take_messages(session)
@@ -509,8 +508,8 @@ class AsgiWebsocket:
 
     async def _turn_to_send(self) -> None:
         """Of several tasks that send, the first one goes on first."""
-        while self._sending or self._late:
-            await self._wait(self._drained)
+        while self._sender.busy:
+            await self._sender.wait()
             if self._state is not _OPEN:
                 raise ClientDisconnectedError("the WebSocket is closed")
 
@@ -525,38 +524,13 @@ class AsgiWebsocket:
             if binary is None:
                 raise MisusedProtocol("websocket.send has neither text nor bytes")
             data = session.binary(binary if type(binary) is bytes else bytes(binary))
-        self.sent += len(data)
-        if self.sent > AHEAD and not connection.ahead_limited:
-            connection.limit_ahead()
-        taken = connection.offer(data, UNSENT)
-        if taken != len(data):
-            await self._send_rest(memoryview(data)[taken:])
-        if connection.broken:
-            self._lost()
-            raise ClientDisconnectedError("the client has left")
-        if connection.unsent is not None:
-            self._owner.settle(connection)  # it is to be sent from the epoll
-
-    async def _send_rest(self, rest: memoryview) -> None:
-        """Sends what is left of a frame, when the client takes more; nothing gets in between."""
-        connection = self.connection
-        self._sending = True
         try:
-            while len(rest):
-                await self._wait(self._drained)
-                if self._state is _OVER or connection.broken:
-                    break
-                rest = rest[connection.offer(rest, UNSENT) :]
+            await self._sender.message(data)
         except BaseException:
-            # Cancelled: the client has half a frame, and nothing that follows would make sense.
-            self._sending = False
-            connection.broken = True
-            self._lost()
+            if connection.broken:
+                self._lost()
             raise
-        self._sending = False
-        self._flush_late()
-        wake_all(self._drained)
-        if self._ending and not self._late:
+        if self._ending and not self._sender.busy:
             self._finish()
 
     async def _send_body(self, message: Message) -> None:
@@ -564,47 +538,30 @@ class AsgiWebsocket:
         response, connection = self._response, self.connection
         assert response is not None
         more = bool(message.get("more_body", False))
-        rest = memoryview(response.body(bytes(message.get("body", b"")), more=more, closing=True))
+        data = response.body(bytes(message.get("body", b"")), more=more, closing=True)
         if response.head is not None:
             self.status = response.head.code
-        while taken := len(rest) and connection.offer(rest, UNSENT):
-            rest = rest[taken:]
-            if len(rest):
-                await self._wait(self._drained)
-            if connection.broken:
-                self._lost()
-                raise ClientDisconnectedError("the client has left")
-        self.sent = response.sent
+        try:
+            await self._sender.response(data)
+        except ClientDisconnectedError:
+            self._lost()
+            raise
+        self._sender.sent = response.sent
         if response.complete:
             self._disconnect = _disconnect(ABNORMAL, "")
             self._finish()
         elif connection.unsent is not None:
             self._owner.settle(connection)
 
-    async def _wait(self, waiters: "list[asyncio.Future[None]]") -> None:
-        """Waits for an event of the connection."""
+    async def _wait(self) -> None:
+        """Waits until something has come from the client, or the WebSocket is at its end."""
         waiter = self._owner.loop.create_future()
-        waiters.append(waiter)
+        self._arrived.append(waiter)
         try:
-            if waiters is self._drained:
-                self._owner.settle(self.connection)
             await waiter
         finally:
-            if waiter in waiters:
-                waiters.remove(waiter)
-
-    # Frames of the server's own.
-
-    def _control(self, data: bytes) -> None:
-        """Sends control frames, behind the message that is sent by half."""
-        if data:
-            self._late += data
-            self._flush_late()
-
-    def _flush_late(self) -> None:
-        if self._late and not self._sending:
-            # What does not fit waits for the next time: meanwhile, nothing more is read.
-            self._late = self._late[self.connection.offer(self._late, 2 * UNSENT) :]
+            if waiter in self._arrived:
+                self._arrived.remove(waiter)
 
     # The end.
 
@@ -618,14 +575,14 @@ class AsgiWebsocket:
         self._state = _CLOSING
         if self._disconnect is None:
             self._disconnect = _disconnect(code, reason)
-        self._control(session.begin_close(code, reason))
+        self._sender.control(session.begin_close(code, reason))
         if self.connection.broken:
             self._lost()
             return
         self._clock.closing(monotonic())
         self._paused = False
         wake_all(self._arrived)
-        wake_all(self._drained)
+        self._sender.wake()
         self._owner.settle(self.connection)
 
     def _finish(self) -> None:
@@ -634,14 +591,15 @@ class AsgiWebsocket:
             return
         self._state = _OVER
         connection = self.connection
-        if self._sending or self._late:
+        self._sender.over = True
+        if self._sender.busy:
             connection.broken = True  # the client has half a frame
         connection.budget.give_back(self._counted)
         self._counted = 0
         self._owner.closed(self)
         connection.end_exchange(self.request, self.sent, last=True)
         wake_all(self._arrived)
-        wake_all(self._drained)
+        self._sender.wake()
         self._owner.settle(connection)
 
     def _fail(self, problem: BaseException) -> None:
