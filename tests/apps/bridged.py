@@ -90,6 +90,8 @@ def environ_of(scope: dict[str, Any], body: bytes) -> dict[str, Any]:
         "wsgi.errors": sys.stderr,
         "wsgi.file_wrapper": lambda file, size: iter(lambda: file.read(size), b""),
     }
+    if scope["scheme"] == "https":
+        environ["HTTPS"] = "on"
     for name, value in scope["headers"]:
         key = name.decode("latin-1").upper().replace("-", "_")
         if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):

@@ -250,6 +250,9 @@ class Server:
             if event.get("level") == "error" and event["event"] not in self.expected_errors
         ]
         assert not errors, f"unexpected errors in the log: {errors}\n{self.log()}"
+        # What an event loop says of a callback of ours.
+        unhandled = [line for line in self.other if line.startswith("Exception in callback")]
+        assert not unhandled, self.log()
 
     def kill(self) -> None:
         """Kills all processes that are left, the master first: it must not log their deaths."""

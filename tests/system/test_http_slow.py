@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.processes import sockets
 from tests.support.raw_http import Raw, request, talk
-from tests.support.server import Start
+from tests.support.server import BRIDGED, Start
 from tests.support.waiting import PATIENCE, until
 from tests.system.test_http import APP, settings
 
@@ -20,10 +20,13 @@ BIG = 2_000_000
 SMALL = 4096  # bytes of receive buffer: the answer does not fit
 
 
-def test_slow_heads_bodies_chunks_and_readers_keep_no_client_waiting(start: Start) -> None:
+@pytest.mark.parametrize("kind", [(APP,), BRIDGED], ids=["1 thread", "event loop"])
+def test_slow_heads_bodies_chunks_and_readers_keep_no_client_waiting(
+    start: Start, kind: tuple[str, ...]
+) -> None:
     """Two hundred: every one moves on between two good requests, and gets its answer in the end."""
     server = start(
-        *(APP, "--workers", "1", "--threads", "1"),
+        *(*kind, "--workers", "1"),
         *settings("http", header_timeout=120, response_memory=65536, min_body_rate=0),
     ).wait_ready(1)
     head = request("/nolength", "X-Slow: " + "a" * 60)

@@ -21,7 +21,7 @@ from tests.support.certificates import Authority
 from tests.support.nginx import nginx_command
 from tests.support.processes import peers_of
 from tests.support.raw_http import Answer, Raw, request, talk
-from tests.support.server import Server, Start, servers
+from tests.support.server import BRIDGED, Server, Start, servers
 from tests.support.sockets import read_all
 from tests.support.waiting import PATIENCE, until
 
@@ -50,13 +50,18 @@ def environ_of(client: Raw, *headers: str) -> dict[str, Any]:
 # Headers.
 
 
-@pytest.fixture(scope="module")
-def trusting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+each_kind = pytest.mark.parametrize("kind", [(APP,), BRIDGED], ids=["wsgi", "asgi"])
+
+
+@pytest.fixture(scope="module", params=[(APP,), BRIDGED], ids=["wsgi", "asgi"])
+def trusting(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     """Believes 127.0.0.1 and the peers of its Unix socket, in each header."""
     tmp = tmp_path_factory.mktemp("trusting")
     for start in servers(tmp):
         yield start(
-            *(APP, "--workers", "1", "--set", f"http.trusted_proxies={TRUSTED}"),
+            *(*request.param, "--workers", "1", "--set", f"http.trusted_proxies={TRUSTED}"),
             *("--set", "log.access=" + str(tmp / "access.log")),
             *("--set", "http.max_connections_per_address=1"),
             *("--set", f"http.trusted_headers={json.dumps(FORWARDING_HEADERS)}"),
@@ -64,10 +69,13 @@ def trusting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         ).wait_ready(1)
 
 
-def test_only_the_client_and_the_scheme_are_believed_by_default(start: Start) -> None:
+@each_kind
+def test_only_the_client_and_the_scheme_are_believed_by_default(
+    start: Start, kind: tuple[str, ...]
+) -> None:
     """The other headers go through most proxies as a client has sent them."""
     server = start(
-        *(APP, "--workers", "1", "--set", f"http.trusted_proxies={TRUSTED}"),
+        *(*kind, "--workers", "1", "--set", f"http.trusted_proxies={TRUSTED}"),
     ).wait_ready(1)
     with talk(server) as client:
         told = environ_of(client, *SPOOFED, "Forwarded: for=203.0.113.8;host=spoofed.example")
@@ -78,9 +86,12 @@ def test_only_the_client_and_the_scheme_are_believed_by_default(start: Start) ->
     assert "spoofed" not in json.dumps(told)
 
 
-def test_a_header_of_a_trusted_proxy_that_is_not_believed_is_reported_once(start: Start) -> None:
+@each_kind
+def test_a_header_of_a_trusted_proxy_that_is_not_believed_is_reported_once(
+    start: Start, kind: tuple[str, ...]
+) -> None:
     server = start(
-        *(APP, "--workers", "1", "--set", f"http.trusted_proxies={TRUSTED}"),
+        *(*kind, "--workers", "1", "--set", f"http.trusted_proxies={TRUSTED}"),
     ).wait_ready(1)
     with talk(server) as client:
         for lines in (("X-Forwarded-For: 203.0.113.9", "X_Forwarded_Host: a.example"), ()):
@@ -178,10 +189,11 @@ def test_a_proxy_on_this_machine_that_is_not_trusted_is_reported_once(
     assert len(server.find("forwarded headers ignored")) == 1
 
 
+@each_kind
 def test_a_proxy_on_a_unix_socket_that_is_not_trusted_is_reported(
-    start: Start, tmp_path: Path
+    start: Start, tmp_path: Path, kind: tuple[str, ...]
 ) -> None:
-    server = start(APP, "--workers", "1", bind=(f"unix:{tmp_path}/sock",)).wait_ready(1)
+    server = start(*kind, "--workers", "1", bind=(f"unix:{tmp_path}/sock",)).wait_ready(1)
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(PATIENCE)
         sock.connect(f"{tmp_path}/sock")
@@ -201,14 +213,16 @@ def v2(*, command: int = 0x21, tlvs: bytes = b"") -> bytes:
 V1 = b"PROXY TCP4 203.0.113.1 192.0.2.1 4711 443\r\n"
 
 
-@pytest.fixture(scope="module")
-def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+@pytest.fixture(scope="module", params=[(APP,), BRIDGED], ids=["wsgi", "asgi"])
+def proxied(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     """Wants a PROXY header on each connection, and speaks TLS on its second address."""
     tmp = tmp_path_factory.mktemp("proxied")
     certificate = Authority(tmp / "authority").issue("site.pem", "localhost")
     for start in servers(tmp):
         yield start(
-            *(APP, "--workers", "1", "--set", 'http.trusted_proxies=["127.0.0.1"]'),
+            *(*request.param, "--workers", "1", "--set", 'http.trusted_proxies=["127.0.0.1"]'),
             *("--set", "http.proxy_protocol=true", "--set", f"tls.certificate={certificate}"),
             *("--set", 'tls.bind=["127.0.0.2:0"]', "--set", "http.header_timeout=60"),
             bind=("127.0.0.1:0", "127.0.0.2:0"),
@@ -293,9 +307,12 @@ def test_a_handshake_comes_after_the_header(proxied: Server) -> None:
     assert (told["REMOTE_ADDR"], told["wsgi.url_scheme"]) == ("203.0.113.2", "https")
 
 
-def test_the_client_in_the_header_has_its_share_of_connections(start: Start) -> None:
+@each_kind
+def test_the_client_in_the_header_has_its_share_of_connections(
+    start: Start, kind: tuple[str, ...]
+) -> None:
     server = start(
-        *(APP, "--workers", "1", "--set", 'http.trusted_proxies=["127.0.0.1"]'),
+        *(*kind, "--workers", "1", "--set", 'http.trusted_proxies=["127.0.0.1"]'),
         *("--set", "http.proxy_protocol=true", "--set", "http.max_connections_per_address=1"),
     ).wait_ready(1)
 

@@ -7,7 +7,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.raw_http import request, talk
-from tests.support.server import Server, Start
+from tests.support.server import BRIDGED, Server, Start
 from tests.support.waiting import until
 
 BASIC = "tests.apps.basic:app"
@@ -60,13 +60,17 @@ def server_metrics(port: int) -> str:
         connection.close()
 
 
-@pytest.mark.parametrize("threads", ["1", "3"])
+@pytest.mark.parametrize(
+    "kind",
+    [(BASIC,), (BASIC, "--threads", "3"), BRIDGED],
+    ids=["1 thread", "3 threads", "event loop"],
+)
 def test_each_refused_request_is_a_line_and_a_count(
-    start: Start, tmp_path: Path, threads: str
+    start: Start, tmp_path: Path, kind: tuple[str, ...]
 ) -> None:
     log = tmp_path / "access"
     server = start(
-        *(BASIC, "--workers", "1", "--threads", threads, *LIMITS),
+        *(*kind, "--workers", "1", *LIMITS),
         *("--set", f"log.access={log}", "--set", "log.access_format=json"),
         *("--set", "metrics.bind=127.0.0.2:0"),
     ).wait_ready(1)

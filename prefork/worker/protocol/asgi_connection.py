@@ -311,7 +311,11 @@ class AsgiConnection(HttpConnection):
             if not self.unsent.given_up():
                 return
             self._gave_up()
-        exchange.overdue(monotonic())
+        self.proceeding = True  # the service looks at the next state itself, once
+        try:
+            exchange.overdue(monotonic())
+        finally:
+            self.proceeding = False
 
 
 class SecuredAsgiConnection(AsgiConnection, SecuredConnection):

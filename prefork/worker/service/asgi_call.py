@@ -65,6 +65,9 @@ class CallOwner(Protocol):
     def resume(self, call: "AsgiCall") -> None:
         """The application is at work again."""
 
+    def refused(self, problem: Reject) -> None:
+        """The server answers a request whose body is not as it has to be."""
+
     def answered(self, call: "AsgiCall") -> None:
         """The response is complete, or was given up."""
 
@@ -248,6 +251,7 @@ class AsgiCall:
             request = self.request
             answer = error(problem.status, problem.reason, method=request.method)
             self.connection.send(request.marked(answer))
+            self._owner.refused(problem)
             self.give_up(problem.status)
         wake_all(self._arrived)
 

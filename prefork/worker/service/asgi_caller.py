@@ -63,6 +63,9 @@ class AsgiCaller(ApplicationCaller):
         """Set by the service: a connection may have another state now."""
         self.call_ended: Callable[[], None] = lambda: None
         """Set by the service: a task has ended."""
+        self.body_refused: Callable[[Reject], None] = lambda problem: None
+        """Set by the service: a request was answered by the server, for what is wrong with its
+        body."""
         self._application = application
         self._start_task = task_starter(loop)
         self._records = records
@@ -145,6 +148,10 @@ class AsgiCaller(ApplicationCaller):
         """The application is at work again."""
         call.at_work_since = now = monotonic()
         self._records.resume(call.slot, now)
+
+    def refused(self, problem: Reject) -> None:
+        """The server answers a request whose body is not as it has to be."""
+        self.body_refused(problem)
 
     def answered(self, call: AsgiCall) -> None:
         """A response is complete, or was given up."""

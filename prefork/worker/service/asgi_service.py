@@ -13,6 +13,7 @@ from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 from time import monotonic
 
 from prefork import logs
+from prefork.http.head_rules import Reject
 from prefork.http.request import Request
 from prefork.scoreboard import ThreadRecord, WorkerStatsWriter
 from prefork.worker.protocol.asgi_connection import AsgiConnection
@@ -112,6 +113,7 @@ class AsgiService(HttpService):
         self._stop_limit = 0.0
         caller.connection_changed = self.settle
         caller.call_ended = self._call_ended
+        caller.body_refused = self._body_refused
 
     @property
     def calls(self) -> int:
@@ -416,6 +418,9 @@ class AsgiService(HttpService):
             await asyncio.wait(tasks, timeout=_QUIT_CALLS)
         if not await self._lifespan.shut_down(_QUIT_LIFESPAN):
             logs.event("warning", "lifespan cut off", elapsed=_QUIT_LIFESPAN)
+
+    def _body_refused(self, problem: Reject) -> None:
+        self._refusals.note_of_call(problem.status, problem.reason)
 
     def _call_ended(self) -> None:
         self.changed()

@@ -47,9 +47,13 @@ class Refusals:
         if self._access is not None:
             environ = {"REMOTE_ADDR": address, **described(refusal.line)}
             self._access.add(environ, status, refusal.size, time(), 0.0)
+        self.note_of_call(status, refusal.reason)
+
+    def note_of_call(self, status: int, reason: str) -> None:
+        """A request was refused for its body while the application had it, and counts as a call."""
         with self._lock:
             self._counts[status] = self._counts.get(status, 0) + 1
-            self._last = refusal.reason
+            self._last = reason
         self.report()
 
     def report(self, *, finally_: bool = False) -> None:
