@@ -230,7 +230,7 @@ def test_the_thread_of_a_late_call_is_logged(start: Start, tmp_path: Path, app: 
 
 
 def test_the_stacks_show_where_tasks_wait(start: Start, tmp_path: Path) -> None:
-    server = serve(start)
+    server = serve(start, "workers.graceful_timeout=1")
     with ExitStack() as stack:
         for number in range(3):
             raw = stack.enter_context(talk(server))
