@@ -43,6 +43,19 @@ def metric(server: Server, name: str) -> float:
     return float(line.split()[1])
 
 
+def in_kernel(port: int, client: socket.socket) -> int:
+    """Bytes on their way to a client that has read none: unsent, not acknowledged, and unread."""
+    ends = {port, client.getsockname()[1]}
+    total = 0
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, _, queues, *_ = line.split()
+        found = [int(each.rpartition(":")[2], 16) for each in (local, remote)]
+        if set(found) == ends:
+            sending, _, receiving = queues.partition(":")
+            total += int(sending if found[0] == port else receiving, 16)
+    return total
+
+
 def there(path: Path, suffix: str) -> None:
     until(lambda: os.path.exists(f"{path}{suffix}"), suffix)
 
@@ -103,6 +116,8 @@ def test_a_client_that_does_not_read_stops_the_application(start: Start, tmp_pat
 
         until(settled)
         assert sizes[-1] < 3_000_000
+        # What is neither with the kernel nor with the client is with us.
+        assert 0 <= sizes[-1] - in_kernel(server.port, raw.sock) <= 64 * 1024
         assert server.get("/pid")[0] == 200
 
 

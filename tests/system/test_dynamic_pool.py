@@ -159,6 +159,19 @@ def test_scale_and_signals_move_the_bounds_until_the_next_reload(start: Start) -
     assert server.status()["bounds"] == {"min": 1, "max": 4, "spare": 1}
 
 
+def wake_ups_within(seconds: float, pids: list[int]) -> int:
+    """How often threads of processes give up the CPU by themselves meanwhile (proc(5))."""
+
+    def so_far() -> int:
+        threads = [path for pid in pids for path in Path(f"/proc/{pid}/task").glob("*/status")]
+        lines = [line for thread in threads for line in thread.read_text().splitlines()]
+        return sum(int(line.split()[1]) for line in lines if line.startswith("voluntary"))
+
+    first = so_far()
+    threading.Event().wait(seconds)
+    return so_far() - first
+
+
 def test_a_fixed_pool_has_no_bounds_in_its_status(start: Start) -> None:
     server = start(APP, "--workers", "1").wait_ready(1)
     assert server.status()["bounds"] is None
@@ -170,22 +183,22 @@ def test_an_idle_server_wakes_less_than_twice_a_second(start: Start) -> None:
     server = start(APP, *dynamic(2, 4), *(part for key in settings for part in ("--set", key)))
     server.wait("generation settled")
     assert server.get("/")[0] == 200
-    family = [psutil.Process(server.pid), *server.workers()]
-    assert len(family) == 3
-
-    def wake_ups() -> int:
-        threads = (
-            Path(path)
-            for process in family
-            for path in Path(f"/proc/{process.pid}/task").glob("*/status")
-        )
-        lines = [line for thread in threads for line in thread.read_text().splitlines()]
-        return sum(int(line.split()[1]) for line in lines if line.startswith("voluntary"))
-
-    def in_three_seconds() -> int:
-        first = wake_ups()
-        threading.Event().wait(3)
-        return wake_ups() - first
-
+    pids = [server.pid, *server.worker_pids()]
+    assert len(pids) == 3
     # What the request left behind ends within a few seconds; one that never rests never gets there.
-    until(lambda: in_three_seconds() < 6, "fewer than two a second")
+    until(lambda: wake_ups_within(3, pids) < 6, "fewer than two a second")
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_an_idle_server_of_asgi_wakes_once_in_two_seconds(start: Start, loop: str) -> None:
+    """And that is the master."""
+    if loop == "uvloop":
+        pytest.importorskip("uvloop")
+    args = ("--set", "server.protocol=asgi", "--set", f"workers.loop={loop}", "--workers", "2")
+    server = start("tests.apps.async_basic:app", *args)
+    server.wait("generation settled")
+    with server.connect() as kept:
+        kept.sendall(b"GET /pid HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert kept.recv(1000).startswith(b"HTTP/1.1 200 ")
+        until(lambda: wake_ups_within(4, [server.pid]) <= 2, "once in two seconds")
+    until(lambda: wake_ups_within(1, server.worker_pids()) == 0, "none of the workers")

@@ -10,8 +10,8 @@ from prefork.listeners import Listener, ListenError
 from prefork.master.periodic import Periodic, next_tick
 from prefork.master.processes.generation import Generation
 
-_LOOK = 1.0
-"""Seconds between two looks."""
+_LOOK = 2.0
+"""Seconds between two looks: an idle master wakes for nothing else so often."""
 
 
 class ListenerWatch(Periodic):
