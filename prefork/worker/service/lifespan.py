@@ -48,7 +48,7 @@ class Lifespan:
         if self._mode == "off":
             return
         self.state = {}
-        self._task = self._loop.create_task(self._run(self.state))
+        self._task = self._loop.create_task(self._run(self.state), name="lifespan")
         await self._started
         if self.state is None and self._mode == "on":
             raise LoadError(
