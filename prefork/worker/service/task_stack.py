@@ -46,6 +46,8 @@ def stacks_of_threads() -> str:
             continue
         if any(room in files[0] for room in _WAITING_ROOMS):
             continue
+        while not _is_no_library(stack[0].filename):
+            del stack[0]  # how a thread begins
         text = "".join(stack.format()).rstrip("\n")
         stacks.append(f"Thread {names.get(ident, ident)} (most recent call last):\n{text}")
     return "\n\n".join(stacks)
