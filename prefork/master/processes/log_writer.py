@@ -122,6 +122,7 @@ class LogWriter(Periodic):
                 if _has_ended(pipe.fd):
                     os.close(pipe.fd)
                     del self._pipes[number]
+            self._unsent = [pipe for pipe in self._unsent if pipe.number in self._pipes]
             self._look_at = now + _LOOK if self._pipes else None
 
     def descriptors(self) -> list[int]:
@@ -193,12 +194,12 @@ class LogWriter(Periodic):
 
     def _send(self) -> None:
         """Sends the process the pipes that it does not have; it may not take them now."""
+        self._look_at = self._look_at or monotonic() + _LOOK
         while self._channel is not None and self._unsent:
             pipe = self._unsent[0]
             if not self._channel.send(LogPipeOrder(pipe.number, pipe.target), (pipe.fd,)):
                 return
             del self._unsent[0]
-        self._look_at = self._look_at or monotonic() + _LOOK
 
     def _close_channel(self) -> None:
         if self._channel is not None:
