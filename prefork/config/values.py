@@ -118,7 +118,7 @@ def toml(value: Any) -> str:
         return f"[{', '.join(map(toml, value))}]"
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if isinstance(value, int) and value.bit_length() > 64:
+    if isinstance(value, int) and value.bit_length() > 2000:
         return hex(value)  # str() refuses thousands of digits
     # Strings are the same in JSON and TOML, except that TOML has no escapes of surrogates and no
     # plain DEL. A date or time, which only TOML has, is shown as text.

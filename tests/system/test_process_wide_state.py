@@ -179,6 +179,32 @@ def test_an_application_may_close_what_the_server_was_started_with(
 
 
 @pytest.mark.parametrize("preload", ["true", "false"])
+@pytest.mark.parametrize("threads", ["1", "3"])
+def test_an_application_that_closes_our_descriptors_at_a_request_is_named(
+    start: Start, tmp_path: Path, preload: str, threads: str
+) -> None:
+    (tmp_path / "closing.py").write_text(
+        "import os\n"
+        "from tests.apps import basic\n"
+        "def app(environ, start_response):\n"
+        "    if environ['PATH_INFO'] == '/close':\n"
+        "        os.closerange(3, 200)\n"
+        "    return basic.app(environ, start_response)\n"
+    )
+    server = start(
+        *("closing:app", "--workers", "1", "--set", f"server.pythonpath=['{tmp_path}']"),
+        *("--set", f"workers.preload={preload}", "--threads", threads),
+    ).wait_ready(1)
+    server.expected_errors |= {"worker failed", "worker died", "application failed"}
+    with server.connect() as sock:
+        sock.sendall(b"GET /close HTTP/1.1\r\nHost: t\r\n\r\n")
+        failed = server.wait("worker failed")
+    assert "the application has closed it, by os.closerange()" in failed["reason"]
+    server.wait_ready(2)
+    assert server.get("/pid")[0] == 200
+
+
+@pytest.mark.parametrize("preload", ["true", "false"])
 @pytest.mark.parametrize("first", ["3", "6"])
 def test_an_application_that_closes_our_descriptors_is_told(
     start: Start, tmp_path: Path, preload: str, first: str

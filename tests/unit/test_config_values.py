@@ -209,6 +209,7 @@ def test_what_was_got_is_cut_short() -> None:
     assert len(refused("server.app", "x" * 5000)) < 150
     for name in ("workers.count", "server.backlog", "http.keepalive", "http.max_body"):
         assert len(refused(name, 10**5000)) < 150
+        assert refused(name, 10**20).endswith(f"got {10**20}")
 
 
 @given(

@@ -41,6 +41,7 @@ from prefork.worker.schedule.handover import Handover
 from prefork.worker.schedule.threads import LeaderFollowers
 from prefork.worker.schedule.wakeup import Wakeup
 from prefork.worker.schedule.worker_listener import worker_listeners
+from prefork.worker.worker_failure import report_worker_failure
 
 
 class LoadedApplication(Struct, frozen=True):
@@ -70,7 +71,7 @@ def run_worker(args: WorkerArgs, loaded: LoadedApplication | None = None) -> NoR
         wait_after_interrupt()
     except BaseException as problem:
         # No exception may reach the master's stack.
-        logs.event("error", "worker failed", traceback=logs.traceback_of(problem))
+        report_worker_failure(problem)
     finally:
         end(status)
 

@@ -15,10 +15,10 @@ import threading
 from collections.abc import Callable
 from functools import partial
 
-from prefork import logs
 from prefork.scoreboard import ThreadRecord
 from prefork.unpatched import Lock, is_patched
 from prefork.worker.schedule.kernel_thread import KernelThread
+from prefork.worker.worker_failure import report_worker_failure
 
 _SLOW = 0.001
 """Seconds: if recent calls took longer on average, a follower is promoted before a call. That
@@ -173,7 +173,7 @@ class LeaderFollowers:
                 self._step_back(follower)
         except BaseException as problem:
             # The worker would be without a leader for ever, and serve no connection.
-            logs.event("error", "worker failed", traceback=logs.traceback_of(problem))
+            report_worker_failure(problem)
             os._exit(1)
 
     def _step_back(self, follower: _Follower) -> None:

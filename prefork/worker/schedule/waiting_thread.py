@@ -2,10 +2,10 @@
 
 import os
 
-from prefork import logs
 from prefork.unpatched import Lock
 from prefork.worker.schedule.accept import start_without_signals
 from prefork.worker.schedule.kernel_thread import KernelThread
+from prefork.worker.worker_failure import report_worker_failure
 
 
 class WaitingThread:
@@ -50,7 +50,7 @@ class WaitingThread:
         try:
             self._watch()
         except BaseException as problem:
-            logs.event("error", "worker failed", traceback=logs.traceback_of(problem))
+            report_worker_failure(problem)
             os._exit(1)
 
     def _watch(self) -> None:
