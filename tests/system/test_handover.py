@@ -280,7 +280,7 @@ def test_a_kept_connection_outlives_reloads(start: Start, gate: Gate) -> None:
                 server.wait("worker exited", pid=pid)
             for connection in idle:
                 assert int(connection.ask("/pid").body) in set(server.worker_pids()) - former
-            assert server.find("generation settled", generation=number)
+            server.wait("generation settled", generation=number)
         half.sock.sendall(b"TP/1.1\r\nHost: t\r\n\r\n")
         assert int(half.receive().body) in server.worker_pids()
         # In the middle of an answer: it ends where it began, and goes on elsewhere.

@@ -138,7 +138,7 @@ def test_commands_look_where_the_kernel_reports_nothing(
     server.expected_errors.add("reload failed")  # the server's own may be first, or come between
     server.command(command, check=False)
     server.wait("generation settled", 2)
-    assert server.find("file made anew", path=str(run / "web"))
+    server.wait("file made anew", path=str(run / "web"))
     assert answers(run / "web")
 
 

@@ -490,7 +490,7 @@ def test_a_thousand_hups(start: Start, app: Path) -> None:
     clients.end()
     assert server.get("/") == (200, b"second")
     generation = server.status()["generation"]
-    assert server.find("generation settled", generation=generation)
+    server.wait("generation settled", generation=generation)
     until(lambda: len(server.workers()) == 2, "two workers are left")
     for failed in server.find("reload failed"):
         assert failed["reason"] == "a later reload took its place"
