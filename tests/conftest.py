@@ -6,11 +6,27 @@ import gc
 import importlib
 import os
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+
+
+@contextlib.contextmanager
+def bytecode_kept() -> Iterator[None]:
+    """Keeps what pytest compiles, also if the environment forbids bytecode.
+
+    For its `assert`, pytest compiles the modules of tests and of plugins for itself: seconds, in
+    each of its processes."""
+    forbidden, sys.dont_write_bytecode = sys.dont_write_bytecode, False
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = forbidden
+
+
+with bytecode_kept():
+    from hypothesis import HealthCheck, settings
 
 # No timing in an assertion: the machine may be busy.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -31,20 +47,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
-    """Keeps what pytest compiles of the tests, also if the environment forbids bytecode.
-
-    pytest compiles each file of tests anew, for its `assert`: seconds, in each of its workers.
-    Nothing of the thousands of tests is garbage, and no later collection has to look at it."""
-    forbidden, sys.dont_write_bytecode = sys.dont_write_bytecode, False
+    """Nothing of the thousands of tests is garbage, and no later collection has to look at it."""
     gc.disable()
     try:
-        if hasattr(session.config, "workerinput"):
-            _import_share(session.config)
-        return (yield)
+        with bytecode_kept():
+            if hasattr(session.config, "workerinput"):
+                _import_share(session.config)
+            return (yield)
     finally:
         gc.freeze()
         gc.enable()
-        sys.dont_write_bytecode = forbidden
 
 
 def _import_share(config: pytest.Config) -> None:

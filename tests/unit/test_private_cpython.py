@@ -22,7 +22,7 @@ import pytest
 from prefork import stack_dump
 from prefork.config import interpreter
 from prefork.worker.boot import stack_writer
-from tests.unit.test_rooms import TREES
+from tests.unit.test_rooms import trees
 
 KNOWN = {
     "os._exit",  # documented, as the next
@@ -56,13 +56,13 @@ def _private(tree: ast.AST) -> set[str]:
 
 
 def test_each_private_thing_is_named_here() -> None:
-    assert set().union(*map(_private, TREES.values())) == KNOWN
+    assert set().union(*map(_private, trees().values())) == KNOWN
 
 
 def test_no_private_module_is_imported() -> None:
     names = {
         name
-        for tree in TREES.values()
+        for tree in trees().values()
         for node in ast.walk(tree)
         for name in (
             [alias.name for alias in node.names]

@@ -3,6 +3,7 @@
 import ast
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -70,7 +71,12 @@ def modules() -> dict[str, Path]:
 
 
 MODULES = modules()
-TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
+
+
+@cache
+def trees() -> dict[str, ast.Module]:
+    """Each module, parsed: not before a test asks, since that is a part of a second."""
+    return {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
@@ -102,14 +108,14 @@ def floor(module: str) -> int:
 def test_every_import_points_down(module: str) -> None:
     up = {
         imported
-        for imported in imports(TREES[module])
+        for imported in imports(trees()[module])
         if floor(imported) < floor(module) and (module, imported) not in EXCEPTIONS
     }
     assert not up, f"prefork.{module} imports from a floor above it: {', '.join(sorted(up))}"
 
 
 def test_every_exception_is_needed() -> None:
-    found = {(module, imported) for module, tree in TREES.items() for imported in imports(tree)}
+    found = {(module, imported) for module, tree in trees().items() for imported in imports(tree)}
     assert set(EXCEPTIONS) <= found
 
 
@@ -143,7 +149,7 @@ def test_no_import_goes_in_a_circle() -> None:
 
 def _public_classes() -> dict[str, list[str]]:
     found = defaultdict(list)
-    for module, tree in TREES.items():
+    for module, tree in trees().items():
         for node in tree.body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 found[node.name].append(module)
