@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: serve test test-all test-lowest test-newest lint docs lock system-packages bench bench-quick bench-packages chaos abuse takeover autobahn fuzz share release wheel-compiled deb test-deb test-image nightly coverage help clean
+.PHONY: serve test test-all test-lowest test-newest test-compiled lint docs lock system-packages bench bench-quick bench-packages chaos abuse takeover autobahn fuzz share release wheel-compiled deb test-deb test-image nightly coverage help clean
 
 # A terminal is shown how far pip is; a log is not.
 PIP := $(BIN)/python -m pip --disable-pip-version-check $(if $(MAKE_TERMOUT),,--quiet)
@@ -57,6 +57,10 @@ test-lowest: $(VENV)/.test  ## the tests with the lowest versions that pyproject
 
 test-newest: $(VENV)/.test  ## the tests with the newest versions of everything
 	$(BIN)/nox -s newest
+
+# The compiled build (setup.py) in an environment of its own; TESTS=tests/system/test_http.py
+test-compiled: $(VENV)/.test  ## the tests with real servers, against the compiled build
+	$(BIN)/nox -s compiled $(if $(TESTS),-- $(TESTS))
 
 lint: $(VENV)/.test  ## ruff and mypy
 	$(BIN)/ruff format --check .

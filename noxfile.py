@@ -1,10 +1,11 @@
 """The suite on other interpreters and with other versions than the locked ones.
 
-`make test-all`, `make test-lowest` and `make test-newest` run these sessions. `make test` needs
-none of them: it runs what requirements/ locks on the interpreter that is there.
+`make test-all`, `test-lowest`, `test-newest` and `test-compiled` run these sessions. `make test`
+needs none of them: it runs what requirements/ locks on the interpreter that is there.
 """
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -65,6 +66,20 @@ def lowest(session: nox.Session) -> None:
     tools = ("check-jsonschema<0.34", "--group=test")
     session.run_install("uv", "pip", "install", "--quiet", "-r", floor, *tools, "-c", floor)
     _suite(session)
+
+
+@nox.session
+def compiled(session: nox.Session) -> None:
+    """The tests with real servers, against the compiled build; its sources are not in the way."""
+    session.install("--require-hashes", "-r", "requirements/test.txt")
+    session.install("--no-deps", "--no-build-isolation", ".", env={"PREFORK_COMPILE": "1"})
+    place = Path(session.create_tmp(), "suite")
+    shutil.rmtree(place, ignore_errors=True)
+    without = shutil.ignore_patterns("prefork", "build", ".*", "__pycache__")
+    shutil.copytree(".", place, ignore=without)
+    session.chdir(place)
+    environ = {"TMPDIR": tempfile.gettempdir(), "PYENV_VERSION": SELECTED}
+    session.run(*SUITE, *(session.posargs or ("tests/system", "tests/faults")), env=environ)
 
 
 @nox.session
