@@ -36,8 +36,6 @@ MODULES = (
     "worker/protocol/connection_state.py",
     "worker/protocol/http_connection.py",
     "worker/protocol/state_change.py",
-    "worker/schedule/deadline_wheel.py",
-    "worker/schedule/poller.py",
     "worker/service/application_caller.py",
     "worker/service/http_service.py",
     "worker/service/wsgi_caller.py",
