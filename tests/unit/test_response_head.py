@@ -242,9 +242,9 @@ def test_two_lengths_that_differ_are_refused() -> None:
 
 @pytest.mark.parametrize("pair", [(b"A", "x"), ("A", b"x"), ("A", 1), ("A", None)])
 def test_what_is_no_text_is_refused(pair: Any) -> None:
-    with pytest.raises(TypeError, match="must be str"):
+    with pytest.raises(TypeError, match=r"\bstr\b"):
         composed([pair])
-    with pytest.raises(TypeError, match="must be a str"):
+    with pytest.raises(TypeError, match=r"\bstr\b"):
         composed(status=b"200 OK")  # type: ignore[arg-type]
 
 
