@@ -161,7 +161,7 @@ test-image: $(VENV)/.release  ## the container image's steps in an empty Debian;
 
 # What takes too long for each change: every test that is marked so, the others with all of their load,
 # and the bounds of the ranges.
-nightly: $(VENV)/.release test-lowest test-newest  ## what takes minutes: test-deb, test-lowest, test-newest
+nightly: $(VENV)/.release test-lowest test-newest  ## what takes minutes: test-deb, test-lowest, test-newest, the compiled build
 	$(BIN)/python -m pytest -m nightly
 	PREFORK_TESTS=full $(BIN)/python -m pytest -n 4 --dist loadfile
 
