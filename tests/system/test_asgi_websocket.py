@@ -170,6 +170,7 @@ def test_a_handshake_that_is_not_valid(server: Server, old: bytes, new: bytes, s
         answer = raw.ask((HANDSHAKE % b"/echo").replace(old, new))
         assert answer.status == status
         assert answer["Sec-WebSocket-Version"] == ("13" if status == 426 else None)
+        assert raw.at_end()
 
 
 @pytest.mark.parametrize(
