@@ -24,9 +24,10 @@ class OwnDescriptors:
         gone = [fd for fd, identity in self._identities.items() if _identity(fd) != identity]
         if gone:
             raise DescriptorsClosedError(
-                f"the application closed {quantity(len(gone), 'descriptor')} of the server when it"
-                " was imported, by os.closerange(), by a library that makes a daemon, or since a"
-                " number was closed twice; remove that call"
+                f"{quantity(len(gone), 'descriptor')} of the server"
+                f" {'was' if len(gone) == 1 else 'were'} closed when the application was imported,"
+                " by os.closerange(), by a library that makes a daemon, or since a number was"
+                " closed twice; remove that call"
             )
 
     def is_open(self, fd: int) -> bool:
