@@ -18,10 +18,10 @@ from prefork.config.schema import SECTIONS
 OPERATIONS = Path(__file__).parents[1] / "docs" / "operations.md"
 
 _DESCRIPTION = """\
-prefork is a server for WSGI and ASGI applications, static files and TCP handlers. A master binds and
-listens once and forks workers that accept connections on the shared sockets. It watches, replaces
-and signals them. No connection is lost on reload, upgrade, scale-down, stop or the crash of another
-worker."""
+prefork is a server for WSGI and ASGI applications, static files and TCP handlers. A master binds
+and listens once and forks workers that accept connections on the shared sockets. It watches,
+replaces and signals them. No connection is lost on reload, upgrade, scale-down, stop or the crash
+of another worker."""
 
 _FILE = """\
 A file in TOML says what prefork serves, and how. Each key below is shown with the values that it

@@ -1,5 +1,6 @@
 """The command line: `prefork NAME` is the module `NAME`."""
 
+import contextlib
 import gc
 import os
 import sys
@@ -21,8 +22,19 @@ def main() -> None:
     except OSError as error:  # of a command; a server that runs has caught its own
         from prefork.system_errors import explain
 
+        _drop_output()
         name = sys.argv[1] if len(sys.argv) > 1 else ""
         sys.exit(f"Error: {name}: {explain(error)}")
+
+
+def _drop_output() -> None:
+    """What cannot be written is not tried again at the exit, which would fail with status 120."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _run() -> None:

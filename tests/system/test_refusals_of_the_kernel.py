@@ -23,10 +23,12 @@ os.execv(sys.executable, sys.argv[3:])
 
 def outcome(*command: str) -> str:
     """What a command prints that fails, without the lines of the log at level info."""
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    environ.pop("PYTHONUNBUFFERED", None)  # what is buffered fails later
     done = subprocess.run(
         command,
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+        env=environ,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 
 from prefork.apps.application_loader import LoadError
-from prefork.quantity import quantity
 from prefork.unpatched import os
 
 Identity = tuple[int, int, int]
@@ -24,10 +23,9 @@ class OwnDescriptors:
         gone = [fd for fd, identity in self._identities.items() if _identity(fd) != identity]
         if gone:
             raise DescriptorsClosedError(
-                f"{quantity(len(gone), 'descriptor')} of the server"
-                f" {'was' if len(gone) == 1 else 'were'} closed when the application was imported,"
-                " by os.closerange(), by a library that makes a daemon, or since a number was"
-                " closed twice; remove that call"
+                "descriptors of the server were closed when the application was imported"
+                f" ({len(gone)} of {len(self._identities)}), by os.closerange(), by a library that"
+                " makes a daemon, or since a number was closed twice; remove that call"
             )
 
     def is_open(self, fd: int) -> bool:
