@@ -111,3 +111,55 @@ def test_what_a_worker_waits_for_is_named(
     assert "before_exit" in event["reason"]
     server.expected_errors |= {"worker died"}
     server.kill()  # its workers would all be waited for, and so would this child's end of the log
+
+
+PATH = {"PYTHONPATH": str(ROOT)}
+
+LOOP = """
+import asyncio, os, threading
+
+held = threading.Event()
+
+async def app(scope, receive, send):
+    assert scope["type"] == "http"
+    if scope["path"] == "/thread":
+        asyncio.get_running_loop().run_in_executor(None, held.wait)
+    else:
+        asyncio.set_event_loop(None)
+    await send({"type": "http.response.start", "status": 200})
+    await send({"type": "http.response.body", "body": str(os.getpid()).encode()})
+"""
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_thread_of_a_loops_executor_that_does_not_end_is_named(
+    start: Start, tmp_path: Path, loop: str
+) -> None:
+    if loop == "uvloop":
+        pytest.importorskip("uvloop")
+    (tmp_path / "loop_app.py").write_text(LOOP)
+    settings = ("--set", f"workers.loop={loop}", "--set", "workers.graceful_timeout=30")
+    server = start("loop_app:app", "--workers", "1", *settings, cwd=tmp_path, env=PATH).wait_ready(
+        1
+    )
+    worker = int(server.get("/thread")[1])
+    server.signal(signal.SIGTERM)
+    event = server.wait("worker waits for its end", pid=worker)
+    assert f"{loop}_0" in event["threads"]
+    server.signal(signal.SIGTERM)  # at once
+    assert server.wait_exit() == 0
+    assert len(server.find("worker waits for its end")) == 1
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_an_application_may_unset_the_current_loop(start: Start, tmp_path: Path, loop: str) -> None:
+    if loop == "uvloop":
+        pytest.importorskip("uvloop")
+    (tmp_path / "loop_app.py").write_text(LOOP)
+    settings = ("--set", f"workers.loop={loop}")
+    server = start("loop_app:app", "--workers", "1", *settings, cwd=tmp_path, env=PATH).wait_ready(
+        1
+    )
+    assert server.get("/")[0] == 200
+    server.stop()
+    assert server.find("worker exited", how="exit status 0")

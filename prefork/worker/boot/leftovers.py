@@ -15,6 +15,8 @@ from prefork.worker.schedule.kernel_thread import KernelThread
 _PATIENCE = 1.0
 """Seconds that a worker may take for its end until it is logged what it waits for."""
 
+_reporting = False
+
 
 def open_descriptors() -> set[int]:
     """All descriptors of this process; empty if there is no /proc."""
@@ -96,8 +98,12 @@ def end_children() -> None:
 def report_what_is_waited_for() -> None:
     """Logs the threads and children that the interpreter waits for, if its end takes long.
 
-    To be called by the main thread of a worker that is about to end.
+    To be called by the main thread of a worker that is about to end; the first call counts.
     """
+    global _reporting
+    if _reporting:
+        return
+    _reporting = True
     with contextlib.suppress(RuntimeError):  # no room for a thread
         KernelThread(_report).start()
 

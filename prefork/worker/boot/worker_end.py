@@ -58,14 +58,16 @@ def end_without_master(master: int) -> None:
 
 
 def wait_after_interrupt() -> None:
-    """KeyboardInterrupt was raised in the loop: the application has set a handler of SIGINT that
-    does so, after the import.  A terminal has sent SIGINT to the master, too, so that its order to
-    stop comes now (SIGQUIT); without one the worker ends, since its loop was cut off anywhere."""
+    """KeyboardInterrupt was raised in the loop: a task of the application has, or a handler of
+    SIGINT that it has set after the import.  A terminal has sent SIGINT to the master, too, so that
+    its order to stop comes now (SIGQUIT); without one the worker ends, since its loop was cut off
+    anywhere."""
     signal.signal(signal.SIGINT, lambda *_: None)
     logs.event(
         "warning",
         "worker interrupted",
-        reason="a handler of the application for SIGINT has raised KeyboardInterrupt",
+        reason="a handler of the application for SIGINT, or a task of it, has raised"
+        " KeyboardInterrupt",
     )
     sleep(_ORDER)
 

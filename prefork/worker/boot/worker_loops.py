@@ -6,6 +6,7 @@ from typing import Protocol
 from prefork.capacity import records_of
 from prefork.config import Config
 from prefork.scoreboard import ThreadRecord
+from prefork.worker.boot.leftovers import report_what_is_waited_for
 from prefork.worker.boot.worker_args import WorkerArgs
 from prefork.worker.schedule.handover import Handover
 from prefork.worker.schedule.service_interface import Service
@@ -51,6 +52,7 @@ def worker_loop(
             *(service, service.caller.loop, listeners, args.channel, args.logs.replace, handover),
             *(records[-1], wakeup),
             master=args.master,
+            closing=report_what_is_waited_for,
         )
     return WorkerLoop(
         *(service, listeners, args.channel, args.logs.replace, handover, threads),

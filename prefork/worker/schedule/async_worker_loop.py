@@ -64,8 +64,11 @@ class AsyncWorkerLoop:
         wakeup: Wakeup,
         *,
         master: int,
+        closing: Callable[[], None],
     ) -> None:
-        """`record`: for what is no call of the application.  `master`: its process id."""
+        """`record`: for what is no call of the application.  `master`: its process id.  `closing`:
+        is called before the loop is closed, which waits for the threads of its executor."""
+        self._closing = closing
         self._service = service
         self._loop = loop
         self._listeners = listeners
@@ -125,6 +128,7 @@ class AsyncWorkerLoop:
             return
         loop.run_until_complete(self._service.shut_down())
         self._service.flush()
+        self._closing()
         close_loop(loop)
 
     def quit(self) -> bool:
