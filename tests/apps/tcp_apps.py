@@ -81,6 +81,12 @@ def closes(sock: socket.socket, address: object) -> None:
     sock.close()
 
 
+def closes_the_number(sock: socket.socket, address: object) -> None:
+    """As a file made by os.fdopen() does when it is collected."""
+    with os.fdopen(sock.fileno(), "wb") as file:
+        file.write(b"closed by number\n")
+
+
 def told(sock: socket.socket, address: object) -> None:
     """Every byte back, and a last line when the worker is about to leave."""
     sock.sendall(b"hello\n")

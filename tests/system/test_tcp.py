@@ -85,6 +85,16 @@ def test_a_handler_that_closes_its_socket_itself(start: Start) -> None:
             assert read_all(sock) == b"closed by the handler\n"
 
 
+def test_a_handler_that_closes_the_number_of_its_socket_costs_others_nothing(start: Start) -> None:
+    server = tcp(start, "closes_the_number")
+    server.expected_errors.add("handler failed")
+    for number in range(1, 4):
+        with server.connect() as sock:
+            assert read_all(sock) == b"closed by number\n"
+        assert "os.dup" in server.wait("handler failed", number)["reason"]
+    assert len(server.find("worker ready")) == 1
+
+
 @pytest.mark.parametrize("threads", ["1", "2"])
 def test_unread_bytes_do_not_turn_the_end_into_a_reset(start: Start, threads: str) -> None:
     """A close with unread data would be one (RFC 2525 section 2.17)."""

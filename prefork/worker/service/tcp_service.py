@@ -9,6 +9,7 @@ A worker that was ordered to leave lets its handlers go on.  They learn of it fr
 input, so that a handler that waits for its client ends in order.
 """
 
+import errno
 import inspect
 import signal
 import socket
@@ -34,6 +35,11 @@ from prefork.worker.schedule.worker_listener import AcceptedSocket, WorkerListen
 from prefork.worker.service.forked_child import exit_child
 from prefork.worker.transport.accepted_socket import PeerAddress, peer_name
 from prefork.worker.transport.proxy_header import report_refused
+
+_CLOSED = (
+    "the handler has closed the descriptor of its connection by its number; let it close the"
+    " socket, or use the number of a duplicate (os.dup)"
+)
 
 _LAST_CHANCE = 2.0
 """Seconds that a connection gets for its PROXY header when its worker is on its way out."""
@@ -276,5 +282,9 @@ class TcpService:
 
     def _close(self, connection: TcpConnection) -> None:
         self.poller.remove(connection)
-        connection.sock.close()
         self._open.discard(connection)
+        try:
+            connection.sock.close()
+        except OSError as problem:
+            if problem.errno == errno.EBADF:  # others of this worker are not to suffer from it
+                logs.event("error", "handler failed", peer=connection.peer, reason=_CLOSED)
