@@ -48,6 +48,10 @@ def in_shell(script: str, *args: str) -> str:
 def in_mounts(script: str, *args: str) -> str:
     if os.geteuid() != 0:
         pytest.skip("needs root")
+    if subprocess.run(["unshare", "-m", "true"], check=False).returncode:
+        pytest.skip(
+            "needs a mount namespace; there is none if the root of a chroot is no mount point"
+        )
     return outcome(
         *("unshare", "-m", "sh", "-c", f'{script} && exec "$@"', "sh", *prefork_command(*args))
     )
