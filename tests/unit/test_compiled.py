@@ -1,5 +1,6 @@
 """Which build runs: compiled modules are used only if their sources are still the same."""
 
+import ast
 import importlib.util
 import os
 import shutil
@@ -118,3 +119,19 @@ def test_an_extension_of_this_source_is_loaded_unless_pure_python_is_wanted(
     assert "limits.abi3.so" in build_of(installed).stderr  # it was tried
     done = build_of(installed, PREFORK_PURE="1")
     assert (done.stdout, done.stderr) == ("pure Python\n", "")
+
+
+def test_no_call_is_in_a_slice_of_compiled_code() -> None:
+    """mypyc evaluates some bounds of slices twice."""
+    script = ast.parse((ROOT / "setup.py").read_text())
+    (named,) = (
+        node.value
+        for node in script.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "MODULES"
+    )
+    for name in ast.literal_eval(named):
+        tree = ast.parse((ROOT / "prefork" / name).read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Slice):
+                inside = any(isinstance(each, ast.Call) for each in ast.walk(node))
+                assert not inside, f"{name}:{node.lineno}: {ast.unparse(node)}"

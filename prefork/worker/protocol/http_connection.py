@@ -346,7 +346,8 @@ class HttpConnection(ResponseWriter):
             if room is None:
                 data = self.sock.recv(size, _DONTWAIT)
             else:
-                data = room[: self.sock.recv_into(room, min(len(room), size), _DONTWAIT)]
+                size = self.sock.recv_into(room, min(len(room), size), _DONTWAIT)
+                data = room[:size]  # with the call in it, mypyc would call twice
         except BlockingIOError:
             return None
         except OSError:  # reset, or gone in another way
