@@ -21,7 +21,7 @@ _STATUS_LINE = re.compile(r"HTTP/([0-9]\.[0-9]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e
 _HEADER = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]++):[ \t]*+([\t\x20-\x7e\x80-\xff]*+)")
 
 # RFC 9112 section 5.2: a user agent replaces a line's end before white space by a space.
-_FOLD = re.compile(rb"(?:\r\n[ \t]++)++")
+_FOLD = re.compile(rb"(?:\r\n[ \t]++)+")
 
 
 class NotHTTP(Exception):

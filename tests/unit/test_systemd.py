@@ -63,7 +63,7 @@ def test_a_count_that_no_process_can_have_is_refused(count: int) -> None:
 @pytest.mark.parametrize("names", ["", "web", "web:admin:more"])
 def test_names_and_descriptors_must_be_as_many(names: str) -> None:
     found = len(names.split(":"))
-    with pytest.raises(ValueError, match=rf"^LISTEN_FDNAMES has {found} names, .* is 2$"):
+    with pytest.raises(ValueError, match=rf"^LISTEN_FDNAMES has {found} names?, .* is 2$"):
         passed(LISTEN_FDS="2", LISTEN_FDNAMES=names)
 
 
