@@ -5,7 +5,7 @@ set -u
 
 packages=""
 need() { command -v "$1" >/dev/null 2>&1 || packages="$packages $2"; }
-need cc gcc
+need cc "gcc libc6-dev"
 need nginx nginx-light
 need strace strace
 need valgrind valgrind
