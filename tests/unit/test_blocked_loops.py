@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ class Worker:
     slot = 0
     pid = 7
     generation = SimpleNamespace(number=1)
+    log_fields = MappingProxyType({"slot": 0, "pid": 7, "generation": 1})
     worker = SimpleNamespace(state=WorkerState.READY)
 
 
