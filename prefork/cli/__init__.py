@@ -25,6 +25,10 @@ def main() -> None:
         _drop_output()
         name = sys.argv[1] if len(sys.argv) > 1 else ""
         sys.exit(f"Error: {name}: {explain(error)}")
+    except SystemExit as end:
+        if end.code:  # as of a command whose reader has closed the pipe
+            _drop_output()
+        raise
 
 
 def _drop_output() -> None:

@@ -546,8 +546,13 @@ def test_a_reader_that_has_enough(tmp_path: Path) -> None:
         # More than a pipe holds (64 KiB).
         for number in range(3000):
             writer.write(Frame(number, data))
+    environ = {name: os.environ[name] for name in os.environ if name != "PYTHONUNBUFFERED"}
     process = subprocess.Popen(
-        command("--read", str(path)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command("--read", str(path)),
+        env=environ,  # what is buffered fails later
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     assert process.stdout.readline().startswith("connection 1")
