@@ -16,10 +16,11 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.machinery import SOURCE_SUFFIXES, FileFinder, ModuleSpec, SourceFileLoader
 from importlib.util import source_hash
-from typing import TYPE_CHECKING
 
 __all__ = ["BUILD", "COMPILED", "RECORD", "SourceFinder", "digest", "is_current", "native"]
 
+# A type checker takes this name for true; `typing` is among the modules that may be a stranger's.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     # mypyc knows the decorator by this name.
     from mypy_extensions import mypyc_attr as native
