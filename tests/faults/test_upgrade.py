@@ -478,7 +478,9 @@ def other_state(install: Install) -> str:
 
 def other_scoreboard(install: Install) -> str:
     install.edit(
-        "prefork/scoreboard/slot_layout.py", f"VERSION = {BOARD}", f"VERSION = {BOARD + 1}"
+        "prefork/scoreboard/slot_layout.py",
+        f"VERSION: Final = {BOARD}",
+        f"VERSION: Final = {BOARD + 1}",
     )
     return "the scoreboard that was handed over is of another version"
 
