@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import sys
+import sysconfig
 from importlib.util import source_hash
 from pathlib import Path
 
@@ -100,6 +101,8 @@ class BuildWithRecord(build_py):
 
 
 if os.environ.get("PREFORK_COMPILE") == "1" and not {"editable_wheel", "develop"} & {*sys.argv}:
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        raise SystemExit("PREFORK_COMPILE=1: free-threaded CPython has no compiled build: unset it")
     if "bdist_wheel" in sys.argv:
         setup(ext_modules=extensions(), cmdclass={"build_py": BuildWithRecord})
     else:  # what is asked first: what the build needs
