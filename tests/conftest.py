@@ -34,6 +34,9 @@ settings.load_profile("busy")
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# Users do not have it, and it hides output that is lost or shown twice.
+os.environ.pop("PYTHONUNBUFFERED", None)
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Compiles the server once.
