@@ -1,5 +1,6 @@
 """Responses that take long: because of their client, or because of the application."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
@@ -101,10 +102,15 @@ ROUTES: dict[str, Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]] =
 
 
 async def asgi(scope: Scope, receive: Receive, send: Send) -> None:
-    """An ASGI application: ?n= pieces."""
+    """An ASGI application: ?n= pieces.  At /works, one that was waited for takes some work."""
     await send({"type": "http.response.start", "status": 200, "headers": []})
+    works = scope["path"] == "/works"
     for _ in range(int(scope["query_string"].partition(b"n=")[2])):
+        began = time.monotonic()
         await send({"type": "http.response.body", "body": PIECE, "more_body": True})
+        if works and time.monotonic() - began > 1:
+            works = False
+            await asyncio.sleep(1.1)
     await send({"type": "http.response.body", "body": b""})
 
 

@@ -202,6 +202,19 @@ def test_a_download_goes_on_over_a_reload(
     assert server.find("worker killed") == []
 
 
+def test_a_call_that_works_between_two_waits_goes_on_over_a_reload(start: Start) -> None:
+    """The worker looks once in a second, and finds it at work."""
+    limits = settings(workers__graceful_timeout=3, server__protocol="asgi")
+    server = start(ASGI, "--workers", "1", *limits, *LITTLE_ROOM).wait_ready(1)
+    (old,) = server.worker_pids()
+    with SlowClient(server, f"/works?n={PIECES}") as client:
+        client.take(1 << 20)
+        server.command("reload")
+        stays(server, old)
+        assert client.take_rest() == WHOLE
+    server.wait("worker exited", pid=old)
+
+
 def test_a_download_over_tls_goes_on_over_a_reload(
     start: Start, site: Path, tmp_path: Path
 ) -> None:

@@ -94,7 +94,7 @@ class AsgiCall:
         ),
         "_owner",
         *("_response", "_started", "_stream", "at_work_since", "began", "cancelled", "connection"),
-        *("expired", "over", "request", "slot", "status", "task"),
+        *("expired", "over", "request", "slot", "status", "task", "waited", "waits_since"),
     )
 
     def __init__(
@@ -122,6 +122,10 @@ class AsgiCall:
         self.at_work_since = now
         """Monotonic seconds since which the application is at work on the next piece of its
         response; infinity while it waits for its client."""
+        self.waited = 0.0
+        """Seconds that it has waited for its client before."""
+        self.waits_since = 0.0
+        """Monotonic seconds since which it waits for its client, if it does."""
         self.status = 500
         """Of the response, once it has begun; else that of the error in its place."""
         self._response = AsgiResponse(request)
@@ -217,10 +221,12 @@ class AsgiCall:
 
     # The worker's side.
 
-    @property
-    def waits_for_client(self) -> bool:
-        """The application waits until its client takes or sends more."""
-        return bool(self._drained) or (bool(self._arrived) and not self._given)
+    def waits_for_client(self, now: float, limit: float) -> bool:
+        """The application waits until its client takes or sends more, or has done so most of its
+        time: between two waits it is at work for a moment, shorter than `limit` seconds."""
+        if self._drained or (self._arrived and not self._given):
+            return True
+        return now - limit < self.at_work_since <= now and self.waited * 2 >= now - self.began
 
     def expire(self) -> None:
         """The application has taken too long: answers 504 if nothing was sent, and cancels it."""

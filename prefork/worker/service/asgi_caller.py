@@ -141,12 +141,18 @@ class AsgiCaller(ApplicationCaller):
 
     def pause(self, call: AsgiCall) -> None:
         """The application waits for its client."""
-        call.at_work_since = inf
-        self._records.wait(call.slot, monotonic())
+        now = monotonic()
+        if call.at_work_since != inf:
+            call.at_work_since = inf
+            call.waits_since = now
+        self._records.wait(call.slot, now)
 
     def resume(self, call: AsgiCall) -> None:
         """The application is at work again."""
-        call.at_work_since = now = monotonic()
+        now = monotonic()
+        if call.at_work_since == inf:
+            call.waited += now - call.waits_since
+        call.at_work_since = now
         self._records.resume(call.slot, now)
 
     def refused(self, problem: Reject) -> None:

@@ -391,8 +391,8 @@ class AsgiService(HttpService):
 
     def _cancel_calls(self) -> None:
         """The time of the calls is over; what follows is that of the lifespan's shutdown."""
-        left = list(self.caller.calls)
-        late = [call for call in left if not call.waits_for_client]
+        left, now = list(self.caller.calls), monotonic()
+        late = [call for call in left if not call.waits_for_client(now, self._stop_limit)]
         for call in late:
             call.cancel()
         if late:

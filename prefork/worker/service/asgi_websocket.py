@@ -293,8 +293,7 @@ class AsgiWebsocket:
 
     # The worker's side.
 
-    @property
-    def waits_for_client(self) -> bool:
+    def waits_for_client(self, now: float, limit: float) -> bool:
         """False: at the end of the worker it was told to end."""
         return False
 
