@@ -64,6 +64,8 @@ def test_only_the_upload_may_ask_for_an_identity() -> None:
 def test_a_template_of_issues_is_valid(name: str) -> None:
     schema = "issue-config" if name == "config.yml" else "issue-forms"
     file = ROOT / ".github" / "ISSUE_TEMPLATE" / name
+    if schema not in run("check-jsonschema", "--help").stdout:
+        pytest.skip("does not apply: a check-jsonschema before 0.34 has no such schema")
     run("check-jsonschema", "--builtin-schema", f"vendor.github-{schema}", file)
 
 
