@@ -212,14 +212,14 @@ def test_a_blocked_loop_is_logged_with_its_stack_and_shown(start: Start, tmp_pat
     assert metric(server, "prefork_loop_blocks_total") == 1
 
 
-def test_what_waits_for_a_blocked_loop_is_handed_over(start: Start, tmp_path: Path) -> None:
-    server, file = serve(start, workers=2), tmp_path / "file"
+def taken_by_the_sibling(server: Server, path: str, file: Path) -> None:
+    """While one of two workers has a request for `path`, the other serves all kept connections."""
     connections = [server.http() for _ in range(8)]
     for connection in connections:
         connection.request("GET", "/pid")
         connection.getresponse().read()
     with talk(server) as raw:
-        raw.send(get(f"/block?path={file}"))
+        raw.send(get(f"{path}?path={file}"))
         until(file.exists)
         pids = set()
         for connection in connections:
@@ -229,6 +229,10 @@ def test_what_waits_for_a_blocked_loop_is_handed_over(start: Start, tmp_path: Pa
         assert len(pids) == 1
         file.unlink()
         assert raw.answer().body not in pids
+
+
+def test_what_waits_for_a_blocked_loop_is_handed_over(start: Start, tmp_path: Path) -> None:
+    taken_by_the_sibling(serve(start, workers=2), "/block", tmp_path / "file")
 
 
 @pytest.mark.parametrize("app", [APP, "tests.apps.threaded_endpoint:app"])
@@ -322,22 +326,7 @@ def test_calls_beyond_max_concurrency_wait(start: Start, tmp_path: Path) -> None
 
 def test_another_worker_takes_what_is_beyond_max_concurrency(start: Start, tmp_path: Path) -> None:
     server = serve(start, "workers.max_concurrency=1", workers=2)
-    file = tmp_path / "file"
-    connections = [server.http() for _ in range(8)]
-    for connection in connections:
-        connection.request("GET", "/pid")
-        connection.getresponse().read()
-    with talk(server) as raw:
-        raw.send(get(f"/hold?path={file}"))
-        until(file.exists)
-        pids = set()
-        for connection in connections:
-            connection.request("GET", "/pid")
-            pids.add(connection.getresponse().read())
-            connection.close()
-        assert len(pids) == 1
-        file.unlink()
-        assert raw.answer().body not in pids
+    taken_by_the_sibling(server, "/hold", tmp_path / "file")
 
 
 def test_what_siblings_hand_over_counts_for_max_concurrency(start: Start, tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from socket import MSG_DONTWAIT, SHUT_RDWR
 from time import monotonic
 
 from prefork.http.memory_budget import MemoryBudget
-from prefork.http.reader import State
 from prefork.http.request import Request
 from prefork.http.response_head import CONTINUE
 from prefork.http.streamed_body import StreamedBody
@@ -34,8 +33,7 @@ _DONTWAIT = int(MSG_DONTWAIT)
 _LOST = EPOLLERR | EPOLLHUP
 
 _NEW, _IDLE, _QUEUED = ConnectionState.NEW, ConnectionState.IDLE, ConnectionState.QUEUED
-_CALL, _CLOSED = ConnectionState.CALL, ConnectionState.CLOSED
-_START = State.START
+_CALL = ConnectionState.CALL
 
 
 class AsgiConnection(HttpConnection):
@@ -77,28 +75,14 @@ class AsgiConnection(HttpConnection):
             self.proceeding = False
 
     def _is_settled(self, now: float) -> bool:
-        """The outcome of `advance` in the most frequent cases, by a shorter way; False in others.
-
-        `now`: monotonic seconds."""
-        exchange, reader = self.exchange, self.reader
+        """As `_has_come_to_rest`, also while the application has the request."""
+        exchange = self.exchange
         if exchange is not None:
             if exchange.state is not _CALL:
                 return False
             self.deadline = 0.0
             return True
-        if self.unsent is not None:
-            return False
-        if reader.state is _START and not (reader.unread or self._ended_unseen):
-            keepalive = self._rules.keepalive
-            self.deadline = now + keepalive if keepalive else 0.0
-            self.state = _IDLE
-            return True
-        if reader.last and not (reader.error or reader.surplus or self.broken):
-            self.allow_close()
-            self.deadline = 0.0
-            self.state = _CLOSED
-            return True
-        return False
+        return self._has_come_to_rest(now)
 
     def _next_request(self, now: float) -> Request | None:
         """Goes on after an event outside of a call; returns a request that is complete by now."""
@@ -168,12 +152,6 @@ class AsgiConnection(HttpConnection):
             and self.reader.idle
             and not self._ended_unseen
         )
-
-    def await_request(self, now: float) -> None:
-        """Goes from CALL to IDLE, as `advance` does; `now`: monotonic seconds."""
-        keepalive = self._rules.keepalive
-        self.deadline = now + keepalive if keepalive else 0.0
-        self.state = _IDLE
 
     def pace(self, now: float) -> Pace | None:
         exchange = self.exchange

@@ -286,22 +286,33 @@ class HttpConnection(ResponseWriter):
                 else:
                     self.response_size = outcome.sent
                     self.serving = None
-                # The outcome of `advance`, by a shorter way.
-                if self.unsent is None and not leave_at:
-                    tls = self.tls
-                    if reader.state is _START and not reader.unread and not (tls and tls.ended):
-                        keepalive = self._rules.keepalive
-                        self.deadline = now + keepalive if keepalive else 0.0
-                        self.state = _IDLE
-                        return now
-                    if reader.last and not (reader.error or reader.surplus or self.broken):
-                        self.allow_close()
-                        self.deadline = 0.0
-                        self.state = _CLOSED
-                        return now
+                if not leave_at and self._has_come_to_rest(now):
+                    return now
             if self.advance(now, leave_at) is not _QUEUED or now - began > _TIME_SLICE:
                 return now
             request = self.take(now)
+
+    def _has_come_to_rest(self, now: float) -> bool:
+        """The outcome of `advance` behind a response in the most frequent cases, by a shorter way;
+        False in all others.  `now`: monotonic seconds."""
+        if self.unsent is not None:
+            return False
+        reader, tls = self.reader, self.tls
+        if reader.state is _START and not reader.unread and not (tls and tls.ended):
+            self.await_request(now)
+            return True
+        if reader.last and not (reader.error or reader.surplus or self.broken):
+            self.allow_close()
+            self.deadline = 0.0
+            self.state = _CLOSED
+            return True
+        return False
+
+    def await_request(self, now: float) -> None:
+        """Goes from CALL to IDLE, as `advance` does; `now`: monotonic seconds."""
+        keepalive = self._rules.keepalive
+        self.deadline = now + keepalive if keepalive else 0.0
+        self.state = _IDLE
 
     def _end_call(self, request: Request, sent: int, *, last: bool) -> None:
         """The response to a request is complete, with that many bytes of body.

@@ -59,9 +59,8 @@ def close_loop(loop: asyncio.AbstractEventLoop) -> None:
     tasks = asyncio.all_tasks(loop)
     for task in tasks:
         task.cancel()
-    if (
-        tasks
-    ):  # without any, asyncio asks for the current loop, which the application may have unset
+    # Without any, asyncio asks for the current loop, which the application may have unset.
+    if tasks:
         loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
     loop.run_until_complete(loop.shutdown_asyncgens())
     loop.run_until_complete(loop.shutdown_default_executor())
