@@ -81,6 +81,7 @@ def _status_lines(server: ServerStatus) -> list[str]:
     return [
         f"{server.name}: {', '.join(header)}",
         *(f"lost: {lost}" for lost in server.lost),
+        *([f"log process: {server.log_process}"] if server.log_process else []),
         *map(_queue, server.queues),
         _counters(server),
         *([f"sandbox: {', '.join(server.sandbox)}"] if len(server.sandbox) > 1 else []),

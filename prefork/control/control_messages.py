@@ -175,6 +175,8 @@ class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
         full, in the whole network namespace.
     lost: files of listeners, the control socket and the pidfile that were removed or replaced, as
         "listener /run/shop.sock: it was removed".
+    log_process: why the process that writes the lines of workers to the log files is missing, or
+        was missing a few seconds ago; "" if all is well, or if there is none.
     sandbox: what confines the workers, each in a few words.
     queue_time: the mean in seconds, by the X-Request-Start of requests; 0 without that header.
     """
@@ -198,6 +200,7 @@ class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     queue_time: float = 0.0
     sandbox: list[str] = []
     lost: list[str] = []
+    log_process: str = ""
     workers: list[WorkerStatus]
 
 

@@ -58,6 +58,7 @@ class CopyJournal:
     """
 
     _FIELDS = struct.Struct("=4Q")  # number of the pipe, inode of the file, its size, bytes
+    _USED = _FIELDS.size
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, mmap.PAGESIZE)
@@ -71,6 +72,16 @@ class CopyJournal:
     def end(self) -> None:
         """They are written, and about to be read away."""
         self._memory[:8] = bytes(8)
+        self.used = True
+
+    @property
+    def used(self) -> bool:
+        """Something was copied since this was set to False."""
+        return bool(self._memory[self._USED])
+
+    @used.setter
+    def used(self, used: bool) -> None:
+        self._memory[self._USED] = used
 
     def pending(self, number: int) -> tuple[int, int, int] | None:
         """(inode, size before, bytes) of what the process before may have written of a pipe."""

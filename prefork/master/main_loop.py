@@ -152,6 +152,7 @@ class Master:
             self._wait()
             for part in self._periodic:
                 part.run(monotonic())
+        self._log_writer.start_for_last_lines()
         for part in self._periodic:
             part.close()
         logs.event("info", "stopped")

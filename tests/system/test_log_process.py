@@ -83,6 +83,28 @@ def test_a_worker_of_another_user_cannot_empty_the_log_files(
         assert "log process" not in server.log()
 
 
+def test_a_process_that_dies_at_once_is_started_later_and_later(
+    start: Start, tmp_path: Path
+) -> None:
+    """What is logged meanwhile is written at the stop, before the next one would be started."""
+    lines = tmp_path / "access.log"
+    server = start(APP, "--workers", "1", *access(lines), *PROCESS).wait_ready(1)
+    server.expected_errors = {"log process died"}
+    nexts = []
+    for count in range(1, 7):
+        until(lambda: len(server.children("logs")) == 1, "another one")
+        log_process(server).send_signal(signal.SIGABRT)
+        nexts.append(server.wait("log process died", count)["next"])
+    assert nexts[0] == 0.0
+    # Doubled each time, and varied by a fifth.
+    assert all(0.79 * 2**n <= 10 * delay <= 1.21 * 2**n for n, delay in enumerate(nexts[1:])), nexts
+    failed = "log process: failed 6 times in a row (killed by SIGABRT)"
+    assert failed in server.command("status").stdout
+    assert server.get("/last?empty=1")[0] == 200
+    server.stop()
+    assert logged(lines) == Counter(["/last?empty=1"])
+
+
 def test_by_default_workers_of_the_same_user_write_themselves(start: Start, tmp_path: Path) -> None:
     server = start(APP, "--workers", "1", *access(tmp_path / "access.log")).wait_ready(1)
     assert server.get("/?empty=1") == (200, b"1 1")

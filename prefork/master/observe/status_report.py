@@ -53,6 +53,7 @@ def status(parts: MasterParts) -> dict[str, Any]:
             for file in server_files(parts)
             if (problem := file.problem)
         ],
+        log_process=parts.log_writer.problem(now),
         workers=[
             _worker(child, children, counters[child.pid], now)
             for child in sorted(children, key=lambda child: child.slot)

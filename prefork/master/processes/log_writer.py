@@ -6,26 +6,27 @@ process can die, and the next one goes on where it was.
 
 import contextlib
 import os
+import random
 import select
 import signal
 import time
 from collections.abc import Callable, Iterable
 from time import monotonic
 
-from prefork import logs
+from prefork import logs, system_errors
 from prefork.channel import Channel, LogPipeOrder, ReopenOrder, StopOrder
 from prefork.config import Config
 from prefork.logs.log_pipe import CopyJournal, LogPipeEnds, create_pipe
 from prefork.master.periodic import Periodic
+from prefork.master.pool.backoff import Backoff
+from prefork.master.pool.roster import PROBATION
 from prefork.master.processes.log_process import LogProcessArgs, PipeToCopy, run_log_process
 from prefork.master.snapshot import LogWriterSnapshot
+from prefork.quantity import quantity
 from prefork.worker.boot.fork_protection import fork
 
 _LOOK = 1.0
 """Seconds between two looks for pipes that have ended."""
-
-_PAUSE = 0.2
-"""Seconds until a process that died, or could not be forked, is replaced."""
 
 _LAST_LINES = 5.0
 """Seconds that the process gets to write the last lines when the server ends."""
@@ -56,6 +57,9 @@ class LogWriter(Periodic):
         self._pipes: dict[int, PipeToCopy] = {}
         self._unsent: list[PipeToCopy] = []
         self._number = 0
+        self._backoff = Backoff(random.Random())
+        self._last_failure = ""
+        self._started_at = 0.0
         self._start_at: float | None = None
         self._look_at: float | None = None
 
@@ -100,10 +104,24 @@ class LogWriter(Periodic):
         """A child was reaped; it may be this process."""
         if pid != self._pid:
             return
-        logs.event("error", "log process died", pid=pid, how=how)
         self._pid = 0
         self._close_channel()
-        self._start_at = monotonic() + _PAUSE
+        now = monotonic()
+        if now - self._started_at >= PROBATION:
+            self._backoff.reset()
+        elif not (sigkill and self._journal.used):  # a SIGKILL says nothing of one that works
+            self._backoff.fail(self._backoff.round, now)
+        logs.event("error", "log process died", pid=pid, how=how, **self._start_later(how, now))
+
+    def problem(self, now: float) -> str:
+        """Why no process copies, or why the one that does is not trusted yet; "" if all is well."""
+        times = self._backoff.failures
+        if not times or (self._pid and now - self._started_at >= PROBATION):
+            return ""
+        text = f"failed {quantity(times, 'time')} in a row ({self._last_failure})"
+        if self._start_at is None:
+            return text
+        return f"{text}; the next one is started in {max(self._start_at - now, 0.0):.1f} s"
 
     # The loop.
 
@@ -124,6 +142,11 @@ class LogWriter(Periodic):
                     del self._pipes[number]
             self._unsent = [pipe for pipe in self._unsent if pipe.number in self._pipes]
             self._look_at = now + _LOOK if self._pipes else None
+
+    def start_for_last_lines(self) -> None:
+        """The server is about to end: a process that was to be started later is started now."""
+        if self._start_at is not None and self._pipes:
+            self._start()
 
     def descriptors(self) -> list[int]:
         channel = [self._channel.fileno()] if self._channel is not None else []
@@ -163,6 +186,8 @@ class LogWriter(Periodic):
 
     def _start(self) -> None:
         self._start_at = None
+        self._started_at = monotonic()
+        self._journal.used = False
         try:
             ours, theirs = Channel.pair()
         except OSError as problem:
@@ -189,8 +214,17 @@ class LogWriter(Periodic):
         self._look_at = monotonic() + _LOOK
 
     def _failed(self, problem: OSError) -> None:
-        logs.event("error", "log process not started", reason=problem.strerror)
-        self._start_at = monotonic() + _PAUSE
+        now, reason = monotonic(), system_errors.explain(problem)
+        self._backoff.fail(self._backoff.round, now, free=False)
+        logs.event(
+            "error", "log process not started", reason=reason, **self._start_later(reason, now)
+        )
+
+    def _start_later(self, failure: str, now: float) -> dict[str, float]:
+        """Plans the next start as the backoff says; returns in how many seconds, for the log."""
+        self._last_failure = failure
+        self._start_at = max(self._backoff.not_before, now)
+        return {"next": round(self._start_at - now, 3)}
 
     def _send(self) -> None:
         """Sends the process the pipes that it does not have; it may not take them now."""
