@@ -61,6 +61,12 @@ class InboxStuckReport(msgspec.Struct, tag="crowded", frozen=True):
     slot: int = -1
 
 
+class ReopenedReport(msgspec.Struct, tag="reopened", frozen=True):
+    """The process writes to the files of a ReopenOrder, whose number this is."""
+
+    number: int
+
+
 class FailedReport(msgspec.Struct, tag="failed", frozen=True):
     """The worker cannot boot; `reason` is one line, or the application's traceback."""
 
@@ -129,6 +135,8 @@ class ReopenOrder(msgspec.Struct, tag="reopen", frozen=True):
     """Use new log files: descriptors beside the message, in the order of `paths`."""
 
     paths: tuple[str, ...]
+    number: int = 0
+    """To be confirmed by a ReopenedReport."""
 
 
 class InboxesOrder(msgspec.Struct, tag="inboxes", frozen=True):
@@ -143,7 +151,7 @@ class InboxesOrder(msgspec.Struct, tag="inboxes", frozen=True):
     kind: int = 0
 
 
-Report = BornReport | ReadyReport | LeavingReport | InboxStuckReport | FailedReport
+Report = BornReport | ReadyReport | LeavingReport | InboxStuckReport | ReopenedReport | FailedReport
 Order = (
     LogPipeOrder
     | ForkOrder

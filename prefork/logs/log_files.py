@@ -143,11 +143,10 @@ class Logs:
                 text = systemd.with_priority(SEVERITIES[level], text)
             now.error.write(text.encode(), level)
 
-    def reopen(self) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    def reopen(self) -> None:
         """Opens new files of the same paths after a rotation, and writes to them from now on.
 
-        Returns paths and descriptors for `replace` in the workers, which may lack the permission to
-        open the files.  Raises LogError, and then all old files stay in use.
+        Raises LogError, and then all old files stay in use.
         """
         opened: dict[str, int] = {}
         try:
@@ -159,6 +158,12 @@ class Logs:
                 os.close(fd)
             raise
         self.replace(tuple(opened), opened.values())
+
+    def files(self) -> tuple[tuple[str, ...], tuple[int, ...]]:
+        """Paths and descriptors of the files that are open, for `replace` in another process.
+
+        That one may lack the permission to open them.
+        """
         fds = {sink.target: sink.fd for sink in self._files()}
         return tuple(fds), tuple(fds.values())
 

@@ -33,8 +33,7 @@ class ControlCommands:
             case control.UpgradeCommand():
                 self._operations.upgrade(reply)
             case control.ReopenCommand():
-                problem = self._operations.reopen()
-                reply.fail(problem) if problem else reply.ok()
+                self._operations.reopening.begin(reply)
             case control.ScaleCommand(count):
                 try:
                     reply.ok(target=self._operations.scale(count))

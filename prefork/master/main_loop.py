@@ -124,6 +124,7 @@ class Master:
             zygotes,
             self._signals,
             self._operations,
+            self._operations.reopening,
             self._timeouts,
             self._liveness,
             self._slow_log,

@@ -1,4 +1,4 @@
-"""The operations on a running server: stop, reload, upgrade, scale, reopen the log files.
+"""The operations on a running server: stop, reload, upgrade, scale; new log files.
 
 A signal (`signals`), a command on the control socket (`control_commands`) or a changed file asks
 for one.  An operation that takes time goes on in the `run` of a part of the master.
@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from prefork import channel, logs
+from prefork import logs
 from prefork.master.control_server import ControlServer, Reply
 from prefork.master.observe.lost_files import LostFiles
 from prefork.master.periodic import Periodic
-from prefork.master.processes import log_writer
-from prefork.master.processes.generation import Generation
+from prefork.master.processes.log_reopening import LogReopening
 from prefork.master.rollout.reload import ReloadClient
 from prefork.master.snapshot import WaitingClientsSnapshot
 from prefork.master.upgrade.exec import MasterParts
@@ -42,7 +41,7 @@ class Operations(Periodic):
         self._parts = parts
         self._pool = parts.pool
         self._reloads = parts.reloads
-        self._log = log
+        self.reopening = LogReopening(log, parts.children, parts.zygotes, parts.log_writer)
         self._take_signals = take_signals
         self._stopping = False
         self._stop_at: float | None = None
@@ -149,7 +148,8 @@ class Operations(Periodic):
         # The kernel keeps later signals until the new code unblocks them.
         old = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         self._take_signals()
-        if self.upgrades.passed:
+        # The new code would not know who waits for new log files.
+        if self.upgrades.passed and not self.reopening.under_way:
             if self._watcher is not None:
                 self._watcher.close()  # it reports changes through a pipe of this process
             self.upgrades.replace(old)
@@ -182,29 +182,3 @@ class Operations(Periodic):
         """Retires all workers and keeps the sockets; a reload brings workers back."""
         self._pool.withdraw()
         self.upgrades.cancel("all workers were withdrawn")
-
-    # Log files.
-
-    def reopen(self) -> str | None:
-        """Opens new log files in place of rotated ones, here and in all workers.
-
-        Returns the reason if that fails; the files so far then stay in use.
-        """
-        try:
-            paths, fds = self._log.reopen()
-        except logs.LogError as error:
-            logs.event("error", "log files not reopened", reason=str(error))
-            return str(error)
-        self._parts.log_writer.reopen()
-        if fds:
-            for child in self._parts.children:
-                if _has_files(child.generation):
-                    self._parts.children.send(child, channel.ReopenOrder(paths), fds)
-            self._parts.zygotes.reopen(paths, fds, _has_files)
-        logs.event("info", "log files reopened")
-        return None
-
-
-def _has_files(generation: Generation) -> bool:
-    """Whether the processes of a generation write to the log files themselves."""
-    return not log_writer.is_wanted(generation.config)

@@ -108,7 +108,7 @@ class SignalPipe(Periodic):
             case signal.SIGHUP:
                 operations.reload(None)
             case signal.SIGUSR1:
-                operations.reopen()
+                operations.reopening.begin()
             case signal.SIGUSR2:
                 operations.upgrade()
             case signal.SIGTTIN:

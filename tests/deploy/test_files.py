@@ -92,7 +92,7 @@ def test_logs_are_rotated_three_times(start: Start, tmp_path: Path, owner: str) 
             environ=environ,
         )
         site.wait("log files reopened", number)
-        assert f"/before-{number}" in (logs / "site.log.1").read_text()
+        assert f"/before-{number}" in unpacked(logs / "site.log.1.gz")
         if number == 1:
             dead.wait("log files reopened")
             dead.kill()
@@ -101,11 +101,15 @@ def test_logs_are_rotated_three_times(start: Start, tmp_path: Path, owner: str) 
     until(lambda: "/after" in (logs / "site.log").read_text(), "a line in the new file")
     assert sorted(path.name for path in logs.glob("site.log*")) == [
         "site.log",
-        "site.log.1",
+        "site.log.1.gz",
         "site.log.2.gz",
         "site.log.3.gz",
     ]
-    assert "/before-1" in gzip.decompress((logs / "site.log.3.gz").read_bytes()).decode()
+    assert "/before-1" in unpacked(logs / "site.log.3.gz")
+
+
+def unpacked(path: Path) -> str:
+    return gzip.decompress(path.read_bytes()).decode()
 
 
 def test_systemd_takes_user_and_directories(tmp_path: Path) -> None:

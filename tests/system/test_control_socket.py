@@ -17,7 +17,7 @@ import pytest
 from tests.support.changing_app import copy_app, set_version
 from tests.support.commands import run_prefork
 from tests.support.load import Gate
-from tests.support.processes import stopped
+from tests.support.processes import links, stopped
 from tests.support.server import Server, Start
 from tests.support.waiting import PATIENCE, until
 
@@ -174,28 +174,41 @@ def test_scale_adds_and_takes_away(start: Start) -> None:
     assert len(server.workers()) == 2
 
 
-def test_reopen_goes_on_in_a_new_file(start: Start, tmp_path: Path) -> None:
+def test_reopen_returns_when_all_workers_write_to_the_new_file(
+    start: Start, tmp_path: Path
+) -> None:
     log, moved = tmp_path / "access.log", tmp_path / "moved.log"
-    server = start(BASIC, "--workers", "1", "--set", f"log.access={log}").wait_ready(1)
-    server.get("/?first")
-    log.rename(moved)
+    server = start(BASIC, "--workers", "3", "--set", f"log.access={log}").wait_ready(3)
+    for turn in range(4):
+        log.rename(moved)
+        assert server.command("reopen").stdout == "reopened\n"
+        for pid in server.worker_pids():
+            assert {*links(pid).values()} & {str(log), str(moved)} == {str(log)}, turn
+
+
+def test_reopen_names_the_processes_that_write_to_the_old_file(
+    start: Start, tmp_path: Path
+) -> None:
+    log = tmp_path / "access.log"
+    server = start(
+        *(BASIC, "--workers", "2", "--set", f"log.access={log}"),
+        *("--set", "workers.preload=true"),
+    ).wait_ready(2)
+    [zygote], worker = server.children("zygote"), server.workers()[1]
+    log.rename(tmp_path / "moved.log")
+    for process in (zygote, worker):
+        process.suspend()
+    late = server.command("reopen", check=False)
+    for process in (zygote, worker):
+        process.resume()
+    assert late.returncode == 1
+    names = f"worker {worker.pid} (slot 1), zygote {zygote.pid}"
+    assert late.stderr.endswith(f"still write to the rotated ones: {names}\n")
+    server.wait("log files still in use", processes=names)
+    server.wait("log files reopened")
+    for process in (zygote, worker):
+        assert str(log) in links(process.pid).values()
     assert server.command("reopen").stdout == "reopened\n"
-    sent = 0
-
-    # The worker may not have heard of it when it takes the first of them.
-    def logged_in_the_new_file() -> bool:
-        nonlocal sent
-        server.get("/?second")
-        sent += 1
-        return "/?second" in log.read_text()
-
-    until(logged_in_the_new_file, "the worker writes to the new file")
-    server.stop()
-    old, new = (
-        [line.split()[6] for line in each.read_text().splitlines()] for each in (moved, log)
-    )
-    assert old + new == ["/?first"] + ["/?second"] * sent
-    assert old[0] == "/?first"
 
 
 def test_stop_waits_for_the_end_and_takes_the_socket_along(start: Start) -> None:

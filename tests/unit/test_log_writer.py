@@ -40,7 +40,7 @@ def config(tmp_path: Path) -> Config:
 def writer(config: Config) -> Iterator[LogWriter]:
     writer = LogWriter("shop", logs.Logs(config.log, lambda *_: None), lambda: ())
     yield writer
-    writer._channel = None
+    writer.channel = None
     writer.close()
 
 
@@ -48,8 +48,8 @@ def test_a_pipe_that_ended_before_the_process_took_it_is_not_sent_by_its_old_num
     writer: LogWriter, config: Config
 ) -> None:
     channel: Any = FullChannel()
-    writer._channel = channel
-    writer._pid = os.getpid()  # there is a process, so that none is started
+    writer.channel = channel
+    writer.pid = os.getpid()  # there is a process, so that none is started
     first = writer.pipes(config)
     first.close()  # its worker is gone, and has written nothing
     writer.run(float("inf"))

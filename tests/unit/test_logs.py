@@ -368,7 +368,8 @@ def test_rotation_here_and_in_another_process(tmp_path: Path, start: Callable[..
     assert worker.access is not None
     for name in ("e", "a"):
         (tmp_path / name).rename(tmp_path / f"{name}.1")
-    paths, fds = master.reopen()
+    master.reopen()
+    paths, fds = master.files()
     assert paths == (str(tmp_path / "e"), str(tmp_path / "a"))
     assert isinstance(master.error, LogSink)
     assert isinstance(master.access, LogSink)
@@ -391,7 +392,8 @@ def test_rotation_of_a_file_that_both_logs_share(
     logs = configure(Log(error=str(tmp_path / "both"), access=str(tmp_path / "both")))
     (tmp_path / "both").rename(tmp_path / "both.1")
     before = len(descriptors())
-    paths, _ = logs.reopen()
+    logs.reopen()
+    paths, _ = logs.files()
     assert len(descriptors()) == before
     logs.error.write(b"error\n")
     assert logs.access is not None
@@ -409,7 +411,8 @@ def test_rotation_while_a_reload_is_under_way_reaches_both_generations(
     logs.prepare(new)
     for name in ("old", "new"):
         (tmp_path / name).rename(tmp_path / f"{name}.1")
-    assert logs.reopen()[0] == (str(tmp_path / "old"), str(tmp_path / "new"))
+    logs.reopen()
+    assert logs.files()[0] == (str(tmp_path / "old"), str(tmp_path / "new"))
     event("info", "before")
     logs.reconfigure(new)
     event("info", "after")

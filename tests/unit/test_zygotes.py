@@ -465,7 +465,8 @@ def test_new_log_files_reach_the_zygote_and_what_it_has_just_forked(master: Mast
     master.say(ReadyReport())
     ((_, channel),) = master.forks()
     null = os.open(os.devnull, os.O_WRONLY)
-    master.zygotes.reopen(("/var/log/x",), (null,), lambda _: True)
+    for process in master.zygotes.all():
+        process.channel.send(ReopenOrder(("/var/log/x",)), (null,))
     os.close(null)
     for found in (master.orders()[0], channel.receive_order()):
         assert found is not None

@@ -19,7 +19,14 @@ from msgspec.structs import asdict
 
 from prefork import logs
 from prefork.capacity import CALL_RECORDS, records_of
-from prefork.channel import Channel, InboxStuckReport, InvalidReportError, Order, Report
+from prefork.channel import (
+    Channel,
+    InboxStuckReport,
+    InvalidReportError,
+    Order,
+    ReopenedReport,
+    Report,
+)
 from prefork.config import Config
 from prefork.logs import LogPipeEnds
 from prefork.master.periodic import Periodic
@@ -50,6 +57,8 @@ class Child(Struct, eq=False, weakref=True):
     """The types of its reports so far, of those that are sent once."""
     faulty: bool = False
     """It was killed for a report that could not be read."""
+    reopened: int = 0
+    """The number of the last ReopenOrder that it has carried out."""
     asgi: bool = False
     """It has found that its application is one of ASGI, if the configuration leaves that open."""
 
@@ -350,7 +359,9 @@ class Children(Periodic):
                 return True
             if report is None:
                 return True
-            if self._is_news(child, report):
+            if isinstance(report, ReopenedReport):
+                child.reopened = report.number
+            elif self._is_news(child, report):
                 report_to(child, report)
         return False
 

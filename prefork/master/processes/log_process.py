@@ -17,7 +17,7 @@ import setproctitle
 from msgspec import Struct
 
 from prefork import logs
-from prefork.channel import Channel, LogPipeOrder, ReopenOrder, StopOrder
+from prefork.channel import Channel, LogPipeOrder, ReopenedReport, ReopenOrder, StopOrder
 from prefork.logs.log_pipe import CopyJournal, LogPipe, create_pipe
 from prefork.worker.boot.fork_protection import drop_master_state, unblock_signals
 
@@ -120,7 +120,7 @@ class _LogProcess:
                     self._waiting.append(PipeToCopy(order.number, order.target, fds[0]))
                     self._try_at = 0.0
                 elif isinstance(order, ReopenOrder):
-                    self._reopen()
+                    self._reopen(order.number)
                 elif isinstance(order, StopOrder):
                     self._drains = True
         except EOFError:
@@ -149,8 +149,8 @@ class _LogProcess:
             self._sinks[target] = logs.LogSink("error", target, _report_loss)
         return self._sinks[target]
 
-    def _reopen(self) -> None:
-        """Opens new files of the same paths after a rotation."""
+    def _reopen(self, number: int) -> None:
+        """Opens new files of the same paths after a rotation, and confirms that."""
         sinks: Iterable[logs.LogSink] = self._sinks.values()
         try:
             self._logs.reopen()
@@ -161,6 +161,8 @@ class _LogProcess:
                     os.close(fd)
         except logs.LogError as problem:
             logs.event("error", "log files not reopened", reason=str(problem))
+        else:
+            self._channel.send(ReopenedReport(number))
 
 
 def _report_loss(target: str, lines: int, reason: str) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from time import monotonic
 
 from prefork import logs, system_errors
-from prefork.channel import Channel, LogPipeOrder, ReopenOrder, StopOrder
+from prefork.channel import Channel, LogPipeOrder, ReopenedReport, StopOrder
 from prefork.config import Config
 from prefork.logs.log_pipe import CopyJournal, LogPipeEnds, create_pipe
 from prefork.master.periodic import Periodic
@@ -52,8 +52,11 @@ class LogWriter(Periodic):
         self._log = log
         self._foreign = foreign
         self._journal = CopyJournal()
-        self._channel: Channel | None = None
-        self._pid = 0
+        self.channel: Channel | None = None
+        """To the process, None if there is none."""
+        self.pid = 0
+        self.reopened = 0
+        """The number of the last ReopenOrder that it has carried out."""
         self._pipes: dict[int, PipeToCopy] = {}
         self._unsent: list[PipeToCopy] = []
         self._number = 0
@@ -88,23 +91,22 @@ class LogWriter(Periodic):
         self._pipes.update((pipe.number, pipe) for pipe in made)
         self._unsent += made
         self._send()
-        if made and not self._pid and self._start_at is None:
+        if made and not self.pid and self._start_at is None:
             self._start_at = 0.0
         return LogPipeEnds(targets, tuple(fds))
 
-    def reopen(self) -> None:
-        """Has it open new files after a rotation."""
-        if self._channel is not None:
-            self._channel.send(ReopenOrder(()))
-
     def read_reports(self) -> None:
-        """It reports nothing."""
+        """Reads what the process has confirmed."""
+        with contextlib.suppress(EOFError):  # it is dying
+            while self.channel is not None and (report := self.channel.receive_report()):
+                if isinstance(report, ReopenedReport):
+                    self.reopened = report.number
 
     def died(self, pid: int, how: str, *, sigkill: bool) -> None:
         """A child was reaped; it may be this process."""
-        if pid != self._pid:
+        if pid != self.pid:
             return
-        self._pid = 0
+        self.pid = 0
         self._close_channel()
         now = monotonic()
         if now - self._started_at >= PROBATION:
@@ -116,7 +118,7 @@ class LogWriter(Periodic):
     def problem(self, now: float) -> str:
         """Why no process copies, or why the one that does is not trusted yet; "" if all is well."""
         times = self._backoff.failures
-        if not times or (self._pid and now - self._started_at >= PROBATION):
+        if not times or (self.pid and now - self._started_at >= PROBATION):
             return ""
         text = f"failed {quantity(times, 'time')} in a row ({self._last_failure})"
         if self._start_at is None:
@@ -149,13 +151,13 @@ class LogWriter(Periodic):
             self._start()
 
     def descriptors(self) -> list[int]:
-        channel = [self._channel.fileno()] if self._channel is not None else []
+        channel = [self.channel.fileno()] if self.channel is not None else []
         return [*channel, *(pipe.fd for pipe in self._pipes.values())]
 
     def close(self) -> None:
         """The server has stopped: the last lines are written before its last one."""
-        if self._channel is not None:
-            self._channel.send(StopOrder(()))
+        if self.channel is not None:
+            self.channel.send(StopOrder(()))
         self._close_channel()
         self._end_process(_LAST_LINES)
         for pipe in self._pipes.values():
@@ -165,16 +167,16 @@ class LogWriter(Periodic):
     # From one master to the next.
 
     def snapshot(self) -> LogWriterSnapshot | None:
-        if not self._pid and not self._pipes:
+        if not self.pid and not self._pipes:
             return None
         return LogWriterSnapshot(
-            pid=self._pid,
+            pid=self.pid,
             pipes=tuple((pipe.number, pipe.target, pipe.fd) for pipe in self._pipes.values()),
         )
 
     def restore(self, state: LogWriterSnapshot) -> None:
         """Goes on with the pipes of the master before; its process leaves, as its channel ended."""
-        self._pid = state.pid
+        self.pid = state.pid
         self._end_process(_LAST_LINES)
         for number, target, fd in state.pipes:
             os.set_inheritable(fd, False)
@@ -203,13 +205,13 @@ class LogWriter(Periodic):
                 logs=self._log,
                 foreign=(*foreign, ours.fileno()),
             )
-            self._pid = fork(lambda: run_log_process(args))
+            self.pid = fork(lambda: run_log_process(args))
         except OSError as problem:
             ours.close()
             return self._failed(problem)
         finally:
             theirs.close()
-        self._channel = ours
+        self.channel = ours
         self._unsent = []
         self._look_at = monotonic() + _LOOK
 
@@ -229,28 +231,28 @@ class LogWriter(Periodic):
     def _send(self) -> None:
         """Sends the process the pipes that it does not have; it may not take them now."""
         self._look_at = self._look_at or monotonic() + _LOOK
-        while self._channel is not None and self._unsent:
+        while self.channel is not None and self._unsent:
             pipe = self._unsent[0]
-            if not self._channel.send(LogPipeOrder(pipe.number, pipe.target), (pipe.fd,)):
+            if not self.channel.send(LogPipeOrder(pipe.number, pipe.target), (pipe.fd,)):
                 return
             del self._unsent[0]
 
     def _close_channel(self) -> None:
-        if self._channel is not None:
-            self._channel.close()
-            self._channel = None
+        if self.channel is not None:
+            self.channel.close()
+            self.channel = None
 
     def _end_process(self, seconds: float) -> None:
         """Waits for the process, whose channel has ended, and kills it after some time."""
         until = monotonic() + seconds
-        while self._pid:
+        while self.pid:
             with contextlib.suppress(ChildProcessError):
-                if os.waitpid(self._pid, os.WNOHANG) == (0, 0):
+                if os.waitpid(self.pid, os.WNOHANG) == (0, 0):
                     if monotonic() >= until:
-                        os.kill(self._pid, signal.SIGKILL)
+                        os.kill(self.pid, signal.SIGKILL)
                     time.sleep(0.002)
                     continue
-            self._pid = 0
+            self.pid = 0
 
 
 def _has_ended(fd: int) -> bool:

@@ -27,7 +27,7 @@ from prefork.channel import (
     ForkOrder,
     InvalidReportError,
     ReadyReport,
-    ReopenOrder,
+    ReopenedReport,
 )
 from prefork.logs import LogPipeEnds
 from prefork.master.periodic import Periodic
@@ -55,6 +55,11 @@ class PendingWorker(Struct, eq=False):
     channel: Channel
     stacks: MasterStacks | None
     deadline: float | None
+    reopened: int = 0
+
+    @property
+    def generation(self) -> Generation:
+        return self.zygote.generation
 
 
 class Zygote(Struct, eq=False):
@@ -73,6 +78,8 @@ class Zygote(Struct, eq=False):
     """It is no longer wanted or is dead, so that its death is no news."""
     faulty: bool = False
     """It was killed for a report that could not be read."""
+    reopened: int = 0
+    """The number of the last ReopenOrder that it has carried out."""
 
 
 class Zygotes(Periodic):
@@ -95,11 +102,12 @@ class Zygotes(Periodic):
 
     def descriptors(self) -> list[int]:
         """All that are open here, for a forked child to close."""
-        channels = [each.channel.fileno() for each in self._all()]
+        channels = [each.channel.fileno() for each in self.all()]
         stacks = [each.stacks.descriptors() for each in self._pending.values() if each.stacks]
         return [*channels, *(fd for pair in stacks for fd in pair)]
 
-    def _all(self) -> list[Zygote | PendingWorker]:
+    def all(self) -> list[Zygote | PendingWorker]:
+        """The zygotes and the workers that they have just forked."""
         return [*self._by_pid.values(), *self._pending.values()]
 
     # From one master to the next.
@@ -140,17 +148,6 @@ class Zygotes(Periodic):
             if number not in generations:
                 self._end(zygote, "it is no longer wanted")
 
-    def reopen(
-        self, paths: tuple[str, ...], fds: tuple[int, ...], has_files: Callable[[Generation], bool]
-    ) -> None:
-        """Passes new log files to the zygotes and to the workers that they have just forked.
-
-        `has_files`: whether the processes of a generation have the files, and not pipes."""
-        for each in self._all():
-            zygote = each.zygote if isinstance(each, PendingWorker) else each
-            if has_files(zygote.generation):
-                each.channel.send(ReopenOrder(paths), fds)
-
     @property
     def due(self) -> float | None:
         """The first deadline of a boot."""
@@ -177,7 +174,7 @@ class Zygotes(Periodic):
 
     def overslept(self, seconds: float) -> None:
         """The zygotes and workers that boot stood still too."""
-        for each in self._all():
+        for each in self.all():
             if each.deadline:
                 each.deadline += seconds
 
@@ -260,6 +257,8 @@ class Zygotes(Periodic):
                     logs.event("info", "zygote ready", pid=zygote.pid, generation=number)
                     zygote.ready_at, zygote.deadline = monotonic(), None
                     self._ask_next(zygote)
+                elif isinstance(report, ReopenedReport):
+                    zygote.reopened = report.number
                 elif isinstance(report, FailedReport):
                     self._end(zygote, report.reason)
             raise InvalidReportError("there is no end of its reports")

@@ -21,7 +21,15 @@ from msgspec import Struct
 from msgspec.structs import asdict
 
 from prefork import linux, logs
-from prefork.channel import BornReport, Channel, FailedReport, ForkOrder, ReadyReport, ReopenOrder
+from prefork.channel import (
+    BornReport,
+    Channel,
+    FailedReport,
+    ForkOrder,
+    ReadyReport,
+    ReopenedReport,
+    ReopenOrder,
+)
 from prefork.logs import LogPipeEnds
 from prefork.stack_dump import WorkerStacks
 from prefork.unpatched import os
@@ -139,6 +147,7 @@ class _ForkServer:
             order, fds = packet
             if isinstance(order, ReopenOrder):
                 self._context.logs.replace(order.paths, fds)
+                self._channel.send(ReopenedReport(order.number))
             elif isinstance(order, ForkOrder) and fds:
                 # Without a descriptor, recvmsg(2) has dropped it: it would be over the limit.
                 theirs = Channel.from_fd(fds[0])

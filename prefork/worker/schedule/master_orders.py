@@ -17,6 +17,7 @@ from prefork.channel import (
     InboxesOrder,
     LeavingReport,
     Order,
+    ReopenedReport,
     ReopenOrder,
     RetireOrder,
     ServeOrder,
@@ -129,6 +130,8 @@ class MasterOrders:
             self._stop(())
         elif isinstance(order, ReopenOrder):
             self._replace_logs(order.paths, fds)
+            if len(fds) == len(order.paths):  # recvmsg(2) drops those beyond the process's limit
+                self._channel.send(ReopenedReport(order.number))
         elif isinstance(order, InboxesOrder):
             self._handover.set_inboxes(order.kind, order.slots, fds, own=order.own)
             self._watcher.wake()
