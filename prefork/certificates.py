@@ -9,6 +9,7 @@ configured.
 import ssl
 from collections.abc import Mapping
 
+from prefork import regular_file
 from prefork.config.schema import Tls
 
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
@@ -115,7 +116,6 @@ def _words(error: ssl.SSLError) -> str:
 def _read(key: str, path: str) -> str:
     """The text of a file; OpenSSL does not say which of the files it could not read."""
     try:
-        with open(path, encoding="latin-1") as file:
-            return file.read()
+        return regular_file.read(path).decode("latin-1")
     except OSError as error:
         raise TlsError(key, f"{path}: {error.strerror}") from None

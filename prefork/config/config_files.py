@@ -7,6 +7,7 @@ import json
 import re
 from typing import Any
 
+from prefork import regular_file
 from prefork.config.values import Invalid
 
 _TOML_PLACE = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", re.DOTALL)
@@ -20,8 +21,7 @@ class Unreadable(Invalid):
 
 def read_text(path: str) -> str:
     try:
-        with open(path, "rb") as file:
-            data = file.read()
+        data = regular_file.read(path)
     except OSError as problem:
         raise Unreadable(f"cannot be read: {problem.strerror}") from None
     try:

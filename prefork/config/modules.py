@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from importlib.machinery import PathFinder
 from typing import Any
 
+from prefork import regular_file
+
 USUAL = ("application", "app")
 """The usual names of an application, in the order of the search."""
 
@@ -50,8 +52,7 @@ def _file_of(module: str, directory: str) -> str | None:
 def _bound_in(file: str) -> Iterator[str]:
     """Names that are bound by statements at the level of the module, also in `if` and `try`."""
     try:
-        with open(file, "rb") as source:
-            tree: Any = compile(source.read(), file, "exec", _ONLY_AST)
+        tree: Any = compile(regular_file.read(file), file, "exec", _ONLY_AST)
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return
     waiting = list(tree.body)

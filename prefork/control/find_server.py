@@ -5,6 +5,7 @@ import os
 import re
 from pathlib import Path
 
+from prefork import regular_file
 from prefork.config import ConfigError, Source, load
 from prefork.control.control_client import ControlClient
 from prefork.control.control_messages import ControlError, ServerStatus, decode_status
@@ -127,7 +128,7 @@ def _scan(file: str | None) -> tuple[str | None, str]:
 
     lines: list[str] = []
     with contextlib.suppress(OSError, ValueError):
-        lines = Path(file).read_text(encoding="utf-8").splitlines()
+        lines = regular_file.read(file).decode().splitlines()
     section, found = "", {}
     for line in lines:
         if header := re.match(r"\s*\[\s*(\w+)\s*\]", line):

@@ -6,9 +6,11 @@ stderr that the server was started with, also if `log.error` is a file.
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
+from prefork import regular_file
 from prefork.logs.sink import LogError
 
 
@@ -35,7 +37,7 @@ def configure_application(path: str | None) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     """Raises OSError, ValueError."""
-    data = path.read_bytes()
+    data = regular_file.read(os.fspath(path))
     if path.suffix == ".toml":
         import tomllib
 

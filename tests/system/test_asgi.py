@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import http.client
 import json
+import os
 import random
 import socket
 from collections.abc import Iterator
@@ -185,6 +186,15 @@ def test_parts_of_an_open_file(server: Server, tmp_path: Path, size: int) -> Non
     assert body == data[offset:]
     extensions = json.loads(server.get("/scope")[1])["extensions"]
     assert {"http.response.zerocopysend", "http.response.pathsend"} <= extensions.keys()
+
+
+def test_a_path_that_would_block_the_loop_is_not_sent(start: Start, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")  # nobody writes to it
+    server = start(APP, *ASGI).wait_ready(1)
+    server.expected_errors = {"application failed"}
+    assert server.get(f"/file?path={tmp_path}/fifo")[0] == 500
+    assert "is not a regular file" in server.wait("application failed")["traceback"]
+    assert server.get("/pid")[0] == 200
 
 
 def test_a_request_that_is_refused(server: Server) -> None:

@@ -406,6 +406,12 @@ def test_a_reload_reads_certificates_anew_and_loses_no_connection(
     with talking(server, authority) as client:
         assert isinstance(client.sock, ssl.SSLSocket)
         assert serial(client.sock) == new
+    # Nor does one that would block the master.
+    path.unlink()
+    os.mkfifo(path)
+    refused = server.command("reload", check=False)
+    assert f"{path}: it is a FIFO, and not a regular file" in refused.stderr
+    path.unlink()
     # New code in the master reads them, too.
     authority.issue("renewed.pem", "localhost")
     server.command("upgrade")

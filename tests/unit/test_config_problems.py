@@ -1,5 +1,7 @@
 """What can be wrong with a configuration: every problem in a line, all of them at once."""
 
+import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -89,6 +91,24 @@ def test_a_file_that_cannot_be_read(site: Write, tmp_path: Path) -> None:
     site(APP, "directory.toml/x")
     assert problems("none.toml") == ["none.toml: cannot be read: No such file or directory"]
     assert problems("directory.toml") == ["directory.toml: cannot be read: Is a directory"]
+
+
+def test_a_file_that_never_ends_or_never_begins_is_not_read(site: Write, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.toml")
+    (tmp_path / "zero.toml").symlink_to("/dev/zero")
+    with (tmp_path / "huge.toml").open("wb") as huge:
+        huge.truncate(2**40)  # it takes no room on the disk
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(tmp_path / "socket.toml"))
+    for name, reason in (
+        ("fifo.toml", "it is a FIFO, and not a regular file"),
+        ("zero.toml", "it is a device, and not a regular file"),
+        ("huge.toml", "it has more than 16 MiB"),
+        ("socket.toml", "it is a socket or a device, and not a regular file"),
+    ):
+        assert problems(name) == [f"{name}: cannot be read: {reason}"]
+        (line,) = problems(site(f'{APP}env_file = "{name}"'))
+        assert line.endswith(f"/{name}: cannot be read: {reason}")
 
 
 def test_an_unreadable_file_hides_no_problem_of_the_command_line(site: Write) -> None:

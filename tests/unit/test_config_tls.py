@@ -1,5 +1,6 @@
 """[tls] and what [http] says of proxies: what is taken, and what is said of what is not."""
 
+import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -134,6 +135,15 @@ def test_a_key_that_cannot_be_read(site: Write, files: Path) -> None:
     assert problems(site(f"{APP}[tls]\n{PAIR}")) == [
         f"site.toml: tls.key: {files}/one.key: Is a directory"
     ]
+
+
+@pytest.mark.parametrize("file", ["one.pem", "one.key", "ca.pem"])
+def test_a_file_that_would_block_is_not_read(site: Write, files: Path, file: str) -> None:
+    (files / file).unlink(missing_ok=True)
+    os.mkfifo(files / file)
+    client = 'client_ca = "ca.pem"\nclient_auth = "required"\n' if file == "ca.pem" else ""
+    (line,) = problems(site(f"{APP}[tls]\n{PAIR}{client}"))
+    assert line.endswith(f"{files}/{file}: it is a FIFO, and not a regular file")
 
 
 def test_tcp_has_no_tls(site: Write, files: Path) -> None:

@@ -12,6 +12,7 @@ The contract, beside the specification (HTTP 2.5):
 """
 
 import asyncio
+import stat
 from collections.abc import Awaitable, Callable
 from select import EPOLLIN, EPOLLOUT
 from typing import NoReturn, Protocol
@@ -336,9 +337,13 @@ class AsgiCall:
         elif kind == "http.response.trailers":
             await self._transmit(response.trailers(message))
         elif kind == "http.response.pathsend":
-            fd = os.open(message["path"], os.O_RDONLY | os.O_CLOEXEC)
+            # A FIFO without a writer would block the loop.
+            fd = os.open(message["path"], os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
             try:
-                await self._send_file(fd, 0, os.fstat(fd).st_size, more=False)
+                status = os.fstat(fd)
+                if not stat.S_ISREG(status.st_mode):
+                    raise MisusedProtocol(f"{message['path']!r} is not a regular file")
+                await self._send_file(fd, 0, status.st_size, more=False)
             finally:
                 os.close(fd)
         elif kind == "http.response.zerocopysend":
