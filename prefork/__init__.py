@@ -4,8 +4,9 @@ import prefork
 prefork.serve("shop.wsgi:application", bind=":8000", workers=4)
 """
 
-# Nothing else is imported here: `python -m prefork` would find it in the working directory.
-from collections.abc import Mapping, Sequence
+# Nothing else is imported here: `python -m prefork` would find it in the working directory, also
+# collections.abc, which takes its classes from this frozen module.
+from _collections_abc import Mapping, Sequence
 
 from prefork import compiled as compiled  # the first: it chooses how the others are found
 from prefork.stop_notice import StopNotice

@@ -13,7 +13,7 @@ others in the working directory.
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from _collections_abc import Callable, Sequence  # of collections.abc, which is not frozen
 from importlib.machinery import SOURCE_SUFFIXES, FileFinder, ModuleSpec, SourceFileLoader
 from importlib.util import source_hash
 

@@ -12,6 +12,9 @@ _GROWTH = 8
 """A body of known length gets memory for so many bytes at first, and then for so many times what
 has come: a client has to send something for what it takes."""
 
+_FILE_BUFFER = 8 * 1024
+"""Of a body on disk: no budget counts it, and the default of CPython 3.14 is 128 KiB."""
+
 _SMALL = 64 * 1024
 _SHARE = 0.5
 """Larger bodies take no more than this part of the budget: what can be in memory only needs the
@@ -128,7 +131,7 @@ class GatheredBody:
         if not spill.reserve(self.size):
             raise _no_room()
         # Large pieces go straight to the file, small ones are gathered.
-        file = BufferedWriter(spill)
+        file = BufferedWriter(spill, _FILE_BUFFER)
         file.write(memory.getbuffer()[:size])
         self._file = file
         self._release()
@@ -144,7 +147,7 @@ class GatheredBody:
         spill = file.detach()
         assert isinstance(spill, SpillFile)
         spill.complete(self.size)
-        return BufferedReader(spill)
+        return BufferedReader(spill, _FILE_BUFFER)
 
     def _release(self) -> None:
         self._release_view()

@@ -27,8 +27,13 @@ def hangs() -> None:
 
 def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     """The pid."""
-    if callback := {"/fails": fails, "/hangs": hangs}.get(environ["PATH_INFO"]):
-        atexit.register(callback)
+    match environ["PATH_INFO"]:
+        case "/fails":
+            atexit.register(fails)
+        case "/fails_in_c":
+            atexit.register(os.close, -1)
+        case "/hangs":
+            atexit.register(hangs)
     return answer(start_response, str(os.getpid()).encode())
 
 

@@ -110,9 +110,13 @@ def test_a_callback_that_fails_is_logged_and_keeps_no_other_from_running(
 ) -> None:
     server = traced(start, tmp_path, "--workers", "1").wait_ready(1)
     server.expected_errors.add("exit callback failed")
-    pid = int(server.get("/fails")[1])
+    pid = int(server.get("/fails_in_c")[1])
+    assert int(server.get("/fails")[1]) == pid
     server.command("reload")
     event = server.wait("exit callback failed", pid=pid)
+    in_c = server.wait("exit callback failed", 2, pid=pid)
+    assert in_c["callback"] == "close"
+    assert "OSError: [Errno 9]" in in_c["traceback"]
     assert event["callback"] == "fails"
     assert "LookupError: nothing to flush" in event["traceback"]
     assert "prefork" not in event["traceback"].replace(str(ROOT), "")

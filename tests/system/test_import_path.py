@@ -1,5 +1,7 @@
 """Nothing is imported from the working directory: there, anybody may have put a `json.py`."""
 
+import _imp
+import ast
 import json
 import os
 import signal
@@ -119,6 +121,26 @@ def test_no_command_imports_from_the_working_directory(trap: Trap, launcher: str
         done = trap.run(command, *args)
         assert "Traceback" not in done.stderr, (args, done.stderr)
         assert not trap.marked(), args
+
+
+@pytest.mark.parametrize("module", ["__init__", "compiled", "stop_notice"])
+def test_what_is_imported_before_the_path_is_right_is_part_of_the_interpreter(module: str) -> None:
+    """`python -m` runs these before `__main__`; which modules it has loaded differs by version."""
+    tree = ast.parse((ROOT / "prefork" / f"{module}.py").read_bytes())
+    names = {
+        name
+        for node in tree.body
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    assert names
+    for name in names - {"prefork", "prefork.stop_notice"}:
+        assert name in sys.builtin_module_names or _imp.is_frozen(name), name
 
 
 def test_a_server_imports_nothing_from_the_working_directory(trap: Trap, start: Start) -> None:

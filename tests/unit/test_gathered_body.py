@@ -1,5 +1,7 @@
 """The memory of a request's body while it comes."""
 
+import sys
+from io import BufferedReader
 from itertools import pairwise
 
 import pytest
@@ -65,6 +67,19 @@ def test_a_body_that_was_in_memory_goes_on_on_the_disk() -> None:
     assert budget.used == 3 * MB
     with one.whole() as file:
         assert file.read() == b"a" * 1000 + b"b" * (MB - 1000)
+
+
+@pytest.mark.parametrize("size", [100, 100_000])
+def test_a_body_on_the_disk_has_a_small_buffer(size: int) -> None:
+    """Which no budget counts; the default of CPython 3.14 is 128 KiB."""
+    one = body(-1, memory=1)
+    one.write(b"x" * size)
+    writer = one._file
+    assert sys.getsizeof(writer) < 9000
+    with one.whole() as reader:
+        assert isinstance(reader, BufferedReader)
+        assert len(reader.peek()) == min(size, 8192)
+        assert sys.getsizeof(reader) < 9000
 
 
 def test_large_bodies_leave_half_of_the_memory_to_all_else() -> None:

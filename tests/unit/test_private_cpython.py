@@ -3,8 +3,10 @@
 One of these tests fails if a version of CPython renames or changes it.
 """
 
+import _collections_abc
 import ast
 import atexit
+import collections.abc
 import contextlib
 import multiprocessing
 import multiprocessing.util
@@ -73,8 +75,14 @@ def test_no_private_module_is_imported() -> None:
         )
     }
     documented = {"__future__", "_thread"}
+    documented.add("_collections_abc")  # of collections.abc, and frozen: see prefork/__init__.py
     private = {name for name in names if name.startswith("_")} - documented
     assert not private
+
+
+def test_the_frozen_module_has_the_classes_of_collections_abc() -> None:
+    for name in ("Callable", "Mapping", "Sequence"):
+        assert getattr(_collections_abc, name) is getattr(collections.abc, name)
 
 
 def test_socket_accept_gives_a_descriptor_and_an_address() -> None:
@@ -131,6 +139,21 @@ def test_atexit_runs_and_clears_its_callbacks() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "called\n", "")
     assert callable(atexit._clear)
+
+
+def test_atexit_reports_a_callback_that_raises_in_these_words() -> None:
+    """exit_callbacks finds by them what to log."""
+    program = (
+        "import atexit, os, sys\n"
+        "def fails(): raise LookupError\n"
+        "def report(raised):\n"
+        "    print(raised.err_msg, raised.object or '')\n"
+        "sys.unraisablehook = report\n"
+        "atexit.register(fails); atexit._run_exitfuncs()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.match(r"Exception ignored in atexit callback:? <function fails at ", done.stdout)
 
 
 def test_threads_append_to_a_list_without_a_lock() -> None:

@@ -8,6 +8,7 @@ registers in a zygote runs in each worker, and not in the zygote.
 
 import atexit
 import contextlib
+import re
 import sys
 from collections.abc import Iterator
 
@@ -73,6 +74,18 @@ def _measured() -> Iterator[None]:
             logs.event("warning", "coverage not saved", reason=logs.summary_of(problem))
 
 
+_OF_CALLBACK = "Exception ignored in atexit callback"
+
+
+def _name_of_callback(raised: "sys.UnraisableHookArgs") -> str:
+    """CPython 3.13 and later give no callback, but end the message with its repr()."""
+    if (callback := raised.object) is not None:
+        return getattr(callback, "__qualname__", None) or type(callback).__name__
+    shown = (raised.err_msg or "").removeprefix(_OF_CALLBACK).strip()
+    named = re.match(r"<(?:bound method|(?:built-in )?(?:function|method)) (\S+?)(?: |>$)", shown)
+    return named[1] if named else shown
+
+
 @contextlib.contextmanager
 def _reported() -> Iterator[None]:
     """The interpreter prints what a callback raises, and goes on with the next one."""
@@ -80,13 +93,13 @@ def _reported() -> Iterator[None]:
 
     def report(raised: "sys.UnraisableHookArgs") -> None:
         problem = raised.exc_value
-        if problem is None or raised.object is None or not callable(raised.object):
+        if problem is None or not (raised.err_msg or "").startswith(_OF_CALLBACK):
             before(raised)
             return
         logs.event(
             "error",
             "exit callback failed",
-            callback=getattr(raised.object, "__qualname__", None) or type(raised.object).__name__,
+            callback=_name_of_callback(raised),
             traceback=logs.application_traceback(problem),
         )
 
