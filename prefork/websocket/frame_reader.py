@@ -134,9 +134,18 @@ TABLE: Final = {
     for state in (MessageState.BETWEEN, MessageState.TEXT, MessageState.BINARY)
 }
 
-_BETWEEN, _BINARY, _ENDED = MessageState.BETWEEN, MessageState.BINARY, MessageState.ENDED
-_TEXT_OPCODE, _BINARY_OPCODE = Opcode.TEXT, Opcode.BINARY
-_CLOSE, _PING = Opcode.CLOSE, Opcode.PING
+_BETWEEN, _ENDED = MessageState.BETWEEN, MessageState.ENDED
+_TEXT, _CLOSE, _PING = Opcode.TEXT, Opcode.CLOSE, Opcode.PING
+
+_WHOLE: Final = {
+    byte: (rule.opcode is _TEXT, rule.compressed)
+    for byte, rule in enumerate(TABLE[_BETWEEN])
+    if rule.next is _BETWEEN and rule.opcode < _CLOSE
+}
+"""By the first byte of a frame that is a whole message: whether it is a text, and compressed."""
+
+_COPIED = 4096
+"""Bytes up to which a copy of a payload is made sooner than a view of it."""
 
 
 class FrameReader:
@@ -148,13 +157,13 @@ class FrameReader:
         "_data",
         "_decoder",
         "_inflater",
-        "_left",
         "_mask",
         "_most",
         "_parts",
         "_rule",
         "_size",
         "_text",
+        "missing",
         "state",
         "whole",
     )
@@ -167,11 +176,12 @@ class FrameReader:
         self._data = b""
         self._at = 0
         self.whole = True
-        """Nothing is kept: what has come ended with the last message that `next` has returned."""
+        """Nothing is kept: what has come ended between two messages."""
         self.state = _BETWEEN
         # Of the data frame whose payload is not complete:
         self._rule: FrameRule | None = None
-        self._left = 0
+        self.missing = 0
+        """Bytes of its payload that have not come."""
         self._mask = b""
         # Of the message that is not complete:
         self._size = 0
@@ -185,26 +195,18 @@ class FrameReader:
         """Bytes that are kept: of an unfinished message, and of what is not read yet."""
         return self._size + len(self._data) - self._at
 
-    @property
-    def missing(self) -> int:
-        """Bytes that have not come of the frame whose payload is being read."""
-        return self._left
-
-    def feed(self, data: bytes) -> None:
-        """More bytes from the client, for `next`."""
-        rest = self._data[self._at :] if self._at < len(self._data) else b""
-        self._data = rest + data if rest else data
-        self._at = 0
-        self.whole = False
-
-    def next(self) -> Received | None:
+    def next(self, data: bytes = b"") -> Received | None:
         """The next message or control frame; None if more bytes have to come.
 
-        Raises ProtocolViolation; from then on, as after a close frame, nothing more is read.
+        `data`: the bytes that have come since the last call.  Raises ProtocolViolation; from then
+        on, as after a close frame, nothing more is read.
         """
         if self.state is _ENDED:
-            self._data, self._at = b"", 0
             return None
+        if data:
+            self._data = data if self.whole else self._data[self._at :] + data
+            self._at = 0
+            self.whole = False
         try:
             while True:
                 if self._rule is None:
@@ -212,6 +214,10 @@ class FrameReader:
                     have = len(data) - at
                     if not have:
                         break
+                    if self.state is _BETWEEN:
+                        message = self._whole_message(data, at)
+                        if message is not None:
+                            return message
                     rule = TABLE[self.state][data[at]]
                     if rule.problem:
                         raise ProtocolViolation(PROTOCOL_ERROR, rule.problem)
@@ -242,18 +248,8 @@ class FrameReader:
                         raise ProtocolViolation(TOO_BIG, self._too_big())
                     if have < head:
                         break
-                    self._mask = data[at + head - 4 : at + head]
-                    at += head
-                    if not compressed and rule.final and have >= head + size:
-                        opcode = rule.opcode
-                        if opcode is _TEXT_OPCODE or opcode is _BINARY_OPCODE:
-                            self._at = end = at + size
-                            payload = masked(data[at:end], self._mask)
-                            if end == len(data):
-                                self.whole = True
-                                self._data, self._at = b"", 0
-                            return payload.decode() if opcode is _TEXT_OPCODE else payload
-                    self._at = at
+                    self._at = at + head
+                    self._mask = data[at + head - 4 : self._at]
                     self._begin(rule, size)
                 message = self._payload()
                 if message is not None:
@@ -269,10 +265,44 @@ class FrameReader:
         except ProtocolViolation:
             self._end()
             raise
-        if self._at:  # at most the head of a frame stays, or a control frame
-            self._data = self._data[self._at :]
-            self._at = 0
+        # At most the head of a frame stays, or a control frame.
+        self._data = self._data[self._at :]
+        self._at = 0
+        self.whole = not self._data and self._rule is None and self.state is _BETWEEN
         return None
+
+    def _whole_message(self, data: bytes, at: int) -> str | bytes | None:
+        """The message that begins at `at`, if it is in one frame and has come whole: most are.
+
+        None for all else, also if it is not allowed.
+        """
+        kind = _WHOLE.get(data[at])
+        if kind is None or len(data) - at < 6:
+            return None
+        text, compressed = kind
+        size, start = data[at + 1] - 128, at + 6
+        if size == 126:
+            size, start, shortest = data[at + 2] << 8 | data[at + 3], at + 8, 126
+        elif size == 127:
+            size, start, shortest = int.from_bytes(data[at + 2 : at + 10], "big"), at + 14, 65536
+        else:
+            shortest = 0
+        end, inflater = start + size, self._inflater
+        if end > len(data) or size < shortest or (size > self._most and not compressed):
+            return None
+        sent = data[start:end] if size < _COPIED else memoryview(data)[start:end]
+        payload = masked(sent, data[start - 4 : start])
+        if compressed:
+            if inflater is None:
+                return None
+            payload = inflater.inflate(payload, self._most, last=True)
+            if len(payload) > self._most:
+                raise ProtocolViolation(TOO_BIG, self._too_big())
+        self._at = end
+        if end == len(data):
+            self._data, self._at = b"", 0
+            self.whole = True
+        return payload.decode() if text else payload
 
     def _too_big(self) -> str:
         return f"a message has more than {quantity(self._most, 'byte')}"
@@ -280,7 +310,8 @@ class FrameReader:
     def _end(self) -> None:
         self.state = _ENDED
         self._data, self._at = b"", 0
-        self._size = self._left = 0
+        self.whole = False
+        self._size = self.missing = 0
         self._rule = self._inflater = self._parts = self._text = self._decoder = None
 
     # Data frames.
@@ -288,11 +319,11 @@ class FrameReader:
     def _begin(self, rule: FrameRule, size: int) -> None:
         """The head of a data frame was read, and its payload is next."""
         self._rule = rule
-        self._left = size
+        self.missing = size
         if self.state is not _BETWEEN:
             return
         self._compressed = rule.compressed
-        if rule.opcode is _TEXT_OPCODE:
+        if rule.opcode is _TEXT:
             self._text = StringIO()
             self._decoder = _utf8()
         else:
@@ -302,10 +333,10 @@ class FrameReader:
         """Reads more of a payload; returns the message that ends with it."""
         rule, at = self._rule, self._at
         assert rule is not None
-        piece = self._data[at : at + self._left]
+        piece = self._data[at : at + self.missing]
         size = len(piece)
         self._at = at + size
-        left = self._left = self._left - size
+        left = self.missing = self.missing - size
         if size:
             mask = self._mask
             piece = masked(piece, mask)
@@ -317,9 +348,7 @@ class FrameReader:
             inflater = self._inflater
             assert inflater is not None
             room = self._most - self._size
-            piece = inflater.inflate(piece, room)
-            if last and len(piece) <= room:
-                piece += inflater.end(room - len(piece))
+            piece = inflater.inflate(piece, room, last=last)
             if len(piece) > room:
                 raise ProtocolViolation(TOO_BIG, self._too_big())
         self._size += len(piece)

@@ -26,9 +26,9 @@ _FOUR = Struct("!BBH")
 _TEN = Struct("!BBQ")
 
 
-def frame(opcode: int, payload: bytes, *, compressed: bool = False) -> bytes:
-    """A final frame with its payload."""
-    first = FIN | opcode | (RSV1 if compressed else 0)
+def frame(opcode: int, payload: bytes, reserved: int = 0) -> bytes:
+    """A final frame with its payload.  `reserved`: RSV1 if that is compressed."""
+    first = FIN | opcode | reserved
     size = len(payload)
     if size < 126:
         return _TWO.pack(first, size) + payload

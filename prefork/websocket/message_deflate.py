@@ -155,12 +155,15 @@ class MessageInflater:
         """The last bytes of the message, if its stream has ended within it."""
         self._ends = 0
 
-    def inflate(self, data: bytes, most: int) -> bytes:
-        """The bytes that a piece of a message inflates to, at most `most + 1` of them.
+    def inflate(self, data: bytes, most: int, *, last: bool) -> bytes:
+        """The bytes that a piece of a message inflates to, at most `most + 1` of them; after the
+        `last` piece the next message may begin.
 
         More than `most` of them: the bound is passed, and the inflater is of no more use.
         Raises zlib.error for data that is no deflate stream.
         """
+        if last:
+            data += _TAIL
         decoder = self._decoder
         if decoder is None:
             decoder = self._decoder = zlib.decompressobj(-self._bits)
@@ -178,13 +181,9 @@ class MessageInflater:
             if not rest:
                 break
             out += decoder.decompress(rest, most + 1 - len(out))
-        return out
-
-    def end(self, most: int) -> bytes:
-        """The rest of the message, as `inflate`; the next one may begin."""
-        out = self.inflate(_TAIL, most)
-        self._recent = b""
-        self._ends = 0
-        if not self._takeover:
-            self._decoder = None
+        if last:
+            self._recent = b""
+            self._ends = 0
+            if not self._takeover:
+                self._decoder = None
         return out

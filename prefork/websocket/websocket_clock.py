@@ -56,12 +56,14 @@ class WebsocketClock:
         """When to look; 0 for never."""
         self._schedule()
 
-    def heard(self, now: float) -> None:
-        """Something has come from the client."""
+    def heard(self, now: float) -> bool:
+        """Something has come from the client; returns whether that has changed `due`."""
         self._heard = now
-        if self._awaiting:
-            self._awaiting = False
-            self._schedule()
+        if not self._awaiting:
+            return False
+        self._awaiting = False
+        self._schedule()
+        return True
 
     def stop(self, at: float, code: int, patience: float) -> None:
         """It is to be closed at that time; its client gets `patience` seconds to answer."""

@@ -19,7 +19,7 @@ from prefork.websocket.frame_reader import (
     PongFrame,
     ProtocolViolation,
 )
-from prefork.websocket.frame_writer import Opcode, close_frame, frame
+from prefork.websocket.frame_writer import RSV1, Opcode, close_frame, frame
 from prefork.websocket.message_deflate import (
     DeflateParameters,
     MessageDeflater,
@@ -58,7 +58,7 @@ TABLE: Final = {
 }
 
 _OPEN, _CLOSE_SENT, _CLOSED = SessionState.OPEN, SessionState.CLOSE_SENT, SessionState.CLOSED
-_TEXT, _BINARY = Opcode.TEXT, Opcode.BINARY
+_TEXT, _BINARY = int(Opcode.TEXT), int(Opcode.BINARY)
 
 
 class WebSocketSession:
@@ -91,23 +91,21 @@ class WebSocketSession:
 
     # What comes.
 
-    def feed(self, data: bytes) -> None:
-        """More bytes of the client's, for `next`."""
-        self.reader.feed(data)
-
-    def next(self) -> str | bytes | None:
+    def next(self, data: bytes = b"") -> str | bytes | None:
         """The next message; None if more has to come, or the session is closed.
 
-        What is to be sent in answer is then in `take_replies`.
+        `data`: what has come since the last call.  What is to be sent in answer is then in
+        `take_replies`.
         """
         reader = self.reader
         while self.state is not _CLOSED:
             try:
-                received = reader.next()
+                received = reader.next(data)
             except ProtocolViolation as violation:
                 violation.__traceback__ = None  # it refers to frames, and so to what they hold
                 self._violated(violation)
                 return None
+            data = b""
             kind = type(received)
             if kind is str or kind is bytes:
                 if self.state is _OPEN:
@@ -152,16 +150,16 @@ class WebSocketSession:
 
     def text(self, message: str) -> bytes:
         """The frame of a text.  Raises UnicodeEncodeError for a lone surrogate."""
-        return self._message(_TEXT, message.encode())
+        payload = message.encode()
+        if self._deflater is None:
+            return frame(_TEXT, payload)
+        return frame(_TEXT, self._deflater.compress(payload), RSV1)
 
     def binary(self, message: bytes) -> bytes:
         """The frame of binary data."""
-        return self._message(_BINARY, message)
-
-    def _message(self, opcode: Opcode, payload: bytes) -> bytes:
         if self._deflater is None:
-            return frame(opcode, payload)
-        return frame(opcode, self._deflater.compress(payload), compressed=True)
+            return frame(_BINARY, message)
+        return frame(_BINARY, self._deflater.compress(message), RSV1)
 
     def ping(self, payload: bytes) -> bytes:
         """The frame of a ping, of at most 125 bytes."""

@@ -128,6 +128,28 @@ async def crowd(scope: Scope, receive: Any, send: Any) -> None:
     await asyncio.gather(*(send({"type": "websocket.send", "text": each}) for each in texts))
 
 
+async def impatient(scope: Scope, receive: Any, send: Any) -> None:
+    """Gives up a `receive` at the moment at which a message comes for it, and then receives."""
+    await send({"type": "websocket.accept"})
+    waiting = asyncio.ensure_future(receive())
+    while not waiting.done():
+        await asyncio.sleep(0)
+        waiter = waiting._fut_waiter
+        if waiter is not None and waiter.done():
+            waiting.cancel()
+    texts = ["cancelled" if waiting.cancelled() else "too late"]
+    texts += [(await receive())["text"] for _ in range(2)]
+    await send({"type": "websocket.send", "text": " ".join(texts)})
+
+
+async def several(scope: Scope, receive: Any, send: Any) -> None:
+    """Two tasks receive at a time."""
+    await send({"type": "websocket.accept"})
+    found = await asyncio.gather(receive(), receive())
+    await send({"type": "websocket.send", "text": " ".join(each["text"] for each in found)})
+    ended.append(await asyncio.gather(receive(), receive()))
+
+
 PATHS = {
     "/echo": echo,
     "/describe": describe,
@@ -142,4 +164,6 @@ PATHS = {
     "/held": held,
     "/push": push,
     "/crowd": crowd,
+    "/impatient": impatient,
+    "/several": several,
 }

@@ -46,10 +46,11 @@ def frames_read(
     reader = FrameReader(max_message, inflater)
     found: list[Received | int] = []
     for piece in pieces:
-        reader.feed(piece)
         try:
-            while (received := reader.next()) is not None:
+            received = reader.next(piece)
+            while received is not None:
                 found.append(received)
+                received = reader.next()
         except ProtocolViolation as violation:
             found.append(violation.code)
     return found

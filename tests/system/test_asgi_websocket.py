@@ -98,6 +98,23 @@ def test_messages_of_many_tasks_do_not_mix(server: Server) -> None:
     assert found == [str(number) * 50_000 for number in range(10)]
 
 
+def test_a_receive_that_is_cancelled_loses_no_message(server: Server) -> None:
+    with raw_websocket(server, "/impatient") as raw:
+        raw.send(client_frame(1, b"a") + client_frame(1, b"b"))
+        assert server_frame(raw) == (0x81, b"cancelled a b")
+
+
+def test_two_tasks_receive_at_a_time(server: Server) -> None:
+    before = ended(server)
+    with raw_websocket(server, "/several") as raw:
+        raw.send(client_frame(1, b"a"))
+        raw.send(client_frame(1, b"b"))
+        assert server_frame(raw) == (0x81, b"a b")
+        raw.send(client_frame(8, b"\x0f\xa0"))
+        end = {"type": "websocket.disconnect", "code": 4000, "reason": ""}
+        assert next_end(server, before) == [end, end]
+
+
 # The handshake
 
 

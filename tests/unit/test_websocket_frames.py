@@ -119,8 +119,7 @@ def test_a_message_has_a_bound() -> None:
 
 def test_one_thing_is_read_at_a_time() -> None:
     reader = FrameReader(0)
-    reader.feed(client_frame(1, b"one") + client_frame(1, b"two"))
-    assert reader.next() == "one"
+    assert reader.next(client_frame(1, b"one") + client_frame(1, b"two")) == "one"
     assert reader.held == len(client_frame(1, b"two"))
     assert reader.next() == "two"
     assert reader.held == 0
@@ -128,8 +127,8 @@ def test_one_thing_is_read_at_a_time() -> None:
 
 def test_what_is_kept_of_fragments_is_their_bytes() -> None:
     reader = FrameReader(0)
-    reader.feed(client_frame(2, b"x", fin=False) + client_frame(0, b"x", fin=False) * 1000)
-    assert reader.next() is None
+    data = client_frame(2, b"x", fin=False) + client_frame(0, b"x", fin=False) * 1000
+    assert reader.next(data) is None
     assert reader.held == 1001
 
 

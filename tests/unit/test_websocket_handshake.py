@@ -112,13 +112,13 @@ def test_an_application_may_not_choose_everything() -> None:
 
 def test_messages_pings_and_the_clients_close() -> None:
     session = WebSocketSession(100)
-    session.feed(client_frame(1, b"a") + client_frame(9, b"p") + client_frame(10, b"q"))
-    assert session.next() == "a"
+    assert (
+        session.next(client_frame(1, b"a") + client_frame(9, b"p") + client_frame(10, b"q")) == "a"
+    )
     assert session.next() is None
     assert session.take_replies() == b"\x8a\x01p"
     assert session.pong == b"q"
-    session.feed(client_frame(8, b"\x0f\xa0why") + client_frame(1, b"b"))
-    assert session.next() is None
+    assert session.next(client_frame(8, b"\x0f\xa0why") + client_frame(1, b"b")) is None
     assert session.take_replies() == b"\x88\x02\x0f\xa0"
     assert session.close == CloseFrame(4000, "why")
     assert session.state is SessionState.CLOSED
@@ -129,8 +129,12 @@ def test_the_server_closes() -> None:
     session = WebSocketSession(100)
     assert session.begin_close(1001, "bye") == b"\x88\x05\x03\xe9bye"
     assert session.begin_close(1001) == b""
-    session.feed(client_frame(1, b"late") + client_frame(9, b"p") + client_frame(8, b"\x03\xe9"))
-    assert session.next() is None
+    assert (
+        session.next(
+            client_frame(1, b"late") + client_frame(9, b"p") + client_frame(8, b"\x03\xe9")
+        )
+        is None
+    )
     assert session.take_replies() == b""
     assert session.state is SessionState.CLOSED
     assert session.close == CloseFrame(1001, "")
@@ -138,8 +142,7 @@ def test_the_server_closes() -> None:
 
 def test_a_violation_is_told_to_the_client() -> None:
     session = WebSocketSession(100)
-    session.feed(client_frame(1, b"a") + client_frame(1, b"x" * 101))
-    assert session.next() == "a"
+    assert session.next(client_frame(1, b"a") + client_frame(1, b"x" * 101)) == "a"
     assert session.next() is None
     assert session.take_replies() == b"\x88\x23\x03\xf1a message has more than 100 bytes"
     assert session.violation is not None

@@ -77,9 +77,10 @@ def test_a_session_keeps_to_its_table(steps: list[bytes]) -> None:
         elif step == b"send":
             assert session.text("a" * 100)
         else:
-            session.feed(step)
-            while session.next() is not None:
+            message = session.next(step)
+            while message is not None:
                 assert TABLE[session.state].delivers
+                message = session.next()
             replies = session.take_replies()
             assert sends or not replies
             closes += replies.count(b"\x88", 0, 1) if session.state is not before else 0

@@ -195,7 +195,8 @@ class AsgiConnection(HttpConnection):
         assert exchange is not None
         self.proceeding = True
         try:
-            exchange.ready(now)
+            if exchange.ready(now):
+                return True
         finally:
             self.proceeding = False
         if self.exchange is not exchange or self.broken:
@@ -246,11 +247,6 @@ class AsgiConnection(HttpConnection):
                 body.awaited = False
             self._continued = True
             self.send_interim(CONTINUE)
-
-    @property
-    def ended_unseen(self) -> bool:
-        """The end of what the client sends was read, and the epoll will not report it."""
-        return self._ended_unseen
 
     @property
     def budget(self) -> MemoryBudget:

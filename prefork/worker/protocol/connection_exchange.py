@@ -26,8 +26,11 @@ class Exchange(Protocol):
         """Monotonic seconds at which `overdue` is to be called, 0 for never; asked for in the state
         UPGRADED only, since the table knows the others."""
 
-    def ready(self, now: float) -> None:
-        """The socket is ready: to be read, or to be written to."""
+    def ready(self, now: float) -> bool:
+        """The socket is ready: to be read, or to be written to.
+
+        Returns whether the connection is sure to wait for the same as before.
+        """
 
     def client_left(self) -> None:
         """The client has sent its last byte, or (`broken`) the connection is lost."""

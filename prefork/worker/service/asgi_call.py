@@ -185,7 +185,7 @@ class AsgiCall:
     def deadline(self, now: float) -> float:
         return 0.0
 
-    def ready(self, now: float) -> None:
+    def ready(self, now: float) -> bool:
         connection = self.connection
         if connection.unsent is not None:
             connection.flush()
@@ -193,12 +193,13 @@ class AsgiCall:
                 wake_all(self._drained)
         if connection.left or connection.broken:
             wake_all(self._arrived)
-            return
+            return False
         body = self._body
         if body is None or connection.reader.body is not body or body.unread < UNREAD:
             connection.read_ahead()
         if body is not None and self._arrived and (body.unread or body.whole or body.problem):
             self._look_at_body(body)
+        return False
 
     def client_left(self) -> None:
         wake_all(self._arrived)

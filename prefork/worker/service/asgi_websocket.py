@@ -13,6 +13,7 @@ The contract, beside the specification (WebSocket 2.5):
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable
 from enum import Enum
 from math import inf
 from random import uniform
@@ -47,7 +48,6 @@ from prefork.worker.service.asgi_call import (
     AsgiApplication,
     ClientDisconnectedError,
     came_of_the_client,
-    wake_all,
 )
 from prefork.worker.service.websocket_sender import WebsocketSender
 
@@ -179,7 +179,7 @@ class AsgiWebsocket:
         self._ending = False  # the session is closed, and the last message is sent by half
         self._clock: WebsocketClock | None = None
         """Once it is accepted."""
-        self._arrived: list[asyncio.Future[None]] = []
+        self._arrived: list[asyncio.Future[Message]] = []
 
     @property
     def sent(self) -> int:
@@ -230,8 +230,10 @@ class AsgiWebsocket:
     def deadline(self, now: float) -> float:
         return 0.0 if self._clock is None else self._clock.due
 
-    def ready(self, now: float) -> None:
+    def ready(self, now: float) -> bool:
         connection = self.connection
+        if self._arrived and connection.unsent is None and self._session and not self._paused:
+            return self._read(now)  # for the application, which waits: nothing stands against it
         if connection.unsent is not None:
             connection.flush()
             self._sender.flush()
@@ -239,8 +241,7 @@ class AsgiWebsocket:
                 self._sender.wake()
         if self._ending and not self._sender.busy:
             self._finish()
-            return
-        if self._session is None:
+        elif self._session is None:
             connection.read_ahead()
         elif connection.broken:
             self._lost()
@@ -251,6 +252,7 @@ class AsgiWebsocket:
             # Not before something comes: most often the application has received by then, and
             # nothing has to change in the epoll.
             self._paused = True
+        return False
 
     def client_left(self) -> None:
         if self._session is None:
@@ -258,8 +260,9 @@ class AsgiWebsocket:
         elif self.connection.broken:
             # A client that closes at once after its close frame may have reset the connection.
             for _ in range(_LAST_READS):
-                if not self._may_read or not self._read(monotonic()):
+                if self._state is _OVER or not self._may_read:
                     break
+                self._read(monotonic())
             self._lost()
 
     def overdue(self, now: float) -> None:
@@ -321,12 +324,14 @@ class AsgiWebsocket:
     # What comes.
 
     def _read(self, now: float) -> bool:
-        """Reads once; returns whether there was something."""
-        connection, session = self.connection, self._session
+        """Reads once; returns whether the connection waits for the same as before: it does after
+        one whole message for the application."""
+        connection, session, clock = self.connection, self._session, self._clock
         assert session is not None
-        assert self._clock is not None
+        assert clock is not None
+        reader, tls = session.reader, connection.tls
+        missing = reader.missing
         try:
-            missing = session.reader.missing
             size = _READ if missing <= _READ else min(missing, _READ_MOST)
             data = connection.sock.recv(size, _DONTWAIT)
         except BlockingIOError:
@@ -336,24 +341,56 @@ class AsgiWebsocket:
         if not data:
             self._lost()
             return False
-        self._clock.heard(now)
-        session.reader.feed(data)
-        self._take_messages(session)
-        if connection.ended_unseen and self._state is not _OVER:
+        changed = clock.heard(now)
+        ended = tls is not None and tls.ended  # which the epoll will not report
+        message = session.next(data)
+        if message is not None:
+            self._deliver(message)
+        if reader.whole and not (self._queue or self._counted or session.replies):
+            if not (changed or ended):
+                return True
+        else:
+            self._take_messages(session)
+        if ended and self._state is not _OVER:
             self._lost()
-        return True
+        return False
+
+    def _deliver(self, message: str | bytes) -> None:
+        """Gives a message to the first `receive` that waits, or puts it into the queue."""
+        arrived = self._arrived
+        while arrived:
+            waiter = arrived.pop(0)
+            if not waiter.done():
+                waiter.set_result(_received(message))
+                return
+        self._queue.append(message)
+        self._queued += len(message) + _OVERHEAD
+
+    def _take_back(self, message: Message) -> None:
+        """A message was given to a `receive` that was cancelled before it could return."""
+        content: str | bytes = message["text"] if "text" in message else message["bytes"]
+        if self._arrived:
+            self._deliver(content)
+        else:
+            self._queue.appendleft(content)
+            self._queued += len(content) + _OVERHEAD
+
+    def _wake_receivers(self) -> None:
+        """The WebSocket is at its end: each `receive` that waits returns that."""
+        if self._disconnect is not None:
+            for waiter in self._arrived:
+                if not waiter.done():
+                    waiter.set_result(self._disconnect)
+            self._arrived.clear()
 
     def _take_messages(self, session: WebSocketSession) -> None:
         """Takes what has come, as far as the queue has room."""
-        queue, reader, most = self._queue, session.reader, self._rules.receive_queue
-        while self._queued < most:
+        reader, most = session.reader, self._rules.receive_queue
+        while self._queued < most and not reader.whole:
             message = session.next()
             if message is None:
                 break
-            queue.append(message)
-            self._queued += len(message) + _OVERHEAD
-            if reader.whole:
-                break
+            self._deliver(message)
         if self._state is not _OVER:
             if session.replies:
                 self._sender.control(session.take_replies())
@@ -363,8 +400,7 @@ class AsgiWebsocket:
                 self._count_held(session)
             if self.connection.broken:
                 self._lost()  # the answer could not be sent, and the epoll may not say why
-        if self._arrived and (queue or self._disconnect is not None):
-            wake_all(self._arrived)
+        self._wake_receivers()
 
     def _closed_by_client(self, session: WebSocketSession) -> None:
         close, violation = session.close, session.violation
@@ -419,23 +455,28 @@ class AsgiWebsocket:
         if not self._connected:
             self._connected = True
             return {"type": "websocket.connect"}
-        queue = self._queue
-        while True:
-            session = self._session
-            if session is not None and not queue and not session.reader.whole:
-                self._take_messages(session)
-            if queue:
-                message = queue.popleft()
-                self._queued -= len(message) + _OVERHEAD
-                if self._paused and self._may_read:
-                    self._paused = False
-                    self._owner.settle(self.connection)
-                if type(message) is str:
-                    return {"type": "websocket.receive", "text": message}
-                return {"type": "websocket.receive", "bytes": message}
-            if self._disconnect is not None:
-                return self._disconnect
-            await self._wait()
+        queue, session = self._queue, self._session
+        if session is not None and not queue and not session.reader.whole:
+            self._take_messages(session)
+        if queue:
+            message = queue.popleft()
+            self._queued -= len(message) + _OVERHEAD
+            if self._paused and self._may_read:
+                self._paused = False
+                self._owner.settle(self.connection)
+            return _received(message)
+        if self._disconnect is not None:
+            return self._disconnect
+        waiter: asyncio.Future[Message] = self._owner.loop.create_future()
+        self._arrived.append(waiter)
+        try:
+            return await waiter
+        except BaseException:
+            if waiter in self._arrived:
+                self._arrived.remove(waiter)
+            elif not waiter.cancelled() and waiter.result() is not self._disconnect:
+                self._take_back(waiter.result())
+            raise
 
     async def send(self, message: Message) -> None:
         """The `send` of ASGI.  Raises ClientDisconnectedError at the end of the WebSocket, and
@@ -445,7 +486,9 @@ class AsgiWebsocket:
         if kind == "websocket.send" and state is _OPEN:
             if self._sender.busy:
                 await self._turn_to_send()
-            await self._send_message(message)
+            rest = self._sender.message(self._frame_of(message))
+            if rest is not None:
+                await self._send_rest(rest)
         elif self._disconnect is not None or state is _OVER:
             if kind == "websocket.close" and state is not _CONNECTING:
                 return  # both sides close at a time
@@ -498,7 +541,9 @@ class AsgiWebsocket:
         self._owner.upgraded(self)
         self._sender.control(self.request.marked(response))
         if early:
-            session.feed(early)
+            first = session.next(early)
+            if first is not None:
+                self._deliver(first)
             self._take_messages(session)
         if connection.broken:
             self._lost()
@@ -512,21 +557,23 @@ class AsgiWebsocket:
             if self._state is not _OPEN:
                 raise ClientDisconnectedError("the WebSocket is closed")
 
-    async def _send_message(self, message: Message) -> None:
-        session, connection = self._session, self.connection
+    def _frame_of(self, message: Message) -> bytes:
+        session = self._session
         assert session is not None
         text = message.get("text")
         if text is not None:
-            data = session.text(text)
-        else:
-            binary = message.get("bytes")
-            if binary is None:
-                raise MisusedProtocol("websocket.send has neither text nor bytes")
-            data = session.binary(binary if type(binary) is bytes else bytes(binary))
+            return session.text(text)
+        binary = message.get("bytes")
+        if binary is None:
+            raise MisusedProtocol("websocket.send has neither text nor bytes")
+        return session.binary(binary if type(binary) is bytes else bytes(binary))
+
+    async def _send_rest(self, rest: Awaitable[None]) -> None:
+        """The client does not take all of a message at once, or it has left."""
         try:
-            await self._sender.message(data)
+            await rest
         except BaseException:
-            if connection.broken:
+            if self.connection.broken:
                 self._lost()
             raise
         if self._ending and not self._sender.busy:
@@ -552,16 +599,6 @@ class AsgiWebsocket:
         elif connection.unsent is not None:
             self._owner.settle(connection)
 
-    async def _wait(self) -> None:
-        """Waits until something has come from the client, or the WebSocket is at its end."""
-        waiter = self._owner.loop.create_future()
-        self._arrived.append(waiter)
-        try:
-            await waiter
-        finally:
-            if waiter in self._arrived:
-                self._arrived.remove(waiter)
-
     # The end.
 
     def _close(self, code: int, reason: str) -> None:
@@ -580,7 +617,7 @@ class AsgiWebsocket:
             return
         self._clock.closing(monotonic())
         self._paused = False
-        wake_all(self._arrived)
+        self._wake_receivers()
         self._sender.wake()
         self._owner.settle(self.connection)
 
@@ -597,7 +634,7 @@ class AsgiWebsocket:
         self._counted = 0
         self._owner.closed(self)
         connection.end_exchange(self.request, self.sent, last=True)
-        wake_all(self._arrived)
+        self._wake_receivers()
         self._sender.wake()
         self._owner.settle(connection)
 
@@ -620,6 +657,12 @@ class AsgiWebsocket:
             self._finish()
         elif self._state is _OPEN:
             self._close(INTERNAL_ERROR, "")
+
+
+def _received(message: str | bytes) -> Message:
+    if type(message) is str:
+        return {"type": "websocket.receive", "text": message}
+    return {"type": "websocket.receive", "bytes": message}
 
 
 def _disconnect(code: int, reason: str) -> Message:

@@ -5,6 +5,7 @@ wait for their turn, and control frames of the server's own (pongs, pings, a clo
 """
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Protocol
 
 from prefork.worker.protocol.asgi_connection import AsgiConnection
@@ -44,26 +45,32 @@ class WebsocketSender:
         """No message may begin: one is sent by half, or control frames wait."""
         return self.halfway or bool(self._control)
 
-    async def message(self, data: bytes) -> None:
-        """Sends the frame of a message, which must not be `busy`; returns when no more than UNSENT
-        bytes wait for the client.
+    def message(self, data: bytes) -> Awaitable[None] | None:
+        """Sends the frame of a message, which must not be `busy`; None if the kernel has all of it.
 
-        Raises ClientDisconnectedError if the connection has ended before.
+        Else what is returned is to be awaited at once, until no more than UNSENT bytes wait for the
+        client: it raises ClientDisconnectedError if the connection has ended before.
         """
-        self.sent += len(data)
+        self.sent = sent = self.sent + len(data)
         connection = self._connection
-        if self.sent > AHEAD and not connection.ahead_limited:
+        if sent > AHEAD and not connection.ahead_limited:
             connection.limit_ahead()
         taken = connection.offer(data, UNSENT)
-        if taken != len(data):
-            await self._rest(memoryview(data)[taken:])
+        if connection.unsent is None and not connection.broken:
+            return None
+        return self._rest(memoryview(data)[taken:])
+
+    async def _rest(self, rest: memoryview) -> None:
+        """Sends what is left of a frame, when the client takes more; nothing gets in between."""
+        connection = self._connection
+        if len(rest):
+            await self._send_in_parts(rest)
         if connection.broken:
             raise ClientDisconnectedError("the client has left")
         if connection.unsent is not None:
             self._owner.settle(connection)  # it is to be sent from the epoll
 
-    async def _rest(self, rest: memoryview) -> None:
-        """Sends what is left of a frame, when the client takes more; nothing gets in between."""
+    async def _send_in_parts(self, rest: memoryview) -> None:
         connection = self._connection
         self.halfway = True
         try:
