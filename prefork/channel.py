@@ -47,8 +47,16 @@ class ReadyReport(msgspec.Struct, tag="ready", frozen=True):
     """The event loop of such a worker: asyncio, uvloop, or the class of another one."""
 
 
+class TerminatedReport(msgspec.Struct, tag="terminated", frozen=True):
+    """The worker was sent SIGTERM, and waits for the order to leave.
+
+    If the whole process group was sent it, the server stops: the order says which listen queues it
+    has to empty.
+    """
+
+
 class LeavingReport(msgspec.Struct, tag="leaving", frozen=True):
-    """The worker has obeyed an order to stop or to retire: it need not be repeated."""
+    """The worker stops accepting, by an order or of its own accord: none need be repeated."""
 
 
 class InboxStuckReport(msgspec.Struct, tag="crowded", frozen=True):
@@ -151,7 +159,15 @@ class InboxesOrder(msgspec.Struct, tag="inboxes", frozen=True):
     kind: int = 0
 
 
-Report = BornReport | ReadyReport | LeavingReport | InboxStuckReport | ReopenedReport | FailedReport
+Report = (
+    BornReport
+    | ReadyReport
+    | TerminatedReport
+    | LeavingReport
+    | InboxStuckReport
+    | ReopenedReport
+    | FailedReport
+)
 Order = (
     LogPipeOrder
     | ForkOrder

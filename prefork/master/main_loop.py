@@ -119,10 +119,10 @@ class Master:
         self._autoscaler = Autoscaler(pool, children, lambda: reloads.serving.listeners)
         self._notify = Notify(parts, self._operations.upgrades, starter=starter)
         self._periodic: tuple[Periodic, ...] = (
-            self._reaper,  # first, so that the others see no dead worker
+            self._signals,  # first: a worker that has ended may have been sent the same signal
+            self._reaper,  # before the others, so that they see no dead worker
             self._control,
             zygotes,
-            self._signals,
             self._operations,
             self._operations.reopening,
             self._timeouts,

@@ -78,6 +78,13 @@ class SignalPipe(Periodic):
             else:
                 self._handle(signal.Signals(info.number))
 
+    def run(self, now: float) -> None:
+        """Handles the signals that have arrived during this round's wait.
+
+        TERM may be sent to the whole process group: no worker that it ends is to be replaced.
+        """
+        self.take()
+
     def descriptors(self) -> Iterable[int]:
         return self._fd, self._writer, self._blocked
 

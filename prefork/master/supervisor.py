@@ -85,6 +85,8 @@ class Supervisor(Periodic):
         self._slow_clients = SlowClients(self.pool, self.children)
         self._drains = Drains()
         self._settling: list[int] = []
+        self._scoreboard = scoreboard
+        self._terminated: list[int] = []
 
     def restore(self, state: MasterSnapshot, generations: dict[int, Generation]) -> None:
         """Takes over all processes of the master before, after an exec."""
@@ -103,6 +105,7 @@ class Supervisor(Periodic):
 
     def run(self, now: float) -> None:
         """Carries out the plan of the pool."""
+        self._replace_terminated(now)
         self._slow_clients.run(now)
         todo = self.pool.advance(now)
         in_use = self._listeners_in_use()
@@ -125,6 +128,16 @@ class Supervisor(Periodic):
         self._reloads.close_unused(self._listeners_in_use() | self._drains.under_way(now))
         self._drains.forget((child.generation for child in self.children), now)
         self.due = now if todo.actions else todo.wake_at
+
+    def _replace_terminated(self, now: float) -> None:
+        """Replaces workers that were sent SIGTERM, unless the server was, too.
+
+        By now the master has handled its own signals.
+        """
+        for pid in self._terminated:
+            if not self._scoreboard.draining:
+                self.pool.replace_now(pid, now)
+        self._terminated.clear()
 
     def overslept(self, seconds: float) -> None:
         """The workers stood still too, or their reports could not be read."""
@@ -165,6 +178,8 @@ class Supervisor(Periodic):
                 self.inboxes.register(child)
                 self.children.send(child, channel.ServeOrder())
             self._events.worker_ready(child)
+        elif isinstance(report, channel.TerminatedReport):
+            self._terminated.append(child.pid)
         elif isinstance(report, channel.LeavingReport):
             logs.event("info", "worker leaving", slot=child.slot, pid=child.pid, generation=number)
             self.pool.leaving(child.pid, now)

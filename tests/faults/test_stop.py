@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.load import Gate
 from tests.support.network import distant_host, enter, needs_namespaces
 from tests.support.path_load import PathLoad, tcp, unix
 from tests.support.raw_http import request, talk
@@ -118,6 +119,44 @@ def test_a_connection_without_a_byte_yet_is_answered_at_a_stop(start: Start) -> 
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert b"Connection: close" in answer
     assert server.wait_exit() == 0
+
+
+@pytest.mark.parametrize(
+    "more",
+    [(), ("--set", "workers.preload=true"), ("--set", "workers.drain_delay=0.1")],
+    ids=["plain", "preload", "drain delay"],
+)
+def test_term_to_the_whole_process_group_is_a_stop_like_any_other(
+    start: Start, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    """As `timeout`, service managers and shells send it: workers that it ends are not replaced,
+    and what waits in the listen queue while all of them are busy is answered."""
+    server = start(
+        *("tests.apps.supervised:app", "--workers", "2", "--set", "log.level=debug", *more),
+        start_new_session=True,
+    ).wait_settled(1)
+    forked = len(server.find("worker forked"))
+    held = []
+    for number in range(2):
+        gate = Gate(tmp_path / f"gate-{number}")
+        held.append((server.connect(), gate))
+        held[-1][0].sendall(request(gate.target, "Connection: close"))
+        gate.arrived()
+    queued = [server.connect() for _ in range(5)]
+    for sock in queued:
+        sock.sendall(request("/pid", "Connection: close"))
+    os.killpg(server.pid, signal.SIGTERM)
+    server.wait("worker leaving", 2)
+    for sock, gate in held:
+        gate.open()
+        with sock:
+            assert read_all(sock).startswith(b"HTTP/1.1 200 ")
+    for sock in queued:
+        with sock:
+            assert read_all(sock).startswith(b"HTTP/1.1 200 ")
+    assert server.wait_exit() == 0
+    assert len(server.find("worker forked")) == forked
+    assert not server.find("zygote died")
 
 
 def test_drain_delay_serves_on_while_the_health_path_says_503(start: Start) -> None:

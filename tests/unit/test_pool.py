@@ -306,7 +306,7 @@ def test_row_ends_with_a_long_life_even_if_nothing_else_happened_in_it(end: str)
     if end == "died":
         master.die(worker)
     else:
-        master.pool.request_timed_out(worker.pid, master.now)
+        master.pool.replace_now(worker.pid, master.now)
         master.step()
     assert len(only(master.die(*master.booting()).actions, SpawnAction)) == 1
 
@@ -330,7 +330,7 @@ def test_expired_worker_is_replaced_at_once_even_while_backing_off() -> None:
         if plan.wake_at:
             master.wake_up(plan)
     master.die(*master.booting())
-    master.pool.request_timed_out(master.good()[0].pid, master.now)
+    master.pool.replace_now(master.good()[0].pid, master.now)
     assert len(only(master.step().actions, SpawnAction)) == 1
 
 
@@ -433,7 +433,7 @@ def test_old_generation_is_maintained_while_the_canary_boots() -> None:
     master.start(2)
     victim, stuck, _ = master.good(1)
     assert master.die(victim).actions == [SpawnAction(0, 1)]
-    master.pool.request_timed_out(stuck.pid, master.now)
+    master.pool.replace_now(stuck.pid, master.now)
     assert master.step().actions == [SpawnAction(4, 1), RetireAction(stuck.pid, stuck.slot)]
 
 
@@ -663,7 +663,7 @@ def test_starting_the_same_generation_again_changes_nothing() -> None:
 def test_retire_is_repeated_until_the_worker_says_that_it_leaves() -> None:
     master = serving(1, graceful=20.0)
     (worker,) = master.good()
-    master.pool.request_timed_out(worker.pid, master.now)
+    master.pool.replace_now(worker.pid, master.now)
     order = RetireAction(worker.pid, worker.slot)
     assert only(master.step().actions, RetireAction) == [order]
     assert master.step(0.05).actions == []
@@ -679,7 +679,7 @@ def test_retire_is_repeated_until_the_worker_says_that_it_leaves() -> None:
 def test_worker_that_does_not_go_is_killed_after_graceful_timeout_and_only_once() -> None:
     master = serving(1, graceful=20.0)
     (worker,) = master.good()
-    master.pool.request_timed_out(worker.pid, master.now)
+    master.pool.replace_now(worker.pid, master.now)
     master.step()
     master.ready(*master.booting())
     master.pool.leaving(worker.pid, master.now)
@@ -704,7 +704,7 @@ def test_graceful_timeout_is_that_of_the_workers_own_generation() -> None:
 def test_no_graceful_timeout_means_no_kill() -> None:
     master = serving(1, graceful=0.0)
     (worker,) = master.good()
-    master.pool.request_timed_out(worker.pid, master.now)
+    master.pool.replace_now(worker.pid, master.now)
     master.step()
     master.ready(*master.booting())
     master.pool.leaving(worker.pid, master.now)
@@ -715,12 +715,12 @@ def test_no_graceful_timeout_means_no_kill() -> None:
 def test_expired_worker_is_replaced_at_once_and_saying_it_again_changes_nothing() -> None:
     master = serving(2, graceful=20.0)
     worker = master.good()[0]
-    master.pool.request_timed_out(worker.pid, master.now)
+    master.pool.replace_now(worker.pid, master.now)
     assert master.step().actions == [SpawnAction(2, 1), RetireAction(worker.pid, 0)]
     master.ready(*master.booting())
     master.pool.leaving(worker.pid, master.now)
     master.now += 19.0
-    master.pool.request_timed_out(worker.pid, master.now)
+    master.pool.replace_now(worker.pid, master.now)
     assert slots(only(master.step(1.0).actions, KillAction)) == [0]
 
 
@@ -728,7 +728,7 @@ def test_expired_young_worker_is_no_failure_of_its_generation() -> None:
     master = serving(1)
     for _ in range(10):
         (worker,) = master.good()
-        master.pool.request_timed_out(worker.pid, master.now)
+        master.pool.replace_now(worker.pid, master.now)
         assert len(only(master.step().actions, SpawnAction)) == 1
         master.ready(*master.booting())
 
@@ -746,7 +746,7 @@ def test_worker_that_leaves_of_its_own_accord_is_replaced_and_gets_no_order() ->
 def test_slot_of_a_retiring_worker_is_not_given_away_before_its_death() -> None:
     master = serving(2)
     worker = master.good()[0]
-    master.pool.request_timed_out(worker.pid, master.now)
+    master.pool.replace_now(worker.pid, master.now)
     assert only(master.step().actions, SpawnAction) == [SpawnAction(2, 1)]
     master.die(worker)
     master.pool.scale(3)
@@ -837,8 +837,8 @@ def test_next_reload_takes_its_own_count_again() -> None:
 def test_spawn_waits_for_a_free_slot() -> None:
     master = serving(2, max_slots=3)
     first, second = master.good()
-    master.pool.request_timed_out(first.pid, master.now)
-    master.pool.request_timed_out(second.pid, master.now)
+    master.pool.replace_now(first.pid, master.now)
+    master.pool.replace_now(second.pid, master.now)
     assert only(master.step().actions, SpawnAction) == [SpawnAction(2, 1)]
     assert only(master.die(first).actions, SpawnAction) == [SpawnAction(0, 1)]
 
@@ -846,7 +846,7 @@ def test_spawn_waits_for_a_free_slot() -> None:
 def test_canary_waits_for_a_free_slot() -> None:
     master = serving(2, max_slots=3)
     first = master.good()[0]
-    master.pool.request_timed_out(first.pid, master.now)
+    master.pool.replace_now(first.pid, master.now)
     master.step()
     assert only(master.start(2).actions, SpawnAction) == []
     assert only(master.die(first).actions, SpawnAction) == [SpawnAction(0, 2)]
@@ -907,7 +907,7 @@ def test_second_stop_can_make_it_quick_but_not_slow_again() -> None:
 
 def test_quick_stop_says_nothing_to_a_killed_worker() -> None:
     master = serving(1, graceful=20.0)
-    master.pool.request_timed_out(master.good()[0].pid, master.now)
+    master.pool.replace_now(master.good()[0].pid, master.now)
     master.step()
     assert only(master.step(20.0).actions, KillAction)
     master.die(*master.booting())
@@ -1019,7 +1019,7 @@ def test_withdraw_abandons_a_reload() -> None:
 def test_overslept_moves_deadlines() -> None:
     master = serving(1, boot=30.0, graceful=20.0)
     (worker,) = master.good()
-    master.pool.request_timed_out(worker.pid, master.now)
+    master.pool.replace_now(worker.pid, master.now)
     master.step()
     master.now += 3600.0
     master.pool.overslept(3600.0)
@@ -1054,7 +1054,7 @@ def test_events_about_unknown_processes_are_ignored() -> None:
     pool.ready(99, now)
     pool.leaving(99, now)
     pool.boot_failed(99, "because", now)
-    pool.request_timed_out(99, now)
+    pool.replace_now(99, now)
     pool.died(99, "exit status 0", now)
     assert master.step() == Plan([], [], None)
     assert pool.find(99) is None

@@ -316,7 +316,7 @@ class PoolMachine(RuleBasedStateMachine):
     def expired(self, choice: int) -> None:
         worker = self.pick(choice, *WorkerState)
         if worker:
-            self.pool.request_timed_out(worker.pid, self.now)
+            self.pool.replace_now(worker.pid, self.now)
             self.step()
 
     @rule(choice=CHOICE)

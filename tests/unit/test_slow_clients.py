@@ -119,7 +119,7 @@ def test_a_worker_that_has_not_confirmed_that_it_leaves_gets_no_more_time() -> N
     master.start(1)
     master.pool.ready(1001, master.now)
     master.step()
-    master.pool.request_timed_out(1001, master.now)
+    master.pool.replace_now(1001, master.now)
     master.step()
     assert master.pool.overdue(master.now + 20.0) == []
 

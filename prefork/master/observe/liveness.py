@@ -155,7 +155,7 @@ class Liveness(Periodic):
         self._ledger.restarted("frozen")
         # With the order to leave comes SIGCONT: one that was stopped can show its stacks, and hand
         # over what it holds.
-        self._pool.request_timed_out(child.pid, now)
+        self._pool.replace_now(child.pid, now)
 
     def _look(self) -> None:
         """Suspects the workers that do not seem to run."""

@@ -134,4 +134,4 @@ class Timeouts(Periodic):
         else:
             self._ended.add(child)
         self._children.send(child, channel.ExpireOrder())
-        self._pool.request_timed_out(child.pid, now)
+        self._pool.replace_now(child.pid, now)

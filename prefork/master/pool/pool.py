@@ -363,8 +363,8 @@ class Pool:
         bound = " (workers.drain_timeout)" if left == worker.settings.drain_timeout else ""
         worker.kill_reason = f"still there {left:.4g} s after the order to leave{bound}"
 
-    def request_timed_out(self, pid: int, now: float) -> None:
-        """A request of a worker passed the request timeout: the worker is replaced now.
+    def replace_now(self, pid: int, now: float) -> None:
+        """A worker is to leave now: a request passed its timeout, it hangs, or was sent SIGTERM.
 
         It has `graceful_timeout` for its other requests (0: no limit) and is then killed.
         """

@@ -59,7 +59,7 @@ def restore_signals() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, needed)
     for number in _IGNORED:
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
-            signal.signal(number, _ignore)
+            signal.signal(number, ignore)
 
 
 def flush_output() -> None:
@@ -75,7 +75,7 @@ def drop_master_state(foreign: Iterable[int]) -> None:
     for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     for ignored in _IGNORED:
-        signal.signal(ignored, _ignore)
+        signal.signal(ignored, ignore)
     close_descriptors(foreign)
     exit_callbacks.take_over()
 
@@ -91,7 +91,7 @@ def close_descriptors(fds: Iterable[int]) -> None:
         os.close(fd)
 
 
-def _ignore(*_: object) -> None:
+def ignore(*_: object) -> None:
     """A signal handler that does nothing."""
 
 

@@ -61,6 +61,7 @@ def run_worker(args: WorkerArgs, loaded: LoadedApplication | None = None) -> NoR
         if loaded is None:
             drop_master_state(args.foreign)
         else:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             close_descriptors(args.foreign)
             args.logs.pass_through(args.log_pipes)
             renew_event_loop()

@@ -38,6 +38,7 @@ from prefork.worker.boot.boot_failure import FAILED_TO_BOOT, report_failure
 from prefork.worker.boot.fork_protection import (
     drop_master_state,
     fork,
+    ignore,
     protect_from_forks,
     unblock_signals,
 )
@@ -79,6 +80,7 @@ def _become_zygote(args: ZygoteArgs) -> None:
     drop_master_state(args.foreign)
     logs.set_role("zygote", generation=context.generation)
     setproctitle.setproctitle(f"prefork: zygote [{context.name}]")
+    signal.signal(signal.SIGTERM, ignore)  # the service manager sends it to all processes
     linux.set_parent_death_signal(signal.SIGKILL)
     if os.getppid() != context.master:
         os._exit(0)  # it died before the kernel was asked for the signal

@@ -22,6 +22,7 @@ from prefork.channel import (
     RetireOrder,
     ServeOrder,
     StopOrder,
+    TerminatedReport,
 )
 from prefork.worker.schedule.accept import WAKE, MainAcceptor
 from prefork.worker.schedule.handover import Handover
@@ -81,6 +82,7 @@ class MasterOrders:
         self._wakeup = wakeup
         self.closed = False
         """The channel has ended: the master is gone."""
+        self._terminated = False
         self.terminate_handler = self._on_terminate  # one object, to be compared
 
     def install_handlers(self) -> None:
@@ -95,11 +97,18 @@ class MasterOrders:
         self._interrupt(armed)
 
     def _on_terminate(self, *_: object) -> None:
-        """Signal handler: SIGTERM, from any process, or by the death of the master."""
+        """Signal handler: SIGTERM, from any process, or by the death of the master.
+
+        The master gives the order to leave, since it may have been sent the signal, too, and then
+        there is nobody else for the queues.  A second signal needs no order: the master may hang.
+        """
         armed = self._main.disarm()
         if os.getppid() != self._master:
             self._handover.master_gone()
-        self._stop(())
+            self._stop(())
+        elif self._terminated or not self._channel.send(TerminatedReport()):
+            self._stop(())
+        self._terminated = True
         self._interrupt(armed)
 
     def _interrupt(self, armed: bool) -> None:
