@@ -15,6 +15,7 @@ from prefork.migrate.migration_report import itemized, printable
 from prefork.migrate.python_file import SourceError
 from prefork.migrate.start_line import shown_words
 from prefork.migrate.uwsgi import migrate as migrate_uwsgi
+from prefork.migrate.uwsgi_command import gather as gather_uwsgi
 
 
 def _command_line(metavar: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -81,22 +82,31 @@ def gunicorn(arguments: tuple[str, ...]) -> None:
     _finish(document)
 
 
-@command.command("uwsgi")
-@click.argument("file", metavar="FILE", shell_complete=files)
-def uwsgi(file: str) -> None:
-    """Print the TOML for FILE, a uWSGI configuration: .ini, .yaml or .xml, or FILE:SECTION.
+@command.command("uwsgi", context_settings=_OTHERS_OPTIONS)
+@_command_line("FILE | ARGUMENTS... | -- COMMAND...")
+def uwsgi(arguments: tuple[str, ...]) -> None:
+    """Print the TOML for FILE, a uWSGI configuration, or for a uWSGI command line.
+
+    FILE is an .ini, .yaml or .xml file, or FILE:SECTION. Run this command where uWSGI is started:
+    in its directory and its environment.
 
     \b
       prefork migrate uwsgi uwsgi.ini > site.toml
+      prefork migrate uwsgi --http :8000 --wsgi-file app.py -p 4 > site.toml
+      prefork migrate uwsgi -- uwsgi --ini uwsgi.ini --http ':$PORT' > site.toml
     """
+    shown = shown_words(arguments)
     try:
-        document = migrate_uwsgi(file)
+        line = gather_uwsgi(arguments, os.environ)
+        shown = line.shown
+        document = migrate_uwsgi(line)
         if not document.holds("server.app"):
             raise SourceError(
-                f"{file}: no application is named; add module = shop.wsgi:application to it"
+                "no application is named; add module = shop.wsgi:application to the file, or"
+                " --module shop.wsgi:application to the command line"
             )
     except SourceError as error:
-        text = str(error) if file in str(error) else f"{file}: {error}"
+        text = str(error) if shown in str(error) else f"{shown}: {error}"
         raise click.ClickException(printable(text, keep="\n")) from None
     _finish(document)
 

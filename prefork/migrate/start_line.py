@@ -58,9 +58,6 @@ def _refuse_other(words: Sequence[str]) -> None:
         if name in _SERVERS:
             raise SourceError(
                 f"this is a start line of {name}: prefork migrate {name} -- {shown_words(words)}"
-                if name != "uwsgi"
-                else "this is a start line of uwsgi: write its options into a file, uwsgi.ini, and"
-                " call prefork migrate uwsgi uwsgi.ini"
             )
         if name == "fastapi":
             raise SourceError(f"this is a start line of fastapi: {_FASTAPI}")

@@ -2,7 +2,6 @@
 
 import os
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from prefork.config.values import MIB
@@ -11,7 +10,7 @@ from prefork.migrate.document import Document
 from prefork.migrate.migration_report import Fate
 from prefork.migrate.python_file import SourceError
 from prefork.migrate.secrets import is_secret
-from prefork.migrate.uwsgi_files import read
+from prefork.migrate.uwsgi_command import UwsgiLine
 from prefork.migrate.uwsgi_move import FALSE, UwsgiMove, leading_number
 from prefork.migrate.uwsgi_options import OPTIONS
 
@@ -22,10 +21,10 @@ _TITLE = (
 )
 
 
-def migrate(path: str, environ: Mapping[str, str] = os.environ) -> Document:
-    """The equivalent of a file, or of `FILE:SECTION`. Raises SourceError."""
-    document = Document(_TITLE.format(source=path))
-    move = UwsgiMove(document, read(path, environ))
+def migrate(line: UwsgiLine) -> Document:
+    """The equivalent of a command line, or of a file.  Raises SourceError."""
+    document = Document(_TITLE.format(source=line.shown))
+    move = UwsgiMove(document, line.file)
     _application(move)
     uwsgi_network.translate(move)
     _workers(move)
@@ -36,8 +35,10 @@ def migrate(path: str, environ: Mapping[str, str] = os.environ) -> Document:
     _others(move)
     document.report.changed += move.file.remarks
     document.report.lost += move.file.missing
-    if any(name.startswith("UWSGI_") for name in environ):
-        document.changed("UWSGI_*", "options from these variables are not read")
+    for word in line.before:
+        document.changed(
+            word, "it comes before uwsgi in the command line; put it before prefork, too"
+        )
     return document
 
 

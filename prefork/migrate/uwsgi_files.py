@@ -1,7 +1,7 @@
-"""uWSGI's configuration files: INI, YAML and XML, with their variables and conditions.
+"""uWSGI's configuration files, INI, YAML and XML, with their variables and conditions.
 
-The result is a list of options in the order of the file. Other sources, such as the output of
-commands, are not read but reported.
+The result is a list of options in the order in which uWSGI reads them. Other sources, such as the
+output of commands, are not read but reported.
 """
 
 import os
@@ -23,7 +23,10 @@ _BEHIND = re.compile(r"\s[;#].*")
 _PLACEHOLDER = re.compile(r"%\(([^)]+)\)|\$\(([^)]+)\)|%([dnpPscxXvhkuUgGVtTj%])")
 _FORMULA = re.compile(r"\s*(%?\w+)\s*([-+*/])\s*(%?\w+)\s*")
 _DIGITS = 18
-_INCLUDES = ("ini", "include", "inherit", "yaml", "xml", "json")
+INCLUDES = (
+    *("ini", "include", "inherit", "config", "xml", "xmlconfig", "x"),
+    *("yaml", "yml", "y", "json", "js", "j"),
+)
 _TESTS: dict[str, Callable[[str], bool]] = {
     "exists": os.path.exists,
     "file": os.path.isfile,
@@ -35,7 +38,7 @@ _DEPTH = 10
 
 @dataclass
 class UwsgiFile:
-    """The contents of a file."""
+    """The contents of a file, or of a command line with the files that it names."""
 
     options: Lines = field(default_factory=list)
     variables: dict[str, list[str]] = field(default_factory=dict)
@@ -50,30 +53,53 @@ class UwsgiFile:
     """Options that other values refer to: they may be variables of the file."""
 
 
-def read(path: str, environ: Mapping[str, str]) -> UwsgiFile:
-    """Reads a file, or `FILE:SECTION` of one. Raises SourceError."""
-    name, colon, section = path.rpartition(":")
-    if not colon or os.path.exists(path):
-        name, section = path, "uwsgi"
-    reader = _Reader(name, environ)
-    reader.section(section)
+def read(
+    options: Lines,
+    files: Iterable[str],
+    environ: Mapping[str, str],
+    origins: Mapping[str, tuple[str, ...]] | None = None,
+) -> UwsgiFile:
+    """Reads options, and then files, each of which may be `FILE:SECTION`.
+
+    origins: the environment variables in the value of an option, by its name.  Raises SourceError.
+    """
+    reader = _Reader(environ)
+    for option, value in options:
+        reader.line(option, value)
+    for path in files:
+        reader.load(path)
     if reader.open:
         reader.file.remarks.append("the last condition has no endif")
+    for option, variables in (origins or {}).items():
+        reader.file.variables.setdefault(option, []).extend(variables)
     return reader.file
 
 
 class _Reader:
-    def __init__(self, path: str, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str]) -> None:
         self.file = UwsgiFile()
-        self._path = path
+        self._path = ""
+        """Empty while the options of a command line are read."""
         self._environ = environ
-        self._sections = _sections_of(path)
+        self._sections: dict[str, Lines] = {}
         self._seen: dict[str, str] = {}
         self._depth = 0
         self.open: list[bool] = []
         """For each condition around the current line, whether it is true."""
 
-    def section(self, name: str) -> None:
+    def load(self, path: str) -> None:
+        """Reads a file, or `FILE:SECTION` of one.  Raises SourceError."""
+        name, colon, section = path.rpartition(":")
+        if not colon or os.path.exists(path):
+            name, section = path, "uwsgi"
+        before = self._path, self._sections
+        self._path, self._sections = name, _sections_of(name)
+        try:
+            self._section(section)
+        finally:
+            self._path, self._sections = before
+
+    def _section(self, name: str) -> None:
         if name not in self._sections:
             found = ", ".join(f"[{each}]" for each in self._sections)
             raise SourceError(
@@ -81,9 +107,9 @@ class _Reader:
                 + (f"; it has {found}" if found else "; is it a configuration file of uWSGI?")
             )
         for option, raw in self._sections[name]:
-            self._line(option, raw)
+            self.line(option, raw)
 
-    def _line(self, option: str, raw: str) -> None:
+    def line(self, option: str, raw: str) -> None:
         if option in ("endif", "end-if"):
             if self.open:
                 self.open.pop()
@@ -96,9 +122,9 @@ class _Reader:
             return
         if option in ("for", "endfor", "end-for", "for-glob", "for-times"):
             self.file.missing.append(f"{option} = {value}: loops are not followed")
-        elif option in _INCLUDES:
+        elif option in INCLUDES:
             self._include(option, value)
-        elif option in ("set-placeholder", "set-ph"):
+        elif option in ("set-placeholder", "set-ph", "set", "S"):
             name, _, text = value.partition("=")
             self._seen[name] = text
         elif option != "print":
@@ -106,21 +132,19 @@ class _Reader:
             self.file.options.append((option, value))
 
     def _include(self, option: str, value: str) -> None:
-        file, colon, section = value.partition(":")
-        section = section if colon else "uwsgi"
-        before = self._sections
+        """A file, or with `:SECTION` a section of the current file."""
         self._depth += 1
         try:
             if self._depth > _DEPTH:
                 raise SourceError("files and sections include each other")
-            if file:
-                self._sections = _sections_of(file)
-            self.section(section)
+            if value.startswith(":"):
+                self._section(value.removeprefix(":"))
+            else:
+                self.load(value)
         except SourceError as problem:
             self.file.missing.append(f"{option} = {value}: {problem}")
         finally:
             self._depth -= 1
-            self._sections = before
 
     def _holds(self, option: str, value: str) -> bool:
         """Whether a condition is true on this machine."""
@@ -157,8 +181,9 @@ class _Reader:
             if match[2]:
                 found.append(match[2])
                 if match[2] not in self._environ and all(self.open):
+                    where = f"{self._path}: " if self._path else ""
                     raise SourceError(
-                        f"{self._path}: {option} = {raw}: the variable {match[2]} is not set here;"
+                        f"{where}{option} = {raw}: the variable {match[2]} is not set here;"
                         f" set {match[2]} as it is on the server, as in {match[2]}=... prefork"
                         " migrate uwsgi ..."
                     )

@@ -52,7 +52,7 @@ OPTIONS: dict[str, UwsgiOption] = {
     "http": UwsgiOption(_T, "server.bind", ("http-router",)),
     "https": UwsgiOption(_T, "server.bind, tls.certificate and tls.key", ("https-socket",)),
     "protocol": UwsgiOption(_T, "HTTP only", ("socket-protocol",)),
-    "chmod-socket": UwsgiOption(_T, "server.unix_mode", ("chmod",)),
+    "chmod-socket": UwsgiOption(_T, "server.unix_mode", ("chmod", "C")),
     "chown-socket": UwsgiOption(_T, "server.unix_owner", ("chown",)),
     "listen": UwsgiOption(_T, "server.backlog", ("l",)),
     "http-keepalive": UwsgiOption(_T, "http.keepalive"),
@@ -67,7 +67,7 @@ OPTIONS: dict[str, UwsgiOption] = {
     "cheaper-initial": UwsgiOption(_C, "the pool starts with workers.min"),
     "cheaper-algo": UwsgiOption(_C, "the pool grows as long as connections wait (workers.spare)"),
     "harakiri": UwsgiOption(_T, "workers.request_timeout; without harakiri 0, no limit", ("t",)),
-    "max-requests": UwsgiOption(_T, "workers.max_requests"),
+    "max-requests": UwsgiOption(_T, "workers.max_requests", ("R",)),
     "max-requests-delta": UwsgiOption(_T, "workers.max_requests_jitter"),
     "max-worker-lifetime": UwsgiOption(_T, "workers.max_age"),
     "reload-on-rss": UwsgiOption(_T, "workers.max_memory", ("evil-reload-on-rss",)),
@@ -118,7 +118,7 @@ OPTIONS: dict[str, UwsgiOption] = {
     "master-fifo": UwsgiOption(_C, "`prefork reload`, `prefork scale N` and the other commands"),
     "auto-procname": UwsgiOption(_U, "processes are named after server.name and their slot"),
     "socket-timeout": UwsgiOption(
-        _C, "http.header_timeout, body_timeout and write_timeout", ("http-timeout",)
+        _C, "http.header_timeout, body_timeout and write_timeout", ("http-timeout", "z")
     ),
     "reuse-port": UwsgiOption(_C, "all workers accept from one socket, which balances them better"),
     "min-worker-lifetime": UwsgiOption(
@@ -237,3 +237,26 @@ NAMES: dict[str, str] = {
     name: main for main, option in OPTIONS.items() for name in (main, *option.names)
 }
 """The entry in OPTIONS for every name of an option."""
+
+FLAGS = frozenset(
+    {
+        *("enable-proxy-protocol", "lazy-apps", "lazy", "ugreen", "disable-logging", "L"),
+        *("stats-http", "auto-procname", "reuse-port", "so-keepalive", "master", "M"),
+        *("enable-threads", "T", "single-interpreter", "i", "vacuum", "die-on-term"),
+        *("gevent-monkey-patch", "gevent-early-monkey-patch", "gevent-wait-for-hub", "strict"),
+        *("no-orphans", "thunder-lock", "memory-report", "m", "harakiri-verbose"),
+        *("ignore-sigpipe", "ignore-write-errors", "disable-write-exception", "log-master"),
+        *("threaded-logger", "log-4xx", "log-5xx", "log-zero", "log-x-forwarded-for"),
+        *("close-on-exec", "honour-stdin", "manage-script-name", "static-gzip-all"),
+        *("http-websockets", "log-reopen", "paste-logger"),
+    }
+)
+"""The options that take no value on the command line (uWSGI's core/uwsgi.c and its plugins)."""
+
+OPTIONAL = frozenset(
+    {
+        *("chmod-socket", "chmod", "C", "http-keepalive", "http-enable-proxy-protocol"),
+        *("log-syslog", "need-app", "log-date", "mule", "snmp"),
+    }
+)
+"""The options whose value can only stand in the same word: --chmod-socket=660, -C660."""

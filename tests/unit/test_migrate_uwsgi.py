@@ -16,6 +16,7 @@ from prefork.migrate.document import check
 from prefork.migrate.migration_report import Fate
 from prefork.migrate.python_file import SourceError
 from prefork.migrate.uwsgi import migrate
+from prefork.migrate.uwsgi_command import gather
 from prefork.migrate.uwsgi_options import NAMES, OPTIONS
 
 
@@ -26,7 +27,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def result(text: str, name: str = "uwsgi.ini") -> dict[str, Any]:
     Path(name).write_text(text)
-    rendered = migrate(name, {}).render()
+    rendered = migrate(gather([name], {})).render()
     assert check(rendered, machine=False) == []
     return tomllib.loads(rendered)
 
@@ -117,12 +118,12 @@ def test_formulas(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_file_that_is_mapped_is_lost() -> None:
     Path("m.ini").write_text("[uwsgi]\nmodule = m\nstatic-map = /favicon.ico=/srv/f.ico\n")
-    assert any("static-map" in entry for entry in migrate("m.ini", {}).report.lost)
+    assert any("static-map" in entry for entry in migrate(gather(["m.ini"], {})).report.lost)
 
 
 def test_monkey_patching_is_not_needed() -> None:
     Path("m.ini").write_text("[uwsgi]\nmodule = m\ngevent = 9\ngevent-monkey-patch = true\n")
-    report = migrate("m.ini", {}).report
+    report = migrate(gather(["m.ini"], {})).report
     assert "gevent-monkey-patch: threads need no monkey patching" in report.unneeded
     assert not any("monkey" in entry for entry in report.lost)
 
@@ -153,6 +154,76 @@ def test_what_is_refused(name: str, text: str, problem: str) -> None:
     assert problem in done.stderr
 
 
+def line(*words: str, **environ: str) -> dict[str, Any]:
+    rendered = migrate(gather(words, environ)).render()
+    assert check(rendered, machine=False) == []
+    return tomllib.loads(rendered)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--http", ":8000", "--wsgi-file", "app.py", "--callable", "app", "-M", "-p", "3"],
+        ["--http=:8000", "--wsgi-file=app.py", "--callable=app", "--master", "--processes=3"],
+        ["-Mp3", "app.py:app", "--http", ":8000"],
+        ["--http", ":8000", "--master", "app.py:app", "--", "more.ini"],
+        ["env", "A=1", "/srv/venv/bin/uwsgi", "--http", ":8000", "-TMp3", "app.py:app"],
+        ["uwsgi --http :8000 --lazy-apps -p3 app.py:app"],
+        ['["uwsgi", "--http", ":8000", "-p3", "--need-app", "app.py:app"]'],
+    ],
+)
+def test_command_lines(words: list[str]) -> None:
+    Path("more.ini").write_text("[uwsgi]\nprocesses = 3\n")
+    found = line(*words)
+    assert found["server"]["app"] == "app:app"
+    assert found["server"]["bind"] == ["0.0.0.0:8000"]
+    assert found["workers"]["count"] == 3
+
+
+def test_of_two_values_uwsgi_takes_the_later_one_and_files_without_an_option_come_last() -> None:
+    Path("a.ini").write_text("[uwsgi]\nmodule = a.b:c\nprocesses = 3\nthreads = %(n)\n")
+    assert line("--set", "n=4", "--ini", "a.ini", "-p", "2")["workers"]["count"] == 2
+    assert line("--set-ph", "n=4", "-p", "2", "--ini=a.ini")["workers"]["count"] == 3
+    assert line("-S", "n=4", "a.ini", "-p", "2")["workers"]["count"] == 3
+    assert line("-Sn=4", "a.ini")["workers"]["threads"] == 4
+
+
+def test_variables_of_uwsgi_are_options_that_others_outweigh() -> None:
+    found = line("-w", "a.b", UWSGI_HTTP=":80", UWSGI_PROCESSES="5", UWSGI_RELOADS="1")
+    assert found["server"]["bind"] == ["0.0.0.0:80"]
+    assert found["workers"]["count"] == 5
+    found = line("UWSGI_THREADS=2", "MODE=live", "uwsgi", "-p", "2", "-w", "a.b")
+    assert found["workers"] | {"count": 2, "threads": 2} == found["workers"]
+    assert found["server"]["env"] == {"MODE": "live"}
+
+
+def test_variables_of_the_shell_are_named() -> None:
+    document = migrate(gather(["--http", ":$PORT", "-w", "a.b"], {"PORT": "81"}))
+    assert document.settings["server.bind"].value == ["0.0.0.0:81"]
+    assert any(
+        "http: it came from the environment, PORT" in each for each in document.report.changed
+    )
+    with pytest.raises(SourceError, match="names the variable COUNT, which is not set here"):
+        gather(["-p", "$COUNT", "-w", "a.b"], {})
+
+
+def test_a_file_that_is_named_on_the_command_line_has_its_own_place() -> None:
+    Path("etc").mkdir()
+    Path("etc/a.ini").write_text("[uwsgi]\nmodule = a.b\nchdir = %d\n")
+    assert line("--ini", "etc/a.ini")["server"]["chdir"] == "etc"
+
+
+def test_unknown_options_and_programs_before_are_reported() -> None:
+    document = migrate(gather(["ddtrace-run uwsgi --frobnicate 3 --http-raw --module a.b"], {}))
+    assert "frobnicate = 3: it is not known here" in document.report.lost
+    assert any(each.startswith("http-raw = true") for each in document.report.lost)
+    assert any(each.startswith("ddtrace-run: it comes before") for each in document.report.changed)
+    with pytest.raises(SourceError, match="start line of gunicorn: prefork migrate gunicorn --"):
+        gather(["gunicorn", "-w", "4", "a.b"], {})
+    with pytest.raises(SourceError, match=r"nowhere\.ini: cannot be read"):
+        gather(["-p", "2", "nowhere.ini"], {})
+
+
 VALUES = st.one_of(
     st.text(max_size=12),
     st.integers().map(str),
@@ -167,9 +238,24 @@ def test_any_file_is_refused_or_makes_toml(lines: list[tuple[str, str]]) -> None
     text = "\n".join(["[uwsgi]", *(f"{name} = {value}" for name, value in lines)])
     Path("any.ini").write_text(text, errors="replace")
     try:
-        rendered = migrate("any.ini", {}).render()
+        rendered = migrate(gather(["any.ini"], {})).render()
     except SourceError:
         return
     tomllib.loads(rendered)
     done = CliRunner().invoke(command, ["uwsgi", "any.ini"])
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+
+
+WORDS = st.one_of(
+    VALUES,
+    st.sampled_from([f"--{name}" for name in NAMES] + ["-", "--", "-Mp", "-", "-x", "=", "--"]),
+)
+
+
+@given(words=st.lists(WORDS, min_size=1, max_size=8))
+def test_any_command_line_is_refused_or_makes_toml(words: list[str]) -> None:
+    try:
+        rendered = migrate(gather(words, {})).render()
+    except SourceError:
+        return
+    tomllib.loads(rendered)
