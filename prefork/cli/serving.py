@@ -160,10 +160,18 @@ def _announce(generation: Generation) -> None:
         f"prefork {__version__} serves {what}",
         *(f"  at    {listen_url(config, listener)}" for listener in generation.listeners),
         f"  with  {count} worker{'' if count == '1' else 's'}"
-        + (f" of {workers.threads} threads" if workers.threads > 1 else ""),
+        + (f" of {workers.threads} threads" if workers.threads > 1 else "")
+        + (f" on {_loop(workers.loop)}" if config.server.protocol == "asgi" else ""),
         "  stop  Ctrl-C: at once; prefork stop, or TERM: gracefully",
     ]
     print("\n".join(lines), file=sys.stderr)
+
+
+def _loop(name: str) -> str:
+    # With this protocol asyncio is imported before the first fork in any case.
+    from prefork.worker.schedule.event_loop import loop_name
+
+    return loop_name(name)
 
 
 def listen_url(config: Config, listener: Listener) -> str:

@@ -6,10 +6,13 @@ from what an event loop gives that only waits for the listener (213 97 72 18 of 
 of 64).
 """
 
+import os
+import signal
 import socket
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -75,3 +78,44 @@ def test_connections_at_once(server: Server) -> None:
             return Counter(Raw(sock).answer().body for sock in socks)
 
     fair(distribute, 1, 32)
+
+
+HANGS_AT_IMPORT = """
+import os
+from tests.apps.async_basic import app
+if os.path.exists({flag!r}):
+    open({gate!r}).read()
+"""
+
+
+def test_the_connection_of_which_only_a_dead_worker_knows_goes_to_another(
+    start: Start, tmp_path: Path
+) -> None:
+    """The kernel wakes one worker for a connection.  Here that one dies before it has accepted, and
+    no new worker is ready: the master has the other look."""
+    late, gate, dies = tmp_path / "late", tmp_path / "gate", tmp_path / "dies"
+    os.mkfifo(gate)
+    (tmp_path / "hangs.py").write_text(HANGS_AT_IMPORT.format(flag=str(late), gate=str(gate)))
+    server = start(
+        *("hangs:app", "--workers", "2", "--set", "server.protocol=asgi"),
+        *("--set", "workers.loop=tests.apps.loops:dies_when_woken"),
+        *("--set", "log.level=debug"),
+        cwd=tmp_path,
+        env={"DIES": str(dies)},
+    ).wait_settled(1)
+    server.expected_errors = {"worker died"}
+    workers = server.worker_pids()
+    late.touch()
+    dies.touch()
+    with server.connect() as sock:
+        sock.sendall(ASK)
+        dead = server.wait("worker died")["pid"]
+        (other,) = set(workers) - {dead}
+        server.wait("worker forked", 3)  # which comes after that
+        # In some seconds the master would look for connections that wait, and find this one, too.
+        server.signal(signal.SIGSTOP)
+        try:
+            assert Raw(sock).answer().body == str(other).encode()
+        finally:
+            server.signal(signal.SIGCONT)
+    gate.write_bytes(b"")

@@ -124,6 +124,19 @@ def test_at_a_terminal_it_says_what_it_does_and_ctrl_c_ends_it(
         assert screen.shown.rstrip().splitlines()[-1].split("] ")[1].startswith("stopped ")
 
 
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop", "tests.apps.loops:plain"])
+def test_at_a_terminal_it_names_the_event_loop(tmp_path: Path, loop: str) -> None:
+    if loop == "uvloop":
+        pytest.importorskip("uvloop")
+    options = ("--bind", "127.0.0.1:0", "--workers", "1", "--set", f"workers.loop={loop}")
+    asgi = ("--set", "server.protocol=asgi", "--set", f"control.path={tmp_path / 'control.sock'}")
+    with terminal("serve", "tests.apps.async_basic:app", *options, *asgi) as screen:
+        screen.wait("worker ready")
+        assert screen.shown.splitlines()[2].split() == ["with", "1", "worker", "on", loop]
+        screen.type(CTRL_C)
+        assert screen.end() == 0
+
+
 def test_ctrl_c_ends_a_request_that_would_never_end(tmp_path: Path) -> None:
     control = ("--set", f"control.path={tmp_path / 'control.sock'}")
     options = ("--bind", "127.0.0.1:0", "--workers", "1", *control)

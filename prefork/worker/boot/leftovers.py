@@ -108,12 +108,18 @@ def report_what_is_waited_for() -> None:
         KernelThread(_report).start()
 
 
+_JOINS_EXECUTOR = "(_do_shutdown)"
+"""How asyncio and uvloop name their thread that waits for the executor's, which are listed."""
+
+
 def _report() -> None:
     sleep(_PATIENCE)
     threads = [
         thread.name
         for thread in threading.enumerate()
-        if not thread.daemon and thread is not threading.main_thread()
+        if not thread.daemon
+        and thread is not threading.main_thread()
+        and not thread.name.endswith(_JOINS_EXECUTOR)
     ]
     children = []
     if (multiprocessing := sys.modules.get("multiprocessing.process")) is not None:
