@@ -5,6 +5,8 @@ import gc
 import os
 import sys
 
+from prefork import standard_descriptors
+
 
 def main() -> None:
     """Runs the command `prefork` with the arguments of this process.
@@ -42,6 +44,10 @@ def _drop_output() -> None:
 
 
 def _run() -> None:
+    if sys.argv[1:2] == ["serve"]:
+        # Before a library takes their numbers; the start of the server says what is wrong.
+        with contextlib.suppress(OSError):
+            standard_descriptors.open_closed()
     if sys.argv[1:2] == ["serve"] and "_PREFORK_COMPLETE" not in os.environ:
         try:
             _serve(sys.argv[2:])

@@ -112,12 +112,19 @@ _OUR_CLASS = re.compile(r"^([ |]*)prefork\.(?:[a-z_]+\.)+(?=[A-Z]\w*(?::|$))", r
 """Before the name of an exception of ours: its module, which says nothing to a user."""
 
 
+_END_OF_INPUT = re.compile(
+    r"\n(EOFError(: EOF when reading a line)?|bdb\.BdbQuit"
+    # CPython 3.14 and later: the debugger ends the program.
+    r'|  File ".*/pdb\.py", line \d+, in do_quit\n(    .*\n)*SystemExit: 1)\Z'
+)
+
+
 def _hint(text: str) -> str:
     """What to do about the end of the standard input (of `input()`, `breakpoint()`), as a line.
 
     `text`: a traceback; the exception itself may raise if it is asked.
     """
-    if not text.endswith(("\nEOFError: EOF when reading a line", "\nEOFError", "\nbdb.BdbQuit")):
+    if not _END_OF_INPUT.search(text):
         return ""
     return '\n(workers have no standard input, unless process.stdin is "inherit")'
 

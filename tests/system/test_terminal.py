@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,7 +60,13 @@ def test_a_background_server_writes_to_a_terminal_with_tostop(
     assert len(server.find("worker ready")) == 1
 
 
-@pytest.mark.parametrize(("path", "error"), [("/ask", "EOFError"), ("/debug", "BdbQuit")])
+@pytest.mark.parametrize(
+    ("path", "error"),
+    [
+        ("/ask", "EOFError"),
+        ("/debug", "SystemExit: 1" if sys.version_info >= (3, 14) else "BdbQuit"),
+    ],
+)
 def test_workers_have_no_standard_input(
     window: Terminal, server: TerminalServer, path: str, error: str
 ) -> None:
@@ -87,10 +94,10 @@ def test_a_developer_can_debug_on_the_terminal(window: Terminal, server: Termina
     server.wait("worker ready")
     window.type("hello")
     assert server.get("/ask")[0] == 200
-    window.type("p 6 * 7")
+    window.type("p 'an' + 'swer'")
     window.type("continue")
     assert server.get("/debug")[0] == 200
-    until(lambda: b"\n42\r\n" in window.shown, "the debugger's answer")
+    until(lambda: b"answer'" in window.shown, "the debugger's answer")
 
 
 @pytest.mark.parametrize("start", ["{}", "{} &", "exec {}", "setsid -w {}"])

@@ -145,3 +145,14 @@ def test_a_reason_of_several_lines_is_shown_in_lines() -> None:
 
 def test_a_reason_of_one_line_stays_in_the_line() -> None:
     assert text_lines("error", "x", {"reason": "no room"}).endswith('[error] x reason="no room"\n')
+
+
+@pytest.mark.parametrize(
+    ("file", "hinted"), [("/usr/lib/python3.14/pdb.py", True), ("/srv/shop/app.py", False)]
+)
+def test_a_debugger_that_ends_the_program_wanted_standard_input(file: str, hinted: bool) -> None:
+    """As that of CPython 3.14 and later does where older ones raised BdbQuit."""
+    shown = logs.application_traceback(
+        raised("def do_quit():\n    raise SystemExit(1)\ndo_quit()", file)
+    )
+    assert ("workers have no standard input" in shown) is hinted
