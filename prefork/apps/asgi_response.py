@@ -39,12 +39,13 @@ class AsgiResponse:
 
     __slots__ = (
         *("_left", "_trailers", "complete", "ending", "head", "headers", "request", "sent"),
-        *("status",),
+        *("status_text",),
     )
 
     def __init__(self, request: Request) -> None:
         self.request = request
-        self.status: str | None = None
+        self.status_text: str | None = None
+        """Status and reason, once `http.response.start` was sent."""
         self.headers: list[tuple[str, str]] = []
         self.head: ResponseHead | None = None
         """The head, once it is sent."""
@@ -62,7 +63,7 @@ class AsgiResponse:
 
         Raises MisusedProtocol, TypeError or ValueError.
         """
-        if self.status is not None:
+        if self.status_text is not None:
             raise MisusedProtocol("http.response.start was sent twice")
         status = message["status"]
         if type(status) is not int and not isinstance(status, int):
@@ -76,7 +77,7 @@ class AsgiResponse:
             self.headers = text_pairs(headers)
             if repeated is not None and type(headers) is list and _are_tuples(headers):
                 repeated.headers, repeated.texts = headers.copy(), self.headers
-        self.status = _STATUSES.get(status) or f"{int(status)} "
+        self.status_text = _STATUSES.get(status) or f"{int(status)} "
         self._trailers = bool(message.get("trailers"))
 
     def whole(self, data: bytes, closing: bool) -> bytes | None:
@@ -84,11 +85,11 @@ class AsgiResponse:
 
         None if its length is not all of its framing: then it is up to `body`.
         """
-        if self.status is None or self._trailers:
+        if self.head is not None or self.status_text is None or self._trailers:
             return None
         size = len(data)
-        head = compose(self.status, self.headers, self.request, closing, size)
-        if head.length != size or head.framing is not _LENGTH:
+        head = compose(self.status_text, self.headers, self.request, closing, size)
+        if head.length != size:
             return None
         self.head = head
         self.sent = size
@@ -127,10 +128,10 @@ class AsgiResponse:
 
     def begin(self, known: int, *, closing: bool) -> ResponseHead:
         """Composes the head; `known`: bytes of the body, -1 if that is not known."""
-        if self.status is None:
+        if self.status_text is None:
             raise MisusedProtocol("http.response.start was not sent before the body")
         # A body with trailers is chunked (RFC 9112 section 7.1.2).
-        self.head = compose(self.status, self.headers, self.request, closing, known)
+        self.head = compose(self.status_text, self.headers, self.request, closing, known)
         self._left = self.head.length
         return self.head
 

@@ -15,7 +15,34 @@ Pair = tuple[bytes, bytes]
 
 SPEC_VERSION = "2.5"
 
+_ASGI = {"version": "3.0", "spec_version": SPEC_VERSION}
+
+_EXTENSIONS: dict[str, dict[str, Any]] = {
+    "http.response.early_hint": {},
+    "http.response.trailers": {},
+    "http.response.pathsend": {},
+    "http.response.zerocopysend": {},
+}
+"""Messages that an application may send, too; what each of them allows is empty, and shared."""
+
+_CLIENTS_KEPT = 4096
+
 _TLS_VERSIONS = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
+
+
+class _Clients(dict[tuple[str, str], tuple[str, int] | None]):
+    """`client` of a scope, by REMOTE_ADDR and REMOTE_PORT."""
+
+    def __missing__(self, peer: tuple[str, str]) -> tuple[str, int] | None:
+        address, port = peer
+        client = (address, int(port) if port.isdecimal() else 0) if address else None
+        if len(self) >= _CLIENTS_KEPT:
+            self.clear()
+        self[peer] = client
+        return client
+
+
+_clients = _Clients()
 
 
 def header_pairs(request: Request, lines: FieldLines) -> list[Pair]:
@@ -24,9 +51,6 @@ def header_pairs(request: Request, lines: FieldLines) -> list[Pair]:
     `lines`: of its reader.  Headers that the environ does not have are left out, and a host that a
     proxy or an absolute target gives takes the place of the client's.
     """
-    repeated = request.repeated
-    if repeated is not None and repeated.pairs is not None:
-        return repeated.pairs.copy()
     environ = request.environ
     _, *fields = request.fields.split(b"\r\n")
     pairs = [pair for pair in map(lines.pair, fields) if pair is not None]
@@ -35,15 +59,12 @@ def header_pairs(request: Request, lines: FieldLines) -> list[Pair]:
         given = (b"host", host.encode("latin-1"))
         if given not in pairs:
             pairs = [given, *(pair for pair in pairs if pair[0] != b"host")]
-    if repeated is not None:
-        repeated.pairs = pairs.copy()
     return pairs
 
 
 def http_scope(
     request: Request,
     lines: FieldLines,
-    *,
     unix: str | None = None,
     state: Mapping[str, Any] | None = None,
 ) -> Scope:
@@ -53,40 +74,53 @@ def http_scope(
     lifespan has left there; each request gets a copy.
     """
     environ, repeated = request.environ, request.repeated
-    if repeated is not None and repeated.scope is not None:
-        scope = repeated.scope.copy()
+    if repeated is None:
+        scope = _scope(request, lines, unix)
     else:
-        root, path = environ["SCRIPT_NAME"], environ["PATH_INFO"]
-        raw = raw_path(environ["RAW_URI"])
-        if root:
-            path, raw = root + path, root.encode("latin-1") + raw
-        scope = {
-            "type": "http",
-            "http_version": "1.1" if request.http11 else "1.0",
-            "method": environ["REQUEST_METHOD"],
-            "scheme": environ["wsgi.url_scheme"],
-            "path": path if path.isascii() else _decoded(path),
-            "raw_path": raw,
-            "query_string": environ["QUERY_STRING"].encode("latin-1"),
-            "root_path": _decoded(root),
-            "server": _server(environ) if unix is None else (unix, None),
-        }
-        if repeated is not None:
-            repeated.scope = scope.copy()
-    scope["asgi"] = {"version": "3.0", "spec_version": SPEC_VERSION}
-    scope["headers"] = header_pairs(request, lines)
-    scope["client"] = _client(environ)
-    scope["extensions"] = extensions(environ)
+        model = repeated.scope
+        if model is None:
+            model = repeated.scope = _scope(request, lines, unix)
+        scope = model.copy()
+        scope["headers"] = model["headers"].copy()
+    scope["asgi"] = _ASGI.copy()
+    scope["client"] = _clients[environ["REMOTE_ADDR"], environ["REMOTE_PORT"]]
+    scope["extensions"] = found = _EXTENSIONS.copy()
+    if "SSL_PROTOCOL" in environ:
+        found["tls"] = _tls(environ)
     if state is not None:
         scope["state"] = dict(state)
     return scope
+
+
+def _scope(request: Request, lines: FieldLines, unix: str | None) -> Scope:
+    """What the scopes of requests with the same head at the same listener have in common; with
+    what differs, and what is made anew since an application may change it, left to be filled in."""
+    environ = request.environ
+    root, path = environ["SCRIPT_NAME"], environ["PATH_INFO"]
+    raw = raw_path(environ["RAW_URI"])
+    if root:
+        path, raw = root + path, root.encode("latin-1") + raw
+    return {
+        "type": "http",
+        "asgi": None,
+        "http_version": "1.1" if request.http11 else "1.0",
+        "method": environ["REQUEST_METHOD"],
+        "scheme": environ["wsgi.url_scheme"],
+        "path": path if path.isascii() else _decoded(path),
+        "raw_path": raw,
+        "query_string": environ["QUERY_STRING"].encode("latin-1"),
+        "root_path": _decoded(root),
+        "headers": header_pairs(request, lines),
+        "client": None,
+        "server": _server(environ) if unix is None else (unix, None),
+        "extensions": None,
+    }
 
 
 def websocket_scope(
     request: Request,
     lines: FieldLines,
     subprotocols: Sequence[str],
-    *,
     unix: str | None = None,
     state: Mapping[str, Any] | None = None,
 ) -> Scope:
@@ -94,7 +128,7 @@ def websocket_scope(
 
     For the rest see `http_scope`.
     """
-    scope = http_scope(request, lines, unix=unix, state=state)
+    scope = http_scope(request, lines, unix, state)
     del scope["method"]
     scope["type"] = "websocket"
     scope["scheme"] = "wss" if scope["scheme"] == "https" else "ws"
@@ -103,19 +137,6 @@ def websocket_scope(
     tls = scope["extensions"].get("tls")
     scope["extensions"] = found if tls is None else found | {"tls": tls}
     return scope
-
-
-def extensions(environ: Environ) -> dict[str, dict[str, Any]]:
-    """`extensions` of the scope of a request: messages that an application may send, too."""
-    found: dict[str, dict[str, Any]] = {
-        "http.response.early_hint": {},
-        "http.response.trailers": {},
-        "http.response.pathsend": {},
-        "http.response.zerocopysend": {},
-    }
-    if "SSL_PROTOCOL" in environ:
-        found["tls"] = _tls(environ)
-    return found
 
 
 def raw_path(target: str) -> bytes:
@@ -131,12 +152,6 @@ def raw_path(target: str) -> bytes:
 def _decoded(path: str) -> str:
     """A path of the environ, which has each byte as a character; as UTF-8."""
     return path if path.isascii() else path.encode("latin-1").decode("utf-8", "replace")
-
-
-def _client(environ: Environ) -> tuple[str, int] | None:
-    address = environ["REMOTE_ADDR"]
-    port = environ["REMOTE_PORT"]
-    return (address, int(port) if port.isdecimal() else 0) if address else None
 
 
 def _server(environ: Environ) -> tuple[str, int]:

@@ -13,13 +13,11 @@ Environ = dict[str, Any]
 class RepeatedRequest:
     """A request that came before, byte for byte; others share it."""
 
-    __slots__ = ("headers", "pairs", "scope", "texts")
+    __slots__ = ("headers", "scope", "texts")
 
     def __init__(self) -> None:
-        self.pairs: list[tuple[bytes, bytes]] | None = None
-        """Its headers as an ASGI scope has them, once they were asked for; to be copied."""
         self.scope: dict[str, Any] | None = None
-        """What its ASGI scopes have in common, and the application can't change; to be copied."""
+        """What its ASGI scopes have in common (prefork.http.asgi_scope), once one was made."""
         self.headers: list[Any] = []
         """The headers of the last response to it, as an ASGI application gave them."""
         self.texts: list[tuple[str, str]] = []

@@ -49,23 +49,60 @@ class AsgiConnection(HttpConnection):
         leave_at: float = 0.0,
         request: Request | None = None,
     ) -> float:
-        """As for each HTTP connection; returns also while the application has a request."""
+        """As for each HTTP connection; returns also while the application has a request.
+
+        `call` makes an exchange that has the connection until `end_exchange`, or answers at once.
+        """
         self.proceeding = True
         try:
-            began = now
-            exchange = self.exchange
+            began, exchange = now, self.exchange
             if exchange is not None:
                 exchange.ready(now)
-                if self.exchange is None:
-                    now = monotonic()
             elif request is None:
-                request = self._next_request(now)
-                if request is None:
-                    now = monotonic()
+                state = self.state
+                if (state is _IDLE or state is _NEW) and self.response_size <= AHEAD:
+                    # The short way for the most frequent case.
+                    try:
+                        data = self.sock.recv(_HEAD_SIZE, _DONTWAIT)
+                    except OSError:
+                        data = b""
+                    if data:
+                        request = self.reader.feed(data)
+                        if request is None or self.reader.unread or request.body is not None:
+                            request = self._was_read(request, data, now, begins=True)
+                    else:
+                        request = self.receive(now)  # it is asked once more, for the reason
+                elif state is _QUEUED:
+                    request = self.take(monotonic())
+                elif TABLE[state].waits_for is Readiness.WRITABLE:
+                    self.flush()
+                else:
+                    request = self.receive(now)
+            if request is None and self.exchange is None:
+                now = monotonic()
             while True:
                 if request is not None:
-                    now = self.answer(request, call, record, now)
-                    if not leave_at and self._is_settled(now):
+                    if self.state is _IDLE or self.state is _NEW:  # the table allows it
+                        self.state = _CALL
+                    else:
+                        self.enter(_CALL)
+                    self._started = self.left = False
+                    self._record = record
+                    self.serving = request
+                    self.served = served = self.served + 1
+                    if served == self._rules.keepalive_requests:
+                        self.closing = True
+                    outcome = call(self, request, record, now)
+                    if outcome is not None:
+                        self._end_call(request, outcome.sent, last=outcome.last)
+                        now = outcome.ended
+                    exchange = self.exchange
+                    if exchange is None:
+                        now = monotonic()
+                        if not leave_at and self._has_come_to_rest(now):
+                            return now
+                    elif not leave_at and exchange.state is _CALL:
+                        self.deadline = 0.0
                         return now
                 state = self.advance(now, leave_at)
                 if state is not _QUEUED or now - began > _TIME_SLICE:
@@ -73,61 +110,6 @@ class AsgiConnection(HttpConnection):
                 request = self.take(now)
         finally:
             self.proceeding = False
-
-    def _is_settled(self, now: float) -> bool:
-        """As `_has_come_to_rest`, also while the application has the request."""
-        exchange = self.exchange
-        if exchange is not None:
-            if exchange.state is not _CALL:
-                return False
-            self.deadline = 0.0
-            return True
-        return self._has_come_to_rest(now)
-
-    def _next_request(self, now: float) -> Request | None:
-        """Goes on after an event outside of a call; returns a request that is complete by now."""
-        state = self.state
-        if (state is _IDLE or state is _NEW) and self.response_size <= AHEAD:
-            # The short way for the most frequent case.
-            try:
-                data = self.sock.recv(_HEAD_SIZE, _DONTWAIT)
-            except OSError:
-                data = b""
-            if not data:
-                return self.receive(now)  # it is asked once more, for the reason
-            reader = self.reader
-            request = reader.feed(data)
-            if request is None or reader.unread or request.body is not None:
-                request = self._was_read(request, data, now, begins=True)
-            return request
-        if state is _QUEUED:
-            return self.take(monotonic())
-        if TABLE[state].waits_for is Readiness.WRITABLE:
-            self.flush()
-            return None
-        return self.receive(now)
-
-    def answer(self, request: Request, call: Call, record: ThreadRecord, now: float) -> float:
-        """Begins to have a request answered; returns when that was over.
-
-        `call` makes an exchange that has the connection until `end_exchange`, or answers at once.
-        """
-        if self.state is _IDLE or self.state is _NEW:  # the table allows it
-            self.state = _CALL
-        else:
-            self.enter(_CALL)
-        self._started = False
-        self._record = record
-        self.serving = request
-        self.served += 1
-        if self.served == self._rules.keepalive_requests:
-            self.closing = True
-        self.left = False
-        outcome = call(self, request, record, now)
-        if outcome is None:
-            return monotonic() if self.exchange is None else now
-        self._end_call(request, outcome.sent, last=outcome.last)
-        return outcome.ended
 
     def begin_exchange(self, exchange: Exchange) -> None:
         """From now on the connection's events are those of an exchange."""

@@ -1,6 +1,6 @@
 """What the event loop of a worker needs of a service."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from prefork.worker.schedule.service_interface import Service
@@ -16,8 +16,9 @@ class AsyncService(Service, Protocol):
     def held(self) -> int:
         """Open connections."""
 
-    def beat(self, now: float) -> None:
-        """The loop turns; while calls run it does so once a second at least."""
+    @property
+    def bounded(self) -> bool:
+        """There is a bound for the calls at a time: it is always False, or always True."""
 
     @property
     def full(self) -> bool:
@@ -31,8 +32,8 @@ class AsyncService(Service, Protocol):
         """Reads of connections that were held back as many as there is room for."""
 
     @property
-    def look_again(self) -> float:
-        """Seconds until `expire_late` is to be called; 0 for never."""
+    def look_every(self) -> float:
+        """Seconds from one call of `expire_late` to the next, while calls run."""
 
     def expire_late(self, now: float) -> None:
         """Gives up the calls that take too long."""
@@ -44,5 +45,5 @@ class AsyncService(Service, Protocol):
         """The server stops at once: calls are cancelled, and the application shuts down."""
 
     @property
-    def calls(self) -> int:
+    def calls(self) -> Collection[object]:
         """Calls whose task runs."""

@@ -98,6 +98,8 @@ class AsyncWorkerLoop:
         self._ending = False
         self._inbox_watched = False
         self._full = False
+        self._steady = False
+        """There is nothing to do but to serve, until the next order."""
         self._look: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
@@ -117,7 +119,7 @@ class AsyncWorkerLoop:
         loop.add_reader(self._wakeup.fd, self._woken)
         loop.add_reader(self._channel.fileno(), self._ordered)
         loop.add_reader(self._poller.fileno(), self._turn)
-        self._service.beat(monotonic())  # by which the master knows that there is a loop
+        self._service.flush()  # by which the master knows that there is a loop
         self._channel.send(ReadyReport(asgi=True, loop=name_of(loop)))
         loop.call_soon(self._after)
         loop.run_until_complete(self._over)
@@ -154,7 +156,7 @@ class AsyncWorkerLoop:
         service, record = self._service, self._record
         began = now = monotonic()
         try:
-            for fd, events in self._poller.wait(now, 0.0, _EVENTS):
+            for fd, events in self._poller.poll(_EVENTS):
                 now = service.serve_ready(fd, events, record, now)
                 if now - began > _TURN:
                     break
@@ -164,6 +166,7 @@ class AsyncWorkerLoop:
     def _woken(self) -> None:
         """A signal handler or a thread has something for us."""
         os.eventfd_read(self._wakeup.fd)
+        self._steady = False
         self._orders.read()
         self._accepting.serve_accepted()
         self._accepting.look_again()
@@ -173,6 +176,7 @@ class AsyncWorkerLoop:
 
     def _ordered(self) -> None:
         """The master has sent an order, or is gone."""
+        self._steady = False
         self._orders.read()
         if self._orders.closed:
             self._loop.remove_reader(self._channel.fileno())
@@ -187,19 +191,37 @@ class AsyncWorkerLoop:
     def _after(self) -> None:
         """What is to be done after each piece of work."""
         self._scheduled = False
-        orders, pending = self._orders, self._pending
+        orders, service = self._orders, self._service
         if _getsignal(signal.SIGTERM) is not orders.terminate_handler:
             orders.install_handlers()  # the application, or its event loop, has replaced it
+        if not self._steady:
+            self._carry_out_orders()
+        if service.bounded:
+            self._keep_bound()
+        if service.calls and self._look is None:
+            self._look = self._loop.call_later(service.look_every, self._look_at_calls)
+        service.flush()
+        if self._poller.next_tick < self._timer_at:
+            self._arm()
+
+    def _carry_out_orders(self) -> None:
+        """Carries out what the master has ordered: to serve, and to stop."""
+        orders, pending, handover = self._orders, self._pending, self._handover
         if orders.serving and not self._serving and not pending.stopping:
             self._serving = True
             self._accepting.start()
-            self._handover.start_receiving()
+            handover.start_receiving()
             self._watcher.start()
-        if self._handover.inbox is not None and not self._inbox_watched:
+        if handover.inbox is not None and not self._inbox_watched:
             self._inbox_watched = True
-            self._loop.add_reader(self._handover.inbox.fileno(), self._empty_inbox)
+            self._loop.add_reader(handover.inbox.fileno(), self._empty_inbox)
         if pending.stopping:
             self._stop()
+        watched = self._inbox_watched or handover.inbox is None
+        self._steady = self._serving and watched and not pending.stopping
+
+    def _keep_bound(self) -> None:
+        """Has as many requests read as there may be calls at a time."""
         service = self._service
         full = service.full
         if full is not self._full:
@@ -207,11 +229,6 @@ class AsyncWorkerLoop:
             self._accepting.set_full(full)
         if not full and service.holds_back:
             service.release_held_back()
-        if self._look is None and (seconds := service.look_again):
-            self._look = self._loop.call_later(seconds, self._look_at_calls)
-        service.beat(monotonic())
-        service.flush()
-        self._arm()
 
     def _look_at_calls(self) -> None:
         self._look = None
@@ -227,8 +244,6 @@ class AsyncWorkerLoop:
     def _arm(self) -> None:
         """Sees to it that the loop comes back for the next deadline."""
         next_tick = self._poller.next_tick
-        if next_tick >= self._timer_at:
-            return
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at = next_tick
@@ -256,7 +271,7 @@ class AsyncWorkerLoop:
         self._after()
 
     def _watch_inbox(self) -> None:
-        self._inbox_watched = False
+        self._inbox_watched = self._steady = False
         self._after()
 
     def _check_descriptors(self) -> None:

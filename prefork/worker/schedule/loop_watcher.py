@@ -11,7 +11,6 @@ New connections need no watcher: the kernel passes over a loop that does not wai
 import contextlib
 import os
 from collections.abc import Callable
-from time import monotonic
 
 from prefork.unpatched import select
 from prefork.worker.schedule.handover import Handover
@@ -67,6 +66,6 @@ class LoopWatcher(WaitingThread):
         service = self._service
         if not self._handover.has_idle_receiver:
             return False
-        ready = service.poller.wait(monotonic(), 0.0, _EVENTS)
+        ready = service.poller.poll(_EVENTS)
         moved = [fd for fd, _ in ready if service.hand_over(fd)]
         return bool(moved)

@@ -44,8 +44,11 @@ class EventPoller(Protocol):
     def fileno(self) -> int:
         """See `ConnectionPoller.fileno`."""
 
-    def wait(self, now: float, limit: float | None = None, most: int = 0) -> list[tuple[int, int]]:
+    def wait(self, now: float, limit: float | None = None) -> list[tuple[int, int]]:
         """See `ConnectionPoller.wait`."""
+
+    def poll(self, most: int) -> list[tuple[int, int]]:
+        """See `ConnectionPoller.poll`."""
 
 
 P = TypeVar("P", bound=PolledConnection)
@@ -133,17 +136,21 @@ class ConnectionPoller(Generic[P]):
         if connection.wheel_time != inf:
             self._wheel.remove(connection)
 
-    def wait(self, now: float, limit: float | None = None, most: int = 0) -> list[tuple[int, int]]:
+    def poll(self, most: int) -> list[tuple[int, int]]:
+        """(descriptor, events) of what is ready now, `most` of them."""
+        return self._epoll.poll(0, most)
+
+    def wait(self, now: float, limit: float | None = None) -> list[tuple[int, int]]:
         """(descriptor, events) of what became ready; waits until the next deadline at most.
 
-        `limit`: seconds after which to return in any case; None for no limit.  `most`: of them; 0
-        for all, since a connection without an event has nothing to be read before its deadline.
+        `limit`: seconds after which to return in any case; None for no limit.  All of them are
+        returned, since a connection without an event has nothing to be read before its deadline.
         """
         next_tick = self._wheel.next_tick
         if next_tick != inf:
             until = max(next_tick - now, 0.0)
             limit = until if limit is None else min(until, limit)
-        return self._epoll.poll(limit, most or len(self.parked) + _WATCHED)
+        return self._epoll.poll(limit, len(self.parked) + _WATCHED)
 
     def claim_expired(self, now: float) -> list[P]:
         """Claims the connections whose deadline has passed."""

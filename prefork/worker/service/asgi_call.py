@@ -79,23 +79,13 @@ class CallOwner(Protocol):
         """The application has raised an exception."""
 
 
-class AsgiCall:
+class AsgiCall(AsgiResponse):
     """One request in the application (prefork.worker.protocol.connection_exchange.Exchange)."""
 
     __slots__ = (
-        *(
-            "_arrived",
-            "_body",
-            "_compressor",
-            "_cut",
-            "_drained",
-            "_given",
-            "_leaving",
-            "_listened",
-        ),
-        "_owner",
-        *("_response", "_started", "_stream", "at_work_since", "began", "cancelled", "connection"),
-        *("expired", "over", "request", "slot", "status", "task", "waited", "waits_since"),
+        *("_arrived", "_body", "_compressor", "_cut", "_drained", "_given", "_leaving"),
+        *("_listened", "_owner", "_started", "_stream", "at_work_since", "began", "cancelled"),
+        *("connection", "expired", "over", "slot", "status", "task", "waited", "waits_since"),
     )
 
     def __init__(
@@ -106,9 +96,9 @@ class AsgiCall:
         now: float,
         compressor: MessageCompressor | None,
     ) -> None:
+        AsgiResponse.__init__(self, request)  # `super` would take longer
         self._owner = owner
         self.connection = connection
-        self.request = request
         self.began = now
         """Monotonic seconds."""
         self.slot = 0
@@ -129,7 +119,6 @@ class AsgiCall:
         """Monotonic seconds since which it waits for its client, if it does."""
         self.status = 500
         """Of the response, once it has begun; else that of the error in its place."""
-        self._response = AsgiResponse(request)
         self._compressor = compressor
         body = request.body
         self._body = body if type(body) is StreamedBody else None
@@ -141,11 +130,6 @@ class AsgiCall:
         self._stream = False  # of events: silence is no fault of the application
         self._arrived: list[asyncio.Future[None]] = []
         self._drained: list[asyncio.Future[None]] = []
-
-    @property
-    def sent(self) -> int:
-        """Bytes of body given to the client."""
-        return self._response.sent
 
     async def run(self, application: AsgiApplication, scope: Scope) -> None:
         """The task: calls the application, and sees to it that the client gets an answer."""
@@ -304,39 +288,29 @@ class AsgiCall:
     async def send(self, message: Message) -> None:
         """The `send` of ASGI.  Raises ClientDisconnectedError, and MisusedProtocol, TypeError or
         ValueError for a message that may not be sent."""
-        kind = message["type"]
-        response, connection = self._response, self.connection
-        if response.complete:
-            raise MisusedProtocol(f"{kind} was sent after the end of the response")
-        if self.over or connection.broken or self._cut:
-            await self._raise_disconnected()
-        while self._drained:
-            # Of several tasks that send, the first one goes on first.
-            await self._wait(self._drained)
-            if self.over or connection.broken:
-                await self._raise_disconnected()
+        kind, connection = message["type"], self.connection
+        if self.over or self.complete or self._cut or self._drained or connection.broken:
+            await self._may_send(kind)
+        if kind == "http.response.start":
+            self.start(message)
+            return
         if kind == "http.response.body":
             data = message.get("body", b"")
             if type(data) is not bytes:
                 data = _as_bytes(data)
-            more = bool(message.get("more_body", False))
-            if not more and self._sent_whole(data):
+            if message.get("more_body"):
+                await self._send_more(data)
+            elif self._sent_whole(data):
                 if not self.over:
                     await self._raise_disconnected()
                 return
-            if more and self._leaving and self._stream:
-                # The worker stops: the stream ends behind this event, and its client connects anew.
+            else:
                 await self._send_body(data, more=False)
-                self._end(last=True)
-                await self._raise_disconnected("the worker stops, and ends streams of events")
-            await self._send_body(data, more=more)
-        elif kind == "http.response.start":
-            response.start(message)
         elif kind == "http.response.early_hint":
             if not self._started and self.request.http11:
                 connection.send_interim(early_hint(message))
         elif kind == "http.response.trailers":
-            await self._transmit(response.trailers(message))
+            await self._transmit(self.trailers(message))
         elif kind == "http.response.pathsend":
             # A FIFO without a writer would block the loop.
             fd = os.open(message["path"], os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
@@ -351,8 +325,19 @@ class AsgiCall:
             await self._zero_copy(message)
         else:
             raise MisusedProtocol(f"the message {kind!r} is unknown, or not one of a response")
-        if response.complete and not self.over:
-            self._end(last=response.head is None or not response.head.keep_alive)
+        if self.complete and not self.over:
+            self._end(last=self.head is None or not self.head.keep_alive)
+
+    async def _may_send(self, kind: str) -> None:
+        """Returns when a message may be sent: of several tasks that send, the first one goes on
+        first.  Raises as `send` does."""
+        if self.complete:
+            raise MisusedProtocol(f"{kind} was sent after the end of the response")
+        while not (self.over or self._cut or self.connection.broken):
+            if not self._drained:
+                return
+            await self._wait(self._drained)
+        await self._raise_disconnected()
 
     def _sent_whole(self, data: bytes) -> bool:
         """Sends a response whose body is complete with its first message, by a shorter way; it is
@@ -360,22 +345,18 @@ class AsgiCall:
 
         False if it is up to `_send_body`.
         """
-        connection, response = self.connection, self._response
-        if (
-            self._compressor is not None
-            or response.head is not None
-            or connection.unsent is not None
-            or len(data) > _PIECE // 2  # with its head no more than UNSENT
-        ):
+        connection = self.connection
+        if self._compressor is not None or connection.unsent is not None or len(data) > UNSENT // 2:
             return False
-        piece = response.whole(data, connection.closing)
-        if piece is None or response.head is None:
+        piece = self.whole(data, connection.closing)
+        head = self.head
+        if piece is None or head is None:
             return False
         self._started = True
-        self.status = response.head.code
+        self.status = head.code
         connection.offer(piece, len(piece))
         if not connection.broken:
-            self._end(last=not response.head.keep_alive)
+            self._end(last=not head.keep_alive)
         return True
 
     async def _raise_disconnected(self, reason: str = "the client has left") -> NoReturn:
@@ -391,16 +372,25 @@ class AsgiCall:
                 await asyncio.sleep(0)
         raise ClientDisconnectedError(reason)
 
-    async def _send_body(self, data: bytes, *, more: bool) -> None:
-        response, compressor = self._response, self._compressor
-        if compressor is not None:
-            if response.head is None and response.status is not None:
-                response.headers = compressor.start(response.status, response.headers)
-            data = compressor.body(data, more=more)
-        if more and not data and response.head is not None:
+    async def _send_more(self, data: bytes) -> None:
+        """Sends a piece of a body of which more is to come."""
+        if not (self._leaving and self._stream):
+            await self._send_body(data, more=True)
             return
-        piece = response.body(data, more=more, closing=self.connection.closing)
-        await self._transmit(piece)
+        # The worker stops: the stream ends behind this event, and its client connects anew.
+        await self._send_body(data, more=False)
+        self._end(last=True)
+        await self._raise_disconnected("the worker stops, and ends streams of events")
+
+    async def _send_body(self, data: bytes, *, more: bool) -> None:
+        compressor = self._compressor
+        if compressor is not None:
+            if self.head is None and self.status_text is not None:
+                self.headers = compressor.start(self.status_text, self.headers)
+            data = compressor.body(data, more=more)
+        if more and not data and self.head is not None:
+            return
+        await self._transmit(self.body(data, more=more, closing=self.connection.closing))
 
     async def _zero_copy(self, message: Message) -> None:
         """`http.response.zerocopysend`: part of an open file, from its own position if no other is
@@ -417,20 +407,20 @@ class AsgiCall:
 
     async def _send_file(self, fd: int, offset: int, count: int, *, more: bool) -> None:
         """Sends part of a file; the descriptor is the caller's."""
-        response, connection = self._response, self.connection
-        prefix = response.file(count, more=more, closing=connection.closing)
+        connection = self.connection
+        prefix = self.file(count, more=more, closing=connection.closing)
         if prefix is None:
             while count > _PIECE:
                 data = os.pread(fd, _PIECE, offset)
                 if not data:
                     break
-                await self._transmit(response.body(data, more=True, closing=connection.closing))
+                await self._transmit(self.body(data, more=True, closing=connection.closing))
                 offset, count = offset + len(data), count - len(data)
             data = os.pread(fd, count, offset)
-            await self._transmit(response.body(data, more=more, closing=connection.closing))
+            await self._transmit(self.body(data, more=more, closing=connection.closing))
             return
         self._begin()
-        if response.has_body and count:
+        if self.has_body and count:
             connection.send_file(prefix, fd, offset, count)
             if connection.unsent is not None and more:
                 await self._wait(self._drained)
@@ -441,14 +431,13 @@ class AsgiCall:
         """Bytes of the response are about to be sent."""
         if not self._started:
             self._started = True
-            response = self._response
-            assert response.head is not None
-            self.status = response.head.code
+            assert self.head is not None
+            self.status = self.head.code
             self._stream = any(
                 name.lower() == "content-type" and value.startswith("text/event-stream")
-                for name, value in response.headers
+                for name, value in self.headers
             )
-            if response.ends_with_close:
+            if self.ends_with_close:
                 self.connection.ends_with_close()
 
     async def _transmit(self, data: bytes) -> None:
@@ -471,7 +460,7 @@ class AsgiCall:
                 break
         if self.over or connection.broken:
             await self._raise_disconnected()
-        if not self._response.complete:
+        if not self.complete:
             self._work_goes_on()
             if connection.unsent is not None:
                 self._owner.settle(connection)  # it is to be sent from the epoll
@@ -547,11 +536,6 @@ class AsgiCall:
             or self._leaving
             or (self.over and not self.complete)
         )
-
-    @property
-    def complete(self) -> bool:
-        """The application has sent all of its response."""
-        return self._response.complete
 
 
 def wake_all(waiters: "list[asyncio.Future[None]]") -> None:

@@ -62,7 +62,7 @@ class AsgiCaller(ApplicationCaller):
         self.connection_changed: Callable[[AsgiConnection], None] = lambda connection: None
         """Set by the service: a connection may have another state now."""
         self.call_ended: Callable[[], None] = lambda: None
-        """Set by the service: a task has ended."""
+        """Set by the service: a task has ended that has outlived the event with which it began."""
         self.body_refused: Callable[[Reject], None] = lambda problem: None
         """Set by the service: a request was answered by the server, for what is wrong with its
         body."""
@@ -99,12 +99,8 @@ class AsgiCaller(ApplicationCaller):
         self.calls.add(call)
         self.under_way += 1
         connection.begin_exchange(call)
-        scope = http_scope(
-            request,
-            connection.reader.lines,
-            unix=self._unix.get(connection.listener or 0) if self._unix else None,
-            state=self.state,
-        )
+        unix = self._unix.get(connection.listener or 0) if self._unix else None
+        scope = http_scope(request, connection.reader.lines, unix, self.state)
         call.task = self._start_task(call.run(self._application, scope))
         return None
 
@@ -123,12 +119,9 @@ class AsgiCaller(ApplicationCaller):
         self.calls.add(websocket)
         self.under_way += 1
         connection.begin_exchange(websocket)
+        unix = self._unix.get(connection.listener or 0) if self._unix else None
         scope = websocket_scope(
-            request,
-            connection.reader.lines,
-            handshake.subprotocols,
-            unix=self._unix.get(connection.listener or 0) if self._unix else None,
-            state=self.state,
+            request, connection.reader.lines, handshake.subprotocols, unix, self.state
         )
         websocket.task = self._start_task(websocket.run(self._application, scope))
         return None
@@ -199,4 +192,5 @@ class AsgiCaller(ApplicationCaller):
         self.calls.discard(call)
         if call.expired:
             self._records.end(call.slot, call.began, monotonic(), call.status, call.sent)
-        self.call_ended()
+        if call.task is not None:
+            self.call_ended()

@@ -46,6 +46,9 @@ _LOST = EPOLLERR | EPOLLHUP
 LOOK = 1.0
 """Seconds between two looks at calls that may take too long."""
 
+_FLUSH_AGAIN = 0.5
+"""Seconds after which a turn writes more than its access log, though no number has changed."""
+
 _OFFER_AGAIN = 0.05
 """Seconds until a worker that is full offers siblings again what waits for it."""
 
@@ -100,6 +103,12 @@ class AsgiService(HttpService):
         self._record = record
         self._graceful_timeout = graceful_timeout
         self._max_concurrency = max_concurrency
+        self.bounded = max_concurrency > 0
+        """There is a bound for the calls at a time."""
+        self.look_every = min(request_timeout / 4, LOOK) if request_timeout else LOOK
+        """Seconds between two looks at calls that may take too long."""
+        self.calls = caller.calls
+        """Calls whose task runs."""
         self._held_back: deque[HttpConnection] = deque()
         """Connections with a request that is not read, since there are as many calls as may be."""
         self._offering = False  # `_offer_held_back` is to be called
@@ -108,21 +117,14 @@ class AsgiService(HttpService):
         self._told: set[HttpConnection] = set()
         self._found_late: set[AsgiCall | AsgiWebsocket] = set()
         """Calls that the master has found to be over their time, logged and counted."""
+        self._flushed: tuple[int, ...] = ()
+        self._flush_again = 0.0
         self._timed_out = 0
         self._stop_ordered = 0.0
         self._stop_limit = 0.0
         caller.connection_changed = self.settle
         caller.call_ended = self._call_ended
         caller.body_refused = self._body_refused
-
-    @property
-    def calls(self) -> int:
-        """Calls whose task runs."""
-        return len(self.caller.calls)
-
-    def beat(self, now: float) -> None:
-        """The loop turns."""
-        self._stats.beat(now)
 
     @property
     def held(self) -> int:
@@ -132,7 +134,7 @@ class AsgiService(HttpService):
     def serve_ready(self, fd: int, events: int, record: ThreadRecord, now: float) -> float:
         connection = self._parked.get(fd)
         if connection is not None:
-            if connection.state is _IDLE and not (self._max_concurrency or self._leave_at):
+            if connection.state is _IDLE and not (self.bounded or self._leave_at):
                 # The outcome of what follows in the most frequent case, by a shorter way.
                 del self._parked[fd]
                 now = connection.proceed(self._call, record, now)
@@ -150,7 +152,7 @@ class AsgiService(HttpService):
                     if not connection.stays_upgraded(now):
                         self.settle(connection)
                     return monotonic()
-            elif self._max_concurrency and self._holds_back(connection, events):
+            elif self.bounded and self._holds_back(connection, events):
                 return now
         return super().serve_ready(fd, events, record, now)
 
@@ -172,8 +174,7 @@ class AsgiService(HttpService):
     @property
     def full(self) -> bool:
         """There are as many calls as there may be: no further request is read."""
-        most = self._max_concurrency
-        return most > 0 and self.caller.under_way >= most
+        return self.bounded and self.caller.under_way >= self._max_concurrency
 
     def _holds_back(self, connection: HttpConnection, events: int) -> bool:
         """Whether a connection that is ready has to wait until a call has ended."""
@@ -285,7 +286,17 @@ class AsgiService(HttpService):
             self.poller.park(connection, connection.wanted)
 
     def flush(self) -> None:
-        self._stats.set_websockets(len(self.caller.websockets))
+        caller, stats, now = self.caller, self._stats, monotonic()
+        stats.beat(now)
+        numbers = (
+            *(len(self._open), len(self._parked), caller.under_way, len(caller.websockets)),
+            *(self._reading, self._writing),
+        )
+        if numbers == self._flushed and now < self._flush_again and not self._leave_at:
+            caller.flush()
+            return
+        self._flushed, self._flush_again = numbers, now + _FLUSH_AGAIN
+        stats.set_websockets(len(caller.websockets))
         super().flush()
 
     @property
@@ -304,7 +315,7 @@ class AsgiService(HttpService):
         """Where the tasks of the application wait (any thread)."""
         requests = {
             call.task: call.request.line.decode("latin-1")
-            for call in list(self.caller.calls)
+            for call in list(self.calls)
             if call.task is not None
         }
         return stacks_of_tasks(self.caller.loop, requests)
@@ -316,7 +327,7 @@ class AsgiService(HttpService):
         limit = self._request_timeout
         if not limit:
             return
-        for call in list(self.caller.calls):
+        for call in list(self.calls):
             if call.over or now - call.at_work_since < limit:
                 continue
             if call not in self._found_late:
@@ -336,19 +347,11 @@ class AsgiService(HttpService):
     def expire_requests(self, now: float) -> None:
         # Perhaps in a signal handler, in the middle of anything that the loop does: only the client
         # is answered here.
-        for call in list(self.caller.calls):
+        for call in list(self.calls):
             if not call.over and now - call.at_work_since >= self._request_timeout:
                 self._found_late.add(call)
                 call.status = 504
                 call.connection.expire()
-
-    @property
-    def look_again(self) -> float:
-        """Seconds until the next look at calls that may be late; 0 for none."""
-        limit = self._request_timeout
-        if not self.caller.calls:
-            return 0.0
-        return min(limit / 4, LOOK) if limit else LOOK
 
     # The end.
 
@@ -391,7 +394,7 @@ class AsgiService(HttpService):
 
     def _cancel_calls(self) -> None:
         """The time of the calls is over; what follows is that of the lifespan's shutdown."""
-        left, now = list(self.caller.calls), monotonic()
+        left, now = list(self.calls), monotonic()
         late = [call for call in left if not call.waits_for_client(now, self._stop_limit)]
         for call in late:
             call.cancel()
@@ -411,7 +414,7 @@ class AsgiService(HttpService):
         for connection in list(self._open):
             if connection.exchange is not None:
                 connection.exchange.stop(now, reload=False)
-        calls = list(self.caller.calls)
+        calls = list(self.calls)
         for call in calls:
             call.cancel()
         if tasks := [call.task for call in calls if call.task is not None]:

@@ -50,14 +50,14 @@ class EagerTasks:
             task = Task(coroutine, loop=loop)
         finally:
             del self._names["call_soon"]
-        step, args, context = asked.pop()
+        step, _, context = asked.pop()  # a first step takes no arguments
         if asked:
             # The garbage collector has run something that has asked for a callback, too.
             for callback, given, its in asked:
                 loop.call_soon(callback, *given, context=its)
             asked.clear()
         assert context is not None
-        context.run(step, *args)
+        context.run(step)
         return task
 
     def _note(self, callback: _Step, *args: object, context: Context | None = None) -> None:
