@@ -83,7 +83,9 @@ class AsyncWorkerLoop:
             lambda: service.held,
         )
         self._turns = 0
-        self._watcher = watcher = LoopWatcher(service, handover, lambda: self._turns)
+        self._watcher = watcher = LoopWatcher(
+            service, handover, pending, lambda: self._turns, wakeup.set
+        )
         self._orders = MasterOrders(
             *(channel, master, service, replace_logs, pending, MainAcceptor(), self._accepting),
             *(handover, watcher, wakeup),
@@ -170,6 +172,7 @@ class AsyncWorkerLoop:
         self._orders.read()
         self._accepting.serve_accepted()
         self._accepting.look_again()
+        self._take_received()
         if self._quit_ordered and not self._ending:
             self._quit()
         self._after()
@@ -280,7 +283,18 @@ class AsyncWorkerLoop:
             if self._handover.receiving_paused:
                 self._loop.call_later(_CHECK_DESCRIPTORS, self._check_descriptors)
 
+    def _take_received(self) -> None:
+        """Serves what the watcher has taken out of the inbox, and could not pass on."""
+        received = self._pending.received
+        while received:
+            try:
+                message, fd = received.popleft()
+            except IndexError:  # the watcher has passed it on, after all
+                return
+            self._serve_received(message, fd)
+
     def _serve_received(self, message: HandoverMessage, fd: int) -> None:
+        self._turns += 1  # for the watcher: the loop is not blocked
         for listener in self._listeners:
             if listener.inode == message.listener:
                 self._service.serve_received(message, fd, listener, self._record)
@@ -326,6 +340,7 @@ class AsyncWorkerLoop:
         return not (
             self._accepting.draining
             or self._accepting.accepted
+            or self._pending.received
             or self._service.held
             or self._service.calls
         )

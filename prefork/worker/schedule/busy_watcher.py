@@ -15,7 +15,7 @@ from time import monotonic
 
 from prefork.unpatched import get_ident, select, sleep
 from prefork.worker.schedule.accept import WAKE, MainAcceptor
-from prefork.worker.schedule.handover import HOPS, Handover, HandoverMessage
+from prefork.worker.schedule.handover import Handover, HandoverMessage
 from prefork.worker.schedule.pending_work import PendingWork
 from prefork.worker.schedule.service_interface import Service
 from prefork.worker.schedule.threads import LeaderFollowers
@@ -189,23 +189,10 @@ class Watcher(WaitingThread):
             return _INTERRUPT
         if now >= self._forward_at:
             self._forward_at = now + _TICK
-            self._forward()
+            self._pending.forward_received(self._handover)
             if not self._pending.serving_since:
                 self._wake_leader()
         return _TICK
-
-    def _forward(self) -> None:
-        """Hands over to idle siblings what came from the inbox."""
-        received = self._pending.received
-        for _ in range(len(received)):
-            try:
-                message, fd = received.popleft()
-            except IndexError:
-                return
-            if message.hops < HOPS and self._handover.send(message, fd, only_idle=True):
-                os.close(fd)
-            else:
-                received.append((message, fd))
 
     def _report_silent(self, now: float) -> None:
         """Has the master take back what siblings do not take out of their inboxes."""

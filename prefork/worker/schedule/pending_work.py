@@ -1,8 +1,9 @@
 """What a worker has to do, as its threads share it."""
 
+import os
 from collections import deque
 
-from prefork.worker.schedule.handover import HandoverMessage
+from prefork.worker.schedule.handover import HOPS, Handover, HandoverMessage
 from prefork.worker.schedule.worker_listener import AcceptedSocket, WorkerListener
 
 
@@ -32,6 +33,22 @@ class PendingWork:
         """Connections from the inbox."""
         self.events: deque[tuple[int, int]] = deque()
         """(descriptor, events) that the last look into the epoll found (several threads only)."""
+
+    def forward_received(self, handover: Handover) -> bool:
+        """Hands over to idle siblings what came from the inbox, as far as it may move once more;
+        returns whether anything went."""
+        received, moved = self.received, False
+        for _ in range(len(received)):
+            try:
+                message, fd = received.popleft()
+            except IndexError:  # another thread has taken it
+                break
+            if message.hops < HOPS and handover.send(message, fd, only_idle=True):
+                os.close(fd)
+                moved = True
+            else:
+                received.append((message, fd))
+        return moved
 
     def is_for_main(self, fd: int) -> bool:
         """Another thread has got an event: leaves it to the main thread if it is for that."""
