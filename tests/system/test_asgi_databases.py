@@ -3,10 +3,12 @@
 import json
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.support.server import Server, servers
+from tests.support.sockets import read_all
 from tests.support.waiting import until
 
 ABANDONED = 200
@@ -59,3 +61,23 @@ def test_abandoned_requests_leave_no_connection_in_use(server: Server, path: str
         until(lambda: json.loads(server.get("/pools")[1]) == {"async": 0, "sync": 0})
         assert 0 < open_databases(server) <= 2 * POOL
     assert not server.find("application failed")
+
+
+@pytest.fixture
+def impatient(tmp_path: Path) -> Iterator[Server]:
+    args = ("tests.apps.database_sessions:django_asgi", "--set", "server.protocol=asgi")
+    limit = ("--workers", "1", "--set", "workers.request_timeout=0.5")
+    for start in servers(tmp_path):
+        server = start(*args, *limit, env={"DATABASE": str(tmp_path / "data.sqlite3")})
+        server.expected_errors.add("request timed out")
+        yield server.wait_ready(1)
+
+
+def test_a_django_call_over_its_time_ends_with_its_view(impatient: Server) -> None:
+    socks = [leave(impatient, "/async", wait=True, reset=False) for _ in range(AT_ONCE)]
+    for sock in socks:
+        assert read_all(sock).startswith(b"HTTP/1.1 504 ")
+        sock.close()
+    until(lambda: not impatient.status()["workers"][0]["calls"])
+    until(lambda: open_databases(impatient) == 0)
+    assert len(impatient.find("request timed out")) == AT_ONCE

@@ -45,6 +45,10 @@ _TURNS_OF_LISTENER = 10
 """Turns of the loop in which a task that awaits the end of the client can act, before `send` fails
 in another one.  Django's needs three."""
 
+_LEAVE = 1.0
+"""Seconds in which a call that is over its time can end by itself, if it awaits the end of its
+client: the server gives its workers `prefork.master.observe.timeouts._CANCELLATION`."""
+
 _CALL, _RECEIVE, _SEND = ConnectionState.CALL, ConnectionState.RECEIVE, ConnectionState.SEND
 
 
@@ -215,8 +219,13 @@ class AsgiCall(AsgiResponse):
         return now - limit < self.at_work_since <= now and self.waited * 2 >= now - self.began
 
     def expire(self) -> None:
-        """The application has taken too long: answers 504 if nothing was sent, and cancels it."""
+        """The application has taken too long: answers 504 if nothing was sent, and cancels it.
+
+        One that awaits the end of its client is told of that, and cancelled if it goes on: Django
+        would leave the task of its view running, with its connections of databases.
+        """
         connection, request = self.connection, self.request
+        listens = self._listened and bool(self._arrived)
         if not self.over:
             self.expired = True
             if not self._started and not connection.broken:
@@ -226,7 +235,10 @@ class AsgiCall(AsgiResponse):
                 connection.break_off()
             self.give_up(504)
         if self.task is not None:
-            self.task.cancel()
+            if listens:
+                self._owner.loop.call_later(_LEAVE, self.task.cancel)
+            else:
+                self.task.cancel()
 
     def cancel(self) -> None:
         """The worker has no more time for it."""
