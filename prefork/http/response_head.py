@@ -33,6 +33,7 @@ _BODILESS: Final = frozenset({204, 205, 304})
 _STATUS: Final = re.compile(r"[2-9][0-9]{2}(?: [\t\x20-\x7e\x80-\xff]*)?")
 _VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # RFC 9110 section 5.5
 _LENGTH_DIGITS: Final = 18
+_H: Final = ord("H")
 _DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS: Final = (
     *("Jan", "Feb", "Mar", "Apr", "May", "Jun"),
@@ -173,10 +174,10 @@ _date = b""
 _stock = b""
 """Date and server together."""
 
-_Given = tuple[str, Headers, bool, bool, bool]
+_Given = tuple[str, Headers, bool, bool]
 _recent: dict[int, tuple[_Given, ResponseHead]] = {}
-"""The last response of this second with a body of that size: what it was made of, and its head.
-The next one is most often the same."""
+"""The last response of this second with a body of that size, but for HEAD: what it was made of, and
+its head.  The next one is most often the same."""
 _RECENT: Final = 256
 
 
@@ -223,14 +224,15 @@ def compose(
         keep_alive = False
     if monotonic() >= _until:
         _begin_second()
-    recent = _recent
-    given = (status, headers, request.http11, request.line[:5] == b"HEAD ", keep_alive)
+    recent, id_line = _recent, request.id_line
+    given = (status, headers, request.http11, keep_alive)
     last = recent.get(known)
-    id_line = request.id_line
-    if last is not None and last[0] == given and not id_line:
+    plain = request.line[0] != _H and not id_line  # not a slice of it, which takes 700 instructions
+    if plain and last is not None and last[0] == given:
         return last[1]
-    head = _composed(*given, known, id_line)
-    if not id_line and len(recent) < _RECENT and type(headers) is list:
+    headless = request.line.startswith(b"HEAD ")
+    head = _composed(*given[:3], headless, keep_alive, known, id_line)
+    if plain and len(recent) < _RECENT and type(headers) is list:
         recent[known] = (status, headers.copy(), *given[2:]), head
     return head
 

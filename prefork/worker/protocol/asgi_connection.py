@@ -99,7 +99,7 @@ class AsgiConnection(HttpConnection):
                     exchange = self.exchange
                     if exchange is None:
                         now = monotonic()
-                        if not leave_at and self._has_come_to_rest(now):
+                        if not leave_at and self.has_come_to_rest(now):
                             return now
                     elif not leave_at and exchange.state is _CALL:
                         self.deadline = 0.0
@@ -124,16 +124,6 @@ class AsgiConnection(HttpConnection):
             return
         # What came before the end of the client is answered.
         self._end_call(request, sent, last=last or (self.left and not self.reader.pending))
-
-    @property
-    def is_idle_again(self) -> bool:
-        """The response is complete and sent, the next one is awaited, and nothing of it came."""
-        return (
-            self.exchange is None
-            and self.unsent is None
-            and self.reader.idle
-            and not self._ended_unseen
-        )
 
     def pace(self, now: float) -> Pace | None:
         exchange = self.exchange

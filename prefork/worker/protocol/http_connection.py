@@ -286,20 +286,22 @@ class HttpConnection(ResponseWriter):
                 else:
                     self.response_size = outcome.sent
                     self.serving = None
-                if not leave_at and self._has_come_to_rest(now):
+                if not leave_at and self.has_come_to_rest(now):
                     return now
             if self.advance(now, leave_at) is not _QUEUED or now - began > _TIME_SLICE:
                 return now
             request = self.take(now)
 
-    def _has_come_to_rest(self, now: float) -> bool:
+    def has_come_to_rest(self, now: float) -> bool:
         """The outcome of `advance` behind a response in the most frequent cases, by a shorter way;
         False in all others.  `now`: monotonic seconds."""
         if self.unsent is not None:
             return False
         reader, tls = self.reader, self.tls
-        if reader.state is _START and not reader.unread and not (tls and tls.ended):
-            self.await_request(now)
+        if reader.state is _START and not reader.unread and (tls is None or not tls.ended):
+            keepalive = self._rules.keepalive
+            self.deadline = now + keepalive if keepalive else 0.0
+            self.state = _IDLE
             return True
         if reader.last and not (reader.error or reader.surplus or self.broken):
             self.allow_close()
@@ -307,12 +309,6 @@ class HttpConnection(ResponseWriter):
             self.state = _CLOSED
             return True
         return False
-
-    def await_request(self, now: float) -> None:
-        """Goes from CALL to IDLE, as `advance` does; `now`: monotonic seconds."""
-        keepalive = self._rules.keepalive
-        self.deadline = now + keepalive if keepalive else 0.0
-        self.state = _IDLE
 
     def _end_call(self, request: Request, sent: int, *, last: bool) -> None:
         """The response to a request is complete, with that many bytes of body.

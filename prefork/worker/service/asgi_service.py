@@ -243,9 +243,9 @@ class AsgiService(HttpService):
         fd = connection.fd
         parked = self._parked.get(fd) is connection
         now = monotonic()
-        if before is _CALL and not self._leave_at and connection.is_idle_again:
-            # The outcome of `advance`, by a shorter way.
-            connection.await_request(now)
+        rests = before is _CALL and not self._leave_at and connection.exchange is None
+        rests = rests and connection.has_come_to_rest(now)
+        if rests and connection.state is _IDLE:
             registered = parked and connection.events == EPOLLIN
             if registered and connection.deadline >= connection.wheel_time:
                 # It is registered as it should be, and its place on the wheel will do.
@@ -253,7 +253,8 @@ class AsgiService(HttpService):
                 return
         if parked and self._parked.pop(fd, None) is not connection:
             return  # the watcher has just handed it over
-        connection.advance(now, self._leave_at)
+        if not rests:
+            connection.advance(now, self._leave_at)
         self._wait(connection, before, self._record)
         self.changed()
 
