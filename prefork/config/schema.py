@@ -160,7 +160,7 @@ class Http(Struct, frozen=True, kw_only=True):
     write_timeout: Seconds = 30.0
     min_body_rate: Count = 500
     min_write_rate: Count = 500
-    body_memory: Size = 1 * MIB
+    body_memory: Size = 16 * MIB
     max_body: Size = 64 * MIB
     stream_body: Flag = False
     max_request_line: Size = 8 * KIB

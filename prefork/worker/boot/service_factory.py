@@ -187,10 +187,10 @@ def http_surroundings(args: WorkerArgs, *, multithread: bool) -> HttpSurrounding
 
 
 def _keep_freed_memory() -> None:
-    """Lets malloc keep what bodies took for the next ones, up to 32 MiB.
+    """Lets malloc keep what bodies took for the next ones, up to 62 MiB.
 
     glibc gives what is free at the end of its heap back to the kernel when that is more than twice
     the largest block that it mapped, and that was freed; 128 KiB before there was any (mallopt(3)).
     To get it back takes longer than to receive the body.
     """
-    bytearray(16 * 1024 * 1024)
+    bytes(31 * 1024 * 1024)
