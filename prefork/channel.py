@@ -48,7 +48,7 @@ class ReadyReport(msgspec.Struct, tag="ready", frozen=True):
 
 
 class TerminatedReport(msgspec.Struct, tag="terminated", frozen=True):
-    """The worker was sent SIGTERM, and waits for the order to leave.
+    """The worker was sent SIGTERM, or its application exits: it waits for the order to leave.
 
     If the whole process group was sent it, the server stops: the order says which listen queues it
     has to empty.

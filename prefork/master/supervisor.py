@@ -130,7 +130,7 @@ class Supervisor(Periodic):
         self.due = now if todo.actions else todo.wake_at
 
     def _replace_terminated(self, now: float) -> None:
-        """Replaces workers that were sent SIGTERM, unless the server was, too.
+        """Replaces workers that have asked to leave, unless the server stops.
 
         By now the master has handled its own signals.
         """

@@ -10,6 +10,18 @@ _CLOSED = (
 )
 
 
+def report_interrupt(traceback: str = "") -> None:
+    """Logs that the application has raised KeyboardInterrupt outside of a call, and where, if that
+    is known: a terminal's Ctrl-C may be the reason, and deserves no traceback."""
+    logs.event(
+        "warning",
+        "worker interrupted",
+        reason="a handler of the application for SIGINT, or a task of it, has raised"
+        " KeyboardInterrupt",
+        **({"traceback": traceback} if traceback else {}),
+    )
+
+
 def report_worker_failure(problem: BaseException) -> None:
     """Logs what has ended a worker outside of the application."""
     closed = isinstance(problem, OSError) and problem.errno == errno.EBADF

@@ -5,13 +5,13 @@ import signal
 import threading
 from typing import NoReturn
 
-from prefork import logs
 from prefork.unpatched import sleep
 from prefork.worker.boot import exit_callbacks
 from prefork.worker.boot.fork_protection import flush_output
 from prefork.worker.boot.leftovers import end_children, report_what_is_waited_for
 from prefork.worker.boot.worker_loops import RunningLoop
 from prefork.worker.schedule.service_interface import Service
+from prefork.worker.worker_failure import report_interrupt
 
 _ORDER = 1.0
 """Seconds in which the order to stop comes, after a signal that the master got as well."""
@@ -58,17 +58,12 @@ def end_without_master(master: int) -> None:
 
 
 def wait_after_interrupt() -> None:
-    """KeyboardInterrupt was raised in the loop: a task of the application has, or a handler of
-    SIGINT that it has set after the import.  A terminal has sent SIGINT to the master, too, so that
+    """KeyboardInterrupt was raised in the loop: by a handler of SIGINT that the application has set
+    after the import.  A terminal has sent SIGINT to the master, too, so that
     its order to stop comes now (SIGQUIT); without one the worker ends, since its loop was cut off
     anywhere."""
     signal.signal(signal.SIGINT, lambda *_: None)
-    logs.event(
-        "warning",
-        "worker interrupted",
-        reason="a handler of the application for SIGINT, or a task of it, has raised"
-        " KeyboardInterrupt",
-    )
+    report_interrupt()
     sleep(_ORDER)
 
 

@@ -14,11 +14,13 @@ from collections.abc import Callable, Sequence
 from math import inf
 from time import monotonic
 
+from prefork import logs
 from prefork.channel import Channel, InboxStuckReport, ReadyReport
+from prefork.logs.rate_limit import RateLimit
 from prefork.scoreboard import ThreadRecord
 from prefork.worker.schedule.accept import MainAcceptor
 from prefork.worker.schedule.async_service import AsyncService
-from prefork.worker.schedule.event_loop import close_loop, name_of
+from prefork.worker.schedule.event_loop import Exits, close_loop, is_of_application, name_of
 from prefork.worker.schedule.handover import ANSWER, Handover, HandoverMessage
 from prefork.worker.schedule.loop_accept import LoopAcceptor
 from prefork.worker.schedule.loop_watcher import LoopWatcher
@@ -26,6 +28,7 @@ from prefork.worker.schedule.master_orders import MasterOrders, ReplaceLogs
 from prefork.worker.schedule.pending_work import PendingWork
 from prefork.worker.schedule.wakeup import Wakeup
 from prefork.worker.schedule.worker_listener import AcceptedSocket, WorkerListener
+from prefork.worker.worker_failure import report_interrupt
 
 # Without the enum that signal.getsignal makes of its answer, or tries to.
 _getsignal: Callable[[int], object] = sys.modules["_signal"].getsignal
@@ -44,6 +47,9 @@ _RETRY_INBOX = 0.1
 
 _QUIT = 0.25
 """Seconds after an order to quit in which a loop turns that is not blocked."""
+
+_EXITS = 5.0
+"""Seconds between two exits of the application that are logged, after the first ten."""
 
 _CHECK_DESCRIPTORS = 1.0
 """Seconds between two checks for free descriptors while there were none."""
@@ -98,6 +104,7 @@ class AsyncWorkerLoop:
         self._quit_ordered = 0.0
         self._quitting = False
         self._ending = False
+        self._exit_limit = RateLimit(_EXITS, burst=10)
         self._inbox_watched = False
         self._full = False
         self._steady = False
@@ -124,16 +131,17 @@ class AsyncWorkerLoop:
         self._service.flush()  # by which the master knows that there is a loop
         self._channel.send(ReadyReport(asgi=True, loop=name_of(loop)))
         loop.call_soon(self._after)
-        loop.run_until_complete(self._over)
+        run = Exits(loop, self._application_exits).run
+        run(self._over)
         self._ending = True
         self._watcher.stop()
         if self._quitting:
-            loop.run_until_complete(self._service.quit())
+            run(self._service.quit())
             return
-        loop.run_until_complete(self._service.shut_down())
+        run(self._service.shut_down())
         self._service.flush()
         self._closing()
-        close_loop(loop)
+        close_loop(loop, run)
 
     def quit(self) -> bool:
         """The server stops at once (SIGQUIT, in its handler): `run` returns soon, when the
@@ -148,6 +156,22 @@ class AsyncWorkerLoop:
             self._quit_ordered = now
             self._wakeup.set()
         return now - self._quit_ordered < _QUIT
+
+    def _application_exits(self, problem: BaseException) -> None:
+        """A task or callback of the application has raised SystemExit or KeyboardInterrupt: the
+        worker leaves in order, and is replaced."""
+        trace = logs.application_traceback(problem)
+        if isinstance(problem, KeyboardInterrupt):
+            report_interrupt(trace if is_of_application(problem) else "")
+        elif self._exit_limit.due():
+            logs.event(
+                "warning",
+                "application exits",
+                **({"skipped": self._exit_limit.skipped} if self._exit_limit.skipped else {}),
+                traceback=trace,
+            )
+        if not self._ending:
+            self._orders.ask_to_leave()
 
     # Callbacks of the loop.
 

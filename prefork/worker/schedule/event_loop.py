@@ -3,8 +3,9 @@
 import asyncio
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from importlib import import_module
+from types import FrameType
 
 from prefork.apps.application_loader import LoadError, find
 
@@ -54,16 +55,63 @@ def name_of(loop: asyncio.AbstractEventLoop) -> str:
     return package if package in ("asyncio", "uvloop") else f"{kind.__module__}.{kind.__qualname__}"
 
 
-def close_loop(loop: asyncio.AbstractEventLoop) -> None:
+class Exits:
+    """SystemExit and KeyboardInterrupt that tasks and callbacks of the application raise.
+
+    asyncio lets these two out of the loop, anywhere between two callbacks.  The loop goes on here,
+    so that calls that run beside are answered.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, report: Callable[[BaseException], None]
+    ) -> None:
+        """`report`: takes each of them, with the traceback of the application alone."""
+        self._loop = loop
+        self._report = report
+
+    def run(self, awaitable: Awaitable[object]) -> None:
+        """Runs the loop until this is done; raises what it raises, but for those two."""
+        future = asyncio.ensure_future(awaitable, loop=self._loop)
+        while True:
+            try:
+                self._loop.run_until_complete(future)
+                return
+            except (SystemExit, KeyboardInterrupt) as problem:
+                self._report(_without_loop(problem))
+                if future.done():
+                    return
+
+
+def _without_loop(problem: BaseException) -> BaseException:
+    """An exception without the frames of the loop that has called the application."""
+    trace = problem.__traceback__
+    while trace is not None and trace.tb_next is not None and _is_of_loop(trace.tb_frame):
+        trace = trace.tb_next
+    return problem.with_traceback(trace)
+
+
+def is_of_application(problem: BaseException) -> bool:
+    """Whether what `Exits` has reported came from code of the application, and is not of a signal
+    that came while the loop waited."""
+    trace = problem.__traceback__
+    return trace is not None and not _is_of_loop(trace.tb_frame)
+
+
+def _is_of_loop(frame: FrameType) -> bool:
+    module = str(frame.f_globals.get("__name__", ""))
+    return module.partition(".")[0] in ("prefork", "asyncio", "uvloop", "selectors")
+
+
+def close_loop(loop: asyncio.AbstractEventLoop, run: Callable[[Awaitable[object]], None]) -> None:
     """Ends what the application has left running, as asyncio.run() does, and closes the loop."""
     tasks = asyncio.all_tasks(loop)
     for task in tasks:
         task.cancel()
     # Without any, asyncio asks for the current loop, which the application may have unset.
     if tasks:
-        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-    loop.run_until_complete(loop.shutdown_asyncgens())
-    loop.run_until_complete(loop.shutdown_default_executor())
+        run(asyncio.gather(*tasks, return_exceptions=True))
+    run(loop.shutdown_asyncgens())
+    run(loop.shutdown_default_executor())
     asyncio.set_event_loop(None)
     loop.close()
 

@@ -82,7 +82,7 @@ class MasterOrders:
         self._wakeup = wakeup
         self.closed = False
         """The channel has ended: the master is gone."""
-        self._terminated = False
+        self._asked_to_leave = False
         self.terminate_handler = self._on_terminate  # one object, to be compared
 
     def install_handlers(self) -> None:
@@ -99,17 +99,25 @@ class MasterOrders:
     def _on_terminate(self, *_: object) -> None:
         """Signal handler: SIGTERM, from any process, or by the death of the master.
 
-        The master gives the order to leave, since it may have been sent the signal, too, and then
-        there is nobody else for the queues.  A second signal needs no order: the master may hang.
+        A second signal needs no order: the master may hang.
         """
         armed = self._main.disarm()
         if os.getppid() != self._master:
             self._handover.master_gone()
             self._stop(())
-        elif self._terminated or not self._channel.send(TerminatedReport()):
+        elif self._asked_to_leave:
             self._stop(())
-        self._terminated = True
+        else:
+            self.ask_to_leave()
         self._interrupt(armed)
+
+    def ask_to_leave(self) -> None:
+        """Asks the master for the order to leave: it may have been told to stop, too, and then
+        there is nobody else for the queues."""
+        if not self._asked_to_leave:
+            self._asked_to_leave = True
+            if not self._channel.send(TerminatedReport()):
+                self._stop(())
 
     def _interrupt(self, armed: bool) -> None:
         self._pending.check_orders = True
