@@ -4,6 +4,7 @@ Neither libpcap nor tcpdump is needed: the kernel provides socket, filter and ti
 """
 
 import contextlib
+import errno
 import os
 import select
 import shlex
@@ -126,6 +127,6 @@ def _as_capture_error(interface: str) -> Iterator[None]:
         ) from None
     except OSError as error:
         names = ", ".join([name for _, name in socket.if_nameindex()] + [ANY])
-        raise CaptureError(
-            f"{interface}: {error.strerror or error}; the interfaces are {names}"
-        ) from None
+        # As the words of if_nametoindex() were before CPython 3.13.
+        reason = "no interface with this name" if error.errno == errno.ENODEV else error.strerror
+        raise CaptureError(f"{interface}: {reason or error}; the interfaces are {names}") from None

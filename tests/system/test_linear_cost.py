@@ -19,7 +19,10 @@ from tests.support.waiting import PATIENCE
 VALGRIND = shutil.which("valgrind")
 ORDINARY = "ordinary requests, one after the other"
 
-pytestmark = pytest.mark.skipif(VALGRIND is None, reason="needs valgrind")
+pytestmark = [
+    pytest.mark.skipif(VALGRIND is None, reason="needs valgrind"),
+    pytest.mark.timeout(PATIENCE * 10),  # of the first test, which measures
+]
 
 Costs = dict[str, dict[int, float]]
 """Instructions for each byte, by the input's name and size."""
@@ -35,7 +38,7 @@ def costs(tmp_path_factory: pytest.TempPathFactory) -> Costs:
     ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}
     done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE * 6
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE * 9
     )
     assert done.returncode == 0, done.stderr
     found: Costs = {}

@@ -294,8 +294,12 @@ def test_requests_of_sync_workers_have_one(beside: Any) -> None:
 )
 def test_limits_of_the_head(beside: Any, setting: str, data: bytes) -> None:
     both = beside(f"{SYNC}{setting}\n")
-    theirs, ours = both.ask(data)
-    assert (theirs.status // 100, ours.status // 100) == (4, 4)
+    for side in (both.gunicorn, both.prefork):
+        with side.connection() as client:
+            client.send(data)
+            # No more of it: gunicorn's head has no empty line at its end on CPython 3.14 and later,
+            # whose textwrap.dedent() takes the CR from it.
+            assert client.line().startswith("HTTP/1.1 4")
     both.same(request("/"))
 
 

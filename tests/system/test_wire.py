@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import errno
 import os
 import re
 import shutil
@@ -20,7 +21,7 @@ from scapy.layers.inet import IP, TCP
 
 from prefork.cli.wire import command as wire_command
 from prefork.wire import show
-from prefork.wire.capture import Capture, CaptureError
+from prefork.wire.capture import Capture, CaptureError, _as_capture_error
 from prefork.wire.packet import Frame
 from prefork.wire.pcap_files import Writer
 from tests.support.commands import prefork_command
@@ -508,6 +509,15 @@ def test_an_interface_that_is_not_there() -> None:
     (line,) = done.err.splitlines()
     reason = r"nope0: no interface with this name; the interfaces are .*lo.*, any"
     assert re.fullmatch(f"prefork wire: {reason}", line)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError("no interface with this name"), OSError(errno.ENODEV, "No such device")]
+)
+def test_it_is_named_in_the_same_words_by_each_python(error: OSError) -> None:
+    with pytest.raises(CaptureError) as raised, _as_capture_error("nope0"):
+        raise error
+    assert str(raised.value).startswith("nope0: no interface with this name; the interfaces are ")
 
 
 @pytest.mark.usefixtures("right")

@@ -10,7 +10,7 @@ import pytest
 from prefork.worker.service.eager_task import EagerTasks, task_starter
 
 needs_capture = pytest.mark.skipif(
-    sys.version_info >= (3, 12), reason="asyncio has eager tasks of its own"
+    sys.version_info >= (3, 12), reason="does not apply: asyncio has eager tasks of its own"
 )
 
 

@@ -33,12 +33,12 @@ def test_what_reaches_new_code_is_changed_further_and_what_fails_is_found(
                 return
             return
 
-    search = Search("steps", Target(check, (b"xyz",)), seed=1)
+    search = Search("steps", Target(check, (b"xyz",)), seed=5)  # takes some 6,000 inputs
     for number in count():
         search.try_(changed(search.rng, search.rng.choice(search.inputs), search.inputs))
         if search.failures:
             break
-        assert number < 500_000
+        assert number < 100_000
     assert len(search.inputs) >= 3
     (kept,) = guided.kept("steps")
     assert kept.read_bytes()[:3] == b"abc"
