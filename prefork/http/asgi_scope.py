@@ -7,7 +7,6 @@ its field lines: what a proxy was believed, or refused, is the same for both kin
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prefork.http.field_lines import FieldLines
 from prefork.http.request import Environ, Request
 
 Scope = dict[str, Any]
@@ -25,36 +24,49 @@ _EXTENSIONS: dict[str, dict[str, Any]] = {
 }
 """Messages that an application may send, too; what each of them allows is empty, and shared."""
 
-_CLIENTS_KEPT = 4096
+_ADDRESSES_KEPT = 4096
+_NAMES_KEPT = 512
+_NAME_SIZE = 64
 
 _TLS_VERSIONS = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
 
 
-class _Clients(dict[tuple[str, str], tuple[str, int] | None]):
-    """`client` of a scope, by REMOTE_ADDR and REMOTE_PORT."""
+class _Addresses(dict[tuple[str, str], tuple[str, int]]):
+    """Addresses as a scope has them, by address and port of the environ."""
 
-    def __missing__(self, peer: tuple[str, str]) -> tuple[str, int] | None:
-        address, port = peer
-        client = (address, int(port) if port.isdecimal() else 0) if address else None
-        if len(self) >= _CLIENTS_KEPT:
+    def __missing__(self, named: tuple[str, str]) -> tuple[str, int]:
+        host, port = named
+        found = host, int(port) if port.isdecimal() else 0
+        if len(self) >= _ADDRESSES_KEPT:
             self.clear()
-        self[peer] = client
-        return client
+        self[named] = found
+        return found
 
 
-_clients = _Clients()
+class _Names(dict[str, bytes]):
+    """Names of headers in lower case, by their key in the environ."""
+
+    def __missing__(self, key: str) -> bytes:
+        name = key.removeprefix("HTTP_").lower().replace("_", "-").encode()
+        if len(key) <= _NAME_SIZE:
+            if len(self) >= _NAMES_KEPT:  # clients choose names
+                self.clear()
+            self[key] = name
+        return name
 
 
-def header_pairs(request: Request, lines: FieldLines) -> list[Pair]:
+_addresses = _Addresses()
+_names = _Names()
+
+
+def header_pairs(request: Request) -> list[Pair]:
     """The headers of a request in the order in which they came, each with its name in lower case.
 
-    `lines`: of its reader.  Headers that the environ does not have are left out, and a host that a
-    proxy or an absolute target gives takes the place of the client's.
+    Headers that the environ does not have are left out, and a host that a proxy or an absolute
+    target gives takes the place of the client's.
     """
-    environ = request.environ
-    _, *fields = request.fields.split(b"\r\n")
-    pairs = [pair for pair in map(lines.pair, fields) if pair is not None]
-    host = environ.get("HTTP_HOST")
+    pairs = [(_names[key], value.encode("latin-1")) for key, value in request.fields if key]
+    host = request.environ.get("HTTP_HOST")
     if host is not None:
         given = (b"host", host.encode("latin-1"))
         if given not in pairs:
@@ -64,7 +76,6 @@ def header_pairs(request: Request, lines: FieldLines) -> list[Pair]:
 
 def http_scope(
     request: Request,
-    lines: FieldLines,
     unix: str | None = None,
     state: Mapping[str, Any] | None = None,
 ) -> Scope:
@@ -75,15 +86,16 @@ def http_scope(
     """
     environ, repeated = request.environ, request.repeated
     if repeated is None:
-        scope = _scope(request, lines, unix)
+        scope = _scope(request, unix)
     else:
         model = repeated.scope
         if model is None:
-            model = repeated.scope = _scope(request, lines, unix)
+            model = repeated.scope = _scope(request, unix)
         scope = model.copy()
         scope["headers"] = model["headers"].copy()
     scope["asgi"] = _ASGI.copy()
-    scope["client"] = _clients[environ["REMOTE_ADDR"], environ["REMOTE_PORT"]]
+    client = environ["REMOTE_ADDR"]
+    scope["client"] = _addresses[client, environ["REMOTE_PORT"]] if client else None
     scope["extensions"] = found = _EXTENSIONS.copy()
     if "SSL_PROTOCOL" in environ:
         found["tls"] = _tls(environ)
@@ -92,7 +104,7 @@ def http_scope(
     return scope
 
 
-def _scope(request: Request, lines: FieldLines, unix: str | None) -> Scope:
+def _scope(request: Request, unix: str | None) -> Scope:
     """What the scopes of requests with the same head at the same listener have in common; with
     what differs, and what is made anew since an application may change it, left to be filled in."""
     environ = request.environ
@@ -110,16 +122,17 @@ def _scope(request: Request, lines: FieldLines, unix: str | None) -> Scope:
         "raw_path": raw,
         "query_string": environ["QUERY_STRING"].encode("latin-1"),
         "root_path": _decoded(root),
-        "headers": header_pairs(request, lines),
+        "headers": header_pairs(request),
         "client": None,
-        "server": _server(environ) if unix is None else (unix, None),
+        "server": _addresses[environ["SERVER_NAME"], environ["SERVER_PORT"]]
+        if unix is None
+        else (unix, None),
         "extensions": None,
     }
 
 
 def websocket_scope(
     request: Request,
-    lines: FieldLines,
     subprotocols: Sequence[str],
     unix: str | None = None,
     state: Mapping[str, Any] | None = None,
@@ -128,7 +141,7 @@ def websocket_scope(
 
     For the rest see `http_scope`.
     """
-    scope = http_scope(request, lines, unix, state)
+    scope = http_scope(request, unix, state)
     del scope["method"]
     scope["type"] = "websocket"
     scope["scheme"] = "wss" if scope["scheme"] == "https" else "ws"
@@ -152,11 +165,6 @@ def raw_path(target: str) -> bytes:
 def _decoded(path: str) -> str:
     """A path of the environ, which has each byte as a character; as UTF-8."""
     return path if path.isascii() else path.encode("latin-1").decode("utf-8", "replace")
-
-
-def _server(environ: Environ) -> tuple[str, int]:
-    port = environ["SERVER_PORT"]
-    return environ["SERVER_NAME"], int(port) if port.isdecimal() else 0
 
 
 def _tls(environ: Environ) -> dict[str, Any]:

@@ -84,7 +84,7 @@ class FieldLines(dict[bytes, tuple[str, str]]):
     that neither a secret nor a flood of different lines stays in memory.
     """
 
-    __slots__ = ("_names", "believed", "pair", "read")
+    __slots__ = ("_names", "believed", "read")
 
     def __init__(self, believed: dict[bytes, str] | None = None) -> None:
         """believed: the keys of fields in which a trusted proxy speaks for its client, by their
@@ -93,9 +93,6 @@ class FieldLines(dict[bytes, tuple[str, str]]):
         self._names = _Names(believed or {})
         self.believed = tuple((believed or {}).values())
         self.read = self.__getitem__  # bound once: that takes as long as to look up a line
-        self.pair = HeaderPairs(self).__getitem__
-        """The same for a line that was read before: (name in lower case, value) as bytes; None for
-        a field that must not reach the application."""
 
     def __missing__(self, line: bytes) -> tuple[str, str]:
         # What is usual is read here, and all else by `read_new`: a tab, and what of obs-text
@@ -126,40 +123,8 @@ class FieldLines(dict[bytes, tuple[str, str]]):
             self._keep(line, key, value)
         return key, value
 
-    def key(self, name: bytes) -> str:
-        """The key of a field in the environ.  Raises Reject(400) for what is no name."""
-        return self._names[name][0]
-
     def _keep(self, line: bytes, key: str, value: str) -> None:
         if len(line) <= LINE_SIZE:
             if len(self) >= _LINES_KEPT:  # clients choose lines
                 self.clear()
             self[line] = key, value
-
-
-class HeaderPairs(dict[bytes, tuple[bytes, bytes] | None]):
-    """Field lines as the scope of an ASGI application has them; see `FieldLines.pair`.
-
-    As many are kept as of the lines themselves, and no others.
-    """
-
-    def __init__(self, lines: FieldLines) -> None:
-        super().__init__()
-        self._lines = lines
-        self._names: dict[bytes, bytes] = {}
-
-    def __missing__(self, line: bytes) -> tuple[bytes, bytes] | None:
-        spelt, _, rest = line.partition(b":")
-        name = self._names.get(spelt)
-        if name is None:
-            name = self._lines.key(spelt).removeprefix("HTTP_").lower().replace("_", "-").encode()
-            if len(spelt) <= _NAME_SIZE:
-                if len(self._names) >= _NAMES_KEPT:  # clients choose names
-                    self._names.clear()
-                self._names[spelt] = name
-        pair = (name, rest.strip(b" \t")) if name else None
-        if line in self._lines:
-            if len(self) >= _LINES_KEPT:
-                self.clear()
-            self[line] = pair
-        return pair

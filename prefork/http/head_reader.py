@@ -45,11 +45,12 @@ _LENGTH: Final = re.compile(r"0*+([0-9]{0,20}+)").fullmatch
 _LENGTH_MAX: Final = (1 << 64) - 1
 
 
-Head = tuple[Environ, bytes, bool, bool, int, bool]
+Head = tuple[Environ, bytes, bool, bool, int, bool, list[tuple[str, str]]]
 """What a head says: the environ, without `wsgi.input`; the line, which is method and target with a
 space between them; whether it is HTTP/1.1; whether the connection is kept; the length of the body
 in bytes, or CHUNKED; whether the client waits for 100 before it sends that (RFC 9110 section
-10.1.1).  A plain tuple: one with names takes 0.25 us to make."""
+10.1.1); its field lines, as a Request has them.  A plain tuple: one with names takes 0.25 us to
+make."""
 
 
 class RequestLine(NamedTuple):
@@ -191,7 +192,7 @@ def read_head(
     expects = False
     if "HTTP_EXPECT" in environ:
         expects = _expects_continue(environ["HTTP_EXPECT"]) and http11 and length != 0
-    return environ, line, http11, keep_alive, length, expects
+    return environ, line, http11, keep_alive, length, expects, pairs
 
 
 def _with_repeated(base: Environ, pairs: list[tuple[str, str]]) -> Environ:

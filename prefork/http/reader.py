@@ -150,11 +150,6 @@ class RequestReader:
         return self.state is _START and not self.unread
 
     @property
-    def lines(self) -> FieldLines:
-        """How the field lines of its heads are read."""
-        return self._lines
-
-    @property
     def pending(self) -> bool:
         """Bytes have come that `next` reads."""
         return bool(self.unread)
@@ -335,16 +330,16 @@ class RequestReader:
         """Reads a whole head, and of its body what has come."""
         limits = self._limits
         problem: Reject | None = None
-        fields = data[at:end]
+        lines = data[at:end]
         try:
-            head = self._parse(fields)
+            head = self._parse(lines)
         except Reject as refused:
             refused.__traceback__ = None
             problem = refused
         if problem is not None:
-            self._refuse(self._first_problem(data[at : end + 4]) or problem, fields)
+            self._refuse(self._first_problem(data[at : end + 4]) or problem, lines)
             return None
-        environ, line, http11, keep_alive, length, expects = head
+        environ, line, http11, keep_alive, length, expects, fields = head
         self._empty = 0
         after = end + 4
         if not length:

@@ -1,5 +1,6 @@
 """One request, as it is handed to an application."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -38,8 +39,9 @@ class Request(Struct, eq=False):
     repeated: RepeatedRequest | None = None
     """The request that it repeats, if that is known."""
     id: str = ""
-    fields: bytes = b""
-    """The head as it came: request line and field lines, without the empty line."""
+    fields: Sequence[tuple[str, str]] = ()
+    """Its field lines in the order in which they came: key in the environ, and value; the key is ""
+    for a field that must not reach the application."""
     id_line: bytes = b""
     """The header line with its id for the client; see `prefork.http.request_id`."""
 

@@ -22,11 +22,10 @@ class KnownHead(RepeatedRequest):
 
     __slots__ = ("environ", "fields", "http11", "keep_alive", "line")
 
-    def __init__(self, head: Head, fields: bytes, own: Environ) -> None:
-        """`fields`: as in a Request.  `own`: what is in the environ for this connection alone."""
+    def __init__(self, head: Head, own: Environ) -> None:
+        """`own`: what is in the environ for this connection alone."""
         super().__init__()
-        self.fields = fields
-        environ, self.line, self.http11, self.keep_alive, _, _ = head
+        environ, self.line, self.http11, self.keep_alive, _, _, self.fields = head
         self.environ: Environ = environ.copy()
         """To be copied; the peer, `wsgi.input` and what is a connection's own are to be put in."""
         for key in own:
@@ -66,4 +65,4 @@ class WholeHeads(dict[bytes, KnownHead]):
                 self.clear()
                 self.sizes.clear()
             self.sizes.add(len(data))
-            self[data] = KnownHead(head, data[:-4], own)
+            self[data] = KnownHead(head, own)

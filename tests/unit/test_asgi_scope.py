@@ -10,7 +10,7 @@ from prefork.http.asgi_scope import http_scope
 from prefork.http.field_lines import FieldLines
 from prefork.http.limits import RequestLimits
 from prefork.http.proxied_reader import ProxiedReader, keys
-from prefork.http.reader import FIELD_LINES, RequestReader
+from prefork.http.reader import RequestReader
 from prefork.http.request import Environ
 from prefork.http.whole_heads import WholeHeads
 
@@ -72,7 +72,7 @@ def test_scope_and_environ_agree(
         if request is None:
             return
         environ = request.environ
-        scopes.append(http_scope(request, PROXIED if proxied else FIELD_LINES))
+        scopes.append(http_scope(request))
         reader.next()
         if not http11:
             break

@@ -80,7 +80,7 @@ def test_the_usual_request_line_is_read_as_any_other() -> None:
 )
 def test_the_body_that_a_head_announces(fields: bytes, length: int, expects: bool) -> None:
     head = b"POST / HTTP/1.1\r\nHost: a" + fields
-    *_, found, waits = read_head(head, BASE, ("", ""), FieldLines(), LIMITS)
+    *_, found, waits, _ = read_head(head, BASE, ("", ""), FieldLines(), LIMITS)
     assert (found, waits) == (length, expects)
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from prefork.apps.asgi_response import AsgiResponse, Message, MisusedProtocol
 from prefork.http.asgi_scope import http_scope
-from prefork.http.reader import FIELD_LINES
 from prefork.http.request import Environ, Request
 from prefork.worker.boot.warmup import check_answer, naming, warmup_request
 from prefork.worker.service.asgi_call import AsgiApplication
@@ -24,7 +23,7 @@ async def warm_up_asgi(
     for path in paths:
         request, host = warmup_request(path, base)
         call = _WarmupCall(request)
-        scope = http_scope(request, FIELD_LINES, state=state)
+        scope = http_scope(request, state=state)
         with naming(path):
             await application(scope, call.receive, call.send)
         check_answer(path, host, call.status)

@@ -100,7 +100,7 @@ class AsgiCaller(ApplicationCaller):
         self.under_way += 1
         connection.begin_exchange(call)
         unix = self._unix.get(connection.listener or 0) if self._unix else None
-        scope = http_scope(request, connection.reader.lines, unix, self.state)
+        scope = http_scope(request, unix, self.state)
         call.task = self._start_task(call.run(self._application, scope))
         return None
 
@@ -120,9 +120,7 @@ class AsgiCaller(ApplicationCaller):
         self.under_way += 1
         connection.begin_exchange(websocket)
         unix = self._unix.get(connection.listener or 0) if self._unix else None
-        scope = websocket_scope(
-            request, connection.reader.lines, handshake.subprotocols, unix, self.state
-        )
+        scope = websocket_scope(request, handshake.subprotocols, unix, self.state)
         websocket.task = self._start_task(websocket.run(self._application, scope))
         return None
 
