@@ -169,7 +169,7 @@ AIMS = (
     *(
         Aim(f"WebSocket, {key}: CPU ÷ {peer}'s", f"websocket-{key}", limit, peer, websocket.CPU)
         for peer, limits in (
-            ("uvicorn", {"1k": 0.45, "64k": 0.55, "deflate-1k": 0.5}),
+            ("uvicorn", {"1k": 0.45, "64k": 0.55, "deflate-1k": 0.5, "deflate-64k": 0.5}),
             ("granian", {"1k": 0.6, "64k": 0.55}),
         )
         for key, limit in limits.items()

@@ -1,6 +1,7 @@
 """Messages of a WebSocket that come back, one worker, eight connections in turns."""
 
 import base64
+import json
 import os
 import socket
 import struct
@@ -8,6 +9,7 @@ import sys
 import time
 import zlib
 from collections import Counter
+from random import Random
 
 from bench import peers
 from bench.figures import Measure, Section, attempt
@@ -17,7 +19,7 @@ CPU = Measure("CPU a message, us", 1)
 RATE = Measure("messages a second", least=False)
 CONNECTIONS = 8
 SIZES = {"1k": 1024, "64k": 64 * 1024}
-COMPRESSED = "deflate-1k"
+COMPRESSED = {"deflate-1k": 1024, "deflate-64k": 64 * 1024}
 
 
 def servers() -> list[Server]:
@@ -27,6 +29,18 @@ def servers() -> list[Server]:
         Server("granian", peers.granian_asgi("raw")),
         Server("hypercorn", peers.hypercorn("raw")),
     ]
+
+
+def records(size: int) -> bytes:
+    """JSON as applications send it, of that many bytes; the same in each round."""
+    rng = Random(size)
+    data = ""
+    while len(data) < size:
+        name = rng.choice(("bolt", "gear", "hinge", "rivet"))
+        price, stock = rng.randrange(10_000) / 100, rng.random() < 0.5
+        record = {"id": rng.randrange(10**6), "name": f"{name} {rng.randrange(100)}"}
+        data += json.dumps({**record, "price": price, "in_stock": stock}) + ","
+    return data[:size].encode()
 
 
 def frame(payload: bytes, *, compressed: bool = False) -> bytes:
@@ -105,10 +119,10 @@ class Peer:
 
 
 def play(
-    section: Section, running: Running, size: int, *, compressed: bool, seconds: float
+    section: Section, running: Running, payload: bytes, *, compressed: bool, seconds: float
 ) -> None:
     """All connections send, and then all wait: the server finds several at a time, as in life."""
-    data = frame(os.urandom(size // 4) * 4, compressed=compressed)
+    data, size = frame(payload, compressed=compressed), len(payload)
     connections = [Peer(running.port, compressed=compressed) for _ in range(CONNECTIONS)]
     errors: Counter[str] = Counter()
     messages, before, begun = 0, 0.0, 0.0
@@ -137,11 +151,11 @@ def measure(quick: bool) -> list[Section]:
         key: Section(
             f"websocket-{key}",
             f"WebSocket, messages of {size // 1024} KB"
-            + (", permessage-deflate" if key == COMPRESSED else ""),
+            + (" of JSON, permessage-deflate" if key in COMPRESSED else ""),
             "One worker, eight connections, each message is sent back. A client in Python asks.",
             (CPU, RATE),
         )
-        for key, size in (*SIZES.items(), (COMPRESSED, 1024))
+        for key, size in (SIZES | COMPRESSED).items()
     }
     for _ in range(1 if quick else 3):
         for server in servers():
@@ -149,11 +163,11 @@ def measure(quick: bool) -> list[Section]:
             def once(server: Server = server) -> None:
                 with started(server) as running:
                     for key, section in sections.items():
-                        compressed = key == COMPRESSED
+                        compressed = key in COMPRESSED
                         if compressed and server.name == "granian":
                             continue  # it has no compression
-                        size = SIZES.get(key, 1024)
-                        play(section, running, size, compressed=compressed, seconds=0.6)
+                        payload = records(COMPRESSED[key]) if compressed else os.urandom(SIZES[key])
+                        play(section, running, payload, compressed=compressed, seconds=0.6)
 
             attempt(list(sections.values()), server.name, once)
     return list(sections.values())

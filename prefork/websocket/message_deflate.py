@@ -5,6 +5,10 @@ takeover"): small messages that resemble each other get far smaller then.  The p
 each connection, so windows are of 4 KiB (2^12 bytes) if the client takes that, and coder and
 decoder are made at the first message that needs them.  They take some 32 KiB and 11 KiB then, in
 place of the 256 KiB and 44 KiB that zlib takes by default.
+
+The level is 3, since zlib's default searches for longer matches at any price: JSON of 64 KB takes
+2.5 ms at level 6 and 0.46 ms at 3, and comes to 17.0 and 19.3 % of its size; 1 KB takes 18 and
+12.5 us, and comes to 19.8 and 22.3 %.
 """
 
 import re
@@ -14,6 +18,7 @@ from typing import NamedTuple
 
 _WINDOW_BITS = 12
 """Of a window that we choose."""
+_LEVEL = 3
 _MEMORY_LEVEL = 5
 """Of deflateInit2(): 16 KiB beside the window's."""
 
@@ -134,7 +139,7 @@ class MessageDeflater:
         """The payload of one message, compressed."""
         coder = self._coder
         if coder is None:
-            coder = zlib.compressobj(wbits=-self._bits, memLevel=_MEMORY_LEVEL)
+            coder = zlib.compressobj(_LEVEL, wbits=-self._bits, memLevel=_MEMORY_LEVEL)
             if self._takeover:
                 self._coder = coder
         return (coder.compress(data) + coder.flush(zlib.Z_SYNC_FLUSH))[: -len(_TAIL)]

@@ -484,9 +484,10 @@ class AsgiWebsocket:
         kind = message["type"]
         state = self._state
         if kind == "websocket.send" and state is _OPEN:
-            if self._sender.busy:
+            sender = self._sender
+            if sender.halfway or sender.waiting:
                 await self._turn_to_send()
-            rest = self._sender.message(self._frame_of(message))
+            rest = sender.message(self._frame_of(message))
             if rest is not None:
                 await self._send_rest(rest)
         elif self._disconnect is not None or state is _OVER:

@@ -25,12 +25,12 @@ class SenderOwner(Protocol):
 class WebsocketSender:
     """The sending side of one WebSocket."""
 
-    __slots__ = ("_connection", "_control", "_drained", "_owner", "halfway", "over", "sent")
+    __slots__ = ("_connection", "_drained", "_owner", "halfway", "over", "sent", "waiting")
 
     def __init__(self, owner: SenderOwner, connection: AsgiConnection) -> None:
         self._owner = owner
         self._connection = connection
-        self._control = b""
+        self.waiting = b""
         """Control frames that wait for the end of a message, or for room."""
         self._drained: list[asyncio.Future[None]] = []
         self.halfway = False
@@ -43,7 +43,7 @@ class WebsocketSender:
     @property
     def busy(self) -> bool:
         """No message may begin: one is sent by half, or control frames wait."""
-        return self.halfway or bool(self._control)
+        return self.halfway or bool(self.waiting)
 
     def message(self, data: bytes) -> Awaitable[None] | None:
         """Sends the frame of a message, which must not be `busy`; None if the kernel has all of it.
@@ -101,14 +101,14 @@ class WebsocketSender:
     def control(self, data: bytes) -> None:
         """Sends control frames, behind the message that is sent by half."""
         if data:
-            self._control += data
+            self.waiting += data
             self.flush()
 
     def flush(self) -> None:
         """Sends the control frames that wait, as far as there is room."""
-        if self._control and not self.halfway:
+        if self.waiting and not self.halfway:
             # What does not fit waits for the next time: meanwhile, nothing more is read.
-            self._control = self._control[self._connection.offer(self._control, 2 * UNSENT) :]
+            self.waiting = self.waiting[self._connection.offer(self.waiting, 2 * UNSENT) :]
 
     async def wait(self) -> None:
         """Waits until the client has taken what waits for it, or the WebSocket is at its end."""
