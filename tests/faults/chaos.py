@@ -37,7 +37,6 @@ from tests.support.commands import ROOT
 from tests.support.load import Connection, Cut, Killed, Load, ask, explained
 from tests.support.processes import peers_of, stopped
 from tests.support.server import Server
-from tests.support.site import ask as command
 from tests.support.waiting import until
 
 DOWNLOAD, SLICE, PAUSE = 24_000_000, 65536, 0.02
@@ -254,7 +253,7 @@ class Faults:
         self._server.signal(signal.SIGUSR1)
 
     def _command(self, name: str, **args: Any) -> dict[str, Any]:
-        return command(self._server, name, **args)
+        return self._server.ask(name, **args)
 
     def _workers(self) -> list[int]:
         return [worker["pid"] for worker in self._command("status")["workers"]]
@@ -426,10 +425,10 @@ def _play(faults: Iterable[Fault], actions: Faults, clients: Clients, outcome: O
 def _settle(server: Server, place: Path, port: int, clients: Clients, outcome: Outcome) -> None:
     """After all of it: a good reload works, and brings the workers that it asks for."""
     configure(place, port, count=3)
-    generation = command(server, "reload")["generation"]
+    generation = server.ask("reload")["generation"]
 
     def done() -> bool:
-        workers = command(server, "status")["workers"]
+        workers = server.status()["workers"]
         generations = [worker["generation"] for worker in workers]
         # An upgrade that nobody waited for may come after it; some stay for a slow download.
         serving = sum(worker["state"] != "retiring" for worker in workers)

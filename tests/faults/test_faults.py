@@ -21,7 +21,7 @@ from tests.support.load import Connection, Cut, Gate
 from tests.support.path_load import PathLoad, tcp
 from tests.support.processes import alive, asleep, stopped, system_calls
 from tests.support.server import Event, Server, Start
-from tests.support.site import Site, ask, gated, pids, refusal
+from tests.support.site import Site, gated, pids
 from tests.support.sockets import read_all
 from tests.support.waiting import until
 
@@ -76,7 +76,7 @@ def test_a_fork_that_fails_is_tried_again_and_said(start: Start, tmp_path: Path)
         server.wait("fork failed", 4)
         for reason in server.find("fork failed"):
             assert reason["reason"] == "Resource temporarily unavailable"
-        assert refusal(server, "reload").startswith("fork failed: ")
+        assert server.refusal("reload").startswith("fork failed: ")
         load.wait_answers(10)
         assert list(pids(server).values()) == [other]
     # One at once, one more, and then ever more slowly: it never spins.
@@ -85,7 +85,7 @@ def test_a_fork_that_fails_is_tried_again_and_said(start: Start, tmp_path: Path)
         assert after - before > 0.8 * 0.1 * 2**number - 0.01
     server.wait("worker ready", 3)
     assert len(pids(server)) == 2
-    ask(server, "reload")
+    server.ask("reload")
     load.end_with_losses(1)
 
 
@@ -142,8 +142,8 @@ def test_a_master_without_descriptors_serves_on_and_recovers(start: Start, tmp_p
     server.wait("worker ready", 3)
     assert len(pids(server)) == 2
     assert other in pids(server).values()
-    ask(server, "reload")
-    ask(server, "reopen")
+    server.ask("reload")
+    server.ask("reopen")
     load.end_with_losses(1)
 
 
@@ -204,7 +204,7 @@ def test_a_worker_without_descriptors_leaves_in_order(start: Start) -> None:
     (worker,) = pids(server).values()
     with Connection(server.port) as kept:
         assert kept.ask("/exhaust").status == 200
-        ask(server, "reload")
+        server.ask("reload")
         server.wait("worker leaving", pid=worker)
         last = kept.ask("/pid")
         assert int(last.body) == worker
@@ -278,7 +278,7 @@ def test_a_full_disk_under_the_logs_costs_lines_and_nothing_else(
     before = inside(server, access).stat().st_size
     load.wait_answers(50)
     assert inside(server, access).stat().st_size == before, "it was full"
-    kill(ask(server, "status")["workers"][0]["pid"])
+    kill(server.status()["workers"][0]["pid"])
     until(lambda: len(pids(server)) == 2, "a new worker on a full disk")
     filler.unlink()
     lost = events.wait("log lines lost", log=str(access))
@@ -387,7 +387,7 @@ def test_a_wall_clock_that_leaps_ends_nothing(start: Start, tmp_path: Path) -> N
         load.wait_answers(100)
         assert idle.ask("/pid").status == 200
     assert pids(server) == before
-    ask(server, "reload")
+    server.ask("reload")
     load.wait_answers(50)
     load.end()
     server.wait("worker exited", 2)
@@ -407,9 +407,7 @@ def test_a_master_that_stood_still_kills_no_worker_for_it(start: Start, tmp_path
         first.send(retiring.target)
         retiring.arrived()
         holder = next(
-            worker["pid"]
-            for worker in ask(server, "status")["workers"]
-            if worker["state"] == "busy"
+            worker["pid"] for worker in server.status()["workers"] if worker["state"] == "busy"
         )
         site.say("two", first=gated(boot), last=f"from {APP.replace(':', ' import ')}")
         os.kill(holder, signal.SIGTERM)  # it leaves once its request is done, within a second
@@ -536,7 +534,7 @@ def test_a_worker_killed_while_it_retires_costs_no_request(start: Start, tmp_pat
         holder = int(held.ask("/pid").body)
         held.send(gate.target)
         gate.arrived()
-        ask(server, "reload")
+        server.ask("reload")
         server.wait("worker leaving", pid=holder)
         kill(holder)
         died = server.wait("worker died", pid=holder)
@@ -568,7 +566,7 @@ def test_a_worker_that_hears_no_signal_is_killed_at_graceful_timeout(start: Star
     server = start(APP, "--workers", "1", "--set", "workers.graceful_timeout=1").wait_ready(1)
     server.expected_errors = {"worker died"}
     _, worker = server.get("/deaf")
-    ask(server, "reload")
+    server.ask("reload")
     killed = server.wait("worker killed", pid=int(worker))
     assert killed["reason"] == "still there 1 s after the order to leave"
     assert server.wait("worker died", pid=int(worker))["level"] == "info"
@@ -584,7 +582,7 @@ def test_a_worker_that_does_not_end_is_killed_and_the_server_stops(start: Start,
         connection.send(path)
         if path == "/stuck":
             until(
-                lambda: "busy" in {worker["state"] for worker in ask(server, "status")["workers"]},
+                lambda: "busy" in {worker["state"] for worker in server.status()["workers"]},
                 "it is stuck",
             )
         else:
@@ -598,7 +596,7 @@ def test_a_worker_that_does_not_end_is_killed_and_the_server_stops(start: Start,
 def test_daemon_threads_keep_no_worker(start: Start) -> None:
     server = start(APP, "--workers", "1").wait_ready(1)
     _, worker = server.get("/daemon-thread")
-    ask(server, "reload")
+    server.ask("reload")
     assert server.wait("worker exited", pid=int(worker))["how"] == "exit status 0"
 
 

@@ -16,7 +16,7 @@ from tests.support.load import Connection, Gate
 from tests.support.path_load import PathLoad, tcp
 from tests.support.processes import links, listener_inode, sockets
 from tests.support.server import Event, Server, Start
-from tests.support.site import SERVING, Site, ask, gated, pids, refusal
+from tests.support.site import SERVING, Site, gated, pids
 from tests.support.waiting import until
 
 
@@ -54,7 +54,7 @@ class Waiting:
 
     def _run(self, server: Server, command: str) -> None:
         try:
-            self.answer = ask(server, command)
+            self.answer = server.ask(command)
         except Exception as error:
             self.problem = str(error)
 
@@ -80,7 +80,7 @@ def test_twenty_reloads_under_load_lose_nothing(start: Start, site: Site) -> Non
         word = f"word {number}"
         right.add(word.encode())
         site.say(word)
-        assert ask(server, "reload")["generation"] == number
+        assert server.ask("reload")["generation"] == number
         serves(server, word)
     load.wait_answers(20)
     load.end()
@@ -94,7 +94,7 @@ def test_success_is_reported_with_the_changes_when_all_is_done(start: Start, sit
     server = site.start(start)
     site.configure(workers={"count": 4, "threads": 2}, http={"keepalive": 1})
     done = server.command("reload")
-    status = ask(server, "status")
+    status = server.status()
     assert done.returncode == 0
     assert done.stdout.splitlines() == [
         "workers.count: 3 -> 4",
@@ -193,13 +193,13 @@ def test_the_end_of_a_listener_is_forgotten_once_it_is_over(start: Start, site: 
     site.configure()
     server = site.start(start)
     site.configure(server={"bind": [f"127.0.0.1:{kept}"]})
-    server.command("reload")
+    server.ask("reload")
     server.wait("worker exited", 3)
     server.wait("listener closed")
     # A worker is born with what the master has in its memory.
     left = "sum(type(each).__name__ == 'Drain' for each in gc.get_objects())"
     site.say("two", last=f"import gc\nVERSION = str({left})")
-    server.command("reload")
+    server.ask("reload")
     with Connection(kept) as connection:
         assert connection.ask("/").body == b"0"
 
@@ -302,15 +302,15 @@ def test_no_way_of_failing_changes_anything(start: Start, site: Site) -> None:
     for number, way in enumerate(WAYS, 1):
         load.wait_answers(5)
         way.destroy(site)
-        why = refusal(server, "reload")
+        why = server.refusal("reload")
         assert way.why in why.splitlines()[-1], way
         assert pids(server) == before, way
-        status = ask(server, "status")
+        status = server.status()
         assert (status["generation"], status["reloading"]) == (1, False), way
         server.wait("reload failed", number)
         assert [event["event"] for event in errors(server)] == ["reload failed"] * number, way
         assert errors(server)[-1]["reason"] == why
-        until(lambda: len(ask(server, "status")["workers"]) == 3, "what was tried is gone")
+        until(lambda: len(server.status()["workers"]) == 3, "what was tried is gone")
         until(lambda: set(links(server.pid).values()) <= held, "the master has let go of it")
         repair(site, "one")
     load.wait_answers(5)
@@ -318,7 +318,7 @@ def test_no_way_of_failing_changes_anything(start: Start, site: Site) -> None:
     assert len(server.find("worker ready")) == 3
     # And none stands in the way of a good one.
     repair(site, "two")
-    ask(server, "reload")
+    server.ask("reload")
     serves(server, "two")
 
 
@@ -360,7 +360,7 @@ def test_a_boot_that_fails_closes_what_was_opened_for_it(start: Start, site: Sit
     (port,) = free_ports(1)
     site.say("broken", "raise RuntimeError")
     site.configure(server={"bind": ["127.0.0.1:0", f"127.0.0.1:{port}"]})
-    refusal(server, "reload")
+    server.refusal("reload")
     server.wait("listener closed", address=f"127.0.0.1:{port}")
     until(lambda: refused(port), "the one that tried it is gone, too")
     assert server.get("/") == (200, b"one")
@@ -371,7 +371,7 @@ def test_a_failed_reload_leaves_the_log_files_as_they_were(start: Start, site: S
     server.expected_errors = {"reload failed"}
     site.say("broken", "raise RuntimeError")
     site.configure(log={"access": "access.log"})
-    refusal(server, "reload")
+    server.refusal("reload")
     assert server.get("/") == (200, b"one")
     assert (site.place / "access.log").read_bytes() == b""
 
@@ -408,7 +408,7 @@ def test_a_rollout_that_is_stuck_is_reported_and_continues_once_it_can(
     lock = site.place / "first"
     first = f"import os\nif not os.path.exists({str(mended)!r}): os.mkdir({str(lock)!r})"
     site.say("two", first=first)
-    why = refusal(server, "reload")
+    why = server.refusal("reload")
     assert why.startswith("generation 2 serves beside the one before it")
     assert "FileExistsError" in why
     load.wait_answers(10)
@@ -441,11 +441,11 @@ def test_a_reload_during_a_reload_takes_its_place(start: Start, site: Site, tmp_
     load = PathLoad(tcp(server.port), one_shot=2, kept=2, path="/", right=(b"one", b"two"))
     with hanging(server, site, tmp_path) as first:
         site.say("two")
-        assert ask(server, "reload")["generation"] == 3
+        assert server.ask("reload")["generation"] == 3
         assert first.told().problem == "a later reload took its place"
     serves(server, "two")
     load.end()
-    until(lambda: ask(server, "status")["workers"][-1]["generation"] == 3, "nothing of 2 is left")
+    until(lambda: server.status()["workers"][-1]["generation"] == 3, "nothing of 2 is left")
 
 
 def test_a_reload_that_fails_during_another_leaves_that_alone(
@@ -455,7 +455,7 @@ def test_a_reload_that_fails_during_another_leaves_that_alone(
     server.expected_errors = {"reload failed"}
     with hanging(server, site, tmp_path) as first:
         site.configure(workers={"cuont": 1})
-        assert "workers.cuont" in refusal(server, "reload")
+        assert "workers.cuont" in server.refusal("reload")
         assert first.waits
         site.say("never imported")
     # Its first worker is through; the others find what the file says by then.
@@ -477,17 +477,17 @@ def test_a_hundred_in_a_row_settle_on_the_last(start: Start, site: Site) -> None
     server.signal(signal.SIGHUP)
 
     def settled() -> bool:
-        workers = ask(server, "status")["workers"]
+        workers = server.status()["workers"]
         serving = [worker for worker in workers if worker["state"] in SERVING]
         return len(serving) == 3 and server.get("/")[1] == b"the last"
 
     until(settled, "the last word")
-    until(lambda: not ask(server, "status")["reloading"], "an end of reloading")
+    until(lambda: not server.status()["reloading"], "an end of reloading")
     load.wait_answers(10)
     load.end()
     serves(server, "the last")
     # The log may say it a moment later than the control socket.
-    server.wait("generation settled", generation=ask(server, "status")["generation"])
+    server.wait("generation settled", generation=server.status()["generation"])
     assert {event["reason"] for event in errors(server)} <= {"a later reload took its place"}
 
 
@@ -512,9 +512,9 @@ def test_a_hanging_reload_holds_up_nothing_else(start: Start, site: Site, tmp_pa
         victim = max(pids(server).values())
         os.kill(victim, signal.SIGKILL)
         server.wait("worker ready", 5, generation=1)
-        assert ask(server, "scale", count=5)["target"] == 5
+        assert server.ask("scale", count=5)["target"] == 5
         server.wait("worker ready", 7, generation=1)
-        assert ask(server, "status")["reloading"]
+        assert server.status()["reloading"]
         assert len(pids(server)) == 5
         assert server.get("/pid")[0] == 200
         assert reload.waits

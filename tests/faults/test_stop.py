@@ -182,8 +182,7 @@ def test_a_stop_is_bounded_and_names_what_was_cut_off(start: Start) -> None:
     server.expected_errors = {"worker died"}
     with server.connect() as sock:
         sock.sendall(b"GET /sleep?s=600 HTTP/1.1\r\nHost: t\r\n\r\n")
-        busy = '"busy"'
-        until(lambda: busy in server.command("status", "--json").stdout, "a busy worker")
+        until(lambda: server.status()["workers"][0]["state"] == "busy", "a busy worker")
         server.signal(signal.SIGTERM)
         server.wait("worker killed")
         assert server.wait_exit() == 0
@@ -198,7 +197,7 @@ def test_what_a_stop_at_once_cuts_off_is_no_error(
     server = start(APP, "--workers", "1", "--threads", threads).wait_ready(1)
     with server.connect() as sock:
         sock.sendall(b"GET /sleep?s=600 HTTP/1.1\r\nHost: t\r\n\r\n")
-        until(lambda: '"busy"' in server.command("status", "--json").stdout, "a busy worker")
+        until(lambda: server.status()["workers"][0]["state"] == "busy", "a busy worker")
         server.signal(number)
         assert server.wait_exit() == 0
     exited = server.wait("worker exited")
@@ -215,7 +214,7 @@ def test_a_worker_that_has_to_be_killed_at_a_stop_at_once_is_no_error(
     server = start("stuck:app", "--workers", "1", cwd=tmp_path).wait_ready(1)
     with server.connect() as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
-        until(lambda: '"busy"' in server.command("status", "--json").stdout, "a busy worker")
+        until(lambda: server.status()["workers"][0]["state"] == "busy", "a busy worker")
         server.signal(signal.SIGINT)
         assert server.wait_exit() == 0
     died = server.wait("worker died", how="killed by SIGKILL")
@@ -279,7 +278,7 @@ def test_a_listener_dropped_by_a_reload_loses_nothing(start: Start, tmp_path: Pa
     load = PathLoad(tcp(first), one_shot=10, eager=True)
     load.wait_answers(50)
     write([0])
-    server.command("reload")
+    server.ask("reload")
     load.join()  # ends by itself: nobody listens there any more
     assert not load.failures, load.failures
     assert server.get("/")[0] == 200

@@ -24,7 +24,7 @@ import psutil
 import pytest
 
 from prefork import __version__
-from prefork.control import ControlClient, ControlError
+from prefork.control import ControlError
 from prefork.master.snapshot import VERSION as STATE
 from prefork.scoreboard import VERSION as BOARD
 from tests.support.commands import ROOT
@@ -128,20 +128,9 @@ def install(start: Start, tmp_path: Path, built: Path) -> Install:
     return Install(start, place, built)
 
 
-def upgrade(server: Server) -> dict[str, Any]:
-    """As `prefork upgrade` does; raises ControlError where that fails."""
-    with ControlClient(server.control, timeout=PATIENCE * 2) as client:
-        return client.call("upgrade")
-
-
-def status(server: Server) -> dict[str, Any]:
-    with ControlClient(server.control, timeout=PATIENCE) as client:
-        return client.call("status")
-
-
 def pids(server: Server) -> list[int]:
     """The workers that are to stay."""
-    workers = status(server)["workers"]
+    workers = server.status()["workers"]
     return [worker["pid"] for worker in workers if worker["state"] != "retiring"]
 
 
@@ -158,7 +147,7 @@ def test_five_upgrades_under_load_lose_nothing(install: Install) -> None:
     load = PathLoad(tcp(server.port), one_shot=6, kept=6)
     for number in range(1, 6):
         load.wait_answers(100)
-        assert upgrade(server)["generation"] == number + 1
+        assert server.ask("upgrade")["generation"] == number + 1
     load.wait_answers(100)
     load.end()
     assert not load.failures, load.failures
@@ -167,14 +156,14 @@ def test_five_upgrades_under_load_lose_nothing(install: Install) -> None:
 def test_the_new_code_is_really_new_and_the_process_the_same(install: Install) -> None:
     install.set_version("1.0")
     server = install.start()
-    before = status(server)
+    before = server.status()
     assert before["version"] == "1.0"
     for was, version in (("1.0", "1.1"), ("1.1", "2.0")):
         install.set_version(version)
         told = server.command("upgrade").stdout
         assert told.startswith(f"upgraded: prefork {was} -> {version}, generation ")
-        assert status(server)["version"] == version
-    after = status(server)
+        assert server.status()["version"] == version
+    after = server.status()
     assert after["pid"] == before["pid"] == server.pid
     assert after["listeners"] == before["listeners"]
     assert after["uptime"] >= before["uptime"]
@@ -187,7 +176,7 @@ def test_the_signal_does_the_same(install: Install) -> None:
     install.set_version("7.7")
     server.signal(signal.SIGUSR2)
     server.wait("generation settled", generation=2)
-    assert status(server)["version"] == "7.7"
+    assert server.status()["version"] == "7.7"
 
 
 def test_ten_upgrades_leak_no_descriptor(install: Install, tmp_path: Path) -> None:
@@ -203,7 +192,7 @@ def test_ten_upgrades_leak_no_descriptor(install: Install, tmp_path: Path) -> No
 
     # The first few open the inboxes of the slots that are used in turn.
     for _ in range(3):
-        upgrade(server)
+        server.ask("upgrade")
 
     def settled() -> list[Counter[str]]:
         seen = look()
@@ -211,7 +200,7 @@ def test_ten_upgrades_leak_no_descriptor(install: Install, tmp_path: Path) -> No
 
     before = until(settled, "two workers, and nothing of the old ones")
     for _ in range(7):
-        upgrade(server)
+        server.ask("upgrade")
     # Polled: the last worker on its way out, and our own last connection, pass; a leak does not.
     until(lambda: look() == before, f"the descriptors of before: {before}")
 
@@ -229,9 +218,9 @@ def test_a_request_outlives_two_upgrades_in_its_old_worker(
     with server.connect() as sock:
         sock.sendall(b"GET /hold?path=%b HTTP/1.0\r\n\r\n" % os.fsencode(held))
         until(held.exists, "a request in the application")
-        upgrade(server)
-        upgrade(server)
-        (old,) = [each for each in status(server)["workers"] if each["generation"] == 1]
+        server.ask("upgrade")
+        server.ask("upgrade")
+        (old,) = [each for each in server.status()["workers"] if each["generation"] == 1]
         assert old["state"] == "retiring"
         held.unlink()
         assert read_all(sock).endswith(str(old["pid"]).encode())
@@ -242,12 +231,12 @@ def test_a_number_of_workers_set_by_hand_survives_an_upgrade_but_no_reload(
     install: Install,
 ) -> None:
     server = install.start()
-    server.command("scale", "3")
-    upgrade(server)
-    assert status(server)["target"] == 3
+    server.ask("scale", count=3)
+    server.ask("upgrade")
+    assert server.status()["target"] == 3
     assert len(server.find("worker ready", generation=2)) == 3
-    server.command("reload")
-    assert status(server)["target"] == 2
+    server.ask("reload")
+    assert server.status()["target"] == 2
 
 
 def test_a_client_in_the_middle_of_its_request_is_answered_by_the_new_code(
@@ -257,8 +246,8 @@ def test_a_client_in_the_middle_of_its_request_is_answered_by_the_new_code(
     install.set_version("1.1")
     with Raw(server.control) as raw:
         raw.send(b'{"v":1,"com')
-        until(lambda: status(server), "an answer to a later client: the first bytes are read")
-        upgrade(server)
+        until(lambda: server.status(), "an answer to a later client: the first bytes are read")
+        server.ask("upgrade")
         answer = raw.ask(b'mand":"status"}\n')
     assert answer is not None
     assert answer["version"] == "1.1"
@@ -272,16 +261,16 @@ def test_started_by_the_console_script(install: Install) -> None:
     take_over = "import os, sys; os.execv(sys.argv[1], [sys.argv[1], *sys.argv[5:]])"
     server = install.start(wrapper=(sys.executable, "-c", take_over, str(script)))
     install.set_version("1.1")
-    upgrade(server)
-    upgrade(server)
-    assert status(server)["version"] == "1.1"
+    server.ask("upgrade")
+    server.ask("upgrade")
+    assert server.status()["version"] == "1.1"
 
 
 def test_files_are_watched_on_by_one_process_of_the_new_code(install: Install) -> None:
     pytest.importorskip("watchfiles")
     server = install.start("--reload")
     server.wait("watching")
-    upgrade(server)
+    server.ask("upgrade")
     server.wait("watching", 2)
 
     until(lambda: len(server.children("watcher")) == 1, "one that watches")
@@ -301,11 +290,11 @@ def test_with_a_zygote_as_without(install: Install, fails: bool) -> None:
         with install.repaired_after():
             reason = broken_application(install)
             with pytest.raises(ControlError, match=reason):
-                upgrade(server)
+                server.ask("upgrade")
         assert pids(server) == first
     for generation in (2, 3):
         load.wait_answers(50)
-        assert upgrade(server)["generation"] == generation
+        assert server.ask("upgrade")["generation"] == generation
     load.wait_answers(50)
     load.end()
     assert not load.failures, load.failures
@@ -324,14 +313,14 @@ def test_a_reload_that_fails_after_the_exec_leaves_the_old_workers(
     with install.repaired_after():
         install.edit("site_app.py", "from tests", ONLY_IN_EARNEST + "from tests")
         with pytest.raises(ControlError, match="not on trial"):
-            upgrade(server)
+            server.ask("upgrade")
         assert pids(server) == first
-        assert (status(server)["version"], status(server)["generation"]) == ("1.1", 1)
+        assert (server.status()["version"], server.status()["generation"]) == ("1.1", 1)
         if preload == "true":
             os.kill(first[0], signal.SIGKILL)
             server.wait("worker ready", 3, generation=1)
     assert server.get("/")[0] == 200
-    upgrade(server)
+    server.ask("upgrade")
     server.wait("worker ready", 2, generation=3)
 
 
@@ -344,13 +333,13 @@ if psutil.Process(os.getppid()).cmdline()[0].startswith("prefork: master"):
 
 def test_a_dynamic_pool_keeps_the_bounds_set_by_hand(install: Install) -> None:
     server = install.start(more="[workers]\nmin = 2\nmax = 4\nspare = 1")
-    assert status(server)["bounds"] == {"min": 2, "max": 4, "spare": 1}
-    server.command("scale", "3")
-    upgrade(server)
-    assert status(server)["bounds"] == {"min": 3, "max": 3, "spare": 1}
+    assert server.status()["bounds"] == {"min": 2, "max": 4, "spare": 1}
+    server.ask("scale", count=3)
+    server.ask("upgrade")
+    assert server.status()["bounds"] == {"min": 3, "max": 3, "spare": 1}
     assert len(pids(server)) == 3
-    server.command("reload")
-    assert status(server)["bounds"] == {"min": 2, "max": 4, "spare": 1}
+    server.ask("reload")
+    assert server.status()["bounds"] == {"min": 2, "max": 4, "spare": 1}
 
 
 # Where the sockets came from.
@@ -363,7 +352,7 @@ def test_a_unix_socket_stays_the_same_file(install: Install, tmp_path: Path) -> 
     load = PathLoad(unix(str(path)), one_shot=4, kept=4)
     for _ in range(2):
         load.wait_answers(50)
-        upgrade(server)
+        server.ask("upgrade")
         assert path.stat().st_ino == inode
     load.end()
     assert not load.failures, load.failures
@@ -392,7 +381,7 @@ def test_sockets_that_were_passed_stay_through_two_upgrades(install: Install, ad
         load = PathLoad(tcp(server.port), one_shot=4, kept=4)
         for _ in range(2):
             load.wait_answers(50)
-            upgrade(server)
+            server.ask("upgrade")
         load.wait_answers(50)
         load.end()
     assert not load.failures, load.failures
@@ -408,7 +397,7 @@ def test_a_socket_that_was_passed_may_be_used_only_now(install: Install, address
             env={"LISTEN_FDS": "1", "LISTEN_FDNAMES": "web"},
         )
         install.write_config(bind=("127.0.0.1:0", address))
-        upgrade(server)
+        server.ask("upgrade")
         with socket.create_connection(sock.getsockname(), PATIENCE) as client:
             client.sendall(b"GET / HTTP/1.0\r\n\r\n")
             assert read_all(client).partition(b" ")[2].startswith(b"200 ")
@@ -431,7 +420,7 @@ def test_a_new_address_loses_no_connection_from_its_first_moment(install: Instal
     load = PathLoad(lambda: connect(first), one_shot=4)
     load.wait_answers(50)
     install.write_config(bind=(second,))
-    upgrade(server)
+    server.ask("upgrade")
     load.join()  # ends by itself: nobody listens there any more
     assert not load.failures, load.failures
 
@@ -444,9 +433,9 @@ def test_what_a_failed_upgrade_has_opened_is_closed_again(install: Install, tmp_
     with install.repaired_after():
         reason = broken_application(install)
         with pytest.raises(ControlError, match=reason):
-            upgrade(server)
+            server.ask("upgrade")
         assert not path.exists()
-    upgrade(server)
+    server.ask("upgrade")
     with unix(str(path))() as sock:
         sock.sendall(b"GET / HTTP/1.0\r\n\r\n")
         assert read_all(sock).partition(b" ")[2].startswith(b"200 ")
@@ -552,8 +541,8 @@ def test_failed_upgrades_change_nothing_and_the_next_one_works(install: Install)
         assert reason in server.wait("upgrade failed", number)["reason"]
         # Every answer so far is the old generation's: there was no other worker.
         assert pids(server) == before, fault
-        assert status(server)["generation"] == 1
-    upgrade(server)
+        assert server.status()["generation"] == 1
+    server.ask("upgrade")
     load.wait_answers(50)
     load.end()
     assert not load.failures, load.failures
@@ -578,7 +567,7 @@ def test_an_exec_that_fails_changes_nothing_either(install: Install, tmp_path: P
     assert "the new code cannot be executed: [Errno 2] No such file or directory" in told
     assert pids(server) == before
     assert not path.exists()
-    upgrade(server)
+    server.ask("upgrade")
     assert path.exists()
 
 
@@ -588,7 +577,7 @@ def test_code_that_hangs_at_its_start_is_given_up_after_the_boot_timeout(install
     (install.place / "prefork" / "__init__.py").write_text("import threading\n")
     install.edit("prefork/__init__.py", "\n", "\nthreading.Event().wait()")
     with pytest.raises(ControlError, match="the new code did not start within 3 s"):
-        upgrade(server)
+        server.ask("upgrade")
     until(lambda: len(psutil.Process(server.pid).children()) == 2, "the preflight is gone")
 
 
@@ -608,7 +597,7 @@ def test_a_reload_in_the_middle_is_answered_by_the_upgrade(install: Install) -> 
     gate.open()
     assert outcome(command)[0] == 0
     assert outcome(reload) == (0, "reloaded: generation 2 serves\n")
-    assert status(server)["generation"] == 2
+    assert server.status()["generation"] == 2
     assert not server.find("reload started", generation=3)
 
 
@@ -680,7 +669,7 @@ def test_a_second_one_in_the_middle_comes_after_it(install: Install) -> None:
     gate.open()
     assert outcome(command)[0] == 0
     assert len(server.find("upgraded")) == 2
-    assert status(server)["version"] == "2.0"
+    assert server.status()["version"] == "2.0"
 
 
 def test_a_worker_that_dies_in_the_middle_is_replaced(install: Install) -> None:
@@ -713,7 +702,7 @@ def test_a_preflight_that_is_killed_is_a_failed_upgrade(install: Install) -> Non
     )
     gate.open()
     until(lambda: len(psutil.Process(server.pid).children(recursive=True)) == 2, "no canary")
-    upgrade(server)
+    server.ask("upgrade")
 
 
 def test_withdrawing_in_the_middle_gives_the_upgrade_up(install: Install) -> None:
@@ -725,8 +714,8 @@ def test_withdrawing_in_the_middle_gives_the_upgrade_up(install: Install) -> Non
     server.signal(signal.SIGWINCH)
     assert outcome(command) == (1, "Error: all workers were withdrawn\n")
     gate.open()
-    until(lambda: not status(server)["workers"], "no workers")
-    upgrade(server)
+    until(lambda: not server.status()["workers"], "no workers")
+    server.ask("upgrade")
     assert len(pids(server)) == 2
 
 
@@ -797,7 +786,7 @@ def test_reloads_and_upgrades_in_the_middle_of_each_other_lose_nothing(install: 
         server.signal(signal.SIGHUP)
         server.wait("upgraded", number)
     load.wait_answers(50)
-    upgrade(server)
+    server.ask("upgrade")
     load.wait_answers(50)
     load.end()
     assert not load.failures, load.failures

@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 
+from prefork.control import ControlClient, ControlError
 from tests.support.commands import ROOT, prefork_command
 from tests.support.sockets import read_all
 from tests.support.waiting import PATIENCE
@@ -198,10 +199,24 @@ class Server:
             sock.sendall(data)
             return read_all(sock)
 
+    def ask(self, command: str, **args: Any) -> dict[str, Any]:
+        """Sends a command over the control socket, without a process of `prefork COMMAND`.
+
+        Raises ControlError with the server's reason."""
+        with ControlClient(self.control, timeout=PATIENCE * 2) as client:
+            return client.call(command, **args)
+
+    def refusal(self, command: str, **args: Any) -> str:
+        """The reason with which the server refuses a command."""
+        try:
+            answer = self.ask(command, **args)
+        except ControlError as error:
+            return str(error)
+        raise AssertionError(f"{command} was to fail: {answer}\n{self.log()}")
+
     def status(self) -> dict[str, Any]:
         """What `prefork status --json` says."""
-        answer: dict[str, Any] = json.loads(self.command("status", "--json").stdout)
-        return answer
+        return self.ask("status")
 
     def start_command(self, *args: str) -> subprocess.Popen[str]:
         """Starts `prefork COMMAND ... --control PATH` and does not wait for it."""

@@ -1,15 +1,12 @@
 """A site that changes while it is served: an application and a configuration in a directory."""
 
-import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
-from prefork.control import ControlClient, ControlError
 from tests.support.changing_app import copy_app, rewrite, set_version
 from tests.support.load import Gate
 from tests.support.server import Server, Start
-from tests.support.waiting import PATIENCE
 
 # Python compiles a module anew if the second or the size of its source has changed (PEP 3147);
 # tests change it more often.
@@ -58,21 +55,6 @@ def gated(gate: Gate) -> str:
     return f"open({path!r}).read()"
 
 
-def ask(server: Server, command: str, **args: Any) -> dict[str, Any]:
-    """Sends a command over the control socket.  Raises ControlError with the server's reason."""
-    with contextlib.closing(ControlClient(server.control, PATIENCE)) as client:
-        return client.call(command, **args)
-
-
-def refusal(server: Server, command: str, **args: Any) -> str:
-    """The reason with which the server refuses a command."""
-    try:
-        answer = ask(server, command, **args)
-    except ControlError as error:
-        return str(error)
-    raise AssertionError(f"{command} was to fail: {answer}\n{server.log()}")
-
-
 SERVING = ("idle", "reading", "busy", "writing")
 """States of a worker that accepts connections."""
 
@@ -81,6 +63,6 @@ def pids(server: Server) -> dict[int, int]:
     """The workers that serve: pid by slot."""
     return {
         worker["slot"]: worker["pid"]
-        for worker in ask(server, "status")["workers"]
+        for worker in server.status()["workers"]
         if worker["state"] in SERVING
     }

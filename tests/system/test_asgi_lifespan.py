@@ -101,7 +101,7 @@ def test_a_reload_starts_the_new_one_before_the_old_one_shuts_down(
     start: Start, mode: Path
 ) -> None:
     server = serve(start, mode).wait_ready(1)
-    server.command("reload")
+    server.ask("reload")
     server.wait("worker exited")
     assert notes(mode) == ["startup", "startup", "shutdown", "exit"]
 

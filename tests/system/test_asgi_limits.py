@@ -407,7 +407,7 @@ def test_a_reload_hands_idle_connections_to_the_new_worker(start: Start) -> None
     for connection in connections:
         connection.request("GET", "/pid")
         connection.getresponse().read()
-    server.command("reload")
+    server.ask("reload")
     server.wait("worker exited")
     pid = str(server.ready_pids()[0]).encode()
     for connection in connections:
@@ -430,7 +430,7 @@ def test_a_reload_from_wsgi_to_asgi_and_back(start: Start, tmp_path: Path) -> No
     server = start(str(config), "--set", f"server.chdir={os.getcwd()}").wait_ready(2)
     for number, protocol in enumerate(("asgi", "wsgi", "asgi"), 2):
         write(protocol, kinds[protocol])
-        server.command("reload")
+        server.ask("reload")
         server.wait_settled(number)
         for _ in range(20):
             assert server.get("/pid")[0] == 200

@@ -151,11 +151,11 @@ def test_scale_and_signals_move_the_bounds_until_the_next_reload(start: Start) -
     server.signal(signal.SIGTTOU)
     server.wait("worker leaving")
     assert server.status()["bounds"] == {"min": 1, "max": 4, "spare": 1}
-    server.command("scale", "3")
+    server.ask("scale", count=3)
     server.wait("worker ready", 4)
     assert server.status()["bounds"] == {"min": 3, "max": 3, "spare": 1}
     assert server.status()["target"] == 3
-    server.command("reload")
+    server.ask("reload")
     assert server.status()["bounds"] == {"min": 1, "max": 4, "spare": 1}
 
 

@@ -65,7 +65,7 @@ def test_callbacks_run_once_at_each_orderly_end(
     pid = int(server.get("/")[1])
     match end:
         case "reload":
-            server.command("reload")
+            server.ask("reload")
         case "TTOU":
             server.signal(signal.SIGTTOU)
             pid = server.wait("worker exited")["pid"]
@@ -112,7 +112,7 @@ def test_a_callback_that_fails_is_logged_and_keeps_no_other_from_running(
     server.expected_errors.add("exit callback failed")
     pid = int(server.get("/fails_in_c")[1])
     assert int(server.get("/fails")[1]) == pid
-    server.command("reload")
+    server.ask("reload")
     event = server.wait("exit callback failed", pid=pid)
     in_c = server.wait("exit callback failed", 2, pid=pid)
     assert in_c["callback"] == "close"
@@ -129,7 +129,7 @@ def test_a_callback_that_hangs_is_named_and_bounded(start: Start, tmp_path: Path
         *(start, tmp_path, "--workers", "1", "--set", "workers.graceful_timeout=2")
     ).wait_ready(1)
     pid = int(server.get("/hangs")[1])
-    server.command("reload")
+    server.ask("reload")
     event = server.wait("worker waits for its end", pid=pid)
     assert "in hangs" in event["traceback"]
     assert "worker_end.py" not in event["traceback"]

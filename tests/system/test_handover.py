@@ -275,7 +275,7 @@ def test_a_kept_connection_outlives_reloads(start: Start, gate: Gate) -> None:
         half.arrived()
         for number in (2, 3):
             former = set(server.worker_pids())
-            server.command("reload")
+            server.ask("reload")
             for pid in former:
                 server.wait("worker exited", pid=pid)
             for connection in idle:
@@ -287,7 +287,7 @@ def test_a_kept_connection_outlives_reloads(start: Start, gate: Gate) -> None:
         busy.send(gate.target)
         gate.arrived()
         former = set(server.worker_pids())
-        server.command("reload")
+        server.ask("reload")
         assert int(server.get("/pid")[1]) not in former  # their successors are at work
         gate.open()
         answer = busy.receive()
@@ -302,7 +302,7 @@ def test_a_kept_connection_outlives_an_upgrade(start: Start) -> None:
     server = start(APP, "--workers", "2", *PATIENT).wait_ready(2)
     with Kept(server.port, count=3) as kept:
         former = set(server.worker_pids())
-        server.command("upgrade")
+        server.ask("upgrade")
         for pid in former:
             server.wait("worker exited", pid=pid)
         for connection in kept.mine:

@@ -12,7 +12,6 @@ import pytest
 
 from tests.support.commands import run_prefork
 from tests.support.server import Server, Start
-from tests.support.site import ask
 from tests.support.waiting import until
 
 APP = "tests.apps.hostile:app"
@@ -33,7 +32,7 @@ def plain(text: str) -> bool:
 
 def serves(server: Server) -> None:
     """The master answers, and so does a worker."""
-    assert len(ask(server, "status")["workers"]) == 2
+    assert len(server.status()["workers"]) == 2
     assert server.get("/")[0] == 200
 
 
@@ -70,7 +69,7 @@ def test_a_zygote_that_is_taken_over_cannot_shrink_the_memory_that_the_master_re
     """The application tries when it is imported; the master would die of SIGBUS."""
     server = start(APP, "--workers", "2", "--set", "workers.preload=true").wait_ready(2)
     serves(server)
-    server.command("reload")
+    server.ask("reload")
     serves(server)
 
 
@@ -92,7 +91,7 @@ def test_stacks_are_text_and_nothing_that_a_worker_does_blocks_them(
 ) -> None:
     server = start(APP, "--workers", "2", "--set", f"workers.preload={preload}").wait_ready(2)
     spoiled = attack(server, "stacks=1")
-    [slot] = [w["slot"] for w in ask(server, "status")["workers"] if w["pid"] == spoiled]
+    [slot] = [w["slot"] for w in server.status()["workers"] if w["pid"] == spoiled]
     for _ in range(3):
         shown = server.command("status", "--stack", str(slot))
         assert plain(shown.stdout)

@@ -2,7 +2,6 @@
 
 import _imp
 import ast
-import json
 import os
 import signal
 import subprocess
@@ -149,12 +148,12 @@ def test_a_server_imports_nothing_from_the_working_directory(trap: Trap, start: 
     site = str(trap.site / "site.toml")
     server = start(site, "--set", "workers.preload=true", cwd=trap.path).wait_ready(1)
     assert server.get()[1] == b"ok"
-    server.command("reload")
+    server.ask("reload")
     server.signal(signal.SIGUSR2)
     server.wait("upgraded")
     server.wait_settled(3)
     assert server.get()[1] == b"ok"
-    assert json.loads(server.command("status", "--json").stdout)
+    assert server.status()
     server.stop()
     assert not trap.marked()
 

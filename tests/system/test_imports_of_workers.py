@@ -131,6 +131,6 @@ def test_nor_with_tls_and_syslog(start: Start, tmp_path: Path) -> None:
 
         before = present()
         scrape("text/plain")(server)
-        server.command("reload")
+        server.ask("reload")
         renewed(server)
         assert present() ^ before == set()

@@ -224,7 +224,7 @@ def test_systemds_sockets_are_chosen_by_name(start: Start, passed: list[socket.s
 def test_systemds_sockets_survive_a_reload(start: Start, passed: list[socket.socket]) -> None:
     web, admin = map(name_of, passed)
     server = from_systemd(start, passed, "systemd:web", "systemd:admin").wait_ready(2)
-    server.command("reload")
+    server.ask("reload")
     serves(server.wait_ready(2, generation=2), web, admin)
 
 

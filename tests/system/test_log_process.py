@@ -77,7 +77,7 @@ def test_a_worker_of_another_user_cannot_empty_the_log_files(
                     os.kill(pid, signal.SIGKILL)
                 server.wait("worker ready", 4)
             elif round_ == 1:
-                server.command("upgrade")
+                server.ask("upgrade")
         server.expected_errors = {"worker died"}
         until_logged(lines, expected)
         assert "log process" not in server.log()
@@ -162,7 +162,7 @@ def test_files_are_reopened_by_the_process(start: Start, tmp_path: Path) -> None
         server.get(f"/before/{number}")
     until(lambda: sum(logged(lines).values()) == 4, "the first lines")
     lines.rename(old)
-    server.command("reopen")
+    server.ask("reopen")
     until(lines.exists, "a new file")
     for number in range(4):
         assert server.get(f"/after/{number}?empty=1") == (200, b"0 0")

@@ -399,8 +399,8 @@ def test_a_full_disk_costs_no_request(start: Start, key: str) -> None:
         with Connection(port) as connection:
             assert connection.ask(path).status == code
     server.expected_errors.add("application failed")
-    server.command("reload")
-    server.command("reopen")
+    server.ask("reload")
+    server.ask("reopen")
     with Connection(port) as connection:
         assert connection.ask("/pid").status == 200
     server.stop()

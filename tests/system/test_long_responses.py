@@ -209,7 +209,7 @@ def test_a_call_that_works_between_two_waits_goes_on_over_a_reload(start: Start)
     (old,) = server.worker_pids()
     with SlowClient(server, f"/works?n={PIECES}") as client:
         client.take(1 << 20)
-        server.command("reload")
+        server.ask("reload")
         stays(server, old)
         assert client.take_rest() == WHOLE
     server.wait("worker exited", pid=old)
@@ -225,7 +225,7 @@ def test_a_download_over_tls_goes_on_over_a_reload(
     (old,) = server.worker_pids()
     with SlowClient(server, "/large.bin", tls=authority.client()) as client:
         client.take(1 << 20)
-        server.command("reload")
+        server.ask("reload")
         stays(server, old)
         assert client.take_rest() == WHOLE
     server.wait("worker exited", pid=old)
@@ -241,7 +241,7 @@ def test_an_upload_goes_on_over_a_reload_and_has_its_call(start: Start) -> None:
         until(
             lambda: workers(server, 1)[0]["state"] == "reading", "the worker has begun to read it"
         )
-        server.command("reload")
+        server.ask("reload")
         stays(server, old)
         client.sock.sendall(bytes(200_000))
         assert client.take_rest() == whole(b"400000")
@@ -254,7 +254,7 @@ def test_a_client_keeps_an_old_worker_for_drain_timeout_at_most(start: Start, si
     (old,) = server.worker_pids()
     with SlowClient(server, "/large.bin") as client:
         client.take(1024)
-        server.command("reload")
+        server.ask("reload")
         server.wait("worker stays for its clients", pid=old, clients=1)
         killed = server.wait("worker killed", pid=old)
         reason = "still there 3 s after the order to leave (workers.drain_timeout)"
@@ -270,7 +270,7 @@ def test_an_application_that_is_stuck_keeps_no_old_worker(start: Start, tmp_path
     with SlowClient(server, f"/stuck?n=200&fifo={gate.path}") as client:
         client.take(1024)
         gate.arrived()
-        server.command("reload")
+        server.ask("reload")
         server.expected_errors.add("worker died")
         server.wait("worker killed", pid=old)
     assert server.find("worker stays for its clients") == []
@@ -293,7 +293,7 @@ def test_an_application_that_is_stuck_in_a_thread_cuts_no_download_of_another(
     ):
         client.take(1 << 20)
         gate.arrived()
-        server.command("reload")
+        server.ask("reload")
         server.wait("worker stays for its clients", pid=old)
         server.expected_errors |= {"request timed out", "worker died"}
         stuck.take_rest()
@@ -311,7 +311,7 @@ def test_a_stop_has_its_bound_whatever_clients_do(start: Start, site: Path, relo
     with SlowClient(server, "/large.bin") as client:
         client.take(1024)
         if reloaded:
-            server.command("reload")
+            server.ask("reload")
             server.wait("worker stays for its clients")
         stopping = server.start_command("stop")
         stopping.communicate()

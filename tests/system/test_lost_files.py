@@ -100,7 +100,7 @@ def test_a_pidfile_that_was_removed_is_made_anew_and_still_locked(
     second = start(APP, "--set", f"process.pidfile={path}")
     assert second.wait_exit() == 1
     assert "is locked by process" in "".join(second.other)
-    server.command("upgrade")
+    server.ask("upgrade")
     server.stop()
     assert not path.exists()
 
@@ -109,10 +109,10 @@ def test_a_control_socket_that_was_removed_is_made_anew(server: Server) -> None:
     server.control.unlink()
     server.wait("file made anew", path=str(server.control))
     assert mode(server.control) == 0o600
-    server.command("reload")
+    server.ask("reload")
     server.control.unlink()
     server.wait("file made anew", 2, path=str(server.control))
-    server.command("upgrade")
+    server.ask("upgrade")
     server.command("status")
 
 
@@ -122,7 +122,7 @@ def test_a_directory_that_was_removed(server: Server, run: Path) -> None:
     server.wait("file lost", path=str(run / "web"))
     assert "lost: listener" in server.command("status").stdout
     run.mkdir()
-    server.command("reload")  # it need not wait for the next attempt
+    server.ask("reload")  # it need not wait for the next attempt
     assert answers(run / "web")
     server.wait("file made anew", path=str(run / "pid"))
     assert server.status()["lost"] == []
@@ -159,6 +159,6 @@ def test_an_application_whose_new_code_fails_serves_on_without_the_socket(
     assert server.get("/")[0] == 200
     assert server.status()["lost"] == [f"listener {run}/web: it was removed"]
     module.write_text("from tests.apps.basic import app as app")
-    server.command("reload")
+    server.ask("reload")
     assert answers(run / "web")
     assert server.status()["lost"] == []

@@ -44,9 +44,9 @@ def test_the_server_uses_nothing_that_an_application_replaces(
         assert {status for status, _ in answers} == {200}
         assert slow.ask(upload[100_000:]).body.endswith(upload)
     assert "worker_loop.py" in server.command("status", "--stack", "0").stdout
-    server.command("reopen")
-    server.command("reload")
-    server.command("upgrade")
+    server.ask("reopen")
+    server.ask("reload")
+    server.ask("upgrade")
     assert server.get()[0] == 200
 
 

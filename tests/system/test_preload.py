@@ -221,7 +221,7 @@ def test_a_reload_brings_new_code_by_a_zygote_of_its_own(site: Site) -> None:
     server = site.start("--workers", "2", *PRELOAD).wait_ready(2)
     first = zygote(server).pid
     site.rewrite("two")
-    server.command("reload")
+    server.ask("reload")
     assert answer(server)["version"] == "two"
     assert zygote(server, generation=2).is_running()
     until(gone(first), "the end of the first zygote")
@@ -238,10 +238,10 @@ def test_a_reload_can_switch_preloading_on_and_off(site: Site, start: Start) -> 
     server = site.start(app=str(file)).wait_ready(2)
     assert not server.find("zygote ready")
     write("true")
-    server.command("reload")
+    server.ask("reload")
     only = zygote(server, generation=2).pid
     write("false")
-    server.command("reload")
+    server.ask("reload")
     until(gone(only), "the end of the zygote")
     assert len(server.find("zygote ready")) == 1
     assert answer(server)["parent"] == server.pid
@@ -309,7 +309,7 @@ def test_a_listener_that_a_reload_drops_is_not_kept_open_by_a_zygote(
 
     holds(3, zygote(server).pid)
     write()
-    server.command("reload")
+    server.ask("reload")
     holds(2, zygote(server, generation=2).pid)
     until(lambda: len(server.workers()) == 2, "the end of the old workers")
     for worker in server.workers():
@@ -435,9 +435,9 @@ def test_warmup_is_for_each_worker_and_can_fail_its_boot(site: Site) -> None:
 
 def test_many_workers_are_forked(site: Site) -> None:
     server = site.start("--workers", "2", *PRELOAD).wait_ready(2)
-    server.command("scale", "24")
+    server.ask("scale", count=24)
     server.wait("worker ready", 24)
-    server.command("scale", "2")
+    server.ask("scale", count=2)
     until(lambda: len(server.workers()) == 2, "two workers")
     assert len(site.notes("import")) == 1
 
@@ -448,7 +448,7 @@ def test_a_worker_of_a_zygote_reopens_its_logs(site: Site) -> None:
     server = site.start(*args).wait_ready(1)
     answer(server)
     access.rename(site.path / "access.log.1")
-    server.command("reopen")
+    server.ask("reopen")
     server.expected_errors.add("worker died")
     # A request that the old worker answers could not show what its successor has.
     os.kill(min(set(server.worker_pids())), signal.SIGKILL)
@@ -543,11 +543,11 @@ def test_reloads_leak_neither_descriptors_nor_zombies(site: Site) -> None:
     def settled() -> bool:
         return len(psutil.Process(server.pid).children()) == 3
 
-    server.command("reload")
+    server.ask("reload")
     until(settled, "the end of the old generation")
     before = _kinds(server.pid), _kinds(zygote(server, 2).pid)
     for number in range(3, 13):
-        server.command("reload")
+        server.ask("reload")
         server.wait("zygote ready", number)
         until(settled, "the end of the old generation")
     assert (_kinds(server.pid), _kinds(zygote(server, 12).pid)) == before
@@ -620,7 +620,7 @@ def test_a_process_that_the_import_forks_holds_no_listener(site: Site, start: St
         )
         assert listening(own.pid) == set()
         assert not any(name.startswith("socket") for name in links(own.pid).values())
-        server.command("reload")
+        server.ask("reload")
         # Its parent is gone; the master takes it in, and buries it.
         until(lambda: own.ppid() == server.pid, "its adoption")
     until(gone(own.pid), "its burial")

@@ -57,11 +57,11 @@ def test_a_client_that_leaves_does_not_end_the_worker(
 def test_it_stops_and_reloads_as_ever(changed: Server) -> None:
     assert changed.get("/pid")[0] == 200
     assert "worker_loop.py" in changed.command("status", "--stack", "0").stdout
-    changed.command("reopen")
+    changed.ask("reopen")
     changed.signal(signal.SIGHUP)
     changed.wait_settled(2)
     assert changed.get("/pid")[0] == 200
-    changed.command("upgrade")
+    changed.ask("upgrade")
     assert changed.get("/pid")[0] == 200
 
 
@@ -152,10 +152,10 @@ def test_a_reload_that_opens_other_logs_closes_nothing_of_the_server(
     server = start(str(file), default_format=True)
     log = tmp_path / "one.log"
     until(lambda: log.exists() and "generation settled" in log.read_text(), "the start")
-    server.command("reload")
+    server.ask("reload")
     file.write_text(f'{site}[log]\nerror = "two.log"\n')
-    server.command("reload")
-    server.command("upgrade")
+    server.ask("reload")
+    server.ask("upgrade")
     assert "error" not in (tmp_path / "two.log").read_text()
 
 
@@ -175,7 +175,7 @@ def test_an_application_may_close_what_the_server_was_started_with(
     os.close(reader)
     os.close(writer)
     server.wait_ready(1)
-    server.command("reload")
+    server.ask("reload")
 
 
 @pytest.mark.parametrize("preload", ["true", "false"])

@@ -71,7 +71,7 @@ def test_a_reload_may_bring_the_other_kind(start: Start, tmp_path: Path) -> None
     server = start("kinds:app", "--workers", "1", env=site(tmp_path, WSGI)).wait_ready(1)
     for text, body in ((ASGI, b"asgi"), (WSGI, b"wsgi")):
         site(tmp_path, text)
-        server.command("reload")
+        server.ask("reload")
         assert server.get("/")[1] == body
 
 

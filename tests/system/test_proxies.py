@@ -364,7 +364,7 @@ def test_a_connection_moves_when_its_header_was_read(start: Start, tmp_path: Pat
         asked(other)
         held.unlink()
         assert busy.answer().status == 200
-        server.command("reload")
+        server.ask("reload")
         for number in (1, 2):
             server.wait("worker exited", number)
         for client in clients:
@@ -452,7 +452,7 @@ def test_a_client_that_owes_a_header_waits_for_no_busy_worker_and_outlives_a_rel
             assert sock.recv(100) == b"('203.0.113.1', 4711)\n"
         for sock in both:
             sock.close()
-        server.command("reload")
+        server.ask("reload")
         for number in (1, 2):
             server.wait("worker exited", number)
         for sock in owing.values():

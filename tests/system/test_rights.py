@@ -67,8 +67,8 @@ def test_workers_drop_to_the_user_before_the_import(
     # They go on in new log files, and in a new generation.
     until(lambda: "GET / " in access.read_text(), "the request in the access log")
     access.rename(before)
-    server.command("reopen")
-    server.command("reload")
+    server.ask("reopen")
+    server.ask("reload")
     with talk_tls(server, authority.client()) as client:
         assert json.loads(client.ask(request()).body)["now"] == expected
     until(lambda: "GET / " in access.read_text(), "the request in the new access log")

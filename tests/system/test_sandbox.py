@@ -131,9 +131,9 @@ def test_workers_of_each_kind_are_confined(start: Start, place: Place, preload: 
         os.kill(pid, signal.SIGKILL)
     server.wait("worker ready", 4)
     all_hold()
-    server.command("reload")
+    server.ask("reload")
     all_hold()
-    server.command("upgrade")
+    server.ask("upgrade")
     all_hold()
     shown = server.command("status").stdout
     assert f"sandbox: no_new_privs, landlock {landlock.version()}, seccomp" in shown
@@ -179,7 +179,7 @@ def test_a_user_and_a_sandbox(start: Start, place: Place, preload: str) -> None:
     assert answer["threads"]["CapEff"] == ["0" * 16]
     until(lambda: "GET /" in access.read_text(), "the access log")
     access.unlink()
-    server.command("reopen")
+    server.ask("reopen")
 
     # The worker may not have heard of it when it takes the first of them.
     def logged_in_the_new_file() -> bool:
@@ -261,7 +261,7 @@ def test_what_the_kernel_lacks_is_logged_and_shown(
         for key in ("process.landlock", "process.seccomp"):
             assert server.wait("sandbox incomplete", key=key)["reason"]
         assert told(server, pid=server.pid)["now"]["unshare"] == "EINVAL"
-        server.command("reload")
+        server.ask("reload")
     assert len(server.find("sandbox incomplete")) == 6
     assert server.status()["sandbox"] == ["no_new_privs"]
 

@@ -6,7 +6,6 @@ import psutil
 import pytest
 
 from tests.support.server import Start
-from tests.support.site import ask
 from tests.support.waiting import PATIENCE, until
 
 APP = "tests.apps.scribbler:app"
@@ -21,7 +20,7 @@ def test_a_worker_that_scribbles_crashes_no_other(start: Start) -> None:
     page = f"http://{server.wait('metrics served')['address']}/metrics"
     for seed in range(4):
         server.get(f"/scribble?seed={seed}")
-        status = ask(server, "status")
+        status = server.status()
         assert len(status["workers"]) == 2
         assert all(abs(number) < 2**60 for number in _numbers(status))
         with urllib.request.urlopen(page, timeout=PATIENCE) as answer:
@@ -29,7 +28,7 @@ def test_a_worker_that_scribbles_crashes_no_other(start: Start) -> None:
         assert not {"nan", "inf", "-inf"} & {value.lower() for value in values}
     assert "\x1b" not in server.command("status").stdout
     # The numbers are handed over, and the dead counted.
-    server.command("upgrade")
+    server.ask("upgrade")
 
     # Who writes elsewhere is gone, and replaced; the others serve.
     server.expected_errors |= {"worker died"}

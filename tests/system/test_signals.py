@@ -485,7 +485,7 @@ def test_a_thousand_hups(start: Start, app: Path) -> None:
         server.signal(signal.SIGHUP)
     rewrite(app, app.read_text().replace('"one"', '"second"'))
     server.signal(signal.SIGHUP)
-    server.command("reload")  # waits for its own, which is the last
+    server.ask("reload")  # waits for its own, which is the last
     clients.wait_answers(5)
     clients.end()
     assert server.get("/") == (200, b"second")

@@ -79,6 +79,6 @@ def test_a_listener_that_was_passed_on_is_non_blocking_again_at_the_end(start: S
             APP, bind=(f"fd:{listener.fileno()}",), pass_fds=(listener.fileno(),)
         ).wait_ready(1)
         assert server.get("/")[0] == 200
-        server.command("upgrade")
+        server.ask("upgrade")
         server.stop()
         assert not os.get_blocking(listener.fileno())

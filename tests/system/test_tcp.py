@@ -232,7 +232,7 @@ def test_a_conversation_goes_on_over_a_reload(start: Start, threads: str, limit:
     (old,) = server.ready_pids()
     with server.connect() as sock:
         ask(sock, b"before\n")
-        server.command("reload")
+        server.ask("reload")
         server.wait("worker leaving", pid=old)
         for number in range(5):
             ask(sock, b"after %d\n" % number)
@@ -261,7 +261,7 @@ def test_a_handler_learns_that_its_worker_leaves(start: Start, threads: str, pre
     with server.connect() as sock:
         assert line(sock) == b"hello\n"
         ask(sock, b"before\n")
-        server.command("reload")
+        server.ask("reload")
         assert read_all(sock) == b"please connect again\n"
     with server.connect() as sock:
         assert line(sock) == b"hello\n"
@@ -274,7 +274,7 @@ def test_one_worker_that_leaves_does_not_set_the_notice_of_another(start: Start)
     assert line(first) == line(second) == b"hello\n"
     ask(first, b"first\n")
     ask(second, b"second\n")
-    server.command("scale", "1")
+    server.ask("scale", count=1)
     leaving = server.wait("worker leaving")["pid"]
     server.wait("worker exited", pid=leaving)
     rest = []

@@ -147,7 +147,7 @@ def test_ordered_to_leave_it_answers_what_its_threads_serve(
             connection.send(gate.target)
             shut.append(gate.arrived())
         (worker,) = server.workers()
-        server.command("reload")
+        server.ask("reload")
         server.wait("worker leaving", pid=worker.pid)
         assert int(server.get("/pid")[1]) != worker.pid  # its successor is at work
         for gate, connection in zip(shut, (one, other), strict=True):

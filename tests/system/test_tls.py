@@ -386,7 +386,7 @@ def test_a_reload_reads_certificates_anew_and_loses_no_connection(
     with talking(server, authority) as kept:
         assert kept.ask(request()).status == 200
         authority.issue("renewed.pem", "localhost")
-        server.command("reload")
+        server.ask("reload")
         with talking(server, authority) as client:
             assert isinstance(client.sock, ssl.SSLSocket)
             new = serial(client.sock)
@@ -414,7 +414,7 @@ def test_a_reload_reads_certificates_anew_and_loses_no_connection(
     path.unlink()
     # New code in the master reads them, too.
     authority.issue("renewed.pem", "localhost")
-    server.command("upgrade")
+    server.ask("upgrade")
     until(lambda: len(serials) == 3 or problems, "answers with each certificate")
     stop.set()
     asking.join(PATIENCE)

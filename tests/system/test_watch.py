@@ -167,7 +167,7 @@ def test_a_watcher_that_dies_is_reported_and_the_server_continues(site: Site) ->
     site.server.wait("watcher ended")
     until(lambda: not psutil.pid_exists(watcher.pid), "it is reaped")
     site.change("second")
-    site.server.command("reload")
+    site.server.ask("reload")
     site.server.wait_settled(2)
     assert site.server.get() == (200, b"second")
 

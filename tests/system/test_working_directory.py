@@ -79,9 +79,9 @@ def test_an_upgrade_after_the_directory_of_the_start_was_removed(
     (tmp_path / "site.toml").write_text(f'[server]\napp = "{APP}"\nchdir = "{ROOT}"\n')
     server = start(str(tmp_path / "site.toml"), cwd=here).wait_settled(1)
     shutil.rmtree(here)
-    server.command("upgrade")
-    server.command("reload")
-    server.command("upgrade")
+    server.ask("upgrade")
+    server.ask("reload")
+    server.ask("upgrade")
     assert server.get("/")[0] == 200
 
 
@@ -100,4 +100,4 @@ def test_an_upgrade_says_what_is_relative_to_the_removed_directory(
     assert server.get("/")[0] == 200
     here.mkdir()
     (here / "site.toml").write_text(f'[server]\napp = "{APP}"\n')
-    server.command("upgrade")
+    server.ask("upgrade")
