@@ -2,6 +2,7 @@
 
 import socket
 from contextlib import ExitStack
+from functools import partial
 from http.client import HTTPConnection
 
 import pytest
@@ -45,23 +46,42 @@ def full_server(start: Start, *more: str) -> Server:
     ).wait_ready(1)
 
 
-@pytest.mark.parametrize("attack", ATTACKS)
+METRICS = ("--set", "metrics.bind=127.0.0.2:0")
+
+
+def displaced(server: Server) -> float:
+    """How many connections have given way so far."""
+    port = int(server.wait("metrics served")["address"].rpartition(":")[2])
+    connection = HTTPConnection("127.0.0.2", port, timeout=PATIENCE)
+    connection.request("GET", "/metrics")
+    text = connection.getresponse().read().decode()
+    connection.close()
+    (line,) = [
+        line for line in text.splitlines() if line.startswith("prefork_connections_displaced")
+    ]
+    return float(line.split()[1])
+
+
 @pytest.mark.parametrize("threads", ["1", "3"])
-def test_another_address_is_served(start: Start, attack: str, threads: str) -> None:
-    server = full_server(start, "--threads", threads)
-    with Clients(server) as clients:
-        for _ in range(ROOM + 20):
-            clients.connect(9).send(ATTACKS[attack])
-        for number in (2, 3, 4):
-            good = clients.connect(number)
-            for _ in range(3):
-                assert good.ask(request("/pid")).status == 200
+def test_another_address_is_served(start: Start, threads: str) -> None:
+    server = full_server(start, "--threads", threads, *METRICS)
+    # Each attack comes from an address of its own.
+    for attacker, attack in enumerate(ATTACKS, 9):
+        before = displaced(server)
+        with Clients(server) as clients:
+            for _ in range(ROOM + 20):
+                clients.connect(attacker).send(ATTACKS[attack])
+            for number in (2, 3, 4):
+                good = clients.connect(number)
+                for _ in range(3):
+                    assert (attack, good.ask(request("/pid")).status) == (attack, 200)
+            until(partial(lambda count: displaced(server) > count, before), attack)
+        until(lambda: server.status()["workers"][0]["held"] == 0, f"the end of {attack}")
     event = server.wait("connections displaced")
     assert (event["peer"], event["limit"]) == ("127.0.0.9", ROOM)
 
 
-ASGI = {
-    **ATTACKS,
+WEBSOCKETS = {
     "websockets": (
         b"GET /echo HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -69,48 +89,40 @@ ASGI = {
 }
 
 
-@pytest.mark.parametrize("attack", ASGI)
-def test_another_address_is_served_by_an_asgi_application(start: Start, attack: str) -> None:
+@pytest.mark.parametrize(
+    ("app", "attacks"), [("async_basic", ATTACKS), ("asgi_websockets", WEBSOCKETS)]
+)
+def test_another_address_is_served_by_an_asgi_application(
+    start: Start, app: str, attacks: dict[str, bytes]
+) -> None:
     """Its calls begin before a body is there, and a WebSocket is one call."""
-    websockets = attack == "websockets"
-    app = f"tests.apps.{'asgi_websockets' if websockets else 'async_basic'}:app"
     server = start(
-        *(app, "--workers", "1", "--set", "server.protocol=asgi"),
+        *(f"tests.apps.{app}:app", "--workers", "1", "--set", "server.protocol=asgi", *METRICS),
         *settings("http", max_connections=ROOM, header_timeout=60, body_timeout=60),
     ).wait_ready(1)
-    with Clients(server) as clients:
-        for _ in range(ROOM):
-            clients.connect(9).send(ASGI[attack])
-        for number in range(2, 12):
-            if number != 9:
-                assert clients.connect(number).ask(request("/pid")).status == 200
-        for _ in range(5):
-            clients.connect(9).send(ASGI[attack])
+    for attacker, attack in enumerate(attacks, 20):
+        before = displaced(server)
+        with Clients(server) as clients:
+            for _ in range(ROOM):
+                clients.connect(attacker).send(attacks[attack])
+            for number in range(2, 11):
+                answer = clients.connect(number).ask(request("/pid"))
+                assert (attack, answer.status) == (attack, 200)
+            until(partial(lambda count: displaced(server) > count, before), attack)
+        until(lambda: server.status()["workers"][0]["held"] == 0, f"the end of {attack}")
     assert server.wait("connections displaced")["limit"] == ROOM
 
 
 def test_the_metric_counts_and_outlives_the_worker(start: Start) -> None:
-    server = full_server(start, "--set", "metrics.bind=127.0.0.2:0")
-    port = int(server.wait("metrics served")["address"].rpartition(":")[2])
-
-    def displaced() -> float:
-        connection = HTTPConnection("127.0.0.2", port, timeout=PATIENCE)
-        connection.request("GET", "/metrics")
-        text = connection.getresponse().read().decode()
-        connection.close()
-        (line,) = [
-            line for line in text.splitlines() if line.startswith("prefork_connections_displaced")
-        ]
-        return float(line.split()[1])
-
+    server = full_server(start, *METRICS)
     with Clients(server) as clients:
         for _ in range(ROOM + 7):
             clients.connect(9).send(ATTACKS["unfinished bodies"])
-        until(lambda: displaced() == 7, "the metric shows all of them")
+        until(lambda: displaced(server) == 7, "the metric shows all of them")
         server.expected_errors = {"worker died"}
         server.workers()[0].kill()
         server.wait("worker ready", 2)
-        assert displaced() == 7
+        assert displaced(server) == 7
 
 
 def test_a_client_that_sends_stays_while_others_of_its_address_do_not(start: Start) -> None:

@@ -44,6 +44,10 @@ def held(server: Server, clients: int, gate: Path) -> Iterator[list[socket.socke
         ]
 
 
+def all_busy(server: Server) -> bool:
+    return all(worker["state"] == "busy" for worker in server.status()["workers"])
+
+
 def answers(clients: list[socket.socket], gate: Path) -> set[bytes]:
     """Opens the gate; the process ids that the clients are told."""
     gate.touch()
@@ -64,6 +68,7 @@ def test_it_grows_from_one_to_the_most_under_slow_requests_and_shrinks_back(
         # Steps of 1, 2, ...: more than one came at a time.
         assert len(targets(server)) < 3 or targets(server) == [2, 3, 4]
         assert server.status()["target"] == 4
+        until(lambda: all_busy(server), "each has a request")
         assert len(answers(clients, tmp_path / "gate")) == 4
     server.wait("pool resized", workers=1)
     assert targets(server)[-3:] == [3, 2, 1]

@@ -54,28 +54,35 @@ def ends(tmp_path: Path) -> Counter[tuple[str, int]]:
 
 
 @pytest.mark.parametrize("preload", ["false", "true"])
-@pytest.mark.parametrize("end", ["reload", "TTOU", "max_requests", "TERM", "INT"])
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 def test_callbacks_run_once_at_each_orderly_end(
-    start: Start, tmp_path: Path, end: str, preload: str
+    start: Start, tmp_path: Path, stop: signal.Signals, preload: str
 ) -> None:
-    settings = ["--set", f"workers.preload={preload}"]
-    if end == "max_requests":
-        settings += ["--set", "workers.max_requests=1"]
+    settings = ["--set", f"workers.preload={preload}", "--set", "workers.max_requests=2"]
     server = traced(start, tmp_path, "--workers", "2", *settings).wait_ready(2)
+
+    def ended(pid: int, end: str) -> None:
+        server.wait("worker exited", pid=pid)
+        found = ends(tmp_path)
+        assert (end, found["tool", pid], found["application", pid]) == (end, 1, 1)
+
+    old = server.ready_pids()
+    assert int(server.get("/")[1]) in old
+    server.ask("reload")
+    for pid in old:
+        ended(pid, "reload")
+
+    server.wait_settled(2).signal(signal.SIGTTOU)
+    ended(server.wait("worker exited", generation=2)["pid"], "TTOU")
+
+    assert server.get("/") == server.get("/")  # by the worker that is left, at its limit
+    pid = server.wait("worker to be recycled")["pid"]
+    ended(pid, "max_requests")
+
     pid = int(server.get("/")[1])
-    match end:
-        case "reload":
-            server.ask("reload")
-        case "TTOU":
-            server.signal(signal.SIGTTOU)
-            pid = server.wait("worker exited")["pid"]
-        case "max_requests":
-            server.wait("worker to be recycled")
-        case _:
-            server.expected_errors.add("worker exited")  # the same
-            server.signal(signal.Signals[f"SIG{end}"])
-    server.wait("worker exited", pid=pid)
-    assert ends(tmp_path)["tool", pid] == ends(tmp_path)["application", pid] == 1
+    server.expected_errors.add("worker exited")  # at INT
+    server.signal(stop)
+    ended(pid, stop.name)
     server.stop()
     workers = {event["pid"] for event in server.find("worker ready")}
     expected = {("application", worker) for worker in workers}

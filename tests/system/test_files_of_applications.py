@@ -6,18 +6,26 @@ import gzip
 import os
 import platform
 import random
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 
 from tests.apps.files import KINDS
 from tests.support.raw_http import Raw, request, talk
-from tests.support.server import Start
+from tests.support.server import Server, Start, servers
 
 FILES = "tests.apps.files:app"
 SIZES = [0, 100, 40_000, 3_000_000]
 """Empty; sent with the head; sent by the kernel; more than the kernel takes at once."""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: Any) -> Iterator[Server]:
+    for start in servers(tmp_path_factory.mktemp("files")):
+        yield start(FILES, "--workers", "1").wait_ready(1)
 
 
 def path_for(kind: str, size: int, tmp: Path) -> Path:
@@ -28,8 +36,7 @@ def path_for(kind: str, size: int, tmp: Path) -> Path:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_the_wrapper_sends_what_read_gives(start: Start, tmp_path: Path, size: int) -> None:
-    server = start(FILES, "--workers", "1").wait_ready(1)
+def test_the_wrapper_sends_what_read_gives(server: Server, tmp_path: Path, size: int) -> None:
     with talk(server) as client:
         for kind in KINDS:
             asked = f"?kind={quote(kind)}&path={path_for(kind, size, tmp_path)}"
@@ -42,19 +49,17 @@ def test_the_wrapper_sends_what_read_gives(start: Start, tmp_path: Path, size: i
 
 @pytest.mark.parametrize("path", ["/proc/cpuinfo", "/sys/devices/system/cpu/online", "/dev/null"])
 @pytest.mark.parametrize("kind", ["raw", "buffered"])
-def test_a_file_that_is_made_while_it_is_read(start: Start, path: str, kind: str) -> None:
+def test_a_file_that_is_made_while_it_is_read(server: Server, path: str, kind: str) -> None:
     if not os.path.exists(path):
         pytest.skip(f"there is no {path}")
-    server = start(FILES, "--workers", "1").wait_ready(1)
     with talk(server) as client:
         answer = client.ask(request(f"/wrap?kind={kind}&path={path}"))
         assert answer.body == client.ask(request(f"/read?kind={kind}&path={path}")).body
         assert bool(answer.body) == (path != "/dev/null")
 
 
-def test_a_plain_file_has_its_length(start: Start, tmp_path: Path) -> None:
+def test_a_plain_file_has_its_length(server: Server, tmp_path: Path) -> None:
     """So the kernel sends it: what is read has none."""
-    server = start(FILES, "--workers", "1").wait_ready(1)
     path = path_for("raw", 40_000, tmp_path)
     with talk(server) as client:
         for kind in ("raw", "buffered"):
@@ -83,8 +88,7 @@ def test_a_file_is_sent_if_the_kernel_refuses_sendfile(
         assert slow.ask(request(f"/wrap?path={path}")).body == path.read_bytes()
 
 
-def test_a_file_that_shrinks_while_it_is_sent_is_logged(start: Start, tmp_path: Path) -> None:
-    server = start(FILES, "--workers", "1").wait_ready(1)
+def test_a_file_that_shrinks_while_it_is_sent_is_logged(server: Server, tmp_path: Path) -> None:
     path = path_for("raw", 30_000_000, tmp_path)
     with talk(server, receive_buffer=4096) as client:
         client.send(request(f"/wrap?path={path}"))
@@ -105,21 +109,20 @@ def is_reset(client: Raw) -> bool:
     return False
 
 
-@pytest.mark.parametrize("how", ["raise", "kill", "hang", "end"])
-def test_over_http_1_0_a_response_that_breaks_off_is_no_whole_one(start: Start, how: str) -> None:
+def test_over_http_1_0_a_response_that_breaks_off_is_no_whole_one(start: Start) -> None:
     """Its end is the end of the connection, so that has to be a reset."""
     limits = ("--set", "workers.request_timeout=1", "--set", "workers.graceful_timeout=2")
     server = start(FILES, "--workers", "1", *limits).wait_ready(1)
     server.expected_errors |= {"application failed", "worker died", "request timed out"}
-    with talk(server) as client:
-        client.send(request(f"/half?how={how}", version="HTTP/1.0"))
-        assert client.line() == "HTTP/1.1 200 OK"
-        assert is_reset(client) == (how != "end")
+    for how in ("end", "raise", "kill", "hang"):
+        with talk(server) as client:
+            client.send(request(f"/half?how={how}", version="HTTP/1.0"))
+            assert client.line() == "HTTP/1.1 200 OK"
+            assert (how, is_reset(client)) == (how, how != "end")
 
 
-def test_over_http_1_0_a_whole_response_ends_with_a_close(start: Start) -> None:
+def test_over_http_1_0_a_whole_response_ends_with_a_close(server: Server) -> None:
     """Also a long one, of which the kernel has bytes for the client when the connection ends."""
-    server = start(FILES, "--workers", "1").wait_ready(1)
     with talk(server, receive_buffer=4096) as client:
         answer = client.ask(request("/big?n=20000000", version="HTTP/1.0"))
         assert len(answer.body) == 20_000_000 // 65536 * 65536

@@ -2,8 +2,10 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import psutil
 import pytest
@@ -11,20 +13,21 @@ import pytest
 from tests.support.commands import ROOT
 from tests.support.passable import passable
 from tests.support.raw_http import request, talk
-from tests.support.server import Server, Start
+from tests.support.server import Server, Start, servers
 from tests.support.waiting import PATIENCE, until
 
 CHANGES = "tests.apps.process_wide:app"
 
 
-@pytest.fixture(params=["import", "request"])
-def changed(request: pytest.FixtureRequest, start: Start) -> Server:
+@pytest.fixture(scope="module", params=["import", "request"])
+def changed(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[Server]:
     """A server whose application sets a default timeout of sockets, and SIGPIPE to its default."""
-    return start(
-        *(CHANGES, "--workers", "1", "--set", "workers.preload=true"),
-        *("--set", "log.access=stderr"),
-        env={"CHANGE": request.param},
-    ).wait_ready(1)
+    for start in servers(tmp_path_factory.mktemp("changed")):
+        yield start(
+            *(CHANGES, "--workers", "1", "--set", "workers.preload=true"),
+            *("--set", "log.access=stderr"),
+            env={"CHANGE": request.param},
+        ).wait_ready(1)
 
 
 def test_an_upload_may_pause_for_longer_than_the_default_timeout(changed: Server) -> None:

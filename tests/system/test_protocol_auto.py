@@ -42,37 +42,40 @@ def site(tmp_path: Path, text: str) -> dict[str, str]:
     return {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
+CASES = [
+    (WSGI, "kinds:app", b"wsgi"),
+    (ASGI, "kinds", b"asgi"),
+    (WSGI, "kinds", b"wsgi"),
+    (FACTORY, "kinds:make()", b"asgi"),
+    (ASGI, "kinds:app", b"asgi"),
+    (STARLETTE, "kinds:app", b"asgi"),
+]
+
+
 @pytest.mark.parametrize("preload", ["true", "false"])
-@pytest.mark.parametrize(
-    ("text", "target", "body"),
-    [
-        (WSGI, "kinds:app", b"wsgi"),
-        (WSGI, "kinds", b"wsgi"),
-        (ASGI, "kinds:app", b"asgi"),
-        (ASGI, "kinds", b"asgi"),
-        (FACTORY, "kinds:make()", b"asgi"),
-        (STARLETTE, "kinds:app", b"asgi"),
-    ],
-)
-def test_it_is_served(
-    start: Start, tmp_path: Path, preload: str, text: str, target: str, body: bytes
+@pytest.mark.parametrize("first", [0, 1, 3], ids=["WSGI", "ASGI", "factory"])
+def test_it_is_served_from_the_start_or_from_a_reload_that_brings_the_other_kind(
+    start: Start, tmp_path: Path, preload: str, first: int
 ) -> None:
-    server = start(
-        *(target, "--workers", "2", "--set", f"workers.preload={preload}"),
-        env=site(tmp_path, text),
-    ).wait_ready(2)
-    assert server.get("/")[1] == body
-    server.signal(signal.SIGTTIN)  # a worker that is forked when the protocol is known
-    server.wait_ready(3)
-    assert server.get("/")[1] == body
+    file = tmp_path / "site.toml"
 
+    def write(text: str, target: str) -> dict[str, str]:
+        file.write_text(f'[server]\napp = "{target}"\n[workers]\ncount = 2\npreload = {preload}\n')
+        return site(tmp_path, text)
 
-def test_a_reload_may_bring_the_other_kind(start: Start, tmp_path: Path) -> None:
-    server = start("kinds:app", "--workers", "1", env=site(tmp_path, WSGI)).wait_ready(1)
-    for text, body in ((ASGI, b"asgi"), (WSGI, b"wsgi")):
-        site(tmp_path, text)
-        server.ask("reload")
-        assert server.get("/")[1] == body
+    # The whole way from one kind to the other and back is gone once for each way to preload.
+    cases = CASES if first == 0 else CASES[first : first + 1]
+    for number, (text, target, body) in enumerate(cases, 1):
+        env = write(text, target)
+        if number == 1:
+            server = start(str(file), env=env).wait_ready(2)
+        else:
+            server.ask("reload")
+            server.wait_settled(number)
+        assert (target, server.get("/")[1]) == (target, body)
+        server.signal(signal.SIGTTIN)  # a worker that is forked when the protocol is known
+        server.wait("worker ready", 3, generation=number)
+        assert (target, server.get("/")[1]) == (target, body)
 
 
 @pytest.mark.parametrize(

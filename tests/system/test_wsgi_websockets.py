@@ -2,13 +2,14 @@
 
 import signal
 import socket
+from collections.abc import Iterator
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
 from tests.support.raw_http import Raw
-from tests.support.server import Server, Start
+from tests.support.server import Server, Start, servers
 from tests.support.waiting import PATIENCE, until
 from tests.support.websocket_client import HANDSHAKE
 from tests.support.websocket_client import websocket as client
@@ -17,9 +18,10 @@ from tests.support.websocket_frames import client_frame
 APP = "tests.apps.wsgi_websockets:app"
 
 
-@pytest.fixture
-def server(start: Start) -> Server:
-    return serve(start)
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    for start in servers(tmp_path_factory.mktemp("websockets")):
+        yield serve(start)
 
 
 def serve(start: Start, *more: str, workers: int = 1) -> Server:
@@ -128,7 +130,7 @@ def test_a_client_that_is_gone_leaves_nothing(server: Server) -> None:
         assert Raw(sock).ask(HANDSHAKE % b"/echo").status == 101
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     until(lambda: server.status()["workers"][0]["held"] == 0)
-    assert server.status()["workers"][0]["websockets"] == 0
+    until(lambda: server.status()["workers"][0]["websockets"] == 0)
 
 
 @pytest.mark.parametrize("reload", [True, False], ids=["reload", "stop"])
