@@ -90,6 +90,7 @@ class AsgiCall(AsgiResponse):
         *("_arrived", "_body", "_compressor", "_cut", "_drained", "_given", "_leaving"),
         *("_listened", "_owner", "_started", "_stream", "at_work_since", "began", "cancelled"),
         *("connection", "expired", "over", "slot", "status", "task", "waited", "waits_since"),
+        "_waiting",
     )
 
     def __init__(
@@ -134,6 +135,7 @@ class AsgiCall(AsgiResponse):
         self._stream = False  # of events: silence is no fault of the application
         self._arrived: list[asyncio.Future[None]] = []
         self._drained: list[asyncio.Future[None]] = []
+        self._waiting = 0  # tasks that wait for the client; one that is woken has to run first
 
     async def run(self, application: AsgiApplication, scope: Scope) -> None:
         """The task: calls the application, and sees to it that the client gets an answer."""
@@ -214,7 +216,7 @@ class AsgiCall(AsgiResponse):
     def waits_for_client(self, now: float, limit: float) -> bool:
         """The application waits until its client takes or sends more, or has done so most of its
         time: between two waits it is at work for a moment, shorter than `limit` seconds."""
-        if self._drained or (self._arrived and not self._given):
+        if self._waiting:
             return True
         return now - limit < self.at_work_since <= now and self.waited * 2 >= now - self.began
 
@@ -485,13 +487,16 @@ class AsgiCall(AsgiResponse):
         # is awaited beside the work.
         client = waiters is self._drained or not self._given
         if client:
+            self._waiting += 1
             self._owner.pause(self)
         try:
             self._owner.settle(self.connection)
             await waiter
         finally:
-            if client and not self.over:
-                self._work_goes_on()
+            if client:
+                self._waiting -= 1
+                if not self.over:
+                    self._work_goes_on()
             if waiter in waiters:
                 waiters.remove(waiter)
 

@@ -1,0 +1,43 @@
+"""A call of an ASGI application, as its worker looks at it."""
+
+import asyncio
+from math import inf
+from time import monotonic
+from unittest.mock import Mock
+
+from prefork.http.request import Request
+from prefork.worker.service.asgi_call import AsgiCall
+
+
+def test_a_call_that_is_woken_waits_for_its_client_until_its_task_has_run() -> None:
+    """A look in between finds it neither late nor at work: it is not cancelled at a stop."""
+
+    async def run() -> None:
+        owner = Mock(loop=asyncio.get_running_loop())
+        connection = Mock(unsent=b"full", broken=False, left=False, closing=False)
+        connection.offer.return_value = 0
+        request = Request({}, b"GET /", True, True, None, None)
+        call = AsgiCall(owner, connection, request, monotonic() - 10, None)
+        owner.pause.side_effect = lambda call: setattr(call, "at_work_since", inf)
+        owner.resume.side_effect = lambda call: setattr(call, "at_work_since", monotonic())
+
+        def waits() -> bool:
+            return call.waits_for_client(monotonic(), 60)
+
+        await call.send({"type": "http.response.start", "status": 200, "headers": []})
+        assert not waits()
+        piece = {"type": "http.response.body", "body": b"x" * 100_000, "more_body": True}
+        sending = asyncio.create_task(call.send(piece))
+        while not (owner.pause.called or sending.done()):
+            await asyncio.sleep(0)
+        assert waits()
+        connection.offer.side_effect = lambda view, _: len(view)
+        connection.flush.side_effect = lambda: setattr(connection, "unsent", None)
+        call.ready(monotonic())
+        assert not owner.resume.called
+        assert waits()
+        await sending
+        assert owner.resume.called
+        assert not waits()
+
+    asyncio.run(run())
