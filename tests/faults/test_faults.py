@@ -398,8 +398,8 @@ def test_a_wall_clock_that_leaps_ends_nothing(start: Start, tmp_path: Path) -> N
 
 def test_a_master_that_stood_still_kills_no_worker_for_it(start: Start, tmp_path: Path) -> None:
     """Longer than every timeout: a request, a boot, and the time to leave end meanwhile."""
-    site = Site(tmp_path / "site", count=2, boot_timeout=1)
-    site.configure(workers={"request_timeout": 1, "graceful_timeout": 1})
+    site = Site(tmp_path / "site", count=2, boot_timeout=2)
+    site.configure(workers={"request_timeout": 2, "graceful_timeout": 2})
     site.say("one", last=f"from {APP.replace(':', ' import ')}")
     server = site.start(start)
     retiring, late, boot = (Gate(tmp_path / name) for name in ("retiring", "late", "boot"))
@@ -410,7 +410,7 @@ def test_a_master_that_stood_still_kills_no_worker_for_it(start: Start, tmp_path
             worker["pid"] for worker in server.status()["workers"] if worker["state"] == "busy"
         )
         site.say("two", first=gated(boot), last=f"from {APP.replace(':', ' import ')}")
-        os.kill(holder, signal.SIGTERM)  # it leaves once its request is done, within a second
+        os.kill(holder, signal.SIGTERM)  # it leaves once its request is done, within two seconds
         server.wait("worker leaving", pid=holder)
         boot.arrived()  # its successor
         second.send(late.target)
@@ -490,7 +490,7 @@ def test_workers_that_die_in_a_boot_leave_the_others_alone(
     start: Start, tmp_path: Path, phase: str
 ) -> None:
     """The server was ready once; then what its workers load breaks, and is repaired."""
-    site = Site(tmp_path / "site", count=3, boot_timeout=1, warmup=["/"])
+    site = Site(tmp_path / "site", count=3, boot_timeout=2, warmup=["/"])
     logging = site.place / "logging.json"
     good = json.dumps({"version": 1})
     logging.write_text(good)
