@@ -42,40 +42,42 @@ def site(tmp_path: Path, text: str) -> dict[str, str]:
     return {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-CASES = [
-    (WSGI, "kinds:app", b"wsgi"),
-    (ASGI, "kinds", b"asgi"),
-    (WSGI, "kinds", b"wsgi"),
-    (FACTORY, "kinds:make()", b"asgi"),
-    (ASGI, "kinds:app", b"asgi"),
-    (STARLETTE, "kinds:app", b"asgi"),
-]
+@pytest.mark.parametrize("preload", ["true", "false"])
+@pytest.mark.parametrize(
+    ("text", "target", "body"),
+    [
+        (WSGI, "kinds", b"wsgi"),
+        (ASGI, "kinds", b"asgi"),
+        (FACTORY, "kinds:make()", b"asgi"),
+    ],
+)
+def test_it_is_served(
+    start: Start, tmp_path: Path, preload: str, text: str, target: str, body: bytes
+) -> None:
+    server = start(
+        *(target, "--workers", "2", "--set", f"workers.preload={preload}"),
+        env=site(tmp_path, text),
+    ).wait_ready(2)
+    assert server.get("/")[1] == body
+    server.signal(signal.SIGTTIN)  # a worker that is forked when the protocol is known
+    server.wait_ready(3)
+    assert server.get("/")[1] == body
 
 
 @pytest.mark.parametrize("preload", ["true", "false"])
-@pytest.mark.parametrize("first", [0, 1, 3], ids=["WSGI", "ASGI", "factory"])
-def test_it_is_served_from_the_start_or_from_a_reload_that_brings_the_other_kind(
-    start: Start, tmp_path: Path, preload: str, first: int
-) -> None:
-    file = tmp_path / "site.toml"
-
-    def write(text: str, target: str) -> dict[str, str]:
-        file.write_text(f'[server]\napp = "{target}"\n[workers]\ncount = 2\npreload = {preload}\n')
-        return site(tmp_path, text)
-
-    # The whole way from one kind to the other and back is gone once for each way to preload.
-    cases = CASES if first == 0 else CASES[first : first + 1]
-    for number, (text, target, body) in enumerate(cases, 1):
-        env = write(text, target)
-        if number == 1:
-            server = start(str(file), env=env).wait_ready(2)
-        else:
-            server.ask("reload")
-            server.wait_settled(number)
-        assert (target, server.get("/")[1]) == (target, body)
-        server.signal(signal.SIGTTIN)  # a worker that is forked when the protocol is known
-        server.wait("worker ready", 3, generation=number)
-        assert (target, server.get("/")[1]) == (target, body)
+def test_a_reload_may_bring_the_other_kind(start: Start, tmp_path: Path, preload: str) -> None:
+    options = ("--workers", "1", "--set", f"workers.preload={preload}")
+    server = start("kinds:app", *options, env=site(tmp_path, WSGI)).wait_ready(1)
+    assert server.get("/")[1] == b"wsgi"
+    for generation, (text, body) in enumerate(
+        ((ASGI, b"asgi"), (WSGI, b"wsgi"), (STARLETTE, b"asgi")), 2
+    ):
+        site(tmp_path, text)
+        server.ask("reload")
+        assert (generation, server.get("/")[1]) == (generation, body)
+        server.signal(signal.SIGTTIN)
+        server.wait("worker ready", 2, generation=generation)
+        assert (generation, server.get("/")[1]) == (generation, body)
 
 
 @pytest.mark.parametrize(
