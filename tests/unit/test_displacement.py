@@ -146,6 +146,15 @@ def test_a_ranking_serves_many_and_is_not_kept_for_long() -> None:
     assert not full.displacement.ranked
 
 
+def test_a_ranking_of_connections_that_have_ended_keeps_nobody_out() -> None:
+    """One attack is over, and another one fills the worker within the second."""
+    full = Full(*several(20, "first"))
+    assert full.comes("new")
+    full.members = several(20, "second")
+    assert full.comes("new")
+    assert full.ended == ["first0", "second0"]
+
+
 def test_a_worker_in_which_all_are_served_is_not_ranked_again_and_again() -> None:
     members = several(50, "many", rate=None)  # type: ignore[arg-type]
     full = Full(*members)

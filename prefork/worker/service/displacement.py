@@ -95,8 +95,19 @@ class Displacement(Generic[H]):
         now: monotonic seconds.  members: all connections.  parked: those that wait for their
         client.  end: closes one; returns False if another thread has it.
         """
-        if now >= self._until or (not self.ranked and now >= self._again):
-            self._rank(now, list(members), list(parked))
+        if now < self._until and self._end_next(holder, end):
+            return True
+        # Those that were ranked have gone on or have ended, and others may give way by now.
+        if now < self._again:
+            return False
+        self._rank(now, list(members), list(parked))
+        if self._end_next(holder, end):
+            return True
+        self._again = now + _PAUSE * self._counts.total()
+        return False
+
+    def _end_next(self, holder: str, end: Callable[[H], bool]) -> bool:
+        """Ends the first of those ranked that may be; False if there is none."""
         place = 0
         own = bool(holder) and self._counts[holder] >= self._allowed
         while place < len(self.ranked):
@@ -136,4 +147,3 @@ class Displacement(Generic[H]):
         most = min(max(len(members) // 8, _LEAST), _MOST)
         self.ranked = nsmallest(most, found, key=_order)
         self._until = now + _LONGEST
-        self._again = now if self.ranked else now + _PAUSE * len(members)
