@@ -4,6 +4,7 @@ import os
 import re
 import socket
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from urllib.request import urlopen
@@ -12,7 +13,7 @@ import pytest
 
 from tests.support.processes import links, listener_inode
 from tests.support.raw_http import talk
-from tests.support.server import Server, Start
+from tests.support.server import Server, Start, servers
 from tests.support.sockets import read_all
 from tests.support.waiting import until
 from tests.support.websocket_client import raw_websocket, server_frame
@@ -69,12 +70,24 @@ def is_blocking(server: Server) -> bool:
     return not int(fields[fields.index("flags:") + 1], 8) & os.O_NONBLOCK
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """With the default settings, for all tests that leave it as it was.
+
+    At its end it must have logged no failure: to give a client that has left no response is none.
+    """
+    for start in servers(tmp_path_factory.mktemp("limits")):
+        yield serve(start)
+
+
 # Clients.
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
-def test_a_client_that_leaves_is_noticed_by_receive(start: Start, tmp_path: Path, how: str) -> None:
-    server, file = serve(start), tmp_path / "file"
+def test_a_client_that_leaves_is_noticed_by_receive(
+    server: Server, tmp_path: Path, how: str
+) -> None:
+    file = tmp_path / "file"
     sock = server.connect()
     if how == "reset":
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
@@ -82,30 +95,29 @@ def test_a_client_that_leaves_is_noticed_by_receive(start: Start, tmp_path: Path
     there(file, ".begun")
     sock.close()
     there(file, ".left")
-    server.stop()  # to give no response is no failure then
 
 
 def test_a_client_that_leaves_behind_its_next_request_is_noticed(
-    start: Start, tmp_path: Path
+    server: Server, tmp_path: Path
 ) -> None:
-    server, file = serve(start), tmp_path / "file"
+    file = tmp_path / "file"
     with server.connect() as sock:
         sock.sendall(get(f"/await-leaving?path={file}") + get("/pid"))
         there(file, ".begun")
     there(file, ".left")
 
 
-def test_send_fails_if_the_client_has_left(start: Start, tmp_path: Path) -> None:
+def test_send_fails_if_the_client_has_left(server: Server, tmp_path: Path) -> None:
     """And that is no failure of the application."""
-    server, file = serve(start), tmp_path / "file"
+    file = tmp_path / "file"
     with server.connect() as sock:
         sock.sendall(get(f"/endless?path={file}"))
         assert sock.recv(100)
     there(file, ".left")
 
 
-def test_a_client_that_does_not_read_stops_the_application(start: Start, tmp_path: Path) -> None:
-    server, file = serve(start), tmp_path / "file"
+def test_a_client_that_does_not_read_stops_the_application(server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "file"
     with talk(server, receive_buffer=4096) as raw:
         raw.send(get(f"/endless?path={file}"))
         there(file, ".sent")
@@ -122,8 +134,7 @@ def test_a_client_that_does_not_read_stops_the_application(start: Start, tmp_pat
         assert server.get("/pid")[0] == 200
 
 
-def test_a_client_that_half_closes_gets_its_response(start: Start) -> None:
-    server = serve(start)
+def test_a_client_that_half_closes_gets_its_response(server: Server) -> None:
     with server.connect() as sock:
         sock.sendall(get("/sleep?s=0.05"))
         sock.shutdown(socket.SHUT_WR)

@@ -70,7 +70,7 @@ STEPS: dict[str, Callable[[Server], object]] = {
     "status": lambda server: server.status(),
     "scrape": scrape("text/plain"),
     "scrape of OpenMetrics": scrape("application/openmetrics-text"),
-    "status --stack": lambda server: server.ask("stack", slot=0),
+    "status --stack": lambda server: server.ask("stack", slot=min(pids(server))),
     "scale": lambda server: server.ask("scale", count=1),
     "a bad command": lambda server: server.refusal("scale", count=0),
     "reopen": lambda server: server.ask("reopen"),

@@ -3,6 +3,7 @@ and at a reload what only waits for its client goes on."""
 
 import os
 import signal
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -39,28 +40,35 @@ def workers(server: Server, generation: int) -> list[dict[str, Any]]:
     return [worker for worker in server.status()["workers"] if worker["generation"] == generation]
 
 
-def waits_for_client(server: Server, seconds: float) -> bool:
-    """Whether a call has run for so long, and waits for its client now."""
-    return any(
+def waiting_for_clients(server: Server, seconds: float) -> int:
+    """How many calls have run for so long, and wait for their client now."""
+    return sum(
         call["waiting"] and call["elapsed"] > seconds
         for worker in server.status()["workers"]
         for call in worker["calls"]
     )
 
 
-@pytest.mark.parametrize("path", ["/generated", "/written", "/wrapped", "/whole", "/asgi"])
-def test_a_response_is_not_cut_because_its_client_is_slow(start: Start, path: str) -> None:
+@pytest.mark.parametrize("protocol", ["wsgi", "asgi"])
+def test_a_response_is_not_cut_because_its_client_is_slow(start: Start, protocol: str) -> None:
+    """Each has a worker for itself."""
     limits = settings(workers__request_timeout=1, workers__slow_request=0.5)
-    app = APP
-    if path == "/asgi":
-        app = ASGI
+    app, paths = APP, ["/generated", "/written", "/wrapped", "/whole"]
+    if protocol == "asgi":
+        app, paths = ASGI, ["/asgi"]
         limits += settings(server__protocol="asgi")
-    server = start(app, "--workers", "1", *limits, *LITTLE_ROOM).wait_ready(1)
-    with SlowClient(server, f"{path}?n={PIECES}") as client:
-        client.take(1 << 20)
-        until(lambda: waits_for_client(server, 2.5), "the call waits for its client")
-        assert "waits for its client" in server.command("status").stdout
-        assert client.take_rest() == WHOLE
+    count = len(paths)
+    server = start(app, "--workers", str(count), *limits, *LITTLE_ROOM).wait_ready(count)
+    with ExitStack() as stack:
+        clients = {
+            path: stack.enter_context(SlowClient(server, f"{path}?n={PIECES}")) for path in paths
+        }
+        for client in clients.values():
+            client.take(1 << 20)
+        until(lambda: waiting_for_clients(server, 2.5) == count, "the calls wait for their clients")
+        assert server.command("status").stdout.count("waits for its client") == count
+        for path, client in clients.items():
+            assert (path, client.take_rest()) == (path, WHOLE)
     assert server.find("request timed out") == server.find("slow request") == []
 
 
@@ -125,7 +133,7 @@ def test_a_slow_upload_that_is_streamed_is_not_the_applications_time(start: Star
     server = start(APP, "--workers", "1", *limits).wait_ready(1)
     with SlowClient(server, "/received", method="POST", head="Content-Length: 2000\r\n") as client:
         client.sock.sendall(bytes(1000))
-        until(lambda: waits_for_client(server, 2.5), "the call waits for its client")
+        until(lambda: waiting_for_clients(server, 2.5), "the call waits for its client")
         client.sock.sendall(bytes(1000))
         assert client.take_rest() == whole(b"2000")
     assert server.find("request timed out") == []

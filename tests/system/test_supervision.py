@@ -325,23 +325,20 @@ def test_an_application_that_exits_at_import(start: Start) -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "words"),
+    ("target", "said"),
     [
-        ("tests.apps.nowhere:app", ("'tests.apps.nowhere'", "server.pythonpath")),
-        ("nowhere_at_all:app", ("'nowhere_at_all'", "server.pythonpath")),
-        ("tests.apps.basic:ap", ("has no 'ap'", "did you mean 'app'?")),
-        ("tests.apps.basic:PIECE", ("tests.apps.basic.PIECE is int, which is not callable",)),
-        ("tests.apps.basic:ROUTES()", ("tests.apps.basic.ROUTES is dict, which is not callable",)),
+        ("tests.apps.basic:ap", "has no 'ap'; did you mean 'app'?"),
+        ("tests.apps.basic:PIECE", "tests.apps.basic.PIECE is int, which is not callable"),
     ],
 )
 def test_a_target_that_leads_nowhere_is_reported_in_one_line(
-    start: Start, target: str, words: tuple[str, ...]
+    start: Start, target: str, said: str
 ) -> None:
+    """`tests/unit/test_application_loader.py` has the others."""
     why = failed_boot(start(target, "--workers", "2", *DEBUG), workers=2)
     assert why.startswith(f"{target}: ")
     assert "\n" not in why
-    for part in words:
-        assert part in why
+    assert said in why
 
 
 def test_an_application_that_hangs_at_import(start: Start) -> None:

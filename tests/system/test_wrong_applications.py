@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.server import Start
+from tests.support.server import Server, Start
 
 WSGI = "def app(environ, start_response):\n    start_response('200 OK', [])\n    return [b'fine']\n"
 WRONG = {
@@ -15,22 +15,30 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("problem", WRONG)
-def test_it_fails_the_boot_and_a_reload(start: Start, tmp_path: Path, problem: str) -> None:
+def wsgi(start: Start, tmp_path: Path) -> Server:
+    env = {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+    return start("wrong_site:app", "--set", "server.protocol=wsgi", "--workers", "1", env=env)
+
+
+def test_it_fails_a_reload(start: Start, tmp_path: Path) -> None:
     site = tmp_path / "wrong_site.py"
     site.write_text(WSGI)
-    wsgi = ("--set", "server.protocol=wsgi")
-    server = start("wrong_site:app", *wsgi, "--workers", "1", env={"PYTHONPATH": str(tmp_path)})
-    server.wait_ready(1)
+    server = wsgi(start, tmp_path).wait_ready(1)
     server.expected_errors |= {"reload failed", "worker failed to boot"}
-    site.write_text(WRONG[problem] + "# longer, so that no old bytecode is taken for it\n")
-    server.signal(signal.SIGHUP)
-    assert problem in server.wait("reload failed")["reason"]
-    assert server.get("/")[1] == b"fine"
-    second = start("wrong_site:app", *wsgi, "--workers", "1", env={"PYTHONPATH": str(tmp_path)})
-    second.expected_errors |= {"first boot failed", "worker failed to boot"}
-    assert second.wait_exit() == 3
-    assert problem in second.log()
+    for number, (problem, source) in enumerate(WRONG.items(), 1):
+        site.write_text(source)
+        server.signal(signal.SIGHUP)
+        assert problem in server.wait("reload failed", number)["reason"]
+        assert (problem, server.get("/")[1]) == (problem, b"fine")
+
+
+@pytest.mark.parametrize("problem", WRONG)
+def test_it_fails_the_boot(start: Start, tmp_path: Path, problem: str) -> None:
+    (tmp_path / "wrong_site.py").write_text(WRONG[problem])
+    server = wsgi(start, tmp_path)
+    server.expected_errors |= {"first boot failed", "worker failed to boot"}
+    assert server.wait_exit() == 3
+    assert problem in server.log()
 
 
 def test_print_before_a_fork_is_shown_once(start: Start, tmp_path: Path) -> None:

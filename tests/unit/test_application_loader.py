@@ -1,12 +1,14 @@
-"""What is no WSGI application is refused when it is loaded."""
+"""What is no WSGI application, no TCP handler or not there is refused when it is loaded."""
 
 import functools
+import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from prefork.apps.application_loader import LoadError, _check_application
+from prefork.apps.application_loader import LoadError, _check_application, _check_handler, find
+from tests.apps import tcp_apps
 
 
 def wsgi(environ: Any, start_response: Any) -> Any: ...
@@ -91,3 +93,39 @@ def one(request: Any) -> Any: ...
 def test_others_are_refused(application: Callable[..., Any], problem: str) -> None:
     with pytest.raises(LoadError, match=problem):
         _check_application("site:app", application)
+
+
+@pytest.mark.parametrize(
+    ("handler", "problem"),
+    [
+        ("coroutine", "this is an `async def`"),
+        ("async_generator", "this is an `async def`"),
+        ("async_callable", "this is an `async def`"),
+        ("generator", "this one has a `yield`"),
+        ("factory", "called with (sock, address), and this takes () -> object"),
+        ("of_environ", "called with (sock, address), and this takes (environ: object)"),
+    ],
+)
+def test_what_cannot_be_a_tcp_handler_is_refused(handler: str, problem: str) -> None:
+    with pytest.raises(LoadError, match=re.escape(problem)):
+        _check_handler("site:handler", getattr(tcp_apps, handler))
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("tests.apps.nowhere:app", ("'tests.apps.nowhere'", "server.pythonpath")),
+        ("nowhere_at_all:app", ("'nowhere_at_all'", "server.pythonpath")),
+        ("tests.apps.basic:ap", ("has no 'ap'", "did you mean 'app'?")),
+        ("tests.apps.basic:PIECE()", ("tests.apps.basic.PIECE is int, which is not callable",)),
+        ("tests.apps.basic:ROUTES()", ("tests.apps.basic.ROUTES is dict, which is not callable",)),
+    ],
+)
+def test_a_target_that_leads_nowhere_is_one_line(target: str, words: tuple[str, ...]) -> None:
+    with pytest.raises(LoadError) as refused:
+        find(target)
+    why = str(refused.value)
+    assert why.startswith(f"{target}: ")
+    assert "\n" not in why
+    for part in words:
+        assert part in why
