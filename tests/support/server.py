@@ -112,9 +112,9 @@ class Server:
             )
         return found[count - 1]
 
-    def wait_ready(self, workers: int, generation: int = 1) -> "Server":
-        """Waits until `workers` workers of a generation are ready."""
-        self.wait("worker ready", workers, generation=generation)
+    def wait_ready(self, workers: int) -> "Server":
+        """Waits until `workers` workers of the first generation are ready."""
+        self.wait("worker ready", workers, generation=1)
         return self
 
     def wait_settled(self, generation: int) -> "Server":

@@ -225,7 +225,7 @@ def test_systemds_sockets_survive_a_reload(start: Start, passed: list[socket.soc
     web, admin = map(name_of, passed)
     server = from_systemd(start, passed, "systemd:web", "systemd:admin").wait_ready(2)
     server.ask("reload")
-    serves(server.wait_ready(2, generation=2), web, admin)
+    serves(server.wait_settled(2), web, admin)
 
 
 def test_several_kinds_at_once(start: Start, tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_winch_lets_the_workers_go_and_hup_brings_them_back(start: Start) -> Non
         waiting.send("/", close=True)
         waiting.arrived()
         server.signal(signal.SIGHUP)
-        server.wait_ready(2, generation=2)
+        server.wait_settled(2)
         told = json.loads(waiting.receive().body)
     assert told["generation"] == 2
 
