@@ -49,6 +49,7 @@ class PathLoad:
         one_shot: int,
         kept: int = 0,
         path: str = "/big?n=3000",
+        method: str = "GET",
         right: Collection[bytes] = (BODY,),
         begin: Callable[[], None] = lambda: None,
         eager: bool = False,
@@ -67,7 +68,9 @@ class PathLoad:
         self.failures: Counter[str] = Counter()
         self.refused = 0
         """Clients that ended because there was no listener."""
-        self._head = f"GET {path} HTTP/1.1\r\nHost: test\r\n".encode()
+        self._head = f"{method} {path} HTTP/1.1\r\nHost: test\r\n".encode()
+        if method == "POST":
+            self._head += b"Content-Length: 0\r\n"
         self._connect = connect
         self._over = threading.Event()
         self._some = threading.Condition()
