@@ -14,6 +14,7 @@ from prefork.http.request import Environ, Request
 from prefork.http.response_head import (
     JOINED,
     Headers,
+    body_size,
     compose,
     early_hints,
     error,
@@ -371,7 +372,9 @@ class WsgiResponse(CallOutcome):
             if not over:
                 out.break_off()
         elif not out.broken:
-            out.send(request.marked(error(status, reason, method=request.method)))
+            answer = error(status, reason, method=request.method)
+            self.sent = body_size(answer)
+            out.send(request.marked(answer))
 
 
 def errors_stream() -> IO[str]:

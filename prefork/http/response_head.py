@@ -344,6 +344,11 @@ def error(status: int, reason: str, *, method: str = "GET", headers: Headers = (
     return head.data if method == "HEAD" else head.data + body
 
 
+def body_size(response: bytes) -> int:
+    """The bytes behind the head of a whole response."""
+    return len(response) - response.index(b"\r\n\r\n") - 4
+
+
 def too_long(length: int) -> str:
     """The error of an application whose body has more bytes than its Content-Length."""
     return f"the body is longer than its Content-Length of {length}"

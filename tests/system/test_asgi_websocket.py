@@ -258,8 +258,9 @@ def test_lines_of_the_access_log(start: Start, tmp_path: Path) -> None:
     with server.connect() as sock:
         assert Raw(sock).ask((HANDSHAKE % b"/echo").replace(b"==", b"")).status == 400
     until(lambda: log.read_text().count("\n") == 3)
-    statuses = [json.loads(line)["status"] for line in log.read_text().splitlines()]
-    assert statuses == [101, 403, 400]
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["status"] for line in lines] == [101, 403, 400]
+    assert lines[1]["size"] == len("403 Forbidden: the application refuses the WebSocket\n")
 
 
 # The end

@@ -213,6 +213,32 @@ def test_an_access_log_line_in_json(start: Start, tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("app", "path"),
+    [(BASIC, "/error"), ("tests.apps.async_basic:app", "/fail")],
+    ids=["wsgi", "asgi"],
+)
+def test_answers_of_the_server_for_the_application_have_their_size(
+    start: Start, tmp_path: Path, app: str, path: str
+) -> None:
+    log, held = tmp_path / "log", tmp_path / "held"
+    server = start(
+        *(app, "--workers", "1", "--set", f"log.access={log}"),
+        *("--set", "workers.request_timeout=1"),
+    ).wait_ready(1)
+    server.expected_errors = {"application failed", "request timed out"}
+    asked = [(path, 500), (f"/hold?path={held}", 504)]
+    sizes = []
+    for uri, status in asked:
+        answered, body = server.get(uri)
+        assert (answered, body[:3]) == (status, str(status).encode())
+        sizes.append((str(status), str(len(body))))
+    held.unlink()
+    server.stop()
+    found = [COMMON.match(line) for line in log.read_text().splitlines()]
+    assert [(each["status"], each["size"]) for each in found if each] == sizes
+
+
 @pytest.mark.parametrize("threads", [1, 4])
 def test_twenty_rotations_under_load_lose_and_tear_no_line(
     start: Start, tmp_path: Path, threads: int

@@ -21,7 +21,7 @@ from prefork.compiled import native
 from prefork.http.head_rules import Reject
 from prefork.http.reader import Peer, RequestReader, State
 from prefork.http.request import Environ, Request
-from prefork.http.response_head import CONTINUE, error
+from prefork.http.response_head import CONTINUE, body_size, error
 from prefork.http.response_sink import CallOutcome
 from prefork.http.streamed_body import StreamedBody
 from prefork.scoreboard import ThreadRecord
@@ -140,8 +140,8 @@ class HttpConnection(ResponseWriter):
         self._lingering: LingeringClose | None = None
         self.served = 0
         """Requests that were answered, or are being."""
-        self.expired = False
-        """Its request was given up, and answered without the application."""
+        self.expired: int | None = None
+        """Its request was given up: the bytes of body of the 504, or 0 if a response had begun."""
         self.refusal: RefusedRequest | None = None
         """Its last request was refused, and the service has not noted that yet."""
         self.closing = False
@@ -521,14 +521,16 @@ class HttpConnection(ResponseWriter):
         # Still racy: a thread that is switched away after it has seen that nothing was sent, and
         # before it sets the mark.
         started, self._started = self._started, True
+        size = 0
         with contextlib.suppress(OSError):
             if not started:
                 answer = error(504, "the application took too long", method=request.method)
+                size = body_size(answer)
                 self.sock.send(request.marked(answer), _DONTWAIT | socket.MSG_NOSIGNAL)
             elif self._ends_with_close:
                 linux.reset_connection(self.fd)  # a shutdown would be the end of a whole response
             self.sock.shutdown(socket.SHUT_RDWR)
-        self.broken = self.expired = True
+        self.broken, self.expired = True, size
         return request
 
     # The next state.
@@ -625,8 +627,7 @@ class HttpConnection(ResponseWriter):
         self.send(answer)
 
     def _note_refusal(self, status: int, reason: str, answer: bytes) -> None:
-        size = len(answer) - answer.index(b"\r\n\r\n") - 4
-        self.refusal = RefusedRequest(status, reason, size, self.reader.line)
+        self.refusal = RefusedRequest(status, reason, body_size(answer), self.reader.line)
 
     def _linger(self, now: float) -> ConnectionState:
         """The last response is sent; a client that still sends must not be reset by our close."""

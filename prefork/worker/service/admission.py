@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 
 from prefork import logs
 from prefork.http.head_rules import Reject
-from prefork.http.response_head import error
+from prefork.http.response_head import body_size, error
 from prefork.unpatched import RLock
 from prefork.worker.service.displacement import Displacement, HeldConnection
 
@@ -187,8 +187,7 @@ def refuse(sock: socket.SocketType, problem: Reject, *, tls: bool) -> tuple[int,
                 data = sock.recv(_READ, socket.MSG_DONTWAIT)
             answer = error(problem.status, problem.reason, headers=problem.headers)
             sock.send(answer, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-            size = len(answer) - answer.index(b"\r\n\r\n") - 4
-            answered = size, data.lstrip(b"\r\n").partition(b"\n")[0]
+            answered = body_size(answer), data.lstrip(b"\r\n").partition(b"\n")[0]
             sock.shutdown(socket.SHUT_WR)
     sock.close()
     return answered

@@ -22,7 +22,7 @@ from prefork.apps.asgi_response import AsgiResponse, Message, MisusedProtocol, e
 from prefork.http.asgi_scope import Scope
 from prefork.http.head_rules import Reject
 from prefork.http.request import Request
-from prefork.http.response_head import error
+from prefork.http.response_head import body_size, error
 from prefork.http.streamed_body import StreamedBody
 from prefork.unpatched import os
 from prefork.worker.protocol.asgi_connection import AsgiConnection
@@ -226,13 +226,12 @@ class AsgiCall(AsgiResponse):
         One that awaits the end of its client is told of that, and cancelled if it goes on: Django
         would leave the task of its view running, with its connections of databases.
         """
-        connection, request = self.connection, self.request
+        connection = self.connection
         listens = self._listened and bool(self._arrived)
         if not self.over:
             self.expired = True
             if not self._started and not connection.broken:
-                answer = error(504, "the application took too long", method=request.method)
-                connection.send(request.marked(answer))
+                self._answer(504, "the application took too long")
             else:
                 connection.break_off()
             self.give_up(504)
@@ -254,12 +253,17 @@ class AsgiCall(AsgiResponse):
         problem = body.problem
         if problem is not None and not self._started and not self.over:
             # The server answers, whatever the application makes of it.
-            request = self.request
-            answer = error(problem.status, problem.reason, method=request.method)
-            self.connection.send(request.marked(answer))
+            self._answer(problem.status, problem.reason)
             self._owner.refused(problem)
             self.give_up(problem.status)
         wake_all(self._arrived)
+
+    def _answer(self, status: int, reason: str) -> None:
+        """The server answers for the application."""
+        request = self.request
+        answer = error(status, reason, method=request.method)
+        self.sent = body_size(answer)
+        self.connection.send(request.marked(answer))
 
     def give_up(self, status: int) -> None:
         """The request was answered, or cut, by the server: the application sends nothing more."""
@@ -538,7 +542,7 @@ class AsgiCall(AsgiResponse):
             if self.cancelled:
                 status, reason = 503, "the server stops"
             self.status = status
-            connection.send(request.marked(error(status, reason, method=request.method)))
+            self._answer(status, reason)
         else:
             connection.break_off()
         self._end(last=True)

@@ -27,7 +27,7 @@ from prefork.apps.asgi_response import AsgiResponse, Message, MisusedProtocol, t
 from prefork.config import Websocket
 from prefork.http.asgi_scope import Scope
 from prefork.http.request import Request
-from prefork.http.response_head import error
+from prefork.http.response_head import body_size, error
 from prefork.websocket.close_codes import (
     ABNORMAL,
     GOING_AWAY,
@@ -304,10 +304,9 @@ class AsgiWebsocket:
         """The application takes too long to accept it: answers 504, and cancels the task."""
         if self._state is _CONNECTING or self._state is _DENYING:
             self.expired = True
-            connection, request = self.connection, self.request
+            connection = self.connection
             if self._state is _CONNECTING and not connection.broken:
-                answer = error(504, "the application took too long", method=request.method)
-                connection.send(request.marked(answer))
+                self._answer(504, "the application took too long")
             else:
                 connection.break_off()
             self.status = 504
@@ -506,8 +505,7 @@ class AsgiWebsocket:
             self._close(code, message.get("reason") or "")
         elif kind == "websocket.close" and state is _CONNECTING:
             self.status = 403
-            answer = error(403, "the application refuses the WebSocket")
-            self.connection.send(self.request.marked(answer))
+            self._answer(403, "the application refuses the WebSocket")
             self._disconnect = _disconnect(ABNORMAL, "")
             self._finish()
         elif kind == "websocket.http.response.start" and state is _CONNECTING:
@@ -622,6 +620,13 @@ class AsgiWebsocket:
         self._sender.wake()
         self._owner.settle(self.connection)
 
+    def _answer(self, status: int, reason: str) -> None:
+        """The server answers the handshake for the application."""
+        request = self.request
+        answer = error(status, reason, method=request.method)
+        self._sender.sent = body_size(answer)
+        self.connection.send(request.marked(answer))
+
     def _finish(self) -> None:
         """Nothing more is sent, and the connection ends."""
         if self._state is _OVER:
@@ -650,8 +655,7 @@ class AsgiWebsocket:
         BaseException.with_traceback(problem, None)  # whatever its class makes of it
         if self._state is _CONNECTING or (self._state is _DENYING and not self.sent):
             if not connection.broken:
-                answer = error(500, "the application failed", method=request.method)
-                connection.send(request.marked(answer))
+                self._answer(500, "the application failed")
             self._finish()
         elif self._state is _DENYING:
             connection.break_off()

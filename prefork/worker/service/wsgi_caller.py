@@ -89,8 +89,8 @@ class WsgiCaller(ApplicationCaller):
         response.ended = ended = monotonic()
         head, sent = response.head, response.sent
         status = head.code if head is not None else response.failure
-        if connection.expired:
-            status = 504
+        if connection.expired is not None:
+            status, sent = 504, connection.expired or sent
         if attended and connection.upgraded is not None and self._upgraded(connection):
             status, sent, response.last = 101, 0, True
             record.end_upgraded(ended)
