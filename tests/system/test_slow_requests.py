@@ -116,7 +116,7 @@ def test_a_server_that_stood_still_reports_no_slow_request(start: Start, tmp_pat
         server.signal(signal.SIGCONT)
         for count in (1, 2):  # at the second, a round has gone by in which it could look
             server.signal(signal.SIGUSR1)
-            server.wait("log files reopened", count)
+            server.wait("signal received", count, signal="SIGUSR1")
         worker.resume()
         gate.open()
         assert answer.result()[0] == 200
