@@ -88,6 +88,7 @@ def test_a_life_in_json(start: Start) -> None:
     server = start(BASIC, "--workers", "1").wait_ready(1)
     server.expected_errors.add("worker died")
     first = server.find("worker ready")[0]["pid"]
+    server.wait_settled(1)
     server.signal(signal.SIGHUP)
     second = server.wait("worker ready", generation=2)["pid"]
     server.wait("worker exited", pid=first)
@@ -127,6 +128,7 @@ def test_a_life_in_text_in_a_file(start: Start, tmp_path: Path) -> None:
         return pid
 
     first = wait("worker ready", 1)
+    wait("generation settled", 1)
     server.signal(signal.SIGHUP)
     second = wait("worker ready", 1, generation=2)
     wait("worker exited", 1, pid=first)
