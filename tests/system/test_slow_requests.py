@@ -76,7 +76,8 @@ def test_a_worker_that_runs_python_code_reports_it_without_a_signal(
 
 
 def test_at_the_timeout_the_stack_is_in_the_error(start: Start, tmp_path: Path) -> None:
-    limits = ("request_timeout=0.4", "graceful_timeout=0.4", "preload=true")
+    # A busy machine has two seconds to have the worker write its stacks before it is killed.
+    limits = ("request_timeout=0.4", "graceful_timeout=2", "preload=true")
     settings = [part for each in limits for part in ("--set", f"workers.{each}")]
     access = tmp_path / "access.log"
     settings += ["--set", f"log.access={access}", "--set", "log.access_format=common"]
