@@ -90,9 +90,11 @@ class _Content(NamedTuple):
     """All bytes of a small file."""
 
     data: bytes
-    stamp: _Stamp
+    inode: int
+    device: int
     changed: int
-    """Nanoseconds since 1970, by the clock of its file system (st_ctime)."""
+    """Nanoseconds since 1970, by the clock of its file system (st_ctime): whatever changes the file
+    changes this."""
     until: float
     """Monotonic seconds at which they are to be read again."""
 
@@ -185,7 +187,11 @@ class Site:
                 status = os.stat(known.path, follow_symlinks=self._follow_symlinks)
             except OSError:
                 return None
-            if status.st_ctime_ns == content.changed and _stamp(status) == content.stamp:
+            if (
+                status.st_ctime_ns == content.changed
+                and status.st_ino == content.inode
+                and status.st_dev == content.device
+            ):
                 return content.data
         return self._read(known, now)
 
@@ -215,7 +221,8 @@ class Site:
         if (known.in_root or self._follow_symlinks) and (
             time.time() - max(status.st_ctime, status.st_mtime) > _SETTLED
         ):
-            self._keep_content(known, _Content(data, known.stamp, status.st_ctime_ns, now + _FRESH))
+            found = (status.st_ino, status.st_dev, status.st_ctime_ns)
+            self._keep_content(known, _Content(data, *found, now + _FRESH))
         return data
 
     def _keep_content(self, known: "_Known", content: _Content) -> None:
