@@ -281,7 +281,7 @@ class HttpConnection(ResponseWriter):
                 outcome = call(self, request, record, now)
                 assert outcome is not None
                 now = outcome.ended
-                if body is not None or outcome.last or self.broken:
+                if body is not None or self.broken or (outcome.last and not reader.last):
                     self._end_call(request, outcome.sent, last=outcome.last)
                 else:
                     self.response_size = outcome.sent

@@ -120,7 +120,8 @@ class HttpService:
         name = peer_name(peer)
         profile = self._profiles[listener.number]
         sock = socket_of(fd)
-        problem = self._refused(profile.sharing_address(name), record)
+        holder = profile.sharing_address(name)
+        problem = self._refused(holder, record)
         if problem is not None:
             answer = refuse(sock, problem, tls=profile.tls)
             if answer is not None:
@@ -128,7 +129,7 @@ class HttpService:
                 self._refusals.note(name[0], refusal, record)
             return
         now = monotonic()
-        connection = self._add(sock, name, listener, now)
+        connection = self._add(sock, name, holder, listener, now)
         self._begin(connection, record, now)
         self._wait(connection, _CLOSED, record)
 
@@ -151,7 +152,8 @@ class HttpService:
             return
         now = monotonic()
         # The worker from which it comes has admitted it.
-        connection = self._add(socket_of(fd), message.client, listener, now)
+        holder = self._profiles[listener.number].sharing_address(message.client)
+        connection = self._add(socket_of(fd), message.client, holder, listener, now)
         request = connection.resume(message)
         self._begin(connection, record, now, request)
         idle = TABLE[connection.state].movable is Movable.EMPTY
@@ -161,7 +163,12 @@ class HttpService:
         self._wait(connection, _CLOSED, record)
 
     def _add(
-        self, sock: socket.SocketType, peer: Peer, listener: WorkerListener, now: float
+        self,
+        sock: socket.SocketType,
+        peer: Peer,
+        holder: str,
+        listener: WorkerListener,
+        now: float,
     ) -> HttpConnection:
         profile = self._profiles[listener.number]
         connection = profile.connect(sock, profile.environ, peer, self._rules, now)
@@ -169,7 +176,7 @@ class HttpService:
         connection.reader.heads = profile.heads
         connection.closing = self._last
         self._open.add(connection)
-        self._admission.note(profile.sharing_address(peer), connection)
+        self._admission.note(holder, connection)
         return connection
 
     def serve_ready(self, fd: int, events: int, record: ThreadRecord, now: float) -> float:
