@@ -28,7 +28,10 @@ class AsgiOption(NamedTuple):
 
 _T, _C, _L, _U = Fate.TRANSLATED, Fate.CHANGED, Fate.LOST, Fate.UNNEEDED
 
-_PREFIX = "let the proxy send X-Forwarded-Prefix, and name it in http.trusted_headers"
+_PREFIX = (
+    "let the proxy send X-Forwarded-Prefix, and name it in http.trusted_headers; or give it to the"
+    " application, as in FastAPI(root_path=...)"
+)
 _HTTP2 = "let the proxy in front (nginx, HAProxy) speak HTTP/2; it speaks HTTP/1.1 to prefork"
 _STATSD = "there is no statsd client; Prometheus reads [metrics]"
 _CIPHERS = "TLS 1.2 and 1.3 with the ciphers of Python's default context; see tls.min_version"

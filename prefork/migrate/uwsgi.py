@@ -77,6 +77,10 @@ def _application(move: UwsgiMove) -> None:
             document.lost(f"static-map = {item}", "static.mounts takes a prefix and a directory")
         else:
             mounts[prefix] = move.path(place)
+            document.changed(
+                f"static-map = {item}",
+                "a file that is not there is answered with 404; uWSGI asks the application for it",
+            )
     if mounts:
         document.set("static.mounts", mounts)
         if index := move.text("static-index"):

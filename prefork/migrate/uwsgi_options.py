@@ -42,7 +42,10 @@ OPTIONS: dict[str, UwsgiOption] = {
         "use the prefork of that environment, as in {value}/bin/prefork",
         ("virtualenv", "venv", "pyhome", "H"),
     ),
-    "static-map": UwsgiOption(_T, "static.mounts"),
+    "static-map": UwsgiOption(
+        _T,
+        "static.mounts; a file that is not there is 404, and the application is not asked for it",
+    ),
     "static-index": UwsgiOption(_T, "static.index"),
     # Addresses.
     "socket": UwsgiOption(

@@ -121,6 +121,13 @@ def test_a_file_that_is_mapped_is_lost() -> None:
     assert any("static-map" in entry for entry in migrate(gather(["m.ini"], {})).report.lost)
 
 
+def test_a_map_of_a_directory_does_not_fall_back_to_the_application() -> None:
+    Path("m.ini").write_text("[uwsgi]\nmodule = m\nstatic-map = /static=/srv/static\n")
+    document = migrate(gather(["m.ini"], {}))
+    assert document.settings["static.mounts"].value == {"/static/": "/srv/static"}
+    assert any("= /static=/srv/static: a file that" in each for each in document.report.changed)
+
+
 def test_monkey_patching_is_not_needed() -> None:
     Path("m.ini").write_text("[uwsgi]\nmodule = m\ngevent = 9\ngevent-monkey-patch = true\n")
     report = migrate(gather(["m.ini"], {})).report
