@@ -289,7 +289,8 @@ def test_an_application_that_is_stuck_in_a_thread_cuts_no_download_of_another(
     start: Start, site: Path, tmp_path: Path
 ) -> None:
     gate = Gate(tmp_path / "gate")
-    limits = settings(workers__graceful_timeout=1, workers__request_timeout=2)
+    # More than a reload takes on a busy machine.
+    limits = settings(workers__graceful_timeout=1, workers__request_timeout=4)
     server = start(
         *(APP, "--workers", "1", "--threads", "4", *limits),
         *("--set", f'static.mounts={{"/static/" = "{site}"}}'),
