@@ -1,6 +1,7 @@
 """`prefork serve`: run a server in the foreground."""
 
 import os
+import re
 import sys
 from typing import Any
 
@@ -13,15 +14,17 @@ _OTHERS = {
     "--factory": "write the factory with its parentheses: module:factory()",
     "--uds": "use --bind unix:PATH",
     "--fd": "use --bind fd:N",
+    **dict.fromkeys(("--http", "--http-socket", "--socket"), "use --bind ADDRESS"),
+    **dict.fromkeys(("--module", "--wsgi-file"), "the application is TARGET, as module:callable"),
     "-k": "an ASGI application is recognized; a WSGI application that waits a lot has --threads N",
     "-c": "the configuration file is TARGET; `prefork migrate gunicorn FILE` makes one",
     "-D": "use --set process.daemon=true",
 }
-"""Options of other servers, in addition to those in the tables of gunicorn's and uvicorn's."""
+"""Options of other servers that have another counterpart than the tables of migrate name."""
 
 
 class _Command(click.Command):
-    """`serve`. For an option of gunicorn or uvicorn the error names its counterpart."""
+    """`serve`. For an option of gunicorn, uvicorn or uWSGI the error names its counterpart."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
@@ -40,18 +43,24 @@ def _hint(option: str) -> str | None:
     from prefork.config import KEYS
     from prefork.migrate.asgi_options import UVICORN, strings
     from prefork.migrate.gunicorn_settings import SETTINGS, options
+    from prefork.migrate.uwsgi_options import NAMES, OPTIONS
+
+    def counterpart(here: str) -> str:
+        key = re.split("[;,:]", here)[0]
+        return f"--set {key}=VALUE" if key in KEYS else here
 
     for name, setting in SETTINGS.items():
         if option in options(name):
             if option in _OTHERS or name == "worker_class":
                 return _OTHERS.get(option, _OTHERS["-k"])
-            key = setting.here.partition(";")[0].partition(",")[0].partition(":")[0]
-            return f"--set {key}=VALUE" if key in KEYS else setting.here
+            return counterpart(setting.here)
     for name, other in UVICORN.items():
         if option in strings(name, other) and option not in _OTHERS:
-            key = other.here.partition(";")[0].partition(",")[0]
-            return f"--set {key}=VALUE" if key in KEYS else other.here
-    return _OTHERS.get(option)
+            return counterpart(other.here)
+    if option in _OTHERS:
+        return _OTHERS[option]
+    main = NAMES.get(option.removeprefix("--")) if option.startswith("--") else None
+    return None if main is None else counterpart(OPTIONS[main].here.format(value="DIRECTORY"))
 
 
 @click.command(

@@ -143,6 +143,11 @@ def test_arguments_in_the_variable_are_checked_by_click(monkeypatch: pytest.Monk
         (["--preload"], "--set workers.preload=VALUE"),
         (["--log-level", "debug"], "--set log.level=VALUE"),
         (["--uds", "x"], "--bind unix:PATH"),
+        (["--http", ":8000"], "--bind ADDRESS"),
+        (["--wsgi-file", "app.py"], "the application is TARGET"),
+        (["--harakiri", "30"], "--set workers.request_timeout=VALUE"),
+        (["--home", "/srv/venv"], "DIRECTORY/bin/prefork"),
+        (["--vacuum"], "socket and pid files are removed"),
         (["--worker"], "--workers"),
     ],
 )
