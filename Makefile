@@ -144,8 +144,9 @@ release: $(VENV)/.release  ## dist/, built, checked, installed and run; TAG=1 ta
 	$(BIN)/python -m tools.release $(if $(TAG),--tag)
 
 # A wheel for this machine and this Python in dist/, with the way of a request compiled: setup.py.
-wheel-compiled: $(VENV)/.release  ## a compiled wheel for this machine in dist/
-	PREFORK_COMPILE=1 $(BIN)/python -m build --wheel --no-isolation --outdir dist
+# It is checked, installed and run, too.
+wheel-compiled: $(VENV)/.release  ## a compiled wheel for this machine in dist/, installed and run
+	$(BIN)/python -m tools.release --compiled
 
 # A Debian package for the Debian and the Python of this machine; tools/debian.py says how it is made.
 deb: $(VENV)/.release  ## a Debian package in dist/

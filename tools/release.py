@@ -1,6 +1,8 @@
 """`make release`: builds the sdist and the wheel, checks them, and runs what is installed of them.
 
-Nothing is uploaded: a pushed tag does that, by .github/workflows/release.yml.
+`make wheel-compiled` does the same for a compiled wheel of this machine and this Python. Nothing is
+uploaded: a pushed tag does that, by .github/workflows/release.yml, which has the compiled wheels
+built by cibuildwheel, and has each tried by this program (`--installed`).
 """
 
 import argparse
@@ -9,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import venv
 from pathlib import Path
@@ -19,6 +22,9 @@ ROOT = Path(__file__).parents[1]
 DIST = ROOT / "dist"
 LIMIT = 300
 """Seconds for one program; pip may have to download."""
+
+COMPILED, PURE = "compiled", "pure Python"
+"""What `prefork --version` says."""
 
 APP = """\
 def app(environ, start_response):
@@ -31,10 +37,18 @@ class ReleaseError(Exception):
     """The release is not fit to be published; str() says why."""
 
 
-def run(*command: str | Path, cwd: Path = ROOT) -> str:
-    """The output of a program; raises ReleaseError with all that it wrote if it fails."""
+def run(*command: str | Path, cwd: Path = ROOT, **variables: str) -> str:
+    """The output of a program; raises ReleaseError with all that it wrote if it fails.
+
+    `variables`: of its environment, beside ours.
+    """
     done = subprocess.run(
-        list(map(str, command)), cwd=cwd, capture_output=True, text=True, timeout=LIMIT
+        list(map(str, command)),
+        cwd=cwd,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
     )
     if done.returncode != 0:
         raise ReleaseError(f"{' '.join(map(str, command))}:\n{done.stdout}{done.stderr}")
@@ -61,33 +75,64 @@ def build() -> list[Path]:
     return files
 
 
-def try_installed(file: Path) -> None:
-    """Installs this file in an empty environment, serves with it, and asks for a page."""
+def build_compiled() -> Path:
+    """Makes the compiled wheel for this machine and this Python, beside what is in dist/.
+
+    An index takes it only after `auditwheel repair`, for which cibuildwheel has an old C library.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        command = (sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir")
+        run(*command, temporary, PREFORK_COMPILE="1")
+        (made,) = Path(temporary).iterdir()
+        python = "cp{}{}".format(*sys.version_info)
+        machine = sysconfig.get_platform().replace("-", "_")
+        expected = f"prefork-{__version__}-{python}-{python}-{machine}.whl"
+        if made.name != expected:
+            raise ReleaseError(f"the wheel is {made.name} and not {expected}")
+        run(sys.executable, "-m", "twine", "check", "--strict", made)
+        DIST.mkdir(exist_ok=True)
+        return Path(shutil.move(made, DIST / made.name))
+
+
+def try_file(file: Path, build: str) -> None:
+    """Installs this file in an empty environment, and tries it there: see `try_installed`."""
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)
-        venv.create(place / "env", with_pip=True, symlinks=True)
-        programs = place / "env" / "bin"
+        venv.create(place, with_pip=True, symlinks=True)
+        programs = place / "bin"
         run(programs / "python", "-m", "pip", "install", "--quiet", file, cwd=place)
-        if run(programs / "prefork", "--version", cwd=place).split()[1] != __version__:
-            raise ReleaseError(f"{file.name} installs another version")
-        run(programs / "prefork", "init", cwd=place)
+        try_installed(programs, build)
+
+
+def try_installed(programs: Path, build: str) -> None:
+    """Serves with the prefork in this directory of programs, and asks for a page.
+
+    Raises ReleaseError; `build`: what has to run, "compiled" or "pure Python".
+    """
+    prefork = programs / "prefork"
+    with tempfile.TemporaryDirectory() as temporary:
+        place = Path(temporary)
+        lines = run(prefork, "--version", cwd=place).splitlines()
+        if lines[0].split()[1] != __version__ or f"Build: {build}" not in lines:
+            raise ReleaseError(f"{prefork} is not {__version__}, {build}, but:\n{lines}")
+        run(prefork, "init", cwd=place)
         (place / "hello.py").write_text(APP)
         socket, control = place / "s", place / "c"
         keys = ("process.daemon=true", f"control.path={control}", f"log.error={place / 'log'}")
         settings = [word for key in keys for word in ("--set", key)]
         with subprocess.Popen(
-            [programs / "prefork", "serve", "hello:app", "--bind", f"unix:{socket}", *settings],
+            [prefork, "serve", "hello:app", "--bind", f"unix:{socket}", *settings],
             cwd=place,
             env={**os.environ, "PYTHONPATH": ""},
         ) as start:
             if start.wait(LIMIT) != 0:  # a daemon: the command returns when it serves
-                raise ReleaseError(f"{file.name}: prefork serve failed:\n{_read(place / 'log')}")
+                raise ReleaseError(f"{prefork} serve failed:\n{_read(place / 'log')}")
         try:
             url = f"http+unix://{str(socket).replace('/', '%2F')}/"
-            if run(programs / "prefork", "get", "--fail", url, cwd=place) != "released":
-                raise ReleaseError(f"{file.name}: the page is another")
+            if run(prefork, "get", "--fail", url, cwd=place) != "released":
+                raise ReleaseError(f"{prefork}: the page is another")
         finally:
-            run(programs / "prefork", "stop", "--control", control, cwd=place)
+            run(prefork, "stop", "--control", control, cwd=place)
 
 
 def _read(path: Path) -> str:
@@ -107,12 +152,20 @@ def tag() -> str:
 def main() -> None:
     """Prints each step as it is done; exits with 1 and the reason if one fails."""
     parser = argparse.ArgumentParser(prog="make release", description=__doc__)
-    parser.add_argument("--tag", action="store_true", help="tag the commit at the end")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--tag", action="store_true", help="tag the commit at the end")
+    what.add_argument("--compiled", action="store_true", help="build and try the compiled wheel")
+    what.add_argument(
+        "--installed", action="store_true", help="try the compiled build beside this Python"
+    )
     wanted = parser.parse_args()
     try:
-        for file in build():
+        if wanted.installed:
+            try_installed(Path(sys.executable).parent, COMPILED)
+            return
+        for file in [build_compiled()] if wanted.compiled else build():
             print(f"built and checked {file.relative_to(ROOT)}", flush=True)
-            try_installed(file)
+            try_file(file, COMPILED if wanted.compiled else PURE)
             print("installed it in an empty environment, and it serves", flush=True)
         if wanted.tag:
             print(f"tagged {tag()}; to publish it: git push origin v{__version__}")

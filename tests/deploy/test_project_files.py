@@ -3,6 +3,7 @@
 import os
 import re
 import runpy
+import sys
 import tomllib
 from datetime import date
 from pathlib import Path
@@ -58,6 +59,23 @@ def test_only_the_upload_may_ask_for_an_identity() -> None:
     upload = jobs["publish"]["steps"][-1]
     assert upload["uses"].startswith("pypa/gh-action-pypi-publish@")
     assert upload["with"] == {"attestations": True}
+
+
+def test_what_is_uploaded_has_compiled_wheels_each_of_which_has_served() -> None:
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text())["jobs"]
+    assert jobs["publish"]["needs"] == ["build", "compiled"]
+    names = [
+        step["with"]["name"]
+        for job in ("build", "compiled")
+        for step in jobs[job]["steps"]
+        if step.get("uses", "").startswith("actions/upload-artifact@")
+    ]
+    download = jobs["publish"]["steps"][0]["with"]
+    assert all(name.startswith(download["pattern"].removesuffix("*")) for name in names)
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["cibuildwheel"]
+    assert settings["environment"] == {"PREFORK_COMPILE": "1"}
+    program, option = settings["test-command"].removeprefix("python -P {project}/").split()
+    assert option in run(sys.executable, "-P", ROOT / program, "--help").stdout
 
 
 @pytest.mark.parametrize("name", ["bug.yml", "feature.yml", "config.yml"])
