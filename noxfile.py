@@ -79,7 +79,8 @@ def compiled(session: nox.Session) -> None:
     shutil.copytree(".", place, ignore=without)
     session.chdir(place)
     environ = {"TMPDIR": tempfile.gettempdir(), "PYENV_VERSION": SELECTED}
-    session.run(*SUITE, *(session.posargs or ("tests/system", "tests/faults")), env=environ)
+    whole = ("tests/system", "tests/faults", "tests/deploy/test_compiled_build.py")
+    session.run(*SUITE, *(session.posargs or whole), env=environ)
 
 
 @nox.session

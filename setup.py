@@ -100,12 +100,16 @@ class BuildWithRecord(build_py):
         (package / RECORD).write_text("\n".join(lines) + "\n")
 
 
-if os.environ.get("PREFORK_COMPILE") == "1" and not {"editable_wheel", "develop"} & {*sys.argv}:
-    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+def main() -> None:
+    if os.environ.get("PREFORK_COMPILE") != "1" or {"editable_wheel", "develop"} & {*sys.argv}:
+        setup()
+    elif sysconfig.get_config_var("Py_GIL_DISABLED"):
         raise SystemExit("PREFORK_COMPILE=1: free-threaded CPython has no compiled build: unset it")
-    if "bdist_wheel" in sys.argv:
+    elif "bdist_wheel" in sys.argv:
         setup(ext_modules=extensions(), cmdclass={"build_py": BuildWithRecord})
     else:  # what is asked first: what the build needs
         setup(setup_requires=["mypy[mypyc]>=1.11"])
-else:
-    setup()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,8 @@
-"""The compiled wheel: built, and a server that runs it.  It takes minutes to compile."""
+"""The compiled wheel: built, and a server that runs it.
+
+It takes minutes to compile, once for this file. Where the compiled build is installed, as by
+`make test-compiled`, that one is used.
+"""
 
 import contextlib
 import json
@@ -7,16 +11,19 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import prefork
+from prefork.compiled import COMPILED
 from tests.support.commands import ROOT
 from tests.support.waiting import until
 
-pytestmark = [pytest.mark.nightly, pytest.mark.timeout(1800)]
+pytestmark = [] if COMPILED else [pytest.mark.nightly, pytest.mark.timeout(1800)]
 
 APP = """\
 import time
@@ -36,17 +43,21 @@ def deep_in_the_application():
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the wheel is unpacked."""
+    """Where the compiled build is."""
+    if COMPILED:
+        return Path(prefork.__file__).parents[1]
+    if shutil.which("cc") is None or not Path(sysconfig.get_path("include"), "Python.h").exists():
+        pytest.skip("does not apply: nothing can be compiled here")
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        pytest.skip("does not apply: free-threaded CPython has no compiled build")
     place = tmp_path_factory.mktemp("compiled")
     source = place / "source"
     source.mkdir()
-    names = ("prefork", "share", "pyproject.toml", "setup.py", "README.md", "LICENSE")
     ignored = shutil.ignore_patterns("__pycache__")
-    for name in names:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, source / name, ignore=ignored)
-        else:
-            shutil.copy(ROOT / name, source)
+    for name in ("prefork", "conf", "share"):
+        shutil.copytree(ROOT / name, source / name, ignore=ignored, symlinks=True)
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
     done = subprocess.run(
         [*command, "--wheel-dir", str(place), str(source)],
@@ -56,7 +67,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     (wheel,) = place.glob("*.whl")
-    assert "-none-any" not in wheel.name
+    version = "cp{}{}".format(*sys.version_info)
+    machine = sysconfig.get_platform().replace("-", "_")
+    assert wheel.name == f"prefork-{prefork.__version__}-{version}-{version}-{machine}.whl"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(place / "site")
     return place / "site"
@@ -161,3 +174,22 @@ def test_signals_are_answered(server: CompiledServer, busy: bool) -> None:
     else:
         server.process.send_signal(signal.SIGTERM)
     assert server.process.wait() == 0
+
+
+def test_a_source_that_was_changed_runs_as_it_is(site: Path, tmp_path: Path) -> None:
+    """The extension module beside it is of the source before."""
+    place = tmp_path / "site"
+    shutil.copytree(site / "prefork", place / "prefork")
+    for extension in site.glob("*__mypyc*.so"):  # what the modules share
+        shutil.copy(extension, place)
+    with (place / "prefork/http/limits.py").open("a") as source:
+        source.write("CHANGED = True\n")
+    code = "import prefork.compiled as c, prefork.http.limits as l; print(c.BUILD, l.CHANGED)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=place,
+        env={**os.environ, "PYTHONPATH": str(place)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.stdout, done.stderr) == ("pure Python True\n", "")

@@ -27,7 +27,7 @@ from prefork import __version__
 from prefork.control import ControlError
 from prefork.master.snapshot import VERSION as STATE
 from prefork.scoreboard import VERSION as BOARD
-from tests.support.commands import ROOT
+from tests.support.commands import PACKAGE, ROOT
 from tests.support.control_loop import Raw
 from tests.support.load import Gate
 from tests.support.path_load import PathLoad, tcp, unix
@@ -115,7 +115,7 @@ class OnlyGate(Gate):
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Compiled code that is valid for as long as a file's content is the same."""
     place = tmp_path_factory.mktemp("built") / "prefork"
-    shutil.copytree(ROOT / "prefork", place, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(PACKAGE, place, ignore=shutil.ignore_patterns("__pycache__"))
     mode = py_compile.PycInvalidationMode.CHECKED_HASH
     assert compileall.compile_dir(place, quiet=1, invalidation_mode=mode)
     return place

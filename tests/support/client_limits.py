@@ -13,7 +13,7 @@ START = 1000.0
 BASE = {"REMOTE_ADDR": "", "REMOTE_PORT": ""}
 
 
-def client_limits(**changed: Any) -> ClientLimits:
+def client_limits(*, stream: bool = False, **changed: Any) -> ClientLimits:
     limits = RequestLimits(8192, 100, 65536, 1 << 20, 65536)
     values = {"keepalive": 5.0, "header_timeout": 10.0, "body_timeout": 30.0, "write_timeout": 20.0}
     sizes = {"response_memory": 1 << 20, "response_spill": 1 << 20}
@@ -26,4 +26,5 @@ def client_limits(**changed: Any) -> ClientLimits:
         "disk": DiskBudget(),
         **changed,
     }
-    return ClientLimits(limits=limits._replace(budget=given["budget"], disk=given["disk"]), **given)
+    held = {"budget": given["budget"], "disk": given["disk"]}
+    return ClientLimits(limits=limits._replace(stream=stream, **held), **given)

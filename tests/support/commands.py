@@ -6,9 +6,13 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import prefork
 from tests.support.waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
+
+PACKAGE = Path(prefork.__file__).parent
+"""In the checkout, or where the compiled build is installed."""
 
 
 def prefork_command(*args: str | Path) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.commands import ROOT
+from tests.support.commands import PACKAGE, ROOT
 from tests.support.server import Start
 from tests.support.waiting import PATIENCE
 
@@ -125,7 +125,7 @@ def test_no_command_imports_from_the_working_directory(trap: Trap, launcher: str
 @pytest.mark.parametrize("module", ["__init__", "compiled", "stop_notice"])
 def test_what_is_imported_before_the_path_is_right_is_part_of_the_interpreter(module: str) -> None:
     """`python -m` runs these before `__main__`; which modules it has loaded differs by version."""
-    tree = ast.parse((ROOT / "prefork" / f"{module}.py").read_bytes())
+    tree = ast.parse((PACKAGE / f"{module}.py").read_bytes())
     names = {
         name
         for node in tree.body

@@ -3,10 +3,12 @@
 import ast
 import importlib.util
 import os
+import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -121,17 +123,57 @@ def test_an_extension_of_this_source_is_loaded_unless_pure_python_is_wanted(
     assert (done.stdout, done.stderr) == ("pure Python\n", "")
 
 
-def test_no_call_is_in_a_slice_of_compiled_code() -> None:
+@pytest.fixture(scope="module")
+def setup_script() -> dict[str, Any]:
+    return runpy.run_path(str(ROOT / "setup.py"))
+
+
+def test_no_call_is_in_a_slice_of_compiled_code(setup_script: dict[str, Any]) -> None:
     """mypyc evaluates some bounds of slices twice."""
-    script = ast.parse((ROOT / "setup.py").read_text())
-    (named,) = (
-        node.value
-        for node in script.body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "MODULES"
-    )
-    for name in ast.literal_eval(named):
+    for name in setup_script["MODULES"]:
         tree = ast.parse((ROOT / "prefork" / name).read_text())
         for node in ast.walk(tree):
             if isinstance(node, ast.Slice):
                 inside = any(isinstance(each, ast.Call) for each in ast.walk(node))
                 assert not inside, f"{name}:{node.lineno}: {ast.unparse(node)}"
+
+
+def structs(source: str) -> list[ast.ClassDef]:
+    return [
+        node
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.ClassDef) and "Struct" in map(ast.unparse, node.bases)
+    ]
+
+
+def test_each_struct_becomes_a_class_of_the_same_fields(setup_script: dict[str, Any]) -> None:
+    """Each line stays where it is: tracebacks have the numbers of the source."""
+    changed = 0
+    for name in setup_script["MODULES"]:
+        source = (ROOT / "prefork" / name).read_text()
+        native = setup_script["with_native_classes"](source)
+        assert len(native.split("\n")) == len(source.split("\n"))
+        assert not structs(native)
+        classes = {
+            node.name: node for node in ast.walk(ast.parse(native)) if type(node) is ast.ClassDef
+        }
+        for struct in structs(source):
+            changed += 1
+            fields = [ast.unparse(each) for each in struct.body if isinstance(each, ast.AnnAssign)]
+            (init,) = (
+                node
+                for node in classes[struct.name].body
+                if isinstance(node, ast.FunctionDef) and node.name == "__init__"
+            )
+            assert len(init.body) == len(fields) == len(init.args.args) - 1
+    assert changed
+
+
+def test_a_class_in_place_of_a_struct_is_made_the_same_way(setup_script: dict[str, Any]) -> None:
+    source = 'class Point(Struct, frozen=True):\n    x: int\n    y: int = 2\n    """Doc."""\n'
+    module: dict[str, Any] = {}
+    exec(setup_script["with_native_classes"](source), module)
+    for made in (module["Point"](1), module["Point"](x=1, y=2)):
+        assert (made.x, made.y) == (1, 2)
+    with pytest.raises(TypeError):
+        module["Point"]()

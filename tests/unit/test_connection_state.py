@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from time import monotonic
 from typing import Any
 
-import msgspec
 import pytest
 import trustme
 from hypothesis import given, settings
@@ -386,17 +385,13 @@ def test_a_connection_does_what_the_table_says(
     kind: str, stream: bool, requests: list[bytes], steps: list[tuple[str, int]]
 ) -> None:
     # An application that reads a body whose rest has not come waits for so long.
-    limits = client_limits(body_timeout=0.02, min_body_rate=3, min_write_rate=3)
-    world = World(kind, _streaming(limits, stream))
+    limits = client_limits(stream=stream, body_timeout=0.02, min_body_rate=3, min_write_rate=3)
+    world = World(kind, limits)
     with contextlib.closing(world):
         world.peer.says(b"".join(requests))
         world.turn()
         for name, size in steps:
             world.step(name, size)
-
-
-def _streaming(limits: ClientLimits, stream: bool) -> ClientLimits:
-    return msgspec.structs.replace(limits, limits=limits.limits._replace(stream=stream))
 
 
 def test_each_state_has_a_row() -> None:
