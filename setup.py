@@ -21,6 +21,7 @@ from setuptools.command.build_py import build_py
 
 MODULES = (
     "apps/wsgi.py",
+    "http/asgi_scope.py",
     "http/composed_head.py",
     "http/field_lines.py",
     "http/head_reader.py",
@@ -32,20 +33,34 @@ MODULES = (
     "http/response_head.py",
     "http/response_sink.py",
     "http/whole_heads.py",
+    "scoreboard/call_records.py",
     "scoreboard/slot_layout.py",
     "scoreboard/slot_writer.py",
+    "websocket/frame_reader.py",
+    "websocket/frame_writer.py",
+    "websocket/message_deflate.py",
+    "websocket/websocket_session.py",
     "worker/protocol/connection_state.py",
     "worker/protocol/http_connection.py",
     "worker/protocol/state_change.py",
+    "worker/schedule/deadline_wheel.py",
+    "worker/service/admission.py",
     "worker/service/application_caller.py",
+    "worker/service/asgi_caller.py",
     "worker/service/http_service.py",
+    "worker/service/listener_profile.py",
+    "worker/service/refusals.py",
     "worker/service/wsgi_caller.py",
+    "worker/transport/accepted_socket.py",
     "worker/transport/client_limits.py",
     "worker/transport/response_writer.py",
 )
-"""The way of a request.  What blocks (accept4(2), epoll_wait(2)) is called from the worker's loop,
-and signal handlers are in `master_orders`: those stay interpreted, since compiled code does not
-look for signals before it blocks."""
+"""The way of a request, and of a message of a WebSocket.
+
+What blocks (accept4(2), epoll_wait(2)) is called from the worker's loop, and signal handlers are in
+`master_orders`: those stay interpreted, since compiled code does not look for signals before it
+blocks.  So do modules with coroutines: `send` and `receive` are those of Python.  AsgiConnection
+does because of its heir with TLS: mypyc knows no diamond of classes."""
 
 RECORD = "compiled.record"
 """See prefork/compiled.py."""

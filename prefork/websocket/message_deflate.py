@@ -24,6 +24,7 @@ _MEMORY_LEVEL = 5
 
 _TAIL = b"\x00\x00\xff\xff"
 """Ends each message, and is not sent (RFC 7692 section 7.2.1)."""
+_BEFORE_TAIL = -len(_TAIL)
 
 _ENDS = 8
 """Streams in a message, beyond which a client is up to no good: each one costs us a decoder."""
@@ -142,7 +143,7 @@ class MessageDeflater:
             coder = zlib.compressobj(_LEVEL, wbits=-self._bits, memLevel=_MEMORY_LEVEL)
             if self._takeover:
                 self._coder = coder
-        return (coder.compress(data) + coder.flush(zlib.Z_SYNC_FLUSH))[: -len(_TAIL)]
+        return (coder.compress(data) + coder.flush(zlib.Z_SYNC_FLUSH))[:_BEFORE_TAIL]
 
 
 class MessageInflater:

@@ -73,7 +73,7 @@ class AsgiCaller(ApplicationCaller):
         self._served_beside = served_beside
         self._codings = codings
         self._compress_min_size = compress_min_size
-        self._unix = unix
+        self._socket_paths = unix
         self._websocket = websocket
         # If nothing of this is configured, there is nothing to do before a call.
         self._attended = proxies or ids is not None or draining is not None
@@ -99,7 +99,7 @@ class AsgiCaller(ApplicationCaller):
         self.calls.add(call)
         self.under_way += 1
         connection.begin_exchange(call)
-        unix = self._unix.get(connection.listener or 0) if self._unix else None
+        unix = self._socket_paths.get(connection.listener or 0) if self._socket_paths else None
         scope = http_scope(request, unix, self.state)
         call.task = self._start_task(call.run(self._application, scope))
         return None
@@ -119,7 +119,7 @@ class AsgiCaller(ApplicationCaller):
         self.calls.add(websocket)
         self.under_way += 1
         connection.begin_exchange(websocket)
-        unix = self._unix.get(connection.listener or 0) if self._unix else None
+        unix = self._socket_paths.get(connection.listener or 0) if self._socket_paths else None
         scope = websocket_scope(request, handshake.subprotocols, unix, self.state)
         websocket.task = self._start_task(websocket.run(self._application, scope))
         return None

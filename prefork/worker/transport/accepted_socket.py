@@ -32,6 +32,6 @@ def peer_name(peer: PeerAddress) -> tuple[str, str]:
     if not isinstance(peer, tuple):
         return "", ""
     host = peer[0]
-    if host.startswith(_MAPPED) and "." in host:
-        host = host[len(_MAPPED) :]
+    if "." in host:
+        host = host.removeprefix(_MAPPED)
     return host, str(peer[1])
