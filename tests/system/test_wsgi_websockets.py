@@ -81,10 +81,11 @@ def test_frames_that_come_with_the_handshake(server: Server) -> None:
     [(b"Version: 13", b"Version: 8"), (b"==", b""), (b"Upgrade\r\n", b"close\r\n")],
 )
 def test_what_is_no_valid_upgrade_gets_no_socket(server: Server, old: bytes, new: bytes) -> None:
+    before = server.find("application failed")
     with server.connect() as sock:
         answer = Raw(sock).ask((HANDSHAKE % b"/offered").replace(old, new))
         assert (answer.status, answer.body) == (200, b"False")
-    assert not server.find("application failed")
+    assert server.find("application failed") == before
 
 
 def test_an_application_may_answer_an_upgrade_as_any_request(server: Server) -> None:
@@ -106,11 +107,12 @@ def test_a_worker_of_one_thread_gives_no_socket(start: Start) -> None:
 
 def test_an_application_that_fails_is_logged(server: Server) -> None:
     server.expected_errors.add("application failed")
+    number = len(server.find("application failed")) + 1
     with client(server, "/fails") as websocket:
         websocket.send("a")
         with pytest.raises(ConnectionClosed):
             websocket.recv(PATIENCE)
-    assert "the handler has failed" in server.wait("application failed")["traceback"]
+    assert "the handler has failed" in server.wait("application failed", number)["traceback"]
     assert server.get("/pid")[0] == 200
 
 
