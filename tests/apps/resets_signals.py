@@ -31,6 +31,8 @@ def reset() -> None:
         case "ignore":
             for number in _ALL:
                 signal.signal(number, signal.SIG_IGN)
+        case "block":
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         case "raise":
             signal.signal(signal.SIGINT, signal.default_int_handler)
             signal.signal(signal.SIGTERM, _leave)

@@ -78,7 +78,8 @@ def test_what_a_terminal_sends_to_its_group_ends_no_worker(start: Start) -> None
 
 @pytest.mark.parametrize("application", ["app", "asgi"])
 @pytest.mark.parametrize(
-    "deed", ["request default", "request ignore", "request raise", "import raise"]
+    "deed",
+    ["request default", "request ignore", "request block", "request raise", "import raise"],
 )
 def test_handlers_of_signals_that_the_application_replaces_stop_no_reload(
     start: Start, application: str, deed: str

@@ -6,10 +6,9 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import NoReturn, Protocol
 
-from prefork import stack_dump
 from prefork.unpatched import os
 from prefork.worker.boot import exit_callbacks
-from prefork.worker.schedule.accept import WAKE
+from prefork.worker.schedule.accept import NEEDED_SIGNALS, WAKE
 
 # A terminal sends INT, HUP and WINCH to its whole foreground group: the master decides on them.
 # Not SIG_IGN, which the application's own programs would inherit over exec(2).
@@ -55,8 +54,7 @@ def restore_signals() -> None:
     Those that a worker needs are not blocked, and those that it ignores do not end it; a handler of
     the application stays.
     """
-    needed = {signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD, WAKE, stack_dump.SIGNAL}
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, needed)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, NEEDED_SIGNALS)
     for number in _IGNORED:
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, ignore)

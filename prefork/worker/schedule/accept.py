@@ -20,12 +20,18 @@ from collections import deque
 from collections.abc import Callable
 from itertools import islice
 
+from prefork import stack_dump
 from prefork.unpatched import Lock, sleep
 from prefork.worker.schedule.kernel_thread import KernelThread
 from prefork.worker.schedule.worker_listener import AcceptedSocket, WorkerListener
 
 WAKE = signal.SIGRTMIN + 1
 """Brings a thread out of accept4. Real-time, since libraries use SIGURG and SIGUSR1."""
+
+NEEDED_SIGNALS = frozenset(
+    {signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD, WAKE, stack_dump.SIGNAL}
+)
+"""Those that reach a worker: the application may have blocked them."""
 
 # accept(2): errors of the connection, not of the listener; the next connection may be good.
 _CONNECTION_ERRORS = frozenset({errno.ECONNABORTED, errno.EPROTO, errno.EPERM})

@@ -6,12 +6,19 @@ it does better to accept itself.  After an error nobody accepts for a moment.
 """
 
 import errno
-from collections.abc import Sequence
+import signal
+import sys
+from collections.abc import Callable, Sequence
 from time import monotonic
 
 from prefork import logs
 from prefork.scoreboard import ThreadRecord
-from prefork.worker.schedule.accept import QUEUE_EMPTY, AcceptorThread, MainAcceptor
+from prefork.worker.schedule.accept import (
+    NEEDED_SIGNALS,
+    QUEUE_EMPTY,
+    AcceptorThread,
+    MainAcceptor,
+)
 from prefork.worker.schedule.busy_watcher import Watcher
 from prefork.worker.schedule.fairness import AcceptFairness
 from prefork.worker.schedule.handover import Handover
@@ -19,6 +26,9 @@ from prefork.worker.schedule.pending_work import PendingWork
 from prefork.worker.schedule.service_interface import Service
 from prefork.worker.schedule.wakeup import Wakeup
 from prefork.worker.schedule.worker_listener import AcceptedSocket, WorkerListener
+
+# Without the enums that signal.pthread_sigmask makes of its answer.
+_sigmask: Callable[[int, frozenset[int]], object] = sys.modules["_signal"].pthread_sigmask
 
 PAUSE = 0.1
 """Seconds without accepting after an error of the kind that does not pass at once (EMFILE)."""
@@ -158,10 +168,12 @@ class AcceptStrategy:
         accepted: list[AcceptedSocket] = []
         listener = self.listeners[0]
         pending.serving_since = 0.0
+        # Only a signal ends accept4, and the application may have blocked it in a request.
+        _sigmask(signal.SIG_UNBLOCK, NEEDED_SIGNALS)
         if listener.fairness is not None:
             listener.fairness.yield_to_woken()
-            if pending.check_orders or pending.received:
-                return
+        if pending.check_orders or pending.received:
+            return
         problem = self._main.accept(listener, accepted)
         if notify_watcher:
             pending.serving_since = monotonic()
