@@ -1,5 +1,6 @@
 """A request's body, gathered before the application is called: in memory, past a size on disk."""
 
+import contextlib
 import ctypes
 from io import BufferedReader, BufferedWriter, BytesIO
 
@@ -137,9 +138,8 @@ class GatheredBody:
         if not spill.reserve(self.size):
             raise _no_room()
         # Large pieces go straight to the file, small ones are gathered.
-        file = BufferedWriter(spill, _FILE_BUFFER)
+        self._file = file = BufferedWriter(spill, _FILE_BUFFER)
         file.write(memory.getbuffer()[:size])
-        self._file = file
         self._release()
 
     def whole(self) -> "BytesIO | BufferedReader[SpillFile]":
@@ -162,6 +162,11 @@ class GatheredBody:
 
     def __del__(self) -> None:
         self._release()
+        # Of a full disk, or one that `whole` has detached: from CPython 3.13 on, a file that is
+        # left to the garbage collector prints why it could not be closed.
+        with contextlib.suppress(OSError, ValueError):
+            if self._spill is not None:
+                self._file.close()
 
 
 def _no_room() -> Reject:

@@ -1,5 +1,6 @@
 """Bytes to requests, without a socket: each test is named by what a client sends."""
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -335,6 +336,21 @@ def test_a_full_disk_refuses_the_request(monkeypatch: pytest.MonkeyPatch) -> Non
     assert error is not None
     assert error.status == 507
     assert "No space left" in error.reason
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("size", [101, 100_000])
+def test_a_body_that_a_full_disk_refused_ends_silently(
+    monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """From CPython 3.13 on, a file that the garbage collector cannot close prints a traceback."""
+    monkeypatch.setattr(
+        "prefork.http.disk_budget.unnamed_file", lambda: os.open("/dev/full", os.O_RDWR)
+    )
+    connection = fed(post(b"x" * size), limits=LIMITS._replace(disk=DiskBudget()))
+    assert connection.reader.error is not None
+    del connection
+    gc.collect()
 
 
 # Expect: 100-continue (RFC 9110 section 10.1.1).
