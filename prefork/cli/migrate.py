@@ -87,8 +87,8 @@ def gunicorn(arguments: tuple[str, ...]) -> None:
 def uwsgi(arguments: tuple[str, ...]) -> None:
     """Print the TOML for FILE, a uWSGI configuration, or for a uWSGI command line.
 
-    FILE is an .ini, .yaml or .xml file, or FILE:SECTION. Run this command where uWSGI is started:
-    in its directory and its environment.
+    FILE is an .ini, .yaml, .xml or .json file, or FILE:SECTION. Run this command where uWSGI is
+    started: in its directory and its environment.
 
     \b
       prefork migrate uwsgi uwsgi.ini > site.toml

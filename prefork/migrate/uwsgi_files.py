@@ -1,9 +1,10 @@
-"""uWSGI's configuration files, INI, YAML and XML, with their variables and conditions.
+"""uWSGI's configuration files, INI, YAML, XML and JSON, with their variables and conditions.
 
 The result is a list of options in the order in which uWSGI reads them. Other sources, such as the
 output of commands, are not read but reported.
 """
 
+import json
 import os
 import pwd
 import re
@@ -256,6 +257,8 @@ def _sections_of(path: str) -> dict[str, Lines]:
         return _yaml(text)
     if path.endswith(".xml"):
         return _xml(path, text)
+    if path.endswith((".json", ".js")):
+        return _json(path, text)
     return _ini(text)
 
 
@@ -310,6 +313,23 @@ def _xml(path: str, text: str) -> dict[str, Lines]:
     roots: Iterable[ElementTree.Element] = [root] if root.tag == "uwsgi" else root.iter("uwsgi")
     lines = [(each.tag, (each.text or "").strip() or "true") for part in roots for each in part]
     return {"uwsgi": lines}
+
+
+def _json(path: str, text: str) -> dict[str, Lines]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"{path}: it is no JSON: {error}") from None
+    sections = found.items() if isinstance(found, dict) else ()
+    return {
+        section: [
+            (name, value if isinstance(value, str) else json.dumps(value))
+            for name, given in options.items()
+            for value in (given if isinstance(given, list) else [given])
+        ]
+        for section, options in sections
+        if isinstance(options, dict)
+    }
 
 
 def without_comment(value: str) -> str:

@@ -135,6 +135,13 @@ def test_monkey_patching_is_not_needed() -> None:
     assert not any("monkey" in entry for entry in report.lost)
 
 
+def test_a_file_of_json() -> None:
+    text = '{"uwsgi": {"module": "a.b", "master": true, "processes": 3, "env": ["A=1", "B=2"]}}'
+    found = result(text, "uwsgi.json")
+    assert (found["server"]["app"], found["workers"]["count"]) == ("a.b:application", 3)
+    assert found["server"]["env"] == {"A": "1", "B": "2"}
+
+
 def test_included_files_and_sections() -> None:
     Path("more.ini").write_text("[uwsgi]\nthreads = 3\n[b]\nharakiri = 7\n")
     found = result("[uwsgi]\nmodule = m\ninclude = more.ini\nini = more.ini:b\nini = :uwsgi\n")
@@ -150,6 +157,9 @@ def test_included_files_and_sections() -> None:
         ("uwsgi.xml", "<uwsgi>", "it is no XML"),
         ("uwsgi.xml", "<!DOCTYPE x [<!ENTITY a 'b'>]><uwsgi/>", "declares entities"),
         ("uwsgi.yaml", "uwsgi:\n  processes: x\n  module: m\n", "expected a number"),
+        ("uwsgi.json", "[uwsgi]\nmodule = m\n", "it is no JSON"),
+        ("uwsgi.json", '[{"module": "m"}]', "there is no section [uwsgi]"),
+        ("uwsgi.json", "[" * 9999, "it is no JSON"),
     ],
 )  # fmt: skip
 def test_what_is_refused(name: str, text: str, problem: str) -> None:
