@@ -20,8 +20,8 @@ from prefork import __version__
 
 ROOT = Path(__file__).parents[1]
 DIST = ROOT / "dist"
-LIMIT = 300
-"""Seconds for one program; pip may have to download."""
+LIMIT = 1800
+"""Seconds for one program; pip may have to download, and to compile takes minutes."""
 
 COMPILED, PURE = "compiled", "pure Python"
 """What `prefork --version` says."""
