@@ -75,7 +75,9 @@ def installed(built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
     for name in ("click", "msgspec", "psutil", "setproctitle"):
         for found in ours.glob(f"{name}*"):
             if not found.name.startswith(f"{name}-") or found.suffix == ".dist-info":
-                (site / found.name).symlink_to(found)
+                # Not a link: another user may not be let into the directory of this checkout.
+                copy = shutil.copytree if found.is_dir() else shutil.copy2
+                copy(found, site / found.name)
     return place / "bin"
 
 
