@@ -124,5 +124,5 @@ def test_clients_that_all_die_at_once_leave_nothing(start: Start) -> None:
     with crowd(server):
         pass
     until(lambda: not any(each["held"] for each in server.status()["workers"]))
-    assert not any(each["websockets"] for each in server.status()["workers"])
+    until(lambda: not any(each["websockets"] for each in server.status()["workers"]))
     assert server.other == []
