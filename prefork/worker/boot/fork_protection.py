@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import NoReturn, Protocol
 
-from prefork.unpatched import os
+from prefork.unpatched import get_ident, os
 from prefork.worker.boot import exit_callbacks
 from prefork.worker.schedule.accept import NEEDED_SIGNALS, WAKE
 
@@ -16,6 +16,8 @@ _IGNORED = (
     *(signal.SIGINT, signal.SIGHUP, signal.SIGWINCH, signal.SIGUSR1, signal.SIGUSR2),
     *(signal.SIGTTIN, signal.SIGTTOU, WAKE),
 )
+
+_ENDING = (signal.SIGTERM, signal.SIGQUIT)
 
 _BLOCKED = (signal.SIGTTIN, signal.SIGTTOU)
 """With these blocked, a read from the terminal in the background fails at once (EIO), and a write
@@ -102,15 +104,24 @@ def protect_from_forks(
     that no process serves; with the channel open in it, the master would not see the worker's end.
     `applies` is called in the child.
     """
+    masks: dict[int, set[int]] = {}
+
+    # A signal that came before its handler is gone from the child would be lost: the interpreter
+    # drops what a handler was to be called for that is no more.
+    def before() -> None:
+        masks[get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+
+    def after() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks.pop(get_ident()))
 
     def in_child() -> None:
-        if not applies():
-            return
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGTERM, signal.SIGQUIT, *_IGNORED):
-            signal.signal(number, signal.SIG_DFL)
-        for each in ours:
-            with contextlib.suppress(OSError):
-                each.close()
+        if applies():
+            signal.set_wakeup_fd(-1)
+            for number in (*_ENDING, *_IGNORED):
+                signal.signal(number, signal.SIG_DFL)
+            for each in ours:
+                with contextlib.suppress(OSError):
+                    each.close()
+        after()
 
-    os.register_at_fork(after_in_child=in_child)
+    os.register_at_fork(before=before, after_in_parent=after, after_in_child=in_child)
