@@ -7,6 +7,7 @@ for all connections that are ready.
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -191,7 +192,8 @@ class AsyncWorkerLoop:
 
     def _woken(self) -> None:
         """A signal handler or a thread has something for us."""
-        os.eventfd_read(self._wakeup.fd)
+        with contextlib.suppress(BlockingIOError):  # called twice, if the loop was left meanwhile
+            os.eventfd_read(self._wakeup.fd)
         self._steady = False
         self._orders.read()
         self._accepting.serve_accepted()
