@@ -73,14 +73,14 @@ def compiled(session: nox.Session) -> None:
     """The tests with real servers, against the compiled build; its sources are not in the way."""
     session.install("--require-hashes", "-r", "requirements/test.txt")
     session.install("--no-deps", "--no-build-isolation", ".", env={"PREFORK_COMPILE": "1"})
-    place = Path(session.create_tmp(), "suite")
-    shutil.rmtree(place, ignore_errors=True)
-    without = shutil.ignore_patterns("prefork", "build", ".*", "__pycache__")
-    shutil.copytree(".", place, ignore=without)
-    session.chdir(place)
-    environ = {"TMPDIR": tempfile.gettempdir(), "PYENV_VERSION": SELECTED}
     whole = ("tests/system", "tests/faults", "tests/deploy/test_compiled_build.py")
-    session.run(*SUITE, *(session.posargs or whole), env=environ)
+    without = shutil.ignore_patterns("prefork", "build", ".*", "__pycache__")
+    environ = {"TMPDIR": tempfile.gettempdir(), "PYENV_VERSION": SELECTED}
+    # Not in nox's own directory: its path is too long for what some tests see of it on a terminal.
+    with tempfile.TemporaryDirectory(prefix="suite-") as place:
+        shutil.copytree(".", place, ignore=without, dirs_exist_ok=True)
+        with session.chdir(place):
+            session.run(*SUITE, *(session.posargs or whole), env=environ)
 
 
 @nox.session

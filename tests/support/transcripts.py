@@ -31,6 +31,7 @@ _VARIES = (
     (r"; \d+ overflows? of listen queues", ""),
     (r"^(queue of .* of) \d+", r"\1 N"),
     (r"\b(elapsed=|up )[\d.]+", r"\1N"),
+    (r"(, prefork [\d.]+) \(compiled\),", r"\1,"),
     (r"\b\d+(\.\d+)? (us|ms|s|MB)\b", "TIME"),
     (r"\bpid([ =]|=\")\d+", r"pid\1PID"),
     (r"^ *\d+ +\d+ +(\d+ +[a-z]+ )", r"ROW PID \1"),
@@ -42,8 +43,9 @@ _VARIES = (
     (r"\n\s*\n", "\n"),
 )
 """What differs from run to run and from machine to machine: times, process and thread ids, which
-worker it was, columns, the limit of a queue, and overflows, which may be another server's. And
-threads of prefork's own: a worker that gets no CPU writes its stacks in the other of two ways."""
+worker it was, columns, the build, the limit of a queue, and overflows, which may be another
+server's. And threads of prefork's own: a worker that gets no CPU writes its stacks in the other of
+two ways."""
 
 
 def blocks(page: Path) -> dict[str, str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from prefork.compiled import COMPILED
 from tests.support.commands import ROOT
 from tests.support.request_costs import BYTEWISE, CASES, inputs
 from tests.support.waiting import PATIENCE
@@ -21,6 +22,7 @@ ORDINARY = "ordinary requests, one after the other"
 
 pytestmark = [
     pytest.mark.skipif(VALGRIND is None, reason="needs valgrind"),
+    pytest.mark.skipif(COMPILED, reason="does not apply: the bounds compare parts of pure Python"),
     pytest.mark.timeout(PATIENCE * 10),  # of the first test, which measures
 ]
 
