@@ -712,17 +712,18 @@ def test_an_applications_child_has_default_signals_and_no_listener(
         ours |= {signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU, signal.SIGWINCH, signal.SIGCHLD}
         if path == "/popen":
             until(lambda: title(pid).startswith("sleep"), "it has executed its program")
-        # In the background, a read from the terminal is an error, and does not stop the program.
-        assert signal_set(pid, "SigBlk") <= {signal.SIGTTIN, signal.SIGTTOU}
-        assert not signal_set(pid, "SigIgn") & ours
         # The first instructions of a forked child see to that.
         until(lambda: not signal_set(pid, "SigCgt") & ours, "no handler of ours is left")
+        assert not signal_set(pid, "SigIgn") & ours
+        # In the background, a read from the terminal is an error, and does not stop the program.
+        terminal = {signal.SIGTTIN, signal.SIGTTOU}
+        until(lambda: signal_set(pid, "SigBlk") <= terminal, "the signals are let in again")
         assert listener_inode(server.port) in sockets(worker)
         assert listener_inode(server.port) not in sockets(pid)
         unix = {line.split()[6] for line in Path("/proc/net/unix").read_text().splitlines()}
         ours_alone = sockets(worker) & unix
         assert len(ours_alone) == 2  # channel and inbox
-        assert not ours_alone & sockets(pid)
+        until(lambda: not ours_alone & sockets(pid), "it has closed them")
         server.signal(signal.SIGTERM)
         assert server.process.wait(PATIENCE) == 0  # the child has its log still open
         # It lives on, in nobody's way: the port can be had at once.

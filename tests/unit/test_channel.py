@@ -204,7 +204,9 @@ def test_descriptors_never_stay_in_the_master(
                 end.sendmsg([packet], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
             with contextlib.suppress(InvalidReportError):
                 assert ours.receive_report() in (ReadyReport(), None)
-            assert set(os.listdir("/proc/self/fd")) == before
+            assert before.issuperset(
+                os.listdir("/proc/self/fd")
+            )  # the collector may have closed others
     end.close()
     ours.close()
     theirs.close()

@@ -78,7 +78,7 @@ def test_a_packet_is_a_report_or_invalid(packet: bytes, descriptors: int) -> Non
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         channel = Channel(ours)
-        before = os.listdir("/proc/self/fd")
+        before = set(os.listdir("/proc/self/fd"))
         rights = array.array("i", [ours.fileno()] * descriptors)
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if descriptors else []
         theirs.sendmsg([packet], ancillary)
@@ -87,4 +87,6 @@ def test_a_packet_is_a_report_or_invalid(packet: bytes, descriptors: int) -> Non
             assert isinstance(report, Report)
             if isinstance(report, BornReport):
                 assert 0 < report.pid < 2**31
-        assert os.listdir("/proc/self/fd") == before
+        assert before.issuperset(
+            os.listdir("/proc/self/fd")
+        )  # the collector may have closed others

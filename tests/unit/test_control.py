@@ -498,13 +498,13 @@ def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["missing/s.sock", "x" * 108])
 def test_a_path_that_cannot_be_used_is_one_line(tmp_path: Path, name: str) -> None:
-    before = os.listdir("/proc/self/fd")
+    before = set(os.listdir("/proc/self/fd"))
     with (
         selectors.SelectSelector() as selector,
         pytest.raises(ControlError, match=r"^cannot open the control socket [^\n]+control\.path"),
     ):
         ControlServer(selector, tmp_path / name)
-    assert os.listdir("/proc/self/fd") == before
+    assert before.issuperset(os.listdir("/proc/self/fd"))  # the collector may have closed others
 
 
 def test_closing_ends_every_connection_and_removes_the_file(tmp_path: Path) -> None:

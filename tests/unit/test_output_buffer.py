@@ -81,7 +81,7 @@ def nothing_stays_open() -> Iterator[None]:
     gc.collect()  # what other tests have left is not closed in the middle of this one
     before = descriptors()
     yield
-    assert descriptors() == before
+    assert descriptors() <= before  # the collector may have closed others
 
 
 def kept(wire: Wire, *pieces: bytes, **changed: Any) -> OutputBuffer:

@@ -110,11 +110,11 @@ def _none_left(*_: object, **__: object) -> None:
 def test_where_there_is_no_room_nothing_is_left_open(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    before = os.listdir("/proc/self/fd")
+    before = set(os.listdir("/proc/self/fd"))
     with monkeypatch.context() as patched:
         patched.setattr(os, name, _none_left)
         assert stack_dump.MasterStacks.create() is None
-    assert os.listdir("/proc/self/fd") == before
+    assert before.issuperset(os.listdir("/proc/self/fd"))  # the collector may have closed others
 
 
 def _no_thread(*_: object) -> None:

@@ -35,9 +35,9 @@ def get(
 
 @pytest.fixture(autouse=True)
 def _no_descriptor_is_left_open() -> Iterator[None]:
-    before = sorted(os.listdir("/proc/self/fd"))
+    before = set(os.listdir("/proc/self/fd"))
     yield
-    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert before.issuperset(os.listdir("/proc/self/fd"))  # the collector may have closed others
 
 
 @pytest.fixture
@@ -907,15 +907,15 @@ def test_the_file_is_closed_where_the_server_fails(site: Site, root: Path) -> No
     def fail(*_: object) -> Any:
         raise RuntimeError("the server's own")
 
-    before = os.listdir("/proc/self/fd")
+    before = set(os.listdir("/proc/self/fd"))
     with pytest.raises(RuntimeError) as caught:
         site(environ_for("/text.txt"), fail)
     # The traceback still holds every frame: it was closed by hand, not by the collector.
-    assert os.listdir("/proc/self/fd") == before
+    assert before.issuperset(os.listdir("/proc/self/fd"))  # the collector may have closed others
     other = Site(str(root))
     with pytest.raises(RuntimeError) as caught_too:
         other(environ_for("/text.txt") | {"wsgi.file_wrapper": fail}, StartResponse())
-    assert os.listdir("/proc/self/fd") == before
+    assert before.issuperset(os.listdir("/proc/self/fd"))  # the collector may have closed others
     del caught, caught_too
 
 
