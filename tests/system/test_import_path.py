@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import PACKAGE, ROOT
+from tests.support.imported_names import imported_names
 from tests.support.server import Start
 from tests.support.waiting import PATIENCE
 
@@ -126,17 +127,7 @@ def test_no_command_imports_from_the_working_directory(trap: Trap, launcher: str
 def test_what_is_imported_before_the_path_is_right_is_part_of_the_interpreter(module: str) -> None:
     """`python -m` runs these before `__main__`; which modules it has loaded differs by version."""
     tree = ast.parse((PACKAGE / f"{module}.py").read_bytes())
-    names = {
-        name
-        for node in tree.body
-        for name in (
-            [alias.name for alias in node.names]
-            if isinstance(node, ast.Import)
-            else [node.module or ""]
-            if isinstance(node, ast.ImportFrom)
-            else []
-        )
-    }
+    names = imported_names(tree.body)
     assert names
     for name in names - {"prefork", "prefork.stop_notice"}:
         assert name in sys.builtin_module_names or _imp.is_frozen(name), name

@@ -24,6 +24,7 @@ import pytest
 from prefork import stack_dump
 from prefork.config import interpreter
 from prefork.worker.boot import stack_writer
+from tests.support.imported_names import imported_names
 from tests.unit.test_rooms import trees
 
 KNOWN = {
@@ -62,18 +63,7 @@ def test_each_private_thing_is_named_here() -> None:
 
 
 def test_no_private_module_is_imported() -> None:
-    names = {
-        name
-        for tree in trees().values()
-        for node in ast.walk(tree)
-        for name in (
-            [alias.name for alias in node.names]
-            if isinstance(node, ast.Import)
-            else [node.module or ""]
-            if isinstance(node, ast.ImportFrom)
-            else []
-        )
-    }
+    names = set().union(*(imported_names(ast.walk(tree)) for tree in trees().values()))
     documented = {"__future__", "_thread"}
     documented.add("_collections_abc")  # of collections.abc, and frozen: see prefork/__init__.py
     private = {name for name in names if name.startswith("_")} - documented
