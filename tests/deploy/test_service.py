@@ -19,6 +19,7 @@ from tests.support.commands import ROOT, prefork_command
 from tests.support.load import Gate
 from tests.support.processes import stopped
 from tests.support.server import Start
+from tests.support.sockets import accepts
 from tests.support.waiting import PATIENCE, until
 
 UNITS = ROOT / "deploy" / "systemd"
@@ -252,8 +253,8 @@ def test_a_socket_of_systemd(tmp_path: Path) -> None:
         cwd=ROOT,
     ) as server:
         try:
-            until(path.exists, "systemd's socket")
-            for _ in range(2):  # the first connection starts the server, and waits for it
+            until(lambda: accepts(path), "systemd's socket")  # its connection starts the server
+            for _ in range(2):  # the first request waits for it
                 with socket.socket(socket.AF_UNIX) as sock:
                     sock.settimeout(PATIENCE)
                     sock.connect(str(path))

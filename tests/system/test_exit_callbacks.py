@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.commands import ROOT
 from tests.support.server import Server, Start
+from tests.support.sockets import accepts
 from tests.support.waiting import PATIENCE, until
 
 APP = "tests.apps.exit_callbacks:app"
@@ -218,9 +219,9 @@ def test_what_a_program_registers_for_itself_is_not_its_workers(
         stdout=subprocess.PIPE,
         text=True,
     ) as program:
-        until((tmp_path / "s").exists, "the server listens")
+        until(lambda: accepts(tmp_path / "s"), "the server listens")
         told = subprocess.run(
-            ["curl", "-sS", "--retry", "9", "--retry-all-errors", "--unix-socket", "s", "http://t"],
+            ["curl", "-sS", "--unix-socket", "s", "http://t"],
             cwd=tmp_path,
             capture_output=True,
             check=True,
