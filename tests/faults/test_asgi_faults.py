@@ -22,7 +22,7 @@ ONE_SHOT, KEPT, STREAMS, WEBSOCKETS = 2, 3, 4, 6
 def serve(start: Start, loop: str) -> Server:
     settings = (
         *("server.protocol=asgi", f"workers.count={WORKERS}", f"workers.loop={loop}"),
-        "workers.graceful_timeout=4",
+        'workers.hooks={ ready = "tests.apps.hasty:ready" }',
     )
     given = [part for setting in settings for part in ("--set", setting)]
     return start("tests.apps.async_basic:app", *given).wait_ready(WORKERS)

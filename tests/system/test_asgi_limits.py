@@ -385,7 +385,10 @@ def test_stop_lets_calls_end(start: Start, tmp_path: Path) -> None:
 
 
 def test_stop_tells_streams_that_their_client_has_left(start: Start, tmp_path: Path) -> None:
-    server, file = serve(start, "workers.graceful_timeout=2"), tmp_path / "file"
+    server, file = (
+        serve(start, 'workers.hooks={ ready = "tests.apps.hasty:ready" }'),
+        tmp_path / "file",
+    )
     with talk(server) as raw:
         raw.send(get(f"/events?path={file}"))
         assert raw.head().status == 200

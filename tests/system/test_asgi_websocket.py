@@ -487,7 +487,7 @@ def test_a_websocket_has_no_time_limit_of_a_request(start: Start) -> None:
 @pytest.mark.parametrize("how", ["SIGHUP", "SIGUSR2", "SIGTERM"])
 def test_the_end_of_the_worker(start: Start, how: str) -> None:
     goes_on = how != "SIGTERM"
-    server = serve(start, "workers.graceful_timeout=3")
+    server = serve(start, 'workers.hooks={ ready = "tests.apps.hasty:ready" }')
     with websocket(server, "/echo") as one, websocket(server, "/echo") as two:
         until(lambda: websockets(server) == 2)
         server.process.send_signal(signal.Signals[how])
