@@ -14,8 +14,7 @@ The life of a connection:
                                                           +--> LINGER -----+--> CLOSED
 
 - Few connections see all of it.  A listener without TLS, trusted proxies or the PROXY protocol
-  makes its connections NEW, and a request that comes in one piece goes from prefork import logs
-from NEW or IDLE to CALL at
+  makes its connections NEW, and a request that comes in one piece goes from NEW or IDLE to CALL at
   once, and from there back to IDLE if the client takes the response at once.
 - QUEUED means that bytes of further requests have come and are not read yet: the connection has a
   pipeline (RFC 9112 section 9.3.2) and had the worker for a while, so others come first.  It waits
