@@ -97,34 +97,39 @@ class AsgiResponse:
         return head.data + data
 
     def body(self, data: bytes, *, more: bool, closing: bool) -> bytes:
-        """The bytes to send for a piece of the body.
+        """The bytes to send for a piece of the body: see `framing`."""
+        before, after = self.framing(len(data), more=more, closing=closing)
+        return before + data + after if self.has_body else before
+
+    def framing(self, size: int, *, more: bool, closing: bool) -> tuple[bytes, bytes]:
+        """What is sent before and behind a piece of the body, if the response `has_body`.
 
         `closing`: the connection ends with this response.  Raises MisusedProtocol if the body is
         longer or shorter than its Content-Length, or has ended.
         """
         if self.ending:
             raise MisusedProtocol("http.response.body was sent after the end of the body")
-        prefix, head = b"", self.head
+        before, head = b"", self.head
         if head is None:
-            head = self.begin(-1 if more or self._trailers else len(data), closing=closing)
-            prefix = head.data
+            head = self.begin(-1 if more or self._trailers else size, closing=closing)
+            before = head.data
         if not more:
             self.ending = True
             self.complete = not self._trailers or head.framing is not _CHUNKED
         framing = head.framing
         if framing is _NONE:
-            return prefix
-        if framing is _CHUNKED:
-            self.sent += len(data)
-            if data:
-                prefix = b"%b%x\r\n%b\r\n" % (prefix, len(data), data)
-            if more:
-                return prefix
-            return prefix + (b"0\r\n" if self._trailers else b"0\r\n\r\n")
+            return before, b""
         if framing is _LENGTH:
-            self._take(len(data), more=more)
-        self.sent += len(data)
-        return prefix + data if prefix else data
+            self._take(size, more=more)
+        self.sent += size
+        if framing is not _CHUNKED:
+            return before, b""
+        after = b"\r\n" if size else b""
+        if size:
+            before = b"%b%x\r\n" % (before, size)
+        if not more:
+            after += b"0\r\n" if self._trailers else b"0\r\n\r\n"
+        return before, after
 
     def begin(self, known: int, *, closing: bool) -> ResponseHead:
         """Composes the head; `known`: bytes of the body, -1 if that is not known."""

@@ -17,6 +17,11 @@ from tests.system.test_http import APP, settings
 
 EACH = 50
 BIG = 2_000_000
+PATIENT = {
+    **dict.fromkeys(("header_timeout", "body_timeout", "write_timeout", "keepalive"), 120),
+    **dict.fromkeys(("min_body_rate", "min_write_rate"), 0),
+}
+"""A server that gives up no client, however long the test takes."""
 SMALL = 4096  # bytes of receive buffer: the answer does not fit
 
 
@@ -27,7 +32,7 @@ def test_slow_heads_bodies_chunks_and_readers_keep_no_client_waiting(
     """Two hundred: every one moves on between two good requests, and gets its answer in the end."""
     server = start(
         *(*kind, "--workers", "1"),
-        *settings("http", header_timeout=120, response_memory=65536, min_body_rate=0),
+        *settings("http", **PATIENT, response_memory=65536),
     ).wait_ready(1)
     head = request("/nolength", "X-Slow: " + "a" * 60)
     body = request("/echo", method="POST", body=b"b" * 60)
@@ -76,16 +81,17 @@ COUNT = 200
 FILE = b"0123456789" * 1000
 
 
+@pytest.mark.parametrize("kind", [(APP, "--threads", "1"), BRIDGED], ids=["1 thread", "event loop"])
 def test_slowhttptest_in_its_four_modes_at_once_harms_no_client(
-    start: Start, tmp_path: Path
+    start: Start, tmp_path: Path, kind: tuple[str, ...]
 ) -> None:
     if shutil.which("slowhttptest") is None:
         pytest.skip("slowhttptest is not installed")
     (tmp_path / "file").write_bytes(FILE)
     access = tmp_path / "access.log"
     server = start(
-        *(APP, "--workers", "1", "--threads", "1"),
-        *settings("http", header_timeout=120, min_body_rate=0),
+        *(*kind, "--workers", "1"),
+        *settings("http", **PATIENT),
         *("--set", f'static.mounts={{ "/static/" = "{tmp_path}" }}'),
         *settings("log", access=access, access_format="common"),
     ).wait_ready(1)

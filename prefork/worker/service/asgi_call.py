@@ -408,7 +408,8 @@ class AsgiCall(AsgiResponse):
             data = compressor.body(data, more=more)
         if more and not data and self.head is not None:
             return
-        await self._transmit(self.body(data, more=more, closing=self.connection.closing))
+        before, after = self.framing(len(data), more=more, closing=self.connection.closing)
+        await self._transmit(before, data if self.has_body else b"", after)
 
     async def _zero_copy(self, message: Message) -> None:
         """`http.response.zerocopysend`: part of an open file, from its own position if no other is
@@ -458,24 +459,27 @@ class AsgiCall(AsgiResponse):
             if self.ends_with_close:
                 self.connection.ends_with_close()
 
-    async def _transmit(self, data: bytes) -> None:
+    async def _transmit(self, before: bytes, data: bytes = b"", after: bytes = b"") -> None:
         """Sends bytes; returns when no more than UNSENT of them wait for the client."""
-        if not data:
+        whole = before + data + after
+        if not whole:
             return
         self._begin()
         connection = self.connection
         if self.sent > AHEAD:
             connection.limit_ahead()
-        view: bytes | memoryview = data
-        while (taken := connection.offer(view, UNSENT)) != len(view):
-            view = memoryview(view)[taken:]
-            try:
-                await self._wait(self._drained)
-            except BaseException:
-                self._cut = True
-                raise
-            if self.over:
-                break
+        taken = connection.offer(whole, UNSENT)
+        if taken != len(whole):
+            del whole  # what waits is the application's own bytes, of which many clients have one
+            for part in (before, data, after):
+                view = memoryview(part)[taken:]
+                taken = max(taken - len(part), 0)
+                while len(view := view[connection.offer(view, UNSENT) :]) and not self.over:
+                    try:
+                        await self._wait(self._drained)
+                    except BaseException:
+                        self._cut = True
+                        raise
         if self.over or connection.broken:
             await self._raise_disconnected()
         if not self.complete:
