@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# What a run of the tests needs. The system's come first: a C compiler is one of them.
+SUITE := system-packages $(VENV)/.test
 
 .PHONY: serve test test-all test-lowest test-newest test-compiled lint docs lock system-packages bench bench-quick bench-packages chaos abuse takeover autobahn fuzz share release wheel-compiled deb test-deb test-image nightly coverage help clean
 
@@ -40,7 +42,7 @@ serve: $(VENV)/.serve  ## a real application on http://127.0.0.1:8000
 # system, and end with the short files of unit. Compiled before, where Python is told to write no
 # bytecode: else each of some thousand processes would do it for itself; pytest compiles the tests.
 # Lint and the site come last, and whether they fail or not, the result of the tests is shown.
-test: $(VENV)/.test $(VENV)/.docs system-packages  ## all tests, then lint and the documentation site
+test: $(SUITE) $(VENV)/.docs  ## all tests, then lint and the documentation site
 	$(BIN)/python -m compileall -q -x '/test_[^/]*$$' prefork tests examples
 	@status=0; \
 	$(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder || status=$$?; \
@@ -48,18 +50,18 @@ test: $(VENV)/.test $(VENV)/.docs system-packages  ## all tests, then lint and t
 	exit $$status
 
 # Each Python from 3.11 on that is on this machine; those that are missing are named.
-test-all: $(VENV)/.test  ## the tests on each Python that is on this machine
+test-all: $(SUITE)  ## the tests on each Python that is on this machine
 	$(BIN)/nox -s tests
 
 # The ranges of pyproject.toml, from below and from above.
-test-lowest: $(VENV)/.test  ## the tests with the lowest versions that pyproject.toml promises
+test-lowest: $(SUITE)  ## the tests with the lowest versions that pyproject.toml promises
 	$(BIN)/nox -s lowest
 
-test-newest: $(VENV)/.test  ## the tests with the newest versions of everything
+test-newest: $(SUITE)  ## the tests with the newest versions of everything
 	$(BIN)/nox -s newest
 
 # The compiled build (setup.py) in an environment of its own; TESTS=tests/system/test_http.py
-test-compiled: $(VENV)/.test  ## the tests with real servers, against the compiled build
+test-compiled: $(SUITE)  ## the tests with real servers, against the compiled build
 	$(BIN)/nox -s compiled $(if $(TESTS),-- $(TESTS))
 
 lint: $(VENV)/.test  ## ruff and mypy
@@ -121,7 +123,7 @@ takeover: $(VENV)/.test  ## attacks of a worker that was taken over: SECONDS=60 
 
 # Attacks from outside, each with a good client beside it: make abuse SECONDS=3 SERVER=gunicorn
 abuse: SECONDS := $(if $(filter command line environment,$(origin SECONDS)),$(SECONDS),3)
-abuse: $(VENV)/.test system-packages  ## attacks with a good client beside them: SECONDS=3 SERVER=nginx
+abuse: $(SUITE)  ## attacks with a good client beside them: SECONDS=3 SERVER=nginx
 	$(BIN)/python -m tests.faults.abuse --seconds $(SECONDS) $(if $(SERVER),--server $(SERVER))
 
 # The sections of the Autobahn test suite that take long; the others are in the tests.
@@ -162,13 +164,13 @@ test-image: $(VENV)/.release  ## the container image's steps in an empty Debian;
 
 # What takes too long for each change: every test that is marked so, the others with all of their load,
 # and the bounds of the ranges.
-nightly: $(VENV)/.release test-lowest test-newest  ## what takes minutes: test-deb, test-lowest, test-newest, the compiled build
+nightly: $(SUITE) $(VENV)/.release test-lowest test-newest  ## what takes minutes: test-deb, test-lowest, test-newest, the compiled build
 	$(BIN)/python -m pytest -m nightly
 	PREFORK_TESTS=full $(BIN)/python -m pytest -n 4 --dist loadfile
 
 # Coverage over all processes that the tests start and fork, as text and as coverage/index.html.
 COVERAGE = COVERAGE_FILE=$(CURDIR)/coverage/data $(BIN)/coverage
-coverage: $(VENV)/.test  ## coverage over processes: TESTS=tests/system/test_signals.py
+coverage: $(SUITE)  ## coverage over processes: TESTS=tests/system/test_signals.py
 	rm -rf coverage && mkdir coverage
 	status=0; $(COVERAGE) run -m pytest -n 4 --dist loadfile $(TESTS) || status=$$?; \
 	$(COVERAGE) combine --quiet && $(COVERAGE) html --quiet -d coverage && $(COVERAGE) report; \

@@ -6,6 +6,8 @@ set -u
 packages=""
 need() { command -v "$1" >/dev/null 2>&1 || packages="$packages $2"; }
 need cc "gcc libc6-dev"
+headers=$(python3 -c 'import sysconfig; print(sysconfig.get_path("include"))')
+[ -e "$headers/Python.h" ] || packages="$packages python3-dev"
 need nginx nginx-light
 need strace strace
 need valgrind valgrind

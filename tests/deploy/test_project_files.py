@@ -85,6 +85,13 @@ def test_a_template_of_issues_is_valid(name: str) -> None:
     run("check-jsonschema", "--builtin-schema", f"vendor.github-{schema}", file)
 
 
+def test_the_compiler_is_there_before_a_package_is_built(tmp_path: Path) -> None:
+    """On an empty machine; the target is one whose recipe calls no make, which -n would run."""
+    fresh = f"VENV={tmp_path / 'venv'}"
+    lines = run("make", "-n", "-C", ROOT, "test-newest", fresh).stdout
+    assert 0 < lines.index("install-system-packages.sh") < lines.index("requirements/compiled.txt")
+
+
 def test_help_lists_each_target_of_make() -> None:
     makefile = (ROOT / "Makefile").read_text()
     phony = re.search(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)
