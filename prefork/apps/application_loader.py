@@ -170,9 +170,26 @@ def _refuse_factory(
 ) -> None:
     """Raises LoadError for a factory that the configuration names without its parentheses."""
     if takes(0) and not target.endswith("()"):
+        _check_factory(target, application)
         raise LoadError(
             f"{target}: this is a factory, which takes {_signature(application)}: write {target}()"
             " to call it"
+        )
+
+
+def _check_factory(target: str, factory: Callable[..., object]) -> None:
+    """Raises LoadError for what cannot be called as a factory: the call itself would fail in our
+    own code, or leave a coroutine that nobody awaits."""
+    takes, name = _arity(factory), target.removesuffix("()")
+    if takes is not None and not takes(0):
+        raise LoadError(
+            f"{target}: a factory is called without arguments, and {name} takes "
+            f"{_signature(factory)}; if it is the application itself, write {name}"
+        )
+    if _is_asynchronous(factory):
+        raise LoadError(
+            f"{target}: a factory is a plain function, and {name} is an `async def`: what it "
+            "awaits belongs in the lifespan of the application"
         )
 
 
@@ -285,6 +302,7 @@ def find(target: str, key: str = "server.app") -> Any:
     if not callable(found):
         raise LoadError(f"{target}: {where} is {type(found).__name__}, which is not callable")
     if factory:
+        _check_factory(target, found)
         found = found()
         if not callable(found):
             raise LoadError(

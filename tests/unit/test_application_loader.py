@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 
-from prefork.apps.application_loader import LoadError, _check_application, _check_handler, find
+from prefork.apps.application_loader import (
+    LoadError,
+    _check_application,
+    _check_handler,
+    _recognized,
+    find,
+)
 from tests.apps import tcp_apps
 
 
@@ -95,6 +101,11 @@ def test_others_are_refused(application: Callable[..., Any], problem: str) -> No
         _check_application("site:app", application)
 
 
+def test_an_async_factory_is_not_to_be_called_either() -> None:
+    with pytest.raises(LoadError, match="a factory is a plain function"):
+        _recognized("site:handler", handler)
+
+
 @pytest.mark.parametrize(
     ("handler", "problem"),
     [
@@ -119,6 +130,9 @@ def test_what_cannot_be_a_tcp_handler_is_refused(handler: str, problem: str) -> 
         ("tests.apps.basic:ap", ("has no 'ap'", "did you mean 'app'?")),
         ("tests.apps.basic:PIECE()", ("tests.apps.basic.PIECE is int, which is not callable",)),
         ("tests.apps.basic:ROUTES()", ("tests.apps.basic.ROUTES is dict, which is not callable",)),
+        (f"{__name__}:wsgi()", ("takes (environ: Any, start_response: Any)", f"{__name__}:wsgi")),
+        (f"{__name__}:one()", ("a factory is called without arguments", "(request: Any)")),
+        (f"{__name__}:handler()", ("a factory is a plain function", "`async def`")),
     ],
 )
 def test_a_target_that_leads_nowhere_is_one_line(target: str, words: tuple[str, ...]) -> None:
