@@ -226,3 +226,11 @@ def text_pairs(headers: Iterable[Any]) -> list[tuple[str, str]]:
         return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
     except (AttributeError, ValueError, TypeError):
         raise TypeError("headers must be pairs of bytes, (name, value)") from None
+
+
+def as_bytes(data: object) -> bytes:
+    """A body or message of the application's.  Raises TypeError for what is no bytes: bytes(7) are
+    seven zeros."""
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        return bytes(data)
+    raise TypeError(f"the body must be bytes, not {type(data).__name__}")

@@ -56,6 +56,17 @@ async def deny(scope: Scope, receive: Any, send: Any) -> None:
     ended.append(await receive())
 
 
+async def deny_at_length(scope: Scope, receive: Any, send: Any) -> None:
+    """Denies with a response that ends when the client is gone."""
+    await send({"type": "websocket.http.response.start", "status": 401, "headers": []})
+    piece = {"type": "websocket.http.response.body", "body": bytes(100_000), "more_body": True}
+    try:
+        while True:
+            await send(piece)
+    except OSError as problem:
+        ended.append(type(problem).__name__)
+
+
 async def refuse(scope: Scope, receive: Any, send: Any) -> None:
     await send({"type": "websocket.close"})
 
@@ -86,6 +97,18 @@ async def forgets(scope: Scope, receive: Any, send: Any) -> None:
 
 async def wrong(scope: Scope, receive: Any, send: Any) -> None:
     await send({"type": "websocket.accept", "subprotocol": "unknown"})
+
+
+async def number(scope: Scope, receive: Any, send: Any) -> None:
+    """Sends a number for bytes."""
+    await send({"type": "websocket.accept"})
+    await receive()
+    await send({"type": "websocket.send", "bytes": 7})
+
+
+async def deny_by_number(scope: Scope, receive: Any, send: Any) -> None:
+    await send({"type": "websocket.http.response.start", "status": 401, "headers": []})
+    await send({"type": "websocket.http.response.body", "body": 7})
 
 
 async def hesitates(scope: Scope, receive: Any, send: Any) -> None:
@@ -154,12 +177,15 @@ PATHS = {
     "/echo": echo,
     "/describe": describe,
     "/deny": deny,
+    "/deny-at-length": deny_at_length,
     "/refuse": refuse,
     "/close": close,
     "/fails": fails,
     "/fails-early": fails_early,
     "/forgets": forgets,
     "/wrong": wrong,
+    "/number": number,
+    "/deny-by-number": deny_by_number,
     "/hesitates": hesitates,
     "/held": held,
     "/push": push,

@@ -18,7 +18,7 @@ from websockets.typing import Subprotocol
 
 from tests.fuzz.websocket_inputs import pick
 from tests.support.certificates import Authority
-from tests.support.raw_http import Raw
+from tests.support.raw_http import Raw, talk
 from tests.support.server import Server, Start, servers
 from tests.support.sockets import read_all
 from tests.support.waiting import PATIENCE, until
@@ -163,6 +163,7 @@ def test_an_application_that_fails_before_it_accepts(start: Start) -> None:
             ("/fails-early", "the handler has failed"),
             ("/forgets", "without an answer"),
             ("/wrong", "'unknown' is not among those that the client offers: none"),
+            ("/deny-by-number", "must be bytes, not int"),
         ),
         1,
     ):
@@ -302,13 +303,16 @@ def test_a_client_that_is_gone(server: Server, how: str) -> None:
 def test_an_application_that_fails_closes_with_1011(start: Start) -> None:
     server = serve(start)
     server.expected_errors.add("application failed")
-    with websocket(server, "/fails") as client:
-        client.send("a")
-        with pytest.raises(ConnectionClosed) as closed:
-            client.recv(PATIENCE)
-    assert closed.value.rcvd is not None
-    assert closed.value.rcvd.code == 1011
-    assert "the handler has failed" in server.wait("application failed")["traceback"]
+    for number, (path, said) in enumerate(
+        (("/fails", "the handler has failed"), ("/number", "must be bytes, not int")), 1
+    ):
+        with websocket(server, path) as client:
+            client.send("a")
+            with pytest.raises(ConnectionClosed) as closed:
+                client.recv(PATIENCE)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1011
+        assert said in server.wait("application failed", number)["traceback"]
 
 
 @pytest.mark.parametrize(
@@ -440,6 +444,38 @@ def test_a_client_that_does_not_read_makes_send_wait(server: Server) -> None:
         assert worker.memory_info().rss < 200 << 20
         raw.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     assert next_end(server, before) == "ClientDisconnectedError"
+
+
+@pytest.mark.parametrize("path", ["/push", "/deny-at-length"])
+def test_a_client_that_takes_nothing_is_given_up(start: Start, path: str) -> None:
+    """It is not asked for its pong meanwhile: that may wait behind what is not read."""
+    pings = ("websocket.ping_interval=0.1", "websocket.ping_timeout=0.1")
+    server = serve(start, "http.write_timeout=0.5", *pings)
+    with talk(server, receive_buffer=4096) as raw:
+        raw.send(HANDSHAKE % path.encode())
+        assert next_end(server, []) == "ClientDisconnectedError"
+    assert server.wait("response broken off")["reason"].startswith("the client takes too little")
+
+
+def test_a_client_that_only_pings_is_given_up(start: Start) -> None:
+    server = serve(start, "http.write_timeout=0.5")
+    with raw_websocket(server, "/echo") as raw:
+        raw.sock.setblocking(False)
+        pings = memoryview(client_frame(9, bytes(125)) * 1000)
+        sent = 0
+
+        def cut_off() -> bool:
+            nonlocal sent
+            try:
+                sent += raw.sock.send(pings[sent % len(pings) :])
+            except BlockingIOError:
+                return False
+            except OSError:
+                return True
+            return False
+
+        until(cut_off)
+    assert next_end(server, [])["code"] == 1006
 
 
 # Times

@@ -186,7 +186,7 @@ def expected_deadline(c: HttpConnection, state: ConnectionState, now: float, lea
         )
     elif kind is TimeLimit.WRITE:
         assert c.unsent is not None
-        at = c.unsent.due(now)
+        at = c.unsent.due()
     elif kind is TimeLimit.LINGER:
         assert c._lingering is not None
         at = c._lingering.due(now)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from prefork.apps.asgi_response import AsgiResponse, Message, MisusedProtocol
+from prefork.apps.asgi_response import AsgiResponse, Message, MisusedProtocol, as_bytes
 from prefork.http.asgi_scope import http_scope
 from prefork.http.request import Environ, Request
 from prefork.worker.boot.warmup import check_answer, naming, warmup_request
@@ -57,7 +57,7 @@ class _WarmupCall:
             response.start(message)
         elif kind == "http.response.body":
             more = bool(message.get("more_body", False))
-            response.body(bytes(message.get("body", b"")), more=more, closing=True)
+            response.body(as_bytes(message.get("body", b"")), more=more, closing=True)
         elif kind in ("http.response.pathsend", "http.response.zerocopysend"):
             more = bool(message.get("more_body", False))
             if response.head is None:

@@ -253,10 +253,11 @@ class AsgiConnection(HttpConnection):
         if exchange is None:
             super().on_deadline()
             return
-        if self.unsent is not None and self.state is ConnectionState.SEND:
-            if not self.unsent.given_up():
-                return
+        unsent = self.unsent
+        if unsent is not None and 0 < unsent.due() <= monotonic() and unsent.given_up():
             self._gave_up()
+        elif self.state is ConnectionState.SEND:
+            return
         self.proceeding = True  # the service looks at the next state itself, once
         try:
             exchange.overdue(monotonic())

@@ -107,7 +107,7 @@ class TimeLimit(Enum):
     KEEPALIVE = "keepalive, from now on"
     HEAD = "header_timeout, from the first byte of the head on"
     BODY = "body_timeout, from the last byte on, and min_body_rate"
-    WRITE = "write_timeout, from now on, and min_write_rate"
+    WRITE = "write_timeout, since the client took something, and min_write_rate"
     LINGER = "the limits of a lingering close"
     UPGRADED = "the other protocol's"
 

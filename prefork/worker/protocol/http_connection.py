@@ -605,7 +605,7 @@ class HttpConnection(ResponseWriter):
             )
         if limit is TimeLimit.WRITE:
             assert self.unsent is not None
-            return self.unsent.due(now)
+            return self.unsent.due()
         if limit is TimeLimit.LINGER:
             assert self._lingering is not None
             return self._lingering.due(now)

@@ -18,7 +18,13 @@ from select import EPOLLIN, EPOLLOUT
 from typing import NoReturn, Protocol
 
 from prefork.apps.asgi_compress import MessageCompressor
-from prefork.apps.asgi_response import AsgiResponse, Message, MisusedProtocol, early_hint
+from prefork.apps.asgi_response import (
+    AsgiResponse,
+    Message,
+    MisusedProtocol,
+    as_bytes,
+    early_hint,
+)
 from prefork.http.asgi_scope import Scope
 from prefork.http.head_rules import Reject
 from prefork.http.request import Request
@@ -315,7 +321,7 @@ class AsgiCall(AsgiResponse):
         if kind == "http.response.body":
             data = message.get("body", b"")
             if type(data) is not bytes:
-                data = _as_bytes(data)
+                data = as_bytes(data)
             if message.get("more_body"):
                 await self._send_more(data)
             elif self._sent_whole(data):
@@ -569,12 +575,6 @@ def wake_all(waiters: "list[asyncio.Future[None]]") -> None:
         if not waiter.done():
             waiter.set_result(None)
     waiters.clear()
-
-
-def _as_bytes(data: object) -> bytes:
-    if isinstance(data, (bytes, bytearray, memoryview)):
-        return bytes(data)
-    raise TypeError(f"the body must be bytes, not {type(data).__name__}")
 
 
 _DISCONNECTS = frozenset({"ClientDisconnect", "WebSocketDisconnect", "WebSocketDisconnected"})

@@ -23,7 +23,13 @@ from time import monotonic
 from typing import Protocol
 
 from prefork import logs
-from prefork.apps.asgi_response import AsgiResponse, Message, MisusedProtocol, text_pairs
+from prefork.apps.asgi_response import (
+    AsgiResponse,
+    Message,
+    MisusedProtocol,
+    as_bytes,
+    text_pairs,
+)
 from prefork.config import Websocket
 from prefork.http.asgi_scope import Scope
 from prefork.http.request import Request
@@ -210,7 +216,9 @@ class AsgiWebsocket:
 
     @property
     def state(self) -> ConnectionState:
-        return ConnectionState.CALL if self._session is None else ConnectionState.UPGRADED
+        if self._session is not None:
+            return ConnectionState.UPGRADED
+        return ConnectionState.CALL if self.connection.unsent is None else ConnectionState.SEND
 
     @property
     def events(self) -> int:
@@ -228,7 +236,12 @@ class AsgiWebsocket:
         return unsent is None or unsent.memory <= UNSENT // 2
 
     def deadline(self, now: float) -> float:
-        return 0.0 if self._clock is None else self._clock.due
+        clock, unsent = self._clock, self.connection.unsent
+        due = 0.0 if clock is None else clock.due
+        if unsent is None:
+            return due
+        late = unsent.due()
+        return min(due or late, late or due)
 
     def ready(self, now: float) -> bool:
         connection = self.connection
@@ -267,6 +280,8 @@ class AsgiWebsocket:
 
     def overdue(self, now: float) -> None:
         clock, session = self._clock, self._session
+        if self.connection.broken:  # its client takes too little
+            self._lost()
         if clock is None or session is None or self._state is _OVER:
             return
         action = clock.look(now, deaf=not self._may_read)
@@ -565,7 +580,7 @@ class AsgiWebsocket:
         binary = message.get("bytes")
         if binary is None:
             raise MisusedProtocol("websocket.send has neither text nor bytes")
-        return session.binary(binary if type(binary) is bytes else bytes(binary))
+        return session.binary(binary if type(binary) is bytes else as_bytes(binary))
 
     async def _send_rest(self, rest: Awaitable[None]) -> None:
         """The client does not take all of a message at once, or it has left."""
@@ -583,7 +598,7 @@ class AsgiWebsocket:
         response, connection = self._response, self.connection
         assert response is not None
         more = bool(message.get("more_body", False))
-        data = response.body(bytes(message.get("body", b"")), more=more, closing=True)
+        data = response.body(as_bytes(message.get("body", b"")), more=more, closing=True)
         if response.head is not None:
             self.status = response.head.code
         try:

@@ -76,6 +76,7 @@ class OutputBuffer:
     __slots__ = (
         "_lagging_since",
         "_memory",
+        "_moved_at",
         "_parts",
         "_pushed",
         "_queued",
@@ -95,7 +96,7 @@ class OutputBuffer:
         self._memory = 0
         self._spill: FileIO | None = None
         self._spilled = 0
-        self._lagging_since = monotonic()
+        self._lagging_since = self._moved_at = monotonic()
         self._queued = linux.not_acknowledged(sock.fileno())
         self._pushed = self._taken = 0
 
@@ -121,20 +122,22 @@ class OutputBuffer:
         """
         before = self._taken
         self._look()
-        now = monotonic()
-        return self._taken <= before or 0 < self.due(now) <= now
+        return self._taken <= before or 0 < self.due() <= monotonic()
 
     def _look(self) -> None:
         """Notes how much the client has taken since it lags behind."""
         in_kernel = linux.not_acknowledged(self._sock.fileno())
-        self._taken = self._queued + self._pushed - in_kernel
+        taken = self._queued + self._pushed - in_kernel
+        if taken > self._taken:
+            self._moved_at = monotonic()
+        self._taken = taken
 
-    def due(self, now: float) -> float:
-        """Monotonic seconds at which a client is given up that takes nothing, or too little of it;
-        0 for never."""
+    def due(self) -> float:
+        """Monotonic seconds at which a client is given up that takes nothing more, or too little of
+        it; 0 for never."""
         rules = self._rules
         return due(
-            now,
+            self._moved_at,
             silence=rules.write_timeout,
             rate=rules.min_write_rate,
             since=self._lagging_since,
@@ -216,9 +219,9 @@ class OutputBuffer:
         """
         poll = select.poll()
         poll.register(self._sock, select.POLLOUT)
-        now = monotonic()
-        until = self.due(now)
-        if not poll.poll(max(until - now, 0.0) * 1000 if until else None) and self.given_up():
+        until = self.due()
+        left = max(until - monotonic(), 0.0) * 1000 if until else None
+        if not poll.poll(left) and self.given_up():
             raise TimeoutError
         self.flush()
         if self._parts:
