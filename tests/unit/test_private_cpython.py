@@ -8,11 +8,13 @@ import ast
 import atexit
 import collections.abc
 import contextlib
+import inspect
 import multiprocessing
 import multiprocessing.util
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -96,6 +98,16 @@ def test_a_list_is_extended_by_accept_in_one_call() -> None:
             ((fd, address),) = accepted
             socket.socket(fileno=fd).close()
             assert address == client.getsockname()
+
+
+def test_an_object_of_ssl_reads_and_writes_by_one_of_c() -> None:
+    """Without it, TLS works as well, and a request takes two functions of Python more."""
+    tls = ssl.create_default_context().wrap_bio(
+        ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="a"
+    )
+    inner = tls._sslobj  # type: ignore[attr-defined]
+    assert inspect.isbuiltin(inner.read)
+    assert inspect.isbuiltin(inner.write)
 
 
 def test_socket_type_is_the_plain_class() -> None:

@@ -12,6 +12,7 @@ import contextlib
 import os
 import socket
 import ssl
+from collections.abc import Callable
 from typing import Any
 
 from prefork.http.head_rules import Reject
@@ -29,15 +30,19 @@ class TlsTransport:
     """A connected socket that speaks TLS as a server."""
 
     __slots__ = (
-        *("_begun", "_incoming", "_opened", "_outgoing", "_rest", "_sealed", "_tls"),
-        *("ended", "plain"),
+        *("_begun", "_incoming", "_opened", "_outgoing", "_read", "_rest", "_sealed", "_tls"),
+        *("_write", "ended", "plain"),
     )
 
     def __init__(self, sock: socket.SocketType, context: ssl.SSLContext) -> None:
         self.plain = sock
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._tls = tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        # Without the functions in Python around them, where CPython has it so: a request takes two.
+        inner = getattr(tls, "_sslobj", tls)
+        self._read: Callable[[int], bytes] = inner.read
+        self._write: Callable[[bytes | memoryview], int] = inner.write
         self._begun = False
         self._opened = b""
         self._rest = b""
@@ -92,7 +97,7 @@ class TlsTransport:
         self._push_some()
         with contextlib.suppress(BlockingIOError):
             # Bytes that came right behind the handshake; the epoll will not report them again.
-            self._opened = self._open()
+            self._opened = self._open([])
         return True
 
     def recv(self, size: int, flags: int = 0) -> bytes:
@@ -108,30 +113,32 @@ class TlsTransport:
         data = self.plain.recv(size, _DONTWAIT)
         if not data:
             return b""
-        self._incoming.write(data)
-        return self._open()
-
-    def _open(self) -> bytes:
-        """Decrypts all complete records that were read."""
-        parts: list[bytes] = []
-        incoming, outgoing = self._incoming, self._outgoing
+        incoming = self._incoming
+        incoming.write(data)
         try:
-            while part := self._tls.read(_RECORD):
-                if not incoming.pending and not outgoing.pending:
-                    # That was the last one.  To be told so by another read takes as long as this.
-                    return b"".join((*parts, part)) if parts else part
+            part = self._read(_RECORD)
+        except ssl.SSLError as problem:
+            return self._opened_until(problem, [])
+        if part and not incoming.pending and not self._outgoing.pending:
+            return part  # the only one: to be told so by another read takes as long as this
+        return self._open([part])
+
+    def _open(self, parts: list[bytes]) -> bytes:
+        """Decrypts all complete records that were read, behind those in `parts`."""
+        try:
+            while part := self._read(_RECORD):
                 parts.append(part)
+        except ssl.SSLError as problem:
+            return self._opened_until(problem, parts)
+        return self._opened_until(ssl.SSLZeroReturnError(), parts)
+
+    def _opened_until(self, problem: ssl.SSLError, parts: list[bytes]) -> bytes:
+        """What was decrypted before `problem`, the reason why there is no more now."""
+        self._push_some()  # the alert, if there is one
+        if not isinstance(problem, ssl.SSLWantReadError):
+            if not parts and not isinstance(problem, ssl.SSLZeroReturnError):
+                raise problem
             self.ended = True
-        except ssl.SSLWantReadError:
-            pass
-        except ssl.SSLZeroReturnError:
-            self.ended = True
-        except ssl.SSLError:
-            self._push_some()  # the alert
-            if not parts:
-                raise
-            self.ended = True
-        self._push_some()
         if not parts and not self.ended:
             raise BlockingIOError
         return b"".join(parts)
@@ -144,18 +151,21 @@ class TlsTransport:
         sent, size = 0, len(data)
         if 0 < size <= _RECORD and not (self._sealed or self._rest):
             # What the loop below comes to for a single record that the kernel takes at once.
-            self._sealed = self._tls.write(data)
-            self._rest = rest = self._outgoing.read()
-            taken = self.plain.send(rest, _NO_WAIT)
+            sealed = self._write(data)
+            rest = self._outgoing.read()
+            try:
+                taken = self.plain.send(rest, _NO_WAIT)
+            except OSError:
+                self._sealed, self._rest = sealed, rest
+                raise
             if taken == len(rest):
-                self._rest, self._sealed = b"", 0
                 return size
-            self._rest = rest[taken:]
+            self._sealed, self._rest = sealed, rest[taken:]
         try:
             while sent < size:
                 if not self._sealed:
                     part = data if size <= _RECORD else memoryview(data)[sent : sent + _RECORD]
-                    self._sealed = self._tls.write(part)
+                    self._sealed = self._write(part)
                 self.push()
                 sent += self._sealed
                 self._sealed = 0
