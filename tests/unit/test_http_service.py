@@ -25,6 +25,7 @@ GET = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
 
 
 class NoSiblings:
+    expects_receiver = False
     expected = wanted = False
 
 
@@ -87,11 +88,12 @@ def serve() -> Iterator[Serve]:
         siblings: Any = NoSiblings()
         admission = Admission[HttpConnection](0, 0, descriptors=None)
         threads, stats = given.pop("threads"), board.stats_writer(0)
+        refusals = given.pop("refusals", None) or Refusals(None)
         service = HttpService(
             *(WsgiCaller(app, threads, stats, **given), client_limits(), threads, siblings, stats),
             [ListenerProfile(BASE, HttpConnection, WholeHeads())],
             admission=admission,
-            refusals=Refusals(None),
+            refusals=refusals,
             request_timeout=0.0,
             graceful_timeout=0.0,
         )
@@ -108,6 +110,26 @@ def serve() -> Iterator[Serve]:
     yield serve
     for end in ends:
         end()
+
+
+class NotedRefusals(Refusals):
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.reports: list[bool] = []
+
+    def report(self, *, finally_: bool = False) -> None:
+        self.reports.append(finally_)
+
+
+def test_a_turn_reports_what_has_changed_and_the_end_reports_all(serve: Serve) -> None:
+    refusals = NotedRefusals()
+    served = serve(refusals=refusals)
+    served.service.flush()
+    assert refusals.reports == [False]
+    served.service.begin_shutdown()
+    served.service.flush()
+    served.service.flush()  # no number has changed, but a refused request may be counted
+    assert refusals.reports == [False, True, True]
 
 
 def test_threads_are_notified_of_each_call(serve: Serve) -> None:

@@ -105,6 +105,7 @@ class WorkerLoop:
         if not pending.stopping:
             self._handover.start_receiving()
         threads, record, handler = self._threads, self._record, orders.terminate_handler
+        parked = self._poller.parked
         while True:
             if _getsignal(signal.SIGTERM) is not handler:
                 orders.install_handlers()  # the application, or its event loop, has replaced it
@@ -117,7 +118,7 @@ class WorkerLoop:
             if accepting.draining:
                 accepting.drain()
                 self._wait(PAUSE if accepting.paused_until else 0.0, record)
-            elif self._may_block_in_accept():
+            elif not parked and self._may_block_in_accept():
                 accepting.block(notify_watcher=threads is not None)
             else:
                 self._wait(self._offer_again() if self._shutting_down else None, record)
@@ -171,11 +172,10 @@ class WorkerLoop:
         )
 
     def _may_block_in_accept(self) -> bool:
-        """Whether the main thread can wait in accept4: nothing else could need it."""
+        """Whether the main thread, with nothing parked, can wait in accept4: nothing needs it."""
         pending = self._pending
         return (
-            not self._poller.parked
-            and self.accepting.may_block
+            self.accepting.may_block
             and not pending.stopping
             and not pending.accepted
             and not pending.received

@@ -24,7 +24,7 @@ from prefork.worker.service.admission import Admission
 from prefork.worker.service.asgi_call import AsgiCall
 from prefork.worker.service.asgi_caller import AsgiCaller
 from prefork.worker.service.asgi_websocket import AsgiWebsocket
-from prefork.worker.service.http_service import HttpService
+from prefork.worker.service.http_service import FLUSH_AGAIN, HttpService
 from prefork.worker.service.lifespan import Lifespan
 from prefork.worker.service.listener_profile import ListenerProfile
 from prefork.worker.service.refusals import Refusals
@@ -45,9 +45,6 @@ _LOST = EPOLLERR | EPOLLHUP
 
 LOOK = 1.0
 """Seconds between two looks at calls that may take too long."""
-
-_FLUSH_AGAIN = 0.5
-"""Seconds after which a turn writes more than its access log, though no number has changed."""
 
 _OFFER_AGAIN = 0.05
 """Seconds until a worker that is full offers siblings again what waits for it."""
@@ -117,8 +114,6 @@ class AsgiService(HttpService):
         self._told: set[HttpConnection] = set()
         self._found_late: set[AsgiCall | AsgiWebsocket] = set()
         """Calls that the master has found to be over their time, logged and counted."""
-        self._flushed: tuple[int, ...] = ()
-        self._flush_again = 0.0
         self._timed_out = 0
         self._stop_ordered = 0.0
         self._stop_limit = 0.0
@@ -296,9 +291,9 @@ class AsgiService(HttpService):
         if numbers == self._flushed and now < self._flush_again and not self._leave_at:
             caller.flush()
             return
-        self._flushed, self._flush_again = numbers, now + _FLUSH_AGAIN
+        self._flushed, self._flush_again = numbers, now + FLUSH_AGAIN
         stats.set_websockets(len(caller.websockets))
-        super().flush()
+        self._report()
 
     @property
     def _waiting(self) -> int:

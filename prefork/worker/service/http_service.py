@@ -50,6 +50,9 @@ _IDLE: Final = ConnectionState.IDLE
 _CLOSED: Final = ConnectionState.CLOSED
 _READABLE: Final = Readiness.READABLE
 
+FLUSH_AGAIN: Final = 0.5
+"""Seconds after which `flush` writes more than the access log, though no number has changed."""
+
 _LAST_CHANCE: Final = 5.0
 """Seconds that an idle connection gets at the end if no limit is configured."""
 
@@ -107,6 +110,8 @@ class HttpService:
         limits = [limit for limit in (rules.keepalive, graceful_timeout) if limit]
         self._last_chance = min(limits, default=_LAST_CHANCE)
         self._open = admission.members
+        self._flushed: tuple[int, ...] = ()
+        self._flush_again = 0.0
         self._last = False
         self._leave_at = 0.0
         """Monotonic seconds at which idle connections end; 0 while the worker serves on."""
@@ -240,6 +245,18 @@ class HttpService:
                 connection.expire()
 
     def flush(self) -> None:
+        held, parked, websockets = len(self._open), len(self._parked), self._websockets
+        count = 0 if websockets is None else len(websockets)
+        numbers = (held, parked, self._reading, self._writing, self._admission.displaced, count)
+        now, ends = monotonic(), self._last or self._leave_at
+        if numbers == self._flushed and now < self._flush_again and not ends:
+            self._caller.flush()
+            return
+        self._flushed, self._flush_again = numbers, now + FLUSH_AGAIN
+        self._report()
+
+    def _report(self) -> None:
+        """Has the master know of the connections, and logs what was counted."""
         held, parked = len(self._open), self._waiting
         self._stats.set_connections(held, parked, self._reading, self._writing)
         if self._websockets is not None:
