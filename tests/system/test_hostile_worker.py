@@ -163,14 +163,13 @@ def test_the_text_of_a_failed_import_does_nothing_to_a_terminal(
     module = tmp_path / "evil.py"
     module.write_text(EVIL)
     options = ("evil:app", "--workers", "1", "--set", f"server.chdir={tmp_path}")
-    failed = run_prefork("serve", *options, "--bind", "127.0.0.1:0")
+    serve = ("serve", *options, "--bind", "127.0.0.1:0", "--set", f"server.name={tmp_path.name}")
+    failed = run_prefork(*serve)
     assert failed.returncode == 3
     assert "RuntimeError" in failed.stderr
     assert plain(failed.stderr)
-    failed = run_prefork(
-        *("serve", *options, "--bind", "127.0.0.1:0", "--set", "process.daemon=true"),
-        *("--set", f"log.error={tmp_path / 'log'}", "--set", f"server.name={tmp_path.name}"),
-    )
+    log = f"log.error={tmp_path / 'log'}"
+    failed = run_prefork(*serve, "--set", "process.daemon=true", "--set", log)
     assert failed.returncode == 3
     assert plain(failed.stderr)
 

@@ -10,7 +10,8 @@ from tests.support.commands import ROOT, prefork_command
 from tests.support.waiting import PATIENCE
 
 APP = "tests.apps.basic:app"
-SERVE = ("serve", APP, "--bind", "127.0.0.1:0", "--workers", "1")
+NAME = f"server.name=refused-{os.getpid()}"  # a control socket that no other test has
+SERVE = ("serve", APP, "--bind", "127.0.0.1:0", "--workers", "1", "--set", NAME)
 AFFINITY = ("--set", "process.cpu_affinity=auto")
 
 REFUSE = """
