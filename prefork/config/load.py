@@ -17,7 +17,7 @@ from prefork.config import checks, config_files, cpus
 from prefork.config.problems import ConfigError, Problem, full_name, unknown_key, unknown_section
 from prefork.config.schema import KEYS, SECTIONS, Config
 from prefork.config.source import Source, parse_value
-from prefork.config.values import AUTO, Invalid, read, toml
+from prefork.config.values import AUTO, Invalid, is_module, read, toml
 
 COMMAND_LINE = "command line"
 
@@ -105,7 +105,10 @@ def _from_target(source: Source, problems: list[Problem]) -> Iterator[RawSetting
         yield RawSetting("server", "protocol", "tcp", "--tcp", source.directory)
     if source.target is None or source.file:
         return
-    if source.target and os.path.isdir(os.path.join(source.directory, source.target)):
+    path = os.path.join(source.directory, source.target)
+    # A package is imported, as by `python -m`: served as a directory, it would show its source.
+    package = is_module(source.target) and os.path.isfile(os.path.join(path, "__init__.py"))
+    if source.target and os.path.isdir(path) and not package:
         yield RawSetting("static", "root", source.target, COMMAND_LINE, source.directory)
     elif ":" in source.target:
         yield RawSetting("server", "app", source.target, COMMAND_LINE, source.directory)

@@ -11,6 +11,7 @@ from importlib.machinery import PathFinder
 from typing import Any
 
 from prefork import regular_file
+from prefork.config.values import is_module
 
 USUAL = ("application", "app")
 """The usual names of an application, in the order of the search."""
@@ -25,7 +26,7 @@ def application_of(module: str, directory: str) -> str | None:
     If the module binds neither name, the result has the first one: the import then shows whether
     the module makes it in another way.
     """
-    if not all(part.isidentifier() for part in module.split(".")):
+    if not is_module(module):
         return None
     file = _file_of(module, directory)
     if file is None:

@@ -231,10 +231,16 @@ def read_app(raw: Any, base: str) -> str:
     if "/" in module or module.endswith(".py"):
         dotted = module.removesuffix(".py").strip("./").replace("/", ".")
         raise Invalid(f'names a file; name the module, as in "{dotted}:{name or "app"}"')
-    parts = [*module.split("."), *name.removesuffix("()").split(".")]
-    if not all(part.isidentifier() for part in parts):
+    names = name.removesuffix("()").split(".")
+    if not is_module(module) or not all(part.isidentifier() for part in names):
         raise Mismatch
     return text
+
+
+def is_module(name: str) -> bool:
+    """Whether a dotted name may be that of a module. A hyphen may be in it: only a statement
+    cannot import such a file."""
+    return all(part.replace("-", "_").isidentifier() for part in name.split("."))
 
 
 def read_loop(raw: Any, base: str) -> str:

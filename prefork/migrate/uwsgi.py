@@ -4,7 +4,7 @@ import os
 import re
 from typing import Any
 
-from prefork.config.values import MIB
+from prefork.config.values import MIB, is_module
 from prefork.migrate import uwsgi_network
 from prefork.migrate.document import Document
 from prefork.migrate.migration_report import Fate
@@ -91,11 +91,11 @@ def _module_of(move: UwsgiMove, file: str) -> tuple[str, list[str]]:
     """The module that a file is, and what has to be in the path for it."""
     directory = move.text("chdir") or "."
     near = os.path.relpath(file, directory) if os.path.isabs(file) else os.path.normpath(file)
-    parts = near.removesuffix(".py").split("/")
-    if near.endswith(".py") and all(part.isidentifier() for part in parts):
-        return ".".join(parts), []
+    module = near.removesuffix(".py").replace("/", ".")
+    if near.endswith(".py") and is_module(module):
+        return module, []
     stem = os.path.basename(file).removesuffix(".py")
-    if not file.endswith(".py") or not stem.isidentifier():
+    if not file.endswith(".py") or not is_module(stem):
         move.document.lost(f"wsgi-file = {file}", "it is no module; give it a name such as wsgi.py")
     return stem, [move.path(os.path.dirname(file))]
 

@@ -99,6 +99,13 @@ def test_a_target_may_be_a_directory(site: Write, tmp_path: Path) -> None:
     assert result.file is None
 
 
+def test_a_package_is_imported_and_its_source_is_not_served(site: Write, tmp_path: Path) -> None:
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "__init__.py").write_text("app = 1\n")
+    assert loaded("shop").config.server.app == "shop:app"
+    assert loaded("shop/").config.static.root == str(tmp_path / "shop")
+
+
 def test_a_target_may_be_a_tcp_handler() -> None:
     result = loaded("a.b:handle", tcp=True)
     assert (result.config.server.protocol, result.config.server.app) == ("tcp", "a.b:handle")

@@ -13,12 +13,14 @@ from prefork.config import ConfigError, Source, load
         ("shop.py", "did you mean shop:app?"),
         ("shop.app", "did you mean shop:app?"),
         ("pages/site.py", "did you mean pages.site:application?"),
+        ("old-shop.py", "did you mean old-shop:app?"),
         ("nothing.py", "nor module:callable"),
         ("shop.", "nor module:callable"),
     ],
 )
 def test_what_was_meant(tmp_path: Path, target: str, meant: str) -> None:
     (tmp_path / "shop.py").write_text("app = 1\n")
+    (tmp_path / "old-shop.py").write_text("app = 1\n")
     (tmp_path / "pages").mkdir()
     (tmp_path / "pages" / "site.py").write_text("application = 1\n")
     with pytest.raises(ConfigError) as caught:

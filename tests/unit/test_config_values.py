@@ -113,13 +113,28 @@ def test_not_owners(raw: object) -> None:
     assert refused("server.unix_owner", raw).startswith('expected "user", "user:group" or ":group"')
 
 
-@pytest.mark.parametrize("raw", ["a:b", "a.b:c.d", "a:b()", "ä:ö", "a:_b"])
+@pytest.mark.parametrize("raw", ["a:b", "a.b:c.d", "a:b()", "ä:ö", "a:_b", "my-shop.wsgi:app"])
 def test_apps(raw: str) -> None:
     assert taken("server.app", raw) == raw
 
 
 @pytest.mark.parametrize(
-    "raw", ["", "a", "a:", ":b", "a:b:c", "a:b(1)", "a b:c", "a..b:c", "a:b()()", "1:b", 3, ["a:b"]]
+    "raw",
+    [
+        "",
+        "a",
+        "a:",
+        ":b",
+        "a:b:c",
+        "a:b(1)",
+        "a b:c",
+        "a..b:c",
+        "a:b()()",
+        "1:b",
+        "a:b-c",
+        3,
+        ["a:b"],
+    ],
 )
 def test_not_apps(raw: object) -> None:
     assert refused("server.app", raw).startswith('expected "module:callable" or "module:factory()"')

@@ -91,6 +91,7 @@ def test_translations(given: dict[str, str], expected: dict[str, Any]) -> None:
         ("module = a.b\ncallable = c", "a.b:c"),
         ("wsgi = a:create()", "a:create()"),
         ("wsgi-file = a/b.py", "a.b:application"),
+        ("wsgi-file = my-shop.py", "my-shop:application"),
         ("wsgi-file = /srv/x/a.py\nchdir = /srv/x", "a:application"),
         ("mount = /=a.b", "a.b:application"),
     ],
