@@ -8,6 +8,7 @@ need() { command -v "$1" >/dev/null 2>&1 || packages="$packages $2"; }
 need cc "gcc libc6-dev"
 headers=$(python3 -c 'import sysconfig; print(sysconfig.get_path("include"))')
 [ -e "$headers/Python.h" ] || packages="$packages python3-dev"
+need git git
 need nginx nginx-light
 need strace strace
 need valgrind valgrind
@@ -22,6 +23,8 @@ need haproxy haproxy
 need curl curl
 need wrk wrk
 need go golang-go
+need node nodejs
+need java default-jdk-headless
 need ab apache2-utils
 need slowhttptest slowhttptest
 need chromium chromium
