@@ -34,12 +34,13 @@ def find_socket(
     usable = (directories or SocketDirectories.of_process()).usable()
     if target is None:
         return _find_only(usable)
-    for path in (path_in(directory, target) for directory in usable):
+    named = [path_in(directory, target) for directory in usable]
+    for path in named:
         if is_live(path):
             return path
     if target.startswith("unix:") or re.fullmatch(r".*:\d+", target):
         return _find_address(target, usable)
-    return _find_target(target, usable)
+    return _find_target(target, usable, named)
 
 
 def running_servers(directories: SocketDirectories | None = None) -> list[Path]:
@@ -91,7 +92,8 @@ def _is_at(listener: str, address: str) -> bool:
     return not host or its_host in (host, *_ANY, *_LOCAL.get(host, ()))
 
 
-def _find_target(target: str, directories: list[Path]) -> Path:
+def _find_target(target: str, directories: list[Path], named: list[Path]) -> Path:
+    """named: where a server whose name is the target would be."""
     source = Source(target=target, overrides=(), tcp=False)
     problem = ""
     try:
@@ -112,12 +114,14 @@ def _find_target(target: str, directories: list[Path]) -> Path:
     for running in _running(directories) if source.file else ():
         if (status := _status(running)) is not None and status.file == source.file:
             return running
-    if problem:
+    if problem and source.file:
         raise ControlError(problem)
-    if not existing:
-        raise ControlError(f"no server {name!r} of this user is running{_hint(directories)}")
-    # The error about a stale socket, or another user's, says the most.
-    return existing[0]
+    existing += [path for path in named if path.exists()]
+    if existing:  # the error about a stale socket, or another user's, says the most
+        return existing[0]
+    if not source.file:
+        name = target
+    raise ControlError(f"no server {name!r} of this user is running{_hint(directories)}")
 
 
 def _scan(file: str | None) -> tuple[str | None, str]:

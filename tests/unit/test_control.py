@@ -775,6 +775,20 @@ def test_the_server_of_a_configuration_does_not_run(
         find_socket(config(tmp_path), None, places)
 
 
+@pytest.mark.parametrize("name", ["nowhere", "email", "email:app"])
+def test_a_name_that_no_server_has(places: SocketDirectories, name: str) -> None:
+    """Whatever a module of that name would be served as: `email` is one of Python's."""
+    with pytest.raises(ControlError, match=f"no server '{name}' of this user is running"):
+        find_socket(name, None, places)
+
+
+def test_the_name_of_a_server_that_is_dead_or_another_users_leads_to_its_socket(
+    places: SocketDirectories,
+) -> None:
+    leave_stale(default_path("email", places))
+    assert find_socket("email", None, places) == places.run / "email.sock"
+
+
 def test_a_broken_configuration_names_its_first_problem(
     places: SocketDirectories, tmp_path: Path
 ) -> None:
