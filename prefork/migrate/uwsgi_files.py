@@ -22,6 +22,7 @@ Lines = list[tuple[str, str]]
 _SECTION = re.compile(r"\[([^\]]+)\]")
 _BEHIND = re.compile(r"\s[;#].*")
 _PLACEHOLDER = re.compile(r"%\(([^)]+)\)|\$\(([^)]+)\)|%([dnpPscxXvhkuUgGVtTj%])")
+_NAMED = re.compile(r"%\(([^)]+)\)")
 _FORMULA = re.compile(r"\s*(%?\w+)\s*([-+*/])\s*(%?\w+)\s*")
 _DIGITS = 18
 INCLUDES = (
@@ -35,6 +36,8 @@ _TESTS: dict[str, Callable[[str], bool]] = {
     "directory": os.path.isdir,
 }
 _DEPTH = 10
+_LONGEST = 4096
+"""Characters of a value in which placeholders are still looked for; each may be a longer text."""
 
 
 @dataclass
@@ -71,6 +74,7 @@ def read(
         reader.load(path)
     if reader.open:
         reader.file.remarks.append("the last condition has no endif")
+    reader.settle()
     for option, variables in (origins or {}).items():
         reader.file.variables.setdefault(option, []).extend(variables)
     return reader.file
@@ -84,6 +88,7 @@ class _Reader:
         self._environ = environ
         self._sections: dict[str, Lines] = {}
         self._seen: dict[str, str] = {}
+        """Of an option that stands twice the first value, which its placeholder has in uWSGI."""
         self._depth = 0
         self.open: list[bool] = []
         """For each condition around the current line, whether it is true."""
@@ -127,9 +132,9 @@ class _Reader:
             self._include(option, value)
         elif option in ("set-placeholder", "set-ph", "set", "S"):
             name, _, text = value.partition("=")
-            self._seen[name] = text
+            self._seen.setdefault(name, text)
         elif option != "print":
-            self._seen[option] = value
+            self._seen.setdefault(option, value)
             self.file.options.append((option, value))
 
     def _include(self, option: str, value: str) -> None:
@@ -174,11 +179,8 @@ class _Reader:
         found: list[str] = []
 
         def value_of(match: re.Match[str]) -> str:
-            if match[1] and (formula := _FORMULA.fullmatch(match[1])):
-                return self._computed(formula, match[0])
             if match[1]:
-                self.file.placeholders.add(match[1])
-                return self._seen.get(match[1], match[0])
+                return self._named(match)
             if match[2]:
                 found.append(match[2])
                 if match[2] not in self._environ and all(self.open):
@@ -195,6 +197,24 @@ class _Reader:
         if found:
             self.file.variables.setdefault(option, []).extend(found)
         return value
+
+    def settle(self) -> None:
+        """Replaces placeholders of options that stand further down, as uWSGI does at the end."""
+        self.file.options = [(option, self._settled(value)) for option, value in self.file.options]
+
+    def _settled(self, value: str) -> str:
+        for _ in range(_DEPTH):  # what is put in may have placeholders, even its own
+            if len(value) > _LONGEST:
+                break
+            value = _NAMED.sub(self._named, value)
+        return value
+
+    def _named(self, match: re.Match[str]) -> str:
+        """The value of `%(OPTION)` or of a formula, or the text itself until there is one."""
+        if formula := _FORMULA.fullmatch(match[1]):
+            return self._computed(formula, match[0])
+        self.file.placeholders.add(match[1])
+        return self._seen.get(match[1], match[0])
 
     def _computed(self, formula: re.Match[str], text: str) -> str:
         """A formula with one operator, such as %(%k * 2); `text` itself if it has no numbers."""

@@ -117,6 +117,22 @@ def test_formulas(monkeypatch: pytest.MonkeyPatch) -> None:
         options(processes="%(x * 2)")
 
 
+def test_placeholders_of_later_options() -> None:
+    """As uWSGI 2.0.31 prints them: of an option that stands twice they have the first value."""
+    found = result(
+        "[uwsgi]\nmodule = m\nprocesses = %(most)\nthreads = %(n + 1)\nmost = %(n)\nn = 3\nn = 4\n"
+        "max-requests = %(n)\nharakiri = %(n)%(tail)\ntail = 0\n"
+    )
+    assert found["workers"].items() >= {"count": 3, "threads": 4, "max_requests": 3}.items()
+    assert found["workers"]["request_timeout"] == 30
+
+
+@pytest.mark.parametrize("text", ["a = %(b)\nb = %(a)", "a = %(a)%(a)", "a = " + "%(a)" * 999])
+def test_placeholders_that_mean_themselves(text: str) -> None:
+    with pytest.raises(SourceError, match="expected a number"):
+        result(f"[uwsgi]\nmodule = m\nprocesses = %(a)\n{text}\n")
+
+
 def test_a_file_that_is_mapped_is_lost() -> None:
     Path("m.ini").write_text("[uwsgi]\nmodule = m\nstatic-map = /favicon.ico=/srv/f.ico\n")
     assert any("static-map" in entry for entry in migrate(gather(["m.ini"], {})).report.lost)
