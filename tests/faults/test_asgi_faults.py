@@ -22,6 +22,7 @@ ONE_SHOT, KEPT, STREAMS, WEBSOCKETS = 2, 3, 4, 6
 def serve(start: Start, loop: str) -> Server:
     settings = (
         *("server.protocol=asgi", f"workers.count={WORKERS}", f"workers.loop={loop}"),
+        "websocket.ping_interval=0",  # the only frame that a client waits for is the close frame
         'workers.hooks={ ready = "tests.apps.hasty:ready" }',
     )
     given = [part for setting in settings for part in ("--set", setting)]
@@ -29,8 +30,8 @@ def serve(start: Start, loop: str) -> Server:
 
 
 class LongClients:
-    """Clients in threads, each with one exchange that lasts; one that the server ends is begun
-    anew, until there is no listener."""
+    """Clients in threads, each with one exchange that lasts until the server ends it, however long
+    that takes; it is then begun anew, until there is no listener."""
 
     def __init__(self, server: Server, number: int, path: str) -> None:
         """`path`: what is asked for."""
@@ -73,6 +74,7 @@ class Streams(LongClients):
             raw = Raw(sock)
             raw.send(b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % self.path.encode())
             assert raw.head().status == 200
+            sock.settimeout(None)
             assert b"".join(raw.chunks()) == b"data: 1\n\ndata: 2\n\n"
             return "whole"
 
@@ -84,6 +86,7 @@ class Chats(LongClients):
         with raw_websocket(self.server, self.path) as raw:
             raw.send(client_frame(1, b"hello"))
             assert server_frame(raw) == (0x81, b"hello")
+            raw.sock.settimeout(None)
             first, payload = server_frame(raw)
             assert first == 0x88, f"{first:#x} {payload!r}"
             raw.send(client_frame(8, payload))

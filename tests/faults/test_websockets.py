@@ -42,6 +42,7 @@ def crowd(server: Server) -> Iterator[list[socket.socket]]:
 def serve(start: Start, *settings: str) -> Server:
     server = start(
         *(APP, "--workers", "2", "--set", "server.protocol=asgi"),
+        *("--set", "websocket.ping_interval=0"),  # the clients answer no ping
         *(part for each in settings for part in ("--set", each)),
     )
     return server.wait_ready(2)
@@ -81,7 +82,11 @@ def tenths(times: list[float], seconds: float) -> int:
 
 @pytest.mark.parametrize("reload", [True, False], ids=["reload", "stop"])
 def test_each_gets_a_close_frame_at_a_time_of_its_own(start: Start, reload: bool) -> None:
-    server = serve(start, "workers.graceful_timeout=10")
+    server = serve(
+        start,
+        "workers.graceful_timeout=200",  # the share of it that the hook leaves is 8 s
+        'workers.hooks={ ready = "tests.apps.hasty:ready" }',
+    )
     with crowd(server) as clients:
         until(lambda: sum(each["websockets"] for each in server.status()["workers"]) == COUNT)
         server.process.send_signal(signal.SIGHUP if reload else signal.SIGTERM)
