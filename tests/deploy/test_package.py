@@ -152,18 +152,19 @@ def test_an_ordinary_user_gets_manual_configuration_and_a_server(
         assert "a pre-fork server with a supervisor" in page
         assert "cpu_affinity" in run(*wrapper, man, "-P", "cat", "prefork.toml", **options).stdout
     assert "thread-safe" in run(*wrapper, "prefork", "explain", "threads", **options).stdout
-    run(*wrapper, "prefork", "init", "ordinary.toml", **options)
+    # The control socket, which all of this user share, is named after the file.
+    site = work / f"ordinary-{os.getpid()}.toml"
+    run(*wrapper, "prefork", "init", site.name, **options)
     (work / "index.html").write_text("hello")
-    site = work / "ordinary.toml"
     site.write_text(site.read_text().replace("\n[static]\n", '\n[static]\nroot = "."\n'))
     url = f"http+unix://{str(work / 's').replace('/', '%2F')}/"
     with subprocess.Popen(
-        [*wrapper, "prefork", "serve", "ordinary.toml", "--bind", f"unix:{work}/s"], **options
+        [*wrapper, "prefork", "serve", site.name, "--bind", f"unix:{work}/s"], **options
     ) as server:
         try:
             until(lambda: accepts(work / "s"), "its socket")
             assert run(*wrapper, "prefork", "get", url, **options).stdout == "hello"
-            run(*wrapper, "prefork", "stop", "ordinary.toml", **options)
+            run(*wrapper, "prefork", "stop", site.name, **options)
             assert server.wait(PATIENCE) == 0
         finally:
             server.kill()
