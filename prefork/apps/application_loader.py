@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -272,6 +273,16 @@ def _check_handler(target: str, handler: Callable[..., object]) -> None:
         ) from None
 
 
+def _meant(owner: Any, name: str) -> str:
+    """The end of an error text: what may have been meant by a name that is not there."""
+    if near := nearest(name, dir(owner)):
+        return f"; did you mean {near[0]!r}?"
+    for place in getattr(owner, "__path__", ()):  # a project of Django
+        if os.path.isfile(os.path.join(place, "wsgi.py")):
+            return f"; did you mean {owner.__name__}.wsgi?"
+    return ""
+
+
 def find(target: str, key: str = "server.app") -> Any:
     """Imports `module:name`, or calls the factory `module:name()`; `key` is the key that names it.
 
@@ -295,8 +306,7 @@ def find(target: str, key: str = "server.app") -> Any:
         try:
             found = getattr(found, name)
         except AttributeError:
-            near = nearest(name, dir(found))
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = _meant(found, name)
             raise LoadError(f"{target}: {where} has no {name!r}{hint}") from None
         where = f"{where}.{name}"
     if not callable(found):

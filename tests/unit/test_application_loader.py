@@ -3,6 +3,7 @@
 import functools
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -99,6 +100,16 @@ def one(request: Any) -> Any: ...
 def test_others_are_refused(application: Callable[..., Any], problem: str) -> None:
     with pytest.raises(LoadError, match=problem):
         _check_application("site:app", application)
+
+
+def test_a_project_of_django_is_served_by_its_module_wsgi(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "project_of_django").mkdir()
+    (tmp_path / "project_of_django" / "wsgi.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(LoadError, match=r"did you mean project_of_django\.wsgi\?$"):
+        find("project_of_django:application")
 
 
 def test_an_async_factory_is_not_to_be_called_either() -> None:
