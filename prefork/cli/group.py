@@ -12,9 +12,36 @@ _COMMANDS = (
 """`prefork NAME` is `command` in `prefork/cli/NAME.py`, in the order of the list of commands."""
 
 
+def _meant(name: str) -> str:
+    """What may have been meant by a word that is no command."""
+    from prefork.config.values import nearest
+
+    if near := nearest(name, _COMMANDS):
+        return f"did you mean {near[0]}?"
+    return f"to serve it: `prefork serve {name}`" if set(name) & set(".:/") else ""
+
+
 class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:  # as in a start line of gunicorn
+            name = error.option_name
+            raise click.UsageError(
+                f"No such option: {name}. Options follow a command, as in `prefork serve {name}`.",
+                ctx,
+            ) from None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in _COMMANDS and (hint := _meant(name)):
+            raise click.UsageError(f"No such command {name!r}; {hint}", ctx)
+        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in _COMMANDS:

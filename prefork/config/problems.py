@@ -52,6 +52,8 @@ def unknown_section(where: str, section: str, content: Any = None) -> Problem:
         hint = f"did you mean [{near[0]}]?"
     elif others := _in_other_sections(section):
         hint = f"did you mean {others[0]}?"
+    elif parts := [key.name for key in KEYS.values() if section in key.key.split("_")]:
+        hint = f"did you mean one of {', '.join(parts)}?"
     else:
         hint = f"the sections are {', '.join(SECTIONS)}"
     return Problem(where, full_name(section), reason, hint)

@@ -270,8 +270,6 @@ def read_id_header(raw: Any, base: str) -> str:
 
 def read_one_address(raw: Any, base: str) -> str:
     """One canonical address; `systemd` may stand for several sockets."""
-    if not isinstance(raw, str):
-        raise Mismatch
     return _read_address(raw, base)
 
 
@@ -282,7 +280,7 @@ def read_bind_or_none(raw: Any, base: str) -> tuple[str, ...]:
 
 def read_bind(raw: Any, base: str) -> tuple[str, ...]:
     """Canonical addresses; a single one may be a string. Raises Invalid with every bad one."""
-    texts = [raw] if isinstance(raw, str) else raw
+    texts = [raw] if isinstance(raw, str | int) else raw
     if not isinstance(texts, list | tuple) or not texts:
         raise Mismatch
     addresses: list[str] = []
@@ -474,6 +472,10 @@ def _read_network(raw: Any) -> str:
 def _network_problem(raw: str, reason: ValueError) -> str:
     if "host bits" in str(reason):
         return f'has bits beyond its mask; did you mean "{ip_network(raw, strict=False)}"?'
+    if raw == "*":
+        return (
+            'write "0.0.0.0/0" and "::/0" for all addresses, of which each can then forge its own'
+        )
     return 'expected an IP address, a network such as "10.0.0.0/8", or "unix"'
 
 

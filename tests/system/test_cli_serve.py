@@ -191,9 +191,27 @@ def test_an_unknown_option_is_named(command: str) -> None:
 
 
 def test_an_unknown_command_is_named() -> None:
-    done = run_prefork("server")
+    done = run_prefork("frobnicate")
     assert done.returncode == 2
-    assert "No such command 'server'" in done.stderr
+    assert done.stderr.endswith("Error: No such command 'frobnicate'.\n")
+
+
+@pytest.mark.parametrize(
+    ("args", "hint"),
+    [
+        (("server",), "No such command 'server'; did you mean serve?"),
+        (
+            ("shop:app", "-w", "4"),
+            "No such command 'shop:app'; to serve it: `prefork serve shop:app`",
+        ),
+        (("site.toml",), "to serve it: `prefork serve site.toml`"),
+        (("-w", "4", "shop:app"), "Options follow a command, as in `prefork serve -w`."),
+    ],
+)
+def test_a_start_line_without_serve_is_answered_with_it(args: tuple[str, ...], hint: str) -> None:
+    done = CliRunner().invoke(group, args, prog_name="prefork")
+    assert done.exit_code == 2
+    assert hint in done.output
 
 
 @pytest.mark.parametrize(

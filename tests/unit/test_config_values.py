@@ -153,6 +153,15 @@ def test_bind_takes_one_or_several() -> None:
         assert refused("server.bind", raw)
 
 
+@pytest.mark.parametrize("key", ["server.bind", "tls.bind", "metrics.bind"])
+def test_a_port_alone_is_answered_with_an_address(key: str) -> None:
+    assert refused(key, 9100) == '9100: expected a string such as "127.0.0.1:8000"'
+
+
+def test_all_addresses_have_no_star() -> None:
+    assert 'write "0.0.0.0/0" and "::/0"' in refused("http.trusted_proxies", ["*"])
+
+
 def test_bind_names_every_bad_address_and_equal_ones() -> None:
     with pytest.raises(Invalid) as caught:
         taken("server.bind", [":80", "x", "0.0.0.0:80", "y"])

@@ -54,6 +54,7 @@ def test_a_key_is_found_by_its_name_and_by_its_section(name: str, keys: list[str
         ("workers.thread", "did you mean workers.threads?"),
         ("thread", "did you mean workers.threads?"),
         ("worker", "did you mean [workers]?"),
+        ("timeout", "did you mean one of workers.boot_timeout, workers.request_timeout, "),
         ("nothing", "the sections are server, workers, "),
         ("workers.", "[workers] has count, "),
         ("", "the sections are "),
