@@ -51,8 +51,8 @@ class Install:
     def __init__(self, start: Start, place: Path, built: Path) -> None:
         self._start = start
         self.place = place
-        shutil.copytree(built, place / "prefork", copy_function=shutil.copyfile)
-        (place / "site_app.py").write_text(SITE)
+        shutil.copytree(built, place / "prefork", copy_function=os.link)
+        self.write("site_app.py", SITE)
 
     def start(
         self, *args: str, more: str = "", bind: Sequence[str] = ("127.0.0.1:0",), **options: Any
@@ -73,18 +73,24 @@ class Install:
         if "[workers]" not in more:
             more += "\n[workers]\ncount = 2\n"
         server = f'[server]\napp = "site_app:app"\nbind = {json.dumps(bind)}\n'
-        (self.place / "site.toml").write_text(server + more)
+        self.write("site.toml", server + more)
+
+    def write(self, file: str, text: str) -> None:
+        """In place of the file: other installations have links to the one of before."""
+        new = self.place / "new"
+        new.write_text(text)
+        new.replace(self.place / file)
 
     def edit(self, file: str, old: str, new: str) -> None:
-        path = self.place / file
-        before = path.read_text()
+        before = (self.place / file).read_text()
         assert old in before
-        path.write_text(before.replace(old, new))
+        self.write(file, before.replace(old, new))
 
     def set_version(self, version: str) -> None:
-        file = self.place / "prefork" / "__init__.py"
+        file = "prefork/__init__.py"
         line = f'__version__ = "{version}"'
-        file.write_text(re.sub(r'^__version__ = ".*"$', line, file.read_text(), flags=re.MULTILINE))
+        text = (self.place / file).read_text()
+        self.write(file, re.sub(r'^__version__ = ".*"$', line, text, flags=re.MULTILINE))
 
     def gate(self) -> "OnlyGate":
         """The next worker waits in its import until it is opened."""
@@ -94,7 +100,7 @@ class Install:
     def repaired_after(self) -> Iterator[None]:
         """Whatever is changed in the block is as before after it."""
         saved = self.place.with_name("saved")
-        shutil.copytree(self.place, saved, symlinks=True, copy_function=shutil.copyfile)
+        shutil.copytree(self.place, saved, symlinks=True, copy_function=os.link)
         try:
             yield
         finally:
@@ -146,9 +152,9 @@ def test_five_upgrades_under_load_lose_nothing(install: Install) -> None:
     server = install.start()
     load = PathLoad(tcp(server.port), one_shot=6, kept=6)
     for number in range(1, 6):
-        load.wait_answers(100)
+        load.wait_answers(50)
         assert server.ask("upgrade")["generation"] == number + 1
-    load.wait_answers(100)
+    load.wait_answers(50)
     load.end()
     assert not load.failures, load.failures
 
@@ -455,7 +461,7 @@ def broken_configuration(install: Install) -> str:
 
 
 def torn_release(install: Install) -> str:
-    (install.place / "prefork" / "__init__.py").write_text("raise ImportError('half a release')")
+    install.write("prefork/__init__.py", "raise ImportError('half a release')")
     return "ImportError: half a release"
 
 
@@ -533,10 +539,9 @@ def test_failed_upgrades_change_nothing_and_the_next_one_works(install: Install)
     for number, fault in enumerate(FAULTS, 1):
         with install.repaired_after():
             reason = fault(install)
-            load.wait_answers(50)
-            code, told = outcome(server.start_command("upgrade"))
-            load.wait_answers(50)
-        assert code == 1, fault
+            load.wait_answers(20)
+            told = server.refusal("upgrade")
+            load.wait_answers(20)
         assert reason in told, fault
         assert reason in server.wait("upgrade failed", number)["reason"]
         # Every answer so far is the old generation's: there was no other worker.
@@ -574,8 +579,7 @@ def test_an_exec_that_fails_changes_nothing_either(install: Install, tmp_path: P
 def test_code_that_hangs_at_its_start_is_given_up_after_the_boot_timeout(install: Install) -> None:
     server = install.start(more="[workers]\ncount = 2\nboot_timeout = 3")
     server.expected_errors = {"upgrade failed"}
-    (install.place / "prefork" / "__init__.py").write_text("import threading\n")
-    install.edit("prefork/__init__.py", "\n", "\nthreading.Event().wait()")
+    install.write("prefork/__init__.py", "import threading\nthreading.Event().wait()")
     with pytest.raises(ControlError, match="the new code did not start within 3 s"):
         server.ask("upgrade")
     until(lambda: len(psutil.Process(server.pid).children()) == 2, "the preflight is gone")
