@@ -319,8 +319,8 @@ def peak_memory(*arguments: str) -> int:
     return int(kilobytes) * 1024
 
 
-def test_a_gigabyte_goes_up_in_little_memory(tmp_path: Path) -> None:
-    size = (1 << 30) + 1
+def test_a_large_file_goes_up_in_little_memory(tmp_path: Path) -> None:
+    size = 256 * MIB + 1
     path = tmp_path / "sparse"
     path.touch()
     os.truncate(path, size)

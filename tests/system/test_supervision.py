@@ -80,7 +80,7 @@ class Victims(Load):
         self.failed += 1
 
 
-def test_a_worker_killed_a_hundred_times_takes_along_only_what_it_held(start: Start) -> None:
+def test_a_worker_killed_forty_times_takes_along_only_what_it_held(start: Start) -> None:
     """Exactly the connections that the killed worker held may fail, and each is looked up.
 
     The victim is stopped (SIGSTOP) at a moment of its load's choice.  From then on it can neither
@@ -100,7 +100,7 @@ def test_a_worker_killed_a_hundred_times_takes_along_only_what_it_held(start: St
     try:
         clients.run(clients.keep_alive, 5)
         clients.run(clients.one_shot, 2)
-        for number in range(1, 101):
+        for number in range(1, 41):
             clients.wait_answers(8)
             victim = rng.choice(server.ready_pids())
             os.kill(victim, signal.SIGSTOP)
@@ -117,7 +117,7 @@ def test_a_worker_killed_a_hundred_times_takes_along_only_what_it_held(start: St
     held = sum(len(killed.held) for killed in clients.killed)
     # The kills met a load, and what they took along was noticed.
     assert held >= clients.failed > 0
-    assert clients.answers > 600
+    assert clients.answers > 300
     assert len(server.workers()) == 3
     # The slots are the same three: each was filled again, and none was filled twice.
     assert {event["slot"] for event in server.find("worker ready")} == {0, 1, 2}
