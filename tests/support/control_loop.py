@@ -15,6 +15,7 @@ import msgspec
 
 from prefork.control import Command
 from prefork.master.control_server import ControlServer, Reply
+from tests.support.waiting import PATIENCE
 
 
 class Loop:
@@ -34,7 +35,7 @@ class Loop:
         result: Future[Any] = Future()
         self._orders.put((function, result))
         self._wake.send(b"!")
-        return result.result(timeout=30)
+        return result.result(timeout=PATIENCE)
 
     def stop(self) -> None:
         self._orders.put(None)
@@ -124,7 +125,7 @@ class Raw:
 
     def __init__(self, path: Path) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(30)
+        self.sock.settimeout(PATIENCE)
         self.sock.connect(os.fspath(path))
         self._lines = self.sock.makefile("rb")
 

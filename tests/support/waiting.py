@@ -5,7 +5,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TypeVar
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds for anything to happen on a machine that is busy with other things."""
 
 T = TypeVar("T")

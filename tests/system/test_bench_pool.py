@@ -25,6 +25,7 @@ from bench.parts import (
 from bench.peers import prefork
 from bench.servers import OPENSSL, Server, compile_programs
 from tests.support.server import Start
+from tests.support.waiting import PATIENCE
 
 HELLO = prefork("bench.hello:app", "--workers", "2")
 needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
@@ -147,7 +148,7 @@ def test_idle_connections_are_kept_and_counted(start: Start) -> None:
         server.process.kill()
         server.process.wait()
         for sock in socks:
-            sock.settimeout(30)
+            sock.settimeout(PATIENCE)
             while sock.recv(1):
                 pass
         assert idle.still_open(socks) == 0

@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.server import Server, Start
 from tests.support.sockets import read_all
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 APP = "tests.apps.renewal:app"
 
@@ -109,7 +109,7 @@ def test_connections_in_the_listen_queue_are_demand(
                     client = server.connect()
                 else:
                     client = socket.socket(socket.AF_UNIX)
-                    client.settimeout(30)
+                    client.settimeout(PATIENCE)
                     client.connect(path[kind])
                 clients.append(send(stack.enter_context(client), "/pid"))
             told = {read_all(client).rpartition(b"\n")[2] for client in clients}

@@ -14,7 +14,7 @@ from tests.support.certificates import Authority
 from tests.support.changing_app import rewrite
 from tests.support.server import Server, Start
 from tests.support.site import pids
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 
 def renewed(server: Server) -> None:
@@ -37,7 +37,7 @@ def seen(server: Server) -> tuple[set[str], bool]:
 def scrape(accept: str) -> Callable[[Server], object]:
     def run(server: Server) -> None:
         host, _, port = server.wait("metrics served")["address"].rpartition(":")
-        connection = http.client.HTTPConnection(host, int(port), timeout=30)
+        connection = http.client.HTTPConnection(host, int(port), timeout=PATIENCE)
         connection.request("GET", "/metrics", headers={"Accept": accept})
         assert connection.getresponse().status == 200
         connection.close()
@@ -117,7 +117,7 @@ def test_nor_with_tls_and_syslog(start: Start, tmp_path: Path) -> None:
 
         def present() -> set[str]:
             connection = http.client.HTTPSConnection(
-                "localhost", server.port, context=authority.client(), timeout=30
+                "localhost", server.port, context=authority.client(), timeout=PATIENCE
             )
             connection.request("GET", "/", headers={"Connection": "close"})
             found: list[str] = json.loads(connection.getresponse().read())[0]

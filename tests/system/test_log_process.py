@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.passable import passable
 from tests.support.server import Server, Start
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 APP = "tests.apps.log_thief:app"
 PRELOAD = pytest.mark.parametrize("preload", ["false", "true"])
@@ -214,7 +214,7 @@ def test_lines_are_written_after_the_master_was_killed(start: Start, tmp_path: P
     server.signal(signal.SIGKILL)
     server.process.wait()
     process.resume()
-    process.wait(30)
+    process.wait(PATIENCE)
     assert logged(lines) == Counter(["/before", "/held"])
 
 

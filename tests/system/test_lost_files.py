@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.server import Server, Start
+from tests.support.waiting import PATIENCE
 
 APP = "tests.apps.basic:app"
 
@@ -33,7 +34,7 @@ def server(start: Start, run: Path) -> Server:
 def answers(path: Path) -> bool:
     """Whether a request on the Unix socket at this path is answered."""
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(30)
+        client.settimeout(PATIENCE)
         try:
             client.connect(str(path))
         except (FileNotFoundError, ConnectionRefusedError):
@@ -63,7 +64,7 @@ def test_a_socket_file_that_was_removed_is_made_anew(server: Server, run: Path) 
 
 def test_connections_of_the_removed_socket_are_served(server: Server, run: Path) -> None:
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(30)
+        client.settimeout(PATIENCE)
         client.connect(str(run / "web"))
         (run / "web").unlink()
         server.wait_settled(2)

@@ -17,13 +17,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.commands import ROOT
 from tests.support.load import Gate
 from tests.support.server import Server, Start
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
 def get(port: int, target: str = "/metrics", method: str = "GET", **headers: str) -> str:
-    connection = http.client.HTTPConnection(HOST, port, timeout=30)
+    connection = http.client.HTTPConnection(HOST, port, timeout=PATIENCE)
     try:
         connection.request(method, target, headers=headers)
         answer = connection.getresponse()

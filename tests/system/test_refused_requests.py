@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.raw_http import request, talk
 from tests.support.server import BRIDGED, Server, Start
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 BASIC = "tests.apps.basic:app"
 
@@ -52,7 +52,7 @@ def counted(server: Server) -> dict[str, float]:
 def server_metrics(port: int) -> str:
     import http.client
 
-    connection = http.client.HTTPConnection("127.0.0.2", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.2", port, timeout=PATIENCE)
     try:
         connection.request("GET", "/metrics")
         return connection.getresponse().read().decode()

@@ -14,7 +14,7 @@ from tests.support.certificates import Authority, talk_tls
 from tests.support.passable import passable
 from tests.support.raw_http import request
 from tests.support.server import Server, Start
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 
 APP = "tests.apps.rights:app"
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -76,7 +76,7 @@ def test_workers_drop_to_the_user_before_the_import(
     # And they do not outlive the master, though the change of users has cleared the signal for it.
     left = master.children(recursive=True)
     server.signal(signal.SIGKILL)
-    psutil.wait_procs(left, 30)
+    psutil.wait_procs(left, PATIENCE)
     assert not [each for each in left if each.is_running() and each.status() != "zombie"]
     server.process.wait()
 

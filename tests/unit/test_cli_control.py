@@ -13,6 +13,7 @@ from prefork import control
 from prefork.cli.group import group
 from prefork.master.control_server import Reply
 from tests.support.control_loop import Served, serving
+from tests.support.waiting import PATIENCE
 
 STATUS: dict[str, Any] = {
     "name": "site",
@@ -116,7 +117,7 @@ def test_stop_waits_for_the_end_of_the_server(tmp_path: Path) -> None:
         served.handle = stop
         thread = threading.Thread(target=lambda: results.append(run_at(served, "stop")))
         thread.start()
-        assert asked.wait(30)
+        assert asked.wait(PATIENCE)
         assert served.clients() == 1
         assert not results
     thread.join(30)

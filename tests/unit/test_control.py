@@ -28,6 +28,7 @@ from prefork.control import (
 from prefork.master import control_server as master_control
 from prefork.master.control_server import ControlServer, Reply
 from tests.support.control_loop import Raw, Served, serving
+from tests.support.waiting import PATIENCE
 
 STATUS = b'{"v":1,"command":"status"}\n'
 
@@ -163,9 +164,9 @@ def test_progress_comes_before_a_later_answer(served: Served) -> None:
         half_way.set()
 
     def answer() -> None:
-        reply = served.replies.get(timeout=30)
+        reply = served.replies.get(timeout=PATIENCE)
         served.loop.run(lambda: reply.progress("canary booting"))
-        half_way.wait(30)
+        half_way.wait(PATIENCE)
         served.loop.run(lambda: reply.ok(generation=2))
 
     thread = threading.Thread(target=answer)
@@ -180,7 +181,7 @@ def test_others_are_answered_while_one_waits(served: Served) -> None:
     served.handle = served.keep
     with Raw(served.path) as waiting, ControlClient(served.path) as other:
         waiting.send(STATUS)
-        reply = served.replies.get(timeout=30)
+        reply = served.replies.get(timeout=PATIENCE)
         served.handle = lambda request, reply: reply.ok()
         assert other.call("status") == {}
         served.loop.run(lambda: reply.ok(late=True))
@@ -265,7 +266,7 @@ def test_a_half_closed_client_gets_its_answer(served: Served) -> None:
     with Raw(served.path) as raw:
         raw.send(STATUS)
         raw.sock.shutdown(socket.SHUT_WR)
-        reply = served.replies.get(timeout=30)
+        reply = served.replies.get(timeout=PATIENCE)
         served.loop.run(lambda: reply.ok(late=True))
         assert raw.line() == {"v": 1, "ok": True, "late": True}
         assert raw.line() is None
@@ -283,7 +284,7 @@ def test_one_that_hung_up_before_its_answer_is_no_error(served: Served) -> None:
     served.handle = served.keep
     with Raw(served.path) as raw:
         raw.send(STATUS)
-        reply = served.replies.get(timeout=30)
+        reply = served.replies.get(timeout=PATIENCE)
     served.loop.run(lambda: reply.progress("on my way"))
     assert served.clients() == 0
     served.loop.run(reply.ok)  # and again, to a connection that is closed
@@ -333,7 +334,7 @@ def test_one_that_waits_for_us_is_not_dropped(served: Served) -> None:
     served.handle = served.keep
     with Raw(served.path) as raw:
         raw.send(STATUS)
-        reply = served.replies.get(timeout=30)
+        reply = served.replies.get(timeout=PATIENCE)
         served.expire(1e9)
         served.loop.run(reply.ok)
         assert raw.line() == {"v": 1, "ok": True}
@@ -349,7 +350,7 @@ def test_one_that_does_not_read_its_answer_is_dropped_at_the_deadline(served: Se
     served.handle = long_answer
     with Raw(served.path) as raw:
         raw.send(STATUS)
-        assert answered.wait(30)
+        assert answered.wait(PATIENCE)
         assert served.clients() == 1
         served.expire(0)
         assert served.clients() == 0
@@ -366,7 +367,7 @@ def test_what_is_kept_for_one_that_does_not_read_is_limited(served: Served) -> N
     served.handle = served.keep
     with Raw(served.path) as raw:
         raw.send(STATUS)
-        reply = served.replies.get(timeout=30)
+        reply = served.replies.get(timeout=PATIENCE)
         sent = 0
         while served.clients():
             served.loop.run(lambda: reply.progress("x" * 100_000))
@@ -388,7 +389,7 @@ def test_one_more_is_refused_where_all_others_wait_for_us(served: Served) -> Non
     with contextlib.ExitStack() as stack:
         for _ in range(master_control.MAX_CLIENTS):
             stack.enter_context(Raw(served.path)).send(STATUS)
-            served.replies.get(timeout=30)
+            served.replies.get(timeout=PATIENCE)
         with Raw(served.path) as late:
             answer = late.line()
             assert answer is not None

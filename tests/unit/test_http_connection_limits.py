@@ -15,6 +15,7 @@ from prefork.worker.protocol.connection_state import ConnectionState
 from prefork.worker.protocol.http_connection import HttpConnection
 from prefork.worker.transport.client_limits import ClientLimits
 from tests.support.client_limits import BASE, START, client_limits
+from tests.support.waiting import PATIENCE
 from tests.support.wsgi_calls import RECORD, PlainCaller
 
 HEAD = b"POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 1000\r\n\r\n"
@@ -154,7 +155,7 @@ def test_a_reader_has_to_take_at_some_rate(
     taken = take_some(slow)
     assert due(slow, 19.5) == pytest.approx(min(20 + taken / 100, 39))
     # The next time it lags behind counts from there.
-    slow.sock.settimeout(30)
+    slow.sock.settimeout(PATIENCE)
     left = len(data)
     while slow.connection.lagging:
         left -= len(slow.sock.recv(1 << 16))
@@ -243,7 +244,7 @@ def test_a_body_is_refused_where_all_of_them_take_too_much_of_the_disk(
     second.sends(HEAD + b"x" * 500, 0)
     assert disk.used == 1499
     second.sends(b"x" * 2, 0)
-    second.sock.settimeout(30)
+    second.sock.settimeout(PATIENCE)
     answer = second.sock.recv(65536)
     assert answer.startswith(b"HTTP/1.1 507 Insufficient Storage\r\n")
     assert b"no more room" in answer
@@ -264,7 +265,7 @@ def test_responses_go_to_disk_when_all_of_them_take_too_much(clients: list[Clien
         slow.connection.send(piece)
     assert budget.used <= 100_000
     got = b""
-    slow.sock.settimeout(30)
+    slow.sock.settimeout(PATIENCE)
     while len(got) < len(data) + 200_007:
         got += slow.sock.recv(1 << 20)
         slow.connection.flush()

@@ -10,6 +10,7 @@ import pytest
 from prefork.config import Log
 from prefork.logs import LogError, Logs
 from prefork.logs.syslog import Syslog
+from tests.support.waiting import PATIENCE
 
 Losses = list[tuple[str, int, str]]
 
@@ -21,7 +22,7 @@ def no_loss(target: str, lines: int, reason: str) -> None:
 def daemon(path: Path) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     sock.bind(str(path))
-    sock.settimeout(30)
+    sock.settimeout(PATIENCE)
     return sock
 
 

@@ -17,6 +17,7 @@ from prefork.http.memory_budget import MemoryBudget
 from prefork.worker.transport.client_limits import ClientLimits
 from prefork.worker.transport.output_buffer import OutputBuffer
 from tests.support.client_limits import client_limits
+from tests.support.waiting import PATIENCE
 
 
 class Wire:
@@ -260,7 +261,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.setblocking(False)
-        theirs.settimeout(30)
+        theirs.settimeout(PATIENCE)
         while True:  # until nothing more goes in
             try:
                 ours.send(b"x" * 65536)

@@ -10,6 +10,7 @@ import pytest
 
 from prefork.master.pidfile import PidFile, PidFileError
 from tests.support.commands import ROOT
+from tests.support.waiting import PATIENCE
 
 
 def held(path: Path) -> bool:
@@ -92,7 +93,7 @@ def test_it_survives_an_exec(tmp_path: Path) -> None:
             PidFile(str(path))
         assert process.stdin is not None
         process.stdin.close()
-        process.wait(30)
+        process.wait(PATIENCE)
     PidFile(str(path)).close()
 
 

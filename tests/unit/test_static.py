@@ -20,6 +20,7 @@ from prefork import linux, unpatched
 from prefork.apps import static
 from prefork.apps.static import Mounts, Site
 from prefork.apps.wsgi import FileWrapper
+from tests.support.waiting import PATIENCE
 from tests.support.wsgi import Answer, StartResponse, call, environ_for
 
 TEXT = b"0123456789"
@@ -732,7 +733,7 @@ def test_without_openat2_files_are_served_but_no_link_is_followed(
 
 
 @pytest.mark.parametrize("follow_symlinks", [False, True])
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(PATIENCE)
 def test_what_is_no_regular_file_is_404_and_does_not_block(
     root: Path, follow_symlinks: bool
 ) -> None:

@@ -15,6 +15,7 @@ from prefork.systemd import (
     watchdog_interval,
     with_priority,
 )
+from tests.support.waiting import PATIENCE
 
 PID = 4711
 
@@ -75,7 +76,7 @@ def test_states_are_sent_in_one_datagram(tmp_path: Path, abstract: bool) -> None
     name = f"@prefork-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(name.replace("@", "\0", 1))
-        manager.settimeout(30)
+        manager.settimeout(PATIENCE)
         notifier = Notifier.from_environment({"NOTIFY_SOCKET": name})
         assert notifier is not None
         assert notifier.send(READY=1, STATUS="up")
