@@ -85,6 +85,11 @@ class WebSocketSession:
         """The payload of the last pong."""
 
     @property
+    def compresses(self) -> bool:
+        """What is sent is compressed."""
+        return self._deflater is not None
+
+    @property
     def held(self) -> int:
         """Bytes that are kept of what the client has sent."""
         return self.reader.held

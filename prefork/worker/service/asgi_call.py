@@ -361,7 +361,11 @@ class AsgiCall(AsgiResponse):
             if not self._drained:
                 return
             await self._wait(self._drained)
-        await self._raise_disconnected()
+        cut = self._cut and not (self.over or self.connection.broken)
+        reason = (
+            "a message was cancelled after part of it was sent" if cut else "the client has left"
+        )
+        await self._raise_disconnected(reason)
 
     def _sent_whole(self, data: bytes) -> bool:
         """Sends a response whose body is complete with its first message, by a shorter way; it is
@@ -480,12 +484,14 @@ class AsgiCall(AsgiResponse):
             for part in (before, data, after):
                 view = memoryview(part)[taken:]
                 taken = max(taken - len(part), 0)
-                while len(view := view[connection.offer(view, UNSENT) :]) and not self.over:
-                    try:
-                        await self._wait(self._drained)
-                    except BaseException:
-                        self._cut = True
-                        raise
+                while len(view) and not self.over:
+                    view = view[connection.offer(view, UNSENT) :]
+                    if len(view):
+                        try:
+                            await self._wait(self._drained)
+                        except BaseException:
+                            self._cut = True
+                            raise
         if self.over or connection.broken:
             await self._raise_disconnected()
         if not self.complete:

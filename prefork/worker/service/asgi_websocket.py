@@ -501,7 +501,7 @@ class AsgiWebsocket:
             sender = self._sender
             if sender.halfway or sender.waiting:
                 await self._turn_to_send()
-            rest = sender.message(self._frame_of(message))
+            rest = sender.message(*self._frame_of(message))
             if rest is not None:
                 await self._send_rest(rest)
         elif self._disconnect is not None or state is _OVER:
@@ -571,16 +571,19 @@ class AsgiWebsocket:
             if self._state is not _OPEN:
                 raise ClientDisconnectedError("the WebSocket is closed")
 
-    def _frame_of(self, message: Message) -> bytes:
+    def _frame_of(self, message: Message) -> tuple[bytes, bytes]:
+        """The frame of a message, and the bytes of the application's with which it ends."""
         session = self._session
         assert session is not None
         text = message.get("text")
         if text is not None:
-            return session.text(text)
+            return session.text(text), b""
         binary = message.get("bytes")
         if binary is None:
             raise MisusedProtocol("websocket.send has neither text nor bytes")
-        return session.binary(binary if type(binary) is bytes else as_bytes(binary))
+        if type(binary) is not bytes:
+            binary = as_bytes(binary)
+        return session.binary(binary), b"" if session.compresses else binary
 
     async def _send_rest(self, rest: Awaitable[None]) -> None:
         """The client does not take all of a message at once, or it has left."""

@@ -45,8 +45,11 @@ class WebsocketSender:
         """No message may begin: one is sent by half, or control frames wait."""
         return self.halfway or bool(self.waiting)
 
-    def message(self, data: bytes) -> Awaitable[None] | None:
+    def message(self, data: bytes, payload: bytes = b"") -> Awaitable[None] | None:
         """Sends the frame of a message, which must not be `busy`; None if the kernel has all of it.
+
+        `payload`: bytes of the application's with which the frame ends, if there are such.  What
+        waits for the client is those then, and no copy: many clients may have the same message.
 
         Else what is returned is to be awaited at once, until no more than UNSENT bytes wait for the
         client: it raises ClientDisconnectedError if the connection has ended before.
@@ -58,27 +61,31 @@ class WebsocketSender:
         taken = connection.offer(data, UNSENT)
         if connection.unsent is None and not connection.broken:
             return None
-        return self._rest(memoryview(data)[taken:])
+        if taken == len(data):
+            return self._rest()
+        head = len(data) - len(payload)
+        behind = memoryview(payload)[max(taken - head, 0) :]
+        return self._rest(memoryview(data[:head])[taken:], behind)
 
-    async def _rest(self, rest: memoryview) -> None:
+    async def _rest(self, *parts: memoryview) -> None:
         """Sends what is left of a frame, when the client takes more; nothing gets in between."""
         connection = self._connection
-        if len(rest):
-            await self._send_in_parts(rest)
+        if parts:
+            await self._send_in_parts(parts)
         if connection.broken:
             raise ClientDisconnectedError("the client has left")
         if connection.unsent is not None:
             self._owner.settle(connection)  # it is to be sent from the epoll
 
-    async def _send_in_parts(self, rest: memoryview) -> None:
+    async def _send_in_parts(self, parts: tuple[memoryview, ...]) -> None:
         connection = self._connection
         self.halfway = True
         try:
-            while len(rest):
-                await self.wait()
-                if self.over or connection.broken:
-                    break
-                rest = rest[connection.offer(rest, UNSENT) :]
+            for rest in parts:
+                while len(rest) and not self.over:
+                    rest = rest[connection.offer(rest, UNSENT) :]
+                    if len(rest):
+                        await self.wait()
         except BaseException:
             # Cancelled: the client has half a frame, and nothing that follows would make sense.
             connection.broken = True
