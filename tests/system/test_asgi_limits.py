@@ -13,7 +13,7 @@ from urllib.request import urlopen
 import pytest
 
 from tests.support.processes import links, listener_inode
-from tests.support.raw_http import talk
+from tests.support.raw_http import Raw, talk
 from tests.support.server import Server, Start, servers
 from tests.support.sockets import read_all
 from tests.support.waiting import until
@@ -222,6 +222,50 @@ def test_a_blocked_loop_is_logged_with_its_stack_and_shown(start: Start, tmp_pat
     assert server.status()["workers"][0]["blocked"] == 0
     assert metric(server, "prefork_loops_blocked") == 0
     assert metric(server, "prefork_loop_blocks_total") == 1
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_what_came_while_the_loop_was_blocked_is_not_late(
+    start: Start, tmp_path: Path, loop: str
+) -> None:
+    """The time limits of clients are over by then, and what they have sent is not read yet."""
+    if loop == "uvloop":
+        pytest.importorskip("uvloop")
+    limits = ("http.keepalive=1.5", "http.header_timeout=1.5", "http.body_timeout=1.5")
+    server = serve(start, f"workers.loop={loop}", *limits)
+    halves = (
+        (get("/pid"), b"", get("/pid")),
+        (b"", b"GET /pid HT", b"TP/1.1\r\nHost: x\r\n\r\n"),
+        (b"", b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nso", b"me"),
+    )
+    blocked = 0
+
+    def all_wait(stack: ExitStack) -> list[Raw] | None:
+        """The clients, and the one whose request blocks the loop; None if that came too late."""
+        nonlocal blocked
+        blocked += 1
+        file = tmp_path / f"{blocked}"
+        clients = [stack.enter_context(talk(server)) for _ in halves]
+        for client, (before, first, _) in zip(clients, halves, strict=True):
+            if before:
+                client.ask(before)
+            client.send(first)
+        blocker = stack.enter_context(talk(server))
+        blocker.send(get(f"/block?path={file}"))
+        there(file, "")
+        # Nothing is closed from now on.
+        if not select.select([client.sock for client in clients], [], [], 0)[0]:
+            return [*clients, blocker]
+        file.unlink()
+        return None
+
+    with ExitStack() as stack:
+        *clients, blocker = until(lambda: all_wait(stack))
+        for client, (_, _, rest) in zip(clients, halves, strict=True):
+            client.send(rest)
+        server.wait("loop blocked")  # for longer than the limits
+        Path(tmp_path / f"{blocked}").unlink()
+        assert [client.answer().status for client in (*clients, blocker)] == [200] * 4
 
 
 def taken_by_the_sibling(server: Server, path: str, file: Path) -> None:

@@ -151,6 +151,20 @@ class AsgiService(HttpService):
                 return now
         return super().serve_ready(fd, events, record, now)
 
+    def close_overdue(self, now: float, record: ThreadRecord) -> None:
+        late = {connection.fd: connection for connection in self.poller.claim_expired(now)}
+        if not late:
+            return
+        self._parked.update(late)
+        # The loop may have been blocked: what has come meanwhile is read before a client is late.
+        for fd, events in self.poller.poll(len(self._open)):
+            if fd in late and self._parked.get(fd) is late[fd]:
+                self.serve_ready(fd, events, record, now)
+        for fd, connection in late.items():
+            still_waits = self._parked.get(fd) is connection and 0 < connection.deadline <= now
+            if still_waits and self.poller.claim_connection(connection):
+                self._close_late(connection, now, record)
+
     def _begin(
         self,
         connection: HttpConnection,

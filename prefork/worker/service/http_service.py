@@ -202,10 +202,13 @@ class HttpService:
 
     def close_overdue(self, now: float, record: ThreadRecord) -> None:
         for connection in self.poller.claim_expired(now):
-            before = connection.state
-            connection.on_deadline()
-            connection.advance(now, self._leave_at)
-            self._wait(connection, before, record)
+            self._close_late(connection, now, record)
+
+    def _close_late(self, connection: HttpConnection, now: float, record: ThreadRecord) -> None:
+        before = connection.state
+        connection.on_deadline()
+        connection.advance(now, self._leave_at)
+        self._wait(connection, before, record)
 
     def hand_over(self, fd: int, slot: int | None = None) -> bool:
         connection = self.poller.parked.get(fd)
