@@ -337,7 +337,6 @@ def test_generations_share_the_listeners_that_were_taken_over() -> None:
         assert adopted.generations[2].listeners[0].closed
     finally:
         adopted.held[0].close()
-        os.close(board.fd)
 
 
 def test_a_scoreboard_is_taken_over_with_what_is_in_it() -> None:
@@ -347,7 +346,6 @@ def test_a_scoreboard_is_taken_over_with_what_is_in_it() -> None:
     again = Scoreboard(board.fd)
     assert again.calls(1, 1) == board.calls(1, 1)
     assert again.draining
-    os.close(board.fd)
 
 
 def test_a_scoreboard_of_another_layout_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,7 +354,6 @@ def test_a_scoreboard_of_another_layout_is_refused(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("prefork.scoreboard.slot_layout.LAYOUT", other)
     with pytest.raises(ScoreboardError, match="another version: restart"):
         Scoreboard(board.fd)
-    os.close(board.fd)
 
 
 def test_a_renamed_field_keeps_its_key() -> None:
