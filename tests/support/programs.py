@@ -28,14 +28,17 @@ def find(name: str) -> str:
 
 
 def run(
-    name: str, *arguments: str | Path, environ: Mapping[str, str] | None = None
+    name: str,
+    *arguments: str | Path,
+    environ: Mapping[str, str] | None = None,
+    patience: float = PATIENCE,
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a program to its end; it must exit with 0."""
+    """Runs a program to its end, for `patience` seconds at most; it must exit with 0."""
     done = subprocess.run(
         [find(name), *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=patience,
         env={**os.environ, **(environ or {})},
     )
     assert done.returncode == 0, f"{name}: {done.stdout}\n{done.stderr}"
