@@ -11,7 +11,14 @@ from typing import Any
 
 from prefork.http.composed_head import ResponseFraming, ResponseHead
 from prefork.http.request import Request
-from prefork.http.response_head import compose, early_hints, field_line, too_long, too_short
+from prefork.http.response_head import (
+    compose,
+    early_hints,
+    field_line,
+    second_ends,
+    too_long,
+    too_short,
+)
 
 Message = Mapping[str, Any]
 
@@ -34,12 +41,33 @@ class MisusedProtocol(RuntimeError):
     """The application violated the specification of ASGI, in the way that the text describes."""
 
 
+class RepeatedAnswer:
+    """How the last response to a repeated request began: the next one is most often the same."""
+
+    __slots__ = ("head", "headers", "size", "status", "status_text", "texts", "until")
+
+    def __init__(
+        self, status: int, headers: list[Any], status_text: str, texts: list[tuple[str, str]]
+    ) -> None:
+        """`headers`: as the application gave them; `texts`: the same as text."""
+        self.status = status
+        self.headers = headers
+        self.status_text = status_text
+        self.texts = texts
+        self.head: ResponseHead | None = None
+        """Composed for a body of `size` bytes that is complete at once, on a connection that is
+        kept; None if there was no such response."""
+        self.size = -1
+        self.until = 0.0
+        """Monotonic seconds at which the second of its `Date` is over."""
+
+
 class AsgiResponse:
     """One response under way."""
 
     __slots__ = (
-        *("_left", "_trailers", "complete", "ending", "head", "headers", "request", "sent"),
-        *("status_text",),
+        *("_left", "_trailers", "answer", "complete", "ending", "head", "headers", "request"),
+        *("sent", "status_text"),
     )
 
     def __init__(self, request: Request) -> None:
@@ -47,6 +75,8 @@ class AsgiResponse:
         self.status_text: str | None = None
         """Status and reason, once `http.response.start` was sent."""
         self.headers: list[tuple[str, str]] = []
+        self.answer: RepeatedAnswer | None = None
+        """The last one to the same request, if this one began as that did."""
         self.head: ResponseHead | None = None
         """The head, once it is sent."""
         self.sent = 0
@@ -69,32 +99,36 @@ class AsgiResponse:
         if type(status) is not int and not isinstance(status, int):
             raise TypeError(f"status must be an int, not {type(status).__name__}")
         headers, repeated = message.get("headers"), self.request.repeated
-        if headers is None:
-            self.headers = []
-        elif repeated is not None and headers == repeated.headers:
-            self.headers = repeated.texts
-        else:
-            self.headers = text_pairs(headers)
-            if repeated is not None and type(headers) is list and _are_tuples(headers):
-                repeated.headers, repeated.texts = headers.copy(), self.headers
+        if repeated is not None:
+            answer = repeated.answer
+            if answer is not None and headers == answer.headers and status == answer.status:
+                self.answer = answer
+                self.headers, self.status_text = answer.texts, answer.status_text
+                if "trailers" in message:
+                    self._trailers = bool(message["trailers"])
+                return
+        self.headers = [] if headers is None else text_pairs(headers)
         self.status_text = _STATUSES.get(status) or f"{int(status)} "
         self._trailers = bool(message.get("trailers"))
+        if repeated is not None and type(headers) is list and _are_tuples(headers):
+            repeated.answer = RepeatedAnswer(status, headers.copy(), self.status_text, self.headers)
 
-    def whole(self, data: bytes, closing: bool) -> bytes | None:
-        """As `body`, for a body that is complete with the first message.
+    def whole_head(self, size: int, now: float, *, closing: bool) -> ResponseHead | None:
+        """The head of a response whose body, of so many bytes, is complete with its first message.
 
-        None if its length is not all of its framing: then it is up to `body`.
+        None if that is not all of its framing: then it is up to `body`.  `now`: monotonic seconds.
         """
         if self.head is not None or self.status_text is None or self._trailers:
             return None
-        size = len(data)
+        answer = self.answer
+        if answer is not None and answer.size == size and now < answer.until and not closing:
+            return answer.head
         head = compose(self.status_text, self.headers, self.request, closing, size)
         if head.length != size:
             return None
-        self.head = head
-        self.sent = size
-        self.ending = self.complete = True
-        return head.data + data
+        if answer is not None and not (closing or self.request.id_line):
+            answer.head, answer.size, answer.until = head, size, second_ends()
+        return head
 
     def body(self, data: bytes, *, more: bool, closing: bool) -> bytes:
         """The bytes to send for a piece of the body: see `framing`."""

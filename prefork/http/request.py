@@ -14,15 +14,13 @@ Environ = dict[str, Any]
 class RepeatedRequest:
     """A request that came before, byte for byte; others share it."""
 
-    __slots__ = ("headers", "scope", "texts")
+    __slots__ = ("answer", "scope")
 
     def __init__(self) -> None:
         self.scope: dict[str, Any] | None = None
         """What its ASGI scopes have in common (prefork.http.asgi_scope), once one was made."""
-        self.headers: list[Any] = []
-        """The headers of the last response to it, as an ASGI application gave them."""
-        self.texts: list[tuple[str, str]] = []
-        """The same as text."""
+        self.answer: Any = None
+        """How the last response to it began (prefork.apps.asgi_response.RepeatedAnswer)."""
 
 
 class Request(Struct, eq=False):

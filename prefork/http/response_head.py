@@ -188,6 +188,11 @@ def name_server(named: bool) -> None:
     _until = 0.0
 
 
+def second_ends() -> float:
+    """Monotonic seconds until which a head that was just composed has the right `Date`."""
+    return _until
+
+
 def _begin_second() -> None:
     """Makes its `Date` (RFC 9110 section 6.6.1), and drops the heads that have another.
 

@@ -15,9 +15,10 @@ class CallRecords:
 
     def start(self, now: float, line: bytes, peer: str, request_id: str) -> int:
         """A call begins: see `ThreadRecord.start`.  Returns the number of its record, or -1."""
-        if not self._free:
+        free = self._free
+        if not free:
             return -1
-        number = self._free.pop()
+        number = free.pop()
         self._records[number].start(now, line, peer, request_id)
         return number
 

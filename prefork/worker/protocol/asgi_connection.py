@@ -16,7 +16,6 @@ from prefork.http.request import Request
 from prefork.http.response_head import CONTINUE
 from prefork.http.streamed_body import StreamedBody
 from prefork.scoreboard import ThreadRecord
-from prefork.worker.protocol.connection_exchange import Exchange
 from prefork.worker.protocol.connection_state import TABLE, ConnectionState, Readiness, TimeLimit
 from prefork.worker.protocol.http_connection import Call, HttpConnection
 from prefork.worker.protocol.secured_connection import SecuredConnection
@@ -51,7 +50,7 @@ class AsgiConnection(HttpConnection):
     ) -> float:
         """As for each HTTP connection; returns also while the application has a request.
 
-        `call` makes an exchange that has the connection until `end_exchange`, or answers at once.
+        `call` sets an `exchange` that has the connection until `end_exchange`, or answers at once.
         """
         self.proceeding = True
         try:
@@ -110,10 +109,6 @@ class AsgiConnection(HttpConnection):
                 request = self.take(now)
         finally:
             self.proceeding = False
-
-    def begin_exchange(self, exchange: Exchange) -> None:
-        """From now on the connection's events are those of an exchange."""
-        self.exchange = exchange
 
     def end_exchange(self, request: Request, sent: int, *, last: bool) -> None:
         """The response is complete, with that many bytes of body; `last`: it is the last one."""

@@ -15,6 +15,7 @@ import asyncio
 import stat
 from collections.abc import Awaitable, Callable
 from select import EPOLLIN, EPOLLOUT
+from time import monotonic
 from typing import NoReturn, Protocol
 
 from prefork.apps.asgi_compress import MessageCompressor
@@ -373,15 +374,16 @@ class AsgiCall(AsgiResponse):
 
         False if it is up to `_send_body`.
         """
-        connection = self.connection
-        if self._compressor is not None or connection.unsent is not None or len(data) > UNSENT // 2:
+        connection, size = self.connection, len(data)
+        if self._compressor is not None or connection.unsent is not None or size > UNSENT // 2:
             return False
-        piece = self.whole(data, connection.closing)
-        head = self.head
-        if piece is None or head is None:
+        now = monotonic()
+        head = self.whole_head(size, now, closing=connection.closing)
+        if head is None:
             return False
-        self._started = True
-        self.status = head.code
+        self.head, self.sent, self.status = head, size, head.code
+        self._started = self.ending = self.complete = True
+        piece = head.data + data
         connection.offer(piece, len(piece))
         if not connection.broken:
             self._end(last=not head.keep_alive)

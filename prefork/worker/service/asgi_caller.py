@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from time import monotonic, time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefork.apps.asgi_compress import MessageCompressor
 from prefork.apps.wsgi import WsgiResponse
@@ -77,29 +77,31 @@ class AsgiCaller(ApplicationCaller):
         self._websocket = websocket
         # If nothing of this is configured, there is nothing to do before a call.
         self._attended = proxies or ids is not None or draining is not None
+        self._plain = not (self._attended or served_beside or codings or unix)
 
     def call(
         self, connection: HttpConnection, request: Request, record: ThreadRecord, now: float
     ) -> WsgiResponse | None:
         """Begins to answer a request; returns a response only if that was given at once."""
-        assert isinstance(connection, AsgiConnection)
-        environ = request.environ
-        served_beside, beside = self._served_beside, self._beside
-        if served_beside is not None and beside is not None and served_beside(environ["PATH_INFO"]):
-            return beside.call(connection, request, record, now)
-        if self._attended:
-            self._prepare(connection, request, record)
+        if TYPE_CHECKING:
+            assert isinstance(connection, AsgiConnection)
+        environ, unix, compressor = request.environ, None, None
+        if not self._plain:
+            served_beside, beside = self._served_beside, self._beside
+            if served_beside and beside and served_beside(environ["PATH_INFO"]):
+                return beside.call(connection, request, record, now)
+            if self._attended:
+                self._prepare(connection, request, record)
+            if self._codings:
+                compressor = MessageCompressor(environ, self._codings, self._compress_min_size)
+            unix = self._socket_paths.get(connection.listener or 0)
         if "HTTP_UPGRADE" in environ and asks_for_websocket(environ, http11=request.http11):
             return self._open_websocket(connection, request, record, now)
-        compressor = None
-        if self._codings:
-            compressor = MessageCompressor(environ, self._codings, self._compress_min_size)
         call = AsgiCall(self, connection, request, now, compressor)
         call.slot = self._records.start(now, request.line, environ["REMOTE_ADDR"], request.id)
         self.calls.add(call)
         self.under_way += 1
-        connection.begin_exchange(call)
-        unix = self._socket_paths.get(connection.listener or 0) if self._socket_paths else None
+        connection.exchange = call
         scope = http_scope(request, unix, self.state)
         call.task = self._start_task(call.run(self._application, scope))
         return None
@@ -118,8 +120,8 @@ class AsgiCaller(ApplicationCaller):
         websocket.slot = self._records.start(now, request.line, peer, request.id)
         self.calls.add(websocket)
         self.under_way += 1
-        connection.begin_exchange(websocket)
-        unix = self._socket_paths.get(connection.listener or 0) if self._socket_paths else None
+        connection.exchange = websocket
+        unix = self._socket_paths.get(connection.listener or 0)
         scope = websocket_scope(request, handshake.subprotocols, unix, self.state)
         websocket.task = self._start_task(websocket.run(self._application, scope))
         return None

@@ -114,6 +114,8 @@ class AsgiService(HttpService):
         self._told: set[HttpConnection] = set()
         self._found_late: set[AsgiCall | AsgiWebsocket] = set()
         """Calls that the master has found to be over their time, logged and counted."""
+        self._moved = True
+        """A connection has come, or gone, or waits for something else, since the last `flush`."""
         self._timed_out = 0
         self._stop_ordered = 0.0
         self._stop_limit = 0.0
@@ -258,8 +260,10 @@ class AsgiService(HttpService):
             registered = parked and connection.events == EPOLLIN
             if registered and connection.deadline >= connection.wheel_time:
                 # It is registered as it should be, and its place on the wheel will do.
+                self._moved = True
                 self.changed()
                 return
+        self._moved = True
         if parked and self._parked.pop(fd, None) is not connection:
             return  # the watcher has just handed it over
         if not rests:
@@ -270,6 +274,7 @@ class AsgiService(HttpService):
     def _wait(
         self, connection: HttpConnection, before: ConnectionState, record: ThreadRecord
     ) -> None:
+        self._moved = True
         if connection.exchange is None:
             super()._wait(connection, before, record)
             return
@@ -298,11 +303,16 @@ class AsgiService(HttpService):
     def flush(self) -> None:
         caller, stats, now = self.caller, self._stats, monotonic()
         stats.beat(now)
+        due = now >= self._flush_again or self._leave_at
+        if not (self._moved or due):
+            caller.flush()
+            return
+        self._moved = False
         numbers = (
             *(len(self._open), len(self._parked), caller.under_way, len(caller.websockets)),
             *(self._reading, self._writing),
         )
-        if numbers == self._flushed and now < self._flush_again and not self._leave_at:
+        if numbers == self._flushed and not due:
             caller.flush()
             return
         self._flushed, self._flush_again = numbers, now + FLUSH_AGAIN
@@ -313,6 +323,13 @@ class AsgiService(HttpService):
     def _waiting(self) -> int:
         # Those in a call are parked, too, unless they are lost or have just begun.
         return max(len(self.poller.parked) - self.caller.under_way, 0)
+
+    def _handed_over(
+        self, connection: HttpConnection, *, only_idle: bool, slot: int | None = None
+    ) -> bool:
+        taken = super()._handed_over(connection, only_idle=only_idle, slot=slot)
+        self._moved = True  # by the watcher's thread, perhaps
+        return taken
 
     def _register_late(self) -> None:
         """Registers new connections whose calls were not over at once."""
