@@ -181,7 +181,9 @@ def test_the_objects_are_of_the_size_that_they_are_said_to_be(
 
 @needs_cc
 def test_what_idle_connections_and_websockets_take(monkeypatch: pytest.MonkeyPatch) -> None:
-    command = prefork("bench.asgi_apps:raw", "--workers", "1", "--set", "http.max_connections=1100")
+    keep = ("--set", "http.max_connections=1100", "--set", "http.keepalive=300")
+    no_pings = ("--set", "websocket.ping_interval=0")  # no client answers one
+    command = prefork("bench.asgi_apps:raw", "--workers", "1", *keep, *no_pings)
     monkeypatch.setattr(asgi_idle, "servers", lambda: [Server("uvicorn", command)])
     for section in asgi_idle.measure(True):
         size = section.middle("uvicorn", idle.BYTES)
