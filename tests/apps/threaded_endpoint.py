@@ -1,5 +1,6 @@
 """A function without `async` as an endpoint: Starlette calls it in a thread."""
 
+import asyncio
 import time
 from pathlib import Path
 
@@ -22,4 +23,9 @@ def idle(request: Request) -> PlainTextResponse:
     return PlainTextResponse("its thread waits for work from now on")
 
 
-app = Starlette(routes=[Route("/thread", wait), Route("/idle", idle)])
+async def stuck(request: Request) -> PlainTextResponse:
+    await asyncio.sleep(1000)
+    return PlainTextResponse("over")
+
+
+app = Starlette(routes=[Route("/thread", wait), Route("/idle", idle), Route("/stuck", stuck)])

@@ -189,7 +189,11 @@ def test_a_worker_whose_call_ignores_its_cancellation_is_replaced(
         raw.send(get(f"/stuck?ignore=1&path={file}"))
         assert raw.answer().status == 504
     server.wait("worker ready", 2)
+    event = server.wait("cancelled call goes on", pid=pid)
+    assert event["request"] == f"GET /stuck?ignore=1&path={file}"
+    assert "in stuck" in event["traceback"]
     server.wait("worker killed", pid=pid)
+    assert len(server.find("request timed out")) == 1
     assert metric(server, "prefork_request_timeouts_total") == 1
 
 
@@ -305,6 +309,25 @@ def test_the_thread_of_a_late_call_is_logged(start: Start, tmp_path: Path, app: 
     # It may be seen between two of its sleeps.
     assert re.search(r'/tests/apps/\w+\.py", line \d+, in wait\b', stacks)
     assert stacks.count("Thread ") == 1  # and none that waits for work
+
+
+@pytest.mark.parametrize("app", [APP, "tests.apps.threaded_endpoint:app"])
+def test_the_threads_of_other_calls_are_not_logged(start: Start, tmp_path: Path, app: str) -> None:
+    server, file = serve(start, "workers.request_timeout=1", app=app), tmp_path / "file"
+    server.expected_errors.add("request timed out")
+    with talk(server) as first, talk(server) as second, talk(server) as third:
+        for number, raw in enumerate((first, second)):
+            raw.send(get(f"/thread?path={file}{number}"))
+        third.send(get(f"/stuck?path={file}"))
+        for raw in (first, second, third):
+            assert raw.answer().status == 504
+    for number in range(2):
+        Path(f"{file}{number}").unlink()
+        event = server.wait("request timed out", request=f"GET /thread?path={file}{number}")
+        assert event["traceback"].count("Thread ") == 1
+    event = server.wait("request timed out", request=f"GET /stuck?path={file}")
+    assert "in stuck" in event["traceback"]
+    assert "Thread " not in event["traceback"]
 
 
 def test_the_stacks_show_where_tasks_wait(start: Start, tmp_path: Path) -> None:

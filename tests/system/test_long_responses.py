@@ -313,6 +313,32 @@ def test_an_application_that_is_stuck_in_a_thread_cuts_no_download_of_another(
     gate.open()
 
 
+def test_a_late_call_is_logged_once_if_its_worker_stays_for_clients(
+    start: Start, site: Path, tmp_path: Path
+) -> None:
+    gate = Gate(tmp_path / "gate")
+    limits = settings(workers__graceful_timeout=1, workers__request_timeout=1)
+    server = start(
+        *(APP, "--workers", "1", "--threads", "4", *limits),
+        *("--set", f'static.mounts={{"/static/" = "{site}"}}'),
+    ).wait_ready(1)
+    server.expected_errors |= {"request timed out", "worker died"}
+    (old,) = server.worker_pids()
+    with (
+        SlowClient(server, "/static/large.bin") as client,
+        SlowClient(server, f"/stuck?fifo={gate.path}") as stuck,
+    ):
+        client.take(1 << 20)
+        gate.arrived()
+        stuck.take_rest()
+        assert stuck.head.startswith(b"HTTP/1.1 504")
+        server.wait("worker stays for its clients", pid=old)
+        assert client.take_rest() == WHOLE
+        server.wait("worker killed", pid=old)
+    assert len(server.find("request timed out")) == 1
+    gate.open()
+
+
 @pytest.mark.parametrize("reloaded", [False, True])
 def test_a_stop_has_its_bound_whatever_clients_do(start: Start, site: Path, reloaded: bool) -> None:
     limits = settings(workers__graceful_timeout=1)

@@ -4,9 +4,8 @@ The workers send no heartbeats.  The scoreboard shows since when each call runs,
 is due when the oldest can be late: on an idle server, that is once in a timeout.
 """
 
-from functools import partial
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 from prefork import channel, logs
 from prefork.master.observe.blocked_loops import blocked_for
@@ -49,14 +48,16 @@ def late_calls(
     return late, max(look, now + _PAUSE)
 
 
-def _report(child: Child, late: list[CallRecord], now: float, stacks: str) -> None:
+def _report(
+    child: Child, late: list[CallRecord], now: float, *, cancelled: bool, stacks: str
+) -> None:
+    """`cancelled`: the worker has logged them itself, and cancelled their tasks."""
     for call in late:
-        logs.event(
-            "error",
-            "request timed out",
-            **call_fields(child, call, now),
-            **({"traceback": stacks} if stacks else {}),
-        )
+        fields = call_fields(child, call, now) | ({"traceback": stacks} if stacks else {})
+        if cancelled:
+            logs.event("warning", "cancelled call goes on", **fields)
+        else:
+            logs.event("error", "request timed out", **fields)
 
 
 def call_fields(child: Child, call: CallRecord, now: float) -> dict[str, Any]:
@@ -82,7 +83,8 @@ class Timeouts(Periodic):
         self._children = children
         self._ledger = ledger
         self._overslept = False
-        self._ended: WeakSet[Child] = WeakSet()
+        self._found: WeakKeyDictionary[Child, set[float]] = WeakKeyDictionary()
+        """The late calls that were dealt with, by the time at which they began."""
 
     def worker_forked(self) -> None:
         """Its timeout may be shorter than the others'."""
@@ -105,12 +107,11 @@ class Timeouts(Periodic):
             if timeout:
                 late, look = late_calls(self._children.calls(child), timeout, now)
                 looks.append(look)
-                worker = child.worker
-                # In one that stays for slow clients it is done once: a stuck thread stays stuck.
-                if late and (
-                    worker.state is WorkerState.READY
-                    or (worker.postponed and child not in self._ended)
-                ):
+                worker, found = child.worker, self._found.setdefault(child, set())
+                # A stuck thread stays stuck, in a worker that stays for slow clients.
+                late = [call for call in late if call.started not in found]
+                if late and (worker.state is WorkerState.READY or worker.postponed):
+                    found |= {call.started for call in late}
                     self._expire(child, late, now)
         self.due = min(looks, default=None)
 
@@ -125,13 +126,14 @@ class Timeouts(Periodic):
     def _expire(self, child: Child, late: list[CallRecord], now: float) -> None:
         # The stacks come first, so that they show where the request is before it is given up, or
         # with the handler of the order on top, which is not shown (prefork.stack_dump).
-        self._children.stacks.request(child, partial(_report, child, late, now))
-        if not self._children.beat(child) or blocked_for(self._children, child, now):
-            # A loop that turns has counted them itself.
+        blocked = blocked_for(self._children, child, now)
+        cancelled = bool(self._children.beat(child)) and not blocked  # by a loop that turns
+        if not cancelled:
             self._ledger.timeouts += len(late)
+        self._children.stacks.request(
+            child, lambda stacks: _report(child, late, now, cancelled=cancelled, stacks=stacks)
+        )
         if child.worker.state is WorkerState.READY:
             self._ledger.restarted("request_timeout")
-        else:
-            self._ended.add(child)
         self._children.send(child, channel.ExpireOrder())
         self._pool.replace_now(child.pid, now)

@@ -28,7 +28,7 @@ from prefork.worker.service.http_service import FLUSH_AGAIN, HttpService
 from prefork.worker.service.lifespan import Lifespan
 from prefork.worker.service.listener_profile import ListenerProfile
 from prefork.worker.service.refusals import Refusals
-from prefork.worker.service.task_stack import stack_of, stacks_of_tasks, stacks_of_threads
+from prefork.worker.service.task_stack import WorkingThreads, stack_of, stacks_of_tasks
 from prefork.worker.transport.client_limits import ClientLimits
 
 _CALL, _CLOSED = ConnectionState.CALL, ConnectionState.CLOSED
@@ -354,12 +354,17 @@ class AsgiService(HttpService):
         limit = self._request_timeout
         if not limit:
             return
+        threads: WorkingThreads | None = None
         for call in list(self.calls):
             if call.over or now - call.at_work_since < limit:
                 continue
             if call not in self._found_late:
                 self._timed_out += 1
                 self._stats.set_timed_out(self._timed_out)
+                if threads is None:
+                    tasks = (each.task for each in self.calls)
+                    threads = WorkingThreads(self.caller.loop, tasks)
+                stacks = filter(None, (stack_of(call.task), threads.of(call.task)))
                 logs.event(
                     "error",
                     "request timed out",
@@ -367,7 +372,7 @@ class AsgiService(HttpService):
                     peer=call.request.environ["REMOTE_ADDR"] or None,
                     request_id=call.request.id or None,
                     elapsed=round(now - call.began, 3),
-                    traceback="\n\n".join(filter(None, (stack_of(call.task), stacks_of_threads()))),
+                    traceback="\n\n".join(stacks),
                 )
             call.expire()
 
