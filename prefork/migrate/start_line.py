@@ -11,6 +11,7 @@ from prefork.migrate.secrets import is_secret
 
 _VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?::?-([^}]*))?\})")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
+_FACTORY = re.compile(r"[\w.-]+:[\w.]+\(.*\)", re.DOTALL)
 _SECRET = re.compile(r"([A-Za-z_]\w*)=(.+)", re.DOTALL)
 _SERVERS = ("gunicorn", "uvicorn", "hypercorn", "daphne", "uwsgi")
 _FASTAPI = "it starts uvicorn: write that, as in uvicorn --host 0.0.0.0 app.main:app"
@@ -34,7 +35,7 @@ def split_line(words: Sequence[str], programs: Sequence[str]) -> tuple[list[str]
     SourceError for quotes that do not end.
     """
     rest = list(words)
-    if len(rest) == 1 and " " in rest[0]:
+    if len(rest) == 1 and " " in rest[0] and not _FACTORY.fullmatch(rest[0]):
         rest = _array(rest[0])
         try:
             rest = rest or shlex.split(words[0])

@@ -215,6 +215,11 @@ def test_a_flow_survives_any_text() -> None:
 # The command line.
 
 
+@pytest.mark.parametrize("app", ["shop:create('x', debug=True)", 'a.b:make( "x" )'])
+def test_a_factory_with_arguments_is_no_start_line(app: str) -> None:
+    assert gather([app], {}).settings == {"wsgi_app": app}
+
+
 def test_options_win_over_the_environment_and_that_over_the_file() -> None:
     Path("conf.py").write_text("workers = 9\nthreads = 8\ntimeout = 7\n")
     environ = {"GUNICORN_CMD_ARGS": "--workers 5 -c conf.py --threads 6"}
