@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from prefork import StartError
-from prefork.apps import given_application
+from prefork.apps import application_loader, given_application
 from prefork.config import Override, Source, parse_value
 from prefork.master import start
 from prefork.master.signals import HANDLED_SIGNALS
@@ -19,6 +19,11 @@ def serve(target: Any, settings: Mapping[str, Any], *, tcp: bool, watch: bool) -
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError(
             "prefork.serve() has to be called in the main thread: it handles signals"
+        )
+    if name := application_loader.importing:
+        raise StartError(
+            f"{name} calls prefork.serve() when it is imported, and each worker imports it: put the"
+            ' call below `if __name__ == "__main__":`'
         )
     if not isinstance(target, str):
         if not callable(target):

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 _NAMED = {"wsgi": "a WSGI application", "asgi": "an ASGI application"}
 
 
+importing = ""
+"""The module of the application, while it is imported."""
+
+
 class LoadError(Exception):
     """The application cannot be loaded; one line that says what is wrong and what to do."""
 
@@ -288,9 +292,11 @@ def find(target: str, key: str = "server.app") -> Any:
 
     Raises LoadError, and whatever the module raises when it is imported.
     """
+    global importing
     module_name, _, path = target.partition(":")
     factory = path.endswith("()")
     path = path.removesuffix("()")
+    importing = module_name
     try:
         found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as problem:
@@ -301,6 +307,8 @@ def find(target: str, key: str = "server.app") -> Any:
             f"{target}: there is no module {problem.name!r}; "
             f"check {key}, server.chdir and server.pythonpath"
         ) from None
+    finally:
+        importing = ""
     where = module_name
     for name in path.split("."):
         try:

@@ -11,6 +11,9 @@ from prefork import regular_file
 from prefork.config.values import Invalid
 
 _TOML_PLACE = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", re.DOTALL)
+_NAMES = re.compile(r"\((?:'[^']*',? ?)+\)")
+"""The tuple of a table's names, as tomllib writes it."""
+_NAME = re.compile(r"'([^']*)'")
 _VARIABLE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)", re.DOTALL)
 _QUOTED = re.compile(r"""(?:"([^"]*)"|'([^']*)')\s*(?:#.*)?""")
 
@@ -52,6 +55,8 @@ def _place(message: str, text: str) -> str:
     if match is None:
         return message
     what, line, column = match.groups()
+    what = what.replace(r"Illegal character '\n'", "the string does not end on its line")
+    what = _NAMES.sub(lambda names: f"[{'.'.join(_NAME.findall(names[0]))}]", what)
     if line is None:
         lines = text.split("\n")
         line, column = len(lines), len(lines[-1]) + 1

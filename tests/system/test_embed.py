@@ -37,6 +37,15 @@ sys.exit(status + 40)
 """
 
 
+UNGUARDED = """
+import prefork
+
+def app(environ, start_response): ...
+
+prefork.serve("run:app", bind="unix:s", workers=1, settings={"control.path": "c"})
+"""
+
+
 class Program:
     """A script in a directory of its own."""
 
@@ -123,6 +132,14 @@ def test_a_name_is_served_and_its_code_renewed_in_a_daemon(program: Program) -> 
     assert program.get() == "second"
     program.command("stop", "--control", "c")
     assert "returned" not in program.log()  # the daemon does not go on in the caller's code
+
+
+def test_a_program_that_its_workers_import_has_to_guard_its_call(program: Program) -> None:
+    (program.place / "run.py").write_text(UNGUARDED)
+    with program.start() as running:
+        log = running.communicate(timeout=PATIENCE)[1]
+    assert 'put the call below `if __name__ == "__main__":`' in log
+    assert "stop that server" not in log
 
 
 def test_a_stop_is_over_when_the_process_is(program: Program) -> None:

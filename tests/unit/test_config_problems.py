@@ -73,6 +73,9 @@ def test_unknown_names(site: Write, text: str, problem: str) -> None:
     ("data", "problem"),
     [
         (b"[server]\na = = 2\n", "line 2, column 5: invalid value"),
+        (b'app = "a\n', "line 1, column 9: the string does not end on its line"),
+        (b"[http]\n[http]\n", "line 2, column 6: cannot declare [http] twice"),
+        (b"[a.b]\n[a.b]\n", "line 2, column 5: cannot declare [a.b] twice"),
         (b"a = [1", "line 1, column 7: unclosed array"),
         (b"[server]\napp = 'a'\napp = 'b'\n", "line 3, column 10: cannot overwrite a value"),
         (b"[server]\n# \xff\n", "line 2: not UTF-8"),
