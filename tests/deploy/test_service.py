@@ -133,7 +133,7 @@ def test_the_order_of_notifications(start: Start, tmp_path: Path, manager: Manag
     # A reload; one that fails at once; one whose application fails, and an upgrade to that; an
     # upgrade.
     before = int(monotonic() * 1e6)
-    server.command("reload")
+    server.ask("reload")
     reloading = manager.until("RELOADING")
     assert before <= int(reloading["MONOTONIC_USEC"]) <= monotonic() * 1e6
     assert manager.until("READY")["STATUS"].startswith("generation 2, ")
@@ -141,12 +141,12 @@ def test_the_order_of_notifications(start: Start, tmp_path: Path, manager: Manag
     unreadable, broken = "[server]\nap = 1\n", text.replace("told:app", "tests.apps.broken:app")
     for wrong, command in ((unreadable, "reload"), (broken, "reload"), (broken, "upgrade")):
         config.write_text(wrong)
-        assert server.command(command, check=False).returncode == 1
+        server.refusal(command)
         manager.until("RELOADING")
         assert manager.until("READY")["STATUS"].startswith("generation 2, ")
     server.expected_errors |= {"reload failed", "upgrade failed"}
     config.write_text(text)
-    server.command("upgrade")
+    server.ask("upgrade")
     manager.until("RELOADING")
     manager.until("READY")
 

@@ -129,7 +129,7 @@ def test_each_client_is_served_through_reloads_upgrades_kills_and_a_stop(
     generation = 1
     for command in ["reload"] * reloads + ["upgrade"] * upgrades:
         load.wait_answers(20)
-        server.command(command)
+        server.ask(command)
         generation += 1
         server.wait("generation settled", generation=generation)
     server.wait("worker exited", WORKERS * (generation - 1))

@@ -23,7 +23,7 @@ SITE = """
     }}
 """
 
-BIG = b"".join(b"line %d\n" % number for number in range(200_000))
+BIG = b"\n".join(map(b"line %d".__mod__, range(200_000)))
 
 
 @pytest.fixture(scope="module")

@@ -203,7 +203,7 @@ def test_a_download_goes_on_over_a_reload(
     (old,) = server.worker_pids()
     with SlowClient(server, path) as client:
         client.take(1 << 20)
-        server.command(command)
+        server.ask(command)
         stays(server, old)
         assert client.take_rest() == WHOLE
     server.wait("worker exited", pid=old)

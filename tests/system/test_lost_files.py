@@ -114,7 +114,7 @@ def test_a_control_socket_that_was_removed_is_made_anew(server: Server) -> None:
     server.control.unlink()
     server.wait("file made anew", 2, path=str(server.control))
     server.ask("upgrade")
-    server.command("status")
+    server.status()
 
 
 def test_a_directory_that_was_removed(server: Server, run: Path) -> None:
