@@ -12,7 +12,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.support.processes import links, listener_inode
+from tests.support.processes import LISTEN, links, listener_inode, tcp_states
 from tests.support.raw_http import Raw, talk
 from tests.support.server import Server, Start, servers
 from tests.support.sockets import read_all
@@ -449,6 +449,19 @@ def test_stop_lets_calls_end(start: Start, tmp_path: Path) -> None:
         answer = raw.answer()
         assert (answer.status, answer.closes) == (200, True)
     assert server.wait_exit() == 0
+
+
+def test_a_worker_that_leaves_may_still_be_stopped_at_once(start: Start, tmp_path: Path) -> None:
+    server, file = serve(start), tmp_path / "file"
+    with talk(server) as raw:
+        raw.send(get(f"/stuck?path={file}"))
+        there(file, ".begun")
+        (pid,) = server.worker_pids()
+        server.signal(15)
+        until(lambda: LISTEN not in tcp_states(pid, server.port), "its listener is closed")
+        server.signal(3)
+        assert server.wait_exit() == 0
+    assert not server.find("worker killed")
 
 
 def test_stop_tells_streams_that_their_client_has_left(start: Start, tmp_path: Path) -> None:

@@ -159,9 +159,10 @@ class LoopAcceptor:
         return True
 
     def _remove(self, listener: WorkerListener) -> None:
-        if self._epoll is not None:
+        fd = listener.sock.fileno()
+        if self._epoll is not None and fd >= 0:  # an event may come after its end
             with contextlib.suppress(OSError):
-                self._epoll.unregister(listener.sock.fileno())
+                self._epoll.unregister(fd)
 
     def _add(self, listener: WorkerListener) -> None:
         if listener.open and self._epoll is not None and not (self._paused or self._full):
@@ -231,7 +232,7 @@ class LoopAcceptor:
         be called by a signal handler (main thread)."""
         self.draining = bool(drained)
         for listener in self.listeners:
-            if listener.number in drained:
+            if listener.number in drained or not listener.open:
                 continue
             # Another process shares the open file description: events of a registration that is
             # left would not end with the descriptor (epoll(7)).
