@@ -47,6 +47,14 @@ def test_memory() -> None:
     assert 1001.3 < look_of(limited, 1001.3) <= 1001.3 + LOOK
 
 
+def test_a_limit_that_each_new_worker_is_above_is_to_be_raised() -> None:
+    reached = RecyclingLimits(memory=100 << 20).exceeded(1.0, requests=0, memory=120 << 20)
+    assert reached == (
+        "max_memory",
+        "120 MiB of memory before its first request; raise workers.max_memory",
+    )
+
+
 def test_age_is_looked_at_when_it_is_due_and_not_before() -> None:
     limited = allowance(max_age=3600)
     due = look_of(limited, 1001.0)

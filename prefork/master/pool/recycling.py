@@ -45,7 +45,9 @@ class RecyclingLimits(Struct, frozen=True):
         if self.until and now >= self.until:
             return "max_age", "its age"
         if self.memory and memory >= self.memory:
-            return "max_memory", f"{memory / MIB:.0f} MiB of memory"
+            # The next one will have as much, too: a worker a second is replaced until it is raised.
+            early = "" if requests else " before its first request; raise workers.max_memory"
+            return "max_memory", f"{memory / MIB:.0f} MiB of memory{early}"
         return None
 
     def next_look(self, now: float) -> float | None:
