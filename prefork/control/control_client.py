@@ -145,6 +145,8 @@ def _unreachable(path: Path, error: OSError) -> str:
     match error:
         case FileNotFoundError():
             return f"no server is running at {path}: there is no such socket"
+        case ConnectionRefusedError() if not path.is_socket():
+            return f"no server is running at {path}: this is no socket"
         case ConnectionRefusedError():
             return f"no server is running at {path}: no process listens on this socket"
         case PermissionError():

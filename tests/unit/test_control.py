@@ -559,6 +559,13 @@ def test_a_socket_without_a_listener(tmp_path: Path) -> None:
         ControlClient(tmp_path / "s")
 
 
+def test_a_directory_and_a_plain_file_are_no_sockets(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file"):
+        with pytest.raises(ControlError, match="this is no socket"):
+            ControlClient(path)
+
+
 def test_a_path_that_no_socket_can_have(tmp_path: Path) -> None:
     with pytest.raises(ControlError, match="too long"):
         ControlClient(tmp_path / ("x" * 108))
