@@ -36,14 +36,38 @@ def locked(path: str) -> Iterator[None]:
 
     The lock file is never removed: otherwise two servers could lock two different files.
     It is lockf and not flock(2), whose lock a forked child would keep.
+
+    Raises Refusal if another user has made that file, as in a trial as root, and OSError.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    lock = os.open(f"{path}.lock", flags, 0o600)
+    try:
+        lock = os.open(f"{path}.lock", flags, 0o600)
+    except PermissionError:
+        _refuse_foreign(f"{path}.lock")
+        raise
     try:
         fcntl.lockf(lock, fcntl.LOCK_EX)
         yield
     finally:
         os.close(lock)
+
+
+def _refuse_foreign(lock: str) -> None:
+    """Raises Refusal if a lock file that cannot be opened belongs to another user."""
+    with contextlib.suppress(OSError):
+        owner = os.lstat(lock).st_uid
+        if owner != os.geteuid():
+            raise Refusal(
+                f"{lock} belongs to {_user(owner)}, who has run a server here before; if that is"
+                " stopped, remove the file"
+            )
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
 
 
 def bind(sock: socket.socket, path: str) -> Inode | None:

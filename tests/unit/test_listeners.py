@@ -462,6 +462,18 @@ def test_a_directory_without_the_right(path: Path) -> None:
     assert f"no permission for {path}" in message
 
 
+@root_only
+def test_a_lock_that_another_user_has_left(listen: Opener, path: Path) -> None:
+    """As after a trial as root of what runs as a user of its own."""
+    [listener] = listen(f"unix:{path}")
+    listener.close()
+    os.chmod(path.parent, 0o777)
+    with nobody():
+        message = refused(f"unix:{path}")
+    assert f"{path}.lock belongs to root, who has run a server here before" in message
+    assert "remove the file" in message
+
+
 def test_a_directory_that_does_not_exist(path: Path) -> None:
     message = refused(f"unix:{path.parent}/none/sock")
     assert "its directory does not exist; create it" in message
