@@ -185,6 +185,8 @@ class AsgiConnection(HttpConnection):
     def read_ahead(self) -> None:
         """Reads once while the application has a request: more of its body, or of what follows."""
         reader = self.reader
+        if reader.pending and not reader.in_body:
+            return  # enough of what follows; the epoll tells of its end
         try:
             data = self.sock.recv(_HEAD_SIZE if not reader.in_body else 4 * _HEAD_SIZE, _DONTWAIT)
         except BlockingIOError:
