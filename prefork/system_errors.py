@@ -1,6 +1,7 @@
 """What a refusal of the kernel means to a user, and what to do about it."""
 
 import errno
+import os
 import resource
 
 from prefork.quantity import quantity
@@ -13,6 +14,30 @@ def explain(error: OSError) -> str:
         what = f"{error.filename}: {what}"
     advice = _advice(error)
     return f"{what}; {advice}" if advice else what
+
+
+def explain_open(error: OSError, path: str) -> str:
+    """Why a file cannot be opened, and whose it is if it is another user's: as after a trial as
+    root of what runs as a user of its own."""
+    reason = error.strerror or str(error)
+    owner = other_owner(path) if isinstance(error, PermissionError) else ""
+    return f"{reason}; it belongs to {owner}" if owner else reason
+
+
+def other_owner(path: str) -> str:
+    """The user to whom a file belongs; "" if that is our own, or there is no such file."""
+    try:
+        uid = os.lstat(path).st_uid
+    except OSError:
+        return ""
+    if uid == os.geteuid():
+        return ""
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
 
 
 def _advice(error: OSError) -> str:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from prefork.address_holder import reason_in_use
+from prefork.system_errors import other_owner
 
 _CREDENTIALS = struct.Struct("iII")  # struct ucred
 
@@ -54,20 +55,11 @@ def locked(path: str) -> Iterator[None]:
 
 def _refuse_foreign(lock: str) -> None:
     """Raises Refusal if a lock file that cannot be opened belongs to another user."""
-    with contextlib.suppress(OSError):
-        owner = os.lstat(lock).st_uid
-        if owner != os.geteuid():
-            raise Refusal(
-                f"{lock} belongs to {_user(owner)}, who has run a server here before; if that is"
-                " stopped, remove the file"
-            )
-
-
-def _user(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"user {uid}"
+    if owner := other_owner(lock):
+        raise Refusal(
+            f"{lock} belongs to {owner}, who has run a server here before; if that is stopped,"
+            " remove the file"
+        )
 
 
 def bind(sock: socket.socket, path: str) -> Inode | None:

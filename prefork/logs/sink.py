@@ -11,6 +11,7 @@ import stat
 from collections.abc import Callable
 from time import monotonic
 
+from prefork.system_errors import explain_open
 from prefork.unpatched import RLock, os, select
 
 WRITE_TIMEOUT = 5.0
@@ -56,7 +57,9 @@ class LogSink:
         try:
             return os.open(self.target, _FLAGS, 0o640)
         except (OSError, ValueError) as problem:  # ValueError: a NUL in the path
-            reason = getattr(problem, "strerror", None) or str(problem)
+            reason = (
+                explain_open(problem, self.target) if isinstance(problem, OSError) else str(problem)
+            )
             raise LogError(f"log.{self.name}: cannot open {self.target!r}: {reason}") from None
 
     def replace(self, fd: int) -> None:

@@ -10,6 +10,7 @@ import os
 import stat
 
 from prefork.master.snapshot import PidFileSnapshot
+from prefork.system_errors import explain_open
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
@@ -97,7 +98,9 @@ def _lock(path: str) -> tuple[str, int]:
         try:
             fd = os.open(path, _FLAGS, 0o644)
         except OSError as error:
-            raise PidFileError(f"cannot open the pidfile {path}: {error.strerror}") from None
+            raise PidFileError(
+                f"cannot open the pidfile {path}: {explain_open(error, path)}"
+            ) from None
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
                 raise PidFileError(f"the pidfile {path} is not a regular file; choose another path")
