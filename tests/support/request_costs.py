@@ -195,7 +195,7 @@ BYTEWISE: dict[str, Callable[[int], Work]] = {
 }
 """Each byte is a packet, and a read of its own."""
 
-BYTEWISE_SIZES = (1_000, 4_000)
+BYTEWISE_SIZES = (500, 2_000)
 
 
 def inputs() -> list[tuple[str, int, Work]]:

@@ -23,7 +23,7 @@ ORDINARY = "ordinary requests, one after the other"
 pytestmark = [
     pytest.mark.skipif(VALGRIND is None, reason="needs valgrind"),
     pytest.mark.skipif(COMPILED, reason="does not apply: the bounds compare parts of pure Python"),
-    pytest.mark.timeout(PATIENCE * 6),  # of the first test, which measures
+    pytest.mark.timeout(PATIENCE * 10),  # of the first test, which measures
 ]
 
 Costs = dict[str, dict[int, float]]
@@ -40,7 +40,7 @@ def costs(tmp_path_factory: pytest.TempPathFactory) -> Costs:
     ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}
     done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE * 5
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE * 9
     )
     assert done.returncode == 0, done.stderr
     found: Costs = {}
