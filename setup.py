@@ -43,7 +43,11 @@ MODULES = (
     "worker/protocol/connection_state.py",
     "worker/protocol/http_connection.py",
     "worker/protocol/state_change.py",
+    "worker/schedule/accept_strategy.py",
     "worker/schedule/deadline_wheel.py",
+    "worker/schedule/pending_work.py",
+    "worker/schedule/poller.py",
+    "worker/schedule/worker_loop.py",
     "worker/service/admission.py",
     "worker/service/application_caller.py",
     "worker/service/asgi_caller.py",
@@ -57,7 +61,7 @@ MODULES = (
 )
 """The way of a request, and of a message of a WebSocket.
 
-What blocks (accept4(2), epoll_wait(2)) is called from the worker's loop, and signal handlers are in
+What blocks is called by `accept`, `epoll_wait` and `fairness`, and signal handlers are in
 `master_orders`: those stay interpreted, since compiled code does not look for signals before it
 blocks.  So do modules with coroutines: `send` and `receive` are those of Python.  AsgiConnection
 does because of its heir with TLS: mypyc knows no diamond of classes."""

@@ -138,6 +138,20 @@ def test_no_call_is_in_a_slice_of_compiled_code(setup_script: dict[str, Any]) ->
                 assert not inside, f"{name}:{node.lineno}: {ast.unparse(node)}"
 
 
+BLOCKING = {"poll", "select", "_accept", "sleep", "acquire"}
+
+
+def test_nothing_that_blocks_is_called_by_compiled_code(setup_script: dict[str, Any]) -> None:
+    """It would not look for signals before."""
+    for name in setup_script["MODULES"]:
+        tree = ast.parse((ROOT / "prefork" / name).read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute | ast.Name):
+                called = ast.unparse(node.func).rpartition(".")[2]
+                at_once = bool(node.args) and ast.unparse(node.args[0]) == "0"
+                assert called not in BLOCKING or at_once, f"{name}:{node.lineno}"
+
+
 def structs(source: str) -> list[ast.ClassDef]:
     return [
         node

@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from time import monotonic
+from typing import Final
 
 from prefork import logs
 from prefork.scoreboard import ThreadRecord
@@ -28,15 +29,15 @@ from prefork.worker.schedule.wakeup import Wakeup
 from prefork.worker.schedule.worker_listener import AcceptedSocket, WorkerListener
 
 # Without the enums that signal.pthread_sigmask makes of its answer.
-_sigmask: Callable[[int, frozenset[int]], object] = sys.modules["_signal"].pthread_sigmask
+_sigmask: Final[Callable[[int, frozenset[int]], object]] = sys.modules["_signal"].pthread_sigmask
 
-PAUSE = 0.1
+PAUSE: Final = 0.1
 """Seconds without accepting after an error of the kind that does not pass at once (EMFILE)."""
 
-_REPORT = 5.0
+_REPORT: Final = 5.0
 """Seconds between two lines in the log about that."""
 
-_AT_ONCE = 2
+_AT_ONCE: Final = 2
 """New connections that the main thread takes from a listener before it serves parked ones;
 siblings may be about to come for the others."""
 

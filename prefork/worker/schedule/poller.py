@@ -12,6 +12,7 @@ from typing import Final, Generic, Protocol, TypeVar
 
 from prefork.unpatched import RLock, select
 from prefork.worker.schedule.deadline_wheel import DeadlineWheel, Timed
+from prefork.worker.schedule.epoll_wait import epoll_wait
 
 EPOLLIN: Final = select.EPOLLIN
 EPOLLOUT: Final = select.EPOLLOUT
@@ -150,7 +151,7 @@ class ConnectionPoller(Generic[P]):
         if next_tick != inf:
             until = max(next_tick - now, 0.0)
             limit = until if limit is None else min(until, limit)
-        return self._epoll.poll(limit, len(self.parked) + _WATCHED)
+        return epoll_wait(self._epoll, limit, len(self.parked) + _WATCHED)
 
     def claim_expired(self, now: float) -> list[P]:
         """Claims the connections whose deadline has passed."""

@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from time import monotonic
+from typing import Final
 
 from prefork.channel import Channel, InboxStuckReport, ReadyReport
 from prefork.scoreboard import ThreadRecord
@@ -26,9 +27,9 @@ from prefork.worker.schedule.wakeup import Wakeup
 from prefork.worker.schedule.worker_listener import WorkerListener
 
 # Without the enum that signal.getsignal makes of its answer, or tries to: 0.6 us at each wait.
-_getsignal: Callable[[int], object] = sys.modules["_signal"].getsignal
+_getsignal: Final[Callable[[int], object]] = sys.modules["_signal"].getsignal
 
-_OFFER_AGAIN = 0.05
+_OFFER_AGAIN: Final = 0.05
 """Seconds until a worker that stops offers again the connections for which no sibling had room."""
 
 
