@@ -20,7 +20,7 @@ import pytest
 
 import prefork
 from prefork.compiled import COMPILED
-from tests.support.commands import ROOT
+from tests.support.source_tree import copy_of_source
 from tests.support.waiting import until
 
 pytestmark = [] if COMPILED else [pytest.mark.nightly, pytest.mark.timeout(1800)]
@@ -51,13 +51,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if sysconfig.get_config_var("Py_GIL_DISABLED"):
         pytest.skip("does not apply: free-threaded CPython has no compiled build")
     place = tmp_path_factory.mktemp("compiled")
-    source = place / "source"
-    source.mkdir()
-    ignored = shutil.ignore_patterns("__pycache__")
-    for name in ("prefork", "conf", "share"):
-        shutil.copytree(ROOT / name, source / name, ignore=ignored, symlinks=True)
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
+    source = copy_of_source(place / "source")
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
     done = subprocess.run(
         [*command, "--wheel-dir", str(place), str(source)],
