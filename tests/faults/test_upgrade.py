@@ -219,7 +219,8 @@ def descriptors(pid: int) -> Counter[str]:
 def test_a_request_outlives_two_upgrades_in_its_old_worker(
     install: Install, tmp_path: Path
 ) -> None:
-    server = install.start("--set", "workers.graceful_timeout=0")
+    unlimited = ("workers.graceful_timeout=0", "workers.request_timeout=0")
+    server = install.start(*(word for each in unlimited for word in ("--set", each)))
     held = tmp_path / "held"
     with server.connect() as sock:
         sock.sendall(b"GET /hold?path=%b HTTP/1.0\r\n\r\n" % os.fsencode(held))
