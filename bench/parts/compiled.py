@@ -1,4 +1,4 @@
-"""The compiled build beside pure Python, of the same checkout: what people send, and hello.
+"""The compiled build beside pure Python, of the same checkout: what people send, hello, Flask.
 
 It is built first (setup.py), which takes minutes, a C compiler and the headers of Python.
 """
@@ -11,12 +11,13 @@ import sys
 from bench import peers
 from bench.closed_loop import Ask, Row, compare, loop_section
 from bench.figures import Section
+from bench.parts import frameworks
 from bench.parts.traffic import APP, ONE, rows
 from bench.servers import BUILD, ROOT, BenchError, Server
 
 SITE = BUILD / "compiled"
 PURE, COMPILED = "prefork, pure Python", "prefork, compiled"
-NAMES = (PURE, COMPILED, "bjoern")
+NAMES = (PURE, COMPILED, "bjoern", "granian")
 
 
 def build() -> None:
@@ -42,20 +43,38 @@ def build() -> None:
         raise BenchError(f"the compiled build failed: {done.stderr.strip()[-2000:]}")
 
 
-def prefork(name: str, pure: str) -> Server:
+def prefork(name: str, pure: str, app: str, probe: str) -> Server:
     """The same files, of which the environment says how they run."""
     environ = ("env", f"PYTHONPATH={SITE}:{ROOT}", f"PREFORK_PURE={pure}")
     # -P: else the checkout, which is the working directory, would come first.
-    module = (sys.executable, "-P", "-m", "prefork", "serve", APP, *peers.BIND, *ONE)
-    return Server(name, (*environ, *module))
+    module = (sys.executable, "-P", "-m", "prefork", "serve", app, *peers.BIND, *ONE)
+    return Server(name, (*environ, *module), probe)
+
+
+def servers(app: str, probe: str = "/") -> list[Server]:
+    return [
+        prefork(PURE, "1", app, probe),
+        prefork(COMPILED, "", app, probe),
+        Server("bjoern", peers.bjoern(app), probe),
+        Server("granian", peers.granian(app, 1, *ONE), probe),
+    ]
+
+
+def hello(key: str, title: str, ask: Ask) -> Row:
+    return Row(loop_section(f"compiled-{key}", f"{title}, both builds", "One worker."), ask)
 
 
 def measure(quick: bool) -> list[Section]:
     build()
-    about = "One worker, keep-alive, 32 connections; the same request byte for byte."
-    title = "Hello that repeats, both builds"
-    hello = Row(loop_section("compiled-hello", title, about), Ask(connections=32), NAMES)
-    given = [*(row for row in rows(NAMES) if row.section.key in ("browser", "post-1k")), hello]
-    servers = [prefork(PURE, "1"), prefork(COMPILED, ""), Server("bjoern", peers.bjoern(APP))]
-    compare(servers, given, 1 if quick else 5, 0.3 if quick else 1.0)
-    return [row.section for row in given]
+    kept = [
+        *(row for row in rows(NAMES) if row.section.key in ("browser", "post-1k")),
+        hello("hello", "Hello that repeats, 32 connections", Ask(connections=32)),
+        hello("one", "Hello that repeats, 1 connection", Ask(connections=1)),
+        hello("close", "Hello, a connection for each", Ask("close", 32)),
+    ]
+    flask = hello("flask", "Flask hello, 32 connections", Ask(path=frameworks.PATH))
+    rounds, seconds = (1, 0.3) if quick else (5, 1.0)
+    compare(servers(APP), kept, rounds, seconds)
+    app = frameworks.APPS["flask"][1]
+    compare(servers(app, frameworks.PATH), [flask], rounds, seconds)
+    return [row.section for row in (*kept, flask)]
