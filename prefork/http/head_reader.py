@@ -41,8 +41,8 @@ _PERSISTENCE: Final = {"keep-alive": True, "Keep-Alive": True, "close": False}
 
 # RFC 9110 section 8.6: a length may have any number of digits.  One of 2^64 or more is refused,
 # since others would take it for a smaller one.
-_LENGTH: Final = re.compile(r"0*+([0-9]{0,20}+)").fullmatch
 _LENGTH_MAX: Final = (1 << 64) - 1
+_DIGITS: Final = len(str(_LENGTH_MAX))
 
 
 Head = tuple[Environ, bytes, bool, bool, int, bool, list[tuple[str, str]]]
@@ -243,10 +243,12 @@ def _body_length(environ: Environ, limit: int, *, http11: bool) -> int:
     length = environ.get("CONTENT_LENGTH")
     if coding is None:
         # A sign, a list and white space between digits are ways to be read differently.
-        digits = _LENGTH(length or "")
-        if digits is None or not length:
+        # Of the characters of latin-1, 0 to 9 are decimal.
+        if length is None or not length.isdecimal():
             raise Reject(400, "Content-Length is not a number of bytes")
-        size = int(digits[1] or "0")
+        if len(length) > _DIGITS:
+            length = length.lstrip("0")[: _DIGITS + 1] or "0"
+        size = int(length)
         if size > _LENGTH_MAX:
             raise Reject(400, "Content-Length is larger than 2^64 - 1")
         if limit and size > limit:
