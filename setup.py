@@ -8,6 +8,7 @@ such a class is.  Without the variable, and in an editable installation, nothing
 """
 
 import ast
+import contextlib
 import os
 import re
 import shutil
@@ -102,11 +103,14 @@ def extensions() -> "list[Extension]":
     for name in MODULES:
         copy = place / "prefork" / name
         copy.write_text(with_native_classes(copy.read_text(encoding="utf-8")), encoding="utf-8")
-    os.environ["MYPYPATH"] = str(place)
-    paths = [str(place / "prefork" / name) for name in MODULES]
-    config = place / "mypy.ini"
-    config.write_text("[mypy]\nfollow_imports = silent\nignore_missing_imports = True\n")
-    return list(mypycify([f"--config-file={config}", *paths], opt_level="2", debug_level="0"))
+    (place / "mypy.ini").write_text(
+        "[mypy]\nfollow_imports = silent\nignore_missing_imports = True\n"
+    )
+    given = ["--config-file=mypy.ini", *(f"prefork/{name}" for name in MODULES)]
+    target = str(Path("build").absolute())
+    # From there: tracebacks have the paths that are given, and those can be found on sys.path.
+    with contextlib.chdir(place):
+        return list(mypycify(given, opt_level="2", debug_level="0", target_dir=target))
 
 
 class BuildWithRecord(build_py):

@@ -2,7 +2,8 @@
 
 import os
 
-_OURS = os.path.dirname(__file__) + os.sep
+# Frames of the compiled build name their files as `setup.py` does.
+_OURS = (os.path.dirname(__file__) + os.sep, "prefork/")
 _STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep
 _INSTALLED = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 

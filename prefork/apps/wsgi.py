@@ -104,7 +104,7 @@ class MisbehavedApplication(Exception):
     """The application violated PEP 3333, in the way that the text describes."""
 
 
-def _joined(pieces: Sequence[bytes]) -> bytes:
+def _joined(pieces: Sequence[Any]) -> bytes:
     try:
         return b"".join(pieces)
     except TypeError:
@@ -214,7 +214,7 @@ class WsgiResponse(CallOutcome):
             self.end()
         self.last = not head.keep_alive
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: Any) -> None:
         """The `write()` of PEP 3333: sends bytes at once.
 
         A thread of the application's may keep it for longer than the response takes, so it raises
@@ -254,10 +254,11 @@ class WsgiResponse(CallOutcome):
             with self._lock:
                 pass
 
-    def _add(self, data: bytes) -> None:
+    def _add(self, piece: Any) -> None:
         """Sends a piece of the body."""
-        if type(data) is not bytes:
-            raise MisbehavedApplication(f"the body must be bytes, not {type(data).__name__}")
+        if type(piece) is not bytes:
+            raise MisbehavedApplication(f"the body must be bytes, not {type(piece).__name__}")
+        data: bytes = piece
         if not data:
             return
         prefix = b""
@@ -326,7 +327,7 @@ class WsgiResponse(CallOutcome):
         elif head.framing is _LENGTH and self._left:
             raise MisbehavedApplication(too_short(self._left, head.length))
 
-    def _take_pieces(self, result: Iterable[bytes]) -> None:
+    def _take_pieces(self, result: Any) -> None:
         kind = type(result)
         if not (hasattr(kind, "__iter__") or hasattr(kind, "__getitem__")):
             raise MisbehavedApplication(
