@@ -61,7 +61,7 @@ test-newest: $(SUITE)  ## the tests with the newest versions of everything
 	$(BIN)/nox -s newest
 
 # The compiled build (setup.py) in an environment of its own; TESTS=tests/system/test_http.py
-test-compiled: $(SUITE)  ## the tests with real servers, against the compiled build
+test-compiled: $(SUITE)  ## the tests against the compiled build
 	$(BIN)/nox -s compiled $(if $(TESTS),-- $(TESTS))
 
 lint: $(VENV)/.test  ## ruff and mypy
