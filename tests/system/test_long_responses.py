@@ -188,7 +188,8 @@ def stays(server: Server, pid: int) -> None:
 def test_a_download_goes_on_over_a_reload(
     start: Start, site: Path, command: str, kind: str
 ) -> None:
-    limits = settings(workers__graceful_timeout=1)
+    # The client takes nothing until it is over.
+    limits = settings(workers__graceful_timeout=1, http__write_timeout=600)
     if kind == "file":
         path, target = "/large.bin", str(site)
     else:
