@@ -12,7 +12,7 @@ from prefork.control.control_messages import ControlError, ServerStatus, decode_
 from prefork.control.socket_path import SocketDirectories, is_live, name_of, path_in, sockets_in
 
 _ANSWER = 2.0
-"""Seconds in which a server has to say what it is; one that hangs is not found by its address."""
+"""Seconds in which a server has to say what it is; one that hangs is only known by its name."""
 
 _LOCAL = {"localhost": ("127.0.0.1", "::1")}
 _ANY = ("0.0.0.0", "::")
@@ -63,11 +63,12 @@ def _find_only(directories: list[Path]) -> Path:
 
 
 def _find_address(address: str, directories: list[Path]) -> Path:
+    statuses = {path: _status(path) for path in _running(directories)}
     found = [
         path
-        for path in _running(directories)
-        if (status := _status(path)) is not None
-        and any(_is_at(listener, address) for listener in status.listeners)
+        for path, status in statuses.items()
+        # One that hangs has its first address as its name, unless it was given another.
+        if any(_is_at(each, address) for each in (status.listeners if status else [name_of(path)]))
     ]
     match found:
         case [path]:

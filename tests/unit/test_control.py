@@ -797,6 +797,16 @@ def test_the_name_of_a_server_that_is_dead_or_another_users_leads_to_its_socket(
     assert find_socket("email", None, places) == places.run / "email.sock"
 
 
+def test_a_server_that_hangs_is_found_by_the_address_in_its_name(
+    places: SocketDirectories, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prefork.control.find_server._ANSWER", 0.01)
+    with listening(path := default_path("0.0.0.0:8000", places)):
+        assert find_socket(":8000", None, places) == path
+        with pytest.raises(ControlError, match="no server of this user listens on :8001"):
+            find_socket(":8001", None, places)
+
+
 def test_a_broken_configuration_names_its_first_problem(
     places: SocketDirectories, tmp_path: Path
 ) -> None:
