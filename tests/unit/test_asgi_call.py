@@ -8,7 +8,7 @@ from unittest.mock import Mock
 import pytest
 
 from prefork.http.request import Request
-from prefork.worker.service.asgi_call import AsgiCall
+from prefork.worker.service.asgi_call import TURN, AsgiCall
 
 
 def test_a_call_that_is_woken_waits_for_its_client_until_its_task_has_run() -> None:
@@ -81,3 +81,24 @@ def test_what_waits_for_the_client_is_the_message_and_no_copy_of_it(more: bool) 
     assert sent == (b"%x\r\n%b\r\n" % (len(body), body) if more else body)
     assert any(each is body for each in waiting)
     assert max(len(each) for each in waiting if each is not body) <= len(head) + 16
+
+
+def test_others_have_their_turn_while_a_client_takes_all_at_once() -> None:
+    """The application awaits nothing but `send`, which has never to wait for the client."""
+
+    async def run() -> int:
+        owner = Mock(loop=asyncio.get_running_loop())
+        connection = Mock(unsent=None, broken=False, left=False, closing=False)
+        connection.offer.side_effect = lambda data, most: len(data)
+        request = Request({}, b"GET /", True, True, None, None)
+        call = AsgiCall(owner, connection, request, monotonic(), None)
+        await call.send({"type": "http.response.start", "status": 200, "headers": []})
+        other = asyncio.create_task(asyncio.sleep(0))
+        piece = {"type": "http.response.body", "body": b"x" * 100, "more_body": True}
+        for count in range(4000):
+            if other.done():
+                return count * 100
+            await call.send(piece)
+        return -1
+
+    assert 0 < asyncio.run(run()) < 3 * TURN

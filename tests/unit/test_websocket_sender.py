@@ -4,6 +4,7 @@ import asyncio
 from unittest.mock import Mock
 
 from prefork.websocket.websocket_session import WebSocketSession
+from prefork.worker.service.asgi_call import TURN
 from prefork.worker.service.websocket_sender import WebsocketSender
 
 
@@ -37,3 +38,20 @@ def test_what_waits_for_the_client_is_the_message_and_no_copy_of_it() -> None:
     assert bytes(taken[10:]) == message
     assert any(each is message for each in waiting)
     assert max(len(each) for each in waiting if each is not message) <= 10
+
+
+def test_others_have_their_turn_while_a_client_takes_all_at_once() -> None:
+    connection = Mock(unsent=None, broken=False, ahead_limited=True)
+    sender = WebsocketSender(Mock(), connection)
+
+    async def run() -> int:
+        other = asyncio.create_task(asyncio.sleep(0))
+        for count in range(4000):
+            if other.done():
+                return count * 100
+            rest = sender.message(b"x" * 100)
+            if rest is not None:
+                await rest
+        return -1
+
+    assert 0 < asyncio.run(run()) < 3 * TURN

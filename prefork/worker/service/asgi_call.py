@@ -43,6 +43,9 @@ AsgiApplication = Callable[[Scope, AsgiReceive, AsgiSend], Awaitable[object]]
 UNSENT = 64 * 1024
 """Bytes that may wait for the client before `send` waits."""
 
+TURN = 128 * 1024
+"""Bytes of a response after which others get their turn, if the application awaits nothing else."""
+
 UNREAD = 64 * 1024
 """Bytes of a body that are read before the application asks for them."""
 
@@ -500,6 +503,8 @@ class AsgiCall(AsgiResponse):
             self._work_goes_on()
             if connection.unsent is not None:
                 self._owner.settle(connection)  # it is to be sent from the epoll
+            if self.sent % TURN < len(data):
+                await asyncio.sleep(0)  # a client that takes all of it at once is not the only one
 
     async def _wait(self, waiters: "list[asyncio.Future[None]]") -> None:
         """Waits for an event of the connection."""

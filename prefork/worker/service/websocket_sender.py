@@ -9,7 +9,7 @@ from collections.abc import Awaitable
 from typing import Protocol
 
 from prefork.worker.protocol.asgi_connection import AsgiConnection
-from prefork.worker.service.asgi_call import UNSENT, ClientDisconnectedError, wake_all
+from prefork.worker.service.asgi_call import TURN, UNSENT, ClientDisconnectedError, wake_all
 from prefork.worker.transport.output_buffer import AHEAD
 
 
@@ -46,7 +46,8 @@ class WebsocketSender:
         return self.halfway or bool(self.waiting)
 
     def message(self, data: bytes, payload: bytes = b"") -> Awaitable[None] | None:
-        """Sends the frame of a message, which must not be `busy`; None if the kernel has all of it.
+        """Sends the frame of a message, which must not be `busy`; None if the kernel has all of it
+        and nobody else waits for a turn.
 
         `payload`: bytes of the application's with which the frame ends, if there are such.  What
         waits for the client is those then, and no copy: many clients may have the same message.
@@ -60,7 +61,8 @@ class WebsocketSender:
             connection.limit_ahead()
         taken = connection.offer(data, UNSENT)
         if connection.unsent is None and not connection.broken:
-            return None
+            # A client that takes all of it at once is not the only one.
+            return asyncio.sleep(0) if sent % TURN < len(data) else None
         if taken == len(data):
             return self._rest()
         head = len(data) - len(payload)
