@@ -5,6 +5,7 @@ import contextlib
 import gc
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -36,6 +37,15 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Users do not have it, and it hides output that is lost or shown twice.
 os.environ.pop("PYTHONUNBUFFERED", None)
+
+# A shell lets what it runs in the background ignore them (POSIX, Shell Command Language, 2.11), and
+# servers would inherit that.
+for number, action in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGQUIT, signal.SIG_DFL),
+):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, action)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -92,6 +92,17 @@ def test_the_compiler_is_there_before_a_package_is_built(tmp_path: Path) -> None
     assert 0 < lines.index("install-system-packages.sh") < lines.index("requirements/compiled.txt")
 
 
+def test_tests_in_the_background_of_a_shell_ignore_no_signal() -> None:
+    """As with `make test &`: what they start would inherit that, and not end at ^C."""
+    script = (
+        "import signal; both = signal.SIGINT, signal.SIGQUIT\n"
+        "for number in both: signal.signal(number, signal.SIG_IGN)\n"
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); import tests.conftest\n"
+        "print(*(signal.getsignal(number) is signal.SIG_IGN for number in both))"
+    )
+    assert run(sys.executable, "-c", script).stdout == "False False\n"
+
+
 def test_help_lists_each_target_of_make() -> None:
     makefile = (ROOT / "Makefile").read_text()
     phony = re.search(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)
