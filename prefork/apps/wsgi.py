@@ -108,8 +108,9 @@ def _joined(pieces: Sequence[Any]) -> bytes:
     try:
         return b"".join(pieces)
     except TypeError:
-        wrong = next(type(piece) for piece in pieces if type(piece) is not bytes)
-        raise MisbehavedApplication(f"the body must be bytes, not {wrong.__name__}") from None
+        pass  # raised below: in a handler, mypyc would leave out `from None`
+    wrong = next(type(piece) for piece in pieces if type(piece) is not bytes)
+    raise MisbehavedApplication(f"the body must be bytes, not {wrong.__name__}")
 
 
 class WsgiResponse(CallOutcome):

@@ -43,7 +43,8 @@ def test_the_server_uses_nothing_that_an_application_replaces(
             answers = list(clients.map(lambda _: server.get(), range(40)))
         assert {status for status, _ in answers} == {200}
         assert slow.ask(upload[100_000:]).body.endswith(upload)
-    assert "worker_loop.py" in server.command("status", "--stack", "0").stdout
+    # The loop itself may be compiled.
+    assert "worker/boot/process.py" in server.command("status", "--stack", "0").stdout
     server.ask("reopen")
     server.ask("reload")
     server.ask("upgrade")
