@@ -24,7 +24,7 @@ import pytest
 
 from tests.support.commands import ROOT
 from tests.support.raw_http import Answer, Raw, request
-from tests.support.server import Server, Start
+from tests.support.server import Server, Start, servers
 from tests.support.waiting import PATIENCE
 
 APP = "tests.apps.mirrored:app"
@@ -75,7 +75,21 @@ class Both:
 
 @pytest.fixture
 def beside(start: Start) -> Iterator[Any]:
-    """`beside(text, *options)`: both with this configuration file, in a directory each, and with
+    with side_by_side(start) as both:
+        yield both
+
+
+@pytest.fixture(scope="module")
+def sync(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
+    """Both with one sync worker, for all tests that leave them as they were."""
+    for start in servers(tmp_path_factory.mktemp("sync")):
+        with side_by_side(start) as both:
+            yield both(SYNC)
+
+
+@contextmanager
+def side_by_side(start: Start) -> Iterator[Any]:
+    """`both(text, *options)`: both with this configuration file, in a directory each, and with
     these options of gunicorn's."""
     environ = {
         name: value
@@ -166,7 +180,6 @@ def chunked(body: bytes) -> bytes:
 
 
 CONFIGURATIONS = {
-    "sync": SYNC,
     "threads": THREADS,
     "unix": UNIX,
     "a umask": UNIX + "umask = 0o007\n",
@@ -205,6 +218,10 @@ def test_the_same_answers(beside: Any, name: str) -> None:
     check_same(beside(CONFIGURATIONS[name]), name)
 
 
+def test_the_same_answers_of_a_sync_worker(sync: Both) -> None:
+    check_same(sync, "sync")
+
+
 def check_same(both: Both, name: str) -> None:
     plain = both.same(request("/a%20b/c?d=%20e"))
     assert (plain["scheme"], plain["PATH_INFO"]) == ("http", "/a b/c")
@@ -229,9 +246,9 @@ def test_a_connection_is_kept_or_closed_by_both(beside: Any) -> None:
                 assert not client.ask(request("/")).closes
 
 
-@pytest.mark.parametrize("text", [SYNC, THREADS + "keepalive = 0\n"], ids=["sync", "keepalive 0"])
-def test_a_connection_is_closed_after_one_answer(beside: Any, text: str) -> None:
-    both = beside(text)
+@pytest.mark.parametrize("is_sync", [True, False], ids=["sync", "keepalive 0"])
+def test_a_connection_is_closed_after_one_answer(beside: Any, sync: Both, is_sync: bool) -> None:
+    both = sync if is_sync else beside(THREADS + "keepalive = 0\n")
     for side in (both.gunicorn, both.prefork):
         with side.connection() as client:
             assert client.ask(request("/")).closes
@@ -247,26 +264,24 @@ def test_a_proxy_that_is_not_believed(beside: Any) -> None:
     assert "HTTP_X_FORWARDED_FOR" not in ours
 
 
-def test_headers_that_are_not_named_are_reported(beside: Any) -> None:
-    both = beside(SYNC)
+def test_headers_that_are_not_named_are_reported(sync: Both) -> None:
     theirs, ours = (
-        json.loads(answer.body) for answer in both.ask(request("/", "X-Forwarded-Host: a.example"))
+        json.loads(answer.body) for answer in sync.ask(request("/", "X-Forwarded-Host: a.example"))
     )
     assert theirs.pop("HTTP_X_FORWARDED_HOST") == "a.example"
     assert ours == theirs
     assert (
         "- X-Forwarded-Host, X-Forwarded-Port, X-Forwarded-Prefix, Forwarded: they are removed"
-        in (both.report)
+        in (sync.report)
     )
 
 
-def test_a_large_upload(beside: Any) -> None:
+def test_a_large_upload(sync: Both) -> None:
     """Larger than what prefork takes by default."""
-    both = beside(SYNC)
     size = 65 << 20
     if shutil.disk_usage("/tmp").free < 4 * size:
         pytest.skip("there is no room for the upload in /tmp")
-    assert both.same(posted(bytes(size)))["size"] == size
+    assert sync.same(posted(bytes(size)))["size"] == size
 
 
 def test_requests_of_threaded_workers_have_no_limit(beside: Any) -> None:
