@@ -313,7 +313,7 @@ def test_the_thread_of_a_late_call_is_logged(start: Start, tmp_path: Path, app: 
 
 @pytest.mark.parametrize("app", [APP, "tests.apps.threaded_endpoint:app"])
 def test_the_threads_of_other_calls_are_not_logged(start: Start, tmp_path: Path, app: str) -> None:
-    server, file = serve(start, "workers.request_timeout=1", app=app), tmp_path / "file"
+    server, file = serve(start, "workers.request_timeout=3", app=app), tmp_path / "file"
     server.expected_errors.add("request timed out")
     with talk(server) as first, talk(server) as second, talk(server) as third:
         for number, raw in enumerate((first, second)):
