@@ -161,7 +161,7 @@ def test_fetch_of_node(server: Server, tmp_path: Path) -> None:
     source.write_text(NODE)
     told = run("node", str(source), url(server, "")).decode().split("\n")[:-1]
     if told == ["too old"]:
-        pytest.skip("this Node has no fetch, or no streams that can be sent by it")
+        pytest.skip("does not apply: this Node has no fetch, or no streams that can be sent by it")
     assert told == ["1 120", "2 120", "done"]
 
 
