@@ -181,13 +181,14 @@ class ClientConnection:
             return self._traced(name, arguments, function)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return None
-        except (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
+        except (ConnectionError, ssl.SSLZeroReturnError) as error:
             raise Disconnected(step, explain(error)) from error
         except TimeoutError as error:
             limit = f" after {self.deadline.seconds:g} s" if error.errno is None else ""
             raise ClientError(step, explain(error) + limit) from error
         except OSError as error:
-            raise ClientError(step, explain(error)) from error
+            kind = Disconnected if _is_cut(error) else ClientError
+            raise kind(step, explain(error)) from error
 
 
 class _Events(list[tuple[int, int]]):
@@ -287,11 +288,19 @@ def _no_name(error: Exception) -> str:
     return explain(error)
 
 
+def _is_cut(error: Exception) -> bool:
+    """TCP has ended before TLS: what has come may be a part."""
+    # By OpenSSL 3 and CPython 3.11.2, of Debian 12, it is an SSLError like others.
+    return isinstance(error, ssl.SSLEOFError) or (
+        isinstance(error, ssl.SSLError) and error.reason == "UNEXPECTED_EOF_WHILE_READING"
+    )
+
+
 def explain(error: Exception) -> str:
     """The reason of a failed call, as text."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"certificate not trusted: {error.verify_message}"
-    if isinstance(error, ssl.SSLEOFError):
+    if _is_cut(error):
         return "closed early, without close_notify of TLS"
     if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
         return "the other side does not use TLS"
