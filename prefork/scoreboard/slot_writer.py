@@ -102,16 +102,8 @@ class ThreadRecord:
 
     def end(self, now: float, status: int = 0, size: int = 0) -> None:
         """The call has ended: `now` in monotonic seconds, its status and the bytes of its body."""
-        # As `count`, without another call.
-        elapsed, reals = now - self._started, self._reals
-        cell = ROWS[status // 100]
-        if elapsed > 0.001:
-            cell += bisect_left(DURATION_BOUNDS, elapsed)
-        counts, words = self._counts, self._words
-        counts[cell] = words[COUNTS + cell] = counts[cell] + 1
-        self._seconds = reals[SECONDS] = self._seconds + elapsed
-        self._bytes = words[BYTES] = self._bytes + size
-        reals[ENDED] = now
+        self.count(now - self._started, status, size)
+        self._reals[ENDED] = now
 
     def count(self, elapsed: float, status: int, size: int) -> None:
         """Counts a call that has taken `elapsed` seconds."""
