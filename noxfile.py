@@ -74,11 +74,12 @@ def compiled(session: nox.Session) -> None:
     session.install("--require-hashes", "-r", "requirements/test.txt")
     session.install("--no-deps", "--no-build-isolation", ".", env={"PREFORK_COMPILE": "1"})
     whole = ("tests/system", "tests/faults", "tests/deploy/test_compiled_build.py")
-    without = shutil.ignore_patterns("prefork", "build", ".*", "__pycache__")
+    without = shutil.ignore_patterns("build", ".*", "__pycache__")
     environ = {"TMPDIR": tempfile.gettempdir(), "PYENV_VERSION": SELECTED}
     # Not in nox's own directory: its path is too long for what some tests see of it on a terminal.
     with tempfile.TemporaryDirectory(prefix="suite-") as place:
         shutil.copytree(".", place, ignore=without, dirs_exist_ok=True)
+        shutil.rmtree(f"{place}/prefork")
         with session.chdir(place):
             session.run(*SUITE, *(session.posargs or whole), env=environ)
             if not session.posargs:

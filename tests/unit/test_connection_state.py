@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from prefork import logs
 from prefork.apps.wsgi import StartResponse
+from prefork.compiled import COMPILED
 from prefork.http import forwarded
 from prefork.http.field_lines import FieldLines
 from prefork.http.request import Environ
@@ -374,6 +375,7 @@ class World:
 KINDS = st.sampled_from(["plain", "plain", "tls", "proxy", "proxy tls"])
 
 
+@pytest.mark.skipif(COMPILED, reason="does not apply: no method of a compiled class is replaced")
 @settings(max_examples=300)
 @given(
     KINDS,

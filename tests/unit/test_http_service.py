@@ -112,24 +112,24 @@ def serve() -> Iterator[Serve]:
         end()
 
 
-class NotedRefusals(Refusals):
-    def __init__(self) -> None:
-        super().__init__(None)
-        self.reports: list[bool] = []
-
-    def report(self, *, finally_: bool = False) -> None:
-        self.reports.append(finally_)
-
-
-def test_a_turn_reports_what_has_changed_and_the_end_reports_all(serve: Serve) -> None:
-    refusals = NotedRefusals()
-    served = serve(refusals=refusals)
-    served.service.flush()
-    assert refusals.reports == [False]
-    served.service.begin_shutdown()
-    served.service.flush()
-    served.service.flush()  # no number has changed, but a refused request may be counted
-    assert refusals.reports == [False, True, True]
+def test_the_end_reports_the_refusals_that_no_event_has_yet(
+    serve: Serve, capfd: pytest.CaptureFixture[str]
+) -> None:
+    refusals = Refusals(None)
+    service = serve(refusals=refusals).service
+    refusals.note_of_call(413, "the first is an event at once")
+    refusals.note_of_call(413, "this one waits for some seconds")
+    service.flush()
+    assert capfd.readouterr().err.count("requests refused") == 1
+    service.begin_shutdown()
+    service.flush()
+    refusals.note_of_call(400, "no turn has a changed number")
+    service.flush()
+    events = [line for line in capfd.readouterr().err.splitlines() if "requests refused" in line]
+    assert [event.partition("reason=")[2].split('"')[1] for event in events] == [
+        "this one waits for some seconds",
+        "no turn has a changed number",
+    ]
 
 
 def test_threads_are_notified_of_each_call(serve: Serve) -> None:
