@@ -95,22 +95,21 @@ class AsgiResponse:
         """
         if self.status_text is not None:
             raise MisusedProtocol("http.response.start was sent twice")
-        status = message["status"]
+        status = message.get("status")
         if type(status) is not int and not isinstance(status, int):
-            raise TypeError(f"status must be an int, not {type(status).__name__}")
+            raise wrong_field(message, "status", "int")
+        if "trailers" in message:
+            self._trailers = bool(field(message, "trailers", bool, int))
         headers, repeated = message.get("headers"), self.request.repeated
         if repeated is not None:
             answer = repeated.answer
             if answer is not None and headers == answer.headers and status == answer.status:
                 self.answer = answer
                 self.headers, self.status_text = answer.texts, answer.status_text
-                if "trailers" in message:
-                    self._trailers = bool(message["trailers"])
                 return
-        self.headers = [] if headers is None else text_pairs(headers)
+        self.headers = [] if headers is None else text_pairs(message)
         self.status_text = _STATUSES.get(status) or f"{int(status)} "
-        self._trailers = bool(message.get("trailers"))
-        if repeated is not None and type(headers) is list and _are_tuples(headers):
+        if repeated is not None and type(headers) is list and _are_constant(headers):
             repeated.answer = RepeatedAnswer(status, headers.copy(), self.status_text, self.headers)
 
     def whole_head(self, size: int, now: float, *, closing: bool) -> ResponseHead | None:
@@ -228,12 +227,11 @@ class AsgiResponse:
             return b""
         lines = b""
         if self._takes_trailers():
-            pairs = text_pairs(message.get("headers") or ())
-            for pair in pairs:
+            for pair in text_pairs(message):
                 if pair[0].lower() in _NO_TRAILERS:
                     raise ValueError(f"{pair[0]} can not be a trailer")
                 lines += field_line(pair)
-        if not message.get("more_trailers"):
+        if not field(message, "more_trailers", bool, int):
             self.complete = True
             lines += b"\r\n"
         return lines
@@ -244,27 +242,54 @@ class AsgiResponse:
 
 
 def early_hint(message: Message) -> bytes:
-    """`http.response.early_hint`: an interim response 103 (RFC 8297) with the links."""
-    links = message.get("links") or ()
-    return early_hints([("Link", link.decode("latin-1")) for link in links])
+    """`http.response.early_hint`: an interim response 103 (RFC 8297) with the links.
+
+    Raises TypeError or ValueError.
+    """
+    try:
+        links = [("Link", link.decode("latin-1")) for link in message.get("links") or ()]
+    except (AttributeError, TypeError):
+        raise TypeError(f"{message['type']}: links must be a list of bytes") from None
+    return early_hints(links)
 
 
-def _are_tuples(headers: list[Any]) -> bool:
-    """The list is all that the application can change of them."""
-    return all(type(pair) is tuple for pair in headers)
+def _are_constant(headers: list[Any]) -> bool:
+    """The list is all that the application can change of these pairs."""
+    return all(type(pair) is tuple and type(pair[0]) is type(pair[1]) is bytes for pair in headers)
 
 
-def text_pairs(headers: Iterable[Any]) -> list[tuple[str, str]]:
-    """Headers of a message, which are pairs of bytes.  Raises TypeError for anything else."""
+def text_pairs(message: Message) -> list[tuple[str, str]]:
+    """The headers of a message.  Raises TypeError if they are no pairs of bytes."""
+    headers: Iterable[Any] = message.get("headers") or ()
     try:
         return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
     except (AttributeError, ValueError, TypeError):
-        raise TypeError("headers must be pairs of bytes, (name, value)") from None
+        what = "headers must be pairs of bytes, (name, value)"
+        raise TypeError(f"{message['type']}: {what}") from None
 
 
-def as_bytes(data: object) -> bytes:
-    """A body or message of the application's.  Raises TypeError for what is no bytes: bytes(7) are
-    seven zeros."""
+def as_bytes(message: Message, key: str = "body") -> bytes:
+    """A body, or the bytes of a message.  Raises TypeError for what is no bytes: bytes(7) are seven
+    zeros."""
+    data = message.get(key, b"")
     if isinstance(data, (bytes, bytearray, memoryview)):
         return bytes(data)
-    raise TypeError(f"the body must be bytes, not {type(data).__name__}")
+    raise wrong_field(message, key, "bytes")
+
+
+def field(message: Message, key: str, *kinds: type) -> Any:
+    """A field of a message, None if it is not there.
+
+    Raises TypeError unless it is of one of these types; the first is what the specification says.
+    """
+    value = message.get(key)
+    if value is None or isinstance(value, kinds):
+        return value
+    raise wrong_field(message, key, kinds[0].__name__)
+
+
+def wrong_field(message: Message, key: str, wanted: str) -> TypeError:
+    """The error that says what a field has to be."""
+    return TypeError(
+        f"{message['type']}: {key} must be {wanted}, not {type(message.get(key)).__name__}"
+    )

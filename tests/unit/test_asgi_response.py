@@ -1,6 +1,7 @@
 """The head of an ASGI response to a request that repeats."""
 
 from time import monotonic
+from typing import Any
 
 import pytest
 
@@ -39,3 +40,13 @@ def test_the_head_is_that_of_the_response_whatever_the_last_one_was(other: Given
     repeated = RepeatedRequest()
     for given in (_FIRST, _FIRST, _FIRST, other, other, _FIRST, other):
         assert head(repeated, given) == head(None, given)
+
+
+def test_a_head_is_not_repeated_if_its_header_has_changed() -> None:
+    """A bytearray is the same object with other bytes."""
+    value = bytearray(b"text/plain")
+    headers: Any = [(b"content-type", value)]
+    repeated = RepeatedRequest()
+    for text in (b"text/plain", b"text/plain", b"text/html!", b"text/html!"):
+        value[:] = text
+        assert b"content-type: " + text in head(repeated, (200, headers, 5, False))

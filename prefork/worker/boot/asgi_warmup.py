@@ -57,7 +57,7 @@ class _WarmupCall:
             response.start(message)
         elif kind == "http.response.body":
             more = bool(message.get("more_body", False))
-            response.body(as_bytes(message.get("body", b"")), more=more, closing=True)
+            response.body(as_bytes(message), more=more, closing=True)
         elif kind in ("http.response.pathsend", "http.response.zerocopysend"):
             more = bool(message.get("more_body", False))
             if response.head is None:

@@ -16,7 +16,7 @@ import stat
 from collections.abc import Awaitable, Callable
 from select import EPOLLIN, EPOLLOUT
 from time import monotonic
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 from prefork.apps.asgi_compress import MessageCompressor
 from prefork.apps.asgi_response import (
@@ -25,6 +25,8 @@ from prefork.apps.asgi_response import (
     MisusedProtocol,
     as_bytes,
     early_hint,
+    field,
+    wrong_field,
 )
 from prefork.http.asgi_scope import Scope
 from prefork.http.head_rules import Reject
@@ -325,8 +327,9 @@ class AsgiCall(AsgiResponse):
         if kind == "http.response.body":
             data = message.get("body", b"")
             if type(data) is not bytes:
-                data = as_bytes(data)
-            if message.get("more_body"):
+                data = as_bytes(message)
+            more = message.get("more_body")
+            if more and (more is True or field(message, "more_body", bool, int)):
                 await self._send_more(data)
             elif self._sent_whole(data):
                 if not self.over:
@@ -341,11 +344,14 @@ class AsgiCall(AsgiResponse):
             await self._transmit(self.trailers(message))
         elif kind == "http.response.pathsend":
             # A FIFO without a writer would block the loop.
-            fd = os.open(message["path"], os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+            path = message.get("path")
+            if not isinstance(path, (str, bytes, os.PathLike)):
+                raise wrong_field(message, "path", "str")
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
             try:
                 status = os.fstat(fd)
                 if not stat.S_ISREG(status.st_mode):
-                    raise MisusedProtocol(f"{message['path']!r} is not a regular file")
+                    raise MisusedProtocol(f"{path!r} is not a regular file")
                 await self._send_file(fd, 0, status.st_size, more=False)
             finally:
                 os.close(fd)
@@ -429,15 +435,19 @@ class AsgiCall(AsgiResponse):
     async def _zero_copy(self, message: Message) -> None:
         """`http.response.zerocopysend`: part of an open file, from its own position if no other is
         given."""
-        fd = message["file"]
-        fd = fd if isinstance(fd, int) else fd.fileno()
-        offset, count = message.get("offset"), message.get("count")
+        fd: Any = message.get("file")
+        if hasattr(fd, "fileno"):
+            fd = fd.fileno()
+        if not isinstance(fd, int):
+            raise wrong_field(message, "file", "a file or its descriptor")
+        offset, count = field(message, "offset", int), field(message, "count", int)
         begin = os.lseek(fd, 0, os.SEEK_CUR) if offset is None else offset
         size = max(os.fstat(fd).st_size - begin, 0)
         count = size if count is None else min(count, size)
         if offset is None:
             os.lseek(fd, begin + count, os.SEEK_SET)
-        await self._send_file(fd, begin, count, more=bool(message.get("more_body", False)))
+        more = bool(field(message, "more_body", bool, int))
+        await self._send_file(fd, begin, count, more=more)
 
     async def _send_file(self, fd: int, offset: int, count: int, *, more: bool) -> None:
         """Sends part of a file; the descriptor is the caller's."""

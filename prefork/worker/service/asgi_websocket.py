@@ -28,6 +28,7 @@ from prefork.apps.asgi_response import (
     Message,
     MisusedProtocol,
     as_bytes,
+    field,
     text_pairs,
 )
 from prefork.config import Websocket
@@ -511,13 +512,13 @@ class AsgiWebsocket:
         elif kind == "websocket.accept" and state is _CONNECTING:
             self._accept(message)
         elif kind == "websocket.close" and state is _OPEN:
-            code = message.get("code")
-            code = NORMAL if code is None else int(code)
+            code, reason = field(message, "code", int), field(message, "reason", str) or ""
+            code = NORMAL if code is None else code
             if not is_sendable(code):
                 raise ValueError(f"{code} is no code of a close frame: 1000 to 1014, 3000 to 4999")
             while self._sender.halfway:
                 await self._sender.wait()
-            self._close(code, message.get("reason") or "")
+            self._close(code, reason)
         elif kind == "websocket.close" and state is _CONNECTING:
             self.status = 403
             self._answer(403, "the application refuses the WebSocket")
@@ -538,8 +539,8 @@ class AsgiWebsocket:
         deflate = accept_offer(offers) if offers and rules.compression else None
         response = accepting_response(
             self._handshake,
-            message.get("subprotocol"),
-            text_pairs(message.get("headers") or ()),
+            field(message, "subprotocol", str),
+            text_pairs(message),
             () if deflate is None else (deflate.response,),
         )
         now = monotonic()
@@ -577,12 +578,14 @@ class AsgiWebsocket:
         assert session is not None
         text = message.get("text")
         if text is not None:
+            if type(text) is not str:
+                text = field(message, "text", str)
             return session.text(text), b""
         binary = message.get("bytes")
         if binary is None:
             raise MisusedProtocol("websocket.send has neither text nor bytes")
         if type(binary) is not bytes:
-            binary = as_bytes(binary)
+            binary = as_bytes(message, "bytes")
         return session.binary(binary), b"" if session.compresses else binary
 
     async def _send_rest(self, rest: Awaitable[None]) -> None:
@@ -600,8 +603,8 @@ class AsgiWebsocket:
         """A piece of the response that denies the WebSocket."""
         response, connection = self._response, self.connection
         assert response is not None
-        more = bool(message.get("more_body", False))
-        data = response.body(as_bytes(message.get("body", b"")), more=more, closing=True)
+        more = bool(field(message, "more_body", bool, int))
+        data = response.body(as_bytes(message), more=more, closing=True)
         if response.head is not None:
             self.status = response.head.code
         try:
