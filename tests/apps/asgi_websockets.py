@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+from pathlib import Path
 from typing import Any
 
 Scope = dict[str, Any]
@@ -120,6 +121,13 @@ async def hesitates(scope: Scope, receive: Any, send: Any) -> None:
         ended.append(type(problem).__name__)
 
 
+async def late(scope: Scope, receive: Any, send: Any) -> None:
+    """Accepts once the FIFO of the query has been written to."""
+    await asyncio.to_thread(Path(scope["query_string"].decode()).read_bytes)
+    await send({"type": "websocket.accept"})
+    ended.append(await receive())
+
+
 async def held(scope: Scope, receive: Any, send: Any) -> None:
     """Receives nothing until the gate is open, then counts what comes."""
     await send({"type": "websocket.accept"})
@@ -187,6 +195,7 @@ PATHS = {
     "/number": number,
     "/deny-by-number": deny_by_number,
     "/hesitates": hesitates,
+    "/late": late,
     "/held": held,
     "/push": push,
     "/crowd": crowd,

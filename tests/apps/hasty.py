@@ -3,10 +3,9 @@
 import random
 
 from prefork.worker.boot.hooks import WorkerInfo
-from prefork.worker.service import asgi_service, wsgi_websockets
+from prefork.worker.service import asgi_service
 
 
 def ready(_: WorkerInfo) -> None:
-    """WebSockets and streams are closed over a twentieth of their share of that time."""
+    """Streams are told to end over a twentieth of their share of that time."""
     vars(asgi_service)["random"] = lambda: random.random() / 20
-    vars(wsgi_websockets)["uniform"] = lambda least, most: random.uniform(least, most / 20)

@@ -22,10 +22,7 @@ from tests.support.websocket_frames import client_frame
 pytestmark = needs_namespaces
 
 APP = "tests.apps.asgi_websockets:app"
-ASGI = (
-    *("--set", "server.protocol=asgi", "--workers", "1"),
-    *("--set", 'workers.hooks={ ready = "tests.apps.hasty:ready" }'),
-)
+ASGI = ("--set", "server.protocol=asgi", "--workers", "1")
 
 
 def opened(path: bytes, forged: bytes = b"") -> Raw | None:

@@ -75,25 +75,16 @@ def closings(clients: list[socket.socket]) -> tuple[Counter[int], list[float]]:
     return codes, times
 
 
-def tenths(times: list[float], seconds: float) -> int:
-    """In how many of the tenths of a span something has happened."""
-    return len({int(each * 10 / seconds) for each in times})
-
-
 @pytest.mark.parametrize("reload", [True, False], ids=["reload", "stop"])
 def test_each_gets_a_close_frame_at_a_time_of_its_own(start: Start, reload: bool) -> None:
-    server = serve(
-        start,
-        "workers.graceful_timeout=200",  # the share of it that the hook leaves is 8 s
-        'workers.hooks={ ready = "tests.apps.hasty:ready" }',
-    )
+    server = serve(start, "workers.graceful_timeout=200")  # a busy machine does not reach it
     with crowd(server) as clients:
         until(lambda: sum(each["websockets"] for each in server.status()["workers"]) == COUNT)
         server.process.send_signal(signal.SIGHUP if reload else signal.SIGTERM)
         codes, times = closings(clients)
         assert codes == {1012 if reload else 1001: COUNT}
-        # Of 1,000 that are spread at random over 8 s, no tenth of that is without one.
-        assert tenths(times, 8.0) >= 9
+        # Each worker has some 500, spread at random over 10 s: no second is without one.
+        assert len({int(each) for each in times}) >= 9
     if reload:
         for event in server.find("worker ready", generation=1):
             server.wait("worker exited", pid=event["pid"])

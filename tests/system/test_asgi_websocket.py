@@ -18,6 +18,7 @@ from websockets.typing import Subprotocol
 
 from tests.fuzz.websocket_inputs import pick
 from tests.support.certificates import Authority
+from tests.support.load import Gate
 from tests.support.raw_http import Raw, talk
 from tests.support.server import Server, Start, servers
 from tests.support.sockets import read_all
@@ -523,7 +524,7 @@ def test_a_websocket_has_no_time_limit_of_a_request(start: Start) -> None:
 @pytest.mark.parametrize("how", ["SIGHUP", "SIGUSR2", "SIGTERM"])
 def test_the_end_of_the_worker(start: Start, how: str) -> None:
     goes_on = how != "SIGTERM"
-    server = serve(start, 'workers.hooks={ ready = "tests.apps.hasty:ready" }')
+    server = serve(start)
     with websocket(server, "/echo") as one, websocket(server, "/echo") as two:
         until(lambda: websockets(server) == 2)
         server.process.send_signal(signal.Signals[how])
@@ -541,6 +542,23 @@ def test_the_end_of_the_worker(start: Start, how: str) -> None:
     else:
         assert server.process.wait(PATIENCE) == 0
     assert not server.find("worker killed")
+
+
+def test_one_that_is_accepted_after_the_order_to_leave_is_closed_too(
+    start: Start, tmp_path: Path
+) -> None:
+    server, gate = serve(start), Gate(tmp_path / "gate")
+    with server.connect() as sock, websocket(server, "/echo"):
+        raw = Raw(sock)
+        raw.send(HANDSHAKE % f"/late?{gate.path}".encode())
+        gate.arrived()
+        server.process.send_signal(signal.SIGHUP)
+        server.wait("closing websockets")
+        gate.open()
+        assert raw.answer().status == 101
+        assert server_frame(raw) == (0x88, (1012).to_bytes(2, "big"))
+    server.wait("worker exited", generation=1)
+    assert not server.find("calls cancelled")
 
 
 def test_a_client_that_does_not_answer_the_close_frame(start: Start) -> None:

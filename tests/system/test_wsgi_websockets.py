@@ -137,7 +137,7 @@ def test_a_client_that_is_gone_leaves_nothing(server: Server) -> None:
 
 @pytest.mark.parametrize("reload", [True, False], ids=["reload", "stop"])
 def test_each_is_closed_when_its_worker_leaves(start: Start, reload: bool) -> None:
-    server = serve(start, "--set", 'workers.hooks={ ready = "tests.apps.hasty:ready" }')
+    server = serve(start)
     with client(server, "/echo") as one, client(server, "/plain") as two:
         for websocket in (one, two):
             websocket.send("a")

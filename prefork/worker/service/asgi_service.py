@@ -8,7 +8,7 @@ it may get its next state at any moment of the loop, and not only when its socke
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from random import random
+from random import random, shuffle
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 from time import monotonic
 
@@ -24,6 +24,7 @@ from prefork.worker.service.admission import Admission
 from prefork.worker.service.asgi_call import AsgiCall
 from prefork.worker.service.asgi_caller import AsgiCaller
 from prefork.worker.service.asgi_websocket import AsgiWebsocket
+from prefork.worker.service.closing_times import WITHOUT_LIMIT, closing_times, time_to_tell
 from prefork.worker.service.http_service import FLUSH_AGAIN, HttpService
 from prefork.worker.service.lifespan import Lifespan
 from prefork.worker.service.listener_profile import ListenerProfile
@@ -49,14 +50,8 @@ LOOK = 1.0
 _OFFER_AGAIN = 0.05
 """Seconds until a worker that is full offers siblings again what waits for it."""
 
-_SPREAD = 0.8
-"""The share of `graceful_timeout` over which long streams are told to end."""
-
 _CANCEL = 0.9
 """The share of `graceful_timeout` after which calls are cancelled: the rest is the lifespan's."""
-
-_SPREAD_WITHOUT_LIMIT = 30.0
-"""In place of `graceful_timeout`, in seconds, if that is 0."""
 
 _QUIT_CALLS = 0.2
 """Seconds for calls that are cancelled when the server stops at once: the master kills a worker
@@ -111,7 +106,8 @@ class AsgiService(HttpService):
         self._offering = False  # `_offer_held_back` is to be called
         self._unregistered: list[AsgiConnection] = []
         """New connections with a call that has just begun."""
-        self._told: set[HttpConnection] = set()
+        self._told: set[AsgiWebsocket] = set()
+        """WebSockets whose close is planned, since the worker leaves."""
         self._found_late: set[AsgiCall | AsgiWebsocket] = set()
         """Calls that the master has found to be over their time, logged and counted."""
         self._moved = True
@@ -396,33 +392,44 @@ class AsgiService(HttpService):
         super().shut_down_idle()
         for connection in self._held_back:
             connection.deadline = 0.0  # it has a request
-        loop = self.caller.loop
-        limit = self._stop_limit or _SPREAD_WITHOUT_LIMIT
-        passed = monotonic() - self._stop_ordered
-        websockets = len(self.caller.websockets)
-        if websockets:
-            logs.event("info", "closing websockets", count=websockets)
-        for connection in list(self._open):
-            if connection.exchange is not None:
-                # Clients that all connect anew at one moment would be a burst of work.
-                delay = max(random() * _SPREAD * limit - passed, 0.0)
-                loop.call_later(delay, self._stop_exchange, connection)
-        loop.call_later(max(_SPREAD * limit - passed, 0.0), self._stop_exchanges)
+        loop, left = self.caller.loop, self._left_to_tell
+        if self.caller.websockets:
+            logs.event("info", "closing websockets", count=len(self.caller.websockets))
+        self._close_websockets()
+        for call in list(self.calls):
+            if isinstance(call, AsgiCall):
+                # A response may be complete before.
+                loop.call_later(random() * left, self._stop_exchange, call)
+        loop.call_later(left, self._stop_calls)
         if self._stop_limit:
-            loop.call_later(max(_CANCEL * limit - passed, 0.0), self._cancel_calls)
+            cancel_at = self._stop_ordered + _CANCEL * self._stop_limit
+            loop.call_later(max(cancel_at - monotonic(), 0.0), self._cancel_calls)
 
-    def _stop_exchange(self, connection: HttpConnection) -> None:
-        if connection.exchange is not None and connection not in self._told:
-            self._told.add(connection)
-            limit = self._stop_limit or _SPREAD_WITHOUT_LIMIT
-            connection.exchange.stop(
-                self._stop_ordered + _CANCEL * limit, reload=self._handover.expects_receiver
-            )
+    @property
+    def _left_to_tell(self) -> float:
+        """Seconds in which all clients have to be told that the worker leaves."""
+        passed = monotonic() - self._stop_ordered
+        return max(time_to_tell(self._stop_limit) - passed, 0.0)
 
-    def _stop_exchanges(self) -> None:
+    def _close_websockets(self) -> None:
+        """Closes each at its time, and looks again for those that are accepted from now on."""
+        loop, new = self.caller.loop, list(self.caller.websockets - self._told)
+        self._told.update(new)
+        shuffle(new)
+        for delay, websocket in zip(closing_times(len(new), self._left_to_tell), new, strict=True):
+            loop.call_later(delay, self._stop_exchange, websocket)
+        loop.call_later(LOOK, self._close_websockets)
+
+    def _stop_calls(self) -> None:
         """All that are left: some began after the order."""
-        for connection in list(self._open):
-            self._stop_exchange(connection)
+        for call in list(self.calls):
+            if isinstance(call, AsgiCall):
+                self._stop_exchange(call)
+
+    def _stop_exchange(self, exchange: AsgiCall | AsgiWebsocket) -> None:
+        if not exchange.over:
+            by = self._stop_ordered + _CANCEL * (self._stop_limit or WITHOUT_LIMIT)
+            exchange.stop(by, reload=self._handover.expects_receiver)
 
     def _cancel_calls(self) -> None:
         """The time of the calls is over; what follows is that of the lifespan's shutdown."""

@@ -7,7 +7,7 @@ sent.  The application speaks the protocol itself.
 """
 
 import signal
-from random import shuffle, uniform
+from random import shuffle
 from time import monotonic
 
 from prefork import logs
@@ -18,13 +18,8 @@ from prefork.unpatched import Lock, sleep, start_new_thread
 from prefork.websocket.close_codes import GOING_AWAY, SERVICE_RESTART
 from prefork.websocket.opening_handshake import asks_for_websocket, read_handshake
 from prefork.worker.protocol.http_connection import HttpConnection
+from prefork.worker.service.closing_times import closing_times, time_to_tell
 from prefork.worker.transport.upgraded_socket import UpgradedSocket
-
-_SPREAD = 0.8
-"""The share of graceful_timeout over which WebSockets are closed: their clients connect again."""
-
-_SPREAD_WITHOUT_LIMIT = 30.0
-"""In place of graceful_timeout, in seconds, if that is 0."""
 
 KEY = "werkzeug.socket"
 
@@ -109,10 +104,9 @@ class WsgiWebsockets:
             logs.event("info", "closing websockets", count=len(sockets), code=self._code)
         shuffle(sockets)
         began = monotonic()
-        spread = _SPREAD * (self._seconds or _SPREAD_WITHOUT_LIMIT)
-        times = sorted(began + uniform(0.0, spread) for _ in sockets)
+        times = closing_times(len(sockets), time_to_tell(self._seconds))
         for at, sock in zip(times, sockets, strict=True):
-            sleep(max(at - monotonic(), 0.0))
+            sleep(max(began + at - monotonic(), 0.0))
             with self._lock:
                 there = sock in self._open
             if there:
