@@ -125,6 +125,11 @@ def test_the_growth_of_a_line_is_that_of_its_last_step() -> None:
     assert figures.errors == Counter(reset=3)
 
 
+def test_the_last_step_of_a_line_is_large_enough_to_tell_its_growth() -> None:
+    for points in (growth.CONNECTIONS, growth.FIELDS, growth.BODIES, growth.WORKERS):
+        assert points[-1] >= 2 * points[-2]
+
+
 def test_the_document_has_a_table_and_a_chart_for_each_section() -> None:
     text = Run("About.", "- a machine", [section(prefork=[10])]).text(charts=True)
     assert "| prefork | 10.0 | 1.00 | 1,000 |" in text
