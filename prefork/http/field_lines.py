@@ -7,6 +7,7 @@ import re
 from typing import Final
 
 from prefork.http.head_rules import Reject, cgi_name
+from prefork.http.long_lines import plain_text
 
 _NAME: Final = re.compile(
     rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
@@ -20,14 +21,11 @@ _VALUE: Final = bytes(
 
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
 
-_PRINTABLE_LIMIT: Final = 128
-"""Characters up to which `str.isprintable` is faster than `bytes.translate`."""
-
 _SEARCH_LIMIT: Final = 64
 """Bytes up to which a search is faster than `bytes.translate`."""
 
 _LINES_KEPT: Final = 512
-LINE_SIZE: Final = 256
+_LINE_SIZE: Final = 256
 """Bytes of a line that is kept, at most."""
 _NAMES_KEPT: Final = 512
 _NAME_SIZE: Final = 64
@@ -95,22 +93,6 @@ class FieldLines(dict[bytes, tuple[str, str]]):
         self.read = self.__getitem__  # bound once: that takes as long as to look up a line
 
     def __missing__(self, line: bytes) -> tuple[str, str]:
-        # What is usual is read here, and all else by `read_new`: a tab, and what of obs-text
-        # Unicode does not call printable, are allowed.
-        name, colon, rest = line.partition(b": ")
-        found = self._names.get(name)
-        if found is not None and colon and len(rest) < _PRINTABLE_LIMIT:
-            value = rest.decode("latin-1")
-            if value.isprintable():
-                key, keep = found
-                value = value.strip(" ")
-                if keep:
-                    self._keep(line, key, value)
-                return key, value
-        return self.read_new(line)
-
-    def read_new(self, line: bytes) -> tuple[str, str]:
-        """Reads a line that is not kept."""
         name, colon, rest = line.partition(b":")
         key, keep = self._names[name]
         if not colon:
@@ -123,8 +105,14 @@ class FieldLines(dict[bytes, tuple[str, str]]):
             self._keep(line, key, value)
         return key, value
 
+    def read_long(self, line: bytes) -> tuple[str, str]:
+        """Reads a line that is too long to be kept, and so to be hashed to look it up."""
+        name, _, rest = line.partition(b":")
+        value = plain_text(rest)
+        return (self._names[name][0], value.strip(" ")) if value else self.__missing__(line)
+
     def _keep(self, line: bytes, key: str, value: str) -> None:
-        if len(line) <= LINE_SIZE:
+        if len(line) <= _LINE_SIZE:
             if len(self) >= _LINES_KEPT:  # clients choose lines
                 self.clear()
             self[line] = key, value

@@ -9,7 +9,7 @@ import re
 from sys import maxsize
 from typing import Final, NamedTuple
 
-from prefork.http.field_lines import LINE_SIZE, FieldLines, has_control
+from prefork.http.field_lines import FieldLines, has_control
 from prefork.http.head_rules import Reject, check_authority, known_authorities, split_target
 from prefork.http.limits import RequestLimits
 from prefork.http.long_lines import LONG, split_lines
@@ -109,7 +109,10 @@ def read_head(
     Raises Reject with status 400, 413, 414, 417, 421, 431, 501 or 505.  Where a head has several
     problems, `HeadScan` knows which comes first.
     """
-    fields = data.split(b"\r\n") if len(data) < LONG else split_lines(data)
+    if len(data) < LONG:
+        fields, long = data.split(b"\r\n"), 0
+    else:
+        fields, long = split_lines(data)
     first = fields.pop(0)
     count = len(fields)
     line_limit, count_limit, size_limit, body_limit = limits[:4]
@@ -122,14 +125,13 @@ def read_head(
         raise Reject(431, "the head is larger than a limit")
     environ = base.copy()
     before = len(environ)
-    if len(data) < LONG:
-        # Without a step of Python's for each line that is kept.
+    # Without a step of Python's for each line that is kept.
+    if not long:
         pairs = list(map(lines.read, fields))
     else:
-        # A line that is too long to be kept is not looked up, either: its hash would take time.
-        pairs = [
-            lines.read(line) if len(line) <= LINE_SIZE else lines.read_new(line) for line in fields
-        ]
+        pairs = list(map(lines.read, fields[: long - 1]))
+        pairs.append(lines.read_long(fields[long - 1]))
+        pairs += map(lines.read, fields[long:])
     environ.update(pairs)
     if len(environ) - before != count:
         environ = _with_repeated(base, pairs)
