@@ -76,6 +76,23 @@ def test_what_is_uploaded_has_compiled_wheels_each_of_which_has_served() -> None
     assert option in run(sys.executable, "-P", ROOT / program, "--help").stdout
 
 
+def test_each_python_of_the_classifiers_has_compiled_wheels() -> None:
+    """For glibc and musl (`*`), not for free-threaded CPython (cp314t), on both processors."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    lines = "\n".join(settings["project"]["classifiers"])
+    minors = re.findall(r"^Programming Language :: Python :: 3\.(\d+)$", lines, re.MULTILINE)
+    wheels = settings["tool"]["cibuildwheel"]
+    assert wheels["build"] == [f"cp3{minor}-*" for minor in minors]
+    assert wheels["linux"] == {"archs": ["native"]}
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text())["jobs"]
+    runners = jobs["compiled"]["strategy"]["matrix"]["runner"]
+    assert runners == ["ubuntu-24.04", "ubuntu-24.04-arm"]
+    assert re.search(r"'pypa/cibuildwheel@v\d+\.\d+\.\d+'", str(jobs["compiled"]["steps"]))
+    for page in ("README.md", "docs/performance.md", "docs/versions.md"):
+        told = (ROOT / page).read_text(encoding="utf-8")
+        assert f"CPython 3.{minors[0]} to 3.{minors[-1]} on x86_64 and aarch64" in told
+
+
 @pytest.mark.parametrize("name", ["bug.yml", "feature.yml", "config.yml"])
 def test_a_template_of_issues_is_valid(name: str) -> None:
     schema = "issue-config" if name == "config.yml" else "issue-forms"
