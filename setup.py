@@ -41,6 +41,7 @@ MODULES = (
     "websocket/frame_writer.py",
     "websocket/message_deflate.py",
     "websocket/websocket_session.py",
+    "worker/protocol/asgi_connection.py",
     "worker/protocol/connection_state.py",
     "worker/protocol/http_connection.py",
     "worker/protocol/state_change.py",
@@ -64,8 +65,7 @@ MODULES = (
 
 What blocks is called by `accept`, `epoll_wait` and `fairness`, and signal handlers are in
 `master_orders`: those stay interpreted, since compiled code does not look for signals before it
-blocks.  So do modules with coroutines: `send` and `receive` are those of Python.  AsgiConnection
-does because of its heir with TLS: mypyc knows no diamond of classes."""
+blocks.  So do modules with coroutines: `send` and `receive` are those of Python."""
 
 RECORD = "compiled.record"
 """See prefork/compiled.py."""

@@ -5,6 +5,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Iterable, Iterator
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -21,6 +22,7 @@ from prefork.http.field_lines import FieldLines
 from prefork.http.request import Environ
 from prefork.scoreboard import Scoreboard
 from prefork.worker.protocol import http_connection
+from prefork.worker.protocol.connection_opening import ListenerSecurity
 from prefork.worker.protocol.connection_state import (
     TABLE,
     ConnectionState,
@@ -32,7 +34,6 @@ from prefork.worker.protocol.connection_state import (
     TimeLimit,
 )
 from prefork.worker.protocol.http_connection import HttpConnection
-from prefork.worker.protocol.secured_connection import ListenerSecurity, SecuredConnection
 from prefork.worker.protocol.state_change import successor
 from prefork.worker.schedule.poller import EPOLLIN, EPOLLOUT
 from prefork.worker.schedule.worker_listener import WorkerListener
@@ -170,7 +171,8 @@ def expected_deadline(c: HttpConnection, state: ConnectionState, now: float, lea
     if kind is TimeLimit.PROXY_HEADER or kind is TimeLimit.HEAD:
         at = after(c._since, limits.header_timeout)
     elif kind is TimeLimit.HANDSHAKE:
-        at = after(c._since, HANDSHAKE_TIMEOUT)
+        assert c.opening is not None
+        at = after(c.opening.began, HANDSHAKE_TIMEOUT)
     elif kind is TimeLimit.FIRST_BYTE:
         at = after(now, limits.header_timeout)
     elif kind is TimeLimit.KEEPALIVE:
@@ -216,7 +218,7 @@ class World:
                 forwarded.trust(["127.0.0.1"]),
                 FieldLines(),
             )
-            profile = ListenerProfile(BASE, security.converse, None)
+            profile = ListenerProfile(BASE, partial(security.connect, HttpConnection), None)
         stats = board.stats_writer(0)
         caller = WsgiCaller(
             *(self._app, None, stats), access=None, ids=None, proxies=False, draining=None
@@ -321,8 +323,7 @@ class World:
 
     def _check_movable(self, c: HttpConnection, row: StateRow) -> None:
         message = c.handover_message()
-        tls = isinstance(c, SecuredConnection) and c._security.seal is not None
-        if tls or row.movable is Movable.NO:
+        if c.tls is not None or row.movable is Movable.NO:
             assert message is None
         elif row.movable is Movable.EMPTY:
             assert message is not None

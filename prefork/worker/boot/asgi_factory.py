@@ -13,17 +13,15 @@ from prefork.worker.boot.asgi_warmup import warm_up_asgi
 from prefork.worker.boot.service_factory import ServiceParts, http_surroundings
 from prefork.worker.boot.stack_writer import also_write
 from prefork.worker.boot.worker_args import WorkerArgs
-from prefork.worker.protocol.asgi_connection import AsgiConnection, SecuredAsgiConnection
+from prefork.worker.protocol.asgi_connection import AsgiConnection
 from prefork.worker.schedule.event_loop import create_loop
 from prefork.worker.service.asgi_caller import AsgiCaller
 from prefork.worker.service.asgi_service import AsgiService
 from prefork.worker.service.lifespan import Lifespan
-from prefork.worker.service.listener_profile import ConnectionKinds, listener_profile
+from prefork.worker.service.listener_profile import listener_profile
 from prefork.worker.service.refusals import Refusals
 from prefork.worker.service.wsgi_caller import WsgiCaller, report_unreadable
 from prefork.worker.transport.client_limits import ClientLimits
-
-_KINDS = ConnectionKinds(AsgiConnection, SecuredAsgiConnection)
 
 
 def asgi_service(application: Callable[..., Any], parts: ServiceParts) -> AsgiService:
@@ -40,7 +38,7 @@ def asgi_service(application: Callable[..., Any], parts: ServiceParts) -> AsgiSe
     profiles = [
         listener_profile(
             *(listener, config, args.tls, surroundings.environ),
-            *(surroundings.admission.admit_proxied, _KINDS),
+            *(surroundings.admission.admit_proxied, AsgiConnection),
         )
         for listener in args.listeners
     ]

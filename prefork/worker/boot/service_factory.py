@@ -59,7 +59,7 @@ def import_parts(config: Config) -> None:
     if config.server.protocol in ("auto", "wsgi") and config.workers.threads > 1:
         import prefork.worker.service.wsgi_websockets
     if config.tls.certificate is not None or config.http.trusted_proxies:
-        import prefork.worker.protocol.secured_connection
+        import prefork.worker.protocol.connection_opening
     if config.tls.certificate is not None:
         import prefork.worker.transport.tls_transport  # noqa: F401
 

@@ -18,7 +18,6 @@ from prefork.http.streamed_body import StreamedBody
 from prefork.scoreboard import ThreadRecord
 from prefork.worker.protocol.connection_state import TABLE, ConnectionState, Readiness, TimeLimit
 from prefork.worker.protocol.http_connection import Call, HttpConnection
-from prefork.worker.protocol.secured_connection import SecuredConnection
 from prefork.worker.transport.client_limits import Pace
 from prefork.worker.transport.output_buffer import AHEAD
 
@@ -260,9 +259,3 @@ class AsgiConnection(HttpConnection):
             exchange.overdue(monotonic())
         finally:
             self.proceeding = False
-
-
-class SecuredAsgiConnection(AsgiConnection, SecuredConnection):
-    """The same with a PROXY header, TLS, or a peer that is a trusted proxy."""
-
-    __slots__ = ()

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from prefork import linux, logs
 from prefork.compiled import native
@@ -40,7 +40,7 @@ from prefork.worker.protocol.state_change import successor
 from prefork.worker.schedule.handover import UNREAD, HandoverMessage
 from prefork.worker.transport.client_limits import ClientLimits, Pace, due
 from prefork.worker.transport.lingering_close import LingeringClose
-from prefork.worker.transport.output_buffer import AHEAD
+from prefork.worker.transport.output_buffer import AHEAD, SendFile
 from prefork.worker.transport.response_writer import ResponseWriter
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ _DONTWAIT: Final = socket.MSG_DONTWAIT
 # An enum's member is looked up by a descriptor, at 80 ns each time in CPython 3.11.
 _WRITABLE: Final = Readiness.WRITABLE
 _START: Final = State.START
+_PROXY_HEADER: Final = ConnectionState.PROXY_HEADER
 _NEW: Final = ConnectionState.NEW
 _IDLE: Final = ConnectionState.IDLE
 _HEAD: Final = ConnectionState.HEAD
@@ -95,6 +96,30 @@ Call = Callable[["HttpConnection", Request, ThreadRecord, float], CallOutcome | 
 the answer comes later (prefork.worker.protocol.asgi_connection)."""
 
 
+class Opening(Protocol):
+    """What comes before HTTP (prefork.worker.protocol.connection_opening)."""
+
+    began: float
+    """Monotonic seconds at which the TLS handshake began."""
+
+    @property
+    def due(self) -> float:
+        """Monotonic seconds at which the time for that is over; 0 for never."""
+
+    @property
+    def state(self) -> ConnectionState:
+        """The state that the connection has to wait in now."""
+
+    def proceed(self, connection: "HttpConnection", now: float) -> None:
+        """Reads what has come.  The connection has no opening any more if that was its end."""
+
+    def push(self) -> None:
+        """Sends what is left of the server's flight."""
+
+    def peer_known(self, connection: "HttpConnection", now: float) -> None:
+        """The PROXY header is over, or there is none."""
+
+
 @native(allow_interpreted_subclasses=True)
 class HttpConnection(ResponseWriter):
     """One accepted HTTP connection."""
@@ -112,6 +137,7 @@ class HttpConnection(ResponseWriter):
         "holder",
         "left",
         "listener",
+        "opening",
         "proceeding",
         "reader",
         "refusal",
@@ -129,6 +155,8 @@ class HttpConnection(ResponseWriter):
         """`now`: monotonic seconds at which it was accepted."""
         super().__init__(sock, rules)
         self.state = _NEW
+        self.opening: Opening | None = None
+        """What has to happen before HTTP begins."""
         self.tls: TlsTransport | None = None
         """What goes over the socket, once a handshake is over."""
         self.reader = RequestReader(base, rules.limits, peer)
@@ -339,6 +367,10 @@ class HttpConnection(ResponseWriter):
             assert self._lingering is not None
             self._lingering.discard()
             return None
+        if self.opening is not None:
+            self.opening.proceed(self, now)
+            if self.opening is not None or self.broken:
+                return None
         reader = self.reader
         if self.response_size > AHEAD and reader.idle and self._look_ahead():
             return None  # what it sends can stay in the kernel until it has taken more
@@ -465,9 +497,9 @@ class HttpConnection(ResponseWriter):
 
     def handover_message(self) -> HandoverMessage | None:
         """The data with which another worker can go on; None if the connection cannot move in its
-        state, or too much of a request was read."""
+        state, or too much of a request was read: the state of a TLS session can't be sent."""
         listener, movable = self.listener, TABLE[self.state].movable
-        if listener is None or movable is Movable.NO:
+        if listener is None or movable is Movable.NO or self.tls is not None:
             return None
         reader = self.reader
         data, deadline = b"", 0.0
@@ -490,6 +522,9 @@ class HttpConnection(ResponseWriter):
         one not.
         """
         request = None
+        if self.opening is not None and self.state is _PROXY_HEADER:
+            # The other worker has read it, and sends whom it named.
+            self.opening.peer_known(self, message.since)
         self.served = message.served
         if message.answered:
             self.state = _IDLE  # it was NEW there
@@ -533,6 +568,17 @@ class HttpConnection(ResponseWriter):
         self.broken, self.expired = True, size
         return request
 
+    # With TLS, or before it.
+
+    def flush(self) -> None:
+        if self.opening is not None:
+            self.opening.push()
+            return
+        super().flush()
+
+    def _file_sender(self) -> SendFile:
+        return super()._file_sender() if self.tls is None else self.tls.send_file
+
     # The next state.
 
     def advance(self, now: float, leave_at: float = 0.0) -> ConnectionState:
@@ -550,6 +596,8 @@ class HttpConnection(ResponseWriter):
         """The one place that looks at the reader and the buffers together."""
         if self.broken:
             return _CLOSED
+        if self.opening is not None:
+            return self.opening.state
         if self.unsent is not None:
             return _WRITE
         reader = self.reader
@@ -562,6 +610,8 @@ class HttpConnection(ResponseWriter):
             return self._next_state(now)
         if reader.last:
             return self._linger(now)
+        if self._ended_unseen:
+            return _CLOSED
         if reader.idle:
             return _NEW if self.state is _NEW else _IDLE
         if not reader.in_body:
@@ -592,6 +642,9 @@ class HttpConnection(ResponseWriter):
         if limit is TimeLimit.HEAD or limit is TimeLimit.PROXY_HEADER:
             # A byte now and then gains no time.
             return self._since + rules.header_timeout if rules.header_timeout else 0.0
+        if limit is TimeLimit.HANDSHAKE:
+            assert self.opening is not None
+            return self.opening.due
         if limit is TimeLimit.BODY:
             body = self.reader.body
             assert body is not None
@@ -670,6 +723,9 @@ class HttpConnection(ResponseWriter):
         self.sock.close()
 
     def close(self) -> None:
+        # Not if an answer was cut: its client has to see that.
+        if self.tls is not None and self.unsent is None:
+            self.tls.close_notify()
         if self.unsent is not None:
             self.unsent.close()
             self.unsent = None

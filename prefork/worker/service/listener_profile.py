@@ -3,7 +3,7 @@
 import socket
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -20,15 +20,6 @@ from prefork.worker.transport.client_limits import ClientLimits
 
 if TYPE_CHECKING:
     from ssl import SSLContext
-
-
-class ConnectionKinds(NamedTuple):
-    """The classes of connections of a service."""
-
-    plain: type[HttpConnection]
-    secured: Callable[..., HttpConnection]
-    """With a PROXY header, TLS, or a peer that is a trusted proxy: takes a `security` beside the
-    arguments of `plain`."""
 
 
 Connect = Callable[[socket.SocketType, Environ, Peer, ClientLimits, float], HttpConnection]
@@ -62,26 +53,25 @@ def listener_profile(
     tls: "SSLContext | None",
     environ: Mapping[str, object],
     admit: Callable[[HttpConnection, str], Reject | None],
-    kinds: ConnectionKinds | None = None,
+    kind: type[HttpConnection] = HttpConnection,
 ) -> ListenerProfile:
     """The profile of a listener.
 
     `environ`: what does not depend on the listener.  `admit`: why a client is refused that a PROXY
-    header has named, or None; see `Admission.admit_proxied`.  `kinds`: None for those of WSGI.
+    header has named, or None; see `Admission.admit_proxied`.  `kind`: of its connections.
     """
-    plain = HttpConnection if kinds is None else kinds.plain
     server = _server_address(listener)
     if config.tls.certificate is None and not config.http.trusted_proxies:
-        return ListenerProfile(base_environ(server, environ), plain, WholeHeads())
-    from prefork.worker.protocol.secured_connection import security
+        return ListenerProfile(base_environ(server, environ), kind, WholeHeads())
+    from prefork.worker.protocol.connection_opening import security
 
     secured = security(config, str(listener.address), tls, admit)
     if secured is None:
-        return ListenerProfile(base_environ(server, environ), plain, WholeHeads())
+        return ListenerProfile(base_environ(server, environ), kind, WholeHeads())
     sealed = secured.seal is not None
     return ListenerProfile(
         base_environ(server, environ, tls=sealed),
-        secured.converse if kinds is None else partial(kinds.secured, security=secured),
+        partial(secured.connect, kind),
         heads=None if config.http.trusted_proxies else WholeHeads(),
         trusts=secured.trusts,
         tls=sealed,
