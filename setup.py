@@ -21,6 +21,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_py import build_py
 
 MODULES = (
+    "apps/asgi_response.py",
     "apps/wsgi.py",
     "http/asgi_scope.py",
     "http/composed_head.py",
@@ -52,6 +53,7 @@ MODULES = (
     "worker/schedule/worker_loop.py",
     "worker/service/admission.py",
     "worker/service/application_caller.py",
+    "worker/service/asgi_call.py",
     "worker/service/asgi_caller.py",
     "worker/service/http_service.py",
     "worker/service/listener_profile.py",

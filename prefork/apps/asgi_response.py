@@ -7,8 +7,9 @@ the end of the connection ends it.
 
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
+from prefork.compiled import native
 from prefork.http.composed_head import ResponseFraming, ResponseHead
 from prefork.http.request import Request
 from prefork.http.response_head import (
@@ -22,14 +23,16 @@ from prefork.http.response_head import (
 
 Message = Mapping[str, Any]
 
-_NONE, _LENGTH = ResponseFraming.NONE, ResponseFraming.LENGTH
-_CHUNKED, _CLOSE = ResponseFraming.CHUNKED, ResponseFraming.CLOSE
+_NONE: Final = ResponseFraming.NONE
+_LENGTH: Final = ResponseFraming.LENGTH
+_CHUNKED: Final = ResponseFraming.CHUNKED
+_CLOSE: Final = ResponseFraming.CLOSE
 
-_STATUSES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
+_STATUSES: Final = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 
 # Not in trailers: framing, routing, and what controls the request or the response (RFC 9110
 # section 6.5.1).
-_NO_TRAILERS = frozenset(
+_NO_TRAILERS: Final = frozenset(
     {
         *("transfer-encoding", "content-length", "host", "trailer", "te", "connection"),
         *("content-encoding", "content-type", "content-range", "set-cookie", "authorization"),
@@ -37,6 +40,7 @@ _NO_TRAILERS = frozenset(
 )
 
 
+@native(native_class=False)
 class MisusedProtocol(RuntimeError):
     """The application violated the specification of ASGI, in the way that the text describes."""
 

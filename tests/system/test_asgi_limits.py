@@ -355,7 +355,7 @@ def test_the_stacks_show_where_tasks_wait(start: Start, tmp_path: Path) -> None:
     assert "in stuck" in second
     assert waiting.startswith("Task GET / and 2 more")
     assert "in echo_messages" in waiting
-    assert "asgi_call.py" not in text
+    assert "asgi_messages.py" not in text
 
 
 def test_calls_at_the_same_time_are_all_counted(start: Start, tmp_path: Path) -> None:

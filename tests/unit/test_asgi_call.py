@@ -1,14 +1,53 @@
 """A call of an ASGI application, as its worker looks at it."""
 
 import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
 from math import inf
 from time import monotonic
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
 
+from prefork.http.memory_budget import MemoryBudget
 from prefork.http.request import Request
+from prefork.worker.protocol.asgi_connection import AsgiConnection
 from prefork.worker.service.asgi_call import TURN, AsgiCall
+from prefork.worker.service.asgi_messages import send
+from tests.support.client_limits import client_limits
+
+START = {"type": "http.response.start", "status": 200, "headers": []}
+
+
+def piece(body: bytes, *, more: bool = True) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": body, "more_body": more}
+
+
+@contextlib.contextmanager
+def call_of(owner: Mock, **limits: Any) -> Iterator[tuple[AsgiCall, socket.socket]]:
+    """A call that began ten seconds ago, and its client."""
+    ours, client = socket.socketpair()
+    with ours, client:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        client.setblocking(False)
+        connection = AsgiConnection(ours, {}, ("", ""), client_limits(**limits), 0.0)
+        connection.proceeding = True
+        request = Request({}, b"GET /", True, True, None, None)
+        yield AsgiCall(owner, connection, request, monotonic() - 10, None), client
+
+
+def take(call: AsgiCall, client: socket.socket) -> bytes:
+    """The client takes all that there is for it."""
+    taken = bytearray()
+    while True:
+        try:
+            taken += client.recv(65536)
+        except BlockingIOError:
+            if call.connection.unsent is None:
+                return bytes(taken)
+            call.ready(monotonic())
 
 
 def test_a_call_that_is_woken_waits_for_its_client_until_its_task_has_run() -> None:
@@ -16,89 +55,75 @@ def test_a_call_that_is_woken_waits_for_its_client_until_its_task_has_run() -> N
 
     async def run() -> None:
         owner = Mock(loop=asyncio.get_running_loop())
-        connection = Mock(unsent=b"full", broken=False, left=False, closing=False)
-        connection.offer.return_value = 0
-        request = Request({}, b"GET /", True, True, None, None)
-        call = AsgiCall(owner, connection, request, monotonic() - 10, None)
         owner.pause.side_effect = lambda call: setattr(call, "at_work_since", inf)
         owner.resume.side_effect = lambda call: setattr(call, "at_work_since", monotonic())
+        with call_of(owner) as (call, client):
 
-        def waits() -> bool:
-            return call.waits_for_client(monotonic(), 60)
+            def waits() -> bool:
+                return call.waits_for_client(monotonic(), 60)
 
-        await call.send({"type": "http.response.start", "status": 200, "headers": []})
-        assert not waits()
-        piece = {"type": "http.response.body", "body": b"x" * 100_000, "more_body": True}
-        sending = asyncio.create_task(call.send(piece))
-        while not (owner.pause.called or sending.done()):
-            await asyncio.sleep(0)
-        assert waits()
-        connection.offer.side_effect = lambda view, _: len(view)
-        connection.flush.side_effect = lambda: setattr(connection, "unsent", None)
-        call.ready(monotonic())
-        assert not owner.resume.called
-        assert waits()
-        await sending
-        assert owner.resume.called
-        assert not waits()
+            await send(call, START)
+            assert not waits()
+            sending = asyncio.create_task(send(call, piece(b"x" * 100_000)))
+            while not (owner.pause.called or sending.done()):
+                await asyncio.sleep(0)
+            assert waits()
+            take(call, client)
+            assert not owner.resume.called
+            assert waits()
+            await sending
+            assert owner.resume.called
+            assert not waits()
 
     asyncio.run(run())
+
+
+def test_what_waits_for_the_client_is_the_message_and_no_copy_of_it() -> None:
+    """Many clients may have the same message, and take it slowly."""
+    body = bytes(range(256)) * 1000
+    with call_of(Mock()) as (call, _):
+        call.start(START)
+        before, after = call.framing(len(body), more=True, closing=False)
+        call.put(before, body, after)
+        assert [each.obj for each in call.rest if each.obj is body]
+        assert all(len(each) <= 16 for each in call.rest if each.obj is not body)
 
 
 @pytest.mark.parametrize("more", [False, True])
-def test_what_waits_for_the_client_is_the_message_and_no_copy_of_it(more: bool) -> None:
-    """Many clients may have the same message, and take it slowly."""
-    body = bytes(range(256)) * 1000
-    taken = bytearray()
-    waiting: list[bytes] = []
+@pytest.mark.parametrize("size", [100, 10_000, 256_000])
+@pytest.mark.parametrize("memory", [0, 1000])
+def test_a_client_that_takes_slowly_gets_all_of_a_body(more: bool, size: int, memory: int) -> None:
+    """Also if the worker has no memory to keep more of it."""
+    body = bytes(range(250)) * (size // 250 + 1)
 
-    def offer(data: bytes | memoryview, most: int) -> int:
-        if isinstance(data, memoryview):
-            assert isinstance(data.obj, bytes)
-            waiting.append(data.obj)
-        size = min(len(data), 7 + len(taken))
-        taken.extend(data[:size])
-        return size
+    async def run() -> bytes:
+        owner, budget = Mock(loop=asyncio.get_running_loop()), MemoryBudget(memory)
+        with call_of(owner, budget=budget) as (call, client):
+            taken = b""
+            await send(call, START)
+            sending = asyncio.create_task(send(call, piece(body, more=more)))
+            while not sending.done():
+                await asyncio.sleep(0)
+                taken += take(call, client)
+            await sending
+            return taken + take(call, client)
 
-    async def run() -> None:
-        owner = Mock(loop=asyncio.get_running_loop())
-        connection = Mock(unsent=None, broken=False, left=False, closing=False)
-        connection.offer.side_effect = offer
-        request = Request({}, b"GET /", True, True, None, None)
-        call = AsgiCall(owner, connection, request, monotonic(), None)
-        await call.send({"type": "http.response.start", "status": 200, "headers": []})
-        piece = {"type": "http.response.body", "body": body, "more_body": more}
-        sending = asyncio.create_task(call.send(piece))
-        while not sending.done():
-            await asyncio.sleep(0)
-            connection.unsent = b"some"
-            connection.flush.side_effect = lambda: setattr(connection, "unsent", None)
-            call.ready(monotonic())
-        await sending
-
-    asyncio.run(run())
-    head, _, sent = taken.partition(b"\r\n\r\n")
+    _, _, sent = asyncio.run(run()).partition(b"\r\n\r\n")
     assert sent == (b"%x\r\n%b\r\n" % (len(body), body) if more else body)
-    assert any(each is body for each in waiting)
-    assert max(len(each) for each in waiting if each is not body) <= len(head) + 16
 
 
 def test_others_have_their_turn_while_a_client_takes_all_at_once() -> None:
     """The application awaits nothing but `send`, which has never to wait for the client."""
 
     async def run() -> int:
-        owner = Mock(loop=asyncio.get_running_loop())
-        connection = Mock(unsent=None, broken=False, left=False, closing=False)
-        connection.offer.side_effect = lambda data, most: len(data)
-        request = Request({}, b"GET /", True, True, None, None)
-        call = AsgiCall(owner, connection, request, monotonic(), None)
-        await call.send({"type": "http.response.start", "status": 200, "headers": []})
-        other = asyncio.create_task(asyncio.sleep(0))
-        piece = {"type": "http.response.body", "body": b"x" * 100, "more_body": True}
-        for count in range(4000):
-            if other.done():
-                return count * 100
-            await call.send(piece)
+        with call_of(Mock(loop=asyncio.get_running_loop())) as (call, client):
+            await send(call, START)
+            other = asyncio.create_task(asyncio.sleep(0))
+            for count in range(4000):
+                if other.done():
+                    return count * 100
+                await send(call, piece(b"x" * 100))
+                take(call, client)
         return -1
 
     assert 0 < asyncio.run(run()) < 3 * TURN

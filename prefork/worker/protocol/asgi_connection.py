@@ -10,6 +10,7 @@ from math import inf
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLRDHUP
 from socket import MSG_DONTWAIT, SHUT_RDWR
 from time import monotonic
+from typing import Final
 
 from prefork.http.memory_budget import MemoryBudget
 from prefork.http.request import Request
@@ -21,17 +22,22 @@ from prefork.worker.protocol.http_connection import Call, HttpConnection
 from prefork.worker.transport.client_limits import Pace
 from prefork.worker.transport.output_buffer import AHEAD
 
-_HEAD_SIZE = 16 * 1024
+_HEAD_SIZE: Final = 16 * 1024
 """Bytes read at one time while a head is awaited, and of further requests during a call."""
 
-_TIME_SLICE = 0.001
+_TIME_SLICE: Final = 0.001
 """Seconds after which a connection with more requests in its pipeline waits behind others."""
 
-_DONTWAIT = int(MSG_DONTWAIT)
-_LOST = EPOLLERR | EPOLLHUP
+_DONTWAIT: Final = int(MSG_DONTWAIT)
+_LOST: Final = EPOLLERR | EPOLLHUP
 
-_NEW, _IDLE, _QUEUED = ConnectionState.NEW, ConnectionState.IDLE, ConnectionState.QUEUED
-_CALL = ConnectionState.CALL
+_NEW: Final = ConnectionState.NEW
+_IDLE: Final = ConnectionState.IDLE
+_QUEUED: Final = ConnectionState.QUEUED
+_CALL: Final = ConnectionState.CALL
+_RECEIVE: Final = ConnectionState.RECEIVE
+_SEND: Final = ConnectionState.SEND
+_WRITABLE: Final = Readiness.WRITABLE
 
 
 class AsgiConnection(HttpConnection):
@@ -72,7 +78,7 @@ class AsgiConnection(HttpConnection):
                         request = self.receive(now)  # it is asked once more, for the reason
                 elif state is _QUEUED:
                     request = self.take(monotonic())
-                elif TABLE[state].waits_for is Readiness.WRITABLE:
+                elif TABLE[state].waits_for is _WRITABLE:
                     self.flush()
                 else:
                     request = self.receive(now)
@@ -126,7 +132,7 @@ class AsgiConnection(HttpConnection):
         # It may be an upload or a response that its client delays, or a WebSocket; or the
         # application takes its time.
         body = self.reader.body
-        if self.state is ConnectionState.RECEIVE and body is not None:
+        if self.state is _RECEIVE and body is not None:
             return Pace(body.size / max(now - (body.since or now), 0.001), inf)
         return Pace(inf, self._since)
 
@@ -252,7 +258,7 @@ class AsgiConnection(HttpConnection):
         unsent = self.unsent
         if unsent is not None and 0 < unsent.due() <= monotonic() and unsent.given_up():
             self._gave_up()
-        elif self.state is ConnectionState.SEND:
+        elif self.state is _SEND:
             return
         self.proceeding = True  # the service looks at the next state itself, once
         try:

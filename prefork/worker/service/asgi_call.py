@@ -1,6 +1,7 @@
-"""One call of an ASGI application: its `receive` and `send`, and the task that runs it.
+"""One call of an ASGI application: the messages that it takes and gives, and its end.
 
-The contract, beside the specification (HTTP 2.5):
+Nothing here waits: prefork.worker.service.asgi_messages does, in coroutines.  The contract of both,
+beside the specification (HTTP 2.5):
 
 - `send` returns at once while no more than 64 KiB wait for the client, and waits otherwise.
   Nothing is written to disk, and the event loop is never blocked for a client.
@@ -12,11 +13,11 @@ The contract, beside the specification (HTTP 2.5):
 """
 
 import asyncio
-import stat
 from collections.abc import Awaitable, Callable
+from enum import Enum
 from select import EPOLLIN, EPOLLOUT
 from time import monotonic
-from typing import Any, NoReturn, Protocol
+from typing import Final, Protocol
 
 from prefork.apps.asgi_compress import MessageCompressor
 from prefork.apps.asgi_response import (
@@ -24,16 +25,14 @@ from prefork.apps.asgi_response import (
     Message,
     MisusedProtocol,
     as_bytes,
-    early_hint,
     field,
-    wrong_field,
 )
+from prefork.compiled import native
 from prefork.http.asgi_scope import Scope
 from prefork.http.head_rules import Reject
 from prefork.http.request import Request
 from prefork.http.response_head import body_size, error
 from prefork.http.streamed_body import StreamedBody
-from prefork.unpatched import os
 from prefork.worker.protocol.asgi_connection import AsgiConnection
 from prefork.worker.protocol.connection_state import ConnectionState
 from prefork.worker.transport.output_buffer import AHEAD
@@ -42,30 +41,44 @@ AsgiReceive = Callable[[], Awaitable[Message]]
 AsgiSend = Callable[[Message], Awaitable[None]]
 AsgiApplication = Callable[[Scope, AsgiReceive, AsgiSend], Awaitable[object]]
 
-UNSENT = 64 * 1024
+UNSENT: Final = 64 * 1024
 """Bytes that may wait for the client before `send` waits."""
 
-TURN = 128 * 1024
+TURN: Final = 128 * 1024
 """Bytes of a response after which others get their turn, if the application awaits nothing else."""
 
-UNREAD = 64 * 1024
+UNREAD: Final = 64 * 1024
 """Bytes of a body that are read before the application asks for them."""
 
-_PIECE = 64 * 1024
-
-_TURNS_OF_LISTENER = 10
-"""Turns of the loop in which a task that awaits the end of the client can act, before `send` fails
-in another one.  Django's needs three."""
-
-_LEAVE = 1.0
+_LEAVE: Final = 1.0
 """Seconds in which a call that is over its time can end by itself, if it awaits the end of its
 client: the server gives its workers `prefork.master.observe.timeouts._CANCELLATION`."""
 
-_CALL, _RECEIVE, _SEND = ConnectionState.CALL, ConnectionState.RECEIVE, ConnectionState.SEND
+_CALL: Final = ConnectionState.CALL
+_RECEIVE: Final = ConnectionState.RECEIVE
+_SEND: Final = ConnectionState.SEND
 
 
+@native(native_class=False)
 class ClientDisconnectedError(ConnectionError):
     """The client has left before the response was complete."""
+
+
+class Sent(Enum):
+    """What has become of a message that was to be sent without a wait."""
+
+    __hash__ = object.__hash__
+
+    DONE = "done"
+    PARTLY = "partly"
+    """The rest, or the turn of others, is to be awaited; or the client has left."""
+    NOT = "not"
+    """Nothing was done: it is up to those that may wait."""
+
+
+_DONE: Final = Sent.DONE
+_PARTLY: Final = Sent.PARTLY
+_NOT: Final = Sent.NOT
 
 
 class CallOwner(Protocol):
@@ -99,10 +112,10 @@ class AsgiCall(AsgiResponse):
     """One request in the application (prefork.worker.protocol.connection_exchange.Exchange)."""
 
     __slots__ = (
-        *("_arrived", "_body", "_compressor", "_cut", "_drained", "_given", "_leaving"),
-        *("_listened", "_owner", "_started", "_stream", "at_work_since", "began", "cancelled"),
-        *("connection", "expired", "over", "slot", "status", "task", "waited", "waits_since"),
-        "_waiting",
+        *("_body", "_given", "_leaving", "_started", "_stream", "_waiting", "arrived"),
+        *("at_work_since", "began", "cancelled", "compressor", "connection", "cut", "drained"),
+        *("expired", "listened", "others_turn", "over", "owner", "rest", "slot", "status"),
+        *("task", "waited", "waits_since"),
     )
 
     def __init__(
@@ -114,7 +127,7 @@ class AsgiCall(AsgiResponse):
         compressor: MessageCompressor | None,
     ) -> None:
         AsgiResponse.__init__(self, request)  # `super` would take longer
-        self._owner = owner
+        self.owner = owner
         self.connection = connection
         self.began = now
         """Monotonic seconds."""
@@ -136,34 +149,28 @@ class AsgiCall(AsgiResponse):
         """Monotonic seconds since which it waits for its client, if it does."""
         self.status = 500
         """Of the response, once it has begun; else that of the error in its place."""
-        self._compressor = compressor
+        self.compressor = compressor
         body = request.body
         self._body = body if type(body) is StreamedBody else None
         self._given = False  # the last byte of the body was received
         self._started = False  # bytes of the response were sent
-        self._cut = False  # a message was sent by half
         self._leaving = False  # a stream is to end: the worker stops
-        self._listened = False  # the application knows of the end of the client, or awaits it
         self._stream = False  # of events: silence is no fault of the application
-        self._arrived: list[asyncio.Future[None]] = []
-        self._drained: list[asyncio.Future[None]] = []
+        self.cut = False
+        """A message was sent by half."""
+        self.rest: list[memoryview] = []
+        """What is left of the message that was sent last: the client has not taken it, and there
+        is no room for it."""
+        self.others_turn = False
+        """That message has ended a share of a long response, and others are to have their turn: a
+        client that takes all of it at once is not the only one."""
+        self.listened = False
+        """The application knows of the end of the client, or awaits it."""
+        self.arrived: list[asyncio.Future[None]] = []
+        """Of those that wait for more of the body, or for the end of the client."""
+        self.drained: list[asyncio.Future[None]] = []
+        """Of those that wait until the client has taken something."""
         self._waiting = 0  # tasks that wait for the client; one that is woken has to run first
-
-    async def run(self, application: AsgiApplication, scope: Scope) -> None:
-        """The task: calls the application, and sees to it that the client gets an answer."""
-        try:
-            await application(scope, self.receive, self.send)
-        except BaseException as problem:  # SystemExit too: it ends the request, not the worker
-            self._fail(problem)
-        else:
-            if not self.over:
-                what = "without a response" if not self._started else "before its response did"
-                # To end is one answer to the end of the client.
-                told = self._gave_up and (self._listened or self.connection.broken)
-                kind = ClientDisconnectedError if told else MisusedProtocol
-                self._fail(kind(f"the application ended {what}"))
-        finally:
-            self._owner.ended(self)
 
     # prefork.worker.protocol.connection_exchange.Exchange
 
@@ -172,7 +179,7 @@ class AsgiCall(AsgiResponse):
         connection = self.connection
         if connection.unsent is not None:
             return _SEND
-        return _RECEIVE if self._arrived and connection.reader.in_body else _CALL
+        return _RECEIVE if self.arrived and connection.reader.in_body else _CALL
 
     @property
     def events(self) -> int:
@@ -192,27 +199,27 @@ class AsgiCall(AsgiResponse):
         if connection.unsent is not None:
             connection.flush()
             if connection.unsent is None or connection.broken:
-                wake_all(self._drained)
+                wake_all(self.drained)
         if connection.left or connection.broken:
-            wake_all(self._arrived)
+            wake_all(self.arrived)
             return False
         body = self._body
         if body is None or connection.reader.body is not body or body.unread < UNREAD:
             connection.read_ahead()
-        if body is not None and self._arrived and (body.unread or body.whole or body.problem):
+        if body is not None and self.arrived and (body.unread or body.whole or body.problem):
             self._look_at_body(body)
         return False
 
     def client_left(self) -> None:
-        wake_all(self._arrived)
+        wake_all(self.arrived)
         if self.connection.broken:
-            wake_all(self._drained)
+            wake_all(self.drained)
 
     def overdue(self, now: float) -> None:
         body = self._body
         if self.connection.broken:
-            wake_all(self._drained)
-        elif body is not None and self._arrived:
+            wake_all(self.drained)
+        elif body is not None and self.arrived:
             body.fail(Reject(408, "the request did not come in time"))
             self.connection.fail_body()
             self._look_at_body(body)
@@ -221,7 +228,7 @@ class AsgiCall(AsgiResponse):
         """Tells an application whose response has begun, and that awaits the end of its client,
         that the client has left: a stream of events ends, and its client connects anew."""
         self._leaving = True
-        wake_all(self._arrived)
+        wake_all(self.arrived)
 
     # The worker's side.
 
@@ -239,7 +246,7 @@ class AsgiCall(AsgiResponse):
         would leave the task of its view running, with its connections of databases.
         """
         connection = self.connection
-        listens = self._listened and bool(self._arrived)
+        listens = self.listened and bool(self.arrived)
         if not self.over:
             self.expired = True
             if not self._started and not connection.broken:
@@ -249,7 +256,7 @@ class AsgiCall(AsgiResponse):
             self.give_up(504)
         if self.task is not None:
             if listens:
-                self._owner.loop.call_later(_LEAVE, self.task.cancel)
+                self.owner.loop.call_later(_LEAVE, self.task.cancel)
             else:
                 self.task.cancel()
 
@@ -257,7 +264,7 @@ class AsgiCall(AsgiResponse):
         """The worker has no more time for it."""
         self.cancelled = True
         if not self.over:
-            self._owner.resume(self)
+            self.owner.resume(self)
         if self.task is not None:
             self.task.cancel()
 
@@ -266,9 +273,9 @@ class AsgiCall(AsgiResponse):
         if problem is not None and not self._started and not self.over:
             # The server answers, whatever the application makes of it.
             self._answer(problem.status, problem.reason)
-            self._owner.refused(problem)
+            self.owner.refused(problem)
             self.give_up(problem.status)
-        wake_all(self._arrived)
+        wake_all(self.arrived)
 
     def _answer(self, status: int, reason: str) -> None:
         """The server answers for the application."""
@@ -282,12 +289,12 @@ class AsgiCall(AsgiResponse):
         self.status = status
         self._end(last=True)
 
-    # The application's side.
+    # The application's side: see prefork.worker.service.asgi_messages.
 
-    async def receive(self) -> Message:
-        """The `receive` of ASGI."""
+    def take(self) -> Message | None:
+        """The next message to `receive`; None if the application has to wait for it."""
         body, connection = self._body, self.connection
-        while not (self._given or self.over):
+        if not (self._given or self.over):
             if body is None:
                 self._given = True
                 data = self.request.environ["wsgi.input"].read()
@@ -299,274 +306,168 @@ class AsgiCall(AsgiResponse):
                 return {"type": "http.request", "body": data, "more_body": False}
             if data:
                 if was_full:
-                    self._owner.settle(connection)
+                    self.owner.settle(connection)
                 return {"type": "http.request", "body": data, "more_body": True}
-            if connection.left or connection.broken:
-                break
-            if body.problem is not None:
+            if not (connection.left or connection.broken):
+                if body.problem is None:
+                    connection.continue_body()
+                    return None
                 self._look_at_body(body)
-                break
-            connection.continue_body()
-            await self._wait(self._arrived)
-        self._listened = True
-        while not (self.over or connection.left or connection.broken):
-            if self._leaving and self._started:
-                break
-            await self._wait(self._arrived)
-        return {"type": "http.disconnect"}
+        self.listened = True
+        if self.over or connection.left or connection.broken or (self._leaving and self._started):
+            return {"type": "http.disconnect"}
+        return None
 
-    async def send(self, message: Message) -> None:
-        """The `send` of ASGI.  Raises ClientDisconnectedError, and MisusedProtocol, TypeError or
-        ValueError for a message that may not be sent."""
-        kind, connection = message["type"], self.connection
-        if self.over or self.complete or self._cut or self._drained or connection.broken:
-            await self._may_send(kind)
+    def accept(self, message: Message) -> Sent:
+        """Sends a message in the most frequent cases.  Raises as `send` does."""
+        if self.over or self.complete or self.cut or self.drained or self.connection.broken:
+            return _NOT
+        kind = message["type"]
         if kind == "http.response.start":
             self.start(message)
-            return
-        if kind == "http.response.body":
-            data = message.get("body", b"")
-            if type(data) is not bytes:
-                data = as_bytes(message)
-            more = message.get("more_body")
-            if more and (more is True or field(message, "more_body", bool, int)):
-                await self._send_more(data)
-            elif self._sent_whole(data):
-                if not self.over:
-                    await self._raise_disconnected()
-                return
-            else:
-                await self._send_body(data, more=False)
-        elif kind == "http.response.early_hint":
-            if not self._started and self.request.http11:
-                connection.send_interim(early_hint(message))
-        elif kind == "http.response.trailers":
-            await self._transmit(self.trailers(message))
-        elif kind == "http.response.pathsend":
-            # A FIFO without a writer would block the loop.
-            path = message.get("path")
-            if not isinstance(path, (str, bytes, os.PathLike)):
-                raise wrong_field(message, "path", "str")
-            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-            try:
-                status = os.fstat(fd)
-                if not stat.S_ISREG(status.st_mode):
-                    raise MisusedProtocol(f"{path!r} is not a regular file")
-                await self._send_file(fd, 0, status.st_size, more=False)
-            finally:
-                os.close(fd)
-        elif kind == "http.response.zerocopysend":
-            await self._zero_copy(message)
-        else:
-            raise MisusedProtocol(f"the message {kind!r} is unknown, or not one of a response")
-        if self.complete and not self.over:
-            self._end(last=self.head is None or not self.head.keep_alive)
+            return _DONE
+        if kind != "http.response.body":
+            return _NOT
+        data = message.get("body", b"")
+        if type(data) is not bytes:
+            data = as_bytes(message)
+        more = message.get("more_body")
+        if more and more is not True:
+            more = field(message, "more_body", bool, int)
+        if self.compressor is not None or self.connection.unsent is not None or len(data) > UNSENT:
+            return _NOT
+        return self._send_piece(data) if more else self._send_whole(data)
 
-    async def _may_send(self, kind: str) -> None:
-        """Returns when a message may be sent: of several tasks that send, the first one goes on
-        first.  Raises as `send` does."""
-        if self.complete:
-            raise MisusedProtocol(f"{kind} was sent after the end of the response")
-        while not (self.over or self._cut or self.connection.broken):
-            if not self._drained:
-                return
-            await self._wait(self._drained)
-        cut = self._cut and not (self.over or self.connection.broken)
-        reason = (
-            "a message was cancelled after part of it was sent" if cut else "the client has left"
-        )
-        await self._raise_disconnected(reason)
-
-    def _sent_whole(self, data: bytes) -> bool:
-        """Sends a response whose body is complete with its first message, by a shorter way; it is
-        over then, unless the client has left.
-
-        False if it is up to `_send_body`.
-        """
+    def _send_whole(self, data: bytes) -> Sent:
+        """Sends a response whose body is complete with its first message."""
         connection, size = self.connection, len(data)
-        if self._compressor is not None or connection.unsent is not None or size > UNSENT // 2:
-            return False
         now = monotonic()
         head = self.whole_head(size, now, closing=connection.closing)
         if head is None:
-            return False
+            return _NOT
         self.head, self.sent, self.status = head, size, head.code
         self._started = self.ending = self.complete = True
         piece = head.data + data
-        connection.offer(piece, len(piece))
-        if not connection.broken:
-            self._end(last=not head.keep_alive)
-        return True
+        taken = connection.offer(piece, UNSENT)
+        if taken != len(piece):
+            self.rest = [memoryview(piece)[taken:]]
+            return _PARTLY
+        if connection.broken:
+            return _PARTLY
+        self._end(last=not head.keep_alive)
+        return _DONE
 
-    async def _raise_disconnected(self, reason: str = "the client has left") -> NoReturn:
-        """Nothing more can be sent.
-
-        Raises ClientDisconnectedError, and CancelledError if another task of the application awaits
-        the end of the client and cancels this one for that.  Django tells its receivers of
-        `request_finished`, which close connections of databases, in this order only.
-        """
-        if self._listened:
-            wake_all(self._arrived)
-            for _ in range(_TURNS_OF_LISTENER):
-                await asyncio.sleep(0)
-        raise ClientDisconnectedError(reason)
-
-    async def _send_more(self, data: bytes) -> None:
+    def _send_piece(self, data: bytes) -> Sent:
         """Sends a piece of a body of which more is to come."""
-        if not (self._leaving and self._stream):
-            await self._send_body(data, more=True)
-            return
-        # The worker stops: the stream ends behind this event, and its client connects anew.
-        await self._send_body(data, more=False)
-        self._end(last=True)
-        await self._raise_disconnected("the worker stops, and ends streams of events")
+        size = len(data)
+        if not size or self.ends_stream:
+            return _NOT
+        before, after = self.framing(size, more=True, closing=self.connection.closing)
+        self.put(before, data if self.has_body else b"", after)
+        if self.rest or self.others_turn or self.connection.broken:
+            return _PARTLY
+        self.was_put()
+        return _DONE
 
-    async def _send_body(self, data: bytes, *, more: bool) -> None:
-        compressor = self._compressor
-        if compressor is not None:
-            if self.head is None and self.status_text is not None:
-                self.headers = compressor.start(self.status_text, self.headers)
-            data = compressor.body(data, more=more)
-        if more and not data and self.head is not None:
-            return
-        before, after = self.framing(len(data), more=more, closing=self.connection.closing)
-        await self._transmit(before, data if self.has_body else b"", after)
+    @property
+    def ends_stream(self) -> bool:
+        """The worker stops, and the response is a stream of events: it ends behind this one."""
+        return self._leaving and self._stream
 
-    async def _zero_copy(self, message: Message) -> None:
-        """`http.response.zerocopysend`: part of an open file, from its own position if no other is
-        given."""
-        fd: Any = message.get("file")
-        if hasattr(fd, "fileno"):
-            fd = fd.fileno()
-        if not isinstance(fd, int):
-            raise wrong_field(message, "file", "a file or its descriptor")
-        offset, count = field(message, "offset", int), field(message, "count", int)
-        begin = os.lseek(fd, 0, os.SEEK_CUR) if offset is None else offset
-        size = max(os.fstat(fd).st_size - begin, 0)
-        count = size if count is None else min(count, size)
-        if offset is None:
-            os.lseek(fd, begin + count, os.SEEK_SET)
-        more = bool(field(message, "more_body", bool, int))
-        await self._send_file(fd, begin, count, more=more)
-
-    async def _send_file(self, fd: int, offset: int, count: int, *, more: bool) -> None:
-        """Sends part of a file; the descriptor is the caller's."""
-        connection = self.connection
-        prefix = self.file(count, more=more, closing=connection.closing)
-        if prefix is None:
-            while count > _PIECE:
-                data = os.pread(fd, _PIECE, offset)
-                if not data:
-                    break
-                await self._transmit(self.body(data, more=True, closing=connection.closing))
-                offset, count = offset + len(data), count - len(data)
-            data = os.pread(fd, count, offset)
-            await self._transmit(self.body(data, more=more, closing=connection.closing))
-            return
-        self._begin()
-        if self.has_body and count:
-            connection.send_file(prefix, fd, offset, count)
-            if connection.unsent is not None and more:
-                await self._wait(self._drained)
-        elif prefix:
-            connection.send(prefix)
-
-    def _begin(self) -> None:
+    def begin_to_send(self) -> None:
         """Bytes of the response are about to be sent."""
         if not self._started:
             self._started = True
             assert self.head is not None
             self.status = self.head.code
-            self._stream = any(
-                name.lower() == "content-type" and value.startswith("text/event-stream")
-                for name, value in self.headers
-            )
+            for name, value in self.headers:
+                if name.lower() == "content-type" and value.startswith("text/event-stream"):
+                    self._stream = True
             if self.ends_with_close:
                 self.connection.ends_with_close()
 
-    async def _transmit(self, before: bytes, data: bytes = b"", after: bytes = b"") -> None:
-        """Sends bytes; returns when no more than UNSENT of them wait for the client."""
+    def put(self, before: bytes, data: bytes = b"", after: bytes = b"") -> None:
+        """Sends bytes, or has up to UNSENT of them wait for the client; see `rest`.
+
+        That is the application's own bytes and no copy, since many clients may have the same.
+        """
         whole = before + data + after
         if not whole:
             return
-        self._begin()
+        self.begin_to_send()
         connection = self.connection
         if self.sent > AHEAD:
             connection.limit_ahead()
+        self.others_turn = self.sent % TURN < len(data)
         taken = connection.offer(whole, UNSENT)
         if taken != len(whole):
-            del whole  # what waits is the application's own bytes, of which many clients have one
             for part in (before, data, after):
-                view = memoryview(part)[taken:]
+                self.rest.append(memoryview(part)[taken:])
                 taken = max(taken - len(part), 0)
-                while len(view) and not self.over:
-                    view = view[connection.offer(view, UNSENT) :]
-                    if len(view):
-                        try:
-                            await self._wait(self._drained)
-                        except BaseException:
-                            self._cut = True
-                            raise
-        if self.over or connection.broken:
-            await self._raise_disconnected()
-        if not self.complete:
-            self._work_goes_on()
-            if connection.unsent is not None:
-                self._owner.settle(connection)  # it is to be sent from the epoll
-            if self.sent % TURN < len(data):
-                await asyncio.sleep(0)  # a client that takes all of it at once is not the only one
 
-    async def _wait(self, waiters: "list[asyncio.Future[None]]") -> None:
-        """Waits for an event of the connection."""
-        waiter = self._owner.loop.create_future()
-        waiters.append(waiter)
-        # For more of the body, or until more was taken: but not for the end of the client, which
-        # is awaited beside the work.
-        client = waiters is self._drained or not self._given
+    def was_put(self) -> None:
+        """What was put is sent, or waits for the client: the application goes on."""
+        self._work_goes_on()
+        if self.connection.unsent is not None:
+            self.owner.settle(self.connection)  # it is to be sent from the epoll
+
+    def pause(self, waiters: "list[asyncio.Future[None]]") -> bool:
+        """The application waits for an event; whether that is one of its work: more of the body,
+        or room for more.  The end of the client is awaited beside the work."""
+        client = waiters is self.drained or not self._given
         if client:
             self._waiting += 1
-            self._owner.pause(self)
-        try:
-            self._owner.settle(self.connection)
-            await waiter
-        finally:
-            if client:
-                self._waiting -= 1
-                if not self.over:
-                    self._work_goes_on()
-            if waiter in waiters:
-                waiters.remove(waiter)
+            self.owner.pause(self)
+        return client
+
+    def resume(self) -> None:
+        """It does no longer."""
+        self._waiting -= 1
+        if not self.over:
+            self._work_goes_on()
 
     def _work_goes_on(self) -> None:
         """The application is at work on the next piece; of a stream of events, it waits for one."""
         if self._stream and not self.cancelled:
-            self._owner.pause(self)
+            self.owner.pause(self)
         else:
-            self._owner.resume(self)
+            self.owner.resume(self)
 
     # The end.
+
+    def left_open(self) -> None:
+        """The application has returned, and its response is not complete."""
+        what = "without a response" if not self._started else "before its response did"
+        # To end is one answer to the end of the client.
+        told = self._gave_up and (self.listened or self.connection.broken)
+        kind = ClientDisconnectedError if told else MisusedProtocol
+        self.fail(kind(f"the application ended {what}"))
+
+    def finish(self) -> None:
+        """The response is over as far as the application goes."""
+        self._end(last=self.head is None or not self.head.keep_alive)
 
     def _end(self, *, last: bool) -> None:
         """Nothing more is sent by the application; the connection goes on."""
         self.over = True
-        self._owner.answered(self)
+        self.owner.answered(self)
         connection = self.connection
         connection.end_exchange(self.request, self.sent, last=last)
-        if self._arrived:
-            wake_all(self._arrived)
-        if self._drained:
-            wake_all(self._drained)
+        if self.arrived:
+            wake_all(self.arrived)
+        if self.drained:
+            wake_all(self.drained)
         if not connection.proceeding:
-            self._owner.settle(connection)
+            self.owner.settle(connection)
 
-    def _fail(self, problem: BaseException) -> None:
+    def fail(self, problem: BaseException) -> None:
         """The application has raised an exception, in whatever state its response is."""
         connection, request = self.connection, self.request
         ours = self.expired or self.cancelled
         if not (self._gave_up and came_of_the_client(problem)) and not (
             ours and isinstance(problem, asyncio.CancelledError)
         ):
-            self._owner.failed(request, problem)
+            self.owner.failed(request, problem)
         BaseException.with_traceback(problem, None)  # whatever its class makes of it
         if self.over:
             return
@@ -600,7 +501,9 @@ def wake_all(waiters: "list[asyncio.Future[None]]") -> None:
     waiters.clear()
 
 
-_DISCONNECTS = frozenset({"ClientDisconnect", "WebSocketDisconnect", "WebSocketDisconnected"})
+_DISCONNECTS: Final = frozenset(
+    {"ClientDisconnect", "WebSocketDisconnect", "WebSocketDisconnected"}
+)
 """Names of exceptions: of Starlette, FastAPI, Litestar and Falcon."""
 
 

@@ -19,6 +19,7 @@ from prefork.worker.protocol.asgi_connection import AsgiConnection
 from prefork.worker.protocol.http_connection import HttpConnection
 from prefork.worker.service.application_caller import AccessLogWriter, ApplicationCaller
 from prefork.worker.service.asgi_call import AsgiApplication, AsgiCall
+from prefork.worker.service.asgi_messages import run
 from prefork.worker.service.asgi_websocket import AsgiWebsocket
 from prefork.worker.service.eager_task import task_starter
 from prefork.worker.service.forked_child import exit_child
@@ -103,7 +104,7 @@ class AsgiCaller(ApplicationCaller):
         self.under_way += 1
         connection.exchange = call
         scope = http_scope(request, unix, self.state)
-        call.task = self._start_task(call.run(self._application, scope))
+        call.task = self._start_task(run(call, self._application, scope))
         return None
 
     def _open_websocket(

@@ -1,0 +1,243 @@
+"""The coroutines of a call: its task, and the `receive` and `send` of its application.
+
+They do what waits, and are those of Python in each build.  All else is done by the call
+(prefork.worker.service.asgi_call).
+"""
+
+import asyncio
+import stat
+from types import MethodType
+from typing import Any, NoReturn
+
+from prefork.apps.asgi_response import (
+    Message,
+    MisusedProtocol,
+    as_bytes,
+    early_hint,
+    field,
+    wrong_field,
+)
+from prefork.http.asgi_scope import Scope
+from prefork.unpatched import os
+from prefork.worker.service.asgi_call import (
+    UNSENT,
+    AsgiApplication,
+    AsgiCall,
+    ClientDisconnectedError,
+    Sent,
+)
+
+_DONE, _PARTLY = Sent.DONE, Sent.PARTLY
+
+_PIECE = 64 * 1024
+
+_TURNS_OF_LISTENER = 10
+"""Turns of the loop in which a task that awaits the end of the client can act, before `send` fails
+in another one.  Django's needs three."""
+
+
+async def run(call: AsgiCall, application: AsgiApplication, scope: Scope) -> None:
+    """The task: calls the application, and sees to it that the client gets an answer."""
+    try:
+        await application(scope, MethodType(receive, call), MethodType(send, call))
+    except BaseException as problem:  # SystemExit too: it ends the request, not the worker
+        call.fail(problem)
+    else:
+        if not call.over:
+            call.left_open()
+    finally:
+        call.owner.ended(call)
+
+
+async def receive(call: AsgiCall) -> Message:
+    """The `receive` of ASGI."""
+    while (message := call.take()) is None:
+        await _wait(call, call.arrived)
+    return message
+
+
+async def send(call: AsgiCall, message: Message) -> None:
+    """The `send` of ASGI.  Raises ClientDisconnectedError, and MisusedProtocol, TypeError or
+    ValueError for a message that may not be sent."""
+    sent = call.accept(message)
+    if sent is _DONE:
+        return
+    if sent is _PARTLY:
+        await _complete(call)
+    else:
+        await _send(call, message)
+    if call.complete and not call.over:
+        call.finish()
+
+
+async def _send(call: AsgiCall, message: Message) -> None:
+    """The long way of a message."""
+    kind, connection = message["type"], call.connection
+    await _may_send(call, kind)
+    if kind == "http.response.start":
+        call.start(message)
+    elif kind == "http.response.body":
+        data = as_bytes(message)
+        if field(message, "more_body", bool, int):
+            await _send_more(call, data)
+        else:
+            await _send_body(call, data, more=False)
+    elif kind == "http.response.early_hint":
+        if call.head is None and call.request.http11:
+            connection.send_interim(early_hint(message))
+    elif kind == "http.response.trailers":
+        await _transmit(call, call.trailers(message))
+    elif kind == "http.response.pathsend":
+        # A FIFO without a writer would block the loop.
+        path = message.get("path")
+        if not isinstance(path, (str, bytes, os.PathLike)):
+            raise wrong_field(message, "path", "str")
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise MisusedProtocol(f"{path!r} is not a regular file")
+            await _send_file(call, fd, 0, status.st_size, more=False)
+        finally:
+            os.close(fd)
+    elif kind == "http.response.zerocopysend":
+        await _zero_copy(call, message)
+    else:
+        raise MisusedProtocol(f"the message {kind!r} is unknown, or not one of a response")
+
+
+async def _may_send(call: AsgiCall, kind: str) -> None:
+    """Returns when a message may be sent: of several tasks that send, the first one goes on
+    first.  Raises as `send` does."""
+    if call.complete and (call.over or not call.connection.broken):
+        raise MisusedProtocol(f"{kind} was sent after the end of the response")
+    while not (call.over or call.cut or call.connection.broken):
+        if not call.drained:
+            return
+        await _wait(call, call.drained)
+    cut = call.cut and not (call.over or call.connection.broken)
+    reason = "a message was cancelled after part of it was sent" if cut else "the client has left"
+    await _raise_disconnected(call, reason)
+
+
+async def _raise_disconnected(call: AsgiCall, reason: str = "the client has left") -> NoReturn:
+    """Nothing more can be sent.
+
+    Raises ClientDisconnectedError, and CancelledError if another task of the application awaits
+    the end of the client and cancels this one for that.  Django tells its receivers of
+    `request_finished`, which close connections of databases, in this order only.
+    """
+    if call.listened:
+        call.client_left()
+        for _ in range(_TURNS_OF_LISTENER):
+            await asyncio.sleep(0)
+    raise ClientDisconnectedError(reason)
+
+
+async def _send_more(call: AsgiCall, data: bytes) -> None:
+    """Sends a piece of a body of which more is to come."""
+    if not call.ends_stream:
+        await _send_body(call, data, more=True)
+        return
+    # The worker stops: the stream ends behind this event, and its client connects anew.
+    await _send_body(call, data, more=False)
+    call.give_up(call.status)
+    await _raise_disconnected(call, "the worker stops, and ends streams of events")
+
+
+async def _send_body(call: AsgiCall, data: bytes, *, more: bool) -> None:
+    compressor = call.compressor
+    if compressor is not None:
+        if call.head is None and call.status_text is not None:
+            call.headers = compressor.start(call.status_text, call.headers)
+        data = compressor.body(data, more=more)
+    if more and not data and call.head is not None:
+        return
+    before, after = call.framing(len(data), more=more, closing=call.connection.closing)
+    await _transmit(call, before, data if call.has_body else b"", after)
+
+
+async def _zero_copy(call: AsgiCall, message: Message) -> None:
+    """`http.response.zerocopysend`: part of an open file, from its own position if no other is
+    given."""
+    fd: Any = message.get("file")
+    if hasattr(fd, "fileno"):
+        fd = fd.fileno()
+    if not isinstance(fd, int):
+        raise wrong_field(message, "file", "a file or its descriptor")
+    offset, count = field(message, "offset", int), field(message, "count", int)
+    begin = os.lseek(fd, 0, os.SEEK_CUR) if offset is None else offset
+    size = max(os.fstat(fd).st_size - begin, 0)
+    count = size if count is None else min(count, size)
+    if offset is None:
+        os.lseek(fd, begin + count, os.SEEK_SET)
+    more = bool(field(message, "more_body", bool, int))
+    await _send_file(call, fd, begin, count, more=more)
+
+
+async def _send_file(call: AsgiCall, fd: int, offset: int, count: int, *, more: bool) -> None:
+    """Sends part of a file; the descriptor is the caller's."""
+    connection = call.connection
+    prefix = call.file(count, more=more, closing=connection.closing)
+    if prefix is None:
+        while count > _PIECE:
+            data = os.pread(fd, _PIECE, offset)
+            if not data:
+                break
+            await _transmit(call, call.body(data, more=True, closing=connection.closing))
+            offset, count = offset + len(data), count - len(data)
+        data = os.pread(fd, count, offset)
+        await _transmit(call, call.body(data, more=more, closing=connection.closing))
+        return
+    call.begin_to_send()
+    if call.has_body and count:
+        connection.send_file(prefix, fd, offset, count)
+        if connection.unsent is not None and more:
+            await _wait(call, call.drained)
+    elif prefix:
+        connection.send(prefix)
+
+
+async def _transmit(call: AsgiCall, before: bytes, data: bytes = b"", after: bytes = b"") -> None:
+    """Sends bytes; returns when no more than UNSENT of them wait for the client."""
+    if before or data or after:
+        call.put(before, data, after)
+        await _complete(call)
+
+
+async def _complete(call: AsgiCall) -> None:
+    """Sends what is left of a message, when the client takes it; others may have their turn."""
+    connection = call.connection
+    try:
+        for part in call.rest:
+            left = part
+            while len(left) and not call.over:
+                left = left[connection.offer(left, UNSENT) :]
+                if len(left):
+                    await _wait(call, call.drained)
+    except BaseException:
+        call.cut = True
+        raise
+    finally:
+        call.rest.clear()
+    if call.over or connection.broken:
+        await _raise_disconnected(call)
+    if not call.complete:
+        call.was_put()
+        if call.others_turn:
+            await asyncio.sleep(0)
+
+
+async def _wait(call: AsgiCall, waiters: "list[asyncio.Future[None]]") -> None:
+    """Waits for an event of the connection."""
+    waiter = call.owner.loop.create_future()
+    waiters.append(waiter)
+    client = call.pause(waiters)
+    try:
+        call.owner.settle(call.connection)
+        await waiter
+    finally:
+        if client:
+            call.resume()
+        if waiter in waiters:
+            waiters.remove(waiter)
