@@ -6,6 +6,7 @@ import shlex
 import socket
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -66,12 +67,26 @@ def test_there_is_no_other_quickstart() -> None:
     assert set(QUICKSTARTS) == {*ANSWERS, "TCP"}
 
 
-def test_the_keys_and_commands_before_production_exist() -> None:
+def test_the_keys_before_production_exist() -> None:
     chapter = README.partition("## Before production\n")[2].partition("\n## ")[0]
     assert len(re.findall(r"^\d+\. ", chapter, re.MULTILINE)) == 10
     for name in re.findall(r"`([a-z]+\.[a-z_]+)`", chapter):
         assert name in KEYS
+
+
+def test_each_command_exists_and_has_these_options() -> None:
     context = Context(group)
-    commands = re.findall(r"`prefork (\w+)", chapter)
-    assert commands
-    assert set(commands) <= set(group.list_commands(context))
+    assert set(re.findall(r"`prefork ([a-z]+)", README)) <= set(group.list_commands(context))
+    lines = re.findall(r"^\$ prefork (.+)", README, re.MULTILINE)
+    assert len(lines) > 10
+    for line in lines:
+        name, *arguments = shlex.split(line, comments=True)
+        command = group.get_command(context, name)
+        assert command is not None, line
+        command.make_context(name, arguments)
+
+
+def test_the_file_has_keys_that_exist() -> None:
+    (block,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    sections = tomllib.loads(block)
+    assert {f"{name}.{key}" for name, keys in sections.items() for key in keys} <= set(KEYS)
