@@ -126,7 +126,7 @@ class AsgiResponse:
         answer = self.answer
         if answer is not None and answer.size == size and now < answer.until and not closing:
             return answer.head
-        head = compose(self.status_text, self.headers, self.request, closing, size)
+        head = self._composed(self.status_text, size, closing)
         if head.length != size:
             return None
         if answer is not None and not (closing or self.request.id_line):
@@ -173,9 +173,15 @@ class AsgiResponse:
         if self.status_text is None:
             raise MisusedProtocol("http.response.start was not sent before the body")
         # A body with trailers is chunked (RFC 9112 section 7.1.2).
-        self.head = compose(self.status_text, self.headers, self.request, closing, known)
+        self.head = self._composed(self.status_text, known, closing)
         self._left = self.head.length
         return self.head
+
+    def _composed(self, status_text: str, known: int, closing: bool) -> ResponseHead:
+        try:
+            return compose(status_text, self.headers, self.request, closing, known)
+        except ValueError as problem:  # of a message before the one that is sent now
+            raise ValueError(f"http.response.start: {problem}") from None
 
     @property
     def ends_with_close(self) -> bool:
@@ -229,13 +235,18 @@ class AsgiResponse:
             if self.head.framing is _CHUNKED:
                 raise MisusedProtocol("http.response.trailers was sent after the last of them")
             return b""
+        pairs, more = text_pairs(message), field(message, "more_trailers", bool, int)
         lines = b""
-        if self._takes_trailers():
-            for pair in text_pairs(message):
+        try:
+            for pair in pairs:
                 if pair[0].lower() in _NO_TRAILERS:
                     raise ValueError(f"{pair[0]} can not be a trailer")
                 lines += field_line(pair)
-        if not field(message, "more_trailers", bool, int):
+        except ValueError as problem:
+            raise wrong_value(message, problem) from None
+        if not self._takes_trailers():
+            lines = b""
+        if not more:
             self.complete = True
             lines += b"\r\n"
         return lines
@@ -251,10 +262,13 @@ def early_hint(message: Message) -> bytes:
     Raises TypeError or ValueError.
     """
     try:
-        links = [("Link", link.decode("latin-1")) for link in message.get("links") or ()]
-    except (AttributeError, TypeError):
+        links = [("Link", link.decode("latin-1")) for link in message["links"]]
+    except (AttributeError, KeyError, TypeError):
         raise TypeError(f"{message['type']}: links must be a list of bytes") from None
-    return early_hints(links)
+    try:
+        return early_hints(links)
+    except ValueError as problem:
+        raise wrong_value(message, problem) from None
 
 
 def _are_constant(headers: list[Any]) -> bool:
@@ -297,3 +311,8 @@ def wrong_field(message: Message, key: str, wanted: str) -> TypeError:
     return TypeError(
         f"{message['type']}: {key} must be {wanted}, not {type(message.get(key)).__name__}"
     )
+
+
+def wrong_value(message: Message, problem: object) -> ValueError:
+    """The error that says what is wrong with a value of a message."""
+    return ValueError(f"{message['type']}: {problem}")

@@ -22,6 +22,6 @@ async def app(scope: Scope, receive: Any, send: Any) -> None:
     for message in messages:
         try:
             await send(message)
-        except TypeError as problem:
+        except (TypeError, ValueError) as problem:
             said.append(str(problem))
             raise

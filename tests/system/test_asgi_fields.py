@@ -1,7 +1,6 @@
-"""A field of a message of ASGI that has a wrong type: the error names the message and the field."""
+"""A wrong field of a message of ASGI: the error names both, and the client sees a failure."""
 
 from ast import literal_eval
-from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -28,15 +27,25 @@ HTTP: list[tuple[list[Message], Message, str]] = [
     ([], {**START, "headers": [(b"a", "b")]}, PAIRS),
     ([], {**START, "headers": {"a": "b"}}, PAIRS),
     ([], {**START, "headers": 7}, PAIRS),
+    ([], {**START, "headers": [(b"a", b"b", b"c")]}, PAIRS),
+    ([], {**START, "headers": [(b"a", None)]}, PAIRS),
     ([], {**START, "trailers": "no"}, "trailers must be bool, not str"),
     ([START], {**BODY, "body": "x"}, "body must be bytes, not str"),
     ([START], {**BODY, "body": None}, "body must be bytes, not NoneType"),
     ([START], {**BODY, "body": 7}, "body must be bytes, not int"),
     ([START], {**BODY, "more_body": "no"}, "more_body must be bool, not str"),
+    ([], EARLY, "links must be a list of bytes"),
+    ([], {**EARLY, "links": None}, "links must be a list of bytes"),
     ([], {**EARLY, "links": ["</a>; rel=preload"]}, "links must be a list of bytes"),
     ([], {**EARLY, "links": b"</a>; rel=preload"}, "links must be a list of bytes"),
     ([], {**EARLY, "links": 7}, "links must be a list of bytes"),
+    (
+        *([], {**EARLY, "links": [b"a\nb"]}),
+        "header Link has a control or non-latin-1 character: 'a\\nb'",
+    ),
     (WITH_TRAILERS, {**TRAILERS, "headers": [("a", "b")]}, PAIRS),
+    (WITH_TRAILERS, {**TRAILERS, "headers": [(b"a b", b"")]}, "header name is not a token: 'a b'"),
+    (WITH_TRAILERS, {**TRAILERS, "headers": [(b"Host", b"x")]}, "Host can not be a trailer"),
     (WITH_TRAILERS, {**TRAILERS, "more_trailers": "no"}, "more_trailers must be bool, not str"),
     ([START], PATH, "path must be str, not NoneType"),
     ([START], {**PATH, "path": 7}, "path must be str, not int"),
@@ -46,18 +55,38 @@ HTTP: list[tuple[list[Message], Message, str]] = [
     ([START], {**FILE, "more_body": "no"}, "more_body must be bool, not str"),
 ]
 
+# What is known to be wrong only when the head is composed, with the next message.
+STARTS: list[tuple[Message, str]] = [
+    ({**START, "status": 99}, "status must be three digits from 200 and a reason, not '99 '"),
+    ({**START, "headers": [(b"a b", b"")]}, "header name is not a token: 'a b'"),
+    (
+        {**START, "headers": [(b"a", b"\0")]},
+        "header a has a control or non-latin-1 character: '\\x00'",
+    ),
+    ({**START, "headers": [(b"content-length", b"x")]}, "Content-Length is not a number: 'x'"),
+]
+
 ACCEPT: Message = {"type": "websocket.accept"}
 SEND = {"type": "websocket.send"}
 CLOSE = {"type": "websocket.close"}
 DENY = {"type": "websocket.http.response.start", "status": 401, "headers": []}
 DENIAL = {"type": "websocket.http.response.body", "body": b"x"}
 
+SURROGATE = "'utf-8' codec can't encode character '\\ud800' in position 0: surrogates not allowed"
+
 WEBSOCKET: list[tuple[list[Message], Message, str]] = [
     ([], {**ACCEPT, "subprotocol": b"chat"}, "subprotocol must be str, not bytes"),
+    (
+        *([], {**ACCEPT, "subprotocol": "chat"}),
+        "subprotocol 'chat' is not among those that the client offers: none",
+    ),
     ([], {**ACCEPT, "headers": [("a", "b")]}, PAIRS),
+    ([], {**ACCEPT, "headers": [(b"a b", b"")]}, "header name is not a token: 'a b'"),
     ([ACCEPT], {**SEND, "text": b"x"}, "text must be str, not bytes"),
     ([ACCEPT], {**SEND, "bytes": "x"}, "bytes must be bytes, not str"),
+    ([ACCEPT], {**SEND, "text": "\ud800"}, f"text: {SURROGATE}"),
     ([ACCEPT], {**CLOSE, "code": "1000"}, "code must be int, not str"),
+    ([ACCEPT], {**CLOSE, "code": 999}, "code must be 1000 to 1014 or 3000 to 4999, not 999"),
     ([ACCEPT], {**CLOSE, "reason": b"x"}, "reason must be str, not bytes"),
     ([], {**DENY, "status": "401"}, "status must be int, not str"),
     ([DENY], {**DENIAL, "body": "x"}, "body must be bytes, not str"),
@@ -86,16 +115,37 @@ def said(server: Server) -> list[str]:
     return found
 
 
-def test_of_a_response(server: Server) -> None:
+def answer(server: Server, messages: list[Message], *headers: str) -> bytes:
+    lines = [f"GET /?{query(messages)} HTTP/1.1", "Host: x", *headers, "", ""]
+    return server.raw("\r\n".join(lines).encode())
+
+
+@pytest.mark.parametrize("headers", [(), ("TE: trailers", "Connection: close, TE")])
+def test_of_a_response(server: Server, headers: tuple[str, ...]) -> None:
     for before, message, wanted in HTTP:
-        head = f"GET /?{query([*before, message])} HTTP/1.1\r\nHost: x\r\nTE: trailers\r\n"
-        server.raw(head.encode() + b"Connection: close, TE\r\n\r\n")
+        got = answer(server, [*before, message], *headers)
         assert said(server) == [f"{message['type']}: {wanted}"]
+        if BODY in before:
+            assert got.endswith(b"\r\n1\r\nx\r\n0\r\n"), got  # its end is not there
+        else:
+            assert got.startswith(b"HTTP/1.1 500"), got
+
+
+def test_of_the_head_of_a_response(server: Server) -> None:
+    for start, wanted in STARTS:
+        assert answer(server, [start, BODY]).startswith(b"HTTP/1.1 500")
+        assert said(server) == [f"http.response.start: {wanted}"]
 
 
 def test_of_a_websocket(server: Server) -> None:
     for before, message, wanted in WEBSOCKET:
         path = f"/?{query([*before, message])}"
-        with suppress(InvalidStatus, ConnectionClosed), websocket(server, path) as client:
-            client.recv()
+        if ACCEPT in before:
+            with websocket(server, path) as client, pytest.raises(ConnectionClosed) as closed:
+                client.recv()
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1011
+        else:
+            with pytest.raises(InvalidStatus, match="500"), websocket(server, path):
+                pass
         assert said(server) == [f"{message['type']}: {wanted}"]

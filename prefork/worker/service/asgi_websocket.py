@@ -30,6 +30,7 @@ from prefork.apps.asgi_response import (
     as_bytes,
     field,
     text_pairs,
+    wrong_value,
 )
 from prefork.config import Websocket
 from prefork.http.asgi_scope import Scope
@@ -515,7 +516,8 @@ class AsgiWebsocket:
             code, reason = field(message, "code", int), field(message, "reason", str) or ""
             code = NORMAL if code is None else code
             if not is_sendable(code):
-                raise ValueError(f"{code} is no code of a close frame: 1000 to 1014, 3000 to 4999")
+                problem = f"code must be 1000 to 1014 or 3000 to 4999, not {code}"
+                raise wrong_value(message, problem)
             while self._sender.halfway:
                 await self._sender.wait()
             self._close(code, reason)
@@ -537,12 +539,12 @@ class AsgiWebsocket:
         connection, rules = self.connection, self._rules
         offers = self._handshake.extensions
         deflate = accept_offer(offers) if offers and rules.compression else None
-        response = accepting_response(
-            self._handshake,
-            field(message, "subprotocol", str),
-            text_pairs(message),
-            () if deflate is None else (deflate.response,),
-        )
+        subprotocol, headers = field(message, "subprotocol", str), text_pairs(message)
+        extensions = () if deflate is None else (deflate.response,)
+        try:
+            response = accepting_response(self._handshake, subprotocol, headers, extensions)
+        except ValueError as problem:
+            raise wrong_value(message, problem) from None
         now = monotonic()
         self._session = session = WebSocketSession(rules.max_message, deflate)
         self.accepted = True
@@ -580,7 +582,10 @@ class AsgiWebsocket:
         if text is not None:
             if type(text) is not str:
                 text = field(message, "text", str)
-            return session.text(text), b""
+            try:
+                return session.text(text), b""
+            except UnicodeEncodeError as problem:
+                raise wrong_value(message, f"text: {problem}") from None
         binary = message.get("bytes")
         if binary is None:
             raise MisusedProtocol("websocket.send has neither text nor bytes")
