@@ -3,7 +3,8 @@ and at a reload what only waits for its client goes on."""
 
 import os
 import signal
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -286,39 +287,12 @@ def test_an_application_that_is_stuck_keeps_no_old_worker(start: Start, tmp_path
     gate.open()
 
 
-def test_an_application_that_is_stuck_in_a_thread_cuts_no_download_of_another(
-    start: Start, site: Path, tmp_path: Path
-) -> None:
-    gate = Gate(tmp_path / "gate")
-    # More than a reload takes on a busy machine.
-    limits = settings(workers__graceful_timeout=1, workers__request_timeout=4)
-    server = start(
-        *(APP, "--workers", "1", "--threads", "4", *limits),
-        *("--set", f'static.mounts={{"/static/" = "{site}"}}'),
-    ).wait_ready(1)
-    (old,) = server.worker_pids()
-    with (
-        SlowClient(server, "/static/large.bin") as client,
-        SlowClient(server, f"/stuck?fifo={gate.path}") as stuck,
-    ):
-        client.take(1 << 20)
-        gate.arrived()
-        server.ask("reload")
-        server.wait("worker stays for its clients", pid=old)
-        server.expected_errors |= {"request timed out", "worker died"}
-        stuck.take_rest()
-        assert stuck.head.startswith(b"HTTP/1.1 504")
-        assert client.take_rest() == WHOLE
-        server.wait("worker killed", pid=old)
-    assert len(server.find("request timed out")) == 1
-    gate.open()
-
-
-def test_a_late_call_is_logged_once_if_its_worker_stays_for_clients(
-    start: Start, site: Path, tmp_path: Path
-) -> None:
-    gate = Gate(tmp_path / "gate")
-    limits = settings(workers__graceful_timeout=1, workers__request_timeout=1)
+@contextmanager
+def download_beside_stuck(
+    start: Start, site: Path, gate: Gate, request_timeout: int
+) -> Iterator[tuple[Server, int, SlowClient, SlowClient]]:
+    """One worker of several threads: a client has begun its download, another's call is stuck."""
+    limits = settings(workers__graceful_timeout=1, workers__request_timeout=request_timeout)
     server = start(
         *(APP, "--workers", "1", "--threads", "4", *limits),
         *("--set", f'static.mounts={{"/static/" = "{site}"}}'),
@@ -331,6 +305,30 @@ def test_a_late_call_is_logged_once_if_its_worker_stays_for_clients(
     ):
         client.take(1 << 20)
         gate.arrived()
+        yield server, old, client, stuck
+
+
+def test_an_application_that_is_stuck_in_a_thread_cuts_no_download_of_another(
+    start: Start, site: Path, tmp_path: Path
+) -> None:
+    gate = Gate(tmp_path / "gate")
+    # 4 s are more than a reload takes on a busy machine.
+    with download_beside_stuck(start, site, gate, 4) as (server, old, client, stuck):
+        server.ask("reload")
+        server.wait("worker stays for its clients", pid=old)
+        stuck.take_rest()
+        assert stuck.head.startswith(b"HTTP/1.1 504")
+        assert client.take_rest() == WHOLE
+        server.wait("worker killed", pid=old)
+    assert len(server.find("request timed out")) == 1
+    gate.open()
+
+
+def test_a_late_call_is_logged_once_if_its_worker_stays_for_clients(
+    start: Start, site: Path, tmp_path: Path
+) -> None:
+    gate = Gate(tmp_path / "gate")
+    with download_beside_stuck(start, site, gate, 1) as (server, old, client, stuck):
         stuck.take_rest()
         assert stuck.head.startswith(b"HTTP/1.1 504")
         server.wait("worker stays for its clients", pid=old)
