@@ -22,6 +22,10 @@ CHUNKED: Final = -1
 
 _PROTOCOLS: Final = frozenset({"HTTP/1.1", "HTTP/1.0"})
 
+# RFC 9110 section 6.2: a message of a later minor version is read as one of the highest that is
+# known.
+_LATER: Final = re.compile(rb"HTTP/1\.[2-9]").fullmatch
+
 # RFC 9110 section 9.1: methods are case-sensitive tokens, and any token may be one.  These are the
 # ones that are not checked each time; CONNECT is refused, and is not among them.
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
@@ -81,7 +85,9 @@ def read_request_line(line: bytes) -> RequestLine:
     if _METHOD(method) is None:
         raise Reject(400, "the method is not a token")
     protocol = version.decode()
-    if protocol not in _PROTOCOLS:
+    if _LATER(version):
+        protocol = "HTTP/1.1"
+    elif protocol not in _PROTOCOLS:
         if _OTHER_VERSION(version):  # RFC 9110 section 2.5
             raise Reject(505, "this server speaks HTTP/1.0 and HTTP/1.1")
         raise Reject(400, "the request line does not end in an HTTP version")

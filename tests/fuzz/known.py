@@ -39,6 +39,15 @@ def _absolute(found: Difference) -> bool:
     return one == two
 
 
+def _later_minor_version(found: Difference) -> bool:
+    theirs = found.theirs
+    return (
+        isinstance(theirs, Read)
+        and found.ours.version == "HTTP/1.1"
+        and re.fullmatch(r"HTTP/1\.[2-9]", theirs.version) is not None
+    )
+
+
 KNOWN = (
     Known(
         "llhttp",
@@ -54,6 +63,13 @@ KNOWN = (
         _absolute,
         "RFC 9112 section 3.2.2: the host of an absolute target replaces what Host says.  The"
         " parsers leave this to who uses them.",
+    ),
+    Known(
+        "*",
+        ("version",),
+        _later_minor_version,
+        "RFC 9110 section 6.2: a later minor version is processed as the highest that is known."
+        "  The parsers tell which one came.",
     ),
 )
 

@@ -68,7 +68,6 @@ REFUSED = {
     "CONNECT": (501, target(b"test:443", b"CONNECT")),
     "a method that is no token": (400, target(b"/", b"G@T")),
     # The version (RFC 9112 section 2.3).
-    "HTTP/1.2": (505, get(first=b"GET / HTTP/1.2")),
     "HTTP/2.0": (505, get(first=b"GET / HTTP/2.0")),
     "HTTP/0.9 with a version": (505, get(first=b"GET / HTTP/0.9")),
     "HTTP/0.9 without one": (505, b"GET /\r\n\r\n"),
@@ -292,6 +291,9 @@ SERVED = {
     "a method that nobody knows": (2, target(b"/", b"BREW")),
     "an upgrade with a body": (2, length(b"1\r\nConnection: upgrade\r\nUpgrade: x")),
     "an upgrade with chunks": (2, coding(b"chunked\r\nConnection: upgrade\r\nUpgrade: x")),
+    # Later minor versions (RFC 9110 section 6.2).
+    "HTTP/1.2": (2, get(first=b"GET / HTTP/1.2")),
+    "HTTP/1.9 with chunks": (2, get(b"Transfer-Encoding: chunked", first=b"PUT / HTTP/1.9") + END),
     # Methods (RFC 9110 section 9.1).
     "a method of WebDAV": (2, target(b"/", b"VERSION-CONTROL")),
     "a method of a cache": (2, target(b"/", b"BAN")),

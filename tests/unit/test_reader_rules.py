@@ -82,6 +82,16 @@ def test_an_absolute_target_overrides_host() -> None:
         assert line == b"GET http://test:81/a%20b?c"
 
 
+@pytest.mark.parametrize("size", [0, 1])
+def test_a_later_minor_version_is_read_as_1_1(size: int) -> None:
+    """RFC 9110 section 6.2."""
+    data = get(first=b"GET /a%20b HTTP/1.7")
+    found = reading(pieces_of(data, size or len(data)))
+    assert found == reading([get(first=b"GET /a%20b HTTP/1.1")])
+    assert found.requests[0][0]["SERVER_PROTOCOL"] == "HTTP/1.1"
+    assert reading([b"GET / HTTP/1.7\r\n\r\n"]).reason == "Host is missing"
+
+
 def test_the_path_of_a_request_for_the_server_as_a_whole_begins_with_a_slash() -> None:
     """RFC 3875 section 4.1.5, RFC 9112 section 3.2.4."""
     ((environ, _, line, _, _),) = reading([target(b"*", b"OPTIONS")]).requests
