@@ -528,7 +528,8 @@ def test_the_end_of_the_worker(start: Start, how: str) -> None:
     with websocket(server, "/echo") as one, websocket(server, "/echo") as two:
         until(lambda: websockets(server) == 2)
         server.process.send_signal(signal.Signals[how])
-        assert server.wait("closing websockets")["count"] == 2
+        closing = server.wait("closing websockets")
+        assert (closing["count"], closing["code"]) == (2, 1012 if goes_on else 1001)
         for client in (one, two):
             with pytest.raises(ConnectionClosed) as closed:
                 client.recv(PATIENCE)

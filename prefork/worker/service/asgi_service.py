@@ -16,6 +16,7 @@ from prefork import logs
 from prefork.http.head_rules import Reject
 from prefork.http.request import Request
 from prefork.scoreboard import ThreadRecord, WorkerStatsWriter
+from prefork.websocket.close_codes import GOING_AWAY, SERVICE_RESTART
 from prefork.worker.protocol.asgi_connection import AsgiConnection
 from prefork.worker.protocol.connection_state import ConnectionState
 from prefork.worker.protocol.http_connection import HttpConnection
@@ -394,7 +395,8 @@ class AsgiService(HttpService):
             connection.deadline = 0.0  # it has a request
         loop, left = self.caller.loop, self._left_to_tell
         if self.caller.websockets:
-            logs.event("info", "closing websockets", count=len(self.caller.websockets))
+            code = SERVICE_RESTART if self._handover.expects_receiver else GOING_AWAY
+            logs.event("info", "closing websockets", count=len(self.caller.websockets), code=code)
         self._close_websockets()
         for call in list(self.calls):
             if isinstance(call, AsgiCall):
