@@ -295,6 +295,14 @@ def as_bytes(message: Message, key: str = "body") -> bytes:
     raise wrong_field(message, key, "bytes")
 
 
+def kind_of(message: Message) -> Any:
+    """The type of a message.  Raises TypeError if it has none."""
+    try:
+        return message["type"]
+    except (KeyError, TypeError):
+        raise TypeError(f"a message must be a dict with a type, not {message!r:.80}") from None
+
+
 def field(message: Message, key: str, *kinds: type) -> Any:
     """A field of a message, None if it is not there.
 

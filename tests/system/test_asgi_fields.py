@@ -49,11 +49,16 @@ HTTP: list[tuple[list[Message], Message, str]] = [
     (WITH_TRAILERS, {**TRAILERS, "more_trailers": "no"}, "more_trailers must be bool, not str"),
     ([START], PATH, "path must be str, not NoneType"),
     ([START], {**PATH, "path": 7}, "path must be str, not int"),
+    ([START], {**PATH, "path": "\0"}, "path: embedded null byte"),
     ([START], {**FILE, "file": "x"}, "file must be a file or its descriptor, not str"),
     ([START], {**FILE, "offset": "0"}, "offset must be int, not str"),
     ([START], {**FILE, "count": 1.0}, "count must be int, not float"),
+    ([START], {**FILE, "offset": -1}, "offset and count must not be negative"),
+    ([START], {**FILE, "count": -1}, "offset and count must not be negative"),
     ([START], {**FILE, "more_body": "no"}, "more_body must be bool, not str"),
 ]
+
+UNTYPED = "a message must be a dict with a type, not "
 
 # What is known to be wrong only when the head is composed, with the next message.
 STARTS: list[tuple[Message, str]] = [
@@ -135,6 +140,20 @@ def test_of_the_head_of_a_response(server: Server) -> None:
     for start, wanted in STARTS:
         assert answer(server, [start, BODY]).startswith(b"HTTP/1.1 500")
         assert said(server) == [f"http.response.start: {wanted}"]
+
+
+@pytest.mark.parametrize("message", [{}, {"status": 200}, None, ["type"]])
+def test_a_message_without_a_type(server: Server, message: Any) -> None:
+    assert answer(server, [message]).startswith(b"HTTP/1.1 500")
+    with pytest.raises(InvalidStatus, match="500"), websocket(server, f"/?{query([message])}"):
+        pass
+    assert said(server) == [f"{UNTYPED}{message}"] * 2
+
+
+def test_an_early_hint_is_wrong_for_each_client(server: Server) -> None:
+    path = f"/?{query([{**EARLY, 'links': ['</a>']}])}"
+    assert server.raw(f"GET {path} HTTP/1.0\r\n\r\n".encode()).startswith(b"HTTP/1.1 500")
+    assert said(server) == ["http.response.early_hint: links must be a list of bytes"]
 
 
 def test_of_a_websocket(server: Server) -> None:

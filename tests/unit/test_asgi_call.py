@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import io
+import os
 import socket
 from collections.abc import Iterator
 from math import inf
@@ -127,3 +129,31 @@ def test_others_have_their_turn_while_a_client_takes_all_at_once() -> None:
         return -1
 
     assert 0 < asyncio.run(run()) < 3 * TURN
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_file_without_a_descriptor(closed: bool) -> None:
+    file: Any = io.BytesIO()
+    if closed:
+        with open(os.devnull, "rb") as file:
+            pass
+    message = {"type": "http.response.zerocopysend", "file": file}
+    with call_of(Mock()) as (call, _), pytest.raises(ValueError, match=r"zerocopysend: file: \w+"):
+        asyncio.run(send(call, message))
+
+
+@pytest.mark.parametrize("body", [b"abc", bytearray(b"abc"), memoryview(b"abc")])
+@pytest.mark.parametrize("kind", [list, tuple, iter])
+def test_what_a_message_may_have_for_bytes_and_pairs(body: Any, kind: Any) -> None:
+    """And keys that the specification does not have."""
+    start = {**START, "headers": kind([kind([b"a", b"b"])]), "other": 1}
+
+    async def run() -> bytes:
+        with call_of(Mock(loop=asyncio.get_running_loop())) as (call, client):
+            await send(call, start)
+            await send(call, {**piece(body, more=False), "other": 1})
+            return take(call, client)
+
+    sent = asyncio.run(run())
+    assert b"\r\na: b\r\n" in sent
+    assert sent.endswith(b"\r\n\r\nabc")

@@ -4,7 +4,13 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from prefork.apps.asgi_response import AsgiResponse, Message, MisusedProtocol, as_bytes
+from prefork.apps.asgi_response import (
+    AsgiResponse,
+    Message,
+    MisusedProtocol,
+    as_bytes,
+    kind_of,
+)
 from prefork.http.asgi_scope import http_scope
 from prefork.http.request import Environ, Request
 from prefork.worker.boot.warmup import check_answer, naming, warmup_request
@@ -52,7 +58,7 @@ class _WarmupCall:
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
-        kind, response = message["type"], self._response
+        kind, response = kind_of(message), self._response
         if kind == "http.response.start":
             response.start(message)
         elif kind == "http.response.body":

@@ -322,7 +322,10 @@ class AsgiCall(AsgiResponse):
         """Sends a message in the most frequent cases.  Raises as `send` does."""
         if self.over or self.complete or self.cut or self.drained or self.connection.broken:
             return _NOT
-        kind = message["type"]
+        try:
+            kind = message["type"]
+        except (KeyError, TypeError):
+            return _NOT
         if kind == "http.response.start":
             self.start(message)
             return _DONE

@@ -15,7 +15,9 @@ from prefork.apps.asgi_response import (
     as_bytes,
     early_hint,
     field,
+    kind_of,
     wrong_field,
+    wrong_value,
 )
 from prefork.http.asgi_scope import Scope
 from prefork.unpatched import os
@@ -72,7 +74,7 @@ async def send(call: AsgiCall, message: Message) -> None:
 
 async def _send(call: AsgiCall, message: Message) -> None:
     """The long way of a message."""
-    kind, connection = message["type"], call.connection
+    kind = kind_of(message)
     await _may_send(call, kind)
     if kind == "http.response.start":
         call.start(message)
@@ -83,8 +85,9 @@ async def _send(call: AsgiCall, message: Message) -> None:
         else:
             await _send_body(call, data, more=False)
     elif kind == "http.response.early_hint":
+        hint = early_hint(message)  # if it is wrong, it is so for each client
         if call.head is None and call.request.http11:
-            connection.send_interim(early_hint(message))
+            call.connection.send_interim(hint)
     elif kind == "http.response.trailers":
         await _transmit(call, call.trailers(message))
     elif kind == "http.response.pathsend":
@@ -92,7 +95,10 @@ async def _send(call: AsgiCall, message: Message) -> None:
         path = message.get("path")
         if not isinstance(path, (str, bytes, os.PathLike)):
             raise wrong_field(message, "path", "str")
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        except ValueError as problem:  # a zero byte; what the system says names the path
+            raise wrong_value(message, f"path: {problem}") from None
         try:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
@@ -161,11 +167,15 @@ async def _zero_copy(call: AsgiCall, message: Message) -> None:
     """`http.response.zerocopysend`: part of an open file, from its own position if no other is
     given."""
     fd: Any = message.get("file")
-    if hasattr(fd, "fileno"):
-        fd = fd.fileno()
+    try:
+        fd = fd.fileno() if hasattr(fd, "fileno") else fd
+    except ValueError as problem:  # it is closed, or only in memory
+        raise wrong_value(message, f"file: {problem}") from None
     if not isinstance(fd, int):
         raise wrong_field(message, "file", "a file or its descriptor")
     offset, count = field(message, "offset", int), field(message, "count", int)
+    if (offset or 0) < 0 or (count or 0) < 0:
+        raise wrong_value(message, "offset and count must not be negative")
     begin = os.lseek(fd, 0, os.SEEK_CUR) if offset is None else offset
     size = max(os.fstat(fd).st_size - begin, 0)
     count = size if count is None else min(count, size)

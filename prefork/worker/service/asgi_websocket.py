@@ -29,6 +29,7 @@ from prefork.apps.asgi_response import (
     MisusedProtocol,
     as_bytes,
     field,
+    kind_of,
     text_pairs,
     wrong_value,
 )
@@ -497,7 +498,7 @@ class AsgiWebsocket:
     async def send(self, message: Message) -> None:
         """The `send` of ASGI.  Raises ClientDisconnectedError at the end of the WebSocket, and
         MisusedProtocol, TypeError or ValueError for a message that may not be sent."""
-        kind = message["type"]
+        kind = kind_of(message)
         state = self._state
         if kind == "websocket.send" and state is _OPEN:
             sender = self._sender

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from prefork import logs
 from prefork.apps.application_loader import LoadError
-from prefork.apps.asgi_response import Message, MisusedProtocol
+from prefork.apps.asgi_response import Message, MisusedProtocol, kind_of
 
 _SPEC_VERSION = "2.0"
 
@@ -103,19 +103,19 @@ class Lifespan:
         return {"type": "lifespan.shutdown"}
 
     async def _send(self, message: Message) -> None:
-        kind = message["type"]
+        kind = kind_of(message)
         if kind == "lifespan.startup.complete":
             if self._started.done():
                 raise MisusedProtocol("the application has started already")
             self._started.set_result(None)
         elif kind == "lifespan.startup.failed":
             if not self._started.done():
-                text = str(message.get("message", "")).strip()
+                text = str(message.get("message") or "").strip()
                 reason = f": {text}" if text else ""
                 self._started.set_exception(LoadError(f"the application cannot start{reason}"))
         elif kind in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
             if kind == "lifespan.shutdown.failed":
-                self._report(str(message.get("message", "")))
+                self._report(str(message.get("message") or ""))
             if not self._ended.done():
                 self._ended.set_result(None)
         else:
