@@ -98,6 +98,12 @@ def test_the_path_of_a_request_for_the_server_as_a_whole_begins_with_a_slash() -
     assert (environ["PATH_INFO"], environ["RAW_URI"], line) == ("/", "*", b"OPTIONS *")
 
 
+def test_trailers_that_are_for_heads_change_nothing() -> None:
+    """RFC 9110 section 6.5.1."""
+    with_them = chunks(b"0\r\nHost: other\r\nTE: trailers\r\nConnection: close\r\n\r\n")
+    assert reading([with_them + NEXT]) == reading([chunks(END) + NEXT])
+
+
 # RequestLimits.
 
 
