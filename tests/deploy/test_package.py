@@ -145,6 +145,9 @@ def test_an_ordinary_user_gets_manual_configuration_and_a_server(
             for directory in (place, *place.parents):
                 if directory.owner() == "root" and str(directory).startswith(tempfile.gettempdir()):
                     directory.chmod(directory.stat().st_mode | 0o055)
+        started = subprocess.run([*wrapper, installed / "python", "-V"], capture_output=True)
+        if started.returncode:
+            pytest.skip("does not apply: this Python is in a directory of root's own")
     options: dict[str, Any] = {"cwd": work, "env": environ}
 
     if man := shutil.which("man"):
