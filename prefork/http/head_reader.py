@@ -157,8 +157,8 @@ def read_head(
         and words[0] in _METHODS
         and words[2] in _PROTOCOLS
         and (target := words[1])[:1] == "/"
-        and text.isascii()
-        and text.isprintable()
+        and target.isascii()
+        and target.isprintable()
         and "%" not in target
         and "#" not in target
     ):
