@@ -96,7 +96,8 @@ def _worker_class(move: GunicornMove, value: str | None) -> None:
         )
         document.lost(
             f"WebSockets and connections that stay open, with {what}",
-            "each occupies a thread here; serve them with another server behind the same proxy",
+            "each occupies a thread here, as a WebSocket of flask-sock or simple-websocket does;"
+            " serve many of them by ASGI, or with another server behind the same proxy",
         )
     elif kind == "tornado":
         document.lost(what, "a tornado.web.Application is no WSGI application; wrap it or keep it")

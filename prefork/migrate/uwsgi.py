@@ -131,7 +131,8 @@ def _workers(move: UwsgiMove) -> None:
         )
         document.lost(
             "WebSockets and connections that stay open",
-            "each occupies a thread here; serve them with another server behind the same proxy",
+            "each occupies a thread here, as a WebSocket of flask-sock or simple-websocket does;"
+            " serve many of them by ASGI, or with another server behind the same proxy",
         )
     _cheaper(move, count or 1)
     if not move.is_set("lazy-apps"):

@@ -201,7 +201,12 @@ OPTIONS: dict[str, UwsgiOption] = {
         _L, "static.mounts serves directories by their prefix", ("check-static", "static-map2")
     ),
     "static-expires": UwsgiOption(_L, _PROXY, ("static-expires-uri", "static-gzip-all")),
-    "http-websockets": UwsgiOption(_L, "WebSockets need a server for ASGI", ("websockets",)),
+    "http-websockets": UwsgiOption(
+        _L,
+        "WebSockets need flask-sock or simple-websocket, with workers.threads, or ASGI:"
+        " uWSGI's own functions for them are not there",
+        ("websockets",),
+    ),
     "exec-asap": UwsgiOption(
         _L,
         _HOOKS,

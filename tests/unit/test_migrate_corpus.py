@@ -100,7 +100,7 @@ UWSGI = {
     "comments.ini": ['app = "shop.wsgi:application"', "takes the comment behind a value"],
     "daemon.ini": ['app = "shop.wsgi:application"', '"/static/" = "/srv/shop/static"', "0755"],
     "django.ini": ['chdir = "/srv/shop"', 'unix_mode = "0660"', "proxy_pass http://unix:/run/"],
-    "gevent.ini": ["threads = 64", "WebSockets need a server for ASGI"],
+    "gevent.ini": ["threads = 64", "WebSockets need flask-sock"],
     "http.ini": ['app = "app.main:app"', "request_timeout = 60", "max_requests = 5000"],
     "https.ini": ['bind = ["0.0.0.0:8443"]', 'key = "/etc/ssl/shop.key"', "keepalive = 15"],
     "lost.ini": [
