@@ -27,6 +27,12 @@ def piece(body: bytes, *, more: bool = True) -> dict[str, Any]:
     return {"type": "http.response.body", "body": body, "more_body": more}
 
 
+def owner_of_calls(loop: asyncio.AbstractEventLoop | None = None) -> Mock:
+    """Its methods return None: compiled code sees to that."""
+    methods = ("settle", "pause", "resume", "refused", "answered", "ended", "failed")
+    return Mock(loop=loop, **{f"{name}.return_value": None for name in methods})
+
+
 @contextlib.contextmanager
 def call_of(owner: Mock, **limits: Any) -> Iterator[tuple[AsgiCall, socket.socket]]:
     """A call that began ten seconds ago, and its client."""
@@ -56,7 +62,7 @@ def test_a_call_that_is_woken_waits_for_its_client_until_its_task_has_run() -> N
     """A look in between finds it neither late nor at work: it is not cancelled at a stop."""
 
     async def run() -> None:
-        owner = Mock(loop=asyncio.get_running_loop())
+        owner = owner_of_calls(asyncio.get_running_loop())
         owner.pause.side_effect = lambda call: setattr(call, "at_work_since", inf)
         owner.resume.side_effect = lambda call: setattr(call, "at_work_since", monotonic())
         with call_of(owner) as (call, client):
@@ -83,7 +89,7 @@ def test_a_call_that_is_woken_waits_for_its_client_until_its_task_has_run() -> N
 def test_what_waits_for_the_client_is_the_message_and_no_copy_of_it() -> None:
     """Many clients may have the same message, and take it slowly."""
     body = bytes(range(256)) * 1000
-    with call_of(Mock()) as (call, _):
+    with call_of(owner_of_calls()) as (call, _):
         call.start(START)
         before, after = call.framing(len(body), more=True, closing=False)
         call.put(before, body, after)
@@ -99,7 +105,7 @@ def test_a_client_that_takes_slowly_gets_all_of_a_body(more: bool, size: int, me
     body = bytes(range(250)) * (size // 250 + 1)
 
     async def run() -> bytes:
-        owner, budget = Mock(loop=asyncio.get_running_loop()), MemoryBudget(memory)
+        owner, budget = owner_of_calls(asyncio.get_running_loop()), MemoryBudget(memory)
         with call_of(owner, budget=budget) as (call, client):
             taken = b""
             await send(call, START)
@@ -118,7 +124,7 @@ def test_others_have_their_turn_while_a_client_takes_all_at_once() -> None:
     """The application awaits nothing but `send`, which has never to wait for the client."""
 
     async def run() -> int:
-        with call_of(Mock(loop=asyncio.get_running_loop())) as (call, client):
+        with call_of(owner_of_calls(asyncio.get_running_loop())) as (call, client):
             await send(call, START)
             other = asyncio.create_task(asyncio.sleep(0))
             for count in range(4000):
@@ -138,7 +144,10 @@ def test_a_file_without_a_descriptor(closed: bool) -> None:
         with open(os.devnull, "rb") as file:
             pass
     message = {"type": "http.response.zerocopysend", "file": file}
-    with call_of(Mock()) as (call, _), pytest.raises(ValueError, match=r"zerocopysend: file: \w+"):
+    with (
+        call_of(owner_of_calls()) as (call, _),
+        pytest.raises(ValueError, match=r"zerocopysend: file: \w+"),
+    ):
         asyncio.run(send(call, message))
 
 
@@ -149,7 +158,7 @@ def test_what_a_message_may_have_for_bytes_and_pairs(body: Any, kind: Any) -> No
     start = {**START, "headers": kind([kind([b"a", b"b"])]), "other": 1}
 
     async def run() -> bytes:
-        with call_of(Mock(loop=asyncio.get_running_loop())) as (call, client):
+        with call_of(owner_of_calls(asyncio.get_running_loop())) as (call, client):
             await send(call, start)
             await send(call, {**piece(body, more=False), "other": 1})
             return take(call, client)
