@@ -24,6 +24,7 @@ from prefork.worker.service.asgi_websocket import AsgiWebsocket
 from prefork.worker.service.eager_task import task_starter
 from prefork.worker.service.forked_child import exit_child
 from prefork.worker.service.refused_upgrade import refuse_upgrade
+from prefork.worker.service.websocket_messages import run as run_websocket
 from prefork.worker.service.wsgi_caller import WsgiCaller
 
 
@@ -124,7 +125,7 @@ class AsgiCaller(ApplicationCaller):
         connection.exchange = websocket
         unix = self._socket_paths.get(connection.listener or 0)
         scope = websocket_scope(request, handshake.subprotocols, unix, self.state)
-        websocket.task = self._start_task(websocket.run(self._application, scope))
+        websocket.task = self._start_task(run_websocket(websocket, self._application, scope))
         return None
 
     # prefork.worker.service.asgi_call.CallOwner

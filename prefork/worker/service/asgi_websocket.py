@@ -1,6 +1,7 @@
-"""One WebSocket of an ASGI application: its `receive` and `send`, its pings, and its end.
+"""One WebSocket of an ASGI application: its messages, its pings, and its end.
 
-The contract, beside the specification (WebSocket 2.5):
+Nothing here waits: prefork.worker.service.websocket_messages does, in coroutines.  The contract of
+both, beside the specification (WebSocket 2.5):
 
 - `send` returns at once while no more than 64 KiB wait for the client, and waits otherwise.
 - What the client sends waits in a queue with a bound (`websocket.receive_queue`); beyond it nothing
@@ -13,14 +14,13 @@ The contract, beside the specification (WebSocket 2.5):
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable
 from enum import Enum
 from math import inf
 from random import uniform
 from select import EPOLLIN, EPOLLOUT
 from socket import MSG_DONTWAIT
 from time import monotonic
-from typing import Protocol
+from typing import Final, Protocol
 
 from prefork import logs
 from prefork.apps.asgi_response import (
@@ -34,7 +34,6 @@ from prefork.apps.asgi_response import (
     wrong_value,
 )
 from prefork.config import Websocket
-from prefork.http.asgi_scope import Scope
 from prefork.http.request import Request
 from prefork.http.response_head import body_size, error
 from prefork.websocket.close_codes import (
@@ -54,35 +53,38 @@ from prefork.worker.protocol.asgi_connection import AsgiConnection
 from prefork.worker.protocol.connection_state import ConnectionState
 from prefork.worker.service.asgi_call import (
     UNSENT,
-    AsgiApplication,
     ClientDisconnectedError,
+    Sent,
     came_of_the_client,
 )
 from prefork.worker.service.websocket_sender import WebsocketSender
 
-_READ = 65 * 1024
+_READ: Final = 65 * 1024
 """Bytes read at one time, so that a message of 64 KiB may come whole, with its head."""
 
-_READ_MOST = 256 * 1024
+_READ_MOST: Final = 256 * 1024
 """The same while more than that is missing of a frame."""
 
-_OVERHEAD = 128
+_OVERHEAD: Final = 128
 """Bytes that a message in the queue counts for beside its own."""
 
-_COUNTED = 16 * 1024
+_COUNTED: Final = 16 * 1024
 """Bytes up to which what a WebSocket holds is not counted in the worker's budget: each change
 would cost a lock."""
 
-_LATE = 0.3
+_LATE: Final = 0.3
 """Seconds by which a deadline may be seen too late, since they are looked at by the tick."""
 
-_LAST_READS = 8
+_LAST_READS: Final = 8
 """Reads of a lost connection, which may yet hold a close frame."""
 
 _violations = logs.RateLimit(5.0)
 
-_DONTWAIT = int(MSG_DONTWAIT)
-_CLOSED = SessionState.CLOSED
+_DONTWAIT: Final = int(MSG_DONTWAIT)
+_CLOSED: Final = SessionState.CLOSED
+_DONE: Final = Sent.DONE
+_PARTLY: Final = Sent.PARTLY
+_NOT: Final = Sent.NOT
 
 
 class WebsocketState(Enum):
@@ -100,8 +102,11 @@ class WebsocketState(Enum):
     OVER = "over"
 
 
-_CONNECTING, _DENYING = WebsocketState.CONNECTING, WebsocketState.DENYING
-_OPEN, _CLOSING, _OVER = WebsocketState.OPEN, WebsocketState.CLOSING, WebsocketState.OVER
+_CONNECTING: Final = WebsocketState.CONNECTING
+_DENYING: Final = WebsocketState.DENYING
+_OPEN: Final = WebsocketState.OPEN
+_CLOSING: Final = WebsocketState.CLOSING
+_OVER: Final = WebsocketState.OVER
 
 
 class WebsocketOwner(Protocol):
@@ -129,21 +134,10 @@ class AsgiWebsocket:
     """One WebSocket (prefork.worker.protocol.connection_exchange.Exchange)."""
 
     __slots__ = (
-        *("_arrived", "_clock", "_connected", "_counted"),
-        *("_disconnect", "_handshake", "_ending", "_owner", "_paused"),
-        *("_queue", "_queued", "_response", "_rules", "_sender", "_session", "_state"),
-        *(
-            "accepted",
-            "at_work_since",
-            "began",
-            "cancelled",
-            "connection",
-            "expired",
-            "request",
-            "slot",
-            "status",
-        ),
-        "task",
+        *("_clock", "_connected", "_counted", "_disconnect", "_ending", "_handshake", "_paused"),
+        *("_queue", "_queued", "_response", "_rules", "_session", "_state", "accepted", "arrived"),
+        *("at_work_since", "began", "cancelled", "connection", "expired", "owner", "request"),
+        *("sender", "slot", "status", "task"),
     )
 
     def __init__(
@@ -155,7 +149,7 @@ class AsgiWebsocket:
         rules: Websocket,
         now: float,
     ) -> None:
-        self._owner = owner
+        self.owner = owner
         self.connection = connection
         self.request = request
         self._handshake = handshake
@@ -183,37 +177,23 @@ class AsgiWebsocket:
         self._queue: deque[str | bytes] = deque()
         self._queued = 0
         self._counted = 0  # in the worker's budget
-        self._sender = WebsocketSender(owner, connection)
+        self.sender = WebsocketSender(connection)
         self._paused = False  # nothing is read
         self._ending = False  # the session is closed, and the last message is sent by half
         self._clock: WebsocketClock | None = None
         """Once it is accepted."""
-        self._arrived: list[asyncio.Future[Message]] = []
+        self.arrived: list[asyncio.Future[Message]] = []
+        """Of those that wait for a message."""
 
     @property
     def sent(self) -> int:
         """Bytes of messages, or of a response's body, given to the client."""
-        return self._sender.sent
+        return self.sender.sent
 
     @property
     def over(self) -> bool:
         """Nothing more is sent."""
         return self._state is _OVER
-
-    async def run(self, application: AsgiApplication, scope: Scope) -> None:
-        """The task: calls the application, and sees to it that the client gets an answer."""
-        try:
-            await application(scope, self.receive, self.send)
-        except BaseException as problem:  # SystemExit too: it ends the WebSocket, not the worker
-            self._fail(problem)
-        else:
-            if self._state is _CONNECTING or self._state is _DENYING:
-                what = "without an answer" if self._state is _CONNECTING else "within its response"
-                self._fail(MisusedProtocol(f"the application ended {what} to a WebSocket"))
-            elif self._state is _OPEN:
-                self._close(NORMAL, "")
-        finally:
-            self._owner.ended(self)
 
     # prefork.worker.protocol.connection_exchange.Exchange
 
@@ -248,14 +228,14 @@ class AsgiWebsocket:
 
     def ready(self, now: float) -> bool:
         connection = self.connection
-        if self._arrived and connection.unsent is None and self._session and not self._paused:
+        if self.arrived and connection.unsent is None and self._session and not self._paused:
             return self._read(now)  # for the application, which waits: nothing stands against it
         if connection.unsent is not None:
             connection.flush()
-            self._sender.flush()
+            self.sender.flush()
             if connection.unsent is None or connection.broken:
-                self._sender.wake()
-        if self._ending and not self._sender.busy:
+                self.sender.wake()
+        if self._ending and not self.sender.busy:
             self._finish()
         elif self._session is None:
             connection.read_ahead()
@@ -289,7 +269,7 @@ class AsgiWebsocket:
             return
         action = clock.look(now, deaf=not self._may_read)
         if action is ClockAction.PING:
-            self._sender.control(session.ping(b""))
+            self.sender.control(session.ping(b""))
         elif action is ClockAction.CLOSE:
             self._close(clock.code, "")
         elif action is ClockAction.GIVE_UP:
@@ -310,7 +290,7 @@ class AsgiWebsocket:
         if self._state is _OPEN:
             self._close(clock.code, "")
         else:
-            self._owner.settle(self.connection)
+            self.owner.settle(self.connection)
 
     # The worker's side.
 
@@ -374,7 +354,7 @@ class AsgiWebsocket:
 
     def _deliver(self, message: str | bytes) -> None:
         """Gives a message to the first `receive` that waits, or puts it into the queue."""
-        arrived = self._arrived
+        arrived = self.arrived
         while arrived:
             waiter = arrived.pop(0)
             if not waiter.done():
@@ -386,7 +366,7 @@ class AsgiWebsocket:
     def _take_back(self, message: Message) -> None:
         """A message was given to a `receive` that was cancelled before it could return."""
         content: str | bytes = message["text"] if "text" in message else message["bytes"]
-        if self._arrived:
+        if self.arrived:
             self._deliver(content)
         else:
             self._queue.appendleft(content)
@@ -395,10 +375,10 @@ class AsgiWebsocket:
     def _wake_receivers(self) -> None:
         """The WebSocket is at its end: each `receive` that waits returns that."""
         if self._disconnect is not None:
-            for waiter in self._arrived:
+            for waiter in self.arrived:
                 if not waiter.done():
                     waiter.set_result(self._disconnect)
-            self._arrived.clear()
+            self.arrived.clear()
 
     def _take_messages(self, session: WebSocketSession) -> None:
         """Takes what has come, as far as the queue has room."""
@@ -410,7 +390,7 @@ class AsgiWebsocket:
             self._deliver(message)
         if self._state is not _OVER:
             if session.replies:
-                self._sender.control(session.take_replies())
+                self.sender.control(session.take_replies())
             if session.state is _CLOSED:
                 self._closed_by_client(session)
             elif not reader.whole or self._counted or self._queued >= _COUNTED:
@@ -434,12 +414,12 @@ class AsgiWebsocket:
                     code=violation.code,
                     reason=violation.reason,
                 )
-        if self._sender.halfway:
+        if self.sender.halfway:
             # The client gets the message that is sent by half, and the close frame behind it.
             self._state, self._ending = _CLOSING, True
             assert self._clock is not None
             self._clock.closing(monotonic())
-            self._owner.settle(self.connection)
+            self.owner.settle(self.connection)
         else:
             self._finish()
 
@@ -467,8 +447,8 @@ class AsgiWebsocket:
 
     # The application's side.
 
-    async def receive(self) -> Message:
-        """The `receive` of ASGI."""
+    def take(self) -> Message | None:
+        """The next message to `receive`; None if the application has to wait for it."""
         if not self._connected:
             self._connected = True
             return {"type": "websocket.connect"}
@@ -480,48 +460,76 @@ class AsgiWebsocket:
             self._queued -= len(message) + _OVERHEAD
             if self._paused and self._may_read:
                 self._paused = False
-                self._owner.settle(self.connection)
+                self.owner.settle(self.connection)
             return _received(message)
-        if self._disconnect is not None:
-            return self._disconnect
-        waiter: asyncio.Future[Message] = self._owner.loop.create_future()
-        self._arrived.append(waiter)
-        try:
-            return await waiter
-        except BaseException:
-            if waiter in self._arrived:
-                self._arrived.remove(waiter)
-            elif not waiter.cancelled() and waiter.result() is not self._disconnect:
-                self._take_back(waiter.result())
-            raise
+        return self._disconnect
 
-    async def send(self, message: Message) -> None:
-        """The `send` of ASGI.  Raises ClientDisconnectedError at the end of the WebSocket, and
-        MisusedProtocol, TypeError or ValueError for a message that may not be sent."""
-        kind = kind_of(message)
-        state = self._state
-        if kind == "websocket.send" and state is _OPEN:
-            sender = self._sender
-            if sender.halfway or sender.waiting:
-                await self._turn_to_send()
-            rest = sender.message(*self._frame_of(message))
-            if rest is not None:
-                await self._send_rest(rest)
-        elif self._disconnect is not None or state is _OVER:
+    def not_received(self, waiter: "asyncio.Future[Message]") -> None:
+        """A `receive` that waits was cancelled."""
+        if waiter in self.arrived:
+            self.arrived.remove(waiter)
+        elif not waiter.cancelled() and waiter.result() is not self._disconnect:
+            self._take_back(waiter.result())
+
+    def accept(self, message: Message) -> Sent:
+        """Sends a message if the WebSocket is open and nothing stands against it.  Raises as `send`
+        does."""
+        sender = self.sender
+        if self._state is not _OPEN or sender.halfway or sender.waiting:
+            return _NOT
+        return self.put(message) if kind_of(message) == "websocket.send" else _NOT
+
+    def put(self, message: Message) -> Sent:
+        """Sends a message, whose turn it has to be: the WebSocket is open."""
+        connection, sender = self.connection, self.sender
+        text = message.get("text")
+        session = self._session
+        assert session is not None
+        if text is not None:
+            if type(text) is not str:
+                text = field(message, "text", str)
+            try:
+                frame = session.text(text)
+            except UnicodeEncodeError as problem:
+                raise wrong_value(message, f"text: {problem}") from None
+            sender.message(frame)
+        else:
+            binary = message.get("bytes")
+            if binary is None:
+                raise MisusedProtocol("websocket.send has neither text nor bytes")
+            if type(binary) is not bytes:
+                binary = as_bytes(message, "bytes")
+            sender.message(session.binary(binary), b"" if session.compresses else binary)
+        if connection.broken or sender.rest:
+            return _PARTLY
+        if connection.unsent is not None:
+            self.owner.settle(connection)  # it is to be sent from the epoll
+        elif sender.others_turn:
+            return _PARTLY
+        return _DONE
+
+    def must_be_open(self) -> None:
+        """Raises ClientDisconnectedError if it is closed, or about to be."""
+        if self._state is not _OPEN:
+            raise ClientDisconnectedError("the WebSocket is closed")
+
+    def message_over(self, *, failed: bool = False) -> None:
+        """No `send` waits for the client any more with a message that is sent by half."""
+        if failed:
+            if self.connection.broken:
+                self._lost()
+        elif self._ending and not self.sender.busy:
+            self._finish()
+
+    def answer(self, message: Message) -> None:
+        """Any other message than those of which `send` may have to wait.  Raises as `send`."""
+        kind, state = message["type"], self._state
+        if self._disconnect is not None or state is _OVER:
             if kind == "websocket.close" and state is not _CONNECTING:
                 return  # both sides close at a time
             raise ClientDisconnectedError("the WebSocket is closed")
-        elif kind == "websocket.accept" and state is _CONNECTING:
+        if kind == "websocket.accept" and state is _CONNECTING:
             self._accept(message)
-        elif kind == "websocket.close" and state is _OPEN:
-            code, reason = field(message, "code", int), field(message, "reason", str) or ""
-            code = NORMAL if code is None else code
-            if not is_sendable(code):
-                problem = f"code must be 1000 to 1014 or 3000 to 4999, not {code}"
-                raise wrong_value(message, problem)
-            while self._sender.halfway:
-                await self._sender.wait()
-            self._close(code, reason)
         elif kind == "websocket.close" and state is _CONNECTING:
             self.status = 403
             self._answer(403, "the application refuses the WebSocket")
@@ -531,10 +539,51 @@ class AsgiWebsocket:
             self._response = AsgiResponse(self.request)
             self._response.start(message)
             self._state = _DENYING
-        elif kind == "websocket.http.response.body" and state is _DENYING:
-            await self._send_body(message)
         else:
             raise MisusedProtocol(f"{kind} was sent to a WebSocket that is {state.value}")
+
+    def close(self, message: Message) -> bool:
+        """`websocket.close` of an open WebSocket; False if a message is sent by half: then it has
+        to wait."""
+        code, reason = field(message, "code", int), field(message, "reason", str) or ""
+        code = NORMAL if code is None else code
+        if not is_sendable(code):
+            raise wrong_value(message, f"code must be 1000 to 1014 or 3000 to 4999, not {code}")
+        if self.sender.halfway:
+            return False
+        self._close(code, reason)
+        return True
+
+    @property
+    def open(self) -> bool:
+        """Messages may be sent."""
+        return self._state is _OPEN
+
+    @property
+    def denying(self) -> bool:
+        """The application answers with a response of HTTP."""
+        return self._state is _DENYING
+
+    def denial(self, message: Message) -> bytes:
+        """The bytes of a piece of the response that denies the WebSocket."""
+        response = self._response
+        assert response is not None
+        more = bool(field(message, "more_body", bool, int))
+        data = response.body(as_bytes(message), more=more, closing=True)
+        if response.head is not None:
+            self.status = response.head.code
+        return data
+
+    def denial_sent(self) -> None:
+        """The client has them, or there is room for what it has not taken."""
+        response, connection = self._response, self.connection
+        assert response is not None
+        self.sender.sent = response.sent
+        if response.complete:
+            self._disconnect = _disconnect(ABNORMAL, "")
+            self._finish()
+        elif connection.unsent is not None:
+            self.owner.settle(connection)
 
     def _accept(self, message: Message) -> None:
         connection, rules = self.connection, self._rules
@@ -556,8 +605,8 @@ class AsgiWebsocket:
         pings = PingRules(rules.ping_interval, rules.ping_timeout)
         self._clock = WebsocketClock(pings, age, now)
         early = connection.upgrade()
-        self._owner.upgraded(self)
-        self._sender.control(self.request.marked(response))
+        self.owner.upgraded(self)
+        self.sender.control(self.request.marked(response))
         if early:
             first = session.next(early)
             if first is not None:
@@ -566,64 +615,7 @@ class AsgiWebsocket:
         if connection.broken:
             self._lost()
         else:
-            self._owner.settle(connection)
-
-    async def _turn_to_send(self) -> None:
-        """Of several tasks that send, the first one goes on first."""
-        while self._sender.busy:
-            await self._sender.wait()
-            if self._state is not _OPEN:
-                raise ClientDisconnectedError("the WebSocket is closed")
-
-    def _frame_of(self, message: Message) -> tuple[bytes, bytes]:
-        """The frame of a message, and the bytes of the application's with which it ends."""
-        session = self._session
-        assert session is not None
-        text = message.get("text")
-        if text is not None:
-            if type(text) is not str:
-                text = field(message, "text", str)
-            try:
-                return session.text(text), b""
-            except UnicodeEncodeError as problem:
-                raise wrong_value(message, f"text: {problem}") from None
-        binary = message.get("bytes")
-        if binary is None:
-            raise MisusedProtocol("websocket.send has neither text nor bytes")
-        if type(binary) is not bytes:
-            binary = as_bytes(message, "bytes")
-        return session.binary(binary), b"" if session.compresses else binary
-
-    async def _send_rest(self, rest: Awaitable[None]) -> None:
-        """The client does not take all of a message at once, or it has left."""
-        try:
-            await rest
-        except BaseException:
-            if self.connection.broken:
-                self._lost()
-            raise
-        if self._ending and not self._sender.busy:
-            self._finish()
-
-    async def _send_body(self, message: Message) -> None:
-        """A piece of the response that denies the WebSocket."""
-        response, connection = self._response, self.connection
-        assert response is not None
-        more = bool(field(message, "more_body", bool, int))
-        data = response.body(as_bytes(message), more=more, closing=True)
-        if response.head is not None:
-            self.status = response.head.code
-        try:
-            await self._sender.response(data)
-        except ClientDisconnectedError:
-            self._lost()
-            raise
-        self._sender.sent = response.sent
-        if response.complete:
-            self._disconnect = _disconnect(ABNORMAL, "")
-            self._finish()
-        elif connection.unsent is not None:
-            self._owner.settle(connection)
+            self.owner.settle(connection)
 
     # The end.
 
@@ -637,21 +629,21 @@ class AsgiWebsocket:
         self._state = _CLOSING
         if self._disconnect is None:
             self._disconnect = _disconnect(code, reason)
-        self._sender.control(session.begin_close(code, reason))
+        self.sender.control(session.begin_close(code, reason))
         if self.connection.broken:
             self._lost()
             return
         self._clock.closing(monotonic())
         self._paused = False
         self._wake_receivers()
-        self._sender.wake()
-        self._owner.settle(self.connection)
+        self.sender.wake()
+        self.owner.settle(self.connection)
 
     def _answer(self, status: int, reason: str) -> None:
         """The server answers the handshake for the application."""
         request = self.request
         answer = error(status, reason, method=request.method)
-        self._sender.sent = body_size(answer)
+        self.sender.sent = body_size(answer)
         self.connection.send(request.marked(answer))
 
     def _finish(self) -> None:
@@ -660,25 +652,33 @@ class AsgiWebsocket:
             return
         self._state = _OVER
         connection = self.connection
-        self._sender.over = True
-        if self._sender.busy:
+        self.sender.over = True
+        if self.sender.busy:
             connection.broken = True  # the client has half a frame
         connection.budget.give_back(self._counted)
         self._counted = 0
-        self._owner.closed(self)
+        self.owner.closed(self)
         connection.end_exchange(self.request, self.sent, last=True)
         self._wake_receivers()
-        self._sender.wake()
-        self._owner.settle(connection)
+        self.sender.wake()
+        self.owner.settle(connection)
 
-    def _fail(self, problem: BaseException) -> None:
+    def returned(self) -> None:
+        """The application has returned."""
+        if self._state is _CONNECTING or self._state is _DENYING:
+            what = "without an answer" if self._state is _CONNECTING else "within its response"
+            self.fail(MisusedProtocol(f"the application ended {what} to a WebSocket"))
+        elif self._state is _OPEN:
+            self._close(NORMAL, "")
+
+    def fail(self, problem: BaseException) -> None:
         """The application has raised an exception, in whatever state the WebSocket is."""
         connection, request = self.connection, self.request
         left = self._disconnect is not None or connection.broken
         if not (left and came_of_the_client(problem)) and not (
             (self.expired or self.cancelled or left) and isinstance(problem, asyncio.CancelledError)
         ):
-            self._owner.failed(request, problem)
+            self.owner.failed(request, problem)
         BaseException.with_traceback(problem, None)  # whatever its class makes of it
         if self._state is _CONNECTING or (self._state is _DENYING and not self.sent):
             if not connection.broken:

@@ -1,0 +1,142 @@
+"""The coroutines of a WebSocket: its task, and the `receive` and `send` of its application.
+
+They do what waits, and are those of Python in each build.  All else is done by the WebSocket
+(prefork.worker.service.asgi_websocket).
+"""
+
+import asyncio
+from types import MethodType
+
+from prefork.apps.asgi_response import Message, kind_of
+from prefork.http.asgi_scope import Scope
+from prefork.worker.service.asgi_call import (
+    UNSENT,
+    AsgiApplication,
+    ClientDisconnectedError,
+    Sent,
+)
+from prefork.worker.service.asgi_websocket import AsgiWebsocket
+
+_DONE, _PARTLY = Sent.DONE, Sent.PARTLY
+
+
+async def run(websocket: AsgiWebsocket, application: AsgiApplication, scope: Scope) -> None:
+    """The task: calls the application, and sees to it that the client gets an answer."""
+    try:
+        await application(scope, MethodType(receive, websocket), MethodType(send, websocket))
+    except BaseException as problem:  # SystemExit too: it ends the WebSocket, not the worker
+        websocket.fail(problem)
+    else:
+        websocket.returned()
+    finally:
+        websocket.owner.ended(websocket)
+
+
+async def receive(websocket: AsgiWebsocket) -> Message:
+    """The `receive` of ASGI."""
+    message = websocket.take()
+    if message is not None:
+        return message
+    waiter: asyncio.Future[Message] = websocket.owner.loop.create_future()
+    websocket.arrived.append(waiter)
+    try:
+        return await waiter
+    except BaseException:
+        websocket.not_received(waiter)
+        raise
+
+
+async def send(websocket: AsgiWebsocket, message: Message) -> None:
+    """The `send` of ASGI.  Raises ClientDisconnectedError at the end of the WebSocket, and
+    MisusedProtocol, TypeError or ValueError for a message that may not be sent."""
+    sent = websocket.accept(message)
+    if sent is _DONE:
+        return
+    if sent is _PARTLY:
+        await _complete(websocket)
+    else:
+        await _send(websocket, message)
+
+
+async def _send(websocket: AsgiWebsocket, message: Message) -> None:
+    """The long way of a message."""
+    kind, sender = kind_of(message), websocket.sender
+    if kind == "websocket.send" and websocket.open:
+        while sender.busy:  # of several tasks that send, the first one goes on first
+            await _wait(websocket)
+            websocket.must_be_open()
+        if websocket.put(message) is _PARTLY:
+            await _complete(websocket)
+    elif kind == "websocket.close" and websocket.open:
+        while not websocket.close(message):
+            await _wait(websocket)
+    elif kind == "websocket.http.response.body" and websocket.denying:
+        await _deny(websocket, message)
+    else:
+        websocket.answer(message)
+
+
+async def _complete(websocket: AsgiWebsocket) -> None:
+    """Sends what is left of a message, when the client takes it; others may have their turn."""
+    connection, sender = websocket.connection, websocket.sender
+    try:
+        if sender.rest:
+            await _send_rest(websocket)
+        if connection.broken:
+            raise ClientDisconnectedError("the client has left")
+        if connection.unsent is not None:
+            websocket.owner.settle(connection)  # it is to be sent from the epoll
+        elif sender.others_turn:
+            await asyncio.sleep(0)
+    except BaseException:
+        websocket.message_over(failed=True)
+        raise
+    websocket.message_over()
+
+
+async def _send_rest(websocket: AsgiWebsocket) -> None:
+    """Sends what is left of a frame; nothing gets in between."""
+    connection, sender = websocket.connection, websocket.sender
+    try:
+        for part in sender.rest:
+            left = part
+            while len(left) and not sender.over:
+                left = left[connection.offer(left, UNSENT) :]
+                if len(left):
+                    await _wait(websocket)
+    except BaseException:
+        # Cancelled: the client has half a frame, and nothing that follows would make sense.
+        connection.broken = True
+        raise
+    finally:
+        sender.halfway = False
+        sender.rest = []
+    sender.flush()
+    sender.wake()
+
+
+async def _deny(websocket: AsgiWebsocket, message: Message) -> None:
+    """A piece of the response that denies the WebSocket."""
+    connection = websocket.connection
+    left = memoryview(websocket.denial(message))
+    while len(left):
+        left = left[connection.offer(left, UNSENT) :]
+        if len(left):
+            await _wait(websocket)
+        if connection.broken:
+            websocket.message_over(failed=True)
+            raise ClientDisconnectedError("the client has left")
+    websocket.denial_sent()
+
+
+async def _wait(websocket: AsgiWebsocket) -> None:
+    """Waits until the client has taken what waits for it, or the WebSocket is at its end."""
+    drained = websocket.sender.drained
+    waiter = websocket.owner.loop.create_future()
+    drained.append(waiter)
+    try:
+        websocket.owner.settle(websocket.connection)
+        await waiter
+    finally:
+        if waiter in drained:
+            drained.remove(waiter)
