@@ -142,6 +142,13 @@ def test_a_client_that_half_closes_gets_its_response(server: Server) -> None:
         assert read_all(sock).startswith(b"HTTP/1.1 200 ")
 
 
+def test_a_body_that_ends_early_is_no_failure_of_the_application(server: Server) -> None:
+    with server.connect() as sock:
+        sock.sendall(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nsome")
+        sock.shutdown(socket.SHUT_WR)
+        assert read_all(sock).startswith(b"HTTP/1.1 400 ")
+
+
 def test_a_body_that_stays_away_is_answered_408(start: Start) -> None:
     server = serve(start, "http.body_timeout=0.3")
     server.expected_errors.add("application failed")

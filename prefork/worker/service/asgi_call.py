@@ -467,9 +467,8 @@ class AsgiCall(AsgiResponse):
         """The application has raised an exception, in whatever state its response is."""
         connection, request = self.connection, self.request
         ours = self.expired or self.cancelled
-        if not (self._gave_up and came_of_the_client(problem)) and not (
-            ours and isinstance(problem, asyncio.CancelledError)
-        ):
+        gave_up = self._gave_up and came_of_the_client(problem)
+        if not gave_up and not (ours and isinstance(problem, asyncio.CancelledError)):
             self.owner.failed(request, problem)
         BaseException.with_traceback(problem, None)  # whatever its class makes of it
         if self.over:
@@ -478,6 +477,8 @@ class AsgiCall(AsgiResponse):
             status, reason = 500, "the application failed"
             if self.cancelled:
                 status, reason = 503, "the server stops"
+            elif gave_up and connection.left:  # with a half of it open (RFC 9112 section 8)
+                status, reason = 400, "the client is gone"
             self.status = status
             self._answer(status, reason)
         else:
