@@ -17,7 +17,6 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from prefork import linux, logs
-from prefork.compiled import native
 from prefork.http.head_rules import Reject
 from prefork.http.reader import Peer, RequestReader, State
 from prefork.http.request import Environ, Request
@@ -120,7 +119,6 @@ class Opening(Protocol):
         """The PROXY header is over, or there is none."""
 
 
-@native(allow_interpreted_subclasses=True)
 class HttpConnection(ResponseWriter):
     """One accepted HTTP connection."""
 

@@ -1,7 +1,7 @@
 """What the event loop of a worker needs of a service."""
 
-from collections.abc import Callable, Collection
-from typing import Protocol
+from collections.abc import Callable, Collection, Coroutine
+from typing import Any, Protocol
 
 from prefork.worker.schedule.service_interface import Service
 
@@ -38,10 +38,10 @@ class AsyncService(Service, Protocol):
     def expire_late(self, now: float) -> None:
         """Gives up the calls that take too long."""
 
-    async def shut_down(self) -> None:
+    def shut_down(self) -> Coroutine[Any, Any, object]:
         """The last call has ended: the application shuts down."""
 
-    async def quit(self) -> None:
+    def quit(self) -> Coroutine[Any, Any, None]:
         """The server stops at once: calls are cancelled, and the application shuts down."""
 
     @property

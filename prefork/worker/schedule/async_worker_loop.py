@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from math import inf
 from time import monotonic
+from typing import Final
 
 from prefork import logs
 from prefork.channel import Channel, InboxStuckReport, ReadyReport
@@ -32,27 +33,27 @@ from prefork.worker.schedule.worker_listener import AcceptedSocket, WorkerListen
 from prefork.worker.worker_failure import report_interrupt
 
 # Without the enum that signal.getsignal makes of its answer, or tries to.
-_getsignal: Callable[[int], object] = sys.modules["_signal"].getsignal
+_getsignal: Final[Callable[[int], object]] = sys.modules["_signal"].getsignal
 
-_EVENTS = 64
+_EVENTS: Final = 64
 """Events of one turn: the loop's own timers and callbacks come in between."""
 
-_TURN = 0.001
+_TURN: Final = 0.001
 """Seconds after which a turn ends; what is ready stays so."""
 
-_OFFER_AGAIN = 0.05
+_OFFER_AGAIN: Final = 0.05
 """Seconds until a worker that stops offers again the connections for which no sibling had room."""
 
-_RETRY_INBOX = 0.1
+_RETRY_INBOX: Final = 0.1
 """Seconds until the inbox is read again if there was no descriptor for what is in it."""
 
-_QUIT = 0.25
+_QUIT: Final = 0.25
 """Seconds after an order to quit in which a loop turns that is not blocked."""
 
-_EXITS = 5.0
+_EXITS: Final = 5.0
 """Seconds between two exits of the application that are logged, after the first ten."""
 
-_CHECK_DESCRIPTORS = 1.0
+_CHECK_DESCRIPTORS: Final = 1.0
 """Seconds between two checks for free descriptors while there were none."""
 
 

@@ -5,12 +5,12 @@ connection stays parked while the application has its request, with the events o
 it may get its next state at any moment of the loop, and not only when its socket is ready.
 """
 
-import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from random import random, shuffle
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 from time import monotonic
+from typing import Any, Final
 
 from prefork import logs
 from prefork.http.head_rules import Reject
@@ -33,33 +33,27 @@ from prefork.worker.service.refusals import Refusals
 from prefork.worker.service.task_stack import WorkingThreads, stack_of, stacks_of_tasks
 from prefork.worker.transport.client_limits import ClientLimits
 
-_CALL, _CLOSED = ConnectionState.CALL, ConnectionState.CLOSED
-_IDLE = ConnectionState.IDLE
-_UPGRADED = ConnectionState.UPGRADED
-_READY = EPOLLIN | EPOLLOUT
-_BEFORE_A_CALL = frozenset(
+_CALL: Final = ConnectionState.CALL
+_CLOSED: Final = ConnectionState.CLOSED
+_IDLE: Final = ConnectionState.IDLE
+_UPGRADED: Final = ConnectionState.UPGRADED
+_READY: Final = EPOLLIN | EPOLLOUT
+_BEFORE_A_CALL: Final = frozenset(
     {
         *(ConnectionState.NEW, ConnectionState.IDLE, ConnectionState.HEAD),
         ConnectionState.QUEUED,
     }
 )
-_LOST = EPOLLERR | EPOLLHUP
+_LOST: Final = EPOLLERR | EPOLLHUP
 
-LOOK = 1.0
+LOOK: Final = 1.0
 """Seconds between two looks at calls that may take too long."""
 
-_OFFER_AGAIN = 0.05
+_OFFER_AGAIN: Final = 0.05
 """Seconds until a worker that is full offers siblings again what waits for it."""
 
-_CANCEL = 0.9
+_CANCEL: Final = 0.9
 """The share of `graceful_timeout` after which calls are cancelled: the rest is the lifespan's."""
-
-_QUIT_CALLS = 0.2
-"""Seconds for calls that are cancelled when the server stops at once: the master kills a worker
-that is still there after 1 s (`prefork.master.pool.roster.EXIT_GRACE`)."""
-
-_QUIT_LIFESPAN = 0.5
-"""Seconds for the lifespan's shutdown then."""
 
 
 class AsgiService(HttpService):
@@ -83,7 +77,12 @@ class AsgiService(HttpService):
     ) -> None:
         """`record`: for what is no call of the application.  `max_concurrency`: 0 for no limit."""
         super().__init__(
-            *(caller, rules, None, handover, stats, profiles),
+            caller,
+            rules,
+            None,
+            handover,
+            stats,
+            profiles,
             admission=admission,
             refusals=refusals,
             request_timeout=request_timeout,
@@ -445,11 +444,11 @@ class AsgiService(HttpService):
             # They go on while their clients take something (`drain_timeout`).
             self.caller.loop.call_later(LOOK, self._cancel_calls)
 
-    async def shut_down(self) -> None:
+    def shut_down(self) -> Coroutine[Any, Any, object]:
         """The last call has ended: the application shuts down."""
-        await self._lifespan.shut_down()
+        return self._lifespan.shut_down()
 
-    async def quit(self) -> None:
+    def quit(self) -> Coroutine[Any, Any, None]:
         """The server stops at once: calls are cancelled, and the application shuts down."""
         now = monotonic()
         for connection in list(self._open):
@@ -458,10 +457,7 @@ class AsgiService(HttpService):
         calls = list(self.calls)
         for call in calls:
             call.cancel()
-        if tasks := [call.task for call in calls if call.task is not None]:
-            await asyncio.wait(tasks, timeout=_QUIT_CALLS)
-        if not await self._lifespan.shut_down(_QUIT_LIFESPAN):
-            logs.event("warning", "lifespan cut off", elapsed=_QUIT_LIFESPAN)
+        return self._lifespan.quit([call.task for call in calls if call.task is not None])
 
     def _body_refused(self, problem: Reject) -> None:
         self._refusals.note_of_call(problem.status, problem.reason)

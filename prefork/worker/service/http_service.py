@@ -12,7 +12,6 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol
 
-from prefork.compiled import native
 from prefork.http.head_rules import Reject
 from prefork.http.reader import Peer
 from prefork.http.request import Request
@@ -70,7 +69,6 @@ class RequestCaller(Protocol):
         """Writes the lines that were kept for a batch."""
 
 
-@native(allow_interpreted_subclasses=True)
 class HttpService:
     """All HTTP connections of one worker."""
 

@@ -7,7 +7,7 @@ boot.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Literal
 
 from prefork import logs
@@ -17,6 +17,14 @@ from prefork.apps.asgi_response import Message, MisusedProtocol, kind_of
 _SPEC_VERSION = "2.0"
 
 _Application = Callable[[dict[str, Any], Any, Any], Awaitable[object]]
+
+
+_QUIT_CALLS = 0.2
+"""Seconds for calls that are cancelled when the server stops at once: the master kills a worker
+that is still there after 1 s (`prefork.master.pool.roster.EXIT_GRACE`)."""
+
+_QUIT_LIFESPAN = 0.5
+"""Seconds for the shutdown then."""
 
 
 class Lifespan:
@@ -64,6 +72,14 @@ class Lifespan:
         self._shutting_down.set_result(None)
         await asyncio.wait([self._ended], timeout=seconds)
         return self._ended.done()
+
+    async def quit(self, calls: "Sequence[asyncio.Task[None]]") -> None:
+        """The server stops at once: gives calls that were cancelled, and then the application, a
+        moment to end."""
+        if calls:
+            await asyncio.wait(calls, timeout=_QUIT_CALLS)
+        if not await self.shut_down(_QUIT_LIFESPAN):
+            logs.event("warning", "lifespan cut off", elapsed=_QUIT_LIFESPAN)
 
     async def _run(self, state: dict[str, Any]) -> None:
         scope = {

@@ -11,7 +11,6 @@ from time import monotonic
 from typing import Final
 
 from prefork import logs
-from prefork.compiled import native
 from prefork.http.response_sink import ResponseSink
 from prefork.scoreboard import ThreadRecord
 from prefork.worker.transport.client_limits import ClientLimits
@@ -39,7 +38,6 @@ _broken_off = logs.RateLimit(5.0)
 _too_slow = logs.RateLimit(5.0)
 
 
-@native(allow_interpreted_subclasses=True)
 class ResponseWriter(ResponseSink):
     """The socket of one client, and the bytes that are to be sent on it."""
 
