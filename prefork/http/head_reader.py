@@ -35,7 +35,7 @@ _METHOD: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++").fullmatch
 _REQUEST_LINE: Final = re.compile(rb"([^ ]++) ++([^ ]++) ++([^ ]++)").fullmatch
 _SIMPLE_REQUEST: Final = re.compile(rb"[^ ]++ ++/[^ ]*+").fullmatch  # HTTP/0.9
 _OTHER_VERSION: Final = re.compile(rb"HTTP/[0-9]\.[0-9]|(?:RTSP|ICE)/.*+").fullmatch
-_NOT_VCHAR: Final = re.compile(rb"[^\x20-\x7e]").search
+_CONTROL: Final = re.compile(rb"[\x00-\x1f\x7f]").search
 
 # Lists that a client sends on several lines are joined by a comma (RFC 9110 section 5.3); these
 # are no lists.
@@ -74,7 +74,7 @@ class RequestLine(NamedTuple):
 
 def read_request_line(line: bytes) -> RequestLine:
     """Raises Reject(400), Reject(501) for CONNECT, and Reject(505) for another version."""
-    if _NOT_VCHAR(line):
+    if _CONTROL(line):
         raise Reject(400, "the request line holds a byte that is not allowed in it")
     words = _REQUEST_LINE(line)
     if words is None:
@@ -84,7 +84,7 @@ def read_request_line(line: bytes) -> RequestLine:
     method, target, version = words.groups()
     if _METHOD(method) is None:
         raise Reject(400, "the method is not a token")
-    protocol = version.decode()
+    protocol = version.decode("latin-1")
     if _LATER(version):
         protocol = "HTTP/1.1"
     elif protocol not in _PROTOCOLS:
@@ -95,7 +95,8 @@ def read_request_line(line: bytes) -> RequestLine:
         raise Reject(501, "CONNECT is for proxies")
     path, query, host = split_target(target, method)
     return RequestLine(
-        *(method.decode(), protocol, path, query, target.decode(), host), method + b" " + target
+        *(method.decode(), protocol, path, query, target.decode("latin-1"), host),
+        method + b" " + target,
     )
 
 
@@ -322,7 +323,7 @@ class HeadScan:
         at = self._at
         if self._section < 0:
             room = limits.request_line or maxsize
-            if _NOT_VCHAR(data, self._scanned, min(end, at + room)):
+            if _CONTROL(data, self._scanned, min(end, at + room)):
                 raise Reject(400, "the request line holds a byte that is not allowed in it")
             if end - at > room:
                 raise Reject(414, f"request line is longer than {quantity(room, 'byte')}")

@@ -245,6 +245,7 @@ def test_headers_as_the_application_sees_them(server: Server) -> None:
         ("/%65nviron?%20", "/environ", "%20", "test"),
         ("http://other:81/environ?q", "/environ", "q", "other:81"),
         ("HTTP://other/environ", "/environ", "", "other"),
+        ("/environ?caf\xe9", "/environ", "caf\xe9", "test"),
     ],
 )
 def test_targets(server: Server, target: str, path: str, query: str, host: str) -> None:
