@@ -477,7 +477,11 @@ class AsgiWebsocket:
         sender = self.sender
         if self._state is not _OPEN or sender.halfway or sender.waiting:
             return _NOT
-        return self.put(message) if kind_of(message) == "websocket.send" else _NOT
+        try:
+            kind = message["type"]
+        except (KeyError, TypeError):
+            return _NOT
+        return self.put(message) if kind == "websocket.send" else _NOT
 
     def put(self, message: Message) -> Sent:
         """Sends a message, whose turn it has to be: the WebSocket is open."""
@@ -523,7 +527,7 @@ class AsgiWebsocket:
 
     def answer(self, message: Message) -> None:
         """Any other message than those of which `send` may have to wait.  Raises as `send`."""
-        kind, state = message["type"], self._state
+        kind, state = kind_of(message), self._state
         if self._disconnect is not None or state is _OVER:
             if kind == "websocket.close" and state is not _CONNECTING:
                 return  # both sides close at a time
