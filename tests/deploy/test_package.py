@@ -8,6 +8,7 @@ import tarfile
 import tempfile
 import venv
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +59,21 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="module")
-def installed(built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def open_place() -> Iterator[Path]:
+    """A directory that others may enter.  Each start of pytest closes those of pytest to them."""
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        place.chmod(0o755)
+        yield place
+
+
+@pytest.fixture(scope="module")
+def installed(built: tuple[Path, Path], open_place: Path) -> Path:
     """The programs of an environment with the wheel in it.
 
     What it depends on is taken from ours: a test is to run without a package index.
     """
-    place = tmp_path_factory.mktemp("env")
+    place = open_place / "env"
     venv.create(place, with_pip=False, symlinks=True)
     run(
         *(sys.executable, "-m", "pip", "--python", place / "bin" / "python", "install"),
@@ -128,23 +138,18 @@ def test_it_runs_in_an_empty_environment(installed: Path, tmp_path: Path) -> Non
 
 
 def test_an_ordinary_user_gets_manual_configuration_and_a_server(
-    installed: Path, tmp_path: Path
+    installed: Path, open_place: Path
 ) -> None:
     """As nobody if we are root, with a HOME that cannot be written."""
-    home = tmp_path / "home"
+    home = open_place / "home"
     home.mkdir(mode=0o555)
-    work = tmp_path / "work"
+    work = open_place / "work"
     work.mkdir()
     environ = {"PATH": f"{installed}:/usr/bin:/bin", "HOME": str(home), "LC_ALL": "C.UTF-8"}
     wrapper: tuple[str, ...] = ()
     if os.geteuid() == 0:
         wrapper = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
         os.chown(work, 65534, 65534)
-        # pytest's directories, and the environment below them, are for us only.
-        for place in (installed, tmp_path):
-            for directory in (place, *place.parents):
-                if directory.owner() == "root" and str(directory).startswith(tempfile.gettempdir()):
-                    directory.chmod(directory.stat().st_mode | 0o055)
         started = subprocess.run([*wrapper, installed / "python", "-V"], capture_output=True)
         if started.returncode:
             pytest.skip("does not apply: this Python is in a directory of root's own")

@@ -312,7 +312,7 @@ def test_the_thread_of_a_late_call_is_logged(start: Start, tmp_path: Path, app: 
         raw.send(get(f"/thread?path={file}"))
         assert raw.answer().status == 504
         file.unlink()
-    stacks = server.wait("request timed out")["traceback"]
+    stacks = server.wait("request timed out", request=f"GET /thread?path={file}")["traceback"]
     # It may be seen between two of its sleeps.
     assert re.search(r'/tests/apps/\w+\.py", line \d+, in wait\b', stacks)
     assert stacks.count("Thread ") == 1  # and none that waits for work
