@@ -266,6 +266,11 @@ class Gate:
             self._fd = -1
 
 
+_OTHERS = 32
+"""Connections of other workers that are open meanwhile: one may win again and again, and there are
+tests with few descriptors."""
+
+
 class Kept:
     """Kept connections, each known by the worker that holds it."""
 
@@ -278,6 +283,8 @@ class Kept:
             pid = int(connection.ask("/pid").body)
             holder = holder or pid
             (self.mine if pid == holder else self._others).append(connection)
+            if len(self._others) > _OTHERS:
+                self._others.pop(0).close()
         assert holder is not None
         self.holder: int = holder
 
