@@ -1,4 +1,4 @@
-"""The compiled build beside pure Python, of the same checkout: what people send, hello, Flask.
+"""The compiled build beside pure Python, of the same checkout: what people send, hello and ASGI.
 
 It is built first (setup.py), which takes minutes, a C compiler and the headers of Python.
 """
@@ -11,7 +11,7 @@ import sys
 from bench import peers
 from bench.closed_loop import Ask, Row, compare, loop_section
 from bench.figures import Section
-from bench.parts import frameworks
+from bench.parts import asgi, frameworks
 from bench.parts.traffic import APP, ONE, rows
 from bench.servers import BUILD, ROOT, BenchError, Server
 
@@ -60,6 +60,16 @@ def servers(app: str, probe: str = "/") -> list[Server]:
     ]
 
 
+def asgi_servers() -> list[Server]:
+    app = "bench.asgi_apps:raw"
+    return [
+        prefork(PURE, "1", app, "/"),
+        prefork(COMPILED, "", app, "/"),
+        Server("uvicorn", peers.uvicorn_asgi("raw")),
+        Server("granian", peers.granian_asgi("raw")),
+    ]
+
+
 def hello(key: str, title: str, ask: Ask) -> Row:
     return Row(loop_section(f"compiled-{key}", f"{title}, both builds", "One worker."), ask)
 
@@ -77,4 +87,6 @@ def measure(quick: bool) -> list[Section]:
     compare(servers(APP), kept, rounds, seconds)
     app = frameworks.APPS["flask"][1]
     compare(servers(app, frameworks.PATH), [flask], rounds, seconds)
-    return [row.section for row in (*kept, flask)]
+    bare = [hello(f"asgi-{key}", f"ASGI, {text}", ask) for key, (text, ask) in asgi.WAYS.items()]
+    compare(asgi_servers(), bare, rounds, seconds)
+    return [row.section for row in (*kept, flask, *bare)]
