@@ -533,7 +533,7 @@ class AsgiWebsocket:
                 return  # both sides close at a time
             raise ClientDisconnectedError("the WebSocket is closed")
         if kind == "websocket.accept" and state is _CONNECTING:
-            self._accept(message)
+            self._open(message)
         elif kind == "websocket.close" and state is _CONNECTING:
             self.status = 403
             self._answer(403, "the application refuses the WebSocket")
@@ -589,7 +589,7 @@ class AsgiWebsocket:
         elif connection.unsent is not None:
             self.owner.settle(connection)
 
-    def _accept(self, message: Message) -> None:
+    def _open(self, message: Message) -> None:
         connection, rules = self.connection, self._rules
         offers = self._handshake.extensions
         deflate = accept_offer(offers) if offers and rules.compression else None

@@ -58,7 +58,8 @@ class WebsocketSender:
         if taken != len(data):
             self.halfway = True
             head = len(data) - len(payload)
-            behind = memoryview(payload)[max(taken - head, 0) :]
+            taken_of_payload = max(taken - head, 0)
+            behind = memoryview(payload)[taken_of_payload:]
             self.rest = [memoryview(data[:head])[taken:], behind]
 
     def control(self, data: bytes) -> None:
@@ -71,7 +72,8 @@ class WebsocketSender:
         """Sends the control frames that wait, as far as there is room."""
         if self.waiting and not self.halfway:
             # What does not fit waits for the next time: meanwhile, nothing more is read.
-            self.waiting = self.waiting[self._connection.offer(self.waiting, 2 * UNSENT) :]
+            taken = self._connection.offer(self.waiting, 2 * UNSENT)
+            self.waiting = self.waiting[taken:]
 
     def wake(self) -> None:
         """Wakes all tasks that wait."""
