@@ -22,7 +22,7 @@ class Poller:
     def fileno(self) -> int:
         return self.fd
 
-    def poll(self, most: int) -> list[tuple[int, int]]:
+    def ready(self, most: int) -> list[tuple[int, int]]:
         return []
 
 

@@ -184,7 +184,7 @@ class AsyncWorkerLoop:
         service, record = self._service, self._record
         began = now = monotonic()
         try:
-            for fd, events in self._poller.poll(_EVENTS):
+            for fd, events in self._poller.ready(_EVENTS):
                 now = service.serve_ready(fd, events, record, now)
                 if now - began > _TURN:
                     break

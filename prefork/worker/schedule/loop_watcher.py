@@ -79,7 +79,7 @@ class LoopWatcher(WaitingThread):
         service, handover, received = self._service, self._handover, self._pending.received
         if not handover.has_idle_receiver:
             return False
-        ready = service.poller.poll(_EVENTS)
+        ready = service.poller.ready(_EVENTS)
         moved = [fd for fd, _ in ready if service.hand_over(fd)]
         while handover.inbox is not None and (one := handover.receive()) is not None:
             received.append(one)

@@ -48,8 +48,8 @@ class EventPoller(Protocol):
     def wait(self, now: float, limit: float | None = None) -> list[tuple[int, int]]:
         """See `ConnectionPoller.wait`."""
 
-    def poll(self, most: int) -> list[tuple[int, int]]:
-        """See `ConnectionPoller.poll`."""
+    def ready(self, most: int) -> list[tuple[int, int]]:
+        """See `ConnectionPoller.ready`."""
 
 
 P = TypeVar("P", bound=PolledConnection)
@@ -137,7 +137,7 @@ class ConnectionPoller(Generic[P]):
         if connection.wheel_time != inf:
             self._wheel.remove(connection)
 
-    def poll(self, most: int) -> list[tuple[int, int]]:
+    def ready(self, most: int) -> list[tuple[int, int]]:
         """(descriptor, events) of what is ready now, `most` of them."""
         return self._epoll.poll(0, most)
 

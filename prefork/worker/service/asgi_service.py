@@ -155,7 +155,7 @@ class AsgiService(HttpService):
             return
         self._parked.update(late)
         # The loop may have been blocked: what has come meanwhile is read before a client is late.
-        for fd, events in self.poller.poll(len(self._open)):
+        for fd, events in self.poller.ready(len(self._open)):
             if fd in late and self._parked.get(fd) is late[fd]:
                 self.serve_ready(fd, events, record, now)
         for fd, connection in late.items():
