@@ -105,7 +105,9 @@ def extensions() -> "list[Extension]":
     from mypyc.build import mypycify
 
     place = Path("build/native")
-    shutil.rmtree(place, ignore_errors=True)
+    # Of an earlier build: setuptools would install modules that are no more.
+    for stale in (place, *Path("build").glob("lib*")):
+        shutil.rmtree(stale, ignore_errors=True)
     shutil.copytree("prefork", place / "prefork", ignore=shutil.ignore_patterns("__pycache__"))
     for name in MODULES:
         copy = place / "prefork" / name
