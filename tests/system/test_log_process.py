@@ -23,7 +23,7 @@ PROCESS = ("--set", "log.writer=process")
 
 
 def log_process(server: Server) -> psutil.Process:
-    [found] = server.children("logs")
+    [found] = until(lambda: server.children("logs"), "it has its title")
     return found
 
 

@@ -58,7 +58,7 @@ def test_workers_drop_to_the_user_before_the_import(
     assert answer == {"imported": expected, "now": expected}
     master = psutil.Process(server.pid)
     assert master.uids().real == 0
-    [log_process] = server.children("logs")
+    [log_process] = until(lambda: server.children("logs"), "it has its title")
     others = [child.uids() for child in master.children(recursive=True) if child != log_process]
     assert log_process.uids().real == 0  # it has the files, and runs no code of the application
     assert len(others) == (3 if preload == "true" else 2)
