@@ -438,8 +438,10 @@ class AsgiCall(AsgiResponse):
 
     # The end.
 
-    def left_open(self) -> None:
-        """The application has returned, and its response is not complete."""
+    def returned(self) -> None:
+        """The application has returned."""
+        if self.over:
+            return
         what = "without a response" if not self._started else "before its response did"
         # To end is one answer to the end of the client.
         told = self._gave_up and (self.listened or self.connection.broken)

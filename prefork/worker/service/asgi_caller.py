@@ -17,14 +17,14 @@ from prefork.scoreboard import CallRecords, ThreadRecord, WorkerStatsWriter
 from prefork.websocket.opening_handshake import asks_for_websocket, read_handshake
 from prefork.worker.protocol.asgi_connection import AsgiConnection
 from prefork.worker.protocol.http_connection import HttpConnection
+from prefork.worker.service import asgi_messages, websocket_messages
 from prefork.worker.service.application_caller import AccessLogWriter, ApplicationCaller
 from prefork.worker.service.asgi_call import AsgiApplication, AsgiCall
-from prefork.worker.service.asgi_messages import run
+from prefork.worker.service.asgi_task import run
 from prefork.worker.service.asgi_websocket import AsgiWebsocket
 from prefork.worker.service.eager_task import task_starter
 from prefork.worker.service.forked_child import exit_child
 from prefork.worker.service.refused_upgrade import refuse_upgrade
-from prefork.worker.service.websocket_messages import run as run_websocket
 from prefork.worker.service.wsgi_caller import WsgiCaller
 
 
@@ -105,7 +105,9 @@ class AsgiCaller(ApplicationCaller):
         self.under_way += 1
         connection.exchange = call
         scope = http_scope(request, unix, self.state)
-        call.task = self._start_task(run(call, self._application, scope))
+        call.task = self._start_task(
+            run(call, self._application, scope, asgi_messages.receive, asgi_messages.send)
+        )
         return None
 
     def _open_websocket(
@@ -125,7 +127,8 @@ class AsgiCaller(ApplicationCaller):
         connection.exchange = websocket
         unix = self._socket_paths.get(connection.listener or 0)
         scope = websocket_scope(request, handshake.subprotocols, unix, self.state)
-        websocket.task = self._start_task(run_websocket(websocket, self._application, scope))
+        receive, send = websocket_messages.receive, websocket_messages.send
+        websocket.task = self._start_task(run(websocket, self._application, scope, receive, send))
         return None
 
     # prefork.worker.service.asgi_call.CallOwner

@@ -1,4 +1,4 @@
-"""The coroutines of a call: its task, and the `receive` and `send` of its application.
+"""The coroutines of a call: the `receive` and `send` of its application.
 
 They do what waits, and are those of Python in each build.  All else is done by the call
 (prefork.worker.service.asgi_call).
@@ -6,7 +6,6 @@ They do what waits, and are those of Python in each build.  All else is done by 
 
 import asyncio
 import stat
-from types import MethodType
 from typing import Any, NoReturn
 
 from prefork.apps.asgi_response import (
@@ -19,15 +18,14 @@ from prefork.apps.asgi_response import (
     wrong_field,
     wrong_value,
 )
-from prefork.http.asgi_scope import Scope
 from prefork.unpatched import os
 from prefork.worker.service.asgi_call import (
     UNSENT,
-    AsgiApplication,
     AsgiCall,
     ClientDisconnectedError,
     Sent,
 )
+from prefork.worker.service.asgi_task import wait_for_event
 
 _DONE, _PARTLY = Sent.DONE, Sent.PARTLY
 
@@ -36,19 +34,6 @@ _PIECE = 64 * 1024
 _TURNS_OF_LISTENER = 10
 """Turns of the loop in which a task that awaits the end of the client can act, before `send` fails
 in another one.  Django's needs three."""
-
-
-async def run(call: AsgiCall, application: AsgiApplication, scope: Scope) -> None:
-    """The task: calls the application, and sees to it that the client gets an answer."""
-    try:
-        await application(scope, MethodType(receive, call), MethodType(send, call))
-    except BaseException as problem:  # SystemExit too: it ends the request, not the worker
-        call.fail(problem)
-    else:
-        if not call.over:
-            call.left_open()
-    finally:
-        call.owner.ended(call)
 
 
 async def receive(call: AsgiCall) -> Message:
@@ -240,14 +225,9 @@ async def _complete(call: AsgiCall) -> None:
 
 async def _wait(call: AsgiCall, waiters: "list[asyncio.Future[None]]") -> None:
     """Waits for an event of the connection."""
-    waiter = call.owner.loop.create_future()
-    waiters.append(waiter)
     client = call.pause(waiters)
     try:
-        call.owner.settle(call.connection)
-        await waiter
+        await wait_for_event(call, waiters)
     finally:
         if client:
             call.resume()
-        if waiter in waiters:
-            waiters.remove(waiter)

@@ -1,35 +1,17 @@
-"""The coroutines of a WebSocket: its task, and the `receive` and `send` of its application.
+"""The coroutines of a WebSocket: the `receive` and `send` of its application.
 
 They do what waits, and are those of Python in each build.  All else is done by the WebSocket
 (prefork.worker.service.asgi_websocket).
 """
 
 import asyncio
-from types import MethodType
 
 from prefork.apps.asgi_response import Message, kind_of
-from prefork.http.asgi_scope import Scope
-from prefork.worker.service.asgi_call import (
-    UNSENT,
-    AsgiApplication,
-    ClientDisconnectedError,
-    Sent,
-)
+from prefork.worker.service.asgi_call import UNSENT, ClientDisconnectedError, Sent
+from prefork.worker.service.asgi_task import wait_for_event
 from prefork.worker.service.asgi_websocket import AsgiWebsocket
 
 _DONE, _PARTLY = Sent.DONE, Sent.PARTLY
-
-
-async def run(websocket: AsgiWebsocket, application: AsgiApplication, scope: Scope) -> None:
-    """The task: calls the application, and sees to it that the client gets an answer."""
-    try:
-        await application(scope, MethodType(receive, websocket), MethodType(send, websocket))
-    except BaseException as problem:  # SystemExit too: it ends the WebSocket, not the worker
-        websocket.fail(problem)
-    else:
-        websocket.returned()
-    finally:
-        websocket.owner.ended(websocket)
 
 
 async def receive(websocket: AsgiWebsocket) -> Message:
@@ -131,12 +113,4 @@ async def _deny(websocket: AsgiWebsocket, message: Message) -> None:
 
 async def _wait(websocket: AsgiWebsocket) -> None:
     """Waits until the client has taken what waits for it, or the WebSocket is at its end."""
-    drained = websocket.sender.drained
-    waiter = websocket.owner.loop.create_future()
-    drained.append(waiter)
-    try:
-        websocket.owner.settle(websocket.connection)
-        await waiter
-    finally:
-        if waiter in drained:
-            drained.remove(waiter)
+    await wait_for_event(websocket, websocket.sender.drained)
