@@ -51,6 +51,7 @@ MODULES = (
     "worker/schedule/deadline_wheel.py",
     "worker/schedule/pending_work.py",
     "worker/schedule/poller.py",
+    "worker/schedule/turn_size.py",
     "worker/schedule/worker_loop.py",
     "worker/service/admission.py",
     "worker/service/application_caller.py",

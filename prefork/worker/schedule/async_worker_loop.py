@@ -28,18 +28,13 @@ from prefork.worker.schedule.loop_accept import LoopAcceptor
 from prefork.worker.schedule.loop_watcher import LoopWatcher
 from prefork.worker.schedule.master_orders import MasterOrders, ReplaceLogs
 from prefork.worker.schedule.pending_work import PendingWork
+from prefork.worker.schedule.turn_size import TURN, TurnSize
 from prefork.worker.schedule.wakeup import Wakeup
 from prefork.worker.schedule.worker_listener import AcceptedSocket, WorkerListener
 from prefork.worker.worker_failure import report_interrupt
 
 # Without the enum that signal.getsignal makes of its answer, or tries to.
 _getsignal: Final[Callable[[int], object]] = sys.modules["_signal"].getsignal
-
-_EVENTS: Final = 64
-"""Events of one turn: the loop's own timers and callbacks come in between."""
-
-_TURN: Final = 0.001
-"""Seconds after which a turn ends; what is ready stays so."""
 
 _OFFER_AGAIN: Final = 0.05
 """Seconds until a worker that stops offers again the connections for which no sibling had room."""
@@ -100,6 +95,7 @@ class AsyncWorkerLoop:
         )
         service.changed = self._changed
         self._over: asyncio.Future[None] = loop.create_future()
+        self._size = TurnSize()
         self._scheduled = False
         self._serving = False
         self._shutting_down = False
@@ -181,13 +177,17 @@ class AsyncWorkerLoop:
         """Connections are ready."""
         self._turns += 1
         self._scheduled = True  # what is to be done after this turn is done at its end
-        service, record = self._service, self._record
+        service, record, size = self._service, self._record, self._size
         began = now = monotonic()
+        served = 0
         try:
-            for fd, events in self._poller.ready(_EVENTS):
+            ready = self._poller.ready(size.events)
+            for fd, events in ready:
                 now = service.serve_ready(fd, events, record, now)
-                if now - began > _TURN:
+                served += 1
+                if now - began > TURN:
                     break
+            size.ended(len(ready), served, now - began)
         finally:
             self._after()
 
