@@ -44,6 +44,12 @@ async def there_is_a_task(receive: Receive) -> None:
     assert before in asyncio.all_tasks()
 
 
+async def the_task_has_the_path_as_its_name(receive: Receive) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.get_name() == "/the_task_has_the_path_as_its_name"
+
+
 async def the_loop_runs(receive: Receive) -> None:
     assert asyncio.get_running_loop().is_running()
     assert threading.current_thread() is threading.main_thread()
@@ -153,6 +159,7 @@ CHECKS = {
         *(context_is_kept, context_is_the_calls_own, token_can_be_reset, there_is_a_task),
         *(the_loop_runs, timeout, timeout_before_the_first_await, wait_for, task_group),
         *(task_group_that_fails, gather, receive_in_a_task, anyio_cancel_scope),
+        the_task_has_the_path_as_its_name,
         *(anyio_task_group, anyio_thread, sniffed, thread_with_context, cancels_itself),
     )
 }

@@ -52,11 +52,11 @@ def test_the_first_step_comes_before_the_start_returns(
         seen.append((asyncio.current_task() is task, kept.get()))
 
     def begin() -> None:
-        task = start(work())
-        seen.append((task.done(), kept.get(), asyncio.current_task()))
+        task = start(work(), "work")
+        seen.append((task.done(), task.get_name(), kept.get(), asyncio.current_task()))
 
     in_a_callback(loop, begin)
-    assert seen == [True, (False, "outer", None), (True, "inner")]
+    assert seen == [True, (False, "work", "outer", None), (True, "inner")]
 
 
 @needs_capture
@@ -79,7 +79,7 @@ def test_what_others_ask_for_meanwhile_is_called_later(
         seen.append("worked")
 
     def begin() -> None:
-        tasks.start(work())
+        tasks.start(work(), "work")
         seen.append("started")
         assert "call_soon" not in vars(loop)
 

@@ -106,7 +106,8 @@ class AsgiCaller(ApplicationCaller):
         connection.exchange = call
         scope = http_scope(request, unix, self.state)
         call.task = self._start_task(
-            run(call, self._application, scope, asgi_messages.receive, asgi_messages.send)
+            run(call, self._application, scope, asgi_messages.receive, asgi_messages.send),
+            environ["PATH_INFO"],
         )
         return None
 
@@ -128,7 +129,9 @@ class AsgiCaller(ApplicationCaller):
         unix = self._socket_paths.get(connection.listener or 0)
         scope = websocket_scope(request, handshake.subprotocols, unix, self.state)
         receive, send = websocket_messages.receive, websocket_messages.send
-        websocket.task = self._start_task(run(websocket, self._application, scope, receive, send))
+        websocket.task = self._start_task(
+            run(websocket, self._application, scope, receive, send), request.environ["PATH_INFO"]
+        )
         return None
 
     # prefork.worker.service.asgi_call.CallOwner

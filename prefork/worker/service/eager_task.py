@@ -19,18 +19,19 @@ _Step = Callable[..., object]
 
 
 class TaskStarter(Protocol):
-    """Starts a task that runs a coroutine."""
+    """Starts a task of that name, which runs a coroutine."""
 
-    def __call__(self, coroutine: Coroutine[Any, Any, None], /) -> "Task[None]": ...
+    def __call__(self, coroutine: Coroutine[Any, Any, None], name: str, /) -> "Task[None]": ...
 
 
 def task_starter(loop: AbstractEventLoop) -> TaskStarter:
     """What starts the tasks of a loop: at once where that can be had, else `create_task`."""
     if sys.version_info >= (3, 12):
-        return lambda coroutine: Task(coroutine, loop=loop, eager_start=True)
+        return lambda coroutine, name: Task(coroutine, loop=loop, name=name, eager_start=True)
     if hasattr(loop, "__dict__"):
         return EagerTasks(loop).start
-    return loop.create_task  # one of the user's own, written in C
+    # One of the user's own, written in C.
+    return lambda coroutine, name: loop.create_task(coroutine, name=name)
 
 
 class EagerTasks:
@@ -42,12 +43,12 @@ class EagerTasks:
         self._call_soon = self._note  # bound once
         self._asked: list[tuple[_Step, tuple[object, ...], Context | None]] = []
 
-    def start(self, coroutine: Coroutine[Any, Any, None]) -> "Task[None]":
+    def start(self, coroutine: Coroutine[Any, Any, None], name: str) -> "Task[None]":
         """A task that has taken its first step."""
         loop, asked = self._loop, self._asked
         self._names["call_soon"] = self._call_soon
         try:
-            task = Task(coroutine, loop=loop)
+            task = Task(coroutine, loop=loop, name=name)
         finally:
             del self._names["call_soon"]
         step, _, context = asked.pop()  # a first step takes no arguments
