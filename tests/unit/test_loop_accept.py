@@ -89,7 +89,10 @@ def test_look_again_finds_what_a_dead_worker_was_woken_for(
     with socket.create_server(("127.0.0.1", 0)) as sock:
         dead = DeadWorker(sock)  # the first in the order of the kernel
         listener: Any = OpenListener(sock)
-        acceptor = LoopAcceptor(loop, [listener], siblings, serve, lambda: None, lambda: 0)
+        acceptor = LoopAcceptor(
+            *(loop, [listener], siblings, serve, lambda: None, lambda: None),
+            lambda: 0,
+        )
         acceptor.start()
         turns(10)  # until the registration is ours
         with socket.create_connection(sock.getsockname()):

@@ -82,7 +82,7 @@ class AsyncWorkerLoop:
         self._poller = service.poller
         self._pending = pending = PendingWork(wakeup.fd, channel.fileno())
         self._accepting = LoopAcceptor(
-            *(loop, listeners, handover, self._serve_accepted, wakeup.set),
+            *(loop, listeners, handover, self._serve_accepted, self._after, wakeup.set),
             lambda: service.held,
         )
         self._turns = 0
@@ -266,8 +266,11 @@ class AsyncWorkerLoop:
         self._after()
 
     def _serve_accepted(self, accepted: AcceptedSocket, listener: WorkerListener) -> None:
-        self._service.serve_accepted(accepted, listener, self._record)
-        self._changed()
+        scheduled, self._scheduled = self._scheduled, True  # all callers call `_after` themselves
+        try:
+            self._service.serve_accepted(accepted, listener, self._record)
+        finally:
+            self._scheduled = scheduled
 
     # Deadlines.
 

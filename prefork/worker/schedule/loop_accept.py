@@ -59,11 +59,13 @@ class LoopAcceptor:
         listeners: Sequence[WorkerListener],
         handover: Handover,
         serve: Serve,
+        after: Callable[[], None],
         wake: Callable[[], None],
         held: Callable[[], int],
     ) -> None:
-        """`serve`: takes each connection, in the loop.  `wake`: brings the loop out of its wait
-        (any thread).  `held`: the number of connections that the worker has."""
+        """`serve`: takes each connection, in the loop.  `after`: is called at the end of each
+        callback in which some were served.  `wake`: brings the loop out of its wait (any thread).
+        `held`: the number of connections that the worker has."""
         self.listeners = listeners
         self.draining = False
         """Some listeners are to be emptied before the worker stops."""
@@ -72,6 +74,7 @@ class LoopAcceptor:
         self._loop = loop
         self._handover = handover
         self._serve = serve
+        self._after = after
         self._held = held
         backend = backend_descriptor(loop)
         # A duplicate, since the object closes its descriptor: both mean the same epoll.
@@ -143,7 +146,10 @@ class LoopAcceptor:
             self._rearm(listener)
         if accepted[0] >= self._handover.fd_limit:
             self._handover.pause_receiving()
-        self._serve(accepted, listener)
+        try:
+            self._serve(accepted, listener)
+        finally:
+            self._after()
 
     def _passes(self, listener: WorkerListener) -> bool:
         """Leaves a connection to siblings that hold fewer; once, and then it takes it."""
@@ -208,6 +214,7 @@ class LoopAcceptor:
     def _resume(self) -> None:
         self._paused = False
         self._add_all()
+        self._after()
 
     def _add_all(self) -> None:
         for listener in self.listeners:

@@ -304,15 +304,13 @@ class AsgiService(HttpService):
             caller.flush()
             return
         self._moved = False
-        numbers = (
-            *(len(self._open), len(self._parked), caller.under_way, len(caller.websockets)),
-            *(self._reading, self._writing),
-        )
+        held, parked, websockets = len(self._open), len(self._parked), len(caller.websockets)
+        numbers = (held, parked, caller.under_way, websockets, self._reading, self._writing)
         if numbers == self._flushed and not due:
             caller.flush()
             return
         self._flushed, self._flush_again = numbers, now + FLUSH_AGAIN
-        stats.set_websockets(len(caller.websockets))
+        stats.set_websockets(websockets)
         self._report()
 
     @property
