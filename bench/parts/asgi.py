@@ -23,21 +23,25 @@ def servers(app: str) -> list[Server]:
     ]
 
 
+def rows(key: str) -> list[Row]:
+    """Each way of asking the application of that key."""
+    return [
+        Row(
+            loop_section(
+                f"asgi-{key}-{way}",
+                f"ASGI, {'a bare application' if key == 'raw' else key}, {text}",
+                "One worker, on uvloop where the server can have it.",
+            ),
+            ask,
+        )
+        for way, (text, ask) in WAYS.items()
+    ]
+
+
 def measure(quick: bool) -> list[Section]:
     sections = []
     for key, app in APPS.items():
-        contestants = servers(app)[:3] if quick else servers(app)
-        rows = [
-            Row(
-                loop_section(
-                    f"asgi-{key}-{way}",
-                    f"ASGI, {'a bare application' if key == 'raw' else key}, {text}",
-                    "One worker, on uvloop where the server can have it.",
-                ),
-                ask,
-            )
-            for way, (text, ask) in WAYS.items()
-        ]
-        compare(contestants, rows, rounds=1 if quick else 3, seconds=0.4 if quick else 0.6)
-        sections += [row.section for row in rows]
+        contestants, asked = servers(app)[:3] if quick else servers(app), rows(key)
+        compare(contestants, asked, rounds=1 if quick else 3, seconds=0.4 if quick else 0.6)
+        sections += [row.section for row in asked]
     return sections

@@ -1,4 +1,4 @@
-"""The compiled build beside pure Python, of the same checkout: what people send, hello and ASGI.
+"""The compiled build beside pure Python, of the same checkout, on each row that has an aim.
 
 It is built first (setup.py), which takes minutes, a C compiler and the headers of Python.
 """
@@ -7,17 +7,16 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 from bench import peers
 from bench.closed_loop import Ask, Row, compare, loop_section
 from bench.figures import Section
-from bench.parts import asgi, frameworks
-from bench.parts.traffic import APP, ONE, rows
+from bench.parts import asgi, frameworks, hello, traffic, websocket
 from bench.servers import BUILD, ROOT, BenchError, Server
 
 SITE = BUILD / "compiled"
 PURE, COMPILED = "prefork, pure Python", "prefork, compiled"
-NAMES = (PURE, COMPILED, "bjoern", "granian")
 
 
 def build() -> None:
@@ -47,46 +46,45 @@ def prefork(name: str, pure: str, app: str, probe: str) -> Server:
     """The same files, of which the environment says how they run."""
     environ = ("env", f"PYTHONPATH={SITE}:{ROOT}", f"PREFORK_PURE={pure}")
     # -P: else the checkout, which is the working directory, would come first.
-    module = (sys.executable, "-P", "-m", "prefork", "serve", app, *peers.BIND, *ONE)
+    module = (sys.executable, "-P", "-m", "prefork", "serve", app, *peers.BIND, *traffic.ONE)
     return Server(name, (*environ, *module), probe)
 
 
-def servers(app: str, probe: str = "/") -> list[Server]:
+def wsgi_servers(app: str, probe: str = "/") -> list[Server]:
     return [
         prefork(PURE, "1", app, probe),
         prefork(COMPILED, "", app, probe),
         Server("bjoern", peers.bjoern(app), probe),
-        Server("granian", peers.granian(app, 1, *ONE), probe),
+        Server("granian", peers.granian(app, 1, *traffic.ONE), probe),
     ]
 
 
-def asgi_servers() -> list[Server]:
-    app = "bench.asgi_apps:raw"
-    return [
-        prefork(PURE, "1", app, "/"),
-        prefork(COMPILED, "", app, "/"),
-        Server("uvicorn", peers.uvicorn_asgi("raw")),
-        Server("granian", peers.granian_asgi("raw")),
-    ]
+def asgi_servers(app: str) -> list[Server]:
+    ours = f"bench.asgi_apps:{app}"
+    others = [server for server in asgi.servers(app) if server.name in ("uvicorn", "granian")]
+    return [prefork(PURE, "1", ours, "/"), prefork(COMPILED, "", ours, "/"), *others]
 
 
-def hello(key: str, title: str, ask: Ask) -> Row:
-    return Row(loop_section(f"compiled-{key}", f"{title}, both builds", "One worker."), ask)
+def own(section: Section) -> Section:
+    """A section of another part as one of this part."""
+    return replace(section, key=f"compiled-{section.key}", reference=COMPILED)
 
 
 def measure(quick: bool) -> list[Section]:
     build()
-    kept = [
-        *(row for row in rows(NAMES) if row.section.key in ("browser", "post-1k")),
-        hello("hello", "Hello that repeats, 32 connections", Ask(connections=32)),
-        hello("one", "Hello that repeats, 1 connection", Ask(connections=1)),
-        hello("close", "Hello, a connection for each", Ask("close", 32)),
+    sent = [row for row in traffic.rows(()) if row.section.key in ("browser", "post-1k")]
+    title, flask = frameworks.APPS["flask"]
+    kept = loop_section("flask", title, "One worker, keep-alive, 32 connections.")
+    groups = [
+        (wsgi_servers(traffic.APP), [*sent, *hello.rows()]),
+        (wsgi_servers(flask, frameworks.PATH), [Row(kept, Ask(path=frameworks.PATH))]),
+        *((asgi_servers(app), asgi.rows(key)) for key, app in asgi.APPS.items()),
     ]
-    flask = hello("flask", "Flask hello, 32 connections", Ask(path=frameworks.PATH))
-    rounds, seconds = (1, 0.3) if quick else (5, 1.0)
-    compare(servers(APP), kept, rounds, seconds)
-    app = frameworks.APPS["flask"][1]
-    compare(servers(app, frameworks.PATH), [flask], rounds, seconds)
-    bare = [hello(f"asgi-{key}", f"ASGI, {text}", ask) for key, (text, ask) in asgi.WAYS.items()]
-    compare(asgi_servers(), bare, rounds, seconds)
-    return [row.section for row in (*kept, flask, *bare)]
+    sections: list[Section] = []
+    for servers, theirs in groups:
+        rows = [replace(row, section=own(row.section)) for row in theirs]
+        compare(servers, rows, 1 if quick else 4, 0.3 if quick else 0.5)
+        sections += [row.section for row in rows]
+    messages = {key: own(section) for key, section in websocket.sections().items()}
+    websocket.compare(asgi_servers("raw"), messages, 1 if quick else 4)
+    return [*sections, *messages.values()]

@@ -36,12 +36,9 @@ def servers(quick: bool) -> list[Server]:
     return first if quick else first + more
 
 
-def measure(quick: bool) -> list[Section]:
-    contestants = servers(quick)
-    names = tuple(server.name for server in contestants)
-    kept = tuple(name for name in names if name not in (LIMIT_CLOSE, UWSGI_CLOSE))
-    closed = tuple(name for name in names if name not in (LIMIT, UWSGI))
-    rows = [
+def rows(kept: tuple[str, ...] = (), closed: tuple[str, ...] = ()) -> list[Row]:
+    """The names of those that are asked over kept connections, and over others; empty: of all."""
+    return [
         Row(
             loop_section(
                 "keepalive-32",
@@ -72,5 +69,13 @@ def measure(quick: bool) -> list[Section]:
             closed,
         ),
     ]
-    compare(contestants, rows, rounds=2 if quick else 5, seconds=0.4 if quick else 0.6)
-    return [row.section for row in rows]
+
+
+def measure(quick: bool) -> list[Section]:
+    contestants = servers(quick)
+    names = tuple(server.name for server in contestants)
+    kept = tuple(name for name in names if name not in (LIMIT_CLOSE, UWSGI_CLOSE))
+    closed = tuple(name for name in names if name not in (LIMIT, UWSGI))
+    asked = rows(kept, closed)
+    compare(contestants, asked, rounds=2 if quick else 5, seconds=0.4 if quick else 0.6)
+    return [row.section for row in asked]

@@ -146,8 +146,9 @@ def play(
     print(f"{section.key}: {running.name}: {values[CPU]:.1f} us CPU a message", file=sys.stderr)
 
 
-def measure(quick: bool) -> list[Section]:
-    sections = {
+def sections() -> dict[str, Section]:
+    """By the keys of SIZES and COMPRESSED."""
+    return {
         key: Section(
             f"websocket-{key}",
             f"WebSocket, messages of {size // 1024} KB"
@@ -157,8 +158,12 @@ def measure(quick: bool) -> list[Section]:
         )
         for key, size in (SIZES | COMPRESSED).items()
     }
-    for _ in range(1 if quick else 3):
-        for server in servers():
+
+
+def compare(servers: list[Server], sections: dict[str, Section], rounds: int) -> None:
+    """All rounds, in which each server runs alone, in turn."""
+    for _ in range(rounds):
+        for server in servers:
 
             def once(server: Server = server) -> None:
                 with started(server) as running:
@@ -170,4 +175,9 @@ def measure(quick: bool) -> list[Section]:
                         play(section, running, payload, compressed=compressed, seconds=0.6)
 
             attempt(list(sections.values()), server.name, once)
-    return list(sections.values())
+
+
+def measure(quick: bool) -> list[Section]:
+    measured = sections()
+    compare(servers(), measured, 1 if quick else 3)
+    return list(measured.values())
