@@ -2,8 +2,9 @@
 
     python -m bench [PART...] [--quick] [--write]
 
-Without PART all of them are run.  --write, for a whole run, puts the result into
-docs/performance/, and its summary into docs/performance.md and README.md.
+Without PART all of them are run but `compiled`, whose build takes minutes.  --write, for a whole
+run, puts the result into docs/performance/, and its summary into docs/performance.md and README.md;
+`compiled --write` does so with the figures of the compiled build, and leaves the others.
 A server with a wrong or missing answer in any round has no figures: its line says "invalid", and
 the run exits with 1.
 """
@@ -35,8 +36,8 @@ PARTS = (
         "hello",
     ),
 )
-OF_THEIR_OWN = ("compiled",)
-"""Parts that are run only if they are named."""
+COMPILED = "compiled"
+"""The part that is run only if it is named."""
 DOCUMENTS = ROOT
 """Where README.md and docs/ are."""
 QUICK = ("traffic", "hello")
@@ -46,13 +47,13 @@ def arguments(given: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench", description=(__doc__ or "").split("\n")[0]
     )
-    known = PARTS + OF_THEIR_OWN
+    known = (*PARTS, COMPILED)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(known)}")
     parser.add_argument("--quick", action="store_true", help="in about a minute")
-    parser.add_argument("--write", action="store_true", help="into the documents; a whole run only")
+    parser.add_argument("--write", action="store_true", help="into the documents")
     options = parser.parse_args(given)
-    if options.write and (options.parts or options.quick):
-        parser.error("--write takes a whole run: neither PART nor --quick")
+    if options.write and (options.quick or options.parts not in ([], [COMPILED])):
+        parser.error(f"--write takes a whole run: neither PART, but {COMPILED} alone, nor --quick")
     for part in options.parts:
         if part not in known:
             parser.error(f"{part!r} is not one of {', '.join(known)}")
@@ -74,26 +75,29 @@ def main(given: list[str]) -> int:
     except KeyboardInterrupt:
         return 130
     took = (time.monotonic() - begun) / 60
+    ran = f"make bench{'-quick' * options.quick}"
+    if options.parts:
+        ran = f"python -m bench {' '.join(options.parts)}{' --quick' * options.quick}"
     about = (
-        f"Measured on {datetime.date.today():%d %B %Y} by `make bench{'-quick' * options.quick}`, "
-        f"which took {took:.1f} minutes: interleaved rounds, medians (least–most)."
+        f"Measured on {datetime.date.today():%d %B %Y} by `{ran}`, which took {took:.1f} minutes: "
+        "interleaved rounds, medians (least–most)."
     )
     run = Run(about, machine(), sections)
     print(run.text())
     if options.write:
-        write(run, DOCUMENTS)
+        write(run, DOCUMENTS, documents.COMPILED if options.parts else documents.WHOLE)
     return 0 if all(section.valid for section in sections) else 1
 
 
-def write(run: Run, root: Path) -> None:
-    """Puts the result into the documents below `root`, and charts and raw figures beside them."""
+def write(run: Run, root: Path, name: str) -> None:
+    """Puts the result into the documents below `root`, charts and the file of that name there."""
     from bench.charts import draw  # matplotlib is in bench/.venv only
 
     directory = root / "docs/performance"
     for section in run.sections:
         draw(section, directory)
-    documents.save(run, directory)
-    documents.write(run, root)
+    documents.save(run, directory / name)
+    documents.write(root)
     print(f"written to {directory}, docs/performance.md and README.md", file=sys.stderr)
 
 

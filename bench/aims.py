@@ -1,10 +1,19 @@
 """What is aimed at, each a ratio of two medians in one run; docs/performance.md shows them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench import figures
 from bench.figures import Measure, Section
-from bench.parts import balance, frameworks, growth, hello, idle, neighbour, websocket
+from bench.parts import (
+    balance,
+    compiled,
+    frameworks,
+    growth,
+    hello,
+    idle,
+    neighbour,
+    websocket,
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,39 @@ def _middle(sections: dict[str, Section], name: str, measure: Measure) -> float 
 
 _EIGHT = "prefork, 8 threads"
 _KEPT_32, _KEPT_1, _CLOSE = "keepalive-32", "keepalive-1", "close-32"
+
+_ASGI = (
+    *(
+        Aim(f"ASGI, {app}, {way}: CPU ÷ {peer}'s", f"asgi-{app}-{way}", limit, peer)
+        for app, limits in (
+            ("raw", {"uvicorn": (0.45, 0.5, 0.4), "granian": (0.85, 0.5, 0.7)}),
+            ("starlette", {"uvicorn": (0.62, 0.62), "granian": (1.05, 0.6)}),
+            ("fastapi", {"uvicorn": (0.78, 0.72), "granian": (0.9, 0.65)}),
+        )
+        for peer, each in limits.items()
+        for way, limit in zip(("32", "1", "close"), each, strict=False)
+    ),
+    *(
+        Aim(f"WebSocket, {key}: CPU ÷ {peer}'s", f"websocket-{key}", limit, peer, websocket.CPU)
+        for peer, limits in (
+            ("uvicorn", {"1k": 0.45, "64k": 0.55, "deflate-1k": 0.5, "deflate-64k": 0.5}),
+            ("granian", {"1k": 0.6, "64k": 0.55}),
+        )
+        for key, limit in limits.items()
+    ),
+)
+"""The same for both builds."""
+
+
+def _compiled(aim: Aim) -> Aim:
+    """It for the compiled build, in the part that measures that."""
+    return replace(
+        aim,
+        text=f"compiled: {aim.text}",
+        section=compiled.KEY + aim.section,
+        ours=compiled.COMPILED,
+    )
+
 
 AIMS = (
     Aim("a browser's GET: CPU ÷ bjoern's", "browser", 1.9, "bjoern", starred=True),
@@ -156,24 +198,7 @@ AIMS = (
     Aim(
         "Django: CPU beyond the framework's ÷ bjoern's", "django", 1.0, "bjoern", frameworks.BEYOND
     ),
-    *(
-        Aim(f"ASGI, {app}, {way}: CPU ÷ {peer}'s", f"asgi-{app}-{way}", limit, peer)
-        for app, limits in (
-            ("raw", {"uvicorn": (0.45, 0.5, 0.4), "granian": (0.85, 0.5, 0.7)}),
-            ("starlette", {"uvicorn": (0.62, 0.62), "granian": (1.05, 0.6)}),
-            ("fastapi", {"uvicorn": (0.78, 0.72), "granian": (0.9, 0.65)}),
-        )
-        for peer, each in limits.items()
-        for way, limit in zip(("32", "1", "close"), each, strict=False)
-    ),
-    *(
-        Aim(f"WebSocket, {key}: CPU ÷ {peer}'s", f"websocket-{key}", limit, peer, websocket.CPU)
-        for peer, limits in (
-            ("uvicorn", {"1k": 0.45, "64k": 0.55, "deflate-1k": 0.5, "deflate-64k": 0.5}),
-            ("granian", {"1k": 0.6, "64k": 0.55}),
-        )
-        for key, limit in limits.items()
-    ),
+    *_ASGI,
     Aim(
         "ASGI, a blocked loop: p99 of others' clients, ms",
         "asgi-neighbour",
@@ -196,4 +221,16 @@ AIMS = (
         "gunicorn sync",
         idle.START,
     ),
+    *(
+        _compiled(Aim(f"{title}: CPU ÷ bjoern's", key, limit, "bjoern"))
+        for title, key, limit in (
+            ("a browser's GET", "browser", 1.5),
+            ("POST of 1 KB", "post-1k", 1.6),
+            ("keep-alive, 32 connections", _KEPT_32, 1.1),
+            ("keep-alive, 1 connection", _KEPT_1, 1.1),
+            ("connection per request", _CLOSE, 1.15),
+            ("hello of Flask", "flask", 1.05),
+        )
+    ),
+    *map(_compiled, _ASGI),
 )

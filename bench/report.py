@@ -13,7 +13,7 @@ import psutil
 
 from bench.aims import AIMS
 from bench.figures import CPU, Figures, Measure, Section
-from bench.parts import frameworks, idle, neighbour
+from bench.parts import compiled, frameworks, idle, neighbour
 
 CPUINFO = Path("/proc/cpuinfo")
 PACKAGES = ("prefork", "httptools", "bjoern", "granian", "gunicorn", "uwsgi", "waitress", "uvicorn")
@@ -47,6 +47,13 @@ HEADLINE = (
     ("hello that repeats, kept connections", "keepalive-32", CPU),
 )
 """The rows of the headline table: title, section and measure."""
+
+BUILDS = {
+    "compiled": compiled.COMPILED,
+    "pure Python": compiled.PURE,
+    **{name: name for name in ("bjoern", "uvicorn", "granian")},
+}
+"""The servers of the table of both builds, by their titles."""
 
 
 def number(value: float, digits: int) -> str:
@@ -109,6 +116,20 @@ def headline(sections: dict[str, Section]) -> str:
     return "\n".join(lines)
 
 
+def builds(sections: list[Section]) -> str:
+    """The medians of the compiled build beside pure Python and others, a line for each section."""
+    titles = ["CPU of a request or a message in us", *BUILDS, "compiled ÷ pure Python"]
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    for section in sections:
+        measure = section.measures[0]
+        middles = [section.middle(name, measure) for name in BUILDS.values()]
+        cells = ["–" if each is None else number(each, measure.digits) for each in middles]
+        mine, pure, *_ = middles
+        cells.append(f"{mine / pure:.2f}" if mine is not None and pure else "–")
+        lines.append(f"| {section.title} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def aims(sections: dict[str, Section]) -> str:
     """Those that this run can judge."""
     lines = ["| aim | limit | measured | |", "|---|---|---|---|"]
@@ -161,11 +182,11 @@ def machine() -> str:
     )
 
 
-def tables(sections: list[Section], charts: bool = False) -> str:
+def tables(sections: list[Section], charts: bool = False, level: str = "##") -> str:
     """All sections; `charts`: each with a link to KEY.svg beside the document."""
     parts = []
     for section in sections:
-        parts += [f"## {section.title}", section.about]
+        parts += [f"{level} {section.title}", section.about]
         if charts:
             parts.append(f"![{section.title}: {section.measures[0].title}]({section.key}.svg)")
         parts.append(table(section))

@@ -16,6 +16,8 @@ from bench.parts import asgi, frameworks, hello, traffic, websocket
 from bench.servers import BUILD, ROOT, BenchError, Server
 
 SITE = BUILD / "compiled"
+KEY = "compiled-"
+"""With which the keys of the sections begin: what follows is that of the same in another part."""
 PURE, COMPILED = "prefork, pure Python", "prefork, compiled"
 
 
@@ -67,7 +69,7 @@ def asgi_servers(app: str) -> list[Server]:
 
 def own(section: Section) -> Section:
     """A section of another part as one of this part."""
-    return replace(section, key=f"compiled-{section.key}", reference=COMPILED)
+    return replace(section, key=KEY + section.key, reference=COMPILED)
 
 
 def measure(quick: bool) -> list[Section]:

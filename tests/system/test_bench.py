@@ -329,7 +329,9 @@ def test_write_puts_the_figures_between_the_words_of_the_documents(
     assert f"{median:,.1f}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("given", [["hello"], ["--quick"]])
+@pytest.mark.parametrize(
+    "given", [["hello"], ["--quick"], ["compiled", "hello"], ["compiled", "--quick"]]
+)
 def test_a_part_of_the_figures_is_not_written(
     given: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,5 +1,6 @@
 """What the side-by-side run says of its figures."""
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -7,11 +8,14 @@ import pytest
 
 from bench import aims, report
 from bench.aims import Aim
-from bench.documents import Run, load, save
+from bench.closed_loop import Row
+from bench.documents import COMPILED, WHOLE, Run, load, save, write
 from bench.figures import CPU, RATE, Section, attempt
-from bench.parts import growth
+from bench.parts import compiled, growth, websocket
 from bench.report import cell, line, put_into, ratio, table
-from bench.servers import BenchError
+from bench.servers import ROOT, BenchError, Server
+
+GENERATED = ("README.md", "docs/performance.md", "docs/performance/figures.md")
 
 
 def section(**servers: list[float]) -> Section:
@@ -141,8 +145,59 @@ def test_a_run_is_the_same_after_it_was_saved(tmp_path: Path) -> None:
     made = section(prefork=[10.5, 11])
     made.of("other").errors["reset"] += 2
     run = Run("About.", "- a machine", [made])
-    save(run, tmp_path)
-    assert load(tmp_path) == run
+    save(run, tmp_path / "run.json")
+    assert load(tmp_path / "run.json") == run
+
+
+def test_a_run_of_the_compiled_build_changes_its_own_tables_alone(tmp_path: Path) -> None:
+    figures = tmp_path / "docs/performance"
+    figures.mkdir(parents=True)
+    for name in GENERATED:
+        shutil.copy(ROOT / name, tmp_path / name)
+    save(Run("About.", "- a machine", [section(prefork=[10])]), figures / WHOLE)
+    write(tmp_path)
+    before = {path: path.read_text() for path in tmp_path.rglob("*.md")}
+    made = Section("compiled-asgi-raw-32", "ASGI, raw", "", (CPU,), compiled.COMPILED)
+    for server, cpu in ((compiled.PURE, 50.0), (compiled.COMPILED, 40.0), ("uvicorn", 100.0)):
+        made.add(server, {CPU: cpu})
+    save(Run("It was compiled.", "- another machine", [made]), figures / COMPILED)
+    write(tmp_path)
+    after = {path: path.read_text() for path in before}
+    readme, summary, pages = (tmp_path / name for name in GENERATED)
+    assert after[readme] == before[readme]
+    aim = "| compiled: ASGI, raw, 32: CPU ÷"
+    assert set(after[summary].splitlines()) - set(before[summary].splitlines()) >= {
+        "It was compiled. The aims are [below](#aims).",
+        "| ASGI, raw | 40.0 | 50.0 | – | 100.0 | – | 0.80 |",
+        f"{aim} uvicorn's | ≤ 0.45 | 0.4 | met |",
+        f"{aim} granian's | ≤ 0.85 | – | no valid figure |",
+    }
+    assert after[pages].startswith(before[pages].partition("## Aims")[0])
+    rest = after[pages].partition("## The compiled build")[2]
+    assert "- another machine\n\n### ASGI, raw" in rest
+    assert "| prefork, pure Python | 50.0 | 1.25 |" in rest
+
+
+def test_the_compiled_build_is_measured_on_each_row_that_has_an_aim(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def compare(servers: list[Server], rows: list[Row], rounds: int, seconds: float) -> None:
+        messages(servers, {row.section.key: row.section for row in rows}, rounds)
+
+    def messages(servers: list[Server], sections: dict[str, Section], rounds: int) -> None:
+        for each in sections.values():
+            for server in servers:
+                each.add(server.name, {each.measures[0]: 1.0})
+
+    monkeypatch.setattr(compiled, "build", lambda: None)
+    monkeypatch.setattr(compiled, "compare", compare)
+    monkeypatch.setattr(websocket, "compare", messages)
+    measured = {each.key: each for each in compiled.measure(True)}
+    ours = [aim for aim in aims.AIMS if aim.ours == compiled.COMPILED]
+    assert {aim.section for aim in ours} <= measured.keys()
+    assert [aim.value(measured) for aim in ours] == [1.0] * len(ours)
+    builds = report.builds(list(measured.values())).splitlines()[2:]
+    assert all(row.endswith("| 1.00 |") for row in builds)
 
 
 def test_figures_are_put_where_the_last_ones_were(tmp_path: Path) -> None:
