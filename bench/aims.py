@@ -62,6 +62,7 @@ _ASGI = (
             ("raw", {"uvicorn": (0.45, 0.5, 0.4), "granian": (0.85, 0.5, 0.7)}),
             ("starlette", {"uvicorn": (0.62, 0.62), "granian": (1.05, 0.6)}),
             ("fastapi", {"uvicorn": (0.78, 0.72), "granian": (0.9, 0.65)}),
+            ("asking", {"uvicorn": (0.85,), "granian": (0.9,)}),
         )
         for peer, each in limits.items()
         for way, limit in zip(("32", "1", "close"), each, strict=False)

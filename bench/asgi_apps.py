@@ -1,5 +1,7 @@
 """ASGI applications that answer hello: a bare one, and by frameworks; and an echo of WebSockets."""
 
+import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -32,6 +34,21 @@ async def _echo(receive: Receive, send: Send) -> None:
     await send({"type": "websocket.accept"})
     while (message := await receive())["type"] == "websocket.receive":
         await send({"type": "websocket.send", "bytes": message["bytes"]})
+
+
+async def asking(scope: Message, receive: Receive, send: Send) -> None:
+    """Answers what another server answers, which it asks over a connection for each request.
+
+    Its port of 127.0.0.1 is in the environment, as BACKEND; it closes the connection.
+    """
+    if scope["type"] != "http":
+        return await raw(scope, receive, send)
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(os.environ["BACKEND"]))
+    writer.write(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+    answer = await reader.read()
+    writer.close()
+    await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+    await send({"type": "http.response.body", "body": answer.partition(b"\r\n\r\n")[2]})
 
 
 async def blocking(scope: Message, receive: Receive, send: Send) -> None:

@@ -85,7 +85,8 @@ def measure(quick: bool) -> list[Section]:
     sections: list[Section] = []
     for servers, theirs in groups:
         rows = [replace(row, section=own(row.section)) for row in theirs]
-        compare(servers, rows, 1 if quick else 4, 0.3 if quick else 0.5)
+        with asgi.backend():
+            compare(servers, rows, 1 if quick else 4, 0.3 if quick else 0.5)
         sections += [row.section for row in rows]
     messages = {key: own(section) for key, section in websocket.sections().items()}
     websocket.compare(asgi_servers("raw"), messages, 1 if quick else 4)

@@ -12,6 +12,7 @@ from bench import apps, peers
 from bench.closed_loop import Row, compare, kept_open
 from bench.figures import Section
 from bench.parts import (
+    asgi,
     asgi_idle,
     asgi_neighbour,
     balance,
@@ -21,6 +22,7 @@ from bench.parts import (
     neighbour,
     respawn,
     traffic,
+    websocket,
 )
 from bench.peers import prefork
 from bench.servers import OPENSSL, Server, compile_programs
@@ -198,3 +200,23 @@ def test_clients_beside_a_blocked_loop_are_answered(monkeypatch: pytest.MonkeyPa
     (section,) = asgi_neighbour.measure(True)
     assert section.middle("uvicorn", neighbour.P99) is not None
     assert section.servers["uvicorn"].valid
+
+
+@needs_cc
+def test_an_application_that_asks_another_server_is_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    command = prefork("bench.asgi_apps:asking", "--workers", "1")
+    monkeypatch.setattr(asgi, "APPS", {"asking": "asking"})
+    monkeypatch.setattr(asgi, "servers", lambda app: [Server("prefork", command)])
+    (section,) = asgi.measure(True)
+    assert section.key == "asgi-asking-32"
+    assert section.servers["prefork"].valid, section.servers["prefork"].complaint
+
+
+def test_messages_of_a_websocket_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = prefork("bench.asgi_apps:raw", "--workers", "1")
+    monkeypatch.setattr(websocket, "servers", lambda: [Server("prefork", command)])
+    for section in websocket.measure(True):
+        assert section.servers["prefork"].valid, section.servers["prefork"].complaint
+        assert section.middle("prefork", websocket.CPU) is not None

@@ -1,5 +1,6 @@
 """What the side-by-side run says of its figures."""
 
+import contextlib
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -11,7 +12,7 @@ from bench.aims import Aim
 from bench.closed_loop import Row
 from bench.documents import COMPILED, WHOLE, Run, load, save, write
 from bench.figures import CPU, RATE, Section, attempt
-from bench.parts import compiled, growth, websocket
+from bench.parts import asgi, compiled, growth, websocket
 from bench.report import cell, line, put_into, ratio, table
 from bench.servers import ROOT, BenchError, Server
 
@@ -190,6 +191,7 @@ def test_the_compiled_build_is_measured_on_each_row_that_has_an_aim(
                 each.add(server.name, {each.measures[0]: 1.0})
 
     monkeypatch.setattr(compiled, "build", lambda: None)
+    monkeypatch.setattr(asgi, "backend", contextlib.nullcontext)
     monkeypatch.setattr(compiled, "compare", compare)
     monkeypatch.setattr(websocket, "compare", messages)
     measured = {each.key: each for each in compiled.measure(True)}
