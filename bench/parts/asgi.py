@@ -10,7 +10,7 @@ from bench.figures import Section
 from bench.servers import Server, started
 
 APPS = {"raw": "raw", "starlette": "starlette()", "fastapi": "fastapi()", "asking": "asking"}
-TITLES = {"raw": "a bare application", "asking": "one that asks another server"}
+TITLES = {"raw": "a bare application", "asking": "an application that asks another server"}
 WAYS = {
     "32": ("keep-alive, 32 connections", Ask(connections=32)),
     "1": ("keep-alive, 1 connection", Ask(connections=1)),

@@ -86,8 +86,8 @@ def measure(quick: bool) -> list[Section]:
     for servers, theirs in groups:
         rows = [replace(row, section=own(row.section)) for row in theirs]
         with asgi.backend():
-            compare(servers, rows, 1 if quick else 4, 0.3 if quick else 0.5)
+            compare(servers, rows, 1 if quick else 3, 0.3 if quick else 0.5)
         sections += [row.section for row in rows]
     messages = {key: own(section) for key, section in websocket.sections().items()}
-    websocket.compare(asgi_servers("raw"), messages, 1 if quick else 4)
+    websocket.compare(asgi_servers("raw"), messages, 1 if quick else 3)
     return [*sections, *messages.values()]
