@@ -1,6 +1,7 @@
 """An ASGI application that raises SystemExit or KeyboardInterrupt outside of its calls.
 
-/ANYTHING?way=WAY&error=ERROR does so in that way; it is answered at once. /hold?path= is answered
+/ANYTHING?way=WAY&error=ERROR does so in that way; it is answered at once. /ANYTHING?way=stop stops
+the event loop, and so does the shutdown of the lifespan then. /hold?path= is answered
 when that file is gone. The shutdown of its lifespan creates the file $SHUT_DOWN.
 """
 
@@ -16,6 +17,7 @@ ERRORS: dict[str, type[BaseException]] = {
     "interrupt": KeyboardInterrupt,
 }
 _tasks: set[asyncio.Task[None]] = set()
+_stops: list[bool] = []
 
 
 def by_task(error: type[BaseException]) -> None:
@@ -45,10 +47,16 @@ def by_cancelled_task(error: type[BaseException]) -> None:
     _tasks.add(asyncio.get_running_loop().create_task(background()))
 
 
+def by_stop(error: type[BaseException]) -> None:
+    _stops.append(True)
+    asyncio.get_running_loop().stop()
+
+
 WAYS: dict[str, Callable[[type[BaseException]], None]] = {
     "task": by_task,
     "callback": by_callback,
     "cancelled": by_cancelled_task,
+    "stop": by_stop,
 }
 
 
@@ -57,6 +65,9 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        if _stops:
+            asyncio.get_running_loop().stop()
+            await asyncio.sleep(0)
         Path(os.environ["SHUT_DOWN"]).touch()
         await send({"type": "lifespan.shutdown.complete"})
     elif scope["path"] == "/hold":

@@ -156,8 +156,8 @@ class AsyncWorkerLoop:
         return now - self._quit_ordered < _QUIT
 
     def _application_exits(self, problem: BaseException) -> None:
-        """A task or callback of the application has raised SystemExit or KeyboardInterrupt: the
-        worker leaves in order, and is replaced."""
+        """A task or callback of the application has raised SystemExit or KeyboardInterrupt, or has
+        stopped the loop: the worker leaves in order, and is replaced."""
         trace = logs.application_traceback(problem)
         if isinstance(problem, KeyboardInterrupt):
             report_interrupt(trace if is_of_application(problem) else "")

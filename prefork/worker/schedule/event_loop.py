@@ -56,10 +56,11 @@ def name_of(loop: asyncio.AbstractEventLoop) -> str:
 
 
 class Exits:
-    """SystemExit and KeyboardInterrupt that tasks and callbacks of the application raise.
+    """SystemExit and KeyboardInterrupt that tasks and callbacks of the application raise, and its
+    calls of `loop.stop()`.
 
-    asyncio lets these two out of the loop, anywhere between two callbacks.  The loop goes on here,
-    so that calls that run beside are answered.
+    asyncio leaves its loop for each of them, anywhere between two callbacks.  The loop goes on
+    here, so that calls that run beside are answered.
     """
 
     def __init__(
@@ -71,15 +72,20 @@ class Exits:
 
     def run(self, awaitable: Awaitable[object]) -> None:
         """Runs the loop until this is done; raises what it raises, but for those two."""
-        future = asyncio.ensure_future(awaitable, loop=self._loop)
+        loop = self._loop
+        future = asyncio.ensure_future(awaitable, loop=loop)
         while True:
             try:
-                self._loop.run_until_complete(future)
+                loop.run_until_complete(future)
                 return
             except (SystemExit, KeyboardInterrupt) as problem:
                 self._report(_without_loop(problem))
                 if future.done():
                     return
+            except RuntimeError:
+                if future.done() or loop.is_closed() or loop.is_running():
+                    raise  # not for a stop
+                self._report(RuntimeError("the application has stopped the event loop"))
 
 
 def _without_loop(problem: BaseException) -> BaseException:
