@@ -1,5 +1,6 @@
 """What was measured: sections of figures, each with a value a round for every server."""
 
+import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -90,11 +91,15 @@ class Section:
 
 
 def attempt(sections: list[Section], server: str, measure: Callable[[], None]) -> None:
-    """One round of one server, unless it failed before; what stops it is noted as its problem."""
+    """One round of one server, unless it failed before; what stops it is noted as its problem.
+
+    Its last line is; all that the server said goes to stderr.
+    """
     if any(section.of(server).problem for section in sections):
         return
     try:
         measure()
     except BenchError as problem:
+        print(problem, file=sys.stderr)
         for section in sections:
             section.of(server).problem = str(problem).splitlines()[-1]

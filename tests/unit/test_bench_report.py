@@ -54,7 +54,9 @@ def test_nothing_is_compared_with_an_invalid_reference() -> None:
     assert ratio(made, "other", CPU) == "–"
 
 
-def test_what_stops_a_server_stands_in_its_line_and_it_is_not_tried_again() -> None:
+def test_what_stops_a_server_stands_in_its_line_and_it_is_not_tried_again(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     made = section(prefork=[5])
     tries = []
 
@@ -65,6 +67,7 @@ def test_what_stops_a_server_stands_in_its_line_and_it_is_not_tried_again() -> N
     attempt([made], "other", fails)
     attempt([made], "other", fails)
     assert len(tries) == 1
+    assert capsys.readouterr().err == "other did not start: it said\nno | such thing\n"
     assert "| other | no / such thing | – | – |" in table(made)
     assert not made.valid
 
