@@ -5,7 +5,6 @@ is memchr(3), which takes a twentieth of that.  So the long line is found by the
 only what is before and after it is looked at.
 """
 
-from msgspec import DecodeError
 from msgspec.json import Decoder
 
 LONG = 1024
@@ -50,7 +49,7 @@ def plain_text(data: bytes) -> str | None:
         return None
     try:
         text = _json_string(b'"%b"' % data)
-    except DecodeError:
+    except ValueError:  # DecodeError, and of msgspec 0.21 also UnicodeDecodeError
         return None
     # An escape, and a character of UTF-8 that is not ASCII, takes more bytes than one.
     return text if len(text) == len(data) else None

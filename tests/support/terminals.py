@@ -19,6 +19,13 @@ from tests.support.commands import ROOT, prefork_command
 from tests.support.waiting import PATIENCE, until
 
 
+def _begin_session() -> None:
+    """In the child: takes the terminal, and SIGHUP as a login shell has it.  Below nohup(1), that
+    is ignored, and a shell keeps what it has found ignored."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 class Terminal:
     """bash with job control, as in a window; what it shows is in `shown`."""
 
@@ -34,7 +41,7 @@ class Terminal:
             stdout=slave,
             stderr=slave,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=_begin_session,
         )
         os.close(slave)
         self._reader = threading.Thread(target=self._read, daemon=True)
