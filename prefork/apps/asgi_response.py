@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
+from prefork.apps.asgi_response_state import TABLE, ResponseState
 from prefork.compiled import native
 from prefork.http.composed_head import ResponseFraming, ResponseHead
 from prefork.http.request import Request
@@ -22,6 +23,12 @@ from prefork.http.response_head import (
 )
 
 Message = Mapping[str, Any]
+
+_NOT_STARTED: Final = ResponseState.NOT_STARTED
+_STARTED: Final = ResponseState.STARTED
+_BODY: Final = ResponseState.BODY
+_TRAILERS: Final = ResponseState.TRAILERS
+_COMPLETE: Final = ResponseState.COMPLETE
 
 _NONE: Final = ResponseFraming.NONE
 _LENGTH: Final = ResponseFraming.LENGTH
@@ -70,63 +77,78 @@ class AsgiResponse:
     """One response under way."""
 
     __slots__ = (
-        *("_left", "_trailers", "answer", "complete", "ending", "head", "headers", "request"),
-        *("sent", "status_text"),
+        *("_left", "after_body", "answer", "head", "headers", "request", "response_state", "sent"),
+        *("status_text",),
     )
 
     def __init__(self, request: Request) -> None:
         self.request = request
-        self.status_text: str | None = None
-        """Status and reason, once `http.response.start` was sent."""
+        self.response_state = _NOT_STARTED
+        self.status_text = ""
+        """Status and reason, once it is started."""
         self.headers: list[tuple[str, str]] = []
         self.answer: RepeatedAnswer | None = None
         """The last one to the same request, if this one began as that did."""
         self.head: ResponseHead | None = None
-        """The head, once it is sent."""
+        """The head, once it was composed."""
         self.sent = 0
         """Bytes of body given to the client, without framing."""
-        self.complete = False
-        """The last byte was given out."""
-        self.ending = False
-        """The body is complete; trailers may follow."""
         self._left = 0
-        self._trailers = False
+        self.after_body = _COMPLETE
+        """The state that follows the body: TRAILERS if the start has announced them."""
+
+    def must_take(self, kind: object) -> None:
+        """Raises MisusedProtocol if a message of this type may not be sent now."""
+        row = TABLE[self.response_state]
+        refusal = row.refusals.get(kind) if isinstance(kind, str) else None
+        if refusal is None:
+            refusal = row.other
+        if refusal:
+            raise MisusedProtocol(refusal.format(kind))
+
+    @property
+    def complete(self) -> bool:
+        """All of it was given out, and it is not over yet."""
+        return self.response_state is _COMPLETE
 
     def start(self, message: Message) -> None:
         """`http.response.start`: nothing is sent before the first message of the body.
 
         Raises MisusedProtocol, TypeError or ValueError.
         """
-        if self.status_text is not None:
-            raise MisusedProtocol("http.response.start was sent twice")
+        if self.response_state is not _NOT_STARTED:
+            self.must_take("http.response.start")
         status = message.get("status")
         if type(status) is not int and not isinstance(status, int):
             raise wrong_field(message, "status", "int")
-        if "trailers" in message:
-            self._trailers = bool(field(message, "trailers", bool, int))
+        if "trailers" in message and field(message, "trailers", bool, int):
+            self.after_body = _TRAILERS
         headers, repeated = message.get("headers"), self.request.repeated
         if repeated is not None:
             answer = repeated.answer
             if answer is not None and headers == answer.headers and status == answer.status:
                 self.answer = answer
                 self.headers, self.status_text = answer.texts, answer.status_text
+                self.response_state = _STARTED
                 return
         self.headers = [] if headers is None else text_pairs(message)
         self.status_text = _STATUSES.get(status) or f"{int(status)} "
         if repeated is not None and type(headers) is list and _are_constant(headers):
             repeated.answer = RepeatedAnswer(status, headers.copy(), self.status_text, self.headers)
+        self.response_state = _STARTED
 
     def whole_head(self, size: int, now: float, *, closing: bool) -> ResponseHead | None:
         """The head of a response whose body, of so many bytes, is complete with its first message.
 
-        None if that is not all of its framing: then it is up to `body`.  `now`: monotonic seconds.
+        It is started.  None if that is not all of its framing: then it is up to `body`.  `now`:
+        monotonic seconds.
         """
-        if self.head is not None or self.status_text is None or self._trailers:
+        if self.after_body is _TRAILERS:
             return None
         answer = self.answer
         if answer is not None and answer.size == size and now < answer.until and not closing:
             return answer.head
-        head = self._composed(self.status_text, size, closing)
+        head = self._composed(size, closing)
         if head.length != size:
             return None
         if answer is not None and not (closing or self.request.id_line):
@@ -144,20 +166,19 @@ class AsgiResponse:
         `closing`: the connection ends with this response.  Raises MisusedProtocol if the body is
         longer or shorter than its Content-Length, or has ended.
         """
-        if self.ending:
-            raise MisusedProtocol("http.response.body was sent after the end of the body")
         before, head = b"", self.head
-        if head is None:
-            head = self.begin(-1 if more or self._trailers else size, closing=closing)
+        if self.response_state is _STARTED:
+            head = self.begin(-1 if more or self.after_body is _TRAILERS else size, closing=closing)
             before = head.data
-        if not more:
-            self.ending = True
-            self.complete = not self._trailers or head.framing is not _CHUNKED
+        elif self.response_state is not _BODY:
+            self.must_take("http.response.body")
+        assert head is not None
         framing = head.framing
-        if framing is _NONE:
-            return before, b""
         if framing is _LENGTH:
             self._take(size, more=more)
+        self.response_state = _BODY if more else self.after_body
+        if framing is _NONE:
+            return before, b""
         self.sent += size
         if framing is not _CHUNKED:
             return before, b""
@@ -165,21 +186,19 @@ class AsgiResponse:
         if size:
             before = b"%b%x\r\n" % (before, size)
         if not more:
-            after += b"0\r\n" if self._trailers else b"0\r\n\r\n"
+            after += b"0\r\n" if self.after_body is _TRAILERS else b"0\r\n\r\n"
         return before, after
 
     def begin(self, known: int, *, closing: bool) -> ResponseHead:
         """Composes the head; `known`: bytes of the body, -1 if that is not known."""
-        if self.status_text is None:
-            raise MisusedProtocol("http.response.start was not sent before the body")
         # A body with trailers is chunked (RFC 9112 section 7.1.2).
-        self.head = self._composed(self.status_text, known, closing)
+        self.head = self._composed(known, closing)
         self._left = self.head.length
         return self.head
 
-    def _composed(self, status_text: str, known: int, closing: bool) -> ResponseHead:
+    def _composed(self, known: int, closing: bool) -> ResponseHead:
         try:
-            return compose(status_text, self.headers, self.request, closing, known)
+            return compose(self.status_text, self.headers, self.request, closing, known)
         except ValueError as problem:  # of a message before the one that is sent now
             raise ValueError(f"http.response.start: {problem}") from None
 
@@ -191,32 +210,30 @@ class AsgiResponse:
     def _take(self, size: int, *, more: bool) -> None:
         """Counts a piece of a body whose length was promised."""
         assert self.head is not None
-        if size > self._left:
+        left = self._left - size
+        if left < 0:
             raise MisusedProtocol(too_long(self.head.length))
-        self._left -= size
-        if not more and self._left:
-            raise MisusedProtocol(too_short(self._left, self.head.length))
+        if left and not more:
+            raise MisusedProtocol(too_short(left, self.head.length))
+        self._left = left
 
     def file(self, size: int, *, more: bool, closing: bool) -> bytes | None:
         """As `body`, for that many bytes of a file; the caller sends them behind what this returns.
 
         None if the bytes have to be framed (`body`).
         """
-        if self.ending:
-            raise MisusedProtocol("a file was sent after the end of the body")
         prefix, head = b"", self.head
-        if head is None:
-            head = self.begin(-1 if more or self._trailers else size, closing=closing)
+        if self.response_state is _STARTED:
+            head = self.begin(-1 if more or self.after_body is _TRAILERS else size, closing=closing)
             prefix = head.data
+        elif self.response_state is not _BODY:
+            self.must_take("http.response.pathsend")
+        assert head is not None
         if head.framing is _CHUNKED:
-            # The head was not sent: it goes with the first chunk.
-            if prefix:
-                self.head = None
-            return None
-        if not more:
-            self.ending = self.complete = True
+            return None  # the head goes with the first chunk
         if head.framing is _LENGTH:
             self._take(size, more=more)
+        self.response_state = _BODY if more else self.after_body
         if head.framing is not _NONE:
             self.sent += size
         return prefix
@@ -228,13 +245,10 @@ class AsgiResponse:
 
     def trailers(self, message: Message) -> bytes:
         """`http.response.trailers`; they reach a client that takes them (RFC 9110 section 6.5)."""
-        if not self._trailers or not self.ending:
-            raise MisusedProtocol("http.response.trailers was sent without a start that says so")
-        if self.complete:
-            assert self.head is not None
-            if self.head.framing is _CHUNKED:
-                raise MisusedProtocol("http.response.trailers was sent after the last of them")
-            return b""
+        if self.response_state is not _TRAILERS:
+            self.must_take("http.response.trailers")
+        assert self.head is not None
+        chunked = self.head.framing is _CHUNKED
         pairs, more = text_pairs(message), field(message, "more_trailers", bool, int)
         lines = b""
         try:
@@ -244,12 +258,13 @@ class AsgiResponse:
                 lines += field_line(pair)
         except ValueError as problem:
             raise wrong_value(message, problem) from None
+        if not more:
+            self.response_state = _COMPLETE
+        if not chunked:
+            return b""
         if not self._takes_trailers():
             lines = b""
-        if not more:
-            self.complete = True
-            lines += b"\r\n"
-        return lines
+        return lines if more else lines + b"\r\n"
 
     def _takes_trailers(self) -> bool:
         accepted = self.request.environ.get("HTTP_TE", "")

@@ -144,11 +144,10 @@ def test_a_file_without_a_descriptor(closed: bool) -> None:
         with open(os.devnull, "rb") as file:
             pass
     message = {"type": "http.response.zerocopysend", "file": file}
-    with (
-        call_of(owner_of_calls()) as (call, _),
-        pytest.raises(ValueError, match=r"zerocopysend: file: \w+"),
-    ):
-        asyncio.run(send(call, message))
+    with call_of(owner_of_calls()) as (call, _):
+        call.start(START)
+        with pytest.raises(ValueError, match=r"zerocopysend: file: \w+"):
+            asyncio.run(send(call, message))
 
 
 @pytest.mark.parametrize("body", [b"abc", bytearray(b"abc"), memoryview(b"abc")])

@@ -11,12 +11,11 @@ from prefork.apps.asgi_response import (
     as_bytes,
     kind_of,
 )
+from prefork.apps.asgi_response_state import ResponseState
 from prefork.http.asgi_scope import http_scope
 from prefork.http.request import Environ, Request
 from prefork.worker.boot.warmup import check_answer, naming, warmup_request
 from prefork.worker.service.asgi_call import AsgiApplication
-
-_EXTENSIONS = frozenset({"http.response.early_hint", "http.response.trailers"})
 
 
 async def warm_up_asgi(
@@ -46,7 +45,7 @@ class _WarmupCall:
     @property
     def status(self) -> int:
         head = self._response.head
-        if head is None or not self._response.ending:
+        if head is None or not self._response.complete:
             raise MisusedProtocol("the application ended before its response did")
         return head.code
 
@@ -59,17 +58,18 @@ class _WarmupCall:
 
     async def send(self, message: Message) -> None:
         kind, response = kind_of(message), self._response
+        response.must_take(kind)
         if kind == "http.response.start":
             response.start(message)
-        elif kind == "http.response.body":
+        elif kind == "http.response.trailers":
+            response.trailers(message)
+        elif kind != "http.response.early_hint":
             more = bool(message.get("more_body", False))
-            response.body(as_bytes(message), more=more, closing=True)
-        elif kind in ("http.response.pathsend", "http.response.zerocopysend"):
-            more = bool(message.get("more_body", False))
-            if response.head is None:
-                response.begin(-1, closing=True)
-            response.ending = not more
-        elif kind not in _EXTENSIONS:
-            raise MisusedProtocol(f"the message {kind!r} is unknown, or not one of a response")
-        if response.ending:
+            if kind == "http.response.body":
+                response.body(as_bytes(message), more=more, closing=True)
+            else:  # a file
+                if response.head is None:
+                    response.begin(-1, closing=True)
+                response.response_state = ResponseState.BODY if more else response.after_body
+        if response.complete:
             self._over.set()

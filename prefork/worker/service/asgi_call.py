@@ -27,8 +27,10 @@ from prefork.apps.asgi_response import (
     as_bytes,
     field,
 )
+from prefork.apps.asgi_response_state import OVER, UNANSWERED, ResponseState
 from prefork.compiled import native
 from prefork.http.asgi_scope import Scope
+from prefork.http.composed_head import ResponseHead
 from prefork.http.head_rules import Reject
 from prefork.http.request import Request
 from prefork.http.response_head import body_size, error
@@ -54,6 +56,13 @@ _LEAVE: Final = 1.0
 """Seconds in which a call that is over its time can end by itself, if it awaits the end of its
 client: the server gives its workers `prefork.master.observe.timeouts._CANCELLATION`."""
 
+_NOT_STARTED: Final = ResponseState.NOT_STARTED
+_STARTED: Final = ResponseState.STARTED
+_BODY: Final = ResponseState.BODY
+_COMPLETE: Final = ResponseState.COMPLETE
+_ENDED: Final = ResponseState.ENDED
+_GIVEN_UP: Final = ResponseState.GIVEN_UP
+
 _CALL: Final = ConnectionState.CALL
 _RECEIVE: Final = ConnectionState.RECEIVE
 _SEND: Final = ConnectionState.SEND
@@ -75,6 +84,23 @@ class Sent(Enum):
     NOT = "not"
     """Nothing was done: it is up to those that may wait."""
 
+
+class TaskFate(Enum):
+    """What the server has done to the task of an application, beside the response."""
+
+    __hash__ = object.__hash__
+
+    RUNS = "runs"
+    """Nothing: it ends by itself, or has ended."""
+    CANCELLED = "cancelled"
+    """It was cancelled, since the worker stops."""
+    EXPIRED = "expired"
+    """It took too long, and its request was answered, or cut, without it; that stays so."""
+
+
+_RUNS: Final = TaskFate.RUNS
+_CANCELLED: Final = TaskFate.CANCELLED
+_EXPIRED: Final = TaskFate.EXPIRED
 
 _DONE: Final = Sent.DONE
 _PARTLY: Final = Sent.PARTLY
@@ -112,10 +138,9 @@ class AsgiCall(AsgiResponse):
     """One request in the application (prefork.worker.protocol.connection_exchange.Exchange)."""
 
     __slots__ = (
-        *("_body", "_given", "_leaving", "_started", "_stream", "_waiting", "arrived"),
-        *("at_work_since", "began", "cancelled", "compressor", "connection", "cut", "drained"),
-        *("expired", "listened", "others_turn", "over", "owner", "rest", "slot", "status"),
-        *("task", "waited", "waits_since"),
+        *("_body", "_given", "_leaving", "_stream", "_waiting", "arrived", "at_work_since"),
+        *("began", "compressor", "connection", "drained", "fate", "listened", "others_turn"),
+        *("owner", "rest", "slot", "status", "task", "waited", "waits_since"),
     )
 
     def __init__(
@@ -134,12 +159,7 @@ class AsgiCall(AsgiResponse):
         self.slot = 0
         """Its record on the scoreboard."""
         self.task: asyncio.Task[None] | None = None
-        self.over = False
-        """Nothing more is sent: the response is complete, or was given up."""
-        self.expired = False
-        """The request took too long, and was answered without the application."""
-        self.cancelled = False
-        """Its task was cancelled, since the worker stops."""
+        self.fate = _RUNS
         self.at_work_since = now
         """Monotonic seconds since which the application is at work on the next piece of its
         response; infinity while it waits for its client."""
@@ -153,11 +173,8 @@ class AsgiCall(AsgiResponse):
         body = request.body
         self._body = body if type(body) is StreamedBody else None
         self._given = False  # the last byte of the body was received
-        self._started = False  # bytes of the response were sent
         self._leaving = False  # a stream is to end: the worker stops
         self._stream = False  # of events: silence is no fault of the application
-        self.cut = False
-        """A message was sent by half."""
         self.rest: list[memoryview] = []
         """What is left of the message that was sent last: the client has not taken it, and there
         is no room for it."""
@@ -171,6 +188,11 @@ class AsgiCall(AsgiResponse):
         self.drained: list[asyncio.Future[None]] = []
         """Of those that wait until the client has taken something."""
         self._waiting = 0  # tasks that wait for the client; one that is woken has to run first
+
+    @property
+    def over(self) -> bool:
+        """Nothing more is sent: the response is complete, or was given up."""
+        return self.response_state in OVER
 
     # prefork.worker.protocol.connection_exchange.Exchange
 
@@ -247,9 +269,9 @@ class AsgiCall(AsgiResponse):
         """
         connection = self.connection
         listens = self.listened and bool(self.arrived)
-        if not self.over:
-            self.expired = True
-            if not self._started and not connection.broken:
+        if self.response_state not in OVER:
+            self.fate = _EXPIRED
+            if self.response_state in UNANSWERED and not connection.broken:
                 self._answer(504, "the application took too long")
             else:
                 connection.break_off()
@@ -262,15 +284,16 @@ class AsgiCall(AsgiResponse):
 
     def cancel(self) -> None:
         """The worker has no more time for it."""
-        self.cancelled = True
-        if not self.over:
+        if self.fate is _RUNS:
+            self.fate = _CANCELLED
+        if self.response_state not in OVER:
             self.owner.resume(self)
         if self.task is not None:
             self.task.cancel()
 
     def _look_at_body(self, body: StreamedBody) -> None:
         problem = body.problem
-        if problem is not None and not self._started and not self.over:
+        if problem is not None and self.response_state in UNANSWERED:
             # The server answers, whatever the application makes of it.
             self._answer(problem.status, problem.reason)
             self.owner.refused(problem)
@@ -287,14 +310,14 @@ class AsgiCall(AsgiResponse):
     def give_up(self, status: int) -> None:
         """The request was answered, or cut, by the server: the application sends nothing more."""
         self.status = status
-        self._end(last=True)
+        self._end(_GIVEN_UP, last=True)
 
     # The application's side: see prefork.worker.service.asgi_messages.
 
     def take(self) -> Message | None:
         """The next message to `receive`; None if the application has to wait for it."""
         body, connection = self._body, self.connection
-        if not (self._given or self.over):
+        if not self._given and self.response_state not in OVER:
             if body is None:
                 self._given = True
                 data = self.request.environ["wsgi.input"].read()
@@ -314,22 +337,25 @@ class AsgiCall(AsgiResponse):
                     return None
                 self._look_at_body(body)
         self.listened = True
-        if self.over or connection.left or connection.broken or (self._leaving and self._started):
+        state = self.response_state
+        over = state in OVER or (self._leaving and state not in UNANSWERED)
+        if over or connection.left or connection.broken:
             return {"type": "http.disconnect"}
         return None
 
     def accept(self, message: Message) -> Sent:
         """Sends a message in the most frequent cases.  Raises as `send` does."""
-        if self.over or self.complete or self.cut or self.drained or self.connection.broken:
+        if self.drained or self.connection.broken:
             return _NOT
         try:
             kind = message["type"]
         except (KeyError, TypeError):
             return _NOT
-        if kind == "http.response.start":
+        state = self.response_state
+        if state is _NOT_STARTED and kind == "http.response.start":
             self.start(message)
             return _DONE
-        if kind != "http.response.body":
+        if kind != "http.response.body" or (state is not _STARTED and state is not _BODY):
             return _NOT
         data = message.get("body", b"")
         if type(data) is not bytes:
@@ -339,7 +365,9 @@ class AsgiCall(AsgiResponse):
             more = field(message, "more_body", bool, int)
         if self.compressor is not None or self.connection.unsent is not None or len(data) > UNSENT:
             return _NOT
-        return self._send_piece(data) if more else self._send_whole(data)
+        if more:
+            return self._send_piece(data)
+        return self._send_whole(data) if state is _STARTED else _NOT
 
     def _send_whole(self, data: bytes) -> Sent:
         """Sends a response whose body is complete with its first message."""
@@ -349,7 +377,7 @@ class AsgiCall(AsgiResponse):
         if head is None:
             return _NOT
         self.head, self.sent, self.status = head, size, head.code
-        self._started = self.ending = self.complete = True
+        self.response_state = _COMPLETE
         piece = head.data + data
         taken = connection.offer(piece, UNSENT)
         if taken != len(piece):
@@ -357,7 +385,7 @@ class AsgiCall(AsgiResponse):
             return _PARTLY
         if connection.broken:
             return _PARTLY
-        self._end(last=not head.keep_alive)
+        self._end(_ENDED, last=not head.keep_alive)
         return _DONE
 
     def _send_piece(self, data: bytes) -> Sent:
@@ -377,17 +405,16 @@ class AsgiCall(AsgiResponse):
         """The worker stops, and the response is a stream of events: it ends behind this one."""
         return self._leaving and self._stream
 
-    def begin_to_send(self) -> None:
-        """Bytes of the response are about to be sent."""
-        if not self._started:
-            self._started = True
-            assert self.head is not None
-            self.status = self.head.code
-            for name, value in self.headers:
-                if name.lower() == "content-type" and value.startswith("text/event-stream"):
-                    self._stream = True
-            if self.ends_with_close:
-                self.connection.ends_with_close()
+    def begin(self, known: int, *, closing: bool) -> ResponseHead:
+        """As that of any response; notes what the head says, which is about to be sent."""
+        head = AsgiResponse.begin(self, known, closing=closing)
+        self.status = head.code
+        for name, value in self.headers:
+            if name.lower() == "content-type" and value.startswith("text/event-stream"):
+                self._stream = True
+        if self.ends_with_close:
+            self.connection.ends_with_close()
+        return head
 
     def put(self, before: bytes, data: bytes = b"", after: bytes = b"") -> None:
         """Sends bytes, or has up to UNSENT of them wait for the client; see `rest`.
@@ -397,7 +424,6 @@ class AsgiCall(AsgiResponse):
         whole = before + data + after
         if not whole:
             return
-        self.begin_to_send()
         connection = self.connection
         if self.sent > AHEAD:
             connection.limit_ahead()
@@ -426,12 +452,12 @@ class AsgiCall(AsgiResponse):
     def resume(self) -> None:
         """It does no longer."""
         self._waiting -= 1
-        if not self.over:
+        if self.response_state not in OVER:
             self._work_goes_on()
 
     def _work_goes_on(self) -> None:
         """The application is at work on the next piece; of a stream of events, it waits for one."""
-        if self._stream and not self.cancelled:
+        if self._stream and self.fate is not _CANCELLED:
             self.owner.pause(self)
         else:
             self.owner.resume(self)
@@ -440,21 +466,22 @@ class AsgiCall(AsgiResponse):
 
     def returned(self) -> None:
         """The application has returned."""
-        if self.over:
+        if self.response_state in OVER:
             return
-        what = "without a response" if not self._started else "before its response did"
+        unanswered = self.response_state in UNANSWERED
+        what = "without a response" if unanswered else "before its response did"
         # To end is one answer to the end of the client.
         told = self._gave_up and (self.listened or self.connection.broken)
         kind = ClientDisconnectedError if told else MisusedProtocol
         self.fail(kind(f"the application ended {what}"))
 
     def finish(self) -> None:
-        """The response is over as far as the application goes."""
-        self._end(last=self.head is None or not self.head.keep_alive)
+        """The response is complete, and the client has it, or is to get it without the call."""
+        self._end(_ENDED, last=self.head is None or not self.head.keep_alive)
 
-    def _end(self, *, last: bool) -> None:
+    def _end(self, state: ResponseState, *, last: bool) -> None:
         """Nothing more is sent by the application; the connection goes on."""
-        self.over = True
+        self.response_state = state
         self.owner.answered(self)
         connection = self.connection
         connection.end_exchange(self.request, self.sent, last=last)
@@ -468,16 +495,16 @@ class AsgiCall(AsgiResponse):
     def fail(self, problem: BaseException) -> None:
         """The application has raised an exception, in whatever state its response is."""
         connection, request = self.connection, self.request
-        ours = self.expired or self.cancelled
+        ours = self.fate is not _RUNS
         gave_up = self._gave_up and came_of_the_client(problem)
         if not gave_up and not (ours and isinstance(problem, asyncio.CancelledError)):
             self.owner.failed(request, problem)
         BaseException.with_traceback(problem, None)  # whatever its class makes of it
-        if self.over:
+        if self.response_state in OVER:
             return
-        if not self._started and not connection.broken:
+        if self.response_state in UNANSWERED and not connection.broken:
             status, reason = 500, "the application failed"
-            if self.cancelled:
+            if self.fate is _CANCELLED:
                 status, reason = 503, "the server stops"
             elif gave_up and connection.left:  # with a half of it open (RFC 9112 section 8)
                 status, reason = 400, "the client is gone"
@@ -485,18 +512,14 @@ class AsgiCall(AsgiResponse):
             self._answer(status, reason)
         else:
             connection.break_off()
-        self._end(last=True)
+        self._end(_GIVEN_UP, last=True)
 
     @property
     def _gave_up(self) -> bool:
         """The application need not complete its response: the client has left, or is to leave."""
         connection = self.connection
-        return (
-            connection.broken
-            or connection.left
-            or self._leaving
-            or (self.over and not self.complete)
-        )
+        gone = connection.broken or connection.left
+        return gone or self._leaving or self.response_state is _GIVEN_UP
 
 
 def wake_all(waiters: "list[asyncio.Future[None]]") -> None:

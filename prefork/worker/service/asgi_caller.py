@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from time import monotonic, time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from prefork.apps.asgi_compress import MessageCompressor
 from prefork.apps.wsgi import WsgiResponse
@@ -19,13 +19,15 @@ from prefork.worker.protocol.asgi_connection import AsgiConnection
 from prefork.worker.protocol.http_connection import HttpConnection
 from prefork.worker.service import asgi_messages, websocket_messages
 from prefork.worker.service.application_caller import AccessLogWriter, ApplicationCaller
-from prefork.worker.service.asgi_call import AsgiApplication, AsgiCall
+from prefork.worker.service.asgi_call import AsgiApplication, AsgiCall, TaskFate
 from prefork.worker.service.asgi_task import run
 from prefork.worker.service.asgi_websocket import AsgiWebsocket
 from prefork.worker.service.eager_task import task_starter
 from prefork.worker.service.forked_child import exit_child
 from prefork.worker.service.refused_upgrade import refuse_upgrade
 from prefork.worker.service.wsgi_caller import WsgiCaller
+
+_EXPIRED: Final = TaskFate.EXPIRED
 
 
 class AsgiCaller(ApplicationCaller):
@@ -165,7 +167,7 @@ class AsgiCaller(ApplicationCaller):
         self.under_way -= 1
         status, sent = call.status, call.sent
         now = monotonic()
-        if not call.expired:
+        if call.fate is not _EXPIRED:
             # One that is over its time stays on the scoreboard until its task has ended: if it does
             # not, the master replaces the worker.
             self._records.end(call.slot, call.began, now, status, sent)
@@ -187,7 +189,7 @@ class AsgiCaller(ApplicationCaller):
         now = monotonic()
         if not websocket.accepted:
             self.under_way -= 1
-        if not (websocket.accepted or websocket.expired):
+        if not websocket.accepted and websocket.fate is not _EXPIRED:
             self._records.end(websocket.slot, began, now, status, sent)
         if self._access is not None:
             elapsed = now - began
@@ -198,7 +200,7 @@ class AsgiCaller(ApplicationCaller):
         if self.forked:
             exit_child(None)
         self.calls.discard(call)
-        if call.expired:
+        if call.fate is _EXPIRED:
             self._records.end(call.slot, call.began, monotonic(), call.status, call.sent)
         if call.task is not None:
             self.call_ended()

@@ -18,6 +18,7 @@ from prefork.apps.asgi_response import (
     wrong_field,
     wrong_value,
 )
+from prefork.apps.asgi_response_state import DISCONNECTED, TABLE, UNANSWERED, ResponseState
 from prefork.unpatched import os
 from prefork.worker.service.asgi_call import (
     UNSENT,
@@ -28,6 +29,9 @@ from prefork.worker.service.asgi_call import (
 from prefork.worker.service.asgi_task import wait_for_event
 
 _DONE, _PARTLY = Sent.DONE, Sent.PARTLY
+_STARTED, _BODY = ResponseState.STARTED, ResponseState.BODY
+_COMPLETE, _CUT = ResponseState.COMPLETE, ResponseState.CUT
+_ENDED, _GIVEN_UP = ResponseState.ENDED, ResponseState.GIVEN_UP
 
 _PIECE = 64 * 1024
 
@@ -53,7 +57,7 @@ async def send(call: AsgiCall, message: Message) -> None:
         await _complete(call)
     else:
         await _send(call, message)
-    if call.complete and not call.over:
+    if call.response_state is _COMPLETE:
         call.finish()
 
 
@@ -71,7 +75,7 @@ async def _send(call: AsgiCall, message: Message) -> None:
             await _send_body(call, data, more=False)
     elif kind == "http.response.early_hint":
         hint = early_hint(message)  # if it is wrong, it is so for each client
-        if call.head is None and call.request.http11:
+        if call.response_state in UNANSWERED and call.request.http11:
             call.connection.send_interim(hint)
     elif kind == "http.response.trailers":
         await _transmit(call, call.trailers(message))
@@ -91,24 +95,23 @@ async def _send(call: AsgiCall, message: Message) -> None:
             await _send_file(call, fd, 0, status.st_size, more=False)
         finally:
             os.close(fd)
-    elif kind == "http.response.zerocopysend":
+    else:  # http.response.zerocopysend
         await _zero_copy(call, message)
-    else:
-        raise MisusedProtocol(f"the message {kind!r} is unknown, or not one of a response")
 
 
 async def _may_send(call: AsgiCall, kind: str) -> None:
     """Returns when a message may be sent: of several tasks that send, the first one goes on
     first.  Raises as `send` does."""
-    if call.complete and (call.over or not call.connection.broken):
-        raise MisusedProtocol(f"{kind} was sent after the end of the response")
-    while not (call.over or call.cut or call.connection.broken):
+    while True:
+        state = call.response_state
+        if call.connection.broken and state is not _ENDED:
+            await _raise_disconnected(call)
+        if state in DISCONNECTED:
+            await _raise_disconnected(call, TABLE[state].other)
+        call.must_take(kind)
         if not call.drained:
             return
         await _wait(call, call.drained)
-    cut = call.cut and not (call.over or call.connection.broken)
-    reason = "a message was cancelled after part of it was sent" if cut else "the client has left"
-    await _raise_disconnected(call, reason)
 
 
 async def _raise_disconnected(call: AsgiCall, reason: str = "the client has left") -> NoReturn:
@@ -139,10 +142,10 @@ async def _send_more(call: AsgiCall, data: bytes) -> None:
 async def _send_body(call: AsgiCall, data: bytes, *, more: bool) -> None:
     compressor = call.compressor
     if compressor is not None:
-        if call.head is None and call.status_text is not None:
+        if call.response_state is _STARTED:
             call.headers = compressor.start(call.status_text, call.headers)
         data = compressor.body(data, more=more)
-    if more and not data and call.head is not None:
+    if more and not data and call.response_state is _BODY:
         return
     before, after = call.framing(len(data), more=more, closing=call.connection.closing)
     await _transmit(call, before, data if call.has_body else b"", after)
@@ -184,7 +187,6 @@ async def _send_file(call: AsgiCall, fd: int, offset: int, count: int, *, more: 
         data = os.pread(fd, count, offset)
         await _transmit(call, call.body(data, more=more, closing=connection.closing))
         return
-    call.begin_to_send()
     if call.has_body and count:
         connection.send_file(prefix, fd, offset, count)
         if connection.unsent is not None and more:
@@ -206,18 +208,19 @@ async def _complete(call: AsgiCall) -> None:
     try:
         for part in call.rest:
             left = part
-            while len(left) and not call.over:
+            while len(left) and call.response_state is not _GIVEN_UP:
                 left = left[connection.offer(left, UNSENT) :]
                 if len(left):
                     await _wait(call, call.drained)
     except BaseException:
-        call.cut = True
+        if call.response_state is not _GIVEN_UP:
+            call.response_state = _CUT
         raise
     finally:
         call.rest.clear()
-    if call.over or connection.broken:
+    if call.response_state is _GIVEN_UP or connection.broken:
         await _raise_disconnected(call)
-    if not call.complete:
+    if call.response_state is not _COMPLETE:
         call.was_put()
         if call.others_turn:
             await asyncio.sleep(0)

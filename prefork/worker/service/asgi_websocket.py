@@ -55,6 +55,7 @@ from prefork.worker.service.asgi_call import (
     UNSENT,
     ClientDisconnectedError,
     Sent,
+    TaskFate,
     came_of_the_client,
 )
 from prefork.worker.service.websocket_sender import WebsocketSender
@@ -81,6 +82,7 @@ _LAST_READS: Final = 8
 _violations = logs.RateLimit(5.0)
 
 _DONTWAIT: Final = int(MSG_DONTWAIT)
+_RUNS: Final = TaskFate.RUNS
 _CLOSED: Final = SessionState.CLOSED
 _DONE: Final = Sent.DONE
 _PARTLY: Final = Sent.PARTLY
@@ -135,9 +137,9 @@ class AsgiWebsocket:
 
     __slots__ = (
         *("_clock", "_connected", "_counted", "_disconnect", "_ending", "_handshake", "_paused"),
-        *("_queue", "_queued", "_response", "_rules", "_session", "_state", "accepted", "arrived"),
-        *("at_work_since", "began", "cancelled", "connection", "expired", "owner", "request"),
-        *("sender", "slot", "status", "task"),
+        *("_queue", "_queued", "_response", "_rules", "_session", "_state", "arrived"),
+        *("at_work_since", "began", "connection", "fate", "owner", "request", "sender", "slot"),
+        *("status", "task"),
     )
 
     def __init__(
@@ -159,13 +161,9 @@ class AsgiWebsocket:
         self.slot = -1
         """Its record on the scoreboard, until it is accepted."""
         self.task: asyncio.Task[None] | None = None
-        self.accepted = False
         self.at_work_since = now
         """Since when the application has had it without an answer; infinity once it has one."""
-        self.cancelled = False
-        """Its task was cancelled, since the worker stops."""
-        self.expired = False
-        """The application took too long to accept it."""
+        self.fate = _RUNS
         self.status = 500
         """Of the response; else that of the error in its place."""
         self._state = _CONNECTING
@@ -189,6 +187,11 @@ class AsgiWebsocket:
     def sent(self) -> int:
         """Bytes of messages, or of a response's body, given to the client."""
         return self.sender.sent
+
+    @property
+    def accepted(self) -> bool:
+        """It was open, at some time."""
+        return self._session is not None
 
     @property
     def over(self) -> bool:
@@ -301,7 +304,7 @@ class AsgiWebsocket:
     def expire(self) -> None:
         """The application takes too long to accept it: answers 504, and cancels the task."""
         if self._state is _CONNECTING or self._state is _DENYING:
-            self.expired = True
+            self.fate = TaskFate.EXPIRED
             connection = self.connection
             if self._state is _CONNECTING and not connection.broken:
                 self._answer(504, "the application took too long")
@@ -314,7 +317,8 @@ class AsgiWebsocket:
 
     def cancel(self) -> None:
         """The worker has no more time for it."""
-        self.cancelled = True
+        if self.fate is _RUNS:
+            self.fate = TaskFate.CANCELLED
         if self.task is not None:
             self.task.cancel()
 
@@ -601,7 +605,6 @@ class AsgiWebsocket:
             raise wrong_value(message, problem) from None
         now = monotonic()
         self._session = session = WebSocketSession(rules.max_message, deflate)
-        self.accepted = True
         self.at_work_since = inf
         self.status = 101
         self._state = _OPEN
@@ -680,7 +683,7 @@ class AsgiWebsocket:
         connection, request = self.connection, self.request
         left = self._disconnect is not None or connection.broken
         if not (left and came_of_the_client(problem)) and not (
-            (self.expired or self.cancelled or left) and isinstance(problem, asyncio.CancelledError)
+            (left or self.fate is not _RUNS) and isinstance(problem, asyncio.CancelledError)
         ):
             self.owner.failed(request, problem)
         BaseException.with_traceback(problem, None)  # whatever its class makes of it
