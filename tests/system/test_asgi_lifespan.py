@@ -100,6 +100,10 @@ def test_a_reload_whose_start_fails_keeps_the_old_generation(start: Start, mode:
         assert reason in server.refusal("reload"), kind
         assert json.loads(server.get("/")[1])["number"] == 7, kind
     server.wait("reload failed", 3)
+    server.wait("worker boots slowly")
+    slow = server.find("worker boots slowly")[-1]["traceback"]
+    _, _, task = slow.partition("Task lifespan (most recent call first):")
+    assert "tests/apps/lifespans.py" in task
 
 
 def test_a_reload_starts_the_new_one_before_the_old_one_shuts_down(

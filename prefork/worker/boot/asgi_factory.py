@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from prefork.apps.application_loader import compressed, load_mounts
@@ -20,6 +21,7 @@ from prefork.worker.service.asgi_service import AsgiService
 from prefork.worker.service.lifespan import Lifespan
 from prefork.worker.service.listener_profile import listener_profile
 from prefork.worker.service.refusals import Refusals
+from prefork.worker.service.task_stack import stacks_of_tasks
 from prefork.worker.service.wsgi_caller import WsgiCaller, report_unreadable
 from prefork.worker.transport.client_limits import ClientLimits
 
@@ -48,6 +50,7 @@ def asgi_service(application: Callable[..., Any], parts: ServiceParts) -> AsgiSe
     beside = _beside(args, surroundings.draining)
     *records, own = parts.records
     loop = create_loop(workers.loop)
+    also_write(partial(stacks_of_tasks, loop, {}))  # where a start hangs
     lifespan = Lifespan(application, loop, config.server.lifespan)
     caller = AsgiCaller(
         *(application, loop, CallRecords(records), stats),
