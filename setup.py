@@ -102,18 +102,25 @@ def with_native_classes(source: str) -> str:
     return "\n".join(lines)
 
 
+NATIVE = Path("build/native")
+"""The sources that are compiled, and the record of what they were made of."""
+
+
 def extensions() -> "list[Extension]":
-    """The extension modules; the sources of which they are made are in build/native."""
+    """The extension modules."""
     from mypyc.build import mypycify
 
-    place = Path("build/native")
+    place, record = NATIVE, ""
     # Of an earlier build: setuptools would install modules that are no more.
     for stale in (place, *Path("build").glob("lib*")):
         shutil.rmtree(stale, ignore_errors=True)
     shutil.copytree("prefork", place / "prefork", ignore=shutil.ignore_patterns("__pycache__"))
     for name in MODULES:
         copy = place / "prefork" / name
-        copy.write_text(with_native_classes(copy.read_text(encoding="utf-8")), encoding="utf-8")
+        source = copy.read_bytes()
+        record += f"{name} {source_hash(source).hex()}\n"
+        copy.write_text(with_native_classes(source.decode()), encoding="utf-8")
+    (place / RECORD).write_text(record)
     (place / "mypy.ini").write_text(
         "[mypy]\nfollow_imports = silent\nignore_missing_imports = True\n"
     )
@@ -129,9 +136,7 @@ class BuildWithRecord(build_py):
 
     def run(self) -> None:
         super().run()
-        package = Path(self.build_lib, "prefork")
-        lines = [f"{name} {source_hash((package / name).read_bytes()).hex()}" for name in MODULES]
-        (package / RECORD).write_text("\n".join(lines) + "\n")
+        shutil.copy(NATIVE / RECORD, Path(self.build_lib, "prefork"))
 
 
 def main() -> None:
