@@ -23,6 +23,7 @@ from setuptools.command.build_py import build_py
 MODULES = (
     "apps/asgi_response.py",
     "apps/asgi_response_state.py",
+    "apps/asgi_websocket_state.py",
     "apps/wsgi.py",
     "http/asgi_scope.py",
     "http/composed_head.py",

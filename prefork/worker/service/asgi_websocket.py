@@ -14,7 +14,6 @@ both, beside the specification (WebSocket 2.5):
 
 import asyncio
 from collections import deque
-from enum import Enum
 from math import inf
 from random import uniform
 from select import EPOLLIN, EPOLLOUT
@@ -29,10 +28,10 @@ from prefork.apps.asgi_response import (
     MisusedProtocol,
     as_bytes,
     field,
-    kind_of,
     text_pairs,
     wrong_value,
 )
+from prefork.apps.asgi_websocket_state import CLOSED, TABLE, WebsocketState
 from prefork.config import Websocket
 from prefork.http.request import Request
 from prefork.http.response_head import body_size, error
@@ -89,25 +88,11 @@ _PARTLY: Final = Sent.PARTLY
 _NOT: Final = Sent.NOT
 
 
-class WebsocketState(Enum):
-    """How far a WebSocket is, as its application sees it."""
-
-    __hash__ = object.__hash__
-
-    CONNECTING = "connecting"
-    """The application has neither accepted nor refused it."""
-    DENYING = "denying"
-    """The application answers with a response of HTTP."""
-    OPEN = "open"
-    CLOSING = "closing"
-    """The server has sent a close frame, and waits for the client's."""
-    OVER = "over"
-
-
 _CONNECTING: Final = WebsocketState.CONNECTING
 _DENYING: Final = WebsocketState.DENYING
 _OPEN: Final = WebsocketState.OPEN
 _CLOSING: Final = WebsocketState.CLOSING
+_ENDING: Final = WebsocketState.ENDING
 _OVER: Final = WebsocketState.OVER
 
 
@@ -136,10 +121,10 @@ class AsgiWebsocket:
     """One WebSocket (prefork.worker.protocol.connection_exchange.Exchange)."""
 
     __slots__ = (
-        *("_clock", "_connected", "_counted", "_disconnect", "_ending", "_handshake", "_paused"),
-        *("_queue", "_queued", "_response", "_rules", "_session", "_state", "arrived"),
+        *("_clock", "_connected", "_counted", "_disconnect", "_handshake", "_paused"),
+        *("_queue", "_queued", "_response", "_rules", "_session", "arrived"),
         *("at_work_since", "began", "connection", "fate", "owner", "request", "sender", "slot"),
-        *("status", "task"),
+        *("status", "task", "websocket_state"),
     )
 
     def __init__(
@@ -166,7 +151,7 @@ class AsgiWebsocket:
         self.fate = _RUNS
         self.status = 500
         """Of the response; else that of the error in its place."""
-        self._state = _CONNECTING
+        self.websocket_state = _CONNECTING
         self._session: WebSocketSession | None = None
         self._response: AsgiResponse | None = None
         self._connected = False  # the application has received `websocket.connect`
@@ -177,7 +162,6 @@ class AsgiWebsocket:
         self._counted = 0  # in the worker's budget
         self.sender = WebsocketSender(connection)
         self._paused = False  # nothing is read
-        self._ending = False  # the session is closed, and the last message is sent by half
         self._clock: WebsocketClock | None = None
         """Once it is accepted."""
         self.arrived: list[asyncio.Future[Message]] = []
@@ -196,7 +180,7 @@ class AsgiWebsocket:
     @property
     def over(self) -> bool:
         """Nothing more is sent."""
-        return self._state is _OVER
+        return self.websocket_state is _OVER
 
     # prefork.worker.protocol.connection_exchange.Exchange
 
@@ -215,9 +199,8 @@ class AsgiWebsocket:
     def _may_read(self) -> bool:
         """There is room for what comes, and for the answers to it."""
         unsent = self.connection.unsent
-        if self._ending or (
-            self._queued >= self._rules.receive_queue and self._state is not _CLOSING
-        ):
+        full = self._queued >= self._rules.receive_queue
+        if self.websocket_state is _ENDING or (full and self.websocket_state is not _CLOSING):
             return False
         return unsent is None or unsent.memory <= UNSENT // 2
 
@@ -238,7 +221,7 @@ class AsgiWebsocket:
             self.sender.flush()
             if connection.unsent is None or connection.broken:
                 self.sender.wake()
-        if self._ending and not self.sender.busy:
+        if self.websocket_state is _ENDING and not self.sender.busy:
             self._finish()
         elif self._session is None:
             connection.read_ahead()
@@ -259,7 +242,7 @@ class AsgiWebsocket:
         elif self.connection.broken:
             # A client that closes at once after its close frame may have reset the connection.
             for _ in range(_LAST_READS):
-                if self._state is _OVER or not self._may_read:
+                if self.websocket_state is _OVER or not self._may_read:
                     break
                 self._read(monotonic())
             self._lost()
@@ -268,7 +251,7 @@ class AsgiWebsocket:
         clock, session = self._clock, self._session
         if self.connection.broken:  # its client takes too little
             self._lost()
-        if clock is None or session is None or self._state is _OVER:
+        if clock is None or session is None or self.websocket_state is _OVER:
             return
         action = clock.look(now, deaf=not self._may_read)
         if action is ClockAction.PING:
@@ -276,7 +259,7 @@ class AsgiWebsocket:
         elif action is ClockAction.CLOSE:
             self._close(clock.code, "")
         elif action is ClockAction.GIVE_UP:
-            if self._state is _OPEN:
+            if self.websocket_state is _OPEN:
                 self._close(clock.code, "no answer to a ping")
             self._finish()
         if self.connection.broken:
@@ -290,7 +273,7 @@ class AsgiWebsocket:
         now = monotonic()
         patience = max(by - now - _LATE, 0.0)
         clock.stop(now, SERVICE_RESTART if reload else GOING_AWAY, patience)
-        if self._state is _OPEN:
+        if self.websocket_state is _OPEN:
             self._close(clock.code, "")
         else:
             self.owner.settle(self.connection)
@@ -303,10 +286,10 @@ class AsgiWebsocket:
 
     def expire(self) -> None:
         """The application takes too long to accept it: answers 504, and cancels the task."""
-        if self._state is _CONNECTING or self._state is _DENYING:
+        if self.websocket_state is _CONNECTING or self.websocket_state is _DENYING:
             self.fate = TaskFate.EXPIRED
             connection = self.connection
-            if self._state is _CONNECTING and not connection.broken:
+            if self.websocket_state is _CONNECTING and not connection.broken:
                 self._answer(504, "the application took too long")
             else:
                 connection.break_off()
@@ -352,7 +335,7 @@ class AsgiWebsocket:
                 return True
         else:
             self._take_messages(session)
-        if ended and self._state is not _OVER:
+        if ended and self.websocket_state is not _OVER:
             self._lost()
         return False
 
@@ -392,7 +375,7 @@ class AsgiWebsocket:
             if message is None:
                 break
             self._deliver(message)
-        if self._state is not _OVER:
+        if self.websocket_state is not _OVER:
             if session.replies:
                 self.sender.control(session.take_replies())
             if session.state is _CLOSED:
@@ -420,7 +403,7 @@ class AsgiWebsocket:
                 )
         if self.sender.halfway:
             # The client gets the message that is sent by half, and the close frame behind it.
-            self._state, self._ending = _CLOSING, True
+            self.websocket_state = _ENDING
             assert self._clock is not None
             self._clock.closing(monotonic())
             self.owner.settle(self.connection)
@@ -443,7 +426,7 @@ class AsgiWebsocket:
 
     def _lost(self) -> None:
         """The connection has ended without a close frame."""
-        if self._state is _OVER:
+        if self.websocket_state is _OVER:
             return
         if self._disconnect is None:
             self._disconnect = _disconnect(ABNORMAL, "")
@@ -479,7 +462,7 @@ class AsgiWebsocket:
         """Sends a message if the WebSocket is open and nothing stands against it.  Raises as `send`
         does."""
         sender = self.sender
-        if self._state is not _OPEN or sender.halfway or sender.waiting:
+        if self.websocket_state is not _OPEN or sender.halfway or sender.waiting:
             return _NOT
         try:
             kind = message["type"]
@@ -516,43 +499,32 @@ class AsgiWebsocket:
             return _PARTLY
         return _DONE
 
-    def must_be_open(self) -> None:
-        """Raises ClientDisconnectedError if it is closed, or about to be."""
-        if self._state is not _OPEN:
-            raise ClientDisconnectedError("the WebSocket is closed")
+    def must_take(self, kind: object) -> None:
+        """Raises MisusedProtocol if a message of this type may not be sent now, or
+        ClientDisconnectedError if it is for the end of the WebSocket that it may not."""
+        state = self.websocket_state
+        if kind not in TABLE[state].takes:
+            if state in CLOSED:
+                raise ClientDisconnectedError("the WebSocket is closed")
+            raise MisusedProtocol(f"{kind} was sent to a WebSocket that is {state.value}")
 
     def message_over(self, *, failed: bool = False) -> None:
         """No `send` waits for the client any more with a message that is sent by half."""
         if failed:
             if self.connection.broken:
                 self._lost()
-        elif self._ending and not self.sender.busy:
+        elif self.websocket_state is _ENDING and not self.sender.busy:
             self._finish()
 
-    def answer(self, message: Message) -> None:
-        """Any other message than those of which `send` may have to wait.  Raises as `send`."""
-        kind, state = kind_of(message), self._state
-        if self._disconnect is not None or state is _OVER:
-            if kind == "websocket.close" and state is not _CONNECTING:
-                return  # both sides close at a time
-            raise ClientDisconnectedError("the WebSocket is closed")
-        if kind == "websocket.accept" and state is _CONNECTING:
-            self._open(message)
-        elif kind == "websocket.close" and state is _CONNECTING:
+    def close(self, message: Message) -> bool:
+        """`websocket.close`; False if a message is sent by half: then it has to wait."""
+        if self.websocket_state is _CONNECTING:
             self.status = 403
             self._answer(403, "the application refuses the WebSocket")
             self._disconnect = _disconnect(ABNORMAL, "")
             self._finish()
-        elif kind == "websocket.http.response.start" and state is _CONNECTING:
-            self._response = AsgiResponse(self.request)
-            self._response.start(message)
-            self._state = _DENYING
-        else:
-            raise MisusedProtocol(f"{kind} was sent to a WebSocket that is {state.value}")
-
-    def close(self, message: Message) -> bool:
-        """`websocket.close` of an open WebSocket; False if a message is sent by half: then it has
-        to wait."""
+        if self.websocket_state in CLOSED:
+            return True
         code, reason = field(message, "code", int), field(message, "reason", str) or ""
         code = NORMAL if code is None else code
         if not is_sendable(code):
@@ -562,15 +534,11 @@ class AsgiWebsocket:
         self._close(code, reason)
         return True
 
-    @property
-    def open(self) -> bool:
-        """Messages may be sent."""
-        return self._state is _OPEN
-
-    @property
-    def denying(self) -> bool:
-        """The application answers with a response of HTTP."""
-        return self._state is _DENYING
+    def deny(self, message: Message) -> None:
+        """`websocket.http.response.start`."""
+        response = AsgiResponse(self.request)
+        response.start(message)
+        self._response, self.websocket_state = response, _DENYING
 
     def denial(self, message: Message) -> bytes:
         """The bytes of a piece of the response that denies the WebSocket."""
@@ -593,7 +561,8 @@ class AsgiWebsocket:
         elif connection.unsent is not None:
             self.owner.settle(connection)
 
-    def _open(self, message: Message) -> None:
+    def open(self, message: Message) -> None:
+        """`websocket.accept`."""
         connection, rules = self.connection, self._rules
         offers = self._handshake.extensions
         deflate = accept_offer(offers) if offers and rules.compression else None
@@ -607,7 +576,7 @@ class AsgiWebsocket:
         self._session = session = WebSocketSession(rules.max_message, deflate)
         self.at_work_since = inf
         self.status = 101
-        self._state = _OPEN
+        self.websocket_state = _OPEN
         age = rules.max_age * uniform(0.9, 1.0)
         pings = PingRules(rules.ping_interval, rules.ping_timeout)
         self._clock = WebsocketClock(pings, age, now)
@@ -628,12 +597,12 @@ class AsgiWebsocket:
 
     def _close(self, code: int, reason: str) -> None:
         """The server closes, for itself or for the application."""
-        if self._state is not _OPEN:
+        if self.websocket_state is not _OPEN:
             return
         session = self._session
         assert session is not None
         assert self._clock is not None
-        self._state = _CLOSING
+        self.websocket_state = _CLOSING
         if self._disconnect is None:
             self._disconnect = _disconnect(code, reason)
         self.sender.control(session.begin_close(code, reason))
@@ -655,9 +624,9 @@ class AsgiWebsocket:
 
     def _finish(self) -> None:
         """Nothing more is sent, and the connection ends."""
-        if self._state is _OVER:
+        if self.websocket_state is _OVER:
             return
-        self._state = _OVER
+        self.websocket_state = _OVER
         connection = self.connection
         self.sender.over = True
         if self.sender.busy:
@@ -672,10 +641,14 @@ class AsgiWebsocket:
 
     def returned(self) -> None:
         """The application has returned."""
-        if self._state is _CONNECTING or self._state is _DENYING:
-            what = "without an answer" if self._state is _CONNECTING else "within its response"
+        if self.websocket_state is _CONNECTING or self.websocket_state is _DENYING:
+            what = (
+                "without an answer"
+                if self.websocket_state is _CONNECTING
+                else "within its response"
+            )
             self.fail(MisusedProtocol(f"the application ended {what} to a WebSocket"))
-        elif self._state is _OPEN:
+        elif self.websocket_state is _OPEN:
             self._close(NORMAL, "")
 
     def fail(self, problem: BaseException) -> None:
@@ -687,14 +660,16 @@ class AsgiWebsocket:
         ):
             self.owner.failed(request, problem)
         BaseException.with_traceback(problem, None)  # whatever its class makes of it
-        if self._state is _CONNECTING or (self._state is _DENYING and not self.sent):
+        if self.websocket_state is _CONNECTING or (
+            self.websocket_state is _DENYING and not self.sent
+        ):
             if not connection.broken:
                 self._answer(500, "the application failed")
             self._finish()
-        elif self._state is _DENYING:
+        elif self.websocket_state is _DENYING:
             connection.break_off()
             self._finish()
-        elif self._state is _OPEN:
+        elif self.websocket_state is _OPEN:
             self._close(INTERNAL_ERROR, "")
 
 

@@ -43,19 +43,22 @@ async def send(websocket: AsgiWebsocket, message: Message) -> None:
 async def _send(websocket: AsgiWebsocket, message: Message) -> None:
     """The long way of a message."""
     kind, sender = kind_of(message), websocket.sender
-    if kind == "websocket.send" and websocket.open:
+    websocket.must_take(kind)
+    if kind == "websocket.send":
         while sender.busy:  # of several tasks that send, the first one goes on first
             await _wait(websocket)
-            websocket.must_be_open()
+            websocket.must_take(kind)
         if websocket.put(message) is _PARTLY:
             await _complete(websocket)
-    elif kind == "websocket.close" and websocket.open:
+    elif kind == "websocket.close":
         while not websocket.close(message):
             await _wait(websocket)
-    elif kind == "websocket.http.response.body" and websocket.denying:
+    elif kind == "websocket.http.response.body":
         await _deny(websocket, message)
-    else:
-        websocket.answer(message)
+    elif kind == "websocket.accept":
+        websocket.open(message)
+    else:  # websocket.http.response.start
+        websocket.deny(message)
 
 
 async def _complete(websocket: AsgiWebsocket) -> None:
