@@ -1,5 +1,6 @@
 """Loads the application that the configuration names."""
 
+import contextlib
 import functools
 import importlib
 import os
@@ -141,10 +142,10 @@ def _signature(application: Callable[..., object]) -> "inspect.Signature | None"
     builtin without one."""
     import inspect
 
-    try:
-        return inspect.signature(application, follow_wrapped=False)
-    except (TypeError, ValueError):
-        return None
+    for called in (application, _function_of(application)):
+        with contextlib.suppress(TypeError, ValueError):
+            return inspect.signature(called, follow_wrapped=False)
+    return None
 
 
 def _arity(application: Callable[..., object]) -> Callable[[int], bool] | None:
@@ -199,13 +200,17 @@ def _check_factory(target: str, factory: Callable[..., object]) -> None:
 
 
 def _function_of(called: Any) -> Any:
-    """The function that runs when an object is called; a class stands for itself."""
+    """The function that runs when an object is called; a class stands for itself.
+
+    The `__call__` of a class may be a descriptor, of which each object has a function of its own:
+    the ASGI middleware of sentry-sdk has one for each version of the protocol.
+    """
     import inspect
 
     while isinstance(called, functools.partial):
         called = called.func
     if not inspect.isroutine(called) and not inspect.isclass(called):
-        called = type(called).__call__
+        called = called.__call__
     return called
 
 

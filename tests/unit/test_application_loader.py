@@ -63,6 +63,17 @@ class Asgi:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None: ...
 
 
+class OfItsOwn:
+    """Each object has the function that is called, as those of sentry-sdk have."""
+
+    __slots__ = ("__call__",)
+
+    def __init__(self) -> None:
+        self.__call__ = self._run
+
+    async def _run(self, scope: Any, receive: Any, send: Any) -> None: ...
+
+
 async def coroutine(environ: Any, start_response: Any) -> None: ...
 
 
@@ -100,6 +111,13 @@ def one(request: Any) -> Any: ...
 def test_others_are_refused(application: Callable[..., Any], problem: str) -> None:
     with pytest.raises(LoadError, match=problem):
         _check_application("site:app", application)
+
+
+@pytest.mark.parametrize(
+    "application", [asgi, asgi_wrapper, Asgi(), OfItsOwn(), functools.partial(asgi)]
+)
+def test_asgi_applications_are_recognized(application: Callable[..., Any]) -> None:
+    assert _recognized("site:app", application) == "asgi"
 
 
 def test_a_project_of_django_is_served_by_its_module_wsgi(
