@@ -1,6 +1,5 @@
 """Loads the application that the configuration names."""
 
-import contextlib
 import functools
 import importlib
 import os
@@ -142,10 +141,13 @@ def _signature(application: Callable[..., object]) -> "inspect.Signature | None"
     builtin without one."""
     import inspect
 
-    for called in (application, _function_of(application)):
-        with contextlib.suppress(TypeError, ValueError):
-            return inspect.signature(called, follow_wrapped=False)
-    return None
+    called = application
+    if not isinstance(application, functools.partial):
+        called = _function_of(application)
+    try:
+        return inspect.signature(called, follow_wrapped=False)
+    except (TypeError, ValueError):
+        return None
 
 
 def _arity(application: Callable[..., object]) -> Callable[[int], bool] | None:

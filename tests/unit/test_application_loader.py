@@ -36,6 +36,11 @@ class Instance:
     def __call__(self, environ: Any, start_response: Any, more: Any = None) -> Any: ...
 
 
+class StaticInstance:
+    @staticmethod
+    def __call__(environ: Any, start_response: Any) -> Any: ...
+
+
 class Iterable:
     def __init__(self, environ: Any, start_response: Any) -> None: ...
 
@@ -46,6 +51,7 @@ class Iterable:
     "application",
     [
         *(wsgi, generator, Instance(), Instance().__call__, Iterable, wrapped, dict, print),
+        *(StaticInstance(), functools.cache(wsgi)),
         *(functools.partial(configured, None), lambda *args: None, lambda e, s, **more: None),
     ],
 )
@@ -72,6 +78,17 @@ class OfItsOwn:
         self.__call__ = self._run
 
     async def _run(self, scope: Any, receive: Any, send: Any) -> None: ...
+
+
+class Static:
+    @staticmethod
+    async def __call__(scope: Any, receive: Any, send: Any) -> None: ...
+
+
+class Delegating:
+    """As a wrapper that is given any arguments."""
+
+    async def __call__(self, *args: Any) -> None: ...
 
 
 async def coroutine(environ: Any, start_response: Any) -> None: ...
@@ -114,7 +131,11 @@ def test_others_are_refused(application: Callable[..., Any], problem: str) -> No
 
 
 @pytest.mark.parametrize(
-    "application", [asgi, asgi_wrapper, Asgi(), OfItsOwn(), functools.partial(asgi)]
+    "application",
+    [
+        *(asgi, asgi_wrapper, Asgi(), Asgi().__call__, OfItsOwn(), Static(), Delegating()),
+        *(functools.partial(asgi), functools.partial(Asgi())),
+    ],
 )
 def test_asgi_applications_are_recognized(application: Callable[..., Any]) -> None:
     assert _recognized("site:app", application) == "asgi"
