@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -23,7 +24,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[Se
 def test_a_call_is_a_task_like_any_other(server: Server, check: str) -> None:
     connection = server.http()
     for _ in range(3):  # also on a connection that is kept, and after what was done there before
-        connection.request("GET", f"/{check}")
+        connection.request("GET", f"/{quote(check)}")
         answer = connection.getresponse()
         assert (answer.status, answer.read()) == (200, b"ok"), server.log()
     connection.close()

@@ -109,7 +109,7 @@ class AsgiCaller(ApplicationCaller):
         scope = http_scope(request, unix, self.state)
         call.task = self._start_task(
             run(call, self._application, scope, asgi_messages.receive, asgi_messages.send),
-            environ["PATH_INFO"],
+            scope["path"],
         )
         return None
 
@@ -132,7 +132,7 @@ class AsgiCaller(ApplicationCaller):
         scope = websocket_scope(request, handshake.subprotocols, unix, self.state)
         receive, send = websocket_messages.receive, websocket_messages.send
         websocket.task = self._start_task(
-            run(websocket, self._application, scope, receive, send), request.environ["PATH_INFO"]
+            run(websocket, self._application, scope, receive, send), scope["path"]
         )
         return None
 
